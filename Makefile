@@ -1,0 +1,95 @@
+# Set-up, tests and tables in one virtual environment, whatever else is active. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# cpu or cuda; an environment that exists keeps its kind unless TORCH says otherwise
+TORCH ?= $(or $(shell head -n 1 $(VENV)/.made 2>/dev/null),cpu)
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+CORES ?= all
+BENCHMARK ?= digits
+ARGS ?=
+
+OVERVIEW = results/$(BENCHMARK)/tables/overview.md
+STAMP = $(VENV)/.ready-$(TORCH)
+# A virtual environment holds absolute paths: one that was copied or moved here belongs to the other folder.
+HERE := $(shell test "$$(tail -n 1 $(VENV)/.made 2>/dev/null)" = "$$PWD" && echo yes)
+
+# An interpreter path or a user-wide pip setting of another project must not reach into this environment.
+unexport PYTHONPATH PYTHONHOME
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONNOUSERSITE := 1
+
+# Snakemake and matplotlib keep caches under the home directory and stop, or complain, where they cannot write.
+ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null && test -w "$${XDG_CACHE_HOME:-$$HOME/.cache}" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+endif
+
+.PHONY: help setup tables test lint clean-env anew
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  TORCH=cpu|cuda (setup)   PYTHON=python3.12 (setup)   BENCHMARK=digits CORES=4 ARGS='--dry-run' (tables)"
+	@echo "  ARGS='-k solvers' (test)"
+
+setup: $(STAMP)  ## make .venv with everything in it (TORCH=cpu, the default, or TORCH=cuda)
+
+# torch is installed first because its kind decides where it comes from; constraints.txt pins the version alone.
+$(STAMP): pyproject.toml constraints.txt $(if $(HERE),,anew)
+	@case "$(TORCH)" in cpu|cuda) ;; *) echo "TORCH=$(TORCH): must be cpu or cuda" >&2; exit 1;; esac
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version='missing or broken'; \
+	case "$$version" in 3.11|3.12|3.13) ;; *) \
+	    echo "diffbench needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$version." \
+	        "Name another: make setup PYTHON=/path/to/python3.12" >&2; exit 1;; esac
+	@test "$$(cat $(VENV)/.made 2>/dev/null)" = "$$(printf '%s\n%s' $(TORCH) "$$PWD")" || rm -rf $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.ready-*
+	@printf '%s\n%s\n' $(TORCH) "$$PWD" > $(VENV)/.made
+	@torch=$$(grep '^torch==' constraints.txt); vision=$$(grep '^torchvision==' constraints.txt); \
+	if test $(TORCH) = cpu && ! $(BIN)/python -c 'import torch' 2>/dev/null \
+	    && ! $(BIN)/pip install -q --dry-run --no-deps "$$torch+cpu" >/dev/null 2>&1; then \
+	    echo "pip's own index has no CPU build of $$torch: asking $(TORCH_CPU_INDEX)"; \
+	    $(BIN)/pip install -q --no-deps --retries 1 --timeout 20 \
+	        --index-url $(TORCH_CPU_INDEX) "$$torch" "$$vision" \
+	    || echo "not reached: taking $$torch from pip's own index (a larger download; it runs on a CPU too)"; \
+	fi
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c 'import torch; print(f"torch {torch.__version__}, CUDA {torch.version.cuda or None}")'
+	@if test $(TORCH) = cuda; then $(BIN)/python -c 'import sys, torch; sys.exit(not torch.version.cuda)' || { \
+	    echo "TORCH=cuda: pip found a build of torch without CUDA; set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL" \
+	        "(https://pytorch.org/get-started) and run make clean-env setup again" >&2; exit 1; }; fi
+	@touch $@
+
+tables: $(STAMP)  ## run the benchmark and print its overview table
+	@start=$$(date +%s); status=0; \
+	$(BIN)/snakemake --cores $(CORES) \
+	    $(if $(filter-out digits,$(BENCHMARK)),--configfile config/$(BENCHMARK).yaml) $(ARGS) || status=$$?; \
+	seconds=$$(( $$(date +%s) - start )); \
+	echo; \
+	if test -f $(OVERVIEW); then cat $(OVERVIEW); else echo "no $(OVERVIEW) yet"; fi; \
+	echo; \
+	printf '%s: exit status %d after %d min %02d s (set-up not counted); tables in %s\n' \
+	    $(BENCHMARK) $$status $$((seconds / 60)) $$((seconds % 60)) results/$(BENCHMARK)/tables; \
+	exit $$status
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP)  ## check style, types, layers and the workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+clean-env:  ## remove the virtual environment
+	rm -rf $(VENV)
