@@ -1,0 +1,29 @@
+"""A benchmark and reproducibility harness for diffusion models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffbench.stages.load import Run
+
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | Path, device: str = "cpu") -> Run:
+    """Load the run in a folder such as ``results/digits/runs/vp/seed0``."""
+    from diffbench.stages.load import load
+
+    return load(path, device)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("diffbench")
+    except metadata.PackageNotFoundError:
+        return "0+uninstalled"

@@ -1,0 +1,117 @@
+r"""Exact denoisers: for some data the posterior mean E[x_0 | x_t] is known.
+
+    Gaussian N(m, C)       x0 = m + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha m)
+    mixture  sum_k w_k N(m_k, C_k)   the Gaussians' x0, weighted by the components' posterior probabilities,
+                           p(k | x_t) proportional to w_k N(x_t; alpha m_k, alpha^2 C_k + sigma^2 I)
+    empirical, images x_i  x0 = sum_i softmax_i( -|x_t - alpha x_i|^2 / (2 sigma^2) ) x_i
+
+They are the ground truth of every solver's test.  The empirical one is also a control: an exact
+minimiser of the training objective, which can only return training images (Karras et al. 2022, appendix B.3).
+Each is made from named tensors, and ``fit`` estimates those from images (N, C, H, W) and labels (N,).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.specs.denoiser import DenoiserSpec
+
+
+class ExactDenoiser(Denoiser):
+    """Base: the posterior mean in closed form, for flattened images (B, D)."""
+
+    def __init__(
+        self, spec: DenoiserSpec, process: GaussianProcess, tensors: dict[str, Tensor]
+    ) -> None:
+        super().__init__(process)
+        self.spec, self.tensors = spec, tensors
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The posterior mean as the native quantity."""
+        alpha = self.process.alpha(t).reshape(-1, 1).to(x_t)
+        sigma = self.process.sigma(t).reshape(-1, 1).to(x_t)
+        x0 = self.posterior_mean(x_t.flatten(1), alpha, sigma)
+        return Prediction(self.process, x_t, t, "x0", x0.reshape(x_t.shape))
+
+    def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """E[x_0 | x_t]: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
+        raise TypeError(f"{type(self).__name__} has no posterior mean")
+
+
+class MixtureDenoiser(ExactDenoiser):
+    """Tensors: weights (K,), means (K, D), covariances (K, D, D)."""
+
+    def __init__(
+        self, spec: DenoiserSpec, process: GaussianProcess, tensors: dict[str, Tensor]
+    ) -> None:
+        super().__init__(spec, process, tensors)
+        self.log_weights, self.means = tensors["weights"].log(), tensors["means"]
+        variances, self.axes = torch.linalg.eigh(tensors["covariances"])
+        self.variances = variances.clamp(min=0)
+
+    @staticmethod
+    def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """One Gaussian a class."""
+        x = images.flatten(1).double()
+        groups = [x[labels == label] for label in labels.unique()]
+        return {
+            "weights": torch.tensor([len(group) / len(x) for group in groups], dtype=torch.float64),
+            "means": torch.stack([group.mean(0) for group in groups]),
+            "covariances": torch.stack([group.T.cov(correction=0) for group in groups]),
+        }
+
+    def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The components' posterior means, weighted by their posterior probabilities."""
+        means, axes, variances = self.means.to(x_t), self.axes.to(x_t), self.variances.to(x_t)
+        offset = x_t[:, None] - alpha[..., None] * means
+        along = torch.einsum("bkd,kde->bke", offset, axes)
+        total = (alpha**2)[..., None] * variances + (sigma**2)[..., None]
+        log_density = -0.5 * (along**2 / total + total.log()).sum(-1)
+        weights = (self.log_weights.to(x_t) + log_density).softmax(1)
+        x0 = means + torch.einsum(
+            "bke,kde->bkd", alpha[..., None] * variances / total * along, axes
+        )
+        return (weights[..., None] * x0).sum(1)
+
+
+class GaussianDenoiser(MixtureDenoiser):
+    """The mixture of one.  Tensors: mean (D,), covariance (D, D)."""
+
+    def __init__(
+        self, spec: DenoiserSpec, process: GaussianProcess, tensors: dict[str, Tensor]
+    ) -> None:
+        mean, covariance = tensors["mean"], tensors["covariance"]
+        mixture = {
+            "weights": torch.ones(1).to(mean),
+            "means": mean[None],
+            "covariances": covariance[None],
+        }
+        super().__init__(spec, process, mixture)
+        self.tensors = tensors
+
+    @staticmethod
+    def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The images' mean and covariance."""
+        x = images.flatten(1).double()
+        return {"mean": x.mean(0), "covariance": x.T.cov(correction=0)}
+
+
+class EmpiricalDenoiser(ExactDenoiser):
+    """Tensors: images (N, C, H, W)."""
+
+    @staticmethod
+    def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The images themselves."""
+        return {"images": images}
+
+    def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """An average of the images, weighted by their posterior probabilities."""
+        images = self.tensors["images"].flatten(1).to(x_t)
+        # |x - a m|^2 without |x|^2, which the softmax drops; in float64, since small sigmas magnify rounding.
+        x, m, a = x_t.double(), images.double(), alpha.double()
+        distance = (a * m.square().sum(1) / 2 - x @ m.T) * a
+        return (-distance / sigma.double() ** 2).softmax(1).to(x_t) @ images

@@ -1,0 +1,1 @@
+"""Negative log likelihoods, and bounds on them, in bits per dimension."""

@@ -1,0 +1,143 @@
+r"""Continuous processes: VP, sub-VP and VE (Song et al. 2021, https://arxiv.org/abs/2011.13456) and EDM.
+
+VP      beta(t) = b0 + t (b1 - b0),  ln alpha = -t^2 (b1 - b0)/4 - t b0/2,  sigma^2 = 1 - alpha^2   (eq. 32-33)
+sub-VP  the same alpha,  sigma = 1 - alpha^2                                                        (eq. 34)
+VE      alpha = 1,  sigma = smin (smax/smin)^t                                                      (eq. 30-31,
+        with sigma(t)^2 for the paper's sigma(t)^2 - sigma(0)^2, as the official code)
+EDM     alpha = 1,  sigma = t                       (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.specs.process import EDMSpec, SubVPSpec, VESpec, VPSpec
+
+
+class VP(GaussianProcess):
+    """The variance-preserving SDE, t in [0, 1]."""
+
+    t_min = 1e-5
+    t_max = 1.0
+
+    def __init__(self, spec: VPSpec | SubVPSpec) -> None:
+        super().__init__(spec)
+        self.beta_min, self.beta_max = spec.beta_min, spec.beta_max
+
+    def beta(self, t: Tensor) -> Tensor:
+        """The rate, linear in time."""
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """-1/2 times the integral of beta."""
+        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """exp(log_alpha)."""
+        return self.log_alpha(t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sqrt(1 - alpha^2)."""
+        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+
+    def f(self, t: Tensor) -> Tensor:
+        """-beta/2."""
+        return -0.5 * self.beta(t)
+
+    def sigma2_rate(self, t: Tensor) -> Tensor:
+        """Beta alpha^2."""
+        return self.beta(t) * self.alpha(t) ** 2
+
+    def _time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
+        """The positive root of -log_alpha = t^2 (b1 - b0)/4 + t b0/2, without cancellation near 0."""
+        c = -log_alpha
+        spread = self.beta_max - self.beta_min
+        return 4 * c / (self.beta_min + (self.beta_min**2 + 4 * spread * c).sqrt())
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """Alpha = (1 + ratio^2)^(-1/2)."""
+        return self._time_of_log_alpha(-0.5 * torch.log1p(ratio**2))
+
+
+class SubVP(VP):
+    """The sub-variance-preserving SDE: VP's alpha with less noise."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """1 - alpha^2."""
+        return -torch.expm1(2 * self.log_alpha(t))
+
+    def sigma2_rate(self, t: Tensor) -> Tensor:
+        """2 sigma beta alpha^2."""
+        return 2 * self.sigma(t) * self.beta(t) * self.alpha(t) ** 2
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """(1 - alpha^2)/alpha = ratio, so alpha = exp(-asinh(ratio/2))."""
+        return self._time_of_log_alpha(-torch.asinh(ratio / 2))
+
+
+class VE(GaussianProcess):
+    """The variance-exploding SDE, t in [0, 1]; data are where sigma = 0, at t = -infinity."""
+
+    t_min = 0.0
+    t_max = 1.0
+    data_time: ClassVar[float] = -math.inf
+
+    def __init__(self, spec: VESpec) -> None:
+        super().__init__(spec)
+        self.sigma_min = spec.sigma_min
+        self.prior_std = spec.sigma_max
+        self.log_growth = math.log(spec.sigma_max / spec.sigma_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Geometric from sigma_min to sigma_max."""
+        return self.sigma_min * (t * self.log_growth).exp()
+
+    def f(self, t: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(t)
+
+    def sigma2_rate(self, t: Tensor) -> Tensor:
+        """2 ln(smax/smin) sigma^2."""
+        return 2 * self.log_growth * self.sigma(t) ** 2
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """ln(ratio/smin)/ln(smax/smin)."""
+        return (ratio / self.sigma_min).log() / self.log_growth
+
+
+class EDM(GaussianProcess):
+    """Time is the noise level."""
+
+    def __init__(self, spec: EDMSpec) -> None:
+        super().__init__(spec)
+        self.t_min, self.t_max = spec.sigma_min, spec.sigma_max
+        self.prior_std = spec.sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The time itself."""
+        return t
+
+    def f(self, t: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(t)
+
+    def sigma2_rate(self, t: Tensor) -> Tensor:
+        """2 t."""
+        return 2 * t
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """The ratio itself."""
+        return ratio

@@ -1,0 +1,52 @@
+r"""The discrete chain of DDPM: integer times 0 .. T-1 (0 is the first noising step) and the data at -1.
+
+    alpha_t = sqrt(abar_t),   sigma_t = sqrt(1 - abar_t),   abar_{-1} = 1
+
+Respacing needs no code here: the transition (t, s) takes any pair of times, and a denoiser still sees
+the original t (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Nichol & Dhariwal 2021,
+https://arxiv.org/abs/2102.09672, section 4).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.diffusion.schedules import SCHEDULES
+from diffbench.specs.process import DiscreteSpec
+
+
+class Discrete(GaussianProcess):
+    """DDPM's chain with the linear or the cosine schedule."""
+
+    t_min = 0.0
+    data_time: ClassVar[float] = -1.0
+
+    def __init__(self, spec: DiscreteSpec) -> None:
+        super().__init__(spec)
+        self.steps = spec.steps
+        self.t_max = float(spec.steps - 1)
+        self.betas = SCHEDULES[spec.schedule](spec.steps)
+        #: abar at times -1, 0, .., T-1: entry t + 1 is time t's.
+        self.alpha_bar = torch.cat(
+            [torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)]
+        )
+
+    def _level(self, t: Tensor) -> Tensor:
+        return self.alpha_bar.to(t.device)[t.long() + 1]
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """sqrt(abar_t)."""
+        return self._level(t).sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sqrt(1 - abar_t)."""
+        return (1 - self._level(t)).sqrt()
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """The level whose sigma/alpha is nearest; the data's where ratio is 0."""
+        ratios = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()
+        return (ratio[..., None] - ratios).abs().argmin(-1).to(torch.float64) - 1

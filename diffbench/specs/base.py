@@ -1,0 +1,108 @@
+"""What every specification shares: strict, frozen, torch-free pydantic models.
+
+A *spec* is the complete description of one thing the benchmark can build: a process, a solver, a
+training run.  Defaults live here and nowhere else.  Unknown keys are refused; numbers are finite, are
+never booleans, and may be written ``1e-4`` or ``1e2`` whatever YAML makes of them; "nothing" is written
+``none``.
+
+A *registered* spec also has a ``name`` under which configuration files choose it, a ``kind`` (process,
+solver, ...) and the class it describes, as ``"module:Class"``, imported only when it is built.
+Defining the subclass registers it, so an extension file needs no further call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def number(value: object) -> object:
+    """Turn ``"1e-4"`` into a number; refuse booleans, nan and infinities."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is wanted, not {str(value).lower()}")
+    if isinstance(value, str):
+        if not _NUMBER.fullmatch(value.strip()):
+            raise ValueError(f"a finite number is wanted, not {value!r}")
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a finite number is wanted, not {value}")
+    return value
+
+
+def nothing(value: object) -> object:
+    """Turn the configuration's word for nothing, ``none``, into None."""
+    return None if value == "none" else value
+
+
+Int = Annotated[int, BeforeValidator(number)]
+PositiveInt = Annotated[Int, Field(gt=0)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
+Float = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+Fraction = Annotated[Float, Field(ge=0, le=1)]
+
+
+class Spec(BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def canonical(self) -> str:
+        """This spec as JSON with sorted keys: the same text for the same spec, on any machine."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the canonical text's SHA-256."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Parse a spec from its JSON text."""
+        return cls.model_validate_json(text)
+
+
+class Registered(Spec):
+    """A spec that configuration files choose by name.
+
+    A direct subclass is a *kind* (``ProcessSpec``); its subclasses, each with a ``name`` field of one
+    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.
+    """
+
+    kind: ClassVar[str]
+    default_name: ClassVar[str | None] = None
+    implementation: ClassVar[str | type]
+    known: ClassVar[dict[str, type[Registered]]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if Registered in cls.__bases__:
+            cls.known = {}
+        elif isinstance(name := cls.model_fields["name"].default, str):
+            if name in cls.known and cls.known[name].__qualname__ != cls.__qualname__:
+                raise ValueError(
+                    f"there are two of the {cls.kind} name {name!r}: {cls.known[name]}"
+                )
+            cls.known[name] = cls
+
+    @classmethod
+    def choose(cls, value: Any) -> Any:
+        """Make the named choice of this kind from a mapping; pass specs through.
+
+        Raises:
+            ValueError: when the mapping has no name, or one that is not registered.
+        """
+        if isinstance(value, Registered):
+            return value
+        name = value.get("name", cls.default_name) if isinstance(value, dict) else value
+        if not isinstance(name, str) or name not in cls.known:
+            raise ValueError(f"{name!r} is no {cls.kind}; known: {', '.join(sorted(cls.known))}")
+        return cls.known[name].model_validate(value if isinstance(value, dict) else {"name": name})

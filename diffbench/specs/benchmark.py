@@ -1,0 +1,122 @@
+"""Specs of what users write: a benchmark file, and a variant as ``methods.yaml`` has it.
+
+A benchmark file says data set, network, budget, device, seeds, sample counts and which variants;
+the variants themselves are free of scale.  ``network``, ``training``, ``defaults`` and
+``overrides`` stay plain mappings here: the plan merges them into each variant and validates the
+result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.stages import (
+    AnyControl,
+    AnyData,
+    AnyDenoiser,
+    AnyLikelihood,
+    AnyNetwork,
+    AnyObjective,
+    AnyProcess,
+    AnySolver,
+)
+from diffbench.specs.training import TrainingSpec
+
+CONTROL_SOLVER = "draw"
+
+
+def _listed(value: object) -> object:
+    """Take ``only: vp`` or ``only: vp,edm`` for a list: the command line writes it so."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value!r} is there twice")
+    return values
+
+
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_listed), AfterValidator(_distinct)]
+Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distinct)]
+Ids = Annotated[list[Id], BeforeValidator(_listed), AfterValidator(_distinct)]
+
+
+class BenchmarkSpec(Spec):
+    """A benchmark file.
+
+    variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
+    only: patterns that restrict ``variants``; empty for all.
+    samples, chunk: images per sampling job, and how many are drawn at a time.
+    solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
+        the table has a footnote.
+    defaults: lies under every trained variant's own keys.
+    overrides: variant id or pattern -> keys that lie over the variant's own.
+    methods: further variants, written as in ``config/methods.yaml``.
+    extensions: Python files, relative to the benchmark file, that define specs and their classes.
+    tables: the tables to make.
+    """
+
+    name: Id
+    note: str = ""
+    data: AnyData
+    extractor: ExtractorSpec = ExtractorSpec()
+    network: dict[str, Any] = {}
+    training: dict[str, Any]
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    seeds: Annotated[Seeds, Field(min_length=1)] = [0]
+    samples: PositiveInt
+    chunk: PositiveInt = 500
+    variants: Annotated[Patterns, Field(min_length=1)]
+    only: Patterns = []
+    solvers: dict[Id, AnySolver] = {}
+    likelihoods: dict[Id, AnyLikelihood] = {}
+    defaults: dict[str, Any] = {}
+    overrides: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = {}
+    extensions: Patterns = []
+    tables: Ids = ["overview"]
+
+
+class VariantSpec(Spec):
+    """One variant, everything merged into it: a trained model, an exact denoiser, or a control."""
+
+    paper: str = ""
+    note: str = ""
+    process: AnyProcess | None = None
+    denoiser: AnyDenoiser | None = None
+    objective: AnyObjective | None = None
+    dequantise: Literal["none", "uniform"] = "none"
+    network: AnyNetwork | None = None
+    training: TrainingSpec | None = None
+    solvers: dict[Id, AnySolver] = {}
+    likelihoods: dict[Id, AnyLikelihood] = {}
+    control: AnyControl | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether a network is trained for it."""
+        return self.denoiser is not None and self.denoiser.trained
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = {key for key in self.model_fields_set if getattr(self, key) not in (None, {})}
+        wanted = {"process", "denoiser"}
+        if self.control is not None:
+            if extra := given - {"paper", "note", "control"}:
+                raise ValueError(f"a control has no {min(extra)}")
+            return self
+        if self.trained:
+            wanted |= {"objective", "network", "training"}
+        elif self.denoiser and (extra := given & {"objective", "network", "training"}):
+            raise ValueError(f"the {self.denoiser.name} denoiser is exact and has no {min(extra)}")
+        if missing := wanted - given:
+            raise ValueError(f"{min(missing)} is missing")
+        return self

@@ -1,0 +1,31 @@
+"""Specs of the controls: rows that no model made, to read the other rows by."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from diffbench.specs.base import Registered
+
+
+class ControlSpec(Registered):
+    """A source of images that is not a model."""
+
+    kind: ClassVar[str] = "control"
+
+    name: str
+
+
+class SplitControlSpec(ControlSpec):
+    """Images of a split: all of them when there are fewer than wanted, else a draw without repeats."""
+
+    name: Literal["split"] = "split"
+    implementation: ClassVar[str] = "diffbench.data.controls:SplitControl"
+
+    split: Literal["train", "test"]
+
+
+class NoiseControlSpec(ControlSpec):
+    """Every pixel uniform over the grey levels."""
+
+    name: Literal["noise"] = "noise"
+    implementation: ClassVar[str] = "diffbench.data.controls:NoiseControl"

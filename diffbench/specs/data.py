@@ -1,0 +1,42 @@
+"""Specs of the data sets."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator
+
+from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing
+
+
+class DataSpec(Registered):
+    """A data set: images in grey levels 0..levels-1 with a fixed train/test split."""
+
+    kind: ClassVar[str] = "data"
+    levels: ClassVar[int]
+
+    name: str
+
+
+class DigitsSpec(DataSpec):
+    """scikit-learn's digits: 1,797 real images, 8x8, 17 grey levels, ten classes."""
+
+    name: Literal["digits"] = "digits"
+    implementation: ClassVar[str] = "diffbench.data.datasets:Digits"
+    levels: ClassVar[int] = 17
+
+    test: PositiveInt = 297
+    seed: Int = 0
+
+
+class FolderSpec(DataSpec):
+    """A folder of PNGs, in class sub-folders or not; ``size`` crops to a square and resizes."""
+
+    name: Literal["folder"] = "folder"
+    implementation: ClassVar[str] = "diffbench.data.datasets:ImageFolder"
+    levels: ClassVar[int] = 256
+
+    path: str
+    size: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    test_fraction: Fraction = 0.1
+    seed: Int = 0

@@ -1,0 +1,87 @@
+"""Specs of the processes: what happens to data.
+
+Each states its parameters and, for the plan, what it can serve: its ``family``, whether its ``time`` is
+discrete or continuous, whether ``alpha`` is one scalar or one number per coordinate, and the range of
+values it works on.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from diffbench.specs.base import PositiveFloat, PositiveInt, Registered
+
+
+class ProcessSpec(Registered):
+    """A process of any family."""
+
+    kind: ClassVar[str] = "process"
+    family: ClassVar[str] = "gaussian"
+    time: ClassVar[Literal["discrete", "continuous"]] = "continuous"
+    alpha: ClassVar[Literal["scalar", "vector"]] = "scalar"
+    low: ClassVar[float] = -1.0
+    high: ClassVar[float] = 1.0
+
+    name: str
+
+
+class DiscreteSpec(ProcessSpec):
+    """The discrete chain of DDPM (Ho et al. 2020) with the schedules of DDPM and Improved DDPM.
+
+    ``linear``: beta from 1e-4 to 0.02 at 1,000 steps, scaled by 1000/steps otherwise; ``cosine``:
+    Nichol & Dhariwal 2021, equation 17, s = 0.008, beta clipped at 0.999.
+    """
+
+    name: Literal["discrete"] = "discrete"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.discrete:Discrete"
+    time: ClassVar[Literal["discrete", "continuous"]] = "discrete"
+
+    schedule: Literal["linear", "cosine"]
+    steps: PositiveInt = 1000
+
+
+class VPSpec(ProcessSpec):
+    """The variance-preserving SDE (Song et al. 2021, equation 11)."""
+
+    name: Literal["vp"] = "vp"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VP"
+
+    beta_min: PositiveFloat = 0.1
+    beta_max: PositiveFloat = 20.0
+
+
+class SubVPSpec(ProcessSpec):
+    """The sub-variance-preserving SDE (Song et al. 2021, equation 12)."""
+
+    name: Literal["sub-vp"] = "sub-vp"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:SubVP"
+
+    beta_min: PositiveFloat = 0.1
+    beta_max: PositiveFloat = 20.0
+
+
+class VESpec(ProcessSpec):
+    """The variance-exploding SDE (Song et al. 2021, equation 9), on data in [0, 1].
+
+    ``sigma_max`` should be near the largest distance between two training images (Song & Ermon 2020,
+    technique 1): 50 for CIFAR-10.
+    """
+
+    name: Literal["ve"] = "ve"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VE"
+    low: ClassVar[float] = 0.0
+
+    sigma_min: PositiveFloat = 0.01
+    sigma_max: PositiveFloat = 50.0
+
+
+class EDMSpec(ProcessSpec):
+    """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column)."""
+
+    name: Literal["edm"] = "edm"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:EDM"
+
+    sigma_min: PositiveFloat = Field(0.002)
+    sigma_max: PositiveFloat = Field(80.0)

@@ -1,0 +1,110 @@
+"""Specs of the jobs: everything a stage needs to know, and all that its product depends on.
+
+A job's spec holds the specs of what it builds on (a sample's holds its training run's), so that one
+comparison tells whether a product is what the plan now asks for.  ``version`` is raised when the stage's
+numerics change.  Device, paths and threads of the machine are in no spec.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.control import ControlSpec
+from diffbench.specs.data import DataSpec
+from diffbench.specs.denoiser import DenoiserSpec
+from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.network import NetworkSpec
+from diffbench.specs.objective import ObjectiveSpec
+from diffbench.specs.process import ProcessSpec
+from diffbench.specs.solver import SolverSpec
+from diffbench.specs.training import TrainingSpec
+
+AnyControl = Annotated[SerializeAsAny[ControlSpec], BeforeValidator(ControlSpec.choose)]
+AnyData = Annotated[SerializeAsAny[DataSpec], BeforeValidator(DataSpec.choose)]
+AnyDenoiser = Annotated[SerializeAsAny[DenoiserSpec], BeforeValidator(DenoiserSpec.choose)]
+AnyLikelihood = Annotated[SerializeAsAny[LikelihoodSpec], BeforeValidator(LikelihoodSpec.choose)]
+AnyNetwork = Annotated[SerializeAsAny[NetworkSpec], BeforeValidator(NetworkSpec.choose)]
+AnyObjective = Annotated[SerializeAsAny[ObjectiveSpec], BeforeValidator(ObjectiveSpec.choose)]
+AnyProcess = Annotated[SerializeAsAny[ProcessSpec], BeforeValidator(ProcessSpec.choose)]
+AnySolver = Annotated[SerializeAsAny[SolverSpec], BeforeValidator(SolverSpec.choose)]
+
+
+class StageSpec(Spec):
+    """What all jobs have: their stage, its version, and the contents of the extensions they use."""
+
+    stage: str
+    version: PositiveInt
+    extensions: dict[str, str] = {}
+
+
+class DataStageSpec(StageSpec):
+    """Read the data set, store its levels, train and validate the feature extractor."""
+
+    stage: Literal["data"] = "data"
+    version: PositiveInt = 1
+
+    data: AnyData
+    extractor: ExtractorSpec = ExtractorSpec()
+
+
+class TrainSpec(StageSpec):
+    """Train one variant; an exact denoiser (no network, objective or budget) is fitted instead."""
+
+    stage: Literal["train"] = "train"
+    version: PositiveInt = 1
+
+    variant: str
+    seed: NonNegativeInt
+    data: AnyData
+    dequantise: Literal["none", "uniform"] = "none"
+    process: AnyProcess
+    denoiser: AnyDenoiser
+    network: AnyNetwork | None = None
+    objective: AnyObjective | None = None
+    training: TrainingSpec | None = None
+
+
+class SampleSpec(StageSpec):
+    """Draw ``samples`` images in chunks of ``chunk``: with a solver from a model, or as a control."""
+
+    stage: Literal["sample"] = "sample"
+    version: PositiveInt = 1
+
+    variant: str
+    seed: NonNegativeInt
+    solver_id: str
+    samples: PositiveInt
+    chunk: PositiveInt = 500
+    data: AnyData
+    train: TrainSpec | None = None
+    solver: AnySolver | None = None
+    control: AnyControl | None = None
+
+
+class ScoreSpec(StageSpec):
+    """Score all samples of one variant and seed with one extractor."""
+
+    stage: Literal["score"] = "score"
+    version: PositiveInt = 1
+
+    variant: str
+    seed: NonNegativeInt
+    data: DataStageSpec
+    samples: dict[str, SampleSpec]
+
+
+class LikelihoodStageSpec(StageSpec):
+    """Evaluate one kind of likelihood of a trained model on the test split."""
+
+    stage: Literal["likelihood"] = "likelihood"
+    version: PositiveInt = 1
+
+    variant: str
+    seed: NonNegativeInt
+    kind_id: str
+    likelihood: AnyLikelihood
+    train: TrainSpec
