@@ -1,0 +1,35 @@
+"""Which device ``device: auto`` means on this machine, found without torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+NVIDIA = Path("/dev/nvidia0")
+
+
+def resolved(device: str) -> str:
+    """Return ``cpu``, ``cuda`` or ``mps``; a device that is named is taken at its word."""
+    if device != "auto":
+        return device
+    if has_cuda():
+        return "cuda"
+    return "mps" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cpu"
+
+
+def has_cuda() -> bool:
+    """Say whether a GPU is visible and torch was built to use one."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+        return False
+    return not _torch_is_cpu_only() and bool(NVIDIA.exists() or visible)
+
+
+def _torch_is_cpu_only() -> bool:
+    try:
+        return metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False

@@ -1,0 +1,339 @@
+"""From a benchmark file to its jobs: one row a job, each with the exact spec of what it makes.
+
+    data -> train -> sample -> score
+                  -> likelihood
+
+A row's spec holds the specs of the rows it builds on.  Whether a solver or likelihood can serve a
+process is decided here, from specs: asked for by a variant itself, an impossible one is an error;
+from the lists that a benchmark offers to every variant, it becomes a refusal, which tables print as
+a footnote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from diffbench.plan import reading, registry
+from diffbench.plan.devices import resolved
+from diffbench.plan.reading import PlanError, Tree
+from diffbench.plan.variants import variants_of
+from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
+from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.solver import SolverSpec
+from diffbench.specs.stages import (
+    DataStageSpec,
+    LikelihoodStageSpec,
+    SampleSpec,
+    ScoreSpec,
+    StageSpec,
+    TrainSpec,
+)
+from diffbench.store import paths
+
+STAGES = ("data", "train", "sample", "score", "likelihood")
+DEFAULT = Path("config") / "digits.yaml"
+METHODS = Path("config") / "methods.yaml"
+
+S = TypeVar("S", bound=StageSpec)
+C = TypeVar("C", SolverSpec, LikelihoodSpec)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job.  ``item`` is the solver or likelihood id, empty where a stage has none."""
+
+    benchmark: str
+    stage: str
+    variant: str
+    seed: int
+    item: str
+    spec: StageSpec
+
+    @property
+    def root(self) -> Path:
+        """The benchmark's results, relative to the working directory."""
+        return paths.root(self.benchmark)
+
+    @property
+    def products(self) -> tuple[Path, ...]:
+        """What the job makes, the main product first."""
+        return paths.products(self.root, self.spec)
+
+    @property
+    def product(self) -> Path:
+        """The main product."""
+        return self.products[0]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A solver or likelihood that cannot serve a variant, and why."""
+
+    variant: str
+    stage: str
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a benchmark is going to do.
+
+    Attributes:
+        benchmark: the benchmark file, validated.
+        variants: the chosen variants by id, everything merged into them.
+        runs: the jobs, in the order of STAGES.
+        refusals: cells that no job can fill.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        extensions: the extension files.
+        config: the benchmark file's path.
+        repository: the folder of the Snakefile.
+    """
+
+    benchmark: BenchmarkSpec
+    variants: Mapping[str, VariantSpec]
+    runs: tuple[Run, ...]
+    refusals: tuple[Refusal, ...]
+    device: str
+    extensions: tuple[Path, ...]
+    config: Path
+    repository: Path
+
+    @property
+    def root(self) -> Path:
+        """The benchmark's results, relative to the working directory."""
+        return paths.root(self.benchmark.name)
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str, int, str], Run]:
+        return {(run.stage, run.variant, run.seed, run.item): run for run in self.runs}
+
+    def run(self, stage: str, variant: str = "", seed: int = 0, item: str = "") -> Run:
+        """Return one job.
+
+        Raises:
+            KeyError: when the plan has no such job.
+        """
+        return self._index[stage, variant, seed, item]
+
+    def of(self, stage: str) -> list[Run]:
+        """Return all jobs of a stage."""
+        return [run for run in self.runs if run.stage == stage]
+
+    def inputs(self, run: Run) -> list[Path]:
+        """Return the products that a job reads."""
+        if run.stage == "data":
+            return []
+        if isinstance(run.spec, ScoreSpec):
+            items = run.spec.samples
+            samples = [self.run("sample", run.variant, run.seed, item).product for item in items]
+            return [*self.run("data").products, *samples]
+        found = [paths.levels(run.root)]
+        if getattr(run.spec, "train", None) is not None:
+            found.append(self.run("train", run.variant, run.seed).product)
+        return found
+
+    def digest(self) -> str:
+        """Return a hash of all that tables depend on: a change to it makes them anew."""
+        content = [
+            [run.spec.model_dump(mode="json") for run in self.runs],
+            [[each.variant, each.item, each.reason] for each in self.refusals],
+            {name: [each.paper, each.note] for name, each in self.variants.items()},
+            self.benchmark.tables,
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_plan(
+    config_files: Sequence[str | Path],
+    overrides: Mapping[str, Any],
+    repository: Path,
+    origin: str = "--config",
+) -> Plan:
+    """Read a benchmark and expand it to its jobs.
+
+    Args:
+        config_files: the last is the benchmark; the repository's ``config/digits.yaml`` if empty.
+        overrides: laid over the benchmark file; nested mappings or dotted keys.
+        repository: the folder that holds the Snakefile and ``config/methods.yaml``.
+        origin: the option that the overrides came from, for messages.
+
+    Raises:
+        PlanError: for the first mistake: file and line, key, value, nearest valid name.
+    """
+    config = Path(config_files[-1]) if config_files else repository / DEFAULT
+    tree = reading.read(config).under(reading.overriding(overrides, origin))
+    extensions = _extensions(tree, config)
+    benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
+    variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    expansion = _Expansion(benchmark, tree, extensions)
+    runs = tuple(expansion.runs(variants))
+    return Plan(
+        benchmark=benchmark,
+        variants=variants,
+        runs=tuple(sorted(runs, key=lambda run: STAGES.index(run.stage))),
+        refusals=tuple(expansion.refusals),
+        device=resolved(benchmark.device),
+        extensions=extensions,
+        config=config,
+        repository=repository,
+    )
+
+
+def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
+    """Import the extension files: what they register can then be named."""
+    named = tree.value.get("extensions", [])
+    files = [config.parent / str(name) for name in (named if isinstance(named, list) else [named])]
+    for index, file in enumerate(files):
+        try:
+            registry.load_extension(file)
+        except PlanError as error:
+            place = tree.where(("extensions", index))
+            raise PlanError(f"{place}: {error}") from error.__cause__
+    return tuple(files)
+
+
+class _Expansion:
+    """Makes jobs of variants, and keeps what was refused."""
+
+    def __init__(self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...]) -> None:
+        self.benchmark = benchmark
+        self.tree = tree
+        self.extensions = extensions
+        self.refusals: list[Refusal] = []
+        self.data = self._stamped(DataStageSpec(data=benchmark.data, extractor=benchmark.extractor))
+
+    def _stamped(self, spec: S) -> S:
+        """Add the contents of the extensions that a spec uses."""
+        used = registry.extensions_of(spec, self.extensions)
+        return spec.model_copy(update={"extensions": used}) if used else spec
+
+    def _row(self, stage: StageSpec, item: str = "") -> Run:
+        variant, seed = getattr(stage, "variant", ""), getattr(stage, "seed", 0)
+        return Run(self.benchmark.name, stage.stage, variant, seed, item, stage)
+
+    def runs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Run]:
+        """Make all jobs."""
+        yield self._row(self.data)
+        for name, variant in variants.items():
+            served = self._solvers(name, variant), self._likelihoods(name, variant)
+            for seed in self.benchmark.seeds:
+                yield from self._of_seed(name, variant, seed, *served)
+
+    def _of_seed(
+        self,
+        name: str,
+        variant: VariantSpec,
+        seed: int,
+        solvers: Mapping[str, SolverSpec | None],
+        likelihoods: Mapping[str, LikelihoodSpec],
+    ) -> Iterator[Run]:
+        train = self._train(name, variant, seed)
+        if train is not None:
+            yield self._row(train)
+        samples = {
+            item: self._sample(name, variant, seed, item, solver, train)
+            for item, solver in solvers.items()
+        }
+        for item, sample in samples.items():
+            yield self._row(sample, item)
+        if samples:
+            score = ScoreSpec(variant=name, seed=seed, data=self.data, samples=samples)
+            yield self._row(self._stamped(score))
+        for item, likelihood in likelihoods.items():
+            spec = LikelihoodStageSpec(
+                variant=name, seed=seed, kind_id=item, likelihood=likelihood, train=train
+            )
+            yield self._row(self._stamped(spec), item)
+
+    def _train(self, name: str, variant: VariantSpec, seed: int) -> TrainSpec | None:
+        if variant.control is not None:
+            return None
+        spec = TrainSpec(
+            variant=name,
+            seed=seed,
+            data=self.benchmark.data,
+            dequantise=variant.dequantise,
+            process=variant.process,
+            denoiser=variant.denoiser,
+            network=variant.network,
+            objective=variant.objective,
+            training=variant.training,
+        )
+        return self._stamped(spec)
+
+    def _sample(
+        self,
+        name: str,
+        variant: VariantSpec,
+        seed: int,
+        item: str,
+        solver: SolverSpec | None,
+        train: TrainSpec | None,
+    ) -> SampleSpec:
+        spec = SampleSpec(
+            variant=name,
+            seed=seed,
+            solver_id=item,
+            samples=self.benchmark.samples,
+            chunk=self.benchmark.chunk,
+            data=self.benchmark.data,
+            train=train,
+            solver=solver,
+            control=variant.control,
+        )
+        return self._stamped(spec)
+
+    def _solvers(self, name: str, variant: VariantSpec) -> Mapping[str, SolverSpec | None]:
+        if variant.control is not None:
+            return {CONTROL_SOLVER: None}
+        return self._served(name, variant, "sample", variant.solvers, self.benchmark.solvers)
+
+    def _likelihoods(self, name: str, variant: VariantSpec) -> Mapping[str, LikelihoodSpec]:
+        if variant.control is not None:
+            return {}
+        own, offered = variant.likelihoods, self.benchmark.likelihoods
+        return self._served(name, variant, "likelihood", own, offered)
+
+    def _served(
+        self,
+        name: str,
+        variant: VariantSpec,
+        stage: str,
+        own: Mapping[str, C],
+        offered: Mapping[str, C],
+    ) -> dict[str, C]:
+        """Return what can serve a variant's process; note what is offered in vain."""
+        process = variant.process
+        assert process is not None
+        kept = dict(own)
+        for item, choice in offered.items():
+            if item in own:
+                continue
+            if reason := choice.refusal(process):
+                self.refusals.append(Refusal(name, stage, item, reason))
+            else:
+                kept[item] = choice
+        return kept
+
+
+def check_writable(root: Path) -> None:
+    """Check that results can be written, before any job has run for hours.
+
+    Raises:
+        PlanError: naming the folder that cannot be written.
+    """
+    existing = root
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise PlanError(f"results cannot be written to {root}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PlanError(f"results cannot be written to {root}: no permission to write {existing}")

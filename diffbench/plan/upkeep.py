@@ -1,0 +1,76 @@
+"""Keeping a results folder honest: what is stale, torn or no longer needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffbench.plan.runs import Plan, Run
+from diffbench.store import files, paths, products
+from diffbench.store.state import generations, is_whole
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that is not what the plan wants, and what is wrong with it."""
+
+    path: Path
+    status: str
+    reason: str
+
+    def line(self) -> str:
+        """Return the finding as one line."""
+        return f"{self.status:8} {self.path}  {self.reason}".rstrip()
+
+    def remove(self) -> None:
+        """Remove the file so that it is made anew; a product goes with its sidecar and record."""
+        products.remove_product(self.path)
+
+
+def examine(plan: Plan) -> Iterator[Finding]:
+    """Yield what is missing, stale, corrupt (products) or torn (training states)."""
+    for run in plan.runs:
+        for path in run.products:
+            status = products.status_of(path, run.spec)
+            if status != "ok":
+                yield Finding(path, status, _reason(path, status, run))
+        yield from _states(plan.root, run)
+
+
+def _reason(path: Path, status: str, run: Run) -> str:
+    if status == "missing":
+        return ""
+    try:
+        products.read_product(path, run.spec)
+    except products.StoreError as error:
+        return str(error).removeprefix(f"{path} ").removesuffix(f": {products.REMEDY}")
+    return ""
+
+
+def _states(root: Path, run: Run) -> Iterator[Finding]:
+    folder = paths.state(root, run.spec)
+    for path in generations(folder) if folder.is_dir() else []:
+        if not is_whole(path):
+            yield Finding(path, "torn", "its checksum is not the one in its name")
+
+
+def unneeded(plan: Plan) -> list[Path]:
+    """Return what no job of the plan needs: states of other specs, and unfinished files.
+
+    The plan should be of the whole benchmark (no ``only``), else the rest of it counts as unneeded.
+    """
+    needed = {run.spec.digest() for run in plan.runs}
+    folder = paths.states(plan.root)
+    states = sorted(folder.iterdir()) if folder.is_dir() else []
+    unfinished = sorted(plan.root.rglob(f"{files.TEMPORARY}*")) if plan.root.is_dir() else []
+    return [path for path in states if path.name not in needed] + unfinished
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

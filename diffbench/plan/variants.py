@@ -1,0 +1,193 @@
+"""From ``methods.yaml`` and a benchmark file to whole variants.
+
+Each key of a trained variant comes from the last of these that states it:
+
+    the benchmark's network and training; its defaults; the variant; the benchmark's overrides
+
+A ``sweep`` makes one variant of each combination of its values: ``{sigma_max}`` in the id and in
+any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers and controls take no defaults,
+for these are about networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from diffbench.plan.reading import PlanError, Tree, nearest, validated
+from diffbench.specs.benchmark import BenchmarkSpec, Id, VariantSpec
+from diffbench.specs.denoiser import DenoiserSpec
+from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.solver import SolverSpec
+
+_ID = TypeAdapter(Id)
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def joined(methods: Tree, own: Tree) -> Tree:
+    """Add a benchmark's own methods to the shared ones.
+
+    Raises:
+        PlanError: when an id is in both.
+    """
+    for name in own.value:
+        if name in methods.value:
+            raise PlanError(
+                f"{own.where((name,))}: methods.{name}: {name!r} is in {methods.where((name,))} "
+                "too; use overrides to change it, or another name"
+            )
+    return methods.under(own)
+
+
+def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
+    """Apply overrides and expand sweeps: one tree for each variant id.
+
+    Raises:
+        PlanError: when an override meets no variant, or two variants get one id.
+    """
+    variants: dict[str, Tree] = {}
+    unused = dict.fromkeys(overrides.value)
+    for template in methods.value:
+        tree = _overridden(methods.at(template), template, overrides, unused)
+        for name, variant in _swept(template, tree):
+            if name in variants:
+                raise PlanError(f"{tree.where(())}: {template}: there are two variants {name!r}")
+            if name != template:
+                variant = _overridden(variant, name, overrides, unused)
+            variants[name] = variant
+    for pattern in unused:
+        place = overrides.where((pattern,))
+        raise PlanError(
+            f"{place}: overrides.{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
+        )
+    return variants
+
+
+def _overridden(tree: Tree, name: str, overrides: Tree, unused: dict[str, None]) -> Tree:
+    for pattern in overrides.value:
+        if pattern == name or fnmatchcase(name, pattern):
+            tree = tree.under(overrides.at(pattern))
+            unused.pop(pattern, None)
+    return tree
+
+
+def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
+    sweep = tree.at("sweep").value
+    place = tree.where(("sweep",))
+    if not isinstance(tree.value, dict):
+        raise PlanError(f"{place}: {template}: a variant is a mapping, not {tree.value!r}")
+    if not isinstance(sweep, dict) or not all(isinstance(each, list) for each in sweep.values()):
+        raise PlanError(f"{place}: {template}.sweep: a mapping of lists is wanted, not {sweep!r}")
+    bare = tree.without("sweep")
+    for values in itertools.product(*sweep.values()):
+        chosen = dict(zip(sweep, values, strict=True))
+        name = _filled(chosen, template, place, template)
+        yield str(name), bare.mapped(partial(_filled, chosen, template, place))
+
+
+def _filled(chosen: Mapping[str, Any], template: str, place: str, value: Any) -> Any:
+    """Replace ``{name}``: a value that is nothing else keeps the type of what replaces it."""
+    if not isinstance(value, str):
+        return value
+    for name in _PLACEHOLDER.findall(value):
+        if name not in chosen:
+            raise PlanError(f"{place}: {template}: {{{name}}} is not swept{nearest(name, chosen)}")
+    whole = _PLACEHOLDER.fullmatch(value)
+    if whole:
+        return chosen[whole[1]]
+    return _PLACEHOLDER.sub(lambda match: str(chosen[match[1]]), value)
+
+
+def selected(known: Iterable[str], tree: Tree, key: str) -> list[str]:
+    """Return the names that the patterns under ``key`` choose, in the patterns' order.
+
+    Raises:
+        PlanError: when a pattern chooses none.
+    """
+    names, found = list(known), dict[str, None]()
+    patterns = tree.value[key]
+    for index, pattern in enumerate(patterns):
+        matches = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not matches:
+            place = tree.where((key, index))
+            hint = nearest(pattern.strip("*"), names)
+            raise PlanError(f"{place}: {key}: no variant {pattern!r}{hint}")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def resolve(name: str, tree: Tree, benchmark: Tree) -> VariantSpec:
+    """Merge and validate one variant.
+
+    Args:
+        name: its id.
+        tree: its own keys, overrides applied.
+        benchmark: the benchmark file.
+
+    Raises:
+        PlanError: for the first mistake, where it was written.
+    """
+    if _is_trained(tree.value):
+        base = Tree({}, {(): tree.where(())})
+        for key in ("network", "training"):
+            if key in benchmark.value:
+                base.put(key, benchmark.at(key))
+        tree = base.under(benchmark.at("defaults")).under(tree)
+    tree = _dropped(_dropped(tree, "solvers"), "likelihoods")
+    validated(_ID.validate_python, Id, Tree(name, {(): tree.where(())}), (name,))
+    variant = validated(VariantSpec.model_validate, VariantSpec, tree, (name,))
+    _check_served(name, variant, tree)
+    return variant
+
+
+def _check_served(name: str, variant: VariantSpec, tree: Tree) -> None:
+    """Refuse a solver or likelihood of the variant's own that cannot serve its process."""
+    process = variant.process
+    own: list[tuple[str, str, SolverSpec | LikelihoodSpec]]
+    own = [("solvers", item, choice) for item, choice in variant.solvers.items()]
+    own += [("likelihoods", item, choice) for item, choice in variant.likelihoods.items()]
+    for key, item, choice in own:
+        if process is not None and (reason := choice.refusal(process)):
+            raise PlanError(
+                f"{tree.where((key, item))}: {name}.{key}.{item}: {choice.name!r} cannot serve "
+                f"the process {process.name!r}: {reason}"
+            )
+
+
+def _is_trained(value: Mapping[str, Any]) -> bool:
+    denoiser = value.get("denoiser", {})
+    name = denoiser.get("name") if isinstance(denoiser, dict) else denoiser
+    chosen = DenoiserSpec.known.get(str(name or DenoiserSpec.default_name), DenoiserSpec)
+    exact = chosen is not DenoiserSpec and not getattr(chosen, "trained", True)
+    return "control" not in value and not exact
+
+
+def _dropped(tree: Tree, key: str) -> Tree:
+    """Leave out solvers or likelihoods that an override sets to ``none``."""
+    part = tree.at(key)
+    if not isinstance(part.value, dict):
+        return tree
+    for name in [name for name, value in part.value.items() if value == "none"]:
+        part = part.without(name)
+    if not part.value:
+        return tree.without(key)
+    kept = tree.without(key)
+    kept.put(key, part)
+    return kept
+
+
+def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
+    """Return the chosen variants of a benchmark, whole, by id."""
+    every = expanded(joined(methods, tree.at("methods")), tree.at("overrides"))
+    whole = Tree({"variants": benchmark.variants, "only": benchmark.only}, tree.origins)
+    names = selected(every, whole, "variants")
+    if benchmark.only:
+        kept = set(selected(names, whole, "only"))
+        names = [name for name in names if name in kept]
+    return {name: resolve(name, every[name], tree) for name in names}

@@ -1,0 +1,1 @@
+"""What is on disk: paths, sidecars, checksums, training state, status.  No torch."""

@@ -1,0 +1,79 @@
+"""Files that are whole or absent.
+
+A file is written under another name in its own folder, forced to the disk and renamed over the old
+one; then the folder is forced to the disk, so that the name survives a power loss too.  The
+temporary name is the final one behind ``.tmp.``: it keeps the suffix (numpy and matplotlib look at
+it), and what a killed process leaves behind is overwritten by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp."
+
+
+def force(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a complete temporary file of the same folder its final name, durably."""
+    force(temporary)
+    os.replace(temporary, path)
+    force(path.parent)
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` (its folder made); remove what is left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(TEMPORARY + path.name)
+    try:
+        yield unfinished
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes | Callable[[Path], object]) -> str:
+    """Write a file atomically: bytes, or what a callable writes to the path that it is given.
+
+    Returns:
+        The SHA-256 of the content.
+    """
+    with temporary(path) as unfinished:
+        if isinstance(content, bytes):
+            unfinished.write_bytes(content)
+        else:
+            content(unfinished)
+        digest = sha256(unfinished)
+        publish(unfinished, path)
+    return digest
+
+
+def json_bytes(value: Any) -> bytes:
+    """Turn a value into JSON for people and for checksums: sorted keys, no nan or infinity."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write JSON atomically and return the file's SHA-256."""
+    return write(path, json_bytes(value))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

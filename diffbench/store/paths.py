@@ -1,0 +1,157 @@
+"""Where everything lies, said once.
+
+    {root}/data/levels.npz
+    {root}/data/extractor/model.safetensors
+    {root}/runs/{variant}/seed{n}/model.safetensors
+    {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
+    {root}/runs/{variant}/seed{n}/scores.json
+    {root}/runs/{variant}/seed{n}/likelihood/{kind}.json
+    {root}/tables/{table}.{csv,md,tex}
+    {root}/.state/{digest of a job's spec}/
+
+Beside a product lie its sidecar (spec and checksum: ``spec.json``, or ``<stem>.spec.json`` beside a
+JSON product) and its run record (``<stem>.run.json``: duration, device, versions).  ``root`` is
+``results/{benchmark}``; nothing here touches the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diffbench.specs.stages import (
+    DataStageSpec,
+    LikelihoodStageSpec,
+    SampleSpec,
+    ScoreSpec,
+    StageSpec,
+    TrainSpec,
+)
+
+RESULTS = Path("results")
+TABLE_SUFFIXES = ("csv", "md", "tex")
+
+
+def root(benchmark: str) -> Path:
+    """Return the folder of a benchmark's results, relative to the working directory."""
+    return RESULTS / benchmark
+
+
+def levels(root: Path) -> Path:
+    """Return the data set in grey levels."""
+    return root / "data" / "levels.npz"
+
+
+def data_manifest(root: Path) -> Path:
+    """Return the data set's manifest."""
+    return root / "data" / "manifest.json"
+
+
+def extractor(root: Path) -> Path:
+    """Return the weights of the feature extractor."""
+    return root / "data" / "extractor" / "model.safetensors"
+
+
+def run_folder(root: Path, variant: str, seed: int) -> Path:
+    """Return the folder of one variant trained with one seed."""
+    return root / "runs" / variant / f"seed{seed}"
+
+
+def model(root: Path, variant: str, seed: int) -> Path:
+    """Return the averaged weights of one run."""
+    return run_folder(root, variant, seed) / "model.safetensors"
+
+
+def samples(root: Path, variant: str, seed: int, solver: str) -> Path:
+    """Return the samples that one solver drew from one run."""
+    return run_folder(root, variant, seed) / "samples" / solver / "samples.npz"
+
+
+def grid(root: Path, variant: str, seed: int, solver: str) -> Path:
+    """Return the picture of the first samples."""
+    return samples(root, variant, seed, solver).with_name("grid.png")
+
+
+def scores(root: Path, variant: str, seed: int) -> Path:
+    """Return the scores of all of a run's samples."""
+    return run_folder(root, variant, seed) / "scores.json"
+
+
+def partial_scores(root: Path, variant: str, seed: int) -> Path:
+    """Return the scores of those samples that exist when a run has failed."""
+    return run_folder(root, variant, seed) / "scores.partial.json"
+
+
+def likelihood(root: Path, variant: str, seed: int, kind: str) -> Path:
+    """Return one kind of likelihood of one run."""
+    return run_folder(root, variant, seed) / "likelihood" / f"{kind}.json"
+
+
+def table(root: Path, name: str, suffix: str) -> Path:
+    """Return one table in one format (see TABLE_SUFFIXES)."""
+    return root / "tables" / f"{name}.{suffix}"
+
+
+def tables_complete(root: Path) -> Path:
+    """Return the mark that the tables hold every result that was planned."""
+    return root / "tables" / ".complete"
+
+
+def sidecar(product: Path) -> Path:
+    """Return the sidecar that holds a product's spec and checksum."""
+    name = f"{product.stem}.spec.json" if product.suffix == ".json" else "spec.json"
+    return product.with_name(name)
+
+
+def run_record(product: Path) -> Path:
+    """Return the record of how, when and where a product was made."""
+    return product.with_name(f"{product.stem}.run.json")
+
+
+def states(root: Path) -> Path:
+    """Return the folder of all jobs' states."""
+    return root / ".state"
+
+
+def state(root: Path, spec: StageSpec) -> Path:
+    """Return the folder of one job's training state, status and events."""
+    return states(root) / spec.digest()
+
+
+def _data(root: Path, spec: DataStageSpec) -> tuple[Path, ...]:
+    return levels(root), extractor(root)
+
+
+def _train(root: Path, spec: TrainSpec) -> tuple[Path, ...]:
+    return (model(root, spec.variant, spec.seed),)
+
+
+def _sample(root: Path, spec: SampleSpec) -> tuple[Path, ...]:
+    return (samples(root, spec.variant, spec.seed, spec.solver_id),)
+
+
+def _score(root: Path, spec: ScoreSpec) -> tuple[Path, ...]:
+    return (scores(root, spec.variant, spec.seed),)
+
+
+def _likelihood(root: Path, spec: LikelihoodStageSpec) -> tuple[Path, ...]:
+    return (likelihood(root, spec.variant, spec.seed, spec.kind_id),)
+
+
+_PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
+    "data": _data,
+    "train": _train,
+    "sample": _sample,
+    "score": _score,
+    "likelihood": _likelihood,
+}
+
+
+def products(root: Path, spec: StageSpec) -> tuple[Path, ...]:
+    """Return all products of a job, the main one first (the data stage has two)."""
+    return _PRODUCTS[spec.stage](root, spec)
+
+
+def product(root: Path, spec: StageSpec) -> Path:
+    """Return the main product of a job."""
+    return products(root, spec)[0]

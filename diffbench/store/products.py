@@ -1,0 +1,130 @@
+"""Products and the sidecars that vouch for them.
+
+A product is a file that a job makes: weights, samples, scores.  It holds no time, host or path, so
+the same spec gives the same bytes.  Its sidecar holds the job's spec and the product's SHA-256; a
+product is read through its sidecar or not at all, because a flipped bit loads silently from every
+format we use.
+
+    ok        the sidecar has the wanted spec and the product has the sidecar's checksum
+    missing   there is no product
+    stale     the product is whole, but of another spec
+    corrupt   the sidecar is missing or unreadable, or the checksum differs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from diffbench.specs.base import Spec
+from diffbench.store import files, paths
+
+Status = Literal["ok", "missing", "stale", "corrupt"]
+REMEDY = "remove it and run again (diffbench doctor --fix does both checks and removal)"
+
+
+class StoreError(RuntimeError):
+    """Something on disk is not what it should be; the message is one line and says what to do."""
+
+
+def write_product(path: Path, content: bytes | Callable[[Path], object], spec: Spec) -> str:
+    """Write a product (bytes, or what a callable writes to the path it is given) and its sidecar.
+
+    Returns:
+        The product's SHA-256.
+    """
+    digest = files.write(path, content)
+    files.write_json(
+        paths.sidecar(path), {"spec": spec.model_dump(mode="json"), "sha256": {path.name: digest}}
+    )
+    return digest
+
+
+def write_json_product(path: Path, value: Any, spec: Spec) -> str:
+    """Write a JSON product and its sidecar; return the product's SHA-256."""
+    return write_product(path, files.json_bytes(value), spec)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the sidecar of a product: its keys are ``spec`` and ``sha256``.
+
+    Raises:
+        StoreError: when there is none or it is not whole.
+    """
+    sidecar = paths.sidecar(path)
+    try:
+        content = json.loads(sidecar.read_bytes())
+        content["spec"], content["sha256"][path.name]
+    except FileNotFoundError:
+        raise StoreError(f"{path} has no sidecar {sidecar.name}: {REMEDY}") from None
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{sidecar} is not a whole sidecar of {path.name}: {REMEDY}") from None
+    return dict(content)
+
+
+def _check(path: Path, found: str, spec: Spec | None) -> None:
+    sidecar = read_sidecar(path)
+    expected = sidecar["sha256"][path.name]
+    if found != expected:
+        raise StoreError(f"{path} has sha256 {found}, and its sidecar says {expected}: {REMEDY}")
+    if spec and (reason := difference(sidecar["spec"], spec.model_dump(mode="json"))):
+        raise StoreError(f"{path} is stale, {reason}: {REMEDY}")
+
+
+def read_product(path: Path, spec: Spec | None = None) -> Path:
+    """Return the path of a product after verifying its checksum, and its spec when one is given.
+
+    Raises:
+        StoreError: when the product or its sidecar is missing, torn, altered or of another spec.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path} does not exist: run the job that makes it")
+    _check(path, files.sha256(path), spec)
+    return path
+
+
+def read_bytes(path: Path, spec: Spec | None = None) -> bytes:
+    """Return the content of a product, verified as in ``read_product``."""
+    if not path.is_file():
+        raise StoreError(f"{path} does not exist: run the job that makes it")
+    content = path.read_bytes()
+    _check(path, hashlib.sha256(content).hexdigest(), spec)
+    return content
+
+
+def read_json(path: Path, spec: Spec | None = None) -> Any:
+    """Return the value of a JSON product, verified as in ``read_product``."""
+    return json.loads(read_bytes(path, spec))
+
+
+def status_of(path: Path, spec: Spec) -> Status:
+    """Say what a product is worth to a plan that wants it made from ``spec``."""
+    if not path.is_file():
+        return "missing"
+    try:
+        sidecar = read_sidecar(path)
+    except StoreError:
+        return "corrupt"
+    if sidecar["spec"] != spec.model_dump(mode="json"):
+        return "stale"
+    return "ok" if files.sha256(path) == sidecar["sha256"][path.name] else "corrupt"
+
+
+def remove_product(path: Path) -> None:
+    """Remove a product, its sidecar and its run record, so that the next run makes it anew."""
+    for file in (path, paths.sidecar(path), paths.run_record(path)):
+        file.unlink(missing_ok=True)
+
+
+def difference(found: Any, wanted: Any, keys: str = "") -> str | None:
+    """Name the first key in which two specs differ, in one line; None when they do not."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            inner = difference(found.get(key), wanted.get(key), f"{keys}.{key}".lstrip("."))
+            if inner:
+                return inner
+        return None
+    return None if found == wanted else f"made with {keys} = {found}, and {wanted} is wanted"

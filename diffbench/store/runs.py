@@ -1,0 +1,124 @@
+"""The record of how a product was made: duration, memory, device, versions, commit.
+
+It lies beside the product as ``<stem>.run.json`` and is the only place for what differs between two
+runs of the same spec.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from diffbench.store import files, paths
+
+PACKAGES = ("diffbench", "torch", "numpy", "torch-fidelity", "torchvision", "safetensors")
+
+
+def versions() -> dict[str, str | None]:
+    """Return the installed versions of what decides numbers; None for what is not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Return the commit this package was checked out at, ``-dirty`` added when it has changes."""
+    try:
+        # An environment inside another project's repository is not of that repository.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).resolve().parent
+    command = ["git", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def peak_memory() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _cpu_seconds() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)
+
+
+class RunRecord:
+    """Measures the block it is the context of; writes its record when the block ends without error.
+
+    Args:
+        product: the path of the (main) product.
+        device: what the job ran on, e.g. ``cpu`` or ``cuda: NVIDIA H200``.
+        device_memory: returns the device's largest allocation in MiB; for the CPU there is none.
+        earlier: seconds that interrupted attempts at the same job have spent already.
+    """
+
+    def __init__(
+        self,
+        product: Path,
+        device: str = "cpu",
+        device_memory: Callable[[], float] | None = None,
+        earlier: float = 0.0,
+    ) -> None:
+        self.product = product
+        self.device = device
+        self.device_memory = device_memory
+        self.earlier = earlier
+        self.notes: dict[str, Any] = {}
+
+    def note(self, **values: Any) -> None:
+        """Add values to the record (steps, images per second, threads)."""
+        self.notes |= values
+
+    def __enter__(self) -> Self:
+        self.start = datetime.now(UTC)
+        self._clock, self._cpu = time.perf_counter(), _cpu_seconds()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            files.write_json(paths.run_record(self.product), self.content())
+
+    def content(self) -> dict[str, Any]:
+        """Return what the record says at this moment."""
+        return {
+            "start": self.start.isoformat(timespec="seconds"),
+            "end": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(self.earlier + time.perf_counter() - self._clock, 3),
+            "cpu_seconds": round(_cpu_seconds() - self._cpu, 3),
+            "peak_memory_mib": round(peak_memory(), 1),
+            "device": self.device,
+            "device_memory_mib": self.device_memory() if self.device_memory else None,
+            "host": platform.node(),
+            "platform": platform.platform(),
+            "versions": versions(),
+            "commit": commit(),
+            "notes": self.notes,
+        }

@@ -1,0 +1,172 @@
+"""Training state that survives kills, torn files and flipped bits.
+
+A state is a mapping of tensors: ``model.*``, ``ema.*``, ``optimiser.*``, ``rng.*`` and ``step``.
+Each is one safetensors file whose name carries its step and the first 16 digits of its SHA-256,
+
+    state-{step:09d}-{sha256[:16]}.safetensors
+
+so one rename publishes content and checksum together.  The two newest are kept; when the newest
+does not fit its name the one before it is used, with a warning.  ``spec.json`` says which job the
+folder belongs to, ``events.jsonl`` what happened there over all attempts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffbench.specs.base import Spec
+from diffbench.store import files
+from diffbench.store.products import StoreError, difference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = ("model", "ema", "optimiser", "rng")
+GENERATIONS = 2
+_NAME = re.compile(r"state-(\d{9,})-([0-9a-f]{16})\.safetensors")
+
+
+def _age(path: Path) -> tuple[int, int]:
+    """Order states by step, and by time where a run came by the same step twice."""
+    return int(path.stem.split("-")[1]), path.stat().st_mtime_ns
+
+
+def generations(folder: Path) -> list[Path]:
+    """Return the state files in a folder, the newest first."""
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_age, reverse=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a state file has the checksum in its name."""
+    return files.sha256(path)[:16] == path.stem.rpartition("-")[2]
+
+
+def missing_part(names: set[str]) -> str | None:
+    """Name the first part that a state lacks; None when it is complete."""
+    present = {name.partition(".")[0] for name in names if "." in name}
+    return next((part for part in PARTS if part not in present), None) or (
+        None if "step" in names else "step"
+    )
+
+
+class StateStore:
+    """The folder of one job's training state.
+
+    Args:
+        folder: ``{root}/.state/{digest of the spec}``; made when missing.
+        spec: the job's spec.
+
+    Raises:
+        StoreError: when the folder belongs to another spec, naming the key that differs.
+    """
+
+    def __init__(self, folder: Path, spec: Spec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self._claim()
+
+    def _claim(self) -> None:
+        stored, wanted = self.folder / "spec.json", self.spec.model_dump(mode="json")
+        if not stored.exists():
+            files.write_json(stored, {"spec": wanted})
+            return
+        try:
+            found = json.loads(stored.read_bytes())["spec"]
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{stored} is unreadable: {self._remedy}") from None
+        if reason := difference(found, wanted):
+            raise StoreError(f"training state {self.folder} was {reason}: {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove the folder {self.folder} to train anew"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            StoreError: when another process holds it.
+        """
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"another process is training in {self.folder}: wait for it or stop it"
+                ) from None
+            yield
+
+    def load(self) -> dict[str, Tensor] | None:
+        """Return the newest state that is whole; None when none was ever saved.
+
+        Raises:
+            StoreError: when no saved state is whole, or the newest whole one lacks a part.
+        """
+        saved = generations(self.folder)
+        for path in saved:
+            if is_whole(path):
+                return self._read(path)
+            warnings.warn(f"training state {path} is torn: trying the one before it", stacklevel=2)
+        if saved:
+            raise StoreError(f"no training state in {self.folder} is whole: {self._remedy}")
+        return None
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        tensors: dict[str, Tensor] = load_file(path)
+        if part := missing_part(set(tensors)):
+            raise StoreError(f"training state {path} lacks {part}: {self._remedy}")
+        return tensors
+
+    def save(self, tensors: dict[str, Tensor], step: int) -> Path:
+        """Save a state as the newest and drop all but the two newest.
+
+        Raises:
+            ValueError: when the state lacks a part.
+        """
+        import torch
+        from safetensors.torch import save_file
+
+        tensors = {**tensors, "step": torch.tensor(step)}
+        if part := missing_part(set(tensors)):
+            raise ValueError(f"a training state needs {part}")
+        with files.temporary(self.folder / "state.safetensors") as unfinished:
+            save_file({name: each.contiguous() for name, each in tensors.items()}, unfinished)
+            digest = files.sha256(unfinished)[:16]
+            path = self.folder / f"state-{step:09d}-{digest}.safetensors"
+            files.publish(unfinished, path)
+        for old in generations(self.folder)[GENERATIONS:]:
+            old.unlink()
+        return path
+
+    def event(self, name: str, **values: Any) -> None:
+        """Append one line to ``events.jsonl``."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": name, **values}
+        path = self.folder / "events.jsonl"
+        cut = path.exists() and not path.read_bytes().endswith(b"\n")
+        with path.open("a") as file:
+            file.write("\n" * cut + json.dumps(line) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return all events; a line that a kill cut short is left out."""
+        path = self.folder / "events.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [event for line in lines if (event := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return None
