@@ -1,0 +1,103 @@
+"""Grey levels and model scale: the one conversion between them.
+
+A data set has L grey levels k = 0..L-1, stored as uint8 (N, H, W, C).  Models work on x in
+[low, high], which is [-1, 1] or [0, 1], as float32 (N, C, H, W):
+
+    x = low + k d                     d = (high - low) / (L - 1), the spacing
+    k = clip(floor((L - 1)(x - low) / (high - low) + 1/2), 0, L - 1)
+
+so x is rounded to the nearest level, halves upwards.  At L = 256 in [-1, 1] the second line is the
+rounding of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
+2022, https://github.com/NVlabs/edm (generate.py: clip(127.5 x + 128), cut to an integer).
+
+Uniform dequantisation (Uria, Murray, Larochelle, "RNADE: The real-valued neural autoregressive
+density-estimator", 2013, https://arxiv.org/abs/1306.0186) spreads a level over its cell,
+
+    k + u - 1/2,  u ~ U[0, 1),        that is  x + (u - 1/2) d  in [low - d/2, high + d/2),
+
+which the rounding rule inverts exactly.  For a density p of x, the level's probability is the
+integral of p over its cell, and by Jensen's inequality
+
+    log P(k) >= E_u[log p(x + (u - 1/2) d)] + log d        per dimension, in nats:
+
+log d = log|dx/dk| is the only constant that a likelihood of levels needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Images = NDArray[np.uint8]
+
+RANGES = ((-1.0, 1.0), (0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The conversion for ``count`` grey levels and the model scale [low, high].
+
+    Raises:
+        ValueError: when count is not in 2..256, or the scale is neither [-1, 1] nor [0, 1].
+    """
+
+    count: int
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.count <= 256:
+            raise ValueError(f"grey levels must number 2 to 256, not {self.count}")
+        if (self.low, self.high) not in RANGES:
+            raise ValueError(f"the model scale is [-1, 1] or [0, 1], not [{self.low}, {self.high}]")
+
+    @property
+    def spacing(self) -> float:
+        """The distance d between neighbouring levels in model scale."""
+        return (self.high - self.low) / (self.count - 1)
+
+    @property
+    def log_jacobian(self) -> float:
+        """log|dx/dk| = log d, nats per dimension."""
+        return math.log(self.spacing)
+
+    def to_model(self, levels: Images | Tensor) -> Tensor:
+        """Levels, uint8 (N, H, W, C), as float32 (N, C, H, W) in [low, high].
+
+        Raises:
+            ValueError: when the array is not uint8 of four dimensions, or has a level of `count` or
+                more.
+        """
+        k = torch.as_tensor(levels)
+        if k.dtype != torch.uint8 or k.ndim != 4:
+            raise ValueError(f"levels are uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
+        if k.numel() and int(k.max()) >= self.count:
+            raise ValueError(f"level {int(k.max())} in a data set of {self.count} levels")
+        # A table computed in float64: each level has one float32 value, whatever the device.
+        table = (self.low + self.spacing * torch.arange(self.count, dtype=torch.float64)).float()
+        x = table.to(k.device).index_select(0, k.flatten().int()).view(k.shape)
+        return x.permute(0, 3, 1, 2).contiguous()
+
+    def from_model(self, x: Tensor) -> Images:
+        """The nearest levels, uint8 (N, H, W, C), of x (N, C, H, W), clipped to 0..count-1.
+
+        Raises:
+            ValueError: when x has a NaN, or not four dimensions.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"images in model scale are (N, C, H, W), not {tuple(x.shape)}")
+        x = x.detach().cpu().double()
+        if bool(x.isnan().any()):
+            raise ValueError(f"NaN in {int(x.isnan().flatten(1).any(1).sum())} of {len(x)} images")
+        k = torch.floor((self.count - 1) * (x - self.low) / (self.high - self.low) + 0.5)
+        levels: Images = k.clamp(0, self.count - 1).byte().permute(0, 2, 3, 1).contiguous().numpy()
+        return levels
+
+    def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Spread each value over its level's cell: x + (u - 1/2) d, u ~ U[0, 1) of x's shape."""
+        return x + (uniform - 0.5) * self.spacing

@@ -1,0 +1,113 @@
+"""Is an extractor fit to measure with?  Damage that an eye sees must cost far more than chance.
+
+All FIDs are to the training split, and all but the first are given relative to it:
+
+    floor          of the test split: what images as good as the data get
+    dropped_class  of the training images without one class; the mean over classes (and the least)
+    blur           of the training images under a Gaussian blur of half a pixel
+    noise_s        of the training images with N(0, s^2) added in [-1, 1] scale
+
+damaged images being rounded to levels again.  A data set that claims to be validated (the digits)
+has to meet the limits below; for any other only accuracy and floor are reported.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, from_numpy
+
+from diffbench.data.datasets import Dataset
+from diffbench.data.levels import Images, Levels
+from diffbench.metrics.extractor import Classifier, features_and_logits
+from diffbench.metrics.fidelity import fid, fid_statistics
+
+NOISES = (0.05, 0.1, 0.2, 0.4)
+BLUR = 0.5
+
+# Each measure's least and greatest value, for 8x8 digits.
+LIMITS: dict[str, tuple[float, float]] = {
+    "accuracy": (0.985, 1.0),
+    "floor": (0.8, 1.6),
+    "dropped_class": (8.0, np.inf),
+    "blur": (15.0, np.inf),
+    "noise_0.2": (2.0, np.inf),
+}
+
+
+def validate_extractor(module: Classifier, dataset: Dataset) -> dict[str, float]:
+    """Measure an extractor on the data set it was trained on.
+
+    Returns accuracy (where there are classes) and floor; with ``dataset.validated`` also
+    dropped_class, dropped_class_least, blur and noise_{s}, relative to the floor.
+
+    Raises:
+        ValueError: when ``dataset.validated`` and a number is outside its limits, naming it.
+    """
+    reference, _ = features_and_logits(module, dataset.train)
+    z, logits = features_and_logits(module, dataset.test)
+    report = {"floor": fid(fid_statistics(z), fid_statistics(reference))}
+    if len(dataset.classes) > 1:
+        report["accuracy"] = float((logits.argmax(1) == dataset.test_labels).mean())
+    if dataset.validated:
+        report |= _damage(module, dataset, reference, report["floor"])
+        check_limits(report)
+    return report
+
+
+def check_limits(report: dict[str, float]) -> None:
+    """Refuse a report with a number outside `LIMITS`, or an FID that does not grow with the noise.
+
+    Raises:
+        ValueError: naming the number and its limits.
+    """
+    for name, (least, greatest) in LIMITS.items():
+        if not least <= report[name] <= greatest:
+            raise ValueError(
+                f"the extractor's {name} is {report[name]:.3g}, outside {least:g} to {greatest:g}: "
+                "it does not measure well; change its spec"
+            )
+    noises = [report[f"noise_{s}"] for s in NOISES]
+    if any(a >= b for a, b in zip(noises, noises[1:], strict=False)):
+        raise ValueError(f"the extractor's FID does not grow with noise: {noises} at {NOISES}")
+
+
+def gaussian_blur(dataset: Dataset, sigma: float) -> Images:
+    """The training images blurred by sigma pixels, rounded to levels."""
+    from scipy.ndimage import gaussian_filter
+
+    levels, x = _in_model_scale(dataset)
+    blurred = gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="nearest")
+    return levels.from_model(from_numpy(blurred))
+
+
+def gaussian_noise(dataset: Dataset, sigma: float) -> Images:
+    """The training images with noise of sigma in [-1, 1] scale, the same at each sigma, rounded."""
+    levels, x = _in_model_scale(dataset)
+    noise: NDArray[np.float64] = np.random.RandomState(0).standard_normal(tuple(x.shape))
+    return levels.from_model(x + sigma * from_numpy(noise))
+
+
+def _in_model_scale(dataset: Dataset) -> tuple[Levels, Tensor]:
+    levels = Levels(dataset.levels)
+    return levels, levels.to_model(dataset.train)
+
+
+def _damage(
+    module: Classifier, dataset: Dataset, reference: NDArray[np.float64], floor: float
+) -> dict[str, float]:
+    statistics = fid_statistics(reference)
+
+    def relative(features: NDArray[np.float64]) -> float:
+        return fid(fid_statistics(features), statistics) / floor
+
+    def of(levels: Images) -> float:
+        return relative(features_and_logits(module, levels)[0])
+
+    dropped = [relative(reference[dataset.train_labels != c]) for c in range(len(dataset.classes))]
+    return {
+        "dropped_class": float(np.mean(dropped)),
+        "dropped_class_least": min(dropped),
+        "blur": of(gaussian_blur(dataset, BLUR)),
+        **{f"noise_{sigma}": of(gaussian_noise(dataset, sigma)) for sigma in NOISES},
+    }

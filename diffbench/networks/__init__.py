@@ -1,0 +1,1 @@
+"""Networks F(x; c_noise, y) and the moving average of their weights."""

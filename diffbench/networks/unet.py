@@ -1,0 +1,195 @@
+"""A lean U-Net for small images.
+
+One residual block works at full resolution on the way in, one on the way out, the rest at half resolution.
+
+    skip = block(stem([x, features(raw)]) + position)               (channels, H, W)
+    h    = block(attend(block(down(skip) + position)))              (inner_channels, H/2, W/2)
+    out  = head(block(join([skip, up(h)])))                         (out_channels, H, W)
+
+`down` is pixel-unshuffle and a 1x1 convolution, `up` pixel-shuffle: no resampling filter is chosen.
+Each block is told the noise level and the class by an adaptive group norm, h (1 + scale(e)) +
+shift(e), with
+
+    e = MLP([sin(w c_noise), cos(w c_noise)]) + class embedding,    c_noise = ln(sigma/alpha)/4
+
+c_noise spans about -1.7 (sigma = .001) to 2.5 (sigma = 20000): hence geometric frequencies w from
+1/2 (one-to-one over that range) to 32. Features are sin(2 pi f x), cos(2 pi f x) of the unscaled
+x_t: coding discrete data well takes a staircase over the grey levels, too fine for x alone.
+
+Sources: U-Net with attention, "Denoising Diffusion Probabilistic Models" (Ho et al. 2020,
+https://arxiv.org/abs/2006.11239); adaptive group norm, "Diffusion Models Beat GANs" (Dhariwal and
+Nichol 2021, https://arxiv.org/abs/2105.05233); c_noise, "Elucidating the Design Space" (Karras et
+al. 2022, https://arxiv.org/abs/2206.00364, table 1); Fourier features, "Variational Diffusion
+Models" (Kingma et al. 2021, https://arxiv.org/abs/2107.00630).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffbench.specs.network import UNetSpec
+
+
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """Group norm with up to eight groups, as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
+
+
+def zero_convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that starts at zero, so that every parameterisation starts at its skip."""
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    for parameter in convolution.parameters():
+        nn.init.zeros_(parameter)
+    return convolution
+
+
+class NoiseEmbedding(nn.Module):
+    """c_noise (B,) -> (B, width): sines and cosines at width/2 frequencies, then two layers."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, *, lowest: float = 0.5, highest: float = 32.0) -> None:
+        super().__init__()
+        ratios = torch.linspace(0, 1, width // 2, dtype=torch.float64)
+        frequencies = lowest * (highest / lowest) ** ratios
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angles = c_noise.float()[:, None] * self.frequencies
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+
+
+class FourierFeatures(nn.Module):
+    """x (B, C, H, W) in data units -> (B, 2 C n, H, W) float32: sin, cos of 2 pi f x, n f's."""
+
+    angular: Tensor
+
+    def __init__(self, frequencies: Sequence[float]) -> None:
+        super().__init__()
+        angular = 2 * math.pi * torch.tensor(frequencies, dtype=torch.float64)
+        self.register_buffer("angular", angular.float()[:, None, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Elementwise products stay float32 under autocast; a matrix product would be bfloat16.
+        phase = (x.float()[:, None] * self.angular).flatten(1, 2)
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """h (B, C, H, W), e (B, E) -> (B, C, H, W): two 3x3 convolutions, modulated in between."""
+
+    def __init__(self, channels: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(
+            group_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+        self.modulation = nn.Linear(embedding, 2 * channels)
+        self.norm = group_norm(channels, affine=False)
+        self.leave = nn.Sequential(
+            nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
+        return h + self.leave(self.norm(self.enter(h)) * (1 + scale) + shift)
+
+
+class Attention(nn.Module):
+    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v).mT
+        return h + self.project(mixed.reshape(h.shape))
+
+
+class UNet(nn.Module):
+    """F(x; c_noise, y), the network of `UNetSpec` for images of one shape.
+
+    image_shape: (C, H, W) with H and W even.
+    out_channels: of the result; 2 C where a variance is learnt beside the mean.
+    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+
+    Raises ValueError where H or W is odd.
+    """
+
+    def __init__(
+        self, spec: UNetSpec, *, image_shape: tuple[int, int, int], out_channels: int, classes: int
+    ) -> None:
+        super().__init__()
+        in_channels, height, width = image_shape
+        if height % 2 or width % 2:
+            raise ValueError(f"the U-Net halves the image once: {height}x{width} is not even")
+        outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
+        self.classes = classes
+        self.noise_embedding = NoiseEmbedding(embedding)
+        self.class_embedding = nn.Embedding(classes + 1, embedding) if classes else None
+        self.features = FourierFeatures(spec.fourier) if spec.fourier else None
+        self.stem = nn.Conv2d(in_channels * (1 + 2 * len(spec.fourier)), outer, 3, padding=1)
+        self.position = self.inner_position = None
+        if spec.position_embedding:
+            self.position = nn.Parameter(torch.zeros(outer, height, width))
+            self.inner_position = nn.Parameter(torch.zeros(inner, height // 2, width // 2))
+        self.enter = ResidualBlock(outer, embedding, spec.dropout)
+        self.down = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * outer, inner, 1))
+        self.inner_enter = ResidualBlock(inner, embedding, spec.dropout)
+        self.attention = Attention(inner, spec.heads)
+        self.inner_leave = ResidualBlock(inner, embedding, spec.dropout)
+        self.up = nn.PixelShuffle(2)
+        self.join = nn.Conv2d(outer + inner // 4, outer, 1)
+        self.leave = ResidualBlock(outer, embedding, spec.dropout)
+        self.head = nn.Sequential(
+            group_norm(outer), nn.SiLU(), zero_convolution(outer, out_channels)
+        )
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        """The raw network output.
+
+        x: (B, C, H, W), scaled by c_in.
+        c_noise: (B,), ln(sigma/alpha)/4.
+        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
+        raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
+
+        Returns (B, out_channels, H, W). Raises ValueError on labels for an unconditional network,
+        and where the Fourier features have no `raw` to look at.
+        """
+        e = F.silu(self._embed(c_noise, y))
+        h = self.stem(self._inputs(x, raw))
+        skip = self.enter(h if self.position is None else h + self.position, e)
+        h = self.down(skip)
+        h = self.inner_enter(h if self.inner_position is None else h + self.inner_position, e)
+        h = self.inner_leave(self.attention(h), e)
+        h = self.join(torch.cat([skip, self.up(h)], dim=1))
+        return self.head(self.leave(h, e))
+
+    def _embed(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
+        e = self.noise_embedding(c_noise)
+        if self.class_embedding is None:
+            if y is not None:
+                raise ValueError("this network knows no classes, yet it was given labels")
+            return e
+        if y is None:
+            y = torch.full_like(c_noise, self.classes, dtype=torch.long)
+        return e + self.class_embedding(y)
+
+    def _inputs(self, x: Tensor, raw: Tensor | None) -> Tensor:
+        if self.features is None:
+            return x
+        if raw is None:
+            raise ValueError("Fourier features look at the unscaled image: pass it as `raw`")
+        return torch.cat([x, self.features(raw)], dim=1)

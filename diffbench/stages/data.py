@@ -1,0 +1,60 @@
+"""The data stage: store the data set's levels, and the feature extractor that every score uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+
+from diffbench.data.datasets import Dataset, manifest
+from diffbench.metrics.extractor import train_extractor
+from diffbench.metrics.validation import validate_extractor
+from diffbench.plan.registry import build
+from diffbench.specs.data import DataSpec
+from diffbench.specs.stages import DataStageSpec
+from diffbench.stages import machine
+from diffbench.store import files, paths
+from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
+
+FACTS = ("levels", "classes", "name", "validated")
+
+
+def run(spec: DataStageSpec, root: Path, device: str) -> None:
+    """Write levels.npz, manifest.json and the extractor, validated where the data set says so."""
+    machine.prepare("cpu")
+    path = paths.levels(root)
+    with machine.record(path, machine.prepare("cpu")) as record:
+        dataset: Dataset = build(spec.data).load()
+        write_product(path, lambda file: save(dataset, file), spec)
+        extractor = train_extractor(spec.extractor, dataset)
+        validation = validate_extractor(extractor, dataset)
+        record.note(extractor=validation)
+        tensors = {name: each.contiguous() for name, each in extractor.state_dict().items()}
+        write_product(paths.extractor(root), lambda file: save_file(tensors, file), spec)
+        files.write_json(paths.data_manifest(root), manifest(dataset) | {"extractor": validation})
+
+
+def save(dataset: Dataset, file: Path) -> None:
+    """Write a data set as npz: its arrays, and its facts as JSON text."""
+    facts = json.dumps({name: getattr(dataset, name) for name in FACTS})
+    arrays = {
+        name: getattr(dataset, name) for name in ("train", "test", "train_labels", "test_labels")
+    }
+    np.savez(file, **arrays, facts=np.array(facts))
+
+
+def load(root: Path, spec: DataSpec) -> Dataset:
+    """Read the stored data set.
+
+    Raises:
+        StoreError: when it is missing, altered, or another data set than the spec's.
+    """
+    path = read_product(paths.levels(root))
+    if read_sidecar(path)["spec"]["data"] != spec.model_dump(mode="json"):
+        raise StoreError(f"{path} is stale, it holds another data set: run the data stage again")
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    facts = json.loads(str(arrays.pop("facts")))
+    return Dataset(**arrays, **{**facts, "classes": tuple(facts["classes"])})

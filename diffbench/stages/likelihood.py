@@ -1,0 +1,61 @@
+"""The likelihood stage: bits per dimension of the test split, with a standard error over images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.streams import stream
+from diffbench.plan.registry import build
+from diffbench.specs.stages import LikelihoodStageSpec
+from diffbench.stages import data, machine, models
+from diffbench.stages.progress import Progress
+from diffbench.store import paths
+from diffbench.store.products import write_json_product
+
+
+def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
+    """Write likelihood/{kind}.json."""
+    place = machine.prepare(device, spec.train)
+    path = paths.product(root, spec)
+    with machine.record(path, place):
+        write_json_product(path, evaluate(spec, root, place), spec)
+
+
+def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
+    """The whole test split, ``batch`` images at a time, each batch with a stream of its own."""
+    dataset = data.load(root, spec.train.data)
+    denoiser = models.load_denoiser(spec.train, root, dataset, device)
+    levels = models.levels_of(dataset, spec.train.process)
+    bound = build(spec.likelihood, denoiser, levels.spacing)
+    images = levels.to_model(dataset.test).to(device)
+    title = f"likelihood {spec.variant} {spec.kind_id}"
+    progress = Progress(title, len(images), "image")
+    parts: list[dict[str, Tensor]] = []
+    for i, batch in enumerate(images.split(bound.spec.batch)):
+        parts.append(bound(batch, stream("likelihood", spec.seed, i)))
+        progress.advance(len(batch))
+    progress.close()
+    return summary(spec, dataset.levels, denoiser.calls, parts)
+
+
+def summary(
+    spec: LikelihoodStageSpec, levels: int, calls: int, parts: list[dict[str, Tensor]]
+) -> dict[str, Any]:
+    """Mean and standard error over images; the terms by time, weighted by their images."""
+    total = torch.cat([part["total"] for part in parts]).double().cpu()
+    counts = torch.tensor([len(part["total"]) for part in parts], dtype=torch.float64)
+    terms = torch.stack([part["terms"].double().cpu() for part in parts])
+    error = float(total.std() / len(total) ** 0.5) if len(total) > 1 else None
+    return {
+        "kind": spec.likelihood.column,
+        "bits_per_dim": {"value": float(total.mean()), "se": error},
+        "prior": float(torch.cat([part["prior"] for part in parts]).double().mean()),
+        "terms": ((counts[:, None] * terms).sum(0) / counts.sum()).tolist(),
+        "images": len(total),
+        "nfe": calls,
+        "protocol": {"split": "test", "levels": levels, **spec.likelihood.model_dump(mode="json")},
+    }

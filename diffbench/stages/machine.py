@@ -1,0 +1,36 @@
+"""What a job asks of the machine: device, threads, determinism, a record of the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from diffbench.specs.stages import TrainSpec
+from diffbench.store.runs import RunRecord
+
+
+def prepare(device: str, train: TrainSpec | None = None) -> torch.device:
+    """Pin the threads that the spec asks for and choose repeatable kernels.
+
+    Raises:
+        RuntimeError: when there is no such device.
+    """
+    threads = train.training.threads if train and train.training else 1
+    torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if not torch.cuda.is_available():
+            raise RuntimeError(f"device {device}: this PyTorch sees no GPU (set device: cpu)")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device(device)
+
+
+def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
+    """A run record that knows the device's name and its memory."""
+    if device.type != "cuda":
+        return RunRecord(product, device.type, earlier=earlier)
+    torch.cuda.reset_peak_memory_stats()
+    name = f"{device}: {torch.cuda.get_device_name(device)}"
+    return RunRecord(product, name, lambda: torch.cuda.max_memory_allocated() / 2**20, earlier)

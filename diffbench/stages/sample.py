@@ -1,0 +1,64 @@
+"""The sample stage: images from a model by a solver, or a control's images, as grey levels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffbench.data.levels import Images
+from diffbench.data.pictures import grid_png
+from diffbench.diffusion.solvers.loop import sample
+from diffbench.diffusion.streams import stream
+from diffbench.plan.registry import build
+from diffbench.specs.stages import SampleSpec
+from diffbench.stages import data, machine, models
+from diffbench.stages.progress import Progress
+from diffbench.store import files, paths
+from diffbench.store.products import write_product
+
+
+def run(spec: SampleSpec, root: Path, device: str) -> None:
+    """Write samples.npz (``levels`` NHWC uint8, ``nfe``) and a picture of the first hundred."""
+    place = machine.prepare(device, spec.train)
+    path = paths.product(root, spec)
+    with machine.record(path, place):
+        levels, nfe = draw(spec, root, place) if spec.control is None else draw_control(spec, root)
+        write_product(path, lambda file: np.savez(file, levels=levels, nfe=np.array(nfe)), spec)
+        shown = data.load(root, spec.data).levels
+        files.write(path.with_name("grid.png"), grid_png(levels[:100], shown))
+
+
+def draw_control(spec: SampleSpec, root: Path) -> tuple[Images, int]:
+    """A control's images; no function is evaluated."""
+    assert spec.control is not None
+    dataset = data.load(root, spec.data)
+    generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
+    levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
+    return levels, 0
+
+
+def draw(spec: SampleSpec, root: Path, device: torch.device) -> tuple[Images, int]:
+    """Sample in chunks, each from a stream of its own; returns levels and the denoiser's calls a chunk.
+
+    Raises:
+        ValueError: when a sample is not a number.
+    """
+    assert spec.train is not None
+    assert spec.solver is not None
+    dataset = data.load(root, spec.data)
+    denoiser = models.load_denoiser(spec.train, root, dataset, device)
+    solver = build(spec.solver, denoiser)
+    levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)
+    progress = Progress(f"sample {spec.variant} {spec.solver_id}", spec.samples, "image")
+    images: list[Images] = []
+    for chunk, start in enumerate(range(0, spec.samples, spec.chunk)):
+        count = min(spec.chunk, spec.samples - start)
+        denoiser.calls = 0
+        generator = stream("sample", spec.seed, chunk)
+        x = sample(solver, (count, *shape), generator, device=device)
+        images.append(levels.from_model(x.cpu()))
+        progress.advance(count)
+    progress.close()
+    return np.concatenate(images), denoiser.calls

@@ -1,0 +1,52 @@
+"""The score stage: all samples of one run, by one extractor, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from diffbench.metrics.extractor import build_extractor
+from diffbench.metrics.fidelity import Fidelity
+from diffbench.specs.stages import SampleSpec, ScoreSpec
+from diffbench.stages import data, machine
+from diffbench.store import files, paths
+from diffbench.store.products import StoreError, read_product, write_json_product
+
+
+def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
+    """Write scores.json; with ``partial`` score what there is, into scores.partial.json."""
+    place = machine.prepare("cpu")
+    path = paths.product(root, spec)
+    with machine.record(path, place):
+        fidelity = load_fidelity(spec, root)
+        solvers = {}
+        for name, sample in spec.samples.items():
+            try:
+                solvers[name] = score(fidelity, sample, root)
+            except StoreError:
+                if not partial:
+                    raise
+        content = {"solvers": solvers, "protocol": fidelity.protocol}
+        if partial:
+            files.write_json(paths.partial_scores(root, spec.variant, spec.seed), content)
+        else:
+            write_json_product(path, content, spec)
+
+
+def load_fidelity(spec: ScoreSpec, root: Path) -> Fidelity:
+    """The extractor and its reference features."""
+    dataset = data.load(root, spec.data.data)
+    extractor = build_extractor(spec.data.extractor, dataset)
+    extractor.load_state_dict(load_file(read_product(paths.extractor(root), spec.data)))
+    extractor.eval().requires_grad_(False)
+    return Fidelity(extractor, {"train": dataset.train, "test": dataset.test})
+
+
+def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
+    """Metrics, NFE and count of one solver's samples."""
+    with np.load(read_product(paths.product(root, spec), spec)) as archive:
+        levels, nfe = archive["levels"], int(archive["nfe"])
+    return {"metrics": fidelity.score(levels), "nfe": nfe, "samples": len(levels)}
