@@ -1,0 +1,359 @@
+"""The command line: one thin front, each command a function elsewhere.
+
+    diffbench data|train|sample|score|likelihood --root results/digits --spec JSON
+    diffbench score --partial | table       what a whole benchmark needs at its end
+    diffbench list | show | check-config    look at the configuration
+    diffbench manifest | doctor | clean     look after the results
+
+Mistakes of the user leave as one line on stderr and status 1.  A failing stage also leaves its
+reason, for the tables to quote, in ``status.json`` of its state folder, with the traceback;
+DIFFBENCH_DEBUG=1 prints it. A stage that was asked to stop leaves with status 85: its state is
+saved, call it again.
+
+torch is imported by the stages alone, when one runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffbench.plan.runs import Plan
+    from diffbench.specs.stages import StageSpec
+
+STAGES = {
+    "data": "DataStageSpec",
+    "train": "TrainSpec",
+    "sample": "SampleSpec",
+    "score": "ScoreSpec",
+    "likelihood": "LikelihoodStageSpec",
+}
+KINDS = {
+    "variants": "",
+    "solvers": "solver:SolverSpec",
+    "processes": "process:ProcessSpec",
+    "denoisers": "denoiser:DenoiserSpec",
+    "objectives": "objective:ObjectiveSpec",
+    "times": "objective:TimesSpec",
+    "likelihoods": "likelihood:LikelihoodSpec",
+    "networks": "network:NetworkSpec",
+    "data": "data:DataSpec",
+    "controls": "control:ControlSpec",
+}
+HELP = {
+    "data": "read the data set, train its feature extractor",
+    "train": "train one variant, resuming where it was stopped",
+    "sample": "draw samples with one solver",
+    "score": "score the samples of one run",
+    "likelihood": "evaluate one likelihood of one run",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    options = parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, RuntimeError, OSError) as error:
+        return fail(options.name, error)
+
+
+def fail(name: str, error: BaseException) -> int:
+    """Print the reason in one line (and the traceback if DIFFBENCH_DEBUG is set)."""
+    if os.environ.get("DIFFBENCH_DEBUG"):
+        traceback.print_exception(error)
+    print(f"diffbench {name}: {reason(error)}", file=sys.stderr)
+    return 1
+
+
+def reason(error: BaseException) -> str:
+    """Return what went wrong in one line, its type added unless it was written for users."""
+    text = " ".join(str(error).split())
+    plain = {"PlanError", "StoreError", "TrainingError"}
+    if type(error).__name__ in plain:
+        return text
+    return f"{text} ({type(error).__name__})" if text else type(error).__name__
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser; each command's function is in ``command``."""
+    top = argparse.ArgumentParser(prog="diffbench", description="Benchmark diffusion models.")
+    top.add_argument("--version", action=Version, nargs=0, help="print the version")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="name")
+
+    def add(name: str, help: str, command: Callable[[argparse.Namespace], int]) -> Any:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=command)
+        return sub
+
+    for stage in STAGES:
+        sub = add(stage, HELP[stage], run_stage)
+        sub.add_argument("--root", type=Path, help="the results folder, e.g. results/digits")
+        sub.add_argument("--spec", help="the job's spec as JSON, as the plan makes it")
+        sub.add_argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto"))
+        sub.add_argument("--extension", type=Path, action="append", default=_extensions())
+        if stage == "score":
+            sub.add_argument("--partial", action="store_true", help="score what a failed run left")
+            _plan_options(sub)
+            sub.set_defaults(command=score)
+    _plan_options(add("table", "make the tables from whatever results exist", table))
+    listing = add("list", "list variants, solvers, processes, ...", list_names)
+    listing.add_argument("kind", nargs="?", choices=KINDS, default="variants")
+    _plan_options(listing)
+    showing = add("show", "print a variant with everything merged into it", show)
+    showing.add_argument("variant")
+    _plan_options(showing)
+    checking = add("check-config", "check a benchmark file and say what it would run", check_config)
+    checking.add_argument("file", type=Path)
+    _plan_options(checking)
+    hashing = add("manifest", "print the SHA-256 of every product", print_manifest)
+    hashing.add_argument("root", type=Path)
+    curing = add("doctor", "verify every product and training state", doctor)
+    curing.add_argument("--fix", action="store_true", help="remove what is stale, corrupt or torn")
+    _plan_options(curing)
+    cleaning = add("clean", "remove training states that no variant needs", clean)
+    cleaning.add_argument("--dry-run", action="store_true", help="only print what would go")
+    _plan_options(cleaning)
+    return top
+
+
+class Version(argparse.Action):
+    """Prints the version, looked up only then: reading metadata would slow every start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        import diffbench
+
+        parser.exit(message=f"diffbench {diffbench.__version__}\n")
+
+
+def _extensions() -> list[Path]:
+    return [Path(p) for p in os.environ.get("DIFFBENCH_EXTENSIONS", "").split(os.pathsep) if p]
+
+
+def _plan_options(sub: argparse.ArgumentParser) -> None:
+    if not any(action.dest == "file" for action in sub._actions):
+        sub.add_argument("--config", type=Path, help="benchmark file (default config/digits.yaml)")
+    sub.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the benchmark file (training.lr=1e-3), or many as a JSON mapping",
+    )
+
+
+def _setting(text: str) -> dict[str, Any]:
+    if text.startswith("{"):
+        return dict(json.loads(text))
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: KEY=VALUE is wanted")
+    import yaml
+
+    return {key: yaml.safe_load(value)}
+
+
+def repository() -> Path:
+    """Return the folder of the Snakefile and config: this checkout, else the working directory."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
+
+
+def load(options: argparse.Namespace, config: Path | None = None) -> Plan:
+    """Load the plan that the options name."""
+    from diffbench.plan.runs import load_plan
+
+    chosen = config or options.config
+    overrides = {key: value for setting in options.set for key, value in setting.items()}
+    return load_plan([chosen] if chosen else [], overrides, repository(), "--set")
+
+
+def stage_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
+    """Parse a job's spec after importing the extensions it uses.
+
+    Raises:
+        PlanError: when an extension is not given or has changed since the plan was made.
+    """
+    from diffbench.plan.reading import PlanError, Tree, validated
+    from diffbench.plan.registry import content_hash, load_extension
+    from diffbench.specs import stages
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise PlanError(f"--spec is not JSON: {error}") from None
+    files = {path.name: path for path in extensions}
+    for name, wanted in (value.get("extensions") or {}).items():
+        if name not in files:
+            raise PlanError(f"the spec uses {name}: give its path with --extension")
+        if content_hash(files[name]) != wanted:
+            raise PlanError(f"{files[name]} has changed since the plan was made: plan again")
+        load_extension(files[name])
+    model = getattr(stages, STAGES[stage])
+    spec: StageSpec = validated(model.model_validate, model, Tree(value, {(): "--spec"}))
+    return spec
+
+
+def run_stage(options: argparse.Namespace) -> int:
+    """Run one job from its spec."""
+    if options.root is None or options.spec is None:
+        raise ValueError("--root and --spec are wanted; the Snakefile shows how (snakemake -np)")
+    from diffbench.plan.devices import resolved
+
+    spec = stage_spec(options.name, options.spec, options.extension)
+    return run_job(options.name, spec, options.root, resolved(options.device))
+
+
+def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
+    """Run a stage; record why it failed, or forget an earlier failure."""
+    from diffbench.plan.runs import check_writable
+    from diffbench.store import paths, status
+
+    check_writable(root)
+    folder = paths.state(root, spec)
+    status.clear(folder)
+    try:
+        importlib.import_module(f"diffbench.stages.{stage}").run(spec, root, device, **extra)
+    except Exception as error:
+        # A full disk may be the reason; then the status cannot be written either.
+        with suppress(OSError):
+            status.record_failure(folder, stage, reason(error), traceback.format_exc())
+        return fail(stage, error)
+    return 0
+
+
+def score(options: argparse.Namespace) -> int:
+    """Score one run from its spec, or, with --partial, whatever samples of a benchmark exist."""
+    return score_partial(load(options)) if options.partial else run_stage(options)
+
+
+def score_partial(plan: Plan) -> int:
+    """Score the samples of those runs that have some but are not scored; 1 if any failed."""
+    from diffbench.specs.stages import ScoreSpec
+    from diffbench.store.products import status_of
+
+    failed = 0
+    for run in plan.of("score"):
+        assert isinstance(run.spec, ScoreSpec)
+        samples = [plan.run("sample", run.variant, run.seed, item) for item in run.spec.samples]
+        some = any(status_of(each.product, each.spec) == "ok" for each in samples)
+        if some and status_of(run.product, run.spec) != "ok":
+            failed |= run_job("score", run.spec, plan.root, plan.device, partial=True)
+    return failed
+
+
+def table(options: argparse.Namespace) -> int:
+    """Make the tables."""
+    from diffbench.store import paths
+
+    plan = load(options)
+    # Snakemake's rule sets this mark again; without it, a later run makes the tables anew.
+    paths.tables_complete(plan.root).unlink(missing_ok=True)
+    for path in importlib.import_module("diffbench.reporting.tables").make(plan, plan.root):
+        print(path)
+    return 0
+
+
+def list_names(options: argparse.Namespace) -> int:
+    """List the variants of a benchmark, or what is registered of a kind."""
+    plan = load(options)
+    if options.kind == "variants":
+        rows = [(name, ", ".join(each.solvers) or "draw") for name, each in plan.variants.items()]
+    else:
+        module, _, name = KINDS[options.kind].partition(":")
+        kind = getattr(importlib.import_module(f"diffbench.specs.{module}"), name)
+        rows = [(key, _summary(each)) for key, each in sorted(kind.known.items())]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+    return 0
+
+
+def _summary(spec: type[Any]) -> str:
+    fields = [name for name in spec.model_fields if name != "name"]
+    line = (spec.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return f"{line} [{', '.join(fields)}]" if fields else line
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print a variant as YAML, defaults and overrides merged into it."""
+    import yaml
+
+    from diffbench.plan.reading import PlanError, nearest
+
+    plan = load(options)
+    if options.variant not in plan.variants:
+        hint = nearest(options.variant, plan.variants)
+        raise PlanError(f"no variant {options.variant!r} in {plan.config}{hint}")
+    variant = plan.variants[options.variant].model_dump(mode="json", exclude_none=True)
+    print(yaml.safe_dump({options.variant: variant}, sort_keys=False), end="")
+    for refusal in plan.refusals:
+        if refusal.variant == options.variant:
+            print(f"# no {refusal.item}: {refusal.reason}")
+    return 0
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """Say what a benchmark file would run, or what is wrong with it."""
+    plan = load(options, options.file)
+    jobs = ", ".join(f"{len(plan.of(stage))} {stage}" for stage in STAGES)
+    print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
+    for refusal in plan.refusals:
+        print(f"  {refusal.variant} without {refusal.item}: {refusal.reason}")
+    return 0
+
+
+def print_manifest(options: argparse.Namespace) -> int:
+    """Print the manifest of a results folder as sha256sum does."""
+    from diffbench.store.manifest import manifest
+
+    if not options.root.is_dir():
+        raise ValueError(f"there is no results folder {options.root}")
+    for path, digest in manifest(options.root).items():
+        print(f"{digest}  {path}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Verify all results of a plan; status 1 when something is wrong and stays so."""
+    from diffbench.plan.upkeep import examine
+
+    plan = load(options)
+    found = list(examine(plan))
+    wrong = [finding for finding in found if finding.status != "missing"]
+    for finding in wrong:
+        print(finding.line())
+        if options.fix:
+            finding.remove()
+    missing, whole = len(found) - len(wrong), sum(len(run.products) for run in plan.runs)
+    whole -= sum(finding.status != "torn" for finding in found)
+    action = "removed: run snakemake to remake them" if options.fix else "wrong"
+    print(f"{plan.root}: {whole} products whole, {missing} missing, {len(wrong)} {action}")
+    return int(bool(wrong) and not options.fix)
+
+
+def clean(options: argparse.Namespace) -> int:
+    """Remove training states of specs that the benchmark no longer has, and unfinished files."""
+    from diffbench.plan.upkeep import remove, unneeded
+
+    options.set.append({"only": []})
+    for path in unneeded(load(options)):
+        print(path)
+        if not options.dry_run:
+            remove(path)
+    return 0

@@ -1,0 +1,114 @@
+# The plan, and how rules ask it: for a job's inputs and for its spec.
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(workflow.basedir))
+
+from diffbench.plan.reading import PlanError
+from diffbench.plan.runs import check_writable, load_plan
+from diffbench.reporting.tables import table_params
+from diffbench.store import paths
+
+OVERRIDES = dict(workflow.config_settings.config)
+
+try:
+    PLAN = load_plan(workflow.configfiles, OVERRIDES, Path(workflow.basedir))
+    check_writable(PLAN.root)
+    TABLE_PARAMS = table_params(PLAN)
+except PlanError as error:
+    sys.exit(f"diffbench: {error}")
+
+
+def quoted(*words):
+    """Words as the shell reads them; braces doubled, for Snakemake formats the text."""
+    return shlex.join(map(str, words)).replace("{", "{{").replace("}", "}}")
+
+
+# `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
+# Device and extensions go by the environment: they are no part of a job's identity and must not cause reruns.
+shell.prefix(
+    f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
+    f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
+    f" diffbench() {{{{ PYTHONPATH={quoted(workflow.basedir)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
+    f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
+)
+
+# Where things lie, with Snakemake's wildcards in place of names.
+ROOT = str(PLAN.root)
+RUN = (PLAN.root, "{variant}", "{seed}")
+LEVELS = paths.levels(PLAN.root)
+EXTRACTOR = paths.extractor(PLAN.root)
+MODEL = paths.model(*RUN)
+SAMPLES = paths.samples(*RUN, "{solver}")
+SCORES = paths.scores(*RUN)
+LIKELIHOOD = paths.likelihood(*RUN, "{kind}")
+LOGS = PLAN.root / "logs"
+BENCHMARKS = PLAN.root / "benchmarks"
+RUN_NAME = "{variant}/seed{seed}"
+
+# Asking for a GPU where there is none would serialise all jobs.
+GPUS = int(PLAN.device != "cpu")
+
+PLAN_ARGUMENTS = [
+    "--config",
+    os.path.relpath(PLAN.config),
+    *(["--set", json.dumps(OVERRIDES)] if OVERRIDES else []),
+]
+TABLES = [
+    str(paths.table(PLAN.root, name, suffix))
+    for name in PLAN.benchmark.tables
+    for suffix in paths.TABLE_SUFFIXES
+]
+RESCUE = (
+    f"diffbench score --partial {quoted(*PLAN_ARGUMENTS)} || true;"
+    f" diffbench table {quoted(*PLAN_ARGUMENTS)} || true"
+)
+
+
+wildcard_constraints:
+    variant=r"[^/]+",
+    seed=r"\d+",
+    solver=r"[^/]+",
+    kind=r"[^/]+",
+
+
+def job(stage, wildcards):
+    """The plan's job for a stage and a rule's wildcards."""
+    item = wildcards.get("solver", wildcards.get("kind", ""))
+    return PLAN.run(stage, wildcards.get("variant", ""), int(wildcards.get("seed", 0)), item)
+
+
+def root_of(wildcards):
+    """A params function: the results folder."""
+    return ROOT
+
+
+def inputs_of(stage):
+    """An input function: the products that the job reads."""
+
+    def inputs(wildcards):
+        return [str(path) for path in PLAN.inputs(job(stage, wildcards))]
+
+    return inputs
+
+
+def spec_of(stage):
+    """A params function: the job's exact spec as JSON."""
+
+    def spec(wildcards):
+        return job(stage, wildcards).spec.canonical()
+
+    return spec
+
+
+def threads_of(stage):
+    """A threads function: what the training budget pins, else one."""
+
+    def threads(wildcards):
+        training = getattr(job(stage, wildcards).spec, "training", None)
+        return training.threads if training else 1
+
+    return threads
