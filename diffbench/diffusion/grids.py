@@ -84,6 +84,18 @@ def karras(
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
 
 
+def in_time(process: GaussianProcess, kind: str, count: int, last: float, rho: float) -> Tensor:
+    """``count`` times of a continuous process from t_max to ``last`` (not below t_min).
+
+    They are evenly spaced in time (``uniform``) or in (sigma/alpha)^(1/rho) (``karras``).
+    """
+    last = max(last, process.t_min)
+    if kind == "uniform":
+        return uniform(process, count, last)
+    smallest, largest = (float(process.ratio(at(t))) for t in (last, process.t_max))
+    return karras(process, count, smallest, largest, rho)
+
+
 def to_data(process: GaussianProcess, times: Tensor) -> Tensor:
     """The grid with the data's time appended."""
     return torch.cat([times, at(process.data_time)[None]])

@@ -45,7 +45,8 @@ def _reason(path: Path, status: str, run: Run) -> str:
     try:
         products.read_product(path, run.spec)
     except products.StoreError as error:
-        return str(error).removeprefix(f"{path} ").removesuffix(f": {products.REMEDY}")
+        text = str(error).removesuffix(f": {products.REMEDY}")
+        return text.removeprefix(f"{path} ").removeprefix("is stale, ")
     return ""
 
 

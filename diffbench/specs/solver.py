@@ -38,17 +38,19 @@ class TransitionSolverSpec(SolverSpec):
     """A solver that steps by the transition rule x_s = alpha_s x0 + r e + n z.
 
     Grids: ``respaced`` (evenly spaced reals, rounded, both ends), ``strided`` (a constant stride from
-    the first level), ``uniform`` (continuous times, evenly spaced down to ``last``).
+    the first level); in continuous time ``uniform`` and ``karras`` (evenly spaced down to ``last`` in time, or
+    in (sigma/alpha)^(1/rho)).
     """
 
-    grid: Literal["respaced", "strided", "uniform"] = "respaced"
+    grid: Literal["respaced", "strided", "uniform", "karras"] = "respaced"
     last: PositiveFloat = 1e-3
+    rho: PositiveFloat = 7.0
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """Integer grids need integer times; uniform ones continuous times."""
         if reason := super().refusal(process):
             return reason
-        if (self.grid == "uniform") != (process.time == "continuous"):
+        if (self.grid in ("uniform", "karras")) != (process.time == "continuous"):
             return f"the {self.grid} grid does not exist in {process.time} time"
         return None
 

@@ -39,7 +39,7 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
         parts.append(bound(batch, stream("likelihood", spec.seed, i)))
         progress.advance(len(batch))
     progress.close()
-    return summary(spec, dataset.levels, denoiser.calls, parts)
+    return summary(spec, dataset.levels, denoiser.calls // len(parts), parts)
 
 
 def summary(

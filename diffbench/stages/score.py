@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> N
         for name, sample in spec.samples.items():
             try:
                 solvers[name] = score(fidelity, sample, root)
-            except StoreError:
+            except (StoreError, ValueError) as error:
                 if not partial:
                     raise
+                print(f"score {spec.variant} {name}: {error}", file=sys.stderr)
         content = {"solvers": solvers, "protocol": fidelity.protocol}
         if partial:
+            # Not a declared output, so without a sidecar: the spec lies inside.
+            content["spec"] = spec.model_dump(mode="json")
             files.write_json(paths.partial_scores(root, spec.variant, spec.seed), content)
         else:
             write_json_product(path, content, spec)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.gaussian import at, cast
+from diffbench.diffusion.processes.gaussian import cast
 from diffbench.diffusion.solvers.loop import Noise, Solver
 from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec
 
@@ -23,18 +23,10 @@ class TimeSolver(Solver):
 
     def times(self) -> Tensor:
         """``steps`` steps from t_max: to ``last``, or with ``denoise`` the final one to the data."""
-        count, last = (
-            self.spec.steps + (not self.spec.denoise),
-            max(self.spec.last, self.process.t_min),
-        )
-        if self.spec.grid == "karras":
-            smallest, largest = (
-                float(self.process.ratio(at(t))) for t in (last, self.process.t_max)
-            )
-            times = grids.karras(self.process, count, smallest, largest, self.spec.rho)
-        else:
-            times = grids.uniform(self.process, count, last)
-        return grids.to_data(self.process, times) if self.spec.denoise else times
+        spec, process = self.spec, self.process
+        count = spec.steps + (not spec.denoise)
+        times = grids.in_time(process, spec.grid, count, spec.last, spec.rho)
+        return grids.to_data(process, times) if spec.denoise else times
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """The posterior mean into the data, ``advance`` elsewhere."""

@@ -12,21 +12,26 @@ from diffbench.diffusion.solvers.loop import Noise, Solver
 from diffbench.diffusion.transitions import Scales, ancestral_scales, ddim_scales, step_mean
 from diffbench.specs.solver import AncestralSpec, DDIMSpec, TransitionSolverSpec
 
+#: Which of the levels 0 .. T-1 of a discrete process a grid takes.
+LEVELS = {"respaced": grids.respaced, "strided": grids.strided}
+
 
 class TransitionSolver(Solver):
     """x_s = alpha_s x0 + r e + n z on a grid that ends in the data."""
 
     def __init__(self, spec: TransitionSolverSpec, denoiser: Denoiser) -> None:
         super().__init__(spec, denoiser)
-        self.grid, self.steps, self.last = spec.grid, spec.steps, spec.last
+        self.spec = spec
 
     def times(self) -> Tensor:
         """Integer levels, or uniform times, and the data."""
-        if self.grid == "uniform":
-            return grids.to_data(self.process, grids.uniform(self.process, self.steps, self.last))
-        levels = {"respaced": grids.respaced, "strided": grids.strided}[self.grid]
-        chosen = levels(round(self.process.t_max) + 1, self.steps)
-        return grids.to_data(self.process, torch.tensor(chosen[::-1], dtype=torch.float64))
+        spec, process = self.spec, self.process
+        if process.spec.time == "continuous":
+            times = grids.in_time(process, spec.grid, spec.steps, spec.last, spec.rho)
+        else:
+            chosen = LEVELS[spec.grid](round(process.t_max) + 1, spec.steps)
+            times = torch.tensor(chosen[::-1], dtype=torch.float64)
+        return grids.to_data(process, times)
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
         """The residual's and the noise's scale."""

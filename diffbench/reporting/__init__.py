@@ -1,0 +1,1 @@
+"""From results on disk to tables.  No torch; pandas and tabulate only when a file is written."""

@@ -1,0 +1,187 @@
+"""From outcomes, one a seed, to a cell: mean and spread, status and note.
+
+Over n >= 2 seeds: the mean, sd the sample standard deviation (n - 1), se = sd/sqrt(n).  With one
+seed sd does not exist and se is the score's own, over samples or test images.  A cell whose seeds
+are not all there has the status ``partial``: its mean is over those there are, and says so.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from diffbench.reporting.results import Outcome
+
+DASH = "-"
+COLUMNS = (
+    "table",
+    "row",
+    "paper",
+    "variant",
+    "solver",
+    "nfe",
+    "metric",
+    "unit",
+    "ours_mean",
+    "ours_sd",
+    "ours_se",
+    "seeds",
+    "samples",
+    "protocol",
+    "published",
+    "published_source",
+    "difference",
+    "seconds",
+    "gpu_hours",
+    "status",
+    "note",
+)
+_WORST = ("failed", "stale", "missing")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of ours, or why there is none.
+
+    Attributes:
+        status: ok, partial, failed, stale, missing or refused.
+        note: one line on anything but ok.
+        mean, sd, se: see the module; None where they do not exist.
+        seeds: how many the mean is over.
+        nfe, images, protocol: as in ``Outcome``; nfe is a mean over seeds.
+        seconds, gpu_hours: of training and the job, a mean over seeds.
+    """
+
+    status: str
+    note: str = ""
+    mean: float | None = None
+    sd: float | None = None
+    se: float | None = None
+    seeds: int = 0
+    nfe: float | None = None
+    images: int | None = None
+    protocol: Mapping[str, Any] | None = None
+    seconds: float | None = None
+    gpu_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cell and where it stands: a row of a table's CSV.
+
+    ``protocol`` says how our number was made; ``remark`` joins the cell's note.
+    """
+
+    row: str
+    paper: str
+    variant: str
+    solver: str
+    metric: str
+    unit: str
+    cell: Cell
+    protocol: str = ""
+    published: str = ""
+    published_source: str = ""
+    difference: float | None = None
+    remark: str = ""
+
+    def line(self, table: str) -> dict[str, str]:
+        """Return the CSV row: every value as text, a dash where there is none."""
+        cell = self.cell
+        values = (
+            table,
+            self.row,
+            self.paper,
+            self.variant,
+            self.solver,
+            cell.nfe,
+            self.metric,
+            self.unit,
+            cell.mean,
+            cell.sd,
+            cell.se,
+            cell.seeds,
+            cell.images,
+            self.protocol,
+            self.published,
+            self.published_source,
+            self.difference,
+            cell.seconds,
+            cell.gpu_hours,
+            cell.status,
+            "; ".join(filter(None, [cell.note, self.remark])),
+        )
+        return {c: _text(v) for c, v in zip(COLUMNS, values, strict=True)}
+
+
+def _text(value: object) -> str:
+    """Return six significant digits of a number, never an exponent where none is needed."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return DASH if value is None or value == "" else str(value)
+
+
+def cell(outcomes: Mapping[int, Outcome], metric: str) -> Cell:
+    """Gather one metric over seeds.
+
+    Args:
+        outcomes: one for each seed of the plan.
+        metric: its name in the outcomes' scores.
+    """
+    checked = {seed: _with(outcome, metric) for seed, outcome in outcomes.items()}
+    good = [outcome for outcome in checked.values() if outcome.status == "ok"]
+    bad = {seed: outcome for seed, outcome in checked.items() if outcome.status != "ok"}
+    if not good:
+        return _nothing(list(bad.values()))
+    gathered = _gathered(good, metric)
+    if not bad:
+        return gathered
+    return replace(gathered, status="partial", note=_some_seeds(list(checked), bad))
+
+
+def _with(outcome: Outcome, metric: str) -> Outcome:
+    """Treat scores that lack the metric as missing."""
+    if outcome.status == "ok" and outcome.scores.get(metric, {}).get("value") is None:
+        return Outcome("missing", f"the scores have no {metric}")
+    return outcome
+
+
+def _nothing(outcomes: Sequence[Outcome]) -> Cell:
+    """Return the worst status, with its first reason."""
+    worst = min((each.status for each in outcomes), key=_WORST.index, default="missing")
+    reasons = [each.reason for each in outcomes if each.status == worst and each.reason]
+    return Cell(worst, reasons[0] if reasons else "")
+
+
+def _gathered(outcomes: Sequence[Outcome], metric: str) -> Cell:
+    values = [float(outcome.scores[metric]["value"] or 0.0) for outcome in outcomes]
+    first, n = outcomes[0], len(values)
+    sd = statistics.stdev(values) if n > 1 else None
+    gpu = _mean([outcome.gpu_seconds for outcome in outcomes])
+    return Cell(
+        "ok",
+        mean=statistics.fmean(values),
+        sd=sd,
+        se=first.scores[metric].get("se") if sd is None else sd / n**0.5,
+        seeds=n,
+        nfe=_mean([outcome.nfe for outcome in outcomes]),
+        images=first.images,
+        protocol=first.protocol,
+        seconds=_mean([outcome.seconds for outcome in outcomes]),
+        gpu_hours=None if gpu is None else gpu / 3600,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
+
+
+def _some_seeds(seeds: Sequence[int], bad: Mapping[int, Outcome]) -> str:
+    reasons = [
+        f"seed {seed} {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}"
+        for seed, outcome in bad.items()
+    ]
+    return f"{len(seeds) - len(bad)} of {len(seeds)} seeds: {', '.join(reasons)}"

@@ -1,0 +1,106 @@
+"""What readers must know beside the numbers: protocol, data, budget, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from diffbench.plan.runs import Plan, Refusal
+from diffbench.reporting.cells import Record
+from diffbench.specs.benchmark import VariantSpec
+from diffbench.specs.training import TrainingSpec
+
+
+def score_protocol(protocol: Mapping[str, Any] | None) -> str:
+    """Return how scores were made in a few words; empty without scores."""
+    if not protocol or "extractor" not in protocol:
+        return ""
+    digest = str(protocol.get("extractor_sha256", ""))[:8]
+    counts = protocol.get("reference_counts") or {}
+    split = protocol.get("reference_split", "")
+    images = f" ({counts[split]} images)" if split in counts else ""
+    return (
+        f"extractor {protocol['extractor']}{f' sha256 {digest}' if digest else ''}, "
+        f"reference {split}{images}, torch-fidelity {protocol.get('torch_fidelity', 'unknown')}"
+    )
+
+
+def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
+    """Return how a likelihood was evaluated in a few words."""
+    return ", ".join(f"{key} {value}" for key, value in (protocol or {}).items())
+
+
+def protocols(records: Iterable[Record]) -> list[str]:
+    """Return the scores' protocols: one line, unless results of several lie side by side."""
+    scored = [record.cell.protocol for record in records if record.cell.status in ("ok", "partial")]
+    return list(dict.fromkeys(filter(None, map(score_protocol, scored))))
+
+
+def data_line(plan: Plan) -> str:
+    """Return the data set and the sampling budget."""
+    data = plan.benchmark.data.model_dump(mode="json", exclude={"name"})
+    options = ", ".join(f"{key} {value}" for key, value in data.items())
+    seeds = ", ".join(map(str, plan.benchmark.seeds))
+    return (
+        f"Data: {plan.benchmark.data.name}{f' ({options})' if options else ''}, "
+        f"{plan.benchmark.data.levels} grey levels; "
+        f"N = {plan.benchmark.samples} samples; {'seeds' if ',' in seeds else 'seed'} {seeds}."
+    )
+
+
+def budget_lines(plan: Plan) -> list[str]:
+    """Return training budget, network and dequantisation, each with its variants."""
+    trained = {name: each for name, each in plan.variants.items() if each.trained}
+    if not trained:
+        return []
+    return [
+        f"Training: {_grouped(trained, lambda each: budget(each.training))}.",
+        f"Network: {_grouped(trained, _network)}.",
+        f"Dequantisation of training data: {_grouped(trained, lambda each: each.dequantise)}.",
+    ]
+
+
+def budget(training: TrainingSpec | None) -> str:
+    """Return a training budget in a few words."""
+    return f"{training.steps} steps of {training.batch} images" if training else "none"
+
+
+def _network(variant: VariantSpec) -> str:
+    assert variant.network is not None
+    network = variant.network.model_dump(mode="json")
+    fourier = ", ".join(f"{each:g}" for each in network.pop("fourier", ()))
+    sizes = ", ".join(f"{k} {network[k]}" for k in ("channels", "inner_channels") if k in network)
+    described = f"{variant.network.name}{f' ({sizes})' if sizes else ''}"
+    return f"{described} with {f'Fourier features {fourier}' if fourier else 'no input features'}"
+
+
+def _grouped(variants: Mapping[str, VariantSpec], describe: Callable[[VariantSpec], str]) -> str:
+    """Say what holds for all, or for whom each thing holds."""
+    groups: dict[str, list[str]] = {}
+    for name, variant in variants.items():
+        groups.setdefault(describe(variant), []).append(name)
+    if len(groups) == 1:
+        return f"{next(iter(groups))} (all models)"
+    return "; ".join(f"{what} ({', '.join(names)})" for what, names in groups.items())
+
+
+def refusal_lines(refusals: Iterable[Refusal]) -> list[str]:
+    """Return which solvers and likelihoods cannot serve a variant, by reason."""
+    groups: dict[str, list[str]] = {}
+    for each in refusals:
+        groups.setdefault(each.reason, []).append(f"{each.variant} with {each.item}")
+    return [f"Not possible: {', '.join(who)}: {reason}." for reason, who in groups.items()]
+
+
+def spread_lines(records: Iterable[Record]) -> list[str]:
+    """Explain the errors that the table shows."""
+    cells = [record.cell for record in records if record.cell.mean is not None]
+    lines = []
+    if any(cell.sd is not None for cell in cells):
+        lines.append("a ± b: mean and standard deviation over seeds.")
+    if any(cell.sd is None and cell.se is not None for cell in cells):
+        lines.append(
+            "a (b): one seed, and the standard error over its samples (FID and IS: bootstrap) "
+            "or over the test images (bits/dim)."
+        )
+    return lines

@@ -1,0 +1,184 @@
+"""The three files of a table: CSV for programs, Markdown for people, LaTeX for papers.
+
+A table is first made as plain text: grids of strings, notes below.  Markdown and LaTeX differ only
+in how that text is set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from diffbench.reporting.cells import COLUMNS, Cell, Record
+from diffbench.reporting.layout import MetricSpec
+from diffbench.reporting.numbers import plain, with_error
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of text under heads; the first ``labels`` columns are words, the others numbers."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    labels: int = 1
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in full: what goes into the CSV, and what people see."""
+
+    title: str
+    records: Sequence[Record]
+    grids: Sequence[Grid]
+    notes: Sequence[str] = ()
+    footnotes: Sequence[str] = ()
+
+
+@dataclass
+class Footnotes:
+    """Numbered reasons; the same reason has the same number wherever it is needed."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def mark(self, reason: str) -> str:
+        """Return the mark of a reason, ``" [2]"``; nothing for no reason."""
+        if not reason:
+            return ""
+        if reason not in self.lines:
+            self.lines.append(reason)
+        return f" [{self.lines.index(reason) + 1}]"
+
+    def shown(self, cells: Sequence[tuple[Cell, MetricSpec]]) -> list[str]:
+        """Return the text of a row's cells, each reason marked once: the number, or its status."""
+        notes = [cell.note for cell, _ in cells]
+        first = [note not in notes[:index] for index, note in enumerate(notes)]
+        return [
+            shown(cell, metric) + (self.mark(cell.note) if new else "")
+            for (cell, metric), new in zip(cells, first, strict=True)
+        ]
+
+
+def shown(cell: Cell, metric: MetricSpec) -> str:
+    """Return a cell's text: never blank."""
+    if cell.mean is not None:
+        return number(cell, metric)
+    return cell.status if cell.status in ("failed", "stale") else NOTHING
+
+
+def number(cell: Cell, metric: MetricSpec) -> str:
+    """Return a cell's number with its error where the metric wants it."""
+    assert cell.mean is not None
+    value, error = cell.mean * metric.scale, cell.se if cell.sd is None else cell.sd
+    if not metric.spread:
+        return plain(value, metric.digits)
+    scaled = None if error is None else error * metric.scale
+    return with_error(value, scaled, cell.sd is not None, metric.digits)
+
+
+def to_csv(name: str, table: Table) -> str:
+    """Return the records as CSV: one row a number, a dash for what does not exist."""
+    import pandas as pd
+
+    lines = [record.line(name) for record in table.records]
+    return str(pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(index=False))
+
+
+def to_markdown(table: Table) -> str:
+    """Return the table as Markdown that is readable as text too."""
+    parts = [f"# {table.title}"]
+    for grid in table.grids:
+        parts += [f"## {grid.caption}"] if grid.caption else []
+        parts.append(_pipes(grid))
+    parts.append("\n".join(f"- {note}" for note in table.notes))
+    parts.append("\n".join(f"- [{i}] {line}" for i, line in enumerate(table.footnotes, 1)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _pipes(grid: Grid) -> str:
+    from tabulate import tabulate
+
+    rows = [[_piped(text) for text in row] for row in grid.rows]
+    return tabulate(
+        rows,
+        headers=[_piped(head) for head in grid.heads],
+        tablefmt="pipe",
+        colalign=_alignment(grid, "left", "right"),
+        disable_numparse=True,
+    )
+
+
+def _piped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _alignment(grid: Grid, word: str, figure: str) -> list[str]:
+    return [word] * grid.labels + [figure] * (len(grid.heads) - grid.labels)
+
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\ensuremath{<}",
+    ">": r"\ensuremath{>}",
+    "|": r"\ensuremath{|}",
+    "[": "{[}",
+    "]": "{]}",
+    "±": r"\ensuremath{\pm}",
+    "≤": r"\ensuremath{\le}",
+    "×": r"\ensuremath{\times}",
+    "–": "--",
+    **{each: f"\\{each}" for each in "&%$#_{}"},
+}
+_ESCAPED = re.compile("|".join(map(re.escape, _ESCAPES)))
+
+
+def escaped(text: str) -> str:
+    """Return text as LaTeX sets it; brackets are braced: after a row's end they are arguments."""
+    return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+def to_latex(name: str, table: Table) -> str:
+    """Return a LaTeX table; it needs the package booktabs."""
+    captioned = [rf"\caption{{{escaped(table.title)}}}", rf"\label{{tab:{name}}}"]
+    footnotes = [f"[{i}] {line}" for i, line in enumerate(table.footnotes, 1)]
+    notes = [rf"{escaped(line)}\par" for line in [*table.notes, *footnotes]]
+    small = [r"\begin{minipage}{\linewidth}\footnotesize", *notes, r"\end{minipage}"]
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        *captioned,
+        r"\footnotesize\setlength{\tabcolsep}{3pt}",
+        *_joined(_tabular, table.grids),
+        *(small if notes else []),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _joined(make: Callable[[Grid], list[str]], grids: Iterable[Grid]) -> list[str]:
+    return [line for grid in grids for line in make(grid)]
+
+
+def _tabular(grid: Grid) -> list[str]:
+    columns = "".join(_alignment(grid, "l", "r"))
+    return [
+        *([rf"\par\medskip {escaped(grid.caption)}\par"] if grid.caption else []),
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _latex_row(grid.heads),
+        r"\midrule",
+        *map(_latex_row, grid.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\medskip",
+    ]
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(escaped(cell) for cell in cells) + r" \\"

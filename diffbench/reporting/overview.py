@@ -1,0 +1,178 @@
+"""The overview: every variant with every solver, and bits per dimension, one row a variant.
+
+A likelihood belongs to a model, not to a sampler, so it has a grid of its own, in which each kind
+and id has its column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from diffbench.plan.runs import Plan, Run
+from diffbench.reporting import context
+from diffbench.reporting.cells import Cell, Record, cell
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.layout import BITS, Metrics, MetricSpec, OverviewSpec
+from diffbench.reporting.numbers import count
+from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.results import SECONDS, Outcome, Results
+from diffbench.specs.stages import LikelihoodStageSpec
+
+COSTS = {"train": "train_seconds", "sample": "sample_seconds"}
+COSTS_SHOWN = {name: MetricSpec(head=stage, unit="s") for stage, name in COSTS.items()}
+ABSENT = Cell("missing")
+
+
+class Overview:
+    """See the module."""
+
+    def __init__(self, spec: OverviewSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+        """Make the table; nothing in it is compared with what was published."""
+        plan, kinds = results.plan, _kinds(results.plan)
+        rows = {pair: self._row(results, metrics, *pair) for pair in _pairs(plan)}
+        found = {
+            (name, kind): _bits(results, name, kind, metrics[BITS].unit)
+            for name in plan.variants
+            for kind in kinds
+        }
+        bits = {key: record for key, record in found.items() if record is not None}
+        records = [record for row in rows.values() for record in row] + [*bits.values()]
+        footnotes = Footnotes()
+        grids = [self._grid(rows, metrics, footnotes)]
+        if kinds:
+            grids.append(_bits_grid(plan, kinds, bits, metrics[BITS], footnotes))
+        return Table(
+            f"{self.spec.title}: {plan.benchmark.name}",
+            [*records, *_refused(plan, self.spec.metrics, metrics)],
+            grids,
+            self._notes(plan, records),
+            footnotes.lines,
+        )
+
+    def _row(self, results: Results, metrics: Metrics, variant: str, solver: str) -> list[Record]:
+        plan = results.plan
+        seeds = plan.benchmark.seeds
+        outcomes = {seed: results.score(variant, seed, solver) for seed in seeds}
+        record = partial(_record, plan, variant, solver)
+        scores = [
+            record(name, metrics[name].unit, cell(outcomes, name)) for name in self.spec.metrics
+        ]
+        return scores + [
+            record(name, "s", cell(_costs(results, stage, variant, solver), SECONDS))
+            for stage, name in COSTS.items()
+            if stage == "sample" or plan.variants[variant].trained
+        ]
+
+    def _grid(
+        self,
+        rows: dict[tuple[str, str], list[Record]],
+        metrics: Metrics,
+        footnotes: Footnotes,
+    ) -> Grid:
+        columns = {name: metrics[name] for name in self.spec.metrics} | COSTS_SHOWN
+        lines = []
+        for pair, records in rows.items():
+            cells = {record.metric: record.cell for record in records}
+            first = next((each for each in cells.values() if each.images is not None), ABSENT)
+            counts = [count(each) or NOTHING for each in (first.nfe, first.images)]
+            shown = [(cells.get(name, ABSENT), metric) for name, metric in columns.items()]
+            lines.append([*pair, *counts, *footnotes.shown(shown)])
+        heads = [metric.head for metric in columns.values()]
+        return Grid(["variant", "solver", "NFE", "N", *heads], lines, labels=2)
+
+    def _notes(self, plan: Plan, records: list[Record]) -> list[str]:
+        own = [self.spec.note, plan.benchmark.note]
+        remarks = [f"{name}: {each.note}." for name, each in plan.variants.items() if each.note]
+        shown = {item for _, item in _kinds(plan)}
+        unseen = (each for each in plan.refusals if each.item not in shown)
+        return [
+            *(line for line in own if line),
+            *(f"Scores: {line}." for line in context.protocols(records)),
+            context.data_line(plan),
+            *context.budget_lines(plan),
+            *context.spread_lines(records),
+            *remarks,
+            *context.refusal_lines(unseen),
+        ]
+
+
+def _pairs(plan: Plan) -> list[tuple[str, str]]:
+    """Return (variant, solver) in the benchmark's order, what was not trained at the end."""
+    pairs = dict.fromkeys((run.variant, run.item) for run in plan.of("sample"))
+    return sorted(pairs, key=lambda pair: not plan.variants[pair[0]].trained)
+
+
+def _kinds(plan: Plan) -> list[tuple[str, str]]:
+    """Return (kind, id) of all likelihoods: different kinds never share a column."""
+    return list(dict.fromkeys(_kind(run) for run in plan.of("likelihood")))
+
+
+def _kind(run: Run) -> tuple[str, str]:
+    assert isinstance(run.spec, LikelihoodStageSpec)
+    return run.spec.likelihood.column, run.item
+
+
+def _costs(results: Results, stage: str, variant: str, solver: str) -> dict[int, Outcome]:
+    item = solver if stage == "sample" else ""
+    return {seed: results.cost(stage, variant, seed, item) for seed in results.plan.benchmark.seeds}
+
+
+def _record(
+    plan: Plan, variant: str, item: str, metric: str, unit: str, found: Cell, protocol: str = ""
+) -> Record:
+    return Record(
+        row=f"{variant} {item}",
+        paper=plan.variants[variant].paper,
+        variant=variant,
+        solver=item,
+        metric=metric,
+        unit=unit,
+        cell=found,
+        protocol=protocol or context.score_protocol(found.protocol),
+    )
+
+
+def _bits(results: Results, variant: str, kind: tuple[str, str], unit: str) -> Record | None:
+    """Return a variant's likelihood; None where the variant has no such one."""
+    plan = results.plan
+    if not any(run.variant == variant and _kind(run) == kind for run in plan.of("likelihood")):
+        return None
+    outcomes = {seed: results.likelihood(variant, seed, kind[1]) for seed in plan.benchmark.seeds}
+    found = cell(outcomes, BITS)
+    protocol = context.likelihood_protocol(found.protocol)
+    return _record(plan, variant, kind[1], BITS, unit, found, protocol)
+
+
+def _bits_grid(
+    plan: Plan,
+    kinds: list[tuple[str, str]],
+    bits: dict[tuple[str, tuple[str, str]], Record],
+    metric: MetricSpec,
+    footnotes: Footnotes,
+) -> Grid:
+    cells = {key: record.cell for key, record in bits.items()}
+    for refusal in plan.refusals:
+        for kind in kinds:
+            if (refusal.stage, refusal.item) == ("likelihood", kind[1]):
+                cells[refusal.variant, kind] = Cell("refused", refusal.reason)
+    named = {variant for variant, _ in cells}
+    rows = [
+        [name, *footnotes.shown([(cells.get((name, kind), ABSENT), metric) for kind in kinds])]
+        for name in plan.variants
+        if name in named
+    ]
+    heads = [item if item.startswith(kind) else f"{kind}: {item}" for kind, item in kinds]
+    return Grid(["variant", *heads], rows, caption="Bits per dimension of the test split")
+
+
+def _refused(plan: Plan, metrics: list[str], known: Metrics) -> Iterator[Record]:
+    """Yield the cells that no job can fill, for the CSV."""
+    for refusal in plan.refusals:
+        names = metrics if refusal.stage == "sample" else [BITS]
+        found = Cell("refused", refusal.reason)
+        for name in names:
+            yield _record(plan, refusal.variant, refusal.item, name, known[name].unit, found)

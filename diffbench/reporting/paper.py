@@ -1,0 +1,169 @@
+"""A paper's rows: our cells, and beside them, as context, what the paper published.
+
+A difference, ours minus published, is taken only when everything that decides the number agrees:
+
+    data set, training steps and batch      always
+    samples, extractor, NFE                 of FID, IS and the like
+    test images                             of bits per dimension
+
+else the column holds a dash and the note says what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from diffbench.plan.runs import Plan
+from diffbench.reporting import context
+from diffbench.reporting.cells import Cell, Record, cell
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.layout import (
+    BITS,
+    Metrics,
+    MetricSpec,
+    PaperTableSpec,
+    ProtocolSpec,
+    RowSpec,
+)
+from diffbench.reporting.numbers import count, plain
+from diffbench.reporting.published import Published, PublishedValues
+from diffbench.reporting.results import Outcome, Results
+
+HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
+
+
+class PaperTable:
+    """See the module."""
+
+    def __init__(self, spec: PaperTableSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+        """Make the table; a row whose variant the benchmark lacks has the published values alone.
+
+        Raises:
+            PlanError: when a row does not choose exactly one published value.
+        """
+        plan = results.plan
+        records = [
+            self._record(results, row, name, metrics[name], published)
+            for row in self.spec.rows
+            for name in row.cells
+        ]
+        footnotes = Footnotes()
+        rows = [_shown(record, metrics[record.metric], footnotes) for record in records]
+        heads = [*HEADS, self.spec.context, "difference"]
+        return Table(
+            f"{self.spec.title}: {plan.benchmark.name}",
+            records,
+            [Grid(heads, rows, labels=4)],
+            self._notes(plan, records),
+            footnotes.lines,
+        )
+
+    def _record(
+        self,
+        results: Results,
+        row: RowSpec,
+        name: str,
+        metric: MetricSpec,
+        published: PublishedValues,
+    ) -> Record:
+        theirs = published.choose(row.published | row.cells[name])
+        item, found = _ours(results, row, name)
+        protocol = row.protocol or self.spec.protocol
+        differing = disagreements(results.plan, row.variant, name, found, protocol, theirs)
+        ours = found.mean if found.status == "ok" and not differing else None
+        describe = context.likelihood_protocol if name == BITS else context.score_protocol
+        return Record(
+            row=row.row,
+            paper=row.published.get("paper", ""),
+            variant=row.variant,
+            solver=item,
+            metric=name,
+            unit=metric.unit,
+            cell=found,
+            protocol=describe(found.protocol),
+            published=theirs.value,
+            published_source=theirs.source,
+            difference=None if ours is None else ours - float(theirs.value),
+            remark="; ".join(filter(None, [row.note, _incomparable(differing)])),
+        )
+
+    def _notes(self, plan: Plan, records: Sequence[Record]) -> list[str]:
+        own = [self.spec.note, plan.benchmark.note]
+        rows = [f"{row.row}: {row.note}." for row in self.spec.rows if row.note]
+        protocol = self.spec.protocol
+        differing = any(record.difference is None for record in records)
+        return [
+            *(line for line in own if line),
+            f"Published: {protocol.data}, {protocol.samples} samples, {protocol.extractor}, "
+            f"{protocol.steps} steps of {protocol.batch} images. Context, not a target"
+            f"{': no difference is taken across protocols' if differing else ''}.",
+            *(f"Our scores: {line}." for line in context.protocols(records)),
+            context.data_line(plan),
+            *context.budget_lines(plan),
+            *context.spread_lines(records),
+            *rows,
+        ]
+
+
+def _ours(results: Results, row: RowSpec, metric: str) -> tuple[str, Cell]:
+    """Return the item (solver or likelihood id) that the benchmark has, and its cell."""
+    plan = results.plan
+    stage, items = ("likelihood", row.likelihoods) if metric == BITS else ("sample", row.solvers)
+    planned = {run.item for run in plan.of(stage) if run.variant == row.variant}
+    item = next((each for each in items if each in planned), None)
+    if item is None:
+        absent = "variant" if row.variant not in plan.variants else " or ".join(items)
+        return items[0] if items else "", Cell("missing", f"no such {absent} in this benchmark")
+    read: Callable[[str, int, str], Outcome]
+    read = results.likelihood if metric == BITS else results.score
+    return item, cell({s: read(row.variant, s, item) for s in plan.benchmark.seeds}, metric)
+
+
+def disagreements(
+    plan: Plan, variant: str, metric: str, ours: Cell, protocol: ProtocolSpec, theirs: Published
+) -> list[str]:
+    """Return what keeps our number from comparison, ``"data set digits, not cifar10"`` and so on.
+
+    Empty also when there is no number of ours.
+    """
+    if ours.mean is None:
+        return []
+    training = plan.variants[variant].training
+    facts: list[tuple[str, object, object]] = [
+        ("data set", plan.benchmark.data.name, protocol.data),
+        ("training steps", training and training.steps, protocol.steps),
+        ("batch", training and training.batch, protocol.batch),
+    ]
+    if metric == BITS:
+        facts.append(("test images", ours.images, protocol.images))
+    else:
+        extractor = (ours.protocol or {}).get("extractor")
+        facts += [
+            ("samples", ours.images, protocol.samples),
+            ("extractor", extractor, protocol.extractor),
+            ("NFE", count(ours.nfe), theirs.nfe),
+        ]
+    return [f"{what} {a}, not {b}" for what, a, b in facts if a is None or b is None or a != b]
+
+
+def _incomparable(differing: Sequence[str]) -> str:
+    return f"not comparable: {', '.join(differing)}" if differing else ""
+
+
+def _shown(record: Record, metric: MetricSpec, footnotes: Footnotes) -> list[str]:
+    cell = record.cell
+    difference = record.difference
+    return [
+        record.row,
+        record.variant,
+        record.solver or NOTHING,
+        metric.head,
+        count(cell.nfe) or NOTHING,
+        count(cell.images) or NOTHING,
+        *footnotes.shown([(cell, metric)]),
+        f"{float(record.published) * metric.scale:g}" if metric.scale != 1 else record.published,
+        NOTHING if difference is None else plain(difference * metric.scale, metric.digits),
+    ]

@@ -1,0 +1,61 @@
+"""The papers' numbers: ``config/published.csv``, and how a table chooses one of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffbench.plan.reading import PlanError, nearest
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published value: as printed, with its source and the cost it was printed with."""
+
+    value: str
+    source: str
+    nfe: str
+
+
+class PublishedValues:
+    """All published values.
+
+    Args:
+        path: a CSV file with the columns paper, table, dataset, method, setting, solver, nfe,
+            metric, value, unit, source, certainty.
+
+    Raises:
+        PlanError: when there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self.rows = list(reader)
+                self.columns = list(reader.fieldnames or ())
+        except OSError:
+            raise PlanError(
+                f"{path} cannot be read: tables take published values from it"
+            ) from None
+
+    def choose(self, selection: Mapping[str, str]) -> Published:
+        """Return the one value whose columns are as selected.
+
+        Raises:
+            PlanError: when a column does not exist, or none or several values are selected.
+        """
+        for column in selection:
+            if column not in self.columns:
+                known = nearest(column, self.columns)
+                raise PlanError(f"tables: published.csv has no column {column!r}{known}")
+        found = [row for row in self.rows if all(row[k] == v for k, v in selection.items())]
+        if len(found) != 1:
+            raise PlanError(
+                f"tables: {len(found)} published values have {dict(selection)}, not one"
+            )
+        row = found[0]
+        source = f"{row['source']}, {row['table']}, {row['dataset']} ({row['certainty']})"
+        return Published(row["value"], source, row["nfe"])

@@ -1,0 +1,250 @@
+"""What is on disk for each number a plan wants, and what it is worth.
+
+    ok        made of the plan's spec, and so is every product it was made from that is still there
+    failed    its job, or a job that it builds on, left a reason; or its file is damaged
+    stale     what is there was made of another spec
+    missing   nothing was made yet, and nothing says why
+
+A reason is looked for from the data set downwards, so that a cell quotes the first thing that went
+wrong.  ``scores.json`` holds all solvers of a run and its sidecar each one's spec: a solver counts
+when its own spec is the plan's, whatever was added beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from diffbench.plan.runs import Plan, Run
+from diffbench.reporting.layout import BITS
+from diffbench.store import paths, products
+from diffbench.store.products import StoreError
+from diffbench.store.status import one_line, read_status
+
+Status = Literal["ok", "failed", "stale", "missing"]
+SECONDS = "seconds"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One job's numbers with one seed, or why there are none.
+
+    Attributes:
+        status: see the module.
+        reason: one line; empty when ok, and when missing without a reason.
+        scores: metric -> its ``value`` and ``se`` (standard error or None).
+        nfe: calls of the network.
+        images: images behind the scores.
+        protocol: how the scores were made.
+        seconds: wall time of training and of the job itself; None when a record is missing.
+        gpu_seconds: the part of it that ran on a GPU.
+    """
+
+    status: Status
+    reason: str = ""
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    nfe: float | None = None
+    images: int | None = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+
+
+MISSING = Outcome("missing")
+
+
+class Results:
+    """The results of a plan below ``root``."""
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self.plan = plan
+        self.root = root
+        self._known: dict[Path, Outcome] = {}
+
+    def jobs(self, stage: str, variant: str, seed: int, item: str) -> list[Run]:
+        """Return a job after all that it builds on: data, train, then itself."""
+        job = self.plan.run(stage, variant, seed, item)
+        trained = getattr(job.spec, "train", None) is not None
+        upstream = [self.plan.run("train", variant, seed)] if trained else []
+        return [self.plan.run("data"), *upstream, job]
+
+    def score(self, variant: str, seed: int, solver: str) -> Outcome:
+        """Return the scores of one solver's samples."""
+        jobs = self.jobs("sample", variant, seed, solver)
+        job = self.plan.run("score", variant, seed)
+        found = self._scored(job, solver)
+        for outcome in (found, self._partly_scored(job, solver)):
+            if outcome.status == "ok":
+                return self._timed(self._linked(outcome, jobs), jobs[1:])
+        trouble = self._trouble(jobs)
+        if trouble.status == "missing" and found.status != "failed":
+            trouble = self._failure(job)
+        return found if trouble.status == "missing" else trouble
+
+    def likelihood(self, variant: str, seed: int, kind: str) -> Outcome:
+        """Return one kind of bits per dimension, as the metric ``bits_per_dim``."""
+        jobs = self.jobs("likelihood", variant, seed, kind)
+        path = paths.product(self.root, jobs[-1].spec)
+        if self._state(jobs[-1]).status != "ok":
+            return self._trouble(jobs)
+        try:
+            content = products.read_json(path)
+            outcome = Outcome(
+                "ok",
+                scores={BITS: content[BITS]},
+                nfe=content.get("nfe"),
+                images=content["images"],
+                protocol=content.get("protocol", {}),
+            )
+        except (StoreError, ValueError, KeyError, TypeError) as error:
+            return Outcome("failed", shortened(path, error))
+        return self._timed(self._linked(outcome, jobs[:-1]), jobs[1:])
+
+    def cost(self, stage: str, variant: str, seed: int, item: str = "") -> Outcome:
+        """Return a job's own wall time, as the metric ``seconds``."""
+        jobs = self.jobs(stage, variant, seed, item)
+        if self._link(jobs[-1]).status != "ok":
+            return self._trouble(jobs)
+        timed = self._timed(Outcome("ok"), jobs[-1:])
+        if timed.seconds is None:
+            return Outcome("missing", "its run record is missing")
+        return replace(timed, scores={SECONDS: {"value": timed.seconds, "se": None}})
+
+    def _scored(self, job: Run, solver: str) -> Outcome:
+        path = paths.product(self.root, job.spec)
+        if not path.is_file():
+            return MISSING
+        try:
+            return _of_solver(
+                products.read_json(path), products.read_sidecar(path)["spec"], job, solver
+            )
+        except (StoreError, ValueError, KeyError, TypeError) as error:
+            return Outcome("failed", shortened(path, error))
+
+    def _partly_scored(self, job: Run, solver: str) -> Outcome:
+        """Look into what was scored after a failure: it has no sidecar, its spec is inside."""
+        try:
+            path = paths.partial_scores(self.root, job.variant, job.seed)
+            content = json.loads(path.read_bytes())
+            return _of_solver(content, content["spec"], job, solver)
+        except (OSError, ValueError, KeyError, TypeError):
+            return MISSING
+
+    def _linked(self, outcome: Outcome, jobs: Sequence[Run]) -> Outcome:
+        """Refuse numbers whose samples, model or data set have since been made of another spec."""
+        links = (self._link(job) for job in jobs)
+        return next((each for each in links if each.status in _WRONG), outcome)
+
+    def _link(self, job: Run) -> Outcome:
+        """Compare a product's sidecar with the plan; without a checksum, which takes time."""
+        path = paths.product(self.root, job.spec)
+        if not path.is_file():
+            return MISSING
+        try:
+            found = products.read_sidecar(path)["spec"]
+        except StoreError as error:
+            return Outcome("failed", f"{job.stage}: {shortened(path, error)}")
+        wanted = job.spec.model_dump(mode="json")
+        if job.stage == "data":
+            # The extractor's spec is there too, and concerns scores alone: they hold it themselves.
+            found, wanted = {"data": found.get("data")}, {"data": wanted["data"]}
+        reason = products.difference(found, wanted)
+        return (
+            Outcome("stale", f"{job.stage}: {path.name} was {reason}") if reason else Outcome("ok")
+        )
+
+    def _trouble(self, jobs: Sequence[Run]) -> Outcome:
+        """Return the first reason why the last of these jobs has no product of the plan's spec."""
+        states = (self._state(job) for job in jobs)
+        return next((each for each in states if each.status in _WRONG), MISSING)
+
+    def _state(self, job: Run) -> Outcome:
+        """Return what a job's products are worth; looked at once, for checksums take time."""
+        path = paths.product(self.root, job.spec)
+        if path not in self._known:
+            found = [self._product(each, job) for each in paths.products(self.root, job.spec)]
+            self._known[path] = self._judged(job, found)
+        return self._known[path]
+
+    def _judged(self, job: Run, found: Sequence[Outcome]) -> Outcome:
+        if all(each.status == "ok" for each in found):
+            return Outcome("ok")
+        found = [self._failure(job), *found]
+        wrong = [each for status in _WRONG for each in found if each.status == status]
+        return wrong[0] if wrong else MISSING
+
+    def _product(self, path: Path, job: Run) -> Outcome:
+        status = products.status_of(path, job.spec)
+        if status in ("ok", "missing"):
+            return Outcome("ok") if status == "ok" else MISSING
+        try:
+            products.read_product(path, job.spec)
+        except StoreError as error:
+            reason = f"{job.stage}: {shortened(path, error)}"
+            return Outcome("failed" if status == "corrupt" else "stale", reason)
+        return Outcome("ok")
+
+    def _failure(self, job: Run) -> Outcome:
+        status = read_status(paths.state(self.root, job.spec))
+        if not status or status.get("status") != "failed":
+            return MISSING
+        return Outcome("failed", one_line(f"{job.stage}: {status.get('reason') or 'no reason'}"))
+
+    def _timed(self, outcome: Outcome, jobs: Sequence[Run]) -> Outcome:
+        if outcome.status != "ok":
+            return outcome
+        records = [run_record(paths.product(self.root, job.spec)) for job in jobs]
+        times = [float(record[SECONDS]) for record in records if SECONDS in record]
+        if len(times) < len(jobs):
+            return outcome
+        on_gpu = [str(record.get("device", "")).startswith("cuda") for record in records]
+        gpu = sum(time for time, is_gpu in zip(times, on_gpu, strict=True) if is_gpu)
+        return replace(outcome, seconds=sum(times), gpu_seconds=gpu)
+
+
+_WRONG = ("failed", "stale")
+_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
+
+
+def _of_solver(content: Any, made_of: Any, job: Run, solver: str) -> Outcome:
+    """Take one solver from a score file that was made of the spec ``made_of``."""
+    if solver not in made_of["samples"] or solver not in content["solvers"]:
+        return MISSING
+    reason = products.difference(
+        _part(made_of, solver), _part(job.spec.model_dump(mode="json"), solver)
+    )
+    if reason:
+        return Outcome("stale", f"score: {reason}")
+    scores = content["solvers"][solver]
+    return Outcome(
+        "ok",
+        scores=scores["metrics"],
+        nfe=scores["nfe"],
+        images=scores["samples"],
+        protocol=content.get("protocol", {}),
+    )
+
+
+def _part(spec: Mapping[str, Any], solver: str) -> dict[str, Any]:
+    """Return what one solver's scores depend on: extensions count where they are used."""
+    kept = {key: value for key, value in spec.items() if key not in ("samples", "extensions")}
+    return kept | {"sample": spec["samples"][solver]}
+
+
+def run_record(product: Path) -> dict[str, Any]:
+    """Return the record of how a product was made; empty when there is none."""
+    try:
+        return dict(json.loads(paths.run_record(product).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def shortened(path: Path, error: Exception) -> str:
+    """Return an error about a file in one line: its name alone, short hashes, no remedy."""
+    text = one_line(error).removesuffix(f": {products.REMEDY}").replace(str(path), path.name)
+    text = _HASH.sub(r"\1", text)
+    return text if path.name in text else f"{path.name}: {text}"

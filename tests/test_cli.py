@@ -1,0 +1,255 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffbench import cli
+from diffbench.plan.runs import load_plan
+from diffbench.store import paths, status
+from diffbench.store.products import status_of, write_product
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = REPOSITORY / "tests" / "tiny.yaml"
+HEAVY = {"torch", "numpy", "pandas", "matplotlib", "sklearn", "torchvision", "torch_fidelity"}
+
+
+def run(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "diffbench", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The tiny benchmark's plan, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return load_plan([TINY], {}, REPOSITORY)
+
+
+def stage(job, *more):
+    return [job.stage, "--root", str(job.root), "--spec", job.spec.canonical(), *more]
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "diffbench",
+        "diffbench.cli",
+        "diffbench.store.state, diffbench.store.runs, diffbench.store.manifest",
+        "diffbench.plan.runs, diffbench.plan.upkeep",
+        "diffbench.specs.benchmark",
+        "diffbench.reporting",
+    ],
+)
+def test_the_light_layers_load_nothing_heavy(modules):
+    code = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_the_command_line_starts_at_once(tmp_path):
+    def cpu_seconds():
+        before = os.times()
+        assert run("--help", cwd=tmp_path).returncode == 0
+        after = os.times()
+        return after.children_user + after.children_system - before[2] - before[3]
+
+    assert min(cpu_seconds() for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train"], "diffbench train: --root and --spec are wanted"),
+        (["train", "--root", "results/x", "--spec", "{"], "diffbench train: --spec is not JSON"),
+        (
+            ["train", "--root", "results/x", "--spec", '{"variant": 3}'],
+            "diffbench train: --spec: variant: must be a valid string, not 3",
+        ),
+        (
+            ["sample", "--root", "results/x", "--spec", '{"extensions": {"mine.py": "0"}}'],
+            "diffbench sample: the spec uses mine.py: give its path with --extension",
+        ),
+        (["check-config", "nowhere.yaml"], "diffbench check-config: nowhere.yaml: no such file"),
+        (["show", "vq"], "diffbench show: no variant 'vq' in"),
+        (["list", "--set", "sede=1"], "--set: sede: unknown key 'sede'"),
+        (["manifest", "results/nowhere"], "there is no results folder results/nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert named in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_a_mistake_in_a_file_leaves_the_process_with_status_1(tmp_path):
+    (tmp_path / "bench.yaml").write_text(TINY.read_text() + "sede: 1\n")
+    done = run("check-config", "bench.yaml", cwd=tmp_path)
+    line = len(TINY.read_text().splitlines()) + 1
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"diffbench check-config: bench.yaml:{line}: sede: unknown key")
+    assert done.stderr.endswith("did you mean 'seeds'?\n")
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(tiny, capsys):
+    Path("results").write_text("a file")
+    assert cli.main(stage(tiny.run("data"))) == 1
+    assert "results cannot be written" in capsys.readouterr().err
+
+
+def test_check_config_counts_jobs(tiny, capsys):
+    assert cli.main(["check-config", str(TINY)]) == 0
+    counts = ", ".join(f"{len(tiny.of(stage))} {stage}" for stage in cli.STAGES)
+    assert f"{len(tiny.variants)} variants on cpu; jobs: {counts}" in capsys.readouterr().out
+
+
+def test_list_and_show_print_what_is_configured(tiny, capsys):
+    import yaml
+
+    assert cli.main(["list", "solvers"]) == 0
+    assert "heun " in capsys.readouterr().out
+    assert cli.main(["list", "--config", str(TINY)]) == 0
+    assert capsys.readouterr().out.split()[0] == "ddpm-cosine"
+    assert cli.main(["show", "edm", "--config", str(TINY), "--set", "training.lr=1e-2"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)["edm"]
+    assert shown["training"]["lr"] == 0.01
+    assert list(shown["solvers"]) == list(tiny.variants["edm"].solvers)
+
+
+def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):
+    job = tiny.run("sample", "control-test", 0, "draw")
+    assert cli.main(stage(job)) == 1
+    error = capsys.readouterr().err
+    found = status.read_status(paths.state(tiny.root, job.spec))
+    assert found["stage"] == "sample"
+    assert error == f"diffbench sample: {found['reason']}\n"
+    assert "levels.npz" in found["reason"]
+    assert "Traceback" in found["traceback"]
+
+
+def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypatch):
+    job = tiny.run("score", "edm")
+    folder = paths.state(tiny.root, job.spec)
+
+    class Stage:
+        @staticmethod
+        def run(spec, root, device):
+            assert (spec, root, device) == (job.spec, tiny.root, "cpu")
+            raise SystemExit(85)
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
+    status.record_failure(folder, "score", "earlier")
+    with pytest.raises(SystemExit, match="85"):
+        cli.main(stage(job, "--device", "cpu"))
+    assert status.read_status(folder) is None
+
+
+def test_partial_scoring_runs_where_samples_are_and_scores_are_not(tiny, monkeypatch):
+    scored = []
+
+    class Stage:
+        @staticmethod
+        def run(spec, root, device, partial):
+            scored.append((spec.variant, partial))
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
+    for variant, item in [("ddpm-cosine", "ddim-5"), ("control-test", "draw")]:
+        job = tiny.run("sample", variant, 0, item)
+        write_product(job.product, b"images", job.spec)
+    done = tiny.run("score", "control-test")
+    write_product(done.product, b"{}", done.spec)
+    assert cli.main(["score", "--partial", "--config", str(TINY)]) == 0
+    assert scored == [("ddpm-cosine", True)]
+
+
+def test_manifest_prints_as_sha256sum(tiny, capsys):
+    job = tiny.run("data")
+    for path in job.products:
+        write_product(path, b"content", job.spec)
+    assert cli.main(["manifest", str(tiny.root)]) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 4
+    Path("sums").write_text(printed)
+    subprocess.run(["sha256sum", "--check", "--quiet", "../../sums"], cwd=tiny.root, check=True)
+
+
+def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
+    whole, stale, corrupt = (
+        tiny.run("sample", variant, 0, item)
+        for variant, item in [
+            ("edm", "heun-3"),
+            ("ddpm-cosine", "ddim-5"),
+            ("control-test", "draw"),
+        ]
+    )
+    other = stale.spec.model_copy(update={"samples": 7})
+    for job, spec in [(whole, whole.spec), (stale, other), (corrupt, corrupt.spec)]:
+        write_product(job.product, b"images", spec)
+    corrupt.product.write_bytes(b"imagez")
+    arguments = ["doctor", "--config", str(TINY)]
+    assert cli.main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert "stale" in printed and "samples = 7, and 64 is wanted" in printed
+    assert "corrupt" in printed and "sha256" in printed
+    assert "1 products whole" in printed and "2 wrong" in printed
+    assert cli.main([*arguments, "--fix"]) == 0
+    found = [status_of(job.product, job.spec) for job in (whole, stale, corrupt)]
+    assert found == ["ok", "missing", "missing"]
+    assert cli.main(arguments) == 0
+
+
+def test_doctor_finds_torn_training_states(tiny, capsys):
+    folder = paths.state(tiny.root, tiny.run("train", "edm").spec)
+    folder.mkdir(parents=True)
+    torn = folder / "state-000000001-0123456789abcdef.safetensors"
+    torn.write_bytes(b"half")
+    assert cli.main(["doctor", "--config", str(TINY)]) == 1
+    assert f"torn     {torn}" in capsys.readouterr().out
+
+
+def test_clean_removes_states_that_no_job_has_whatever_only_says(tiny, capsys):
+    kept = paths.state(tiny.root, tiny.run("train", "edm").spec)
+    old = paths.states(tiny.root) / "0123456789abcdef"
+    for folder in (kept, old):
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text("{}")
+    unfinished = tiny.root / "runs" / ".tmp.samples.npz"
+    unfinished.parent.mkdir()
+    unfinished.touch()
+    arguments = ["clean", "--config", str(TINY), "--set", "only=control-test"]
+    assert cli.main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.split() == [str(old), str(unfinished)]
+    assert old.exists()
+    assert cli.main(arguments) == 0
+    assert (kept.exists(), old.exists(), unfinished.exists()) == (True, False, False)
+
+
+def test_an_extension_that_changed_since_the_plan_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("VALUE = 1\n")
+    spec = json.dumps({"extensions": {"mine.py": "0" * 64}})
+    assert cli.main(["train", "--root", "r", "--spec", spec, "--extension", "mine.py"]) == 1
+    assert "mine.py has changed since the plan was made" in capsys.readouterr().err
+
+
+def test_the_data_stage_runs_from_the_command_line(tiny, tmp_path):
+    job = tiny.run("data")
+    start = time.time()
+    done = run(*stage(job), cwd=tmp_path, DIFFBENCH_DEVICE="cpu")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [status_of(path, job.spec) for path in job.products] == ["ok", "ok"]
+    record = json.loads(paths.run_record(job.product).read_text())
+    assert 0 < record["seconds"] < time.time() - start

@@ -1,0 +1,156 @@
+"""The digits classifier: reproducible, accurate, and sensitive to the damage FID has to see."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffbench.data.datasets import Dataset, Digits
+from diffbench.metrics.extractor import (
+    Classifier,
+    build_extractor,
+    features_and_logits,
+    train_extractor,
+    weights_sha256,
+)
+from diffbench.metrics.validation import (
+    LIMITS,
+    NOISES,
+    check_limits,
+    gaussian_blur,
+    validate_extractor,
+)
+from diffbench.specs.data import DigitsSpec
+from diffbench.specs.extractor import ExtractorSpec
+
+BRIEF = ExtractorSpec(epochs=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return Digits(DigitsSpec()).load()
+
+
+@pytest.fixture(scope="session")
+def module(digits: Dataset) -> Classifier:
+    return train_extractor(ExtractorSpec(), digits)
+
+
+@pytest.fixture(scope="session")
+def report(module: Classifier, digits: Dataset) -> dict[str, float]:
+    return validate_extractor(module, digits)
+
+
+def small(shape: tuple[int, int, int], classes: int, count: int = 40) -> Dataset:
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (count, *shape)).astype(np.uint8)
+    labels = np.arange(count) % classes
+    names = tuple(str(i) for i in range(classes))
+    return Dataset(images[8:], images[:8], labels[8:], labels[:8], 256, names, name="small")
+
+
+def test_the_extractor_tells_digits_apart(report: dict[str, float]) -> None:
+    assert report["accuracy"] >= 0.985
+
+
+def test_the_floor_is_in_its_range(report: dict[str, float]) -> None:
+    assert 0.8 <= report["floor"] <= 1.6
+
+
+def test_damage_costs_more_than_chance(report: dict[str, float]) -> None:
+    assert report["dropped_class"] >= 8 and report["dropped_class_least"] >= 8
+    assert report["blur"] >= 15
+    assert report["noise_0.2"] >= 2
+
+
+def test_fid_grows_with_noise(report: dict[str, float]) -> None:
+    noises = [report[f"noise_{sigma}"] for sigma in NOISES]
+    assert noises == sorted(noises) and noises[-1] > 10
+
+
+def test_features_have_the_total_variance_of_the_spec(module: Classifier, digits: Dataset) -> None:
+    features, logits = features_and_logits(module, digits.train)
+    assert features.shape == (1500, 32) and logits.shape == (1500, 10)
+    assert features.dtype == logits.dtype == np.float64
+    assert features.var(axis=0).sum() == pytest.approx(ExtractorSpec().variance, rel=1e-5)
+
+
+def test_training_is_a_function_of_the_spec(digits: Dataset) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = weights_sha256(train_extractor(BRIEF, digits))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert weights_sha256(train_extractor(BRIEF, digits)) == first
+    assert weights_sha256(train_extractor(BRIEF.model_copy(update={"seed": 1}), digits)) != first
+
+
+def test_stored_weights_give_the_same_features(module: Classifier, digits: Dataset) -> None:
+    again = build_extractor(ExtractorSpec(), digits)
+    again.load_state_dict(module.state_dict())
+    again.eval()
+    assert weights_sha256(again) == weights_sha256(module) and again.name == "digits-classifier"
+    for a, b in zip(*(features_and_logits(m, digits.test) for m in (again, module)), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_batches_do_not_matter(module: Classifier, digits: Dataset) -> None:
+    whole, _ = features_and_logits(module, digits.test)
+    parts, _ = features_and_logits(module, digits.test, batch=64)
+    assert np.allclose(whole, parts, atol=1e-3)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((12, 9, 3), 3), ((16, 16, 1), 1), ((9, 12, 3), 1)])
+def test_other_images_can_be_learnt(shape: tuple[int, int, int], classes: int) -> None:
+    dataset = small(shape, classes)
+    module = train_extractor(BRIEF, dataset)
+    _, logits = features_and_logits(module, dataset.test)
+    assert logits.shape[1] == {3: 3, 1: 4 if shape[0] == shape[1] else 2}[classes]
+    assert module.name == ("small-classifier" if classes > 1 else "small-classifier-turns")
+    assert set(validate_extractor(module, dataset)) == {"floor"} | (
+        {"accuracy"} if classes > 1 else set()
+    )
+
+
+def test_blur_is_of_half_a_pixel(digits: Dataset) -> None:
+    dot = np.zeros((1, 9, 9, 1), np.uint8)
+    dot[0, 4, 4, 0] = 16
+    blurred = gaussian_blur(replace(digits, train=dot), 0.5)[0, :, :, 0].astype(float)
+    weights = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 0.5**2))
+    weights /= weights.sum()
+    assert np.allclose(blurred[2:7, 2:7], 16 * np.outer(weights, weights), atol=0.5)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_number_outside_its_limits_is_named(report: dict[str, float], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0.5, outside"):
+        check_limits(report | {name: 0.5})
+
+
+def test_an_untrained_extractor_fails_validation(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match="accuracy"):
+        validate_extractor(build_extractor(ExtractorSpec(), digits).eval(), digits)
+
+
+def test_noise_that_lowers_fid_is_refused(report: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="does not grow with noise"):
+        check_limits(report | {"noise_0.05": 5.0})
+
+
+def test_non_finite_features_are_refused(module: Classifier, digits: Dataset) -> None:
+    broken = build_extractor(ExtractorSpec(), digits).eval()
+    torch.nn.init.constant_(broken.features.bias, torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        features_and_logits(broken, digits.test)
+    with pytest.raises(ValueError, match="uint8"):
+        features_and_logits(module, digits.test.astype(np.float32))

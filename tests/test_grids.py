@@ -1,0 +1,104 @@
+"""Grids against improved-diffusion's spacing rules and Karras's formula."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from toys import REFERENCE, close, process_of, recorded
+
+from diffbench.diffusion import grids
+from diffbench.diffusion.processes.gaussian import at
+
+INDEX = json.loads(str(np.load(REFERENCE / "gd_spacing.npz")["index"]))
+
+
+def levels_of(length: int, rule: str) -> list[int]:
+    """The levels that improved-diffusion's rule names."""
+    if rule.startswith("ddim"):
+        return grids.strided(length, int(rule.removeprefix("ddim")))
+    counts = [int(count) for count in rule.split(",")]
+    return (
+        grids.respaced_sections(length, counts)
+        if len(counts) > 1
+        else grids.respaced(length, counts[0])
+    )
+
+
+@pytest.mark.parametrize(("key", "length", "rule", "schedule"), INDEX)
+def test_spacing_and_its_betas(key: str, length: int, rule: str, schedule: str) -> None:
+    """The respaced betas are 1 - abar_t/abar_s: the transition's variance between kept levels."""
+    arrays, levels = recorded("gd_spacing"), levels_of(length, rule)
+    assert levels == arrays[f"{key}_steps"].tolist() == arrays[f"{key}_map"].tolist()
+    process = process_of("discrete", schedule=schedule, steps=length)
+    t = at(levels)
+    s = torch.cat([at([process.data_time]), t[:-1]])
+    close(process.transition(t, s)[1], arrays[f"{key}_betas"])
+
+
+def test_uneven_sections_begin_with_the_longer_ones() -> None:
+    """Ten levels in sections of 4, 3 and 3; one step is a section's first level."""
+    assert grids.respaced_sections(10, [1, 2, 1]) == [0, 4, 6, 7]
+
+
+@pytest.mark.parametrize("count", range(2, 51))
+def test_respaced_keeps_both_ends_and_the_count(count: int) -> None:
+    levels = grids.respaced(50, count)
+    assert levels[0] == 0 and levels[-1] == 49 and len(set(levels)) == count
+
+
+def test_more_steps_than_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot take 11 of 10"):
+        grids.respaced(10, 11)
+
+
+def test_a_stride_that_does_not_exist_is_refused() -> None:
+    """Of ten levels, strides 1, 2, 3, 4 and 5 give 10, 5, 4, 3 and 2."""
+    assert [grids.strided(10, n)[1] for n in (10, 5, 4, 3, 2)] == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="no integer stride takes exactly 7 of 10"):
+        grids.strided(10, 7)
+
+
+def karras_formula(count: int, smallest: float, largest: float, rho: float) -> list[float]:
+    return [
+        (largest ** (1 / rho) + i / (count - 1) * (smallest ** (1 / rho) - largest ** (1 / rho)))
+        ** rho
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm"])
+@pytest.mark.parametrize(("smallest", "largest", "rho"), [(0.05, 40.0, 7.0), (0.02, 2.0, 3.0)])
+def test_karras_times_have_karras_noise_levels(name, smallest, largest, rho) -> None:
+    """Through time_of and back.  Tolerance: VP and sub-VP take ln(1 + ratio^2), whose relative rounding
+    error at ratio 0.02 is 1e-16/4e-4."""
+    process = process_of(name)
+    times = grids.karras(process, 12, smallest, largest, rho)
+    assert (times.diff() < 0).all()
+    close(process.ratio(times), at(karras_formula(12, smallest, largest, rho)), rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm"])
+def test_karras_levels_stay_in_the_range_of_the_process(name: str) -> None:
+    """Rounding of time_of aside, relative 1e-10 at VP's t = 1e-5, where ratio^2 = 1e-6."""
+    process = process_of(name)
+    times = grids.karras(process, 5, 1e-9, 1e9, 7.0)
+    ends = at([process.t_max, process.t_min])
+    close(times[[0, -1]], ends, rtol=1e-9, atol=1e-12)
+
+
+def test_a_discrete_karras_grid_takes_nearest_levels_once() -> None:
+    process = process_of("discrete", schedule="linear", steps=50)
+    ratios = process.ratio(at(range(50)))
+    want = [
+        (ratios - sigma).abs().argmin().item()
+        for sigma in karras_formula(40, ratios[0], ratios[-1], 7)
+    ]
+    times = grids.karras(process, 40, 1e-9, 1e9, 7.0)
+    assert times.tolist() == sorted(set(want), reverse=True)
+    assert len(times) < 40
+    assert grids.to_data(process, times).tolist()[-2:] == [0.0, -1.0]
+
+
+def test_uniform_times() -> None:
+    close(grids.uniform(process_of("vp"), 5, 0.2), at([1.0, 0.8, 0.6, 0.4, 0.2]))

@@ -1,0 +1,453 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffbench.plan import devices
+from diffbench.plan.reading import PlanError
+from diffbench.plan.registry import build, load_extension
+from diffbench.plan.runs import STAGES, check_writable, load_plan
+from diffbench.specs import stages
+from diffbench.specs.process import ProcessSpec
+from diffbench.store import paths
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BENCHMARK = """\
+name: bench
+data: {name: digits}
+network: {name: unet, channels: 8}
+training: {steps: 10, lr: 1e-4}
+device: cpu
+samples: 100
+variants: [vp, edm]
+"""
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Plan a benchmark file made of BENCHMARK, ``text`` and ``replace``ments in it."""
+    monkeypatch.chdir(tmp_path)
+
+    def plan(text="", overrides=None, **replace):
+        whole = BENCHMARK + text
+        for key, value in replace.items():
+            lines = [line for line in whole.splitlines() if not line.startswith(f"{key}:")]
+            whole = "\n".join([*lines, f"{key}: {value}", ""])
+        (tmp_path / "bench.yaml").write_text(whole)
+        return load_plan([tmp_path / "bench.yaml"], overrides or {}, REPOSITORY)
+
+    return plan
+
+
+# Every row: what is added to or replaced in the file, and what the one line must name:
+# the key, the value, the nearest valid name.
+MISTAKES = [
+    ("sede: [1]", {}, ["bench.yaml:8", "sede", "[1]", "did you mean 'seeds'"]),
+    ("", {"samples": -5}, ["samples", "-5", "greater than 0"]),
+    ("", {"samples": "true"}, ["samples", "a number is wanted, not true"]),
+    ("", {"samples": ".nan"}, ["samples", "not nan"]),
+    ("", {"samples": "1.5"}, ["samples", "1.5", "integer"]),
+    ("", {"samples": "many"}, ["samples", "'many'"]),
+    ("", {"samples": ""}, ["samples", "the word for nothing is none"]),
+    ("", {"seeds": "[0, 1, 0]"}, ["seeds", "0 is there twice"]),
+    ("", {"seeds": "[]"}, ["seeds", "at least 1"]),
+    ("", {"seeds": "[-1]"}, ["seeds.0", "-1"]),
+    ("", {"device": "gpu"}, ["device", "'gpu'", "auto, cpu, cuda, mps"]),
+    ("", {"device": "cdua"}, ["device", "'cdua'", "did you mean 'cuda'"]),
+    ("", {"data": "{name: digit}"}, ["data", "'digit' is no data", "did you mean 'digits'"]),
+    ("", {"data": "{nam: digits}"}, ["data", "needs a name", "digits"]),
+    ("", {"data": "{name: digits, tset: 9}"}, ["data.tset", "9", "did you mean 'test'"]),
+    ("", {"name": "a/b"}, ["name", "'a/b'"]),
+    ("name: twice", {}, ["bench.yaml:8", "'name' is there twice"]),
+    ("", {"variants": "[vp, vp]"}, ["variants", "'vp' is there twice"]),
+    ("", {"variants": "[vq]"}, ["variants", "'vq'", "did you mean 'vp'"]),
+    ("", {"variants": "[ddpn-*]"}, ["variants", "'ddpn-*'", "did you mean 'ddpm-"]),
+    ("", {"variants": "[]"}, ["variants", "at least 1"]),
+    ("only: [ve]", {}, ["bench.yaml:8", "only", "'ve'", "did you mean 'vp'"]),
+    ("", {"training": "{steps: 0}"}, ["bench.yaml:7", "vp.training.steps", "not 0"]),
+    ("", {"training": "{stesp: 5}"}, ["training.stesp", "5", "did you mean 'steps'"]),
+    ("", {"training": "{lr: 1e-3}"}, ["training.steps", "missing"]),
+    ("", {"training": "{steps: 5, lr: -1}"}, ["training.lr", "-1"]),
+    ("", {"training": "{steps: 5, lr: yes}"}, ["training.lr", "'yes'"]),
+    ("", {"training": "{steps: 5, precision: fp16}"}, ["precision", "'fp16'", "'bf16'"]),
+    ("", {"network": "{name: unit}"}, ["vp.network", "'unit'", "did you mean 'unet'"]),
+    ("", {"network": "{chanels: 5}"}, ["vp.network", "needs a name"]),
+    (
+        "overrides: {vq: {dequantise: none}}",
+        {},
+        ["bench.yaml:8", "overrides.vq", "did you mean 'vp'"],
+    ),
+    (
+        "overrides:\n  vp:\n    solvers:\n      hean-9: {name: hean, steps: 9}",
+        {},
+        ["bench.yaml:11", "vp.solvers.hean-9", "'hean' is no solver", "did you mean 'heun'"],
+    ),
+    (
+        "overrides: {vp: {solvers: {heun-9: {name: heun, steps: -9}}}}",
+        {},
+        ["vp.solvers.heun-9.steps", "-9"],
+    ),
+    (
+        "overrides: {vp: {solvers: {heun-9: {name: heun, stesp: 9}}}}",
+        {},
+        ["vp.solvers.heun-9.stesp", "9", "did you mean 'steps'"],
+    ),
+    (
+        "overrides:\n  vp:\n    solvers: {ddim-9: {name: ddim, steps: 9}}",
+        {},
+        ["bench.yaml:10", "vp.solvers.ddim-9", "'ddim' cannot serve the process 'vp'", "respaced"],
+    ),
+    (
+        "overrides: {vp: {likelihoods: {vlb: {name: vlb}}}}",
+        {},
+        ["vp.likelihoods.vlb", "cannot serve", "continuous"],
+    ),
+    (
+        "overrides: {vp: {solvers: {a/b: {name: heun, steps: 9}}}}",
+        {},
+        ["vp.solvers.a/b", "pattern"],
+    ),
+    (
+        "overrides: {vp: {process: {beta_mni: 1}}}",
+        {},
+        ["vp.process.beta_mni", "1", "did you mean 'beta_min'"],
+    ),
+    (
+        "overrides: {vp: {denoiser: {predict: epss}}}",
+        {},
+        ["vp.denoiser.predict", "'epss'", "did you mean 'eps'"],
+    ),
+    (
+        "overrides: {vp: {objective: {times: {name: lognormla}}}}",
+        {},
+        ["vp.objective.times", "'lognormla'", "did you mean 'lognormal'"],
+    ),
+    (
+        "defaults: {dequantize: uniform}",
+        {},
+        ["bench.yaml:8", "vp.dequantize", "did you mean 'dequantise'"],
+    ),
+    ("methods: {vp: {paper: mine}}", {}, ["methods.vp", "is in", "methods.yaml", "overrides"]),
+    (
+        "methods: {mine: {process: vp}}",
+        {"variants": "[mine]"},
+        ["bench.yaml:7", "mine", "denoiser is missing"],
+    ),
+    (
+        "methods: {mine: {process: vp, denoiser: {skip: none}, objective: simple}}",
+        {"variants": "[mine]"},
+        ["bench.yaml:7", "mine.denoiser.predict: this key is missing"],
+    ),
+    (
+        "methods: {mine: {process: vp, denoiser: {name: empirical}, objective: simple}}",
+        {"variants": "[mine]"},
+        ["mine", "the empirical denoiser is exact and has no objective"],
+    ),
+    (
+        "methods: {mine: {control: noise, process: vp}}",
+        {"variants": "[mine]"},
+        ["mine", "a control has no process"],
+    ),
+    (
+        "methods: {'v-{b}': {sweep: {b: 3}, process: vp}}",
+        {},
+        ["v-{b}.sweep", "a mapping of lists", "3"],
+    ),
+    (
+        "methods: {'v-{beta}': {sweep: {betta: [3]}, process: vp}}",
+        {},
+        ["v-{beta}", "{beta} is not swept", "did you mean 'betta'"],
+    ),
+    (
+        "methods: {v: {sweep: {b: [3, 4]}, process: vp}}",
+        {},
+        ["there are two variants 'v'"],
+    ),
+    ("extensions: [mine.py]", {}, ["bench.yaml:8", "extensions", "no file mine.py"]),
+]
+
+
+@pytest.mark.parametrize(("text", "replace", "named"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line_that_names_it(planned, text, replace, named):
+    with pytest.raises(PlanError) as error:
+        planned(text, **replace)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("bench.yaml")
+    for part in named:
+        assert part in message, message
+
+
+def test_overrides_of_the_command_line_are_named_as_such(planned):
+    with pytest.raises(PlanError, match=r"^--config: vp\.training\.lr: .*-1"):
+        planned(overrides={"training": {"lr": -1}})
+    with pytest.raises(PlanError, match=r"^--config: sampels: .*did you mean 'samples'"):
+        planned(overrides={"sampels": 5})
+
+
+def test_numbers_may_be_written_as_scientists_do(planned):
+    plan = planned(training="{steps: 1e3, lr: 1e-4, batch: 1e2}", samples="2e3")
+    training = plan.variants["vp"].training
+    assert (training.steps, training.lr, training.batch) == (1000, 1e-4, 100)
+    assert plan.benchmark.samples == 2000
+
+
+def test_runs_build_on_each_other(planned):
+    plan = planned(seeds="[3, 4]")
+    assert [run.stage for run in plan.runs] == sorted(
+        (run.stage for run in plan.runs), key=STAGES.index
+    )
+    assert len({run.product for run in plan.runs}) == len(plan.runs)
+    sample = plan.run("sample", "edm", 4, "heun-18")
+    train = plan.run("train", "edm", 4)
+    assert sample.spec.train == train.spec
+    assert plan.run("score", "edm", 4).spec.samples["heun-18"] == sample.spec
+    assert plan.inputs(sample) == [paths.levels(plan.root), train.product]
+    made = {path for run in plan.runs for path in run.products}
+    assert all(path in made for run in plan.runs for path in plan.inputs(run))
+
+
+def test_every_spec_survives_the_command_line(planned):
+    models = {
+        "data": stages.DataStageSpec,
+        "train": stages.TrainSpec,
+        "sample": stages.SampleSpec,
+        "score": stages.ScoreSpec,
+        "likelihood": stages.LikelihoodStageSpec,
+    }
+    plan = planned(variants='["*"]')
+    assert {run.stage for run in plan.runs} == set(models)
+    for run in plan.runs:
+        again = models[run.stage].read(run.spec.canonical())
+        assert again == run.spec
+        assert again.digest() == run.spec.digest()
+
+
+def digests(plan):
+    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.runs}
+
+
+def changed(before, after):
+    old, new = digests(before), digests(after)
+    return {key for key in old.keys() & new.keys() if old[key] != new[key]}
+
+
+def test_changing_one_variant_changes_its_jobs_alone(planned):
+    before = planned()
+    after = planned("overrides: {vp: {training: {lr: 2e-4}}}")
+    assert {variant for _, variant, _ in changed(before, after)} == {"vp"}
+
+
+def test_a_new_solver_adds_its_job_and_the_score(planned):
+    before = planned()
+    after = planned("overrides: {vp: {solvers: {heun-5: {name: heun, steps: 5}}}}")
+    assert changed(before, after) == {("score", "vp", "")}
+    assert digests(after).keys() - digests(before).keys() == {("sample", "vp", "heun-5")}
+
+
+def test_device_comments_and_notes_are_in_no_spec(planned):
+    before = planned()
+    after = planned("# a comment\nnote: for the poster", device="cuda")
+    assert digests(before) == digests(after)
+    assert after.device == "cuda"
+
+
+def test_the_variants_own_keys_lie_between_defaults_and_overrides(planned):
+    plan = planned(
+        "defaults: {dequantise: none, denoiser: {data_std: 0.25}}\n"
+        "overrides: {'e*': {denoiser: {data_std: 0.75}}}"
+    )
+    assert plan.variants["vp"].dequantise == "uniform"
+    assert plan.variants["vp"].denoiser.data_std == 0.25
+    assert plan.variants["edm"].denoiser.data_std == 0.75
+
+
+def test_none_in_an_override_drops_a_solver(planned):
+    plan = planned("overrides: {vp: {solvers: {em-100: none}}}")
+    assert "em-100" not in plan.variants["vp"].solvers
+    assert "heun-18" in plan.variants["vp"].solvers
+
+
+def test_offered_solvers_become_footnotes_where_they_cannot_serve(planned):
+    plan = planned(
+        "solvers: {ddim-9: {name: ddim, steps: 9}, heun-3: {name: heun, steps: 3}}\n"
+        "likelihoods: {vlb: {name: vlb}}",
+        variants="[vp, ddpm-cosine, control-noise]",
+    )
+    assert [(each.variant, each.item) for each in plan.refusals] == [
+        ("vp", "ddim-9"),
+        ("vp", "vlb"),
+    ]
+    assert "respaced" in plan.refusals[0].reason
+    assert plan.run("sample", "ddpm-cosine", 0, "ddim-9")
+    assert plan.run("sample", "vp", 0, "heun-3")
+    assert plan.run("likelihood", "ddpm-cosine", 0, "vlb")
+    with pytest.raises(KeyError):
+        plan.run("sample", "vp", 0, "ddim-9")
+
+
+def test_a_sweep_makes_one_variant_of_each_value(planned):
+    plan = planned(
+        "methods:\n"
+        "  'v-b{b}':\n"
+        "    sweep: {b: [10, 20.5]}\n"
+        "    note: 'at {b}'\n"
+        "    process: {name: vp, beta_max: '{b}'}\n"
+        "    denoiser: {predict: eps}\n"
+        "    objective: simple\n"
+        "overrides:\n"
+        "  'v-b{b}': {sweep: {b: [10, 30]}}\n"
+        "  v-b30: {dequantise: uniform}\n",
+        variants="['v-*']",
+    )
+    found = {
+        name: (each.process.beta_max, each.note, each.dequantise)
+        for name, each in plan.variants.items()
+    }
+    assert found == {"v-b10": (10.0, "at 10", "none"), "v-b30": (30.0, "at 30", "uniform")}
+
+
+def test_exact_denoisers_and_controls_take_no_network_and_no_defaults(planned):
+    plan = planned(
+        "defaults: {dequantise: uniform, denoiser: {data_std: 0.7}}",
+        variants="[control-exact, control-train]",
+    )
+    exact = plan.run("train", "control-exact").spec
+    assert (exact.network, exact.objective, exact.training) == (None, None, None)
+    assert exact.dequantise == "none"
+    stages_of = [(run.stage, run.item) for run in plan.runs if run.variant == "control-train"]
+    assert stages_of == [("sample", "draw"), ("score", "")]
+
+
+def test_only_and_seeds_may_be_given_in_short(planned):
+    plan = planned(overrides={"only": "edm", "seeds": 1})
+    assert list(plan.variants) == ["edm"]
+    assert plan.benchmark.seeds == [1]
+
+
+def test_the_last_file_counts_and_none_means_the_digits(planned, tmp_path):
+    planned()
+    other = tmp_path / "other.yaml"
+    other.write_text(BENCHMARK.replace("name: bench", "name: other", 1))
+    assert load_plan([tmp_path / "bench.yaml", other], {}, REPOSITORY).root == Path("results/other")
+    assert load_plan([], {}, REPOSITORY).benchmark.name == "digits"
+
+
+@pytest.mark.parametrize("name", ["config/digits.yaml", "tests/tiny.yaml"])
+def test_the_benchmarks_of_the_repository_are_valid(name):
+    assert load_plan([REPOSITORY / name], {}, REPOSITORY).runs
+
+
+def test_every_method_of_the_repository_is_valid(planned):
+    assert len(planned(variants='["*"]').variants) >= 11
+
+
+EXTENSION = """\
+from typing import ClassVar, Literal
+from diffbench.specs.process import ProcessSpec
+
+class Mine:
+    def __init__(self, spec, scale=1):
+        self.answer = spec.strength * scale
+
+class MineSpec(ProcessSpec):
+    name: Literal["{name}"] = "{name}"
+    implementation: ClassVar[type] = Mine
+    strength: float = 2.0
+"""
+
+
+@pytest.fixture
+def extension(tmp_path):
+    """An extension file that defines the process ``mine-too``; what it registers is forgotten."""
+    path = tmp_path / "mine.py"
+    path.write_text(EXTENSION.format(name="mine-too"))
+    yield path
+    ProcessSpec.known.pop("mine-too", None)
+    sys.modules.pop("diffbench_extension_mine", None)
+
+
+def test_an_extension_is_named_in_the_specs_that_use_it_alone(planned, extension):
+    from diffbench.store.files import sha256
+
+    plan = planned(
+        "extensions: [mine.py]\n"
+        "methods:\n"
+        "  mine:\n"
+        "    process: {name: mine-too, strength: 3}\n"
+        "    denoiser: {predict: eps}\n"
+        "    objective: simple\n"
+        "    solvers: {heun-3: {name: heun, steps: 3}}\n",
+        variants="[vp, mine]",
+    )
+    used = {"mine.py": sha256(extension)}
+    for run in plan.runs:
+        assert run.spec.extensions == (used if run.variant == "mine" else {}), run
+    built = build(plan.variants["mine"].process, scale=2)
+    assert built.answer == 6
+
+
+def test_an_extension_that_does_not_import_says_why(planned, tmp_path):
+    (tmp_path / "mine.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(PlanError, match=r"bench\.yaml:8: .*mine\.py.*nothing_of_this_name"):
+        planned("extensions: [mine.py]")
+
+
+def test_an_extension_cannot_take_a_name_that_is_taken(tmp_path):
+    path = tmp_path / "thief.py"
+    path.write_text(EXTENSION.format(name="vp"))
+    with pytest.raises(PlanError, match="there are two of the process name 'vp'"):
+        load_extension(path)
+
+
+def test_build_imports_the_class_that_a_spec_names():
+    from diffbench.specs.control import NoiseControlSpec
+
+    assert type(build(NoiseControlSpec())).__name__ == "NoiseControl"
+
+
+@pytest.mark.parametrize(
+    ("visible", "torch", "node", "device"),
+    [
+        (None, "2.9.0", True, "cuda"),
+        (None, "2.9.0+cu128", True, "cuda"),
+        (None, "2.9.0", False, "cpu"),
+        (None, "2.9.0+cpu", True, "cpu"),
+        ("", "2.9.0", True, "cpu"),
+        ("-1", "2.9.0", True, "cpu"),
+        ("0", "2.9.0", False, "cuda"),
+    ],
+)
+def test_auto_is_resolved_without_torch(monkeypatch, tmp_path, visible, torch, node, device):
+    monkeypatch.setattr(devices, "NVIDIA", tmp_path / "nvidia0")
+    monkeypatch.setattr(devices.metadata, "version", lambda name: torch)
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    if node:
+        (tmp_path / "nvidia0").touch()
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.resolved("auto") == device
+    assert devices.resolved("cpu") == "cpu"
+
+
+def test_a_results_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(PlanError, match=r"cannot be written .* is not a folder"):
+        check_writable(tmp_path / "results" / "digits")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PlanError, match="no permission"):
+        check_writable(tmp_path / "elsewhere")
+
+
+def test_planning_loads_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from diffbench.plan.runs import load_plan;"
+        "load_plan([], {}, Path(sys.argv[1])); print(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(REPOSITORY)], capture_output=True, text=True, check=True
+    )
+    assert not {"'torch'", "'numpy'", "'pandas'"} & set(done.stdout.strip("[]\n").split(", "))

@@ -1,0 +1,217 @@
+"""Processes against score_sde's definitions, and laws that every process obeys."""
+
+import math
+
+import pytest
+import torch
+from toys import Toy, close, column, process_of, recorded, toy_score
+
+from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.plan.registry import build
+from diffbench.specs.process import ProcessSpec
+from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec
+
+NAMES = {"VP": "vp", "subVP": "sub-vp", "VE": "ve"}
+PARAMETERS = {"sde_definitions": {}, "sde_definitions_b": {"VE": {"sigma_max": 90}}}
+STEPS = {
+    "sde_definitions": {"VP": 1000, "subVP": 1000, "VE": 1000},
+    "sde_definitions_b": {"VP": 100, "subVP": 100, "VE": 200},
+}
+
+both_files = pytest.mark.parametrize("file", PARAMETERS)
+every_sde = pytest.mark.parametrize("sde", NAMES)
+
+
+def process_in(file: str, sde: str) -> GaussianProcess:
+    return process_of(NAMES[sde], **PARAMETERS[file].get(sde, {}))
+
+
+@both_files
+@every_sde
+def test_drift_diffusion_and_marginals(file: str, sde: str) -> None:
+    arrays, process = recorded(file), process_in(file, sde)
+    x, t = arrays["x"], arrays["t"]
+    close(column(process.f(t)) * x, arrays[f"{sde}_drift"])
+    close(process.g2(t).sqrt(), arrays[f"{sde}_diffusion"])
+    close(process.diffuse(x, column(t), torch.zeros_like(x)), arrays[f"{sde}_mean"])
+    close(process.sigma(t), arrays[f"{sde}_std"])
+
+
+@both_files
+@every_sde
+def test_prior_density(file: str, sde: str) -> None:
+    """For VE the arrays hold the density at 30 x."""
+    arrays, process = recorded(file), process_in(file, sde)
+    x = arrays["x"] * (30 if sde == "VE" else 1)
+    close(process.prior_log_prob(x), arrays[f"{sde}_prior_logp"])
+
+
+@both_files
+@every_sde
+def test_reverse_drift_and_diffusion(file: str, sde: str) -> None:
+    """A reverse step of length 1 is x - drift, and its noise is g."""
+    arrays, process = recorded(file), process_in(file, sde)
+    x, t = arrays["x"], column(arrays["t"])
+    denoiser = Toy(process, "score", toy_score)
+    close(toy_score(x, t), arrays["score"])
+    sde_step = build(EulerMaruyamaSpec(steps=1), denoiser).advance
+    ode_step = build(ODESpec(steps=1, method="euler"), denoiser).advance
+    mean = sde_step(x, t, t - 1, None, torch.zeros_like)
+    close(x - mean, arrays[f"{sde}_rev0_drift"])
+    noise = sde_step(x, t, t - 1, None, torch.ones_like) - mean
+    close(noise[:, 0, 0, 0], arrays[f"{sde}_rev0_diffusion"])
+    close(x - ode_step(x, t, t - 1, None, torch.zeros_like), arrays[f"{sde}_rev1_drift"])
+
+
+@both_files
+def test_the_discretised_sub_vp_is_an_euler_step(file: str) -> None:
+    """score_sde's default rule: f/N and g/sqrt(N), forwards and backwards."""
+    arrays, process = recorded(file), process_in(file, "subVP")
+    x, t, h = arrays["x"], column(arrays["t"]), 1 / STEPS[file]["subVP"]
+    close(column(process.f(arrays["t"])) * x * h, arrays["subVP_disc_f"])
+    close((process.g2(arrays["t"]) * h).sqrt(), arrays["subVP_disc_G"])
+    denoiser = Toy(process, "score", toy_score)
+    sde_step = build(EulerMaruyamaSpec(steps=1), denoiser).advance
+    ode_step = build(ODESpec(steps=1, method="euler"), denoiser).advance
+    mean = sde_step(x, t, t - h, None, torch.zeros_like)
+    close(x - mean, arrays["subVP_rev0_disc_f"])
+    noise = sde_step(x, t, t - h, None, torch.ones_like) - mean
+    close(noise[:, 0, 0, 0], arrays["subVP_rev0_disc_G"])
+    close(x - ode_step(x, t, t - h, None, torch.ones_like), arrays["subVP_rev1_disc_f"])
+    assert (arrays["subVP_rev1_disc_G"] == 0).all()
+
+
+@both_files
+def test_the_discretised_vp_is_the_linear_chain(file: str) -> None:
+    """score_sde's forward step x + f + G z at index floor(t (N - 1)) is the chain's transition."""
+    arrays, steps = recorded(file), STEPS[file]["VP"]
+    chain = process_of("discrete", schedule="linear", steps=steps)
+    level = (arrays["t"] * (steps - 1)).floor()
+    alpha, sigma2 = chain.transition(level, level - 1)
+    close(column(alpha - 1) * arrays["x"], arrays["VP_disc_f"])
+    close(sigma2.sqrt(), arrays["VP_disc_G"])
+    close(chain.betas, arrays["VP_discrete_betas"])
+    close(chain.alpha_bar[1:], arrays["VP_alphas_cumprod"])
+
+
+@both_files
+def test_the_discretised_ve_is_its_transition_between_levels(file: str) -> None:
+    """Level i has time i/(N - 1); the step before level 0 starts at the data."""
+    arrays, steps = recorded(file), STEPS[file]["VE"]
+    process = process_in(file, "VE")
+    times = torch.linspace(0, 1, steps, dtype=torch.float64)
+    close(process.sigma(times), arrays["VE_discrete_sigmas"])
+    level = (arrays["t"] * (steps - 1)).floor().long()
+    before = torch.cat([at([process.data_time]), times])[level]
+    alpha, sigma2 = process.transition(times[level], before)
+    close(column(alpha - 1) * arrays["x"], arrays["VE_disc_f"])
+    close(sigma2.sqrt(), arrays["VE_disc_G"])
+
+
+def test_published_noise_levels_of_vp() -> None:
+    """alpha(1) = exp(-5.025); sigma/alpha to the digits given, half a unit of the last."""
+    process = process_of("vp")
+    assert process.alpha(at(1)) == pytest.approx(math.exp(-5.025), rel=1e-14)
+    ratios = process.ratio(at([1, 1e-3, 1e-5]))
+    assert (ratios - at([152.167, 0.010486, 1.0005e-3])).abs().le(at([5e-4, 5e-7, 5e-8])).all()
+
+
+def test_edm_noise_levels_of_vp_and_their_inverse() -> None:
+    """The official code takes ln(1 + sigma^2): at sigma = 0.002 that costs 1e-16/4e-6 of its digits."""
+    arrays, process = recorded("edm_precond"), process_of("vp")
+    times = torch.tensor([1e-5, 0.1, 0.5, 1]).double()  # recorded at float32 inputs
+    close(process.ratio(times), arrays["VP_sigma_of_t"])
+    close(process.time_of(arrays["sigma"]), arrays["VP_t_of_sigma"])
+    close(process.ratio(at([1e-5, 1])), arrays["VP_sigma_range"])
+
+
+CHOICES = {
+    "discrete": [{"schedule": "linear", "steps": 50}, {"schedule": "cosine", "steps": 30}],
+}
+GAUSSIAN = [
+    ProcessSpec.choose({"name": name, **choice})
+    for name, known in sorted(ProcessSpec.known.items())
+    if known.family == "gaussian"
+    for choice in CHOICES.get(name, [{}])
+]
+every_gaussian = pytest.mark.parametrize("spec", GAUSSIAN, ids=lambda spec: spec.canonical())
+CONTINUOUS = [spec for spec in GAUSSIAN if spec.time == "continuous"]
+
+
+def some_times(process: GaussianProcess) -> torch.Tensor:
+    if process.spec.time == "discrete":
+        return torch.arange(process.t_max, -1, -3, dtype=torch.float64)
+    return torch.linspace(process.t_max, process.t_min, 21, dtype=torch.float64)[:-1]
+
+
+@every_gaussian
+def test_nothing_has_happened_to_data(spec: ProcessSpec) -> None:
+    process = build(spec)
+    assert (process.alpha(at(process.data_time)) == 1).all()
+    assert process.sigma(at(process.data_time)) == 0
+
+
+@every_gaussian
+def test_noise_grows(spec: ProcessSpec) -> None:
+    process = build(spec)
+    if spec.alpha == "scalar":
+        assert (process.ratio(some_times(process)).diff() < 0).all()
+
+
+@every_gaussian
+def test_two_transitions_are_one(spec: ProcessSpec) -> None:
+    """q(x_t|x_r) from q(x_t|x_s) and q(x_s|x_r).  The variances are differences of sigma^2: they round
+    by 1e-16 of the largest sigma^2."""
+    process = build(spec)
+    t, s, r = some_times(process)[:-2], some_times(process)[1:-1], some_times(process)[2:]
+    (alpha_ts, var_ts), (alpha_sr, var_sr) = process.transition(t, s), process.transition(s, r)
+    alpha_tr, var_tr = process.transition(t, r)
+    scale = float(process.sigma(t).max()) ** 2
+    close(alpha_ts * alpha_sr, alpha_tr, rtol=1e-12)
+    close(alpha_ts**2 * var_sr + var_ts, var_tr, rtol=1e-12, atol=1e-14 * scale)
+
+
+@every_gaussian
+def test_a_transition_has_the_marginal_at_its_end(spec: ProcessSpec) -> None:
+    process = build(spec)
+    t, s = some_times(process)[:-1], some_times(process)[1:]
+    alpha, variance = process.transition(t, s)
+    close(alpha * process.alpha(s), process.alpha(t), rtol=1e-12)
+    close(alpha**2 * process.sigma(s) ** 2 + variance, process.sigma(t) ** 2, rtol=1e-12)
+    assert (variance > 0).all()
+
+
+@every_gaussian
+def test_time_of_inverts_the_ratio(spec: ProcessSpec) -> None:
+    """Tolerance: near t_min VP and sub-VP lose half the digits of ratio^2 against 1 (see above)."""
+    if spec.alpha != "scalar":
+        pytest.skip("one ratio per coordinate")
+    process = build(spec)
+    t = some_times(process)
+    close(process.time_of(process.ratio(t)), t, rtol=1e-9)
+    assert process.time_of(at([0.0])).item() == process.data_time
+
+
+@pytest.mark.parametrize("spec", CONTINUOUS, ids=lambda spec: spec.name)
+def test_drift_and_diffusion_are_the_derivatives(spec: ProcessSpec) -> None:
+    """f = d ln(alpha)/dt and g^2 = d(sigma^2)/dt - 2 f sigma^2 by automatic differentiation."""
+    process = build(spec)
+    t = some_times(process).requires_grad_()
+
+    def rate(y: torch.Tensor) -> torch.Tensor:
+        if not y.requires_grad:
+            return torch.zeros_like(t)
+        return torch.autograd.grad(y.sum(), t, retain_graph=True)[0]
+
+    f = rate(process.alpha(t).log())
+    sigma2 = process.sigma(t) ** 2
+    g2 = rate(sigma2) - 2 * f * sigma2.detach()
+    close(process.f(t).detach(), f, rtol=1e-12)
+    close(process.g2(t).detach(), g2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["f", "sigma2_rate"])
+def test_integer_times_have_no_rates(name: str) -> None:
+    process = process_of("discrete", schedule="cosine", steps=10)
+    with pytest.raises(TypeError, match="its time is discrete"):
+        getattr(process, name)(at(3))

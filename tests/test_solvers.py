@@ -1,0 +1,165 @@
+"""Steps and loops against the official samplers of improved-diffusion, score_sde and EDM."""
+
+import pytest
+import torch
+from toys import Toy, close, column, process_of, recorded, toy_denoised, toy_eps, toy_score
+
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.solvers.loop import Noise, Solver, sample, solve
+from diffbench.plan.registry import build
+from diffbench.specs.solver import AncestralSpec, DDIMSpec, EulerMaruyamaSpec, HeunSpec
+
+CHAINS = {"": ("linear", 1000), "_cos4000": ("cosine", 4000)}
+THRESHOLD = {0: "none", 1: "static"}
+both_chains = pytest.mark.parametrize("suffix", CHAINS)
+clipped_or_not = pytest.mark.parametrize("clip", THRESHOLD)
+
+
+def toy_chain(suffix: str) -> Denoiser:
+    schedule, steps = CHAINS[suffix]
+    return Toy(process_of("discrete", schedule=schedule, steps=steps), "eps", toy_eps)
+
+
+def steps_down(solver: Solver, arrays: dict[str, torch.Tensor], noisy: bool) -> torch.Tensor:
+    """One step from each recorded level to the one below."""
+    noise = arrays["noise"] if noisy else torch.zeros_like(arrays["noise"])
+    rows = [
+        solver.step(x[None], t, t - 1, None, lambda _, z=z: z[None])
+        for x, t, z in zip(arrays["x_t"], arrays["t"], noise, strict=True)
+    ]
+    return torch.cat(rows)
+
+
+@both_chains
+@clipped_or_not
+def test_ancestral_steps(suffix: str, clip: int) -> None:
+    arrays, denoiser = recorded(f"gd_steps{suffix}"), toy_chain(suffix)
+    spec = AncestralSpec(steps=10, variance="large", threshold=THRESHOLD[clip])
+    close(steps_down(build(spec, denoiser), arrays, True), arrays[f"ddpm_clip{clip}_sample"])
+
+
+@both_chains
+@clipped_or_not
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_means(suffix: str, clip: int, eta: float) -> None:
+    arrays, denoiser = recorded(f"gd_steps{suffix}"), toy_chain(suffix)
+    solver = build(DDIMSpec(steps=10, eta=eta, threshold=THRESHOLD[clip]), denoiser)
+    close(steps_down(solver, arrays, False), arrays[f"ddim_eta{eta}_clip{clip}_mean"])
+
+
+@both_chains
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_noise(suffix: str, eta: float) -> None:
+    arrays, denoiser = recorded(f"gd_steps{suffix}"), toy_chain(suffix)
+    solver = build(DDIMSpec(steps=10, eta=eta), denoiser)
+    close(solver.scales(arrays["t"], arrays["t"] - 1).n, arrays[f"ddim_eta{eta}_sigma"])
+    if eta:
+        close(steps_down(solver, arrays, True), arrays[f"ddim_eta{eta}_sample"])
+
+
+SDES = {
+    "sde_steps": {"VP": ("vp", {}, 1000), "subVP": ("sub-vp", {}, 1000), "VE": ("ve", {}, 1000)},
+    "sde_steps_b": {
+        "VP": ("vp", {}, 100),
+        "subVP": ("sub-vp", {}, 100),
+        "VE": ("ve", {"sigma_max": 90}, 200),
+    },
+}
+
+
+@pytest.mark.parametrize("file", SDES)
+@pytest.mark.parametrize("sde", ["VP", "subVP", "VE"])
+def test_euler_maruyama_steps(file: str, sde: str) -> None:
+    """The official step has length 1/N at every time; for VE its input is 20 x."""
+    arrays, (name, parameters, steps) = recorded(file), SDES[file][sde]
+    x, t = arrays["x"] * (20 if sde == "VE" else 1), column(arrays["t"])
+    denoiser = Toy(process_of(name, **parameters), "score", toy_score)
+    advance = build(EulerMaruyamaSpec(steps=steps), denoiser).advance
+    mean = advance(x, t, t - 1 / steps, None, torch.zeros_like)
+    close(mean, arrays[f"euler_maruyama_{sde}_mean"])
+    noisy = advance(x, t, t - 1 / steps, None, lambda _: arrays["noise"])
+    close(noisy, arrays[f"euler_maruyama_{sde}_x"])
+
+
+@pytest.mark.parametrize("file", SDES)
+def test_ancestral_vp_steps(file: str) -> None:
+    """score_sde's ancestral predictor is fixed large on the chain, at index floor(t (N - 1)), with the
+    score of the continuous time.  Its first step, index 0, adds noise where DDPM's goes into the data
+    without: only the mean is compared there."""
+    arrays, steps = recorded(file), SDES[file]["VP"][2]
+    chain = process_of("discrete", schedule="linear", steps=steps)
+    for i, time in enumerate(arrays["t"]):
+        level, x, z = (time * (steps - 1)).floor(), arrays["x"][[i]], arrays["noise"][[i]]
+        denoiser = Toy(chain, "score", lambda x, t, time=time: toy_score(x, time))
+        spec = AncestralSpec(steps=steps, variance="large", threshold="none")
+        step = build(spec, denoiser).step
+        mean = step(x, level, level - 1, None, torch.zeros_like)
+        close(mean, arrays["ancestral_sampling_VP_mean"][[i]])
+        if level > 0:
+            noisy = step(x, level, level - 1, None, lambda _, z=z: z)
+            close(noisy, arrays["ancestral_sampling_VP_x"][[i]])
+
+
+class Recorder(Denoiser):
+    """Keeps every input and time of EDM's toy denoiser."""
+
+    def __init__(self) -> None:
+        super().__init__(process_of("edm"))
+        self.inputs: list[torch.Tensor] = []
+        self.times: list[torch.Tensor] = []
+
+    def predict(self, x_t, t, y):
+        self.inputs.append(x_t)
+        self.times.append(t)
+        return Prediction(self.process, x_t, t, "x0", toy_denoised(x_t, t))
+
+
+def no_noise(x: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("a deterministic solver drew noise")
+
+
+@pytest.mark.parametrize("steps", [18, 5])
+def test_the_edm_sampler(steps: int) -> None:
+    arrays, denoiser = recorded("edm_sampler"), Recorder()
+    solver = build(HeunSpec(steps=steps), denoiser)
+    final = solve(solver, solver.start(arrays["latents"]), None, no_noise)
+    close(final, arrays[f"N{steps}_x_final"])
+    close(torch.stack(denoiser.times), arrays[f"N{steps}_sigma_calls"])
+    calls = arrays[f"N{steps}_x_calls"]
+    close(torch.stack(denoiser.inputs)[:, : calls.shape[1]], calls)
+    assert denoiser.calls == 2 * steps - 1
+
+
+def test_eighteen_heun_steps_cost_35_evaluations() -> None:
+    """Of the inner denoiser too, when a threshold wraps it."""
+    for threshold in ("none", "static"):
+        denoiser = Recorder()
+        solver = build(HeunSpec(steps=18, threshold=threshold), denoiser)
+        solve(solver, solver.start(torch.ones(1, 1, 2, 2)), None, no_noise)
+        assert denoiser.calls == len(denoiser.times) == 35
+
+
+class Countdown(Solver):
+    """Records the pairs of times that it is given; x counts the steps and adds its noise."""
+
+    def __init__(self) -> None:
+        self.process, self.pairs = process_of("edm"), []
+
+    def times(self) -> torch.Tensor:
+        return at([4.0, 2.0, 1.0, 0.0])
+
+    def step(self, x_t, t, s, y, noise: Noise):
+        self.pairs.append((float(t), float(s)))
+        return x_t + noise(x_t)
+
+
+def test_the_loop_takes_consecutive_times_and_noise_in_order() -> None:
+    """x = 4 z_0 + z_1 + z_2 + z_3 from one stream; three additions in float64."""
+    solver, shape = Countdown(), (2, 1, 3, 3)
+    x = sample(solver, shape, torch.Generator().manual_seed(3), dtype=torch.float64)
+    assert solver.pairs == [(4, 2), (2, 1), (1, 0)]
+    generator = torch.Generator().manual_seed(3)
+    z = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
+    close(x, 4 * z[0] + z[1] + z[2] + z[3], rtol=1e-14, atol=1e-14)
