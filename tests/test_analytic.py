@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from toys import close, process_of
 from torch import Tensor
 from torch.distributions import MultivariateNormal
+from toys import close, process_of
 
 from diffbench.diffusion.analytic import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
@@ -62,10 +62,11 @@ def test_the_gaussian_score_is_the_density_gradient(name: str, t: float) -> None
 
 @every_case
 def test_the_mixture_mean_by_quadrature(name: str, t: float) -> None:
-    """One pixel: the integral of x0 p(x0) q(x_t|x0) by the trapezoid rule on 20,001 points in [-4, 4].
+    """One pixel: the integral of x0 p(x0) q(x_t|x0) by the trapezoid rule on 20,001 points in [-4,
+    4].
 
-    The rule converges faster than any power for these analytic integrands: the narrowest factor has a
-    deviation of 0.05, 125 spacings, and the wide ones fall to exp(-30) at the ends.
+    The rule converges faster than any power for these analytic integrands: the narrowest factor has
+    a deviation of 0.05, 125 spacings, and the wide ones fall to exp(-30) at the ends.
     """
     process, time = process_of(name), at(t)
     alpha, sigma = process.alpha(time), process.sigma(time)
@@ -91,8 +92,9 @@ def test_the_mixture_mean_by_quadrature(name: str, t: float) -> None:
 @every_case
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_empirical_mean_is_a_softmax_average(name: str, t: float, dtype: torch.dtype) -> None:
-    """Rounding x_t to float32, 6e-8 of its size, moves the logits, of slope alpha |x_i - x_j|/sigma^2, by
-    up to 1e-4 at sigma = 0.05 and images 4 apart; the average moves by as much times the images' 1."""
+    """Rounding x_t to float32, 6e-8 of its size, moves the logits, of slope alpha |x_i -
+    x_j|/sigma^2, by up to 1e-4 at sigma = 0.05 and images 4 apart; the average moves by as much
+    times the images' 1."""
     process, time = process_of(name), at(t)
     images = torch.rand(9, 1, 2, 2, generator=torch.Generator().manual_seed(4)).double() * 2 - 1
     denoiser = EmpiricalDenoiser(EmpiricalSpec(), process, {"images": images})
@@ -124,7 +126,7 @@ def test_a_mixture_is_fitted_by_class() -> None:
     tensors = MixtureDenoiser.fit(IMAGES, LABELS)
     close(tensors["weights"], at([3 / 8, 5 / 8]))
     for k in (0, 1):
-        x = IMAGES.double().flatten(1)[LABELS == k]
+        x = IMAGES.double().flatten(1)[k == LABELS]
         centred = x - x.mean(0)
         close(tensors["means"][k], x.mean(0))
         close(tensors["covariances"][k], centred.T @ centred / len(x))

@@ -1,11 +1,12 @@
-"""Denoisers: EDM's preconditioning, parameterisations that must agree, thresholds and call counts."""
+"""Denoisers: EDM's preconditioning, parameterisations that must agree, thresholds and call
+counts."""
 
 import itertools
 
 import pytest
 import torch
-from toys import Toy, close, column, process_of, recorded, toy_eps
 from torch import Tensor
+from toys import Toy, close, column, process_of, recorded, toy_eps
 
 from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser, StaticThreshold
 from diffbench.diffusion.predictions import Prediction
@@ -47,7 +48,8 @@ def views_by_hand(
 
 
 def agree(got: Prediction, want: dict[str, Tensor], process: GaussianProcess, t: Tensor) -> None:
-    """x0 from eps cancels by ratio = sigma/alpha, eps from x0 by its inverse: 152 and 1e3 at most here.
+    """x0 from eps cancels by ratio = sigma/alpha, eps from x0 by its inverse: 152 and 1e3 at most
+    here.
 
     Float64 rounding of 1e-16 becomes 1e-13 of the values, which reach 1e6 for the score.
     """
@@ -88,7 +90,8 @@ PARAMETERISATIONS = [
 
 
 def inverse_network(denoiser: NetworkDenoiser, t: Tensor, want: dict[str, Tensor], x_t: Tensor):
-    """The network whose answer makes the denoiser predict ``want``, from the definition of each row.
+    """The network whose answer makes the denoiser predict ``want``, from the definition of each
+    row.
 
     Quantities are of data centred on the middle m of their range: x0 - m, v + sigma m.
     """
@@ -111,7 +114,8 @@ def inverse_network(denoiser: NetworkDenoiser, t: Tensor, want: dict[str, Tensor
 @every_process
 @pytest.mark.parametrize(("predict", "skip"), PARAMETERISATIONS)
 def test_parameterisations_agree(name: str, predict: str, skip: str) -> None:
-    """Each, with the network that represents one given x0, predicts that x0 and all that follows."""
+    """Each, with the network that represents one given x0, predicts that x0 and all that
+    follows."""
     process = some_process(name)
     x0, noise = images(process.spec.low, process.spec.high)
     t = at_times(process)
@@ -129,8 +133,8 @@ def test_parameterisations_agree(name: str, predict: str, skip: str) -> None:
 @every_process
 @pytest.mark.parametrize("skip", ["none", "edm"])
 def test_what_the_network_is_given(name: str, skip: str) -> None:
-    """Unit-variance input for data of variance s_d^2 about m, or 1; ln(sigma/alpha)/4; the raw image
-    in units of the half range."""
+    """Unit-variance input for data of variance s_d^2 about m, or 1; ln(sigma/alpha)/4; the raw
+    image in units of the half range."""
     process = some_process(name)
     spec, t = process.spec, at_times(process)
     x_t, y = process.diffuse(*images(spec.low, spec.high)[:1], t, images(-1, 1)[1]), torch.arange(4)
@@ -169,7 +173,8 @@ def test_edm_preconditioning() -> None:
 
 
 def test_eps_prediction_is_edms_vp_row() -> None:
-    """D(x; sigma) = x - sigma F(x/sqrt(1 + sigma^2)) at x_t = alpha x; the network's time is EDM's own.
+    """D(x; sigma) = x - sigma F(x/sqrt(1 + sigma^2)) at x_t = alpha x; the network's time is EDM's
+    own.
 
     Tolerance: VP's time is found from ln(1 + sigma^2), at sigma = 0.002 to 1e-16/4e-6 of itself.
     """

@@ -47,6 +47,11 @@ def test_respaced_keeps_both_ends_and_the_count(count: int) -> None:
     assert levels[0] == 0 and levels[-1] == 49 and len(set(levels)) == count
 
 
+def test_halves_are_rounded_to_even() -> None:
+    """Positions 2.5 and 3.5, as Python's round."""
+    assert grids.respaced(6, 3) == [0, 2, 5] and grids.respaced(8, 3) == [0, 4, 7]
+
+
 def test_more_steps_than_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot take 11 of 10"):
         grids.respaced(10, 11)
@@ -70,8 +75,8 @@ def karras_formula(count: int, smallest: float, largest: float, rho: float) -> l
 @pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm"])
 @pytest.mark.parametrize(("smallest", "largest", "rho"), [(0.05, 40.0, 7.0), (0.02, 2.0, 3.0)])
 def test_karras_times_have_karras_noise_levels(name, smallest, largest, rho) -> None:
-    """Through time_of and back.  Tolerance: VP and sub-VP take ln(1 + ratio^2), whose relative rounding
-    error at ratio 0.02 is 1e-16/4e-4."""
+    """Through time_of and back.  Tolerance: VP and sub-VP take ln(1 + ratio^2), whose relative
+    rounding error at ratio 0.02 is 1e-16/4e-4."""
     process = process_of(name)
     times = grids.karras(process, 12, smallest, largest, rho)
     assert (times.diff() < 0).all()

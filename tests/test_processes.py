@@ -117,7 +117,8 @@ def test_published_noise_levels_of_vp() -> None:
 
 
 def test_edm_noise_levels_of_vp_and_their_inverse() -> None:
-    """The official code takes ln(1 + sigma^2): at sigma = 0.002 that costs 1e-16/4e-6 of its digits."""
+    """The official code takes ln(1 + sigma^2): at sigma = 0.002 that costs 1e-16/4e-6 of its
+    digits."""
     arrays, process = recorded("edm_precond"), process_of("vp")
     times = torch.tensor([1e-5, 0.1, 0.5, 1]).double()  # recorded at float32 inputs
     close(process.ratio(times), arrays["VP_sigma_of_t"])
@@ -160,8 +161,8 @@ def test_noise_grows(spec: ProcessSpec) -> None:
 
 @every_gaussian
 def test_two_transitions_are_one(spec: ProcessSpec) -> None:
-    """q(x_t|x_r) from q(x_t|x_s) and q(x_s|x_r).  The variances are differences of sigma^2: they round
-    by 1e-16 of the largest sigma^2."""
+    """q(x_t|x_r) from q(x_t|x_s) and q(x_s|x_r).  The variances are differences of sigma^2: they
+    round by 1e-16 of the largest sigma^2."""
     process = build(spec)
     t, s, r = some_times(process)[:-2], some_times(process)[1:-1], some_times(process)[2:]
     (alpha_ts, var_ts), (alpha_sr, var_sr) = process.transition(t, s), process.transition(s, r)

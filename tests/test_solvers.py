@@ -85,9 +85,9 @@ def test_euler_maruyama_steps(file: str, sde: str) -> None:
 
 @pytest.mark.parametrize("file", SDES)
 def test_ancestral_vp_steps(file: str) -> None:
-    """score_sde's ancestral predictor is fixed large on the chain, at index floor(t (N - 1)), with the
-    score of the continuous time.  Its first step, index 0, adds noise where DDPM's goes into the data
-    without: only the mean is compared there."""
+    """score_sde's ancestral predictor is fixed large on the chain, at index floor(t (N - 1)), with
+    the score of the continuous time.  Its first step, index 0, adds noise where DDPM's goes into
+    the data without: only the mean is compared there."""
     arrays, steps = recorded(file), SDES[file]["VP"][2]
     chain = process_of("discrete", schedule="linear", steps=steps)
     for i, time in enumerate(arrays["t"]):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from toys import Toy, close, process_of, recorded, toy_eps
 from torch import Tensor
+from toys import Toy, close, process_of, recorded, toy_eps
 
 from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.denoisers import Denoiser
@@ -32,7 +32,8 @@ def toy_bound(schedule: str, steps: int, kind: str, clip: int) -> VLB:
 
 
 def official_decoder(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """improved-diffusion's: a tanh for the normal distribution function, floors of 1e-12; bits/dim."""
+    """improved-diffusion's: a tanh for the normal distribution function, floors of 1e-12;
+    bits/dim."""
 
     def cdf(z: Tensor) -> Tensor:
         return 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (z + 0.044715 * z**3)))
@@ -55,11 +56,7 @@ def terms_as_recorded(bound: VLB, x0: Tensor, noise: Tensor, t: Tensor) -> Tenso
 @pytest.mark.parametrize("kind", ["small", "large"])
 @pytest.mark.parametrize("clip", THRESHOLD)
 def test_the_whole_bound(kind: str, clip: int) -> None:
-    """Recorded terms run from t = T - 1 down.
-
-    Tolerance 1e-6 for the KL terms: the posterior and the model's mean agree to a part in 1e3 and their
-    difference is squared and divided by variances of 1e-4.
-    """
+    """Recorded terms run from t = T - 1 down."""
     arrays, bound = recorded("gd_bpd_loop"), toy_bound("linear", 50, kind, clip)
     x0, key = arrays["x0"], f"FIXED_{kind.upper()}_clip{clip}"
     levels = at(range(49, -1, -1))
@@ -71,7 +68,8 @@ def test_the_whole_bound(kind: str, clip: int) -> None:
 
 @pytest.mark.parametrize("clip", THRESHOLD)
 def test_prior_and_errors_along_the_chain(clip: int) -> None:
-    """The prior's 2e-6 bits are a difference of terms near 1: 1e-10 absolute is what float64 gives."""
+    """The prior's 2e-6 bits are a difference of terms near 1: 1e-10 absolute is what float64
+    gives."""
     arrays, bound = recorded("gd_bpd_loop"), toy_bound("linear", 50, "small", clip)
     x0, key = arrays["x0"], f"FIXED_SMALL_clip{clip}"
     close(bound.prior(x0), arrays[f"{key}_prior_bpd"], atol=1e-14)
@@ -82,7 +80,9 @@ def test_prior_and_errors_along_the_chain(clip: int) -> None:
         close((prediction.x0 - x0).square().mean((1, 2, 3)), arrays[f"{key}_xstart_mse"][:, i])
 
 
-@pytest.mark.parametrize(("suffix", "chain"), [("", ("linear", 1000)), ("_cos4000", ("cosine", 4000))])
+@pytest.mark.parametrize(
+    ("suffix", "chain"), [("", ("linear", 1000)), ("_cos4000", ("cosine", 4000))]
+)
 def test_single_terms(suffix: str, chain: tuple) -> None:
     """One level an image, edge pixels at -1 and 1 included."""
     arrays = recorded(f"gd_losses{suffix}")
@@ -126,12 +126,15 @@ def test_kl_of_gaussian_data(t: int, kind: str) -> None:
     posterior = beta * (1 - b) / (1 - a)
     model = posterior if kind == "small" else beta
     kl = 0.5 * (posterior / model - 1 - np.log(posterior / model) + difference**2 / model)
-    close(bound.term(x0, at(t), noise), torch.from_numpy(kl.mean((1, 2, 3)) / np.log(2)), rtol=1e-10)
+    close(
+        bound.term(x0, at(t), noise), torch.from_numpy(kl.mean((1, 2, 3)) / np.log(2)), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_decoder_of_gaussian_data(kind: str) -> None:
-    """Mean E[x_0 | x_t at t = 0]; variance btilde_1 = beta_1 beta_0/(1 - abar_1), counted from 0."""
+    """Mean E[x_0 | x_t at t = 0]; variance btilde_1 = beta_1 beta_0/(1 - abar_1), counted from
+    0."""
     denoiser = exact_denoiser(50)
     bound = VLB(VLBSpec(variance=kind, threshold="none"), denoiser, 2 / 16)
     levels = at([-1.0, 1.0, 0.0, 0.125, 0.5]).reshape(5, 1, 1, 1).expand(5, 1, 1, 2)
@@ -168,7 +171,10 @@ def test_the_total_is_prior_and_terms() -> None:
 
 
 def test_gaussian_kl_is_the_textbooks() -> None:
-    p, q = torch.distributions.Normal(at(0.3), at(0.7)), torch.distributions.Normal(at(-1.0), at(1.9))
+    p, q = (
+        torch.distributions.Normal(at(0.3), at(0.7)),
+        torch.distributions.Normal(at(-1.0), at(1.9)),
+    )
     got = gaussian_kl(at(0.3), at(0.49), at(-1.0), at(3.61))
     close(got, torch.distributions.kl_divergence(p, q), rtol=1e-14)
 
@@ -186,8 +192,9 @@ def test_levels_sum_to_one(mean: float, std: float) -> None:
 @pytest.mark.parametrize("mean", [-1.0, -0.3, 0.06, 1.0])
 @pytest.mark.parametrize("std", [0.03, 0.1, 0.5])
 def test_bins_are_differences_of_the_normal_distribution(mean: float, std: float) -> None:
-    """From the nearer tail, where the difference keeps its digits: both edges below the mean use the
-    distribution function, both above the survival function.  Compared down to the smallest doubles."""
+    """From the nearer tail, where the difference keeps its digits: both edges below the mean use
+    the distribution function, both above the survival function.  Compared down to the smallest
+    doubles."""
     normal = stats.norm(mean, std)
     lower = np.where(np.arange(17) == 0, -np.inf, LEVELS.numpy() - 1 / 16)
     upper = np.where(np.arange(17) == 16, np.inf, LEVELS.numpy() + 1 / 16)
@@ -202,8 +209,8 @@ def test_bins_are_differences_of_the_normal_distribution(mean: float, std: float
 @pytest.mark.parametrize("distance", [50.0, 200.0, 1e4])
 @pytest.mark.parametrize("side", [-1, 1])
 def test_far_tails_keep_their_logarithm(distance: float, side: int) -> None:
-    """ln P of a bin whose near edge is z deviations away: ln sf(z) - ln(1 - ratio), the far edge being
-    negligible once (z + w)^2/2 - z^2/2 > 50; here z w is at least 50 * 1.25 and w = 1.25."""
+    """ln P of a bin whose near edge is z deviations away: ln sf(z) - ln(1 - ratio), the far edge
+    being negligible once (z + w)^2/2 - z^2/2 > 50; here z w is at least 50 * 1.25 and w = 1.25."""
     std = 0.1
     mean = side * (0.0625 + distance * std)
     got = discretised_log_prob(at([0.0]), at(mean), at(std), 0.125, -1, 1)

@@ -1,149 +1,326 @@
-"""The Snakefile, by dry runs: wiring alone, so each takes two or three seconds."""
+"""Whole runs of the tiny benchmark, and dry runs on its results."""
 
 import csv
-import os
+import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from commands import (
+    CONFIG,
+    PATIENCE,
+    REPOSITORY,
+    bench,
+    jobs_of,
+    plan_of,
+    planned,
+    run,
+    said,
+    snakemake,
+    write_config,
+)
 
-from diffbench.plan.runs import STAGES, load_plan
+from diffbench.store import paths
 from diffbench.store.manifest import manifest
+from diffbench.store.products import status_of
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = REPOSITORY / "tests" / "tiny.yaml"
-pytestmark = pytest.mark.skipif(
-    shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None,
-    reason="snakemake is not beside this interpreter",
-)
-
-
-def snakemake(*arguments, cwd):
-    environment = {**os.environ, "PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(cwd / ".cache")}
-    environment.pop("PYTHONPATH", None)
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "-s",
-            str(REPOSITORY / "Snakefile"),
-            *map(str, arguments),
-        ],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+NOTHING = "Nothing to be done"
+EDM = {"train edm", "sample edm heun-3", "score edm"}
+DDPM = {
+    "train ddpm-cosine",
+    "sample ddpm-cosine ancestral-10",
+    "sample ddpm-cosine ddim-5",
+    "score ddpm-cosine",
+    "likelihood ddpm-cosine vlb-small",
+}
 
 
-def test_a_dry_run_finds_profile_plan_and_all_jobs(tmp_path):
-    done = snakemake("-n", "--configfile", TINY, cwd=tmp_path)
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed
-    assert "profile profiles/default" in printed or f"{REPOSITORY}/profiles/default" in printed
-    counts = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
-    plan = load_plan([TINY], {}, REPOSITORY)
-    expected = {stage: str(len(plan.of(stage))) for stage in STAGES}
-    assert expected.items() <= counts.items()
-    assert "tables" in counts
-    assert not (tmp_path / "results").exists()
-
-
-def test_without_a_file_the_digits_are_planned_and_only_takes_a_part(tmp_path):
-    done = snakemake("-n", "--config", "only=edm", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    printed = done.stdout + done.stderr
-    assert "results/digits/runs/edm/seed0/model.safetensors" in printed
-    assert "runs/vp" not in printed
-
-
-def test_directory_moves_the_outputs(tmp_path):
-    done = snakemake("-n", "--directory", "else where", "--configfile", TINY, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "results/tiny/data/levels.npz" in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--configfile", TINY, "--config", "sede=1"], "--config: sede: unknown key 'sede'"),
-        (["--configfile", TINY, "--config", "only=vq"], "no variant 'vq'"),
-        (["--config", "training={lr: -1}"], "training.lr"),
-    ],
-)
-def test_a_mistake_is_one_line_and_status_1(tmp_path, arguments, named):
-    done = snakemake("-n", *arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.startswith("diffbench: ")]
-    assert len(lines) == 1
-    assert named in lines[0]
-    assert "Traceback" not in done.stderr
-
-
-def test_a_gpu_is_asked_for_where_one_is_used(tmp_path):
-    wanted = {}
-    for device in ("cpu", "cuda"):
-        done = snakemake("-n", "--configfile", TINY, "--config", f"device={device}", cwd=tmp_path)
-        printed = done.stdout + done.stderr
-        wanted[device] = printed.count("gpu=1")
-    # train, sample and likelihood; data and scores are made on the CPU.
-    plan = load_plan([TINY], {}, REPOSITORY)
-    jobs = sum(len(plan.of(stage)) for stage in ("train", "sample", "likelihood"))
-    assert wanted == {"cpu": 0, "cuda": jobs}
+def override(variant, **keys):
+    """What changes one variant in the benchmark file."""
+    return {"overrides": {variant: keys}}
 
 
 def products(folder):
     return manifest(folder / "results" / "tiny")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder, with a space and an accent in its name, in which the tiny benchmark was run."""
-    folder = tmp_path_factory.mktemp("a bé")
-    done = snakemake("-c2", "--configfile", TINY, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+def overview(folder):
+    """The rows of the overview's CSV."""
+    with (folder / "results" / "tiny" / "tables" / "overview.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
-def test_the_whole_benchmark_runs_and_then_has_nothing_to_do(made):
-    tables = made / "results" / "tiny" / "tables"
-    assert {path.name for path in tables.iterdir()} >= {"overview.csv", "overview.md"}
-    assert "failed" not in (tables / "overview.md").read_text()
+def cells(rows, status):
+    """(variant, solver or likelihood) of those rows that have a status."""
+    return {(row["variant"], row["solver"]) for row in rows if row["status"] == status}
+
+
+pytestmark = pytest.mark.slow
+
+
+# One real run.
+
+
+def test_the_run_finds_its_profile(first):
+    _, printed = first
+    assert "Using workflow specific profile" in printed
+    assert "profiles/default for setting default command line arguments" in printed
+
+
+def test_every_cell_of_the_tables_is_filled(first):
+    folder, _ = first
+    rows = overview(folder)
+    wanted = {(run.variant, run.item) for s in ("sample", "likelihood") for run in plan(folder, s)}
+    assert cells(rows, "ok") == wanted
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(float(row["ours_mean"]) == float(row["ours_mean"]) for row in rows)
+    tables = folder / "results" / "tiny" / "tables"
+    for suffix in ("md", "tex"):
+        text = (tables / f"overview.{suffix}").read_text()
+        assert not [word for word in ("failed", "missing", "stale", "nan") if word in text]
+        shown = {line.split()[2:4:2] and line.split()[1] for line in text.splitlines() if "|" in line}
+        assert suffix == "tex" or {variant for variant, _ in wanted} <= shown
+
+
+def plan(folder, stage):
+    return plan_of(folder).of(stage)
+
+
+def test_every_product_fits_its_sidecar_and_every_cell_has_a_picture(first):
+    folder, _ = first
+    for job in plan_of(folder).runs:
+        assert {status_of(folder / path, job.spec) for path in job.products} == {"ok"}
+        assert json.loads((folder / paths.run_record(job.product)).read_text())["seconds"] > 0
+    for job in plan(folder, "sample"):
+        picture = folder / paths.grid(job.root, job.variant, job.seed, job.item)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_run_has_nothing_to_do_whatever_is_touched_or_remarked(made):
     before = products(made)
-    again = snakemake("-c1", "--configfile", TINY, cwd=made)
-    assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
+    write_config(made, text="\n# a remark\n")
+    done = bench("-c1", cwd=made)
+    assert done.returncode == 0
+    assert NOTHING in said(done)
     assert products(made) == before
 
 
-@pytest.mark.slow
-def test_a_failing_variant_costs_no_other_its_results(made):
-    before = products(made)
-    broken = ["--configfile", TINY, "--config", "overrides={edm: {training: {steps: 9, lr: 1e30}}}"]
-    failed = snakemake("-c2", *broken, cwd=made)
-    assert failed.returncode == 1
-    overview = (made / "results" / "tiny" / "tables" / "overview.csv").read_text()
-    status = {
-        (row["variant"], row["solver"]): row["status"]
-        for row in csv.DictReader(overview.splitlines())
+def test_one_core_and_another_folder_give_the_same_products(first, tmp_path):
+    write_config(tmp_path)
+    done = bench("-c1", "--directory", "else where", "--config", "only=[ddpm-cosine]", cwd=tmp_path)
+    assert done.returncode == 0, said(done)
+    found, wanted = products(tmp_path / "else where"), products(first[0])
+    assert {path.split("/")[1] for path in found if path.startswith("runs")} == {"ddpm-cosine"}
+    assert found == {path: wanted[path] for path in found}
+    assert len(found) == len([path for path in wanted if "edm" not in path and "control" not in path])
+
+
+# Dry runs on a copy of it.
+
+
+@pytest.mark.parametrize(
+    ("changes", "jobs"),
+    [
+        (override("ddpm-cosine", training={"lr": 2e-3}), DDPM | {"tables"}),
+        (
+            override("edm", solvers={"heun-2": {"name": "heun", "steps": 2}}),
+            {"sample edm heun-2", "score edm", "tables"},
+        ),
+        (
+            {"samples": 70},
+            {job for job in DDPM | EDM if job.startswith(("sample", "score"))}
+            | {"sample control-test draw", "score control-test", "tables"},
+        ),
+    ],
+    ids=["lr", "solver", "samples"],
+)
+def test_a_change_plans_what_depends_on_it_and_nothing_else(made, changes, jobs):
+    write_config(made, changes)
+    assert planned(bench("-n", cwd=made)) == jobs
+
+
+def test_two_benchmarks_in_one_folder_do_not_mix(made):
+    write_config(made, {"name": "other", "seeds": [0]})
+    done = bench("-n", cwd=made)
+    assert planned(done) == jobs_of(plan_of(made))
+    assert "results/other" in said(done)
+    assert "results/tiny" not in said(done)
+
+
+def test_results_of_another_spec_are_stale_until_the_doctor_removes_them(made):
+    shutil.rmtree(made / ".snakemake")
+    write_config(made, override("edm", training={"lr": 2e-3}))
+    assert NOTHING in said(bench("-n", cwd=made))
+    assert run("table", "--config", CONFIG, cwd=made).returncode == 0
+    rows = overview(made)
+    assert cells(rows, "stale") == {("edm", "heun-3")}
+    assert cells(rows, "ok") == {(row["variant"], row["solver"]) for row in rows} - {
+        ("edm", "heun-3")
     }
-    assert status["edm", "heun-3"] == "failed"
-    assert status["control-test", "draw"] == "ok"
-    after = products(made)
-    lost = {path for path in before if before[path] != after.get(path)}
-    assert "runs/edm/seed0/model.safetensors" in lost
-    assert all(path.startswith("runs/edm/") for path in lost)
-    # With the mistake mended all is as if it had never been, tables included.
-    mended = snakemake("-c2", "--configfile", TINY, cwd=made)
-    assert mended.returncode == 0
-    assert products(made) == before
-    assert "failed" not in (made / "results" / "tiny" / "tables" / "overview.csv").read_text()
+    assert all("lr = 0.001, and 0.002 is wanted" in r["note"] for r in rows if r["status"] != "ok")
+    found = run("doctor", "--config", CONFIG, cwd=made)
+    assert found.returncode == 1
+    stale = [line.split()[1] for line in found.stdout.splitlines() if line.startswith("stale")]
+    folder = "results/tiny/runs/edm/seed0"
+    assert stale == [
+        f"{folder}/{name}"
+        for name in ("model.safetensors", "samples/heun-3/samples.npz", "scores.json")
+    ]
+    assert run("doctor", "--fix", "--config", CONFIG, cwd=made).returncode == 0
+    assert planned(bench("-n", cwd=made)) == EDM | {"tables"}
 
 
-@pytest.mark.slow
+# Failures.
+
+EXTENSION = f"""\
+import os, time
+from pathlib import Path
+from typing import Literal
+
+from diffbench.diffusion.objectives import Simple
+from diffbench.diffusion.solvers.ode import Heun
+from diffbench.specs.objective import SimpleSpec
+from diffbench.specs.solver import HeunSpec
+
+
+class BrokenSolver(Heun):
+    def step(self, *arguments):
+        raise RuntimeError("the solver broke on purpose")
+
+
+class BrokenObjective(Simple):
+    def view(self, prediction):
+        raise RuntimeError("the objective broke on purpose")
+
+
+class MeetingObjective(Simple):
+    '''Goes on when another process has come here too.'''
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        Path(f"meeting-{{os.getpid()}}").touch()
+        end = time.monotonic() + {PATIENCE}
+        while len(list(Path().glob("meeting-*"))) < 2:
+            if time.monotonic() > end:
+                raise TimeoutError("nobody came")
+            time.sleep(0.01)
+
+
+class BrokenSolverSpec(HeunSpec):
+    name: Literal["broken"] = "broken"
+    implementation = BrokenSolver
+
+
+class BrokenObjectiveSpec(SimpleSpec):
+    name: Literal["broken"] = "broken"
+    implementation = BrokenObjective
+
+
+class MeetingObjectiveSpec(SimpleSpec):
+    name: Literal["meeting"] = "meeting"
+    implementation = MeetingObjective
+"""
+
+
+def test_what_fails_costs_nothing_else_its_cells(made):
+    (made / "mine.py").write_text(EXTENSION)
+    broken = {
+        "extensions": ["mine.py"],
+        "overrides": {
+            "edm": {"objective": {"name": "broken"}},
+            "ddpm-cosine": {"solvers": {"broken-3": {"name": "broken", "steps": 3}}},
+        },
+    }
+    before = products(made)
+    write_config(made, broken)
+    # Its other solvers have to be scored although one has no samples.
+    shutil.rmtree(made / "results" / "tiny" / "runs" / "ddpm-cosine" / "seed0" / "scores.json", True)
+    done = bench("-c2", cwd=made)
+    assert done.returncode == 1
+    rows = overview(made)
+    failed = {("edm", "heun-3"), ("ddpm-cosine", "broken-3")}
+    assert cells(rows, "failed") == failed
+    assert cells(rows, "ok") == {(row["variant"], row["solver"]) for row in rows} - failed
+    for (variant, solver), reason in {
+        ("edm", "heun-3"): "train: the objective broke on purpose (RuntimeError)",
+        ("ddpm-cosine", "broken-3"): "sample: the solver broke on purpose (RuntimeError)",
+    }.items():
+        found = [row for row in rows if (row["variant"], row["solver"]) == (variant, solver)]
+        text = (made / "results" / "tiny" / "tables" / "overview.md").read_text()
+        assert reason in text
+        line = next(line for line in text.splitlines() if f"| {solver} " in line)
+        assert "failed" in line
+        assert {row["note"] for row in found if row["status"] == "failed"} == {reason}
+    # Mended, all is as if it had never been.
+    (made / "mine.py").unlink()
+    write_config(made)
+    mended = bench("-c2", cwd=made)
+    assert mended.returncode == 0, said(mended)
+    assert cells(overview(made), "failed") == set()
+    extra = "runs/ddpm-cosine/seed0/samples/broken-3"
+    assert {k: v for k, v in products(made).items() if extra not in k} == before
+
+
+def test_two_cores_train_two_variants_at_a_time(prepared):
+    (prepared / "mine.py").write_text(EXTENSION)
+    together = {
+        "extensions": ["mine.py"],
+        "only": ["ddpm-cosine", "edm"],
+        "overrides": {
+            "edm": {"objective": {"name": "meeting"}},
+            "ddpm-cosine": {"objective": {"name": "meeting"}},
+        },
+    }
+    write_config(prepared, together)
+    done = bench("-c2", "--until", "train", "--rerun-triggers", "mtime", cwd=prepared)
+    assert done.returncode == 0, said(done)
+    assert len(list(prepared.glob("meeting-*"))) == 2
+
+
+# Mistakes, before any job. All kinds of them: test_plan.py.
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            override("edm", solvers={"heun-3": {"name": "huen", "steps": 3}}),
+            "bench.yaml:27: edm.solvers.heun-3: 'huen' is no solver; did you mean 'heun'?",
+        ),
+        ({"training": {"steps": -4}}, "training.steps: must be greater than 0, not -4"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1_and_no_job(tmp_path, changes, named):
+    write_config(tmp_path, changes)
+    done = bench("-c1", cwd=tmp_path)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow")]
+    assert len(lines) == 1
+    assert lines[0].startswith("diffbench: bench.yaml:")
+    assert named in lines[0]
+    assert not (tmp_path / "results").exists()
+
+
+# What else the Snakefile promises.
+
+
+def test_without_a_file_the_digits_are_planned_and_only_takes_a_part(tmp_path):
+    done = snakemake("-n", "--config", "only=edm", cwd=tmp_path)
+    jobs = planned(done)
+    assert "train edm" in jobs
+    assert {job.split()[1] for job in jobs if " " in job} == {"edm"}
+    assert "results/digits/runs/edm/seed0/model.safetensors" in said(done)
+
+
+def test_a_gpu_is_asked_for_where_one_is_used(tmp_path):
+    write_config(tmp_path, {"device": "cuda"})
+    done = bench("-n", cwd=tmp_path)
+    # train, sample and likelihood; data and scores are made on the CPU.
+    stages = [run.stage for run in plan_of(tmp_path).runs]
+    wanted = sum(stages.count(stage) for stage in ("train", "sample", "likelihood"))
+    assert said(done).count("gpu=1") == wanted
+    assert not (tmp_path / "results").exists()
+
+
 def test_the_linter_is_content(tmp_path):
     done = snakemake("--lint", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, said(done)

@@ -1,4 +1,5 @@
-"""What the tests of the diffusion library share: recorded arrays, toy denoisers, columns of numbers."""
+"""What the tests of the diffusion library share: recorded arrays, toy denoisers, columns of
+numbers."""
 
 from __future__ import annotations
 

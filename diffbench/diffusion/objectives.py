@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.predictions import Native, Prediction
+from diffbench.diffusion.predictions import Native, Prediction, Truth
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
 from diffbench.specs.objective import (
     EDMObjectiveSpec,
@@ -70,14 +70,15 @@ class UniformTimes(Times):
 
 
 class LogNormalTimes(Times):
-    """ln(sigma/alpha) normal with the spec's mean and standard deviation; weight 1."""
+    """ln(sigma/alpha) normal with the spec's mean and standard deviation, in [t_min, t_max]; weight 1."""
 
     spec: LogNormalTimesSpec
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Through the normal quantile function."""
         log_ratio = self.spec.mean + self.spec.std * torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
-        return self.process.time_of(half_range(self.process) * log_ratio.exp()), torch.ones_like(u)
+        t = self.process.time_of(half_range(self.process) * log_ratio.exp())
+        return t.clamp(self.process.t_min, self.process.t_max), torch.ones_like(u)
 
 
 class MixedTimes(UniformTimes):
@@ -133,8 +134,7 @@ class Objective:
         t = t[:, None, None, None]
         x_t = process.diffuse(x0, t, noise)
         prediction = self.denoiser(x_t, t, y)
-        truth = Prediction(process, x_t, t, "eps", noise)
-        truth.__dict__["x0"] = x0  # exact, where the view would divide by alpha
+        truth = Truth(process, x_t, t, x0, noise)
         view = self.view(prediction)
         error = (prediction.view(view) - truth.view(view)).square().flatten(1).mean(1)
         return error * cast(importance * self.weight(t).flatten(), x0)

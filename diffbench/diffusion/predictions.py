@@ -85,3 +85,13 @@ class Prediction:
     def with_x0(self, x0: Tensor) -> Prediction:
         """The prediction with another x0, from which eps and the others follow."""
         return Prediction(self.process, self.x_t, self.t, "x0", x0)
+
+
+class Truth(Prediction):
+    """What x_t was made of: x0 and eps as they are, with nothing divided by alpha or sigma."""
+
+    def __init__(
+        self, process: GaussianProcess, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor
+    ) -> None:
+        super().__init__(process, x_t, t, "eps", eps)
+        self.x0 = x0

@@ -49,13 +49,15 @@ def data_line(plan: Plan) -> str:
 
 
 def budget_lines(plan: Plan) -> list[str]:
-    """Return training budget, network and dequantisation, each with its variants."""
+    """Return budget, network, parameterisation, times and dequantisation, with their variants."""
     trained = {name: each for name, each in plan.variants.items() if each.trained}
     if not trained:
         return []
     return [
         f"Training: {_grouped(trained, lambda each: budget(each.training))}.",
         f"Network: {_grouped(trained, _network)}.",
+        f"Predicted: {_grouped(trained, _predicted)}.",
+        f"Training times: {_grouped(trained, _times)}.",
         f"Dequantisation of training data: {_grouped(trained, lambda each: each.dequantise)}.",
     ]
 
@@ -72,6 +74,23 @@ def _network(variant: VariantSpec) -> str:
     sizes = ", ".join(f"{k} {network[k]}" for k in ("channels", "inner_channels") if k in network)
     described = f"{variant.network.name}{f' ({sizes})' if sizes else ''}"
     return f"{described} with {f'Fourier features {fourier}' if fourier else 'no input features'}"
+
+
+def _predicted(variant: VariantSpec) -> str:
+    """The denoiser's native quantity, and whether a skip lies inside."""
+    assert variant.denoiser is not None
+    denoiser = variant.denoiser.model_dump(mode="json")
+    skip = denoiser.get("skip", "none")
+    return f"{denoiser.get('predict')}{f' with skip {skip}' if skip != 'none' else ''}"
+
+
+def _times(variant: VariantSpec) -> str:
+    """How training times are drawn; mixed ones are weighted back to uniform."""
+    assert variant.objective is not None
+    times = variant.objective.times.model_dump(mode="json")
+    name, stratified = times.pop("name"), times.pop("stratified")
+    shown = ", ".join(f"{key} {value:g}" for key, value in times.items())
+    return f"{name} ({shown}){', stratified' if stratified else ''}"
 
 
 def _grouped(variants: Mapping[str, VariantSpec], describe: Callable[[VariantSpec], str]) -> str:

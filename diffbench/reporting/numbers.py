@@ -25,7 +25,7 @@ def decimals(value: float, digits: int) -> int:
 
 def plain(value: float, digits: int = 3) -> str:
     """Return a number to some significant digits, whole digits never rounded away."""
-    return f"{value:.{decimals(value, digits)}f}"
+    return f"{value:z.{decimals(value, digits)}f}"
 
 
 def with_error(value: float, error: float | None, over_seeds: bool, digits: int = 3) -> str:
@@ -34,7 +34,7 @@ def with_error(value: float, error: float | None, over_seeds: bool, digits: int 
         return plain(value, digits)
     first = f"{error:.0e}"[0]
     places = decimals(error, 2 if first == "1" else 1)
-    shown, spread = f"{value:.{places}f}", f"{error:.{places}f}"
+    shown, spread = f"{value:z.{places}f}", f"{error:.{places}f}"
     return f"{shown} ± {spread}" if over_seeds else f"{shown} ({spread})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from diffbench.specs.base import Float, Fraction, PositiveFloat, Registered
 
@@ -51,7 +51,7 @@ class MixedTimesSpec(TimesSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:MixedTimes"
 
     last: PositiveFloat = 1e-5
-    share: Fraction = 0.5
+    share: Annotated[Fraction, Field(gt=0)] = 0.5
     mean: Float = -1.2
     std: PositiveFloat = 1.2
 
