@@ -186,6 +186,12 @@ def test_overrides_of_the_command_line_are_named_as_such(planned):
         planned(overrides={"sampels": 5})
 
 
+def test_a_benchmark_can_be_renamed_on_the_command_line(planned):
+    plan = planned(overrides={"name": "other", "network": {"channels": 16}})
+    assert (plan.root.name, len(plan.of("train"))) == ("other", 2)
+    assert plan.of("train")[0].spec.network.channels == 16
+
+
 def test_numbers_may_be_written_as_scientists_do(planned):
     plan = planned(training="{steps: 1e3, lr: 1e-4, batch: 1e2}", samples="2e3")
     training = plan.variants["vp"].training

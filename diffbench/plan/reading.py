@@ -95,6 +95,10 @@ class Tree:
         chosen = over.value.get("name")
         if chosen is not None and self.value.get("name", chosen) != chosen:
             return over
+        return self.merged(over)
+
+    def merged(self, over: Tree) -> Tree:
+        """Lay another mapping over this one, key by key; a ``name`` is a key like any other."""
         first = self if self.value else over
         merged = Tree({}, {(): first.where(())})
         for key in [*self.value, *(key for key in over.value if key not in self.value)]:

@@ -169,7 +169,7 @@ def load_plan(
         PlanError: for the first mistake: file and line, key, value, nearest valid name.
     """
     config = Path(config_files[-1]) if config_files else repository / DEFAULT
-    tree = reading.read(config).under(reading.overriding(overrides, origin))
+    tree = reading.read(config).merged(reading.overriding(overrides, origin))
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
