@@ -132,6 +132,36 @@ def test_the_edm_sampler(steps: int) -> None:
     assert denoiser.calls == 2 * steps - 1
 
 
+def test_the_stochastic_edm_sampler() -> None:
+    """The official code draws noise at every step, and uses it where gamma > 0."""
+    arrays, denoiser = recorded("edm_sampler_stochastic"), Recorder()
+    spec = HeunSpec(steps=18, churn=40, churn_min=0.05, churn_max=50, churn_noise=1.003)
+    solver = build(spec, denoiser)
+    used = iter(arrays["noises"][arrays["gamma"] > 0].double())
+    final = solve(solver, solver.start(arrays["latents"]), None, lambda x: next(used))
+    close(final, arrays["x_final"])
+    close(torch.stack(denoiser.times), arrays["sigma_calls"])
+    close(torch.stack(denoiser.times)[::2], arrays["t_hat"])
+    close(torch.stack(denoiser.inputs)[:, :1], arrays["x_calls"])
+    assert next(used, None) is None
+    grid = solver.times()[:-1]
+    close(grid, arrays["t_cur"])
+    gamma = torch.stack([solver.churned(t) for t in grid]) / grid - 1
+    close(gamma, arrays["gamma"])
+
+
+@pytest.mark.parametrize("name", ["discrete", "vp", "sub-vp", "ve", "edm"])
+def test_churn_raises_noise_but_never_above_the_largest(name: str) -> None:
+    options = {"schedule": "linear"} if name == "discrete" else {}
+    denoiser = Toy(process_of(name, **options), "eps", toy_eps)
+    solver = build(HeunSpec(steps=9, sigma_max=1e9, churn=1000), denoiser)
+    times = solver.times()[:-1]
+    raised = torch.stack([solver.churned(t) for t in times])
+    assert raised[0] == pytest.approx(denoiser.process.t_max)
+    assert raised.max() <= denoiser.process.t_max * (1 + 1e-12)
+    assert (raised[1:] > times[1:]).all()
+
+
 def test_eighteen_heun_steps_cost_35_evaluations() -> None:
     """Of the inner denoiser too, when a threshold wraps it."""
     for threshold in ("none", "static"):

@@ -115,11 +115,15 @@ class ODESpec(TimeSolverSpec):
 
 
 class HeunSpec(SolverSpec):
-    """EDM's deterministic sampler (Karras et al. 2022, algorithm 1) in (x/alpha, sigma/alpha).
+    """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha).
 
     The grid interpolates sigma^(1/rho) from ``sigma_max`` to ``sigma_min``, both moved into the range
     that the process has, and ends at 0; the last step is Euler's.  On a discrete process each sigma goes
     to the nearest tabulated level.
+
+    With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
+    [``churn_min``, ``churn_max``] (S_min, S_max) first raises it by the factor 1 + min(churn/steps, sqrt 2 - 1),
+    never above the process's largest, with fresh noise ``churn_noise`` (S_noise) times what that takes.
     """
 
     name: Literal["heun"] = "heun"
@@ -128,6 +132,10 @@ class HeunSpec(SolverSpec):
     sigma_min: PositiveFloat = 0.002
     sigma_max: PositiveFloat = 80.0
     rho: PositiveFloat = 7.0
+    churn: NonNegativeFloat = 0.0
+    churn_min: NonNegativeFloat = 0.0
+    churn_max: PositiveFloat = 1e30
+    churn_noise: NonNegativeFloat = 1.0
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """x/alpha needs one alpha for all coordinates."""

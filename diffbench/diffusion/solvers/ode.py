@@ -8,17 +8,19 @@ For one scalar alpha, xbar = x/alpha and s = sigma/alpha make every process the 
 
     dxbar/ds = eps(x, t) = (xbar - x0)/s,
 
-on which Euler's method is DDIM and Heun's is EDM's algorithm 1 (Karras et al. 2022,
-https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined there; it returns x0.
+on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn"
+(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined there; it returns x0.
 """
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 
 from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.gaussian import cast
+from diffbench.diffusion.processes.gaussian import at, cast
 from diffbench.diffusion.solvers.loop import Noise, Solver
 from diffbench.diffusion.solvers.sde import TimeSolver
 from diffbench.specs.solver import HeunSpec, ODESpec
@@ -46,7 +48,7 @@ class ProbabilityFlow(TimeSolver):
 
 
 class Heun(Solver):
-    """EDM's deterministic sampler on every process with a scalar alpha."""
+    """EDM's sampler on every process with a scalar alpha."""
 
     def __init__(self, spec: HeunSpec, denoiser: Denoiser) -> None:
         super().__init__(spec, denoiser)
@@ -58,13 +60,30 @@ class Heun(Solver):
         sigmas = grids.karras(self.process, spec.steps, spec.sigma_min, spec.sigma_max, spec.rho)
         return grids.to_data(self.process, sigmas)
 
+    def churned(self, t: Tensor) -> Tensor:
+        """The time to which churn raises the noise before a step from t; t itself without churn."""
+        spec, ratio = self.spec, self.process.ratio(t)
+        if spec.churn == 0 or not spec.churn_min <= float(ratio) <= spec.churn_max:
+            return t
+        factor = 1 + min(spec.churn / spec.steps, math.sqrt(2) - 1)
+        highest = self.process.ratio(at(self.process.t_max))
+        return self.process.time_of((factor * ratio).minimum(highest))
+
+    def raised(self, xbar: Tensor, t: Tensor, t_hat: Tensor, noise: Noise) -> Tensor:
+        """x/alpha with the noise that is missing at the later time t_hat."""
+        added = self.process.ratio(t_hat) ** 2 - self.process.ratio(t) ** 2
+        if float(added) <= 0:
+            return xbar
+        return xbar + cast(self.spec.churn_noise * added.sqrt(), xbar) * noise(xbar)
+
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """Heun's step in (x/alpha, sigma/alpha); Euler's into the data."""
-        prediction = self.denoiser(x_t, t, y)
-        if float(s) == self.process.data_time:
+        """Churn, then Heun's step in (x/alpha, sigma/alpha); Euler's into the data."""
+        process, t_hat = self.process, self.churned(t)
+        xbar = self.raised(x_t / cast(process.alpha(t), x_t), t, t_hat, noise)
+        prediction = self.denoiser(cast(process.alpha(t_hat), x_t) * xbar, t_hat, y)
+        if float(s) == process.data_time:
             return prediction.x0
-        alpha_s = cast(self.process.alpha(s), x_t)
-        h = cast(self.process.ratio(s) - self.process.ratio(t), x_t)
-        xbar = x_t / cast(self.process.alpha(t), x_t)
+        alpha_s = cast(process.alpha(s), x_t)
+        h = cast(process.ratio(s) - process.ratio(t_hat), x_t)
         x_s = alpha_s * (xbar + h * prediction.eps)
         return alpha_s * (xbar + h / 2 * (prediction.eps + self.denoiser(x_s, s, y).eps))
