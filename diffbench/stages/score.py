@@ -20,24 +20,29 @@ from diffbench.store.products import StoreError, read_product, write_json_produc
 def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
     """Write scores.json; with ``partial`` score what there is, into scores.partial.json."""
     place = machine.prepare("cpu")
-    path = paths.product(root, spec)
+    path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
+    if partial:
+        # Not a declared output, so without a sidecar: the spec lies inside.
+        content = score_all(spec, root, skip=True) | {"spec": spec.model_dump(mode="json")}
+        files.write_json(leftover, content)
+        return
     with machine.record(path, place):
-        fidelity = load_fidelity(spec, root)
-        solvers = {}
-        for name, sample in spec.samples.items():
-            try:
-                solvers[name] = score(fidelity, sample, root)
-            except (StoreError, ValueError) as error:
-                if not partial:
-                    raise
-                print(f"score {spec.variant} {name}: {error}", file=sys.stderr)
-        content = {"solvers": solvers, "protocol": fidelity.protocol}
-        if partial:
-            # Not a declared output, so without a sidecar: the spec lies inside.
-            content["spec"] = spec.model_dump(mode="json")
-            files.write_json(paths.partial_scores(root, spec.variant, spec.seed), content)
-        else:
-            write_json_product(path, content, spec)
+        write_json_product(path, score_all(spec, root, skip=False), spec)
+    leftover.unlink(missing_ok=True)
+
+
+def score_all(spec: ScoreSpec, root: Path, *, skip: bool) -> dict[str, Any]:
+    """Scores by solver, and their protocol; ``skip`` leaves out what cannot be scored."""
+    fidelity = load_fidelity(spec, root)
+    solvers = {}
+    for name, sample in spec.samples.items():
+        try:
+            solvers[name] = score(fidelity, sample, root)
+        except (StoreError, ValueError) as error:
+            if not skip:
+                raise
+            print(f"score {spec.variant} {name}: {error}", file=sys.stderr)
+    return {"solvers": solvers, "protocol": fidelity.protocol}
 
 
 def load_fidelity(spec: ScoreSpec, root: Path) -> Fidelity:
