@@ -286,8 +286,8 @@ def list_names(options: argparse.Namespace) -> int:
 
 def _summary(spec: type[Any]) -> str:
     fields = [name for name in spec.model_fields if name != "name"]
-    line = (spec.__doc__ or "").strip().splitlines()[0].rstrip(".")
-    return f"{line} [{', '.join(fields)}]" if fields else line
+    line = (spec.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return f"{line} [{', '.join(fields)}]".lstrip() if fields else line
 
 
 def show(options: argparse.Namespace) -> int:

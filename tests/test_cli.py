@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from diffbench import cli
 from diffbench.plan.runs import load_plan
+from diffbench.specs.solver import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
 
@@ -127,6 +129,17 @@ def test_list_and_show_print_what_is_configured(tiny, capsys):
     shown = yaml.safe_load(capsys.readouterr().out)["edm"]
     assert shown["training"]["lr"] == 0.01
     assert list(shown["solvers"]) == list(tiny.variants["edm"].solvers)
+
+
+def test_a_spec_without_a_docstring_is_listed_too(capsys):
+    class Bare(SolverSpec):
+        name: Literal["bare"] = "bare"
+
+    try:
+        assert cli.main(["list", "solvers"]) == 0
+    finally:
+        SolverSpec.known.pop("bare")
+    assert "\nbare " in "\n" + capsys.readouterr().out
 
 
 def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):

@@ -17,10 +17,10 @@ class ExtractorSpec(Spec):
     name: str = "classifier"
     features: PositiveInt = 32
     channels: tuple[PositiveInt, ...] = (24, 48, 96)
-    epochs: PositiveInt = 40
+    epochs: PositiveInt = 20
     batch: PositiveInt = 100
     lr: PositiveFloat = 3e-3
     noise: NonNegativeFloat = 0.1
-    variance: PositiveFloat = 300.0
+    variance: PositiveFloat = 350.0
     seed: Int = 0
     threads: PositiveInt = 1

@@ -23,7 +23,6 @@ FACTS = ("levels", "classes", "name", "validated")
 
 def run(spec: DataStageSpec, root: Path, device: str) -> None:
     """Write levels.npz, manifest.json and the extractor, validated where the data set says so."""
-    machine.prepare("cpu")
     path = paths.levels(root)
     with machine.record(path, machine.prepare("cpu")) as record:
         dataset: Dataset = build(spec.data).load()

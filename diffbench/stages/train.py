@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import torch
 from safetensors.torch import save_file
@@ -51,7 +52,8 @@ def run(spec: TrainSpec, root: Path, device: str) -> None:
         trainer = Trainer(spec, dataset, place)
         earlier = resume(trainer, state)
         with machine.record(paths.product(root, spec), place, earlier) as record:
-            executed = train(trainer, state, earlier)
+            with Stop() as stop:
+                executed = train(trainer, state, earlier, stop)
             record.note(
                 steps=trainer.training.steps, executed=executed, start=trainer.step - executed
             )
@@ -195,18 +197,24 @@ def resume(trainer: Trainer, state: StateStore) -> float:
 
 
 class Stop:
-    """Becomes true when the process is asked to stop (SIGTERM, SIGUSR1)."""
+    """While it is entered, notes that the process was asked to stop (SIGTERM, SIGUSR1)."""
 
-    def __init__(self) -> None:
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __enter__(self) -> Self:
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._ask)
+        self._before = [signal.signal(number, self._ask) for number in self.SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self.SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
 
-def train(trainer: Trainer, state: StateStore, earlier: float) -> int:
+def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop) -> int:
     """Advance to the end of the budget, saving about ten times; returns the steps executed.
 
     Raises:
@@ -214,7 +222,7 @@ def train(trainer: Trainer, state: StateStore, earlier: float) -> int:
         SystemExit: with status 85 when asked to stop, after saving.
     """
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
-    stop, every, saved_at = Stop(), max(1, math.ceil(steps / 10)), start
+    every, saved_at = max(1, math.ceil(steps / 10)), start
     title = f"train {trainer.spec.variant} seed {trainer.spec.seed}"
     progress = Progress(title, steps, "step", trainer.step)
 

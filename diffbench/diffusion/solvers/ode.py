@@ -9,7 +9,8 @@ For one scalar alpha, xbar = x/alpha and s = sigma/alpha make every process the 
     dxbar/ds = eps(x, t) = (xbar - x0)/s,
 
 on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn"
-(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined there; it returns x0.
+(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is
+Euler's, since eps is not defined there; it returns x0.
 """
 
 from __future__ import annotations

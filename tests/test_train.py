@@ -1,0 +1,147 @@
+"""Training that is killed, stopped or robbed of its state ends in the same bits or says why not."""
+
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from commands import plan_of, run, start, until, write_config
+from safetensors.torch import load_file, save_file
+
+from diffbench import cli
+from diffbench.stages import train
+from diffbench.store import files, paths
+from diffbench.store.state import PARTS, generations
+
+STEPS = 300
+#: Dropout draws from torch's own generator, which the state must hold too.
+LONG = {"training": {"steps": STEPS, "batch": 8}, "network": {"dropout": 0.2}}
+
+pytestmark = pytest.mark.slow
+
+
+class Training:
+    """One training job in a working directory of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        write_config(folder, LONG)
+        job = plan_of(folder).run("train", "edm")
+        self.root, self.state = job.root, folder / paths.state(job.root, job.spec)
+        self.model = folder / job.product
+        self.command = ["train", "--root", job.root, "--spec", job.spec.canonical()]
+        self.command += ["--device", "cpu"]
+
+    def events(self, name):
+        """The events of a name, a line that a kill cut short left out."""
+        path = self.state / "events.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        events = [json.loads(line) for line in lines if line.endswith("}\n")]
+        return [event for event in events if event["event"] == name]
+
+    def run(self):
+        return run(*self.command, cwd=self.folder)
+
+    def interrupt(self, number):
+        """Start, send a signal once a state is saved; returns exit status and stderr."""
+        process = start(*self.command, cwd=self.folder)
+        until(lambda: self.events("saved") or process.poll() is not None, "a saved state")
+        process.send_signal(number)
+        _, error = process.communicate()
+        return process.returncode, error
+
+
+@pytest.fixture(scope="module")
+def undisturbed(first, tmp_path_factory):
+    """A training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(first[0] / "results" / "tiny" / "data", folder / "results" / "tiny" / "data")
+    training = Training(folder)
+    done = training.run()
+    assert done.returncode == 0, done.stderr
+    assert [event["executed"] for event in training.events("end")] == [STEPS]
+    return training
+
+
+def test_after_a_kill_training_goes_on_and_ends_in_the_same_bits(undisturbed, prepared):
+    training = Training(prepared)
+    status, error = training.interrupt(signal.SIGKILL)
+    assert status == -signal.SIGKILL, error
+    assert not training.model.exists()
+    reached = training.events("saved")[-1]["step"]
+    done = training.run()
+    assert done.returncode == 0, done.stderr
+    resumed = training.events("resume")[-1]["step"]
+    assert f"resume at step {resumed}\n" in done.stderr
+    assert resumed > 0
+    # Executed: the first attempt from 0 to its last save and at most one interval of saving beyond;
+    # the second from where it resumed to the end.
+    assert reached + STEPS // 10 + (STEPS - resumed) < 1.5 * STEPS
+    assert training.events("end")[-1]["executed"] == STEPS - resumed
+    assert files.sha256(training.model) == files.sha256(undisturbed.model)
+
+
+def test_asked_to_stop_training_saves_and_later_ends_in_the_same_bits(undisturbed, prepared):
+    training = Training(prepared)
+    status, error = training.interrupt(signal.SIGTERM)
+    assert status == train.STOPPED == 85, error
+    stopped = training.events("saved")[-1]["step"]
+    assert f"stopped at step {stopped}, state saved: call again\n" in error
+    assert not training.model.exists()
+    done = training.run()
+    assert done.returncode == 0, done.stderr
+    assert training.events("resume")[-1]["step"] == stopped
+    assert training.events("end")[-1]["executed"] == STEPS - stopped
+    assert files.sha256(training.model) == files.sha256(undisturbed.model)
+
+
+@pytest.mark.parametrize("part", [*PARTS, "step", "nothing"])
+def test_a_state_without_one_of_its_parts_is_refused(
+    undisturbed, tmp_path, monkeypatch, capsys, part
+):
+    training = Training(shutil.copytree(undisturbed.folder, tmp_path / "copy"))
+    training.model.unlink()
+    tensors = load_file(generations(training.state)[0])
+    kept = {name: each for name, each in tensors.items() if name.partition(".")[0] != part}
+    assert (len(kept) < len(tensors)) == (part != "nothing")
+    for path in generations(training.state):
+        path.unlink()
+    save_file(kept, training.state / "new")
+    digest = files.sha256(training.state / "new")[:16]
+    (training.state / "new").rename(training.state / f"state-{STEPS:09d}-{digest}.safetensors")
+    monkeypatch.chdir(training.folder)
+    status = cli.main([str(word) for word in training.command])
+    error = capsys.readouterr().err
+    if part == "nothing":
+        assert status == 0, error
+        assert files.sha256(training.model) == files.sha256(undisturbed.model)
+    else:
+        assert status == 1
+        assert f"lacks {part}: remove the folder" in error
+        assert error.count("\n") == 1
+        assert not training.model.exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is false"
+)
+def test_the_tiny_model_trains_resumes_and_samples_on_a_gpu(prepared):
+    plan = plan_of(prepared)
+    model, samples = plan.run("train", "edm"), plan.run("sample", "edm", 0, "heun-3")
+    for job in (model, samples):
+        command = [job.stage, "--root", job.root, "--spec", job.spec.canonical()]
+        done = run(*command, "--device", "cuda", cwd=prepared)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((prepared / paths.run_record(job.product)).read_text())
+        assert record["device"].startswith("cuda")
+        assert record["device_memory_mib"] > 0
+    # A state that was saved on the GPU is taken up there.
+    digest = files.sha256(prepared / model.product)
+    (prepared / model.product).unlink()
+    command = ["train", "--root", model.root, "--spec", model.spec.canonical()]
+    again = run(*command, "--device", "cuda", cwd=prepared)
+    assert again.returncode == 0, again.stderr
+    assert "resume at step 4" in again.stderr
+    assert files.sha256(prepared / model.product) == digest
