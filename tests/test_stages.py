@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import plan_of
+from commands import REPOSITORY, plan_of
 
 import diffbench
 from diffbench.diffusion.solvers.loop import sample
@@ -35,6 +35,17 @@ def test_a_loaded_run_samples(first):
 def test_a_loaded_run_refuses_a_solver_that_cannot_serve_its_process(first):
     with pytest.raises(ValueError, match="integer times have no SDE or ODE"):
         load(first[0], "ddpm-cosine").sample(4, EulerMaruyamaSpec(steps=3))
+
+
+def test_the_readmes_notebook_example_runs(first, capsys):
+    readme = (REPOSITORY / "README.md").read_text()
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    shown = "results/digits/runs/vp/seed0"
+    assert shown in code
+    exec(code.replace(shown, str(first[0] / "results" / "tiny" / "runs" / "edm" / "seed0")), {})
+    printed = capsys.readouterr().out
+    assert "(16, 8, 8, 1) 17\n" in printed
+    assert "torch.Size([4, 1, 8, 8])" in printed
 
 
 def test_a_run_whose_model_was_altered_is_not_loaded(made):

@@ -17,7 +17,7 @@ class ExtractorSpec(Spec):
     name: str = "classifier"
     features: PositiveInt = 32
     channels: tuple[PositiveInt, ...] = (24, 48, 96)
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = 40
     batch: PositiveInt = 100
     lr: PositiveFloat = 3e-3
     noise: NonNegativeFloat = 0.1
