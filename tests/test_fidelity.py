@@ -110,6 +110,15 @@ def test_fid_of_identical_sets_is_zero(fidelity: Fidelity) -> None:
     )
 
 
+def test_rounding_never_makes_an_fid_negative_nor_hides_a_nan() -> None:
+    sets = [np.random.RandomState(seed).randn(50, 32) * 1000 for seed in range(10)]
+    assert min(fid(fid_statistics(z), fid_statistics(z)) for z in sets) >= 0
+    statistics = fid_statistics(sets[0])
+    with np.errstate(all="ignore"):
+        value = fid({**statistics, "mu": statistics["mu"] * np.nan}, statistics)
+    assert np.isnan(value)
+
+
 def test_inception_score_of_certain_and_of_equal_predictions() -> None:
     assert inception_score(np.zeros((200, 7))) == pytest.approx(1)
     certain = 200 * np.eye(2)[np.arange(4000) % 2]

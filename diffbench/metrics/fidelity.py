@@ -182,11 +182,12 @@ def fid_statistics(z: Features) -> dict[str, Features]:
 
 
 def fid(statistics: dict[str, Features], reference: dict[str, Features]) -> float:
-    """Frechet distance of two Gaussians given as `fid_statistics`."""
+    """Frechet distance of two Gaussians given as `fid_statistics`; rounding below 0 is 0."""
     torch_fidelity()
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-    return float(fid_statistics_to_metric(statistics, reference, verbose=False)[KEY_METRIC_FID])
+    value = float(fid_statistics_to_metric(statistics, reference, verbose=False)[KEY_METRIC_FID])
+    return 0.0 if value < 0 else value
 
 
 def inception_score(logits: Features) -> float:
