@@ -26,6 +26,8 @@ rule all:
     input:
         TABLES,
         paths.tables_complete(PLAN.root),
+        [product for run in PLAN.runs for product in run.products],
+        [paths.grid(PLAN.root, run.variant, run.seed, run.item) for run in PLAN.of("sample")],
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.

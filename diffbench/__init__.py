@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | Path, device: str = "cpu") -> Run:
-    """Load the run in a folder such as ``results/digits/runs/vp/seed0``."""
+def load(path: str | Path, device: str = "cpu", extensions: Iterable[str | Path] = ()) -> Run:
+    """Load the run in a folder such as ``results/digits/runs/vp/seed0`` (``stages.load``)."""
     from diffbench.stages.load import load
 
-    return load(path, device)
+    return load(path, device, extensions)
 
 
 def __getattr__(name: str) -> Any:

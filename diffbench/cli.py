@@ -226,7 +226,9 @@ def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) 
 
     check_writable(root)
     folder = paths.state(root, spec)
-    status.clear(folder)
+    if not extra:
+        # Scoring what a failed run left must not forget why it failed.
+        status.clear(folder)
     try:
         importlib.import_module(f"diffbench.stages.{stage}").run(spec, root, device, **extra)
     except Exception as error:

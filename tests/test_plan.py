@@ -9,7 +9,8 @@ from diffbench.plan.reading import PlanError
 from diffbench.plan.registry import build, load_extension
 from diffbench.plan.runs import STAGES, check_writable, load_plan
 from diffbench.specs import stages
-from diffbench.specs.process import ProcessSpec
+from diffbench.specs.process import DiscreteSpec, ProcessSpec
+from diffbench.specs.solver import DDIMSpec
 from diffbench.store import paths
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,7 +45,17 @@ def planned(tmp_path, monkeypatch):
 # the key, the value, the nearest valid name.
 MISTAKES = [
     ("sede: [1]", {}, ["bench.yaml:8", "sede", "[1]", "did you mean 'seeds'"]),
-    ("", {"samples": -5}, ["samples", "-5", "greater than 0"]),
+    ("", {"samples": -5}, ["samples", "-5", "20"]),
+    ("", {"samples": 10}, ["samples", "10", "20"]),
+    ("", {"data": "{name: folder, path: nowhere}"}, ["data.path", "no folder 'nowhere'"]),
+    ("", {"training": "{steps: 9, ema: 1}"}, ["training.ema", "1", "less than 1"]),
+    ("", {"training": "{steps: 9, betas: [0.9, 1]}"}, ["training.betas", "less than 1"]),
+    (
+        "overrides: {vp: {solvers: {heun-7: {name: heun, steps: 7, sigma_min: 5, sigma_max: 1}}}}",
+        {},
+        ["vp.solvers.heun-7", "sigma_min 5.0 must be below sigma_max 1.0"],
+    ),
+    ("overrides: {vp: {process: {name: ve, sigma_min: 60}}}", {}, ["sigma_min 60.0 must be below"]),
     ("", {"samples": "true"}, ["samples", "a number is wanted, not true"]),
     ("", {"samples": ".nan"}, ["samples", "not nan"]),
     ("", {"samples": "1.5"}, ["samples", "1.5", "integer"]),
@@ -184,6 +195,19 @@ def test_overrides_of_the_command_line_are_named_as_such(planned):
         planned(overrides={"training": {"lr": -1}})
     with pytest.raises(PlanError, match=r"^--config: sampels: .*did you mean 'samples'"):
         planned(overrides={"sampels": 5})
+
+
+def test_a_folder_of_images_is_an_input_of_the_data_stage(planned, tmp_path):
+    (tmp_path / "images" / "cats").mkdir(parents=True)
+    plan = planned(data="{name: folder, path: images}")
+    assert plan.inputs(plan.run("data")) == [Path("images"), Path("images/cats")]
+
+
+@pytest.mark.parametrize(("steps", "served"), [(10, True), (7, True), (8, False)])
+def test_a_strided_grid_needs_a_stride(steps, served):
+    process = DiscreteSpec(schedule="cosine", steps=20)
+    refusal = DDIMSpec(steps=steps, grid="strided").refusal(process)
+    assert refusal == (None if served else f"no integer stride takes exactly {steps} of 20 steps")
 
 
 def test_a_benchmark_can_be_renamed_on_the_command_line(planned):
@@ -428,7 +452,6 @@ def test_build_imports_the_class_that_a_spec_names():
 def test_auto_is_resolved_without_torch(monkeypatch, tmp_path, visible, torch, node, device):
     monkeypatch.setattr(devices, "NVIDIA", tmp_path / "nvidia0")
     monkeypatch.setattr(devices.metadata, "version", lambda name: torch)
-    monkeypatch.setattr(devices.sys, "platform", "linux")
     if node:
         (tmp_path / "nvidia0").touch()
     if visible is None:

@@ -32,6 +32,18 @@ def test_a_loaded_run_samples(first):
     assert not np.array_equal(levels, run.sample(4, HeunSpec(steps=3), seed=1))
 
 
+def test_loading_leaves_the_session_as_it_was(first):
+    code = (
+        "import sys, torch; torch.set_num_threads(2); import diffbench;"
+        "diffbench.load(sys.argv[1]);"
+        "print(torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())"
+    )
+    folder = first[0] / "results" / "tiny" / "runs" / "edm" / "seed0"
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+
+
 def test_a_loaded_run_refuses_a_solver_that_cannot_serve_its_process(first):
     with pytest.raises(ValueError, match="integer times have no SDE or ODE"):
         load(first[0], "ddpm-cosine").sample(4, EulerMaruyamaSpec(steps=3))

@@ -144,6 +144,34 @@ def test_a_change_plans_what_depends_on_it_and_nothing_else(made, changes, jobs)
     assert planned(bench("-n", cwd=made)) == matching(jobs, made)
 
 
+@pytest.mark.parametrize("suffix", ["samples.npz", "grid.png"])
+def test_what_was_deleted_is_made_again(made, suffix):
+    folder = made / "results" / "tiny" / "runs" / "edm" / "seed0" / "samples" / "heun-3"
+    (folder / suffix).unlink()
+    assert "sample edm heun-3" in planned(bench("-n", cwd=made))
+
+
+def test_a_failed_score_says_why(made):
+    scores = made / "results" / "tiny" / "runs" / "edm" / "seed0" / "scores.json"
+    remove_product(scores)
+    job = plan_of(made).run("score", "edm")
+    extractor = made / "results" / "tiny" / "data" / "extractor" / "model.safetensors"
+    content = bytearray(extractor.read_bytes())
+    content[-1] ^= 1
+    extractor.write_bytes(content)
+    spec = job.spec.canonical()
+    assert run("score", "--root", job.root, "--spec", spec, cwd=made).returncode == 1
+    run("score", "--partial", "--config", CONFIG, cwd=made)
+    assert run("table", "--config", CONFIG, cwd=made).returncode == 0
+    notes = {
+        row["note"]
+        for row in overview(made)
+        if (row["variant"], row["status"]) == ("edm", "failed")
+    }
+    assert notes
+    assert all("sha256" in note for note in notes)
+
+
 def test_two_benchmarks_in_one_folder_do_not_mix(made):
     write_config(made, {"name": "other", "seeds": [0]})
     done = bench("-n", cwd=made)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -12,12 +10,13 @@ NVIDIA = Path("/dev/nvidia0")
 
 
 def resolved(device: str) -> str:
-    """Return ``cpu``, ``cuda`` or ``mps``; a device that is named is taken at its word."""
+    """Return ``cpu`` or ``cuda`` for ``auto``; a device that is named is taken at its word.
+
+    ``auto`` never means ``mps``: exact denoisers and bounds need float64, which it lacks.
+    """
     if device != "auto":
         return device
-    if has_cuda():
-        return "cuda"
-    return "mps" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cpu"
+    return "cuda" if has_cuda() else "cpu"
 
 
 def has_cuda() -> bool:

@@ -129,8 +129,8 @@ class Plan:
 
     def inputs(self, run: Run) -> list[Path]:
         """Return the products that a job reads."""
-        if run.stage == "data":
-            return []
+        if isinstance(run.spec, DataStageSpec):
+            return _folders(run.spec.data.folder)
         if isinstance(run.spec, ScoreSpec):
             items = run.spec.samples
             samples = [self.run("sample", run.variant, run.seed, item).product for item in items]
@@ -172,6 +172,7 @@ def load_plan(
     tree = reading.read(config).merged(reading.overriding(overrides, origin))
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
+    _check_folder(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
     expansion = _Expansion(benchmark, tree, extensions)
     runs = tuple(expansion.runs(variants))
@@ -185,6 +186,20 @@ def load_plan(
         config=config,
         repository=repository,
     )
+
+
+def _folders(folder: str | None) -> list[Path]:
+    """A folder of images and its class folders: their times change when files come or go."""
+    if folder is None:
+        return []
+    return [Path(folder), *sorted(each for each in Path(folder).iterdir() if each.is_dir())]
+
+
+def _check_folder(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    folder = benchmark.data.folder
+    if folder is not None and not Path(folder).is_dir():
+        keys = ("data", "path")
+        raise PlanError(f"{tree.where(keys)}: data.path: there is no folder {folder!r}")
 
 
 def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:

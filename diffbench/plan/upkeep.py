@@ -26,7 +26,10 @@ class Finding:
 
     def remove(self) -> None:
         """Remove the file so that it is made anew; a product goes with its sidecar and record."""
-        products.remove_product(self.path)
+        if self.status == "torn":
+            self.path.unlink(missing_ok=True)
+        else:
+            products.remove_product(self.path)
 
 
 def examine(plan: Plan) -> Iterator[Finding]:

@@ -7,8 +7,6 @@ beside the results comes from ``config/tables.yaml`` and ``config/published.csv`
 
 from __future__ import annotations
 
-import re
-import textwrap
 from pathlib import Path
 
 from diffbench.plan.registry import build
@@ -80,18 +78,3 @@ def table_params(plan: Plan) -> dict[str, str | int]:
         "tables": known.digest(),
         "published": files.sha256(plan.repository / layout.PUBLISHED),
     }
-
-
-def terminal(path: Path) -> str:
-    """Return a table's Markdown for a terminal: heads underlined, notes wrapped, no markup."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return "\n".join(_plain(line) for line in lines) + "\n"
-
-
-def _plain(line: str) -> str:
-    if line.startswith("|"):
-        return line
-    if re.match(r"#+ ", line):
-        title = line.lstrip("# ")
-        return f"{title}\n{'-' * len(title)}"
-    return textwrap.fill(line, WIDTH, subsequent_indent="  ")

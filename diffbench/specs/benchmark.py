@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.stages import (
     AnyControl,
@@ -69,10 +69,10 @@ class BenchmarkSpec(Spec):
     data: AnyData
     extractor: ExtractorSpec = ExtractorSpec()
     network: dict[str, Any] = {}
-    training: dict[str, Any]
+    training: dict[str, Any] = {}
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
-    samples: PositiveInt
+    samples: Annotated[Int, Field(ge=20)]
     chunk: PositiveInt = 500
     variants: Annotated[Patterns, Field(min_length=1)]
     only: Patterns = []

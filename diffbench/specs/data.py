@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing
 
@@ -17,6 +17,11 @@ class DataSpec(Registered):
 
     name: str
 
+    @property
+    def folder(self) -> str | None:
+        """The folder that the images are read from, relative to the working directory."""
+        return None
+
 
 class DigitsSpec(DataSpec):
     """scikit-learn's digits: 1,797 real images, 8x8, 17 grey levels, ten classes."""
@@ -25,7 +30,7 @@ class DigitsSpec(DataSpec):
     implementation: ClassVar[str] = "diffbench.data.datasets:Digits"
     levels: ClassVar[int] = 17
 
-    test: PositiveInt = 297
+    test: Annotated[PositiveInt, Field(lt=1797)] = 297
     seed: Int = 0
 
 
@@ -40,3 +45,8 @@ class FolderSpec(DataSpec):
     size: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
     seed: Int = 0
+
+    @property
+    def folder(self) -> str | None:
+        """``path``."""
+        return self.path

@@ -34,7 +34,7 @@ class VLBSpec(LikelihoodSpec):
 
     variance: Literal["small", "large"] = "small"
     threshold: Literal["none", "static"] = "static"
-    batch: PositiveInt = 297
+    batch: PositiveInt = 500
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """The bound is a sum over a chain of integer steps."""

@@ -7,11 +7,24 @@ values it works on.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import model_validator
 
 from diffbench.specs.base import PositiveFloat, PositiveInt, Registered
+
+
+def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
+    """A validator: the field ``lower`` must be below the field ``upper``."""
+
+    def check(spec: Any) -> Any:
+        low, high = getattr(spec, lower), getattr(spec, upper)
+        if low >= high:
+            raise ValueError(f"{lower} {low} must be below {upper} {high}")
+        return spec
+
+    return check
 
 
 class ProcessSpec(Registered):
@@ -41,6 +54,12 @@ class DiscreteSpec(ProcessSpec):
     schedule: Literal["linear", "cosine"]
     steps: PositiveInt = 1000
 
+    @model_validator(mode="after")
+    def _betas_stay_below_one(self) -> Self:
+        if self.schedule == "linear" and self.steps <= 20:
+            raise ValueError(f"the linear schedule needs more than 20 steps, not {self.steps}")
+        return self
+
 
 class VPSpec(ProcessSpec):
     """The variance-preserving SDE (Song et al. 2021, equation 11)."""
@@ -51,6 +70,8 @@ class VPSpec(ProcessSpec):
     beta_min: PositiveFloat = 0.1
     beta_max: PositiveFloat = 20.0
 
+    _betas_increase = model_validator(mode="after")(increasing("beta_min", "beta_max"))
+
 
 class SubVPSpec(ProcessSpec):
     """The sub-variance-preserving SDE (Song et al. 2021, equation 12)."""
@@ -60,6 +81,8 @@ class SubVPSpec(ProcessSpec):
 
     beta_min: PositiveFloat = 0.1
     beta_max: PositiveFloat = 20.0
+
+    _betas_increase = model_validator(mode="after")(increasing("beta_min", "beta_max"))
 
 
 class VESpec(ProcessSpec):
@@ -76,6 +99,8 @@ class VESpec(ProcessSpec):
     sigma_min: PositiveFloat = 0.01
     sigma_max: PositiveFloat = 50.0
 
+    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+
 
 class EDMSpec(ProcessSpec):
     """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column)."""
@@ -83,5 +108,7 @@ class EDMSpec(ProcessSpec):
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:EDM"
 
-    sigma_min: PositiveFloat = Field(0.002)
-    sigma_max: PositiveFloat = Field(80.0)
+    sigma_min: PositiveFloat = 0.002
+    sigma_max: PositiveFloat = 80.0
+
+    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from diffbench.specs.base import NonNegativeFloat, PositiveFloat, PositiveInt, Registered
-from diffbench.specs.process import ProcessSpec
+from pydantic import model_validator
+
+from diffbench.specs.base import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Registered
+from diffbench.specs.process import ProcessSpec, increasing
 
 DISCRETE_GRIDS = "integer times have no SDE or ODE; use ancestral, ddim or heun"
 
@@ -52,6 +54,11 @@ class TransitionSolverSpec(SolverSpec):
             return reason
         if (self.grid in ("uniform", "karras")) != (process.time == "continuous"):
             return f"the {self.grid} grid does not exist in {process.time} time"
+        levels = getattr(process, "steps", 0)
+        if self.grid == "strided" and not any(
+            len(range(0, levels, stride)) == self.steps for stride in range(1, levels + 1)
+        ):
+            return f"no integer stride takes exactly {self.steps} of {levels} steps"
         return None
 
 
@@ -74,7 +81,7 @@ class DDIMSpec(TransitionSolverSpec):
     name: Literal["ddim"] = "ddim"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.transition:DDIM"
 
-    eta: NonNegativeFloat = 0.0
+    eta: Fraction = 0.0
 
 
 class TimeSolverSpec(SolverSpec):
@@ -136,6 +143,8 @@ class HeunSpec(SolverSpec):
     churn_min: NonNegativeFloat = 0.0
     churn_max: PositiveFloat = 1e30
     churn_noise: NonNegativeFloat = 1.0
+
+    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """x/alpha needs one alpha for all coordinates."""

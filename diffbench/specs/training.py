@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from diffbench.specs.base import (
+    Float,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -15,6 +16,9 @@ from diffbench.specs.base import (
     Spec,
     nothing,
 )
+
+#: A rate of averaging: at 1 nothing would ever be taken in.
+Decay = Annotated[Float, Field(ge=0, lt=1)]
 
 
 class TrainingSpec(Spec):
@@ -32,9 +36,9 @@ class TrainingSpec(Spec):
     warmup: NonNegativeInt = 0
     flat: Fraction = 1.0
     final: Fraction = 1.0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     clip: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = 1.0
-    ema: Fraction = 0.9999
+    ema: Decay = 0.9999
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: PositiveInt = 1

@@ -18,6 +18,8 @@ from diffbench.stages import machine
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
 
+#: Fewer images have no useful statistics.
+FEWEST = 20
 FACTS = ("levels", "classes", "name", "validated")
 
 
@@ -26,6 +28,11 @@ def run(spec: DataStageSpec, root: Path, device: str) -> None:
     path = paths.levels(root)
     with machine.record(path, machine.prepare("cpu")) as record:
         dataset: Dataset = build(spec.data).load()
+        if len(dataset.test) < FEWEST:
+            raise ValueError(
+                f"data: {len(dataset.test)} test images are too few to score against: at least "
+                f"{FEWEST} are needed (more images, or a larger test_fraction)"
+            )
         write_product(path, lambda file: save(dataset, file), spec)
         extractor = train_extractor(spec.extractor, dataset)
         validation = validate_extractor(extractor, dataset)

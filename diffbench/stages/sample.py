@@ -27,7 +27,8 @@ def run(spec: SampleSpec, root: Path, device: str) -> None:
         levels, nfe = draw(spec, root, place) if spec.control is None else draw_control(spec, root)
         write_product(path, lambda file: np.savez(file, levels=levels, nfe=np.array(nfe)), spec)
         shown = data.load(root, spec.data).levels
-        files.write(path.with_name("grid.png"), grid_png(levels[:100], shown))
+        picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
+        files.write(picture, grid_png(levels[:100], shown))
 
 
 def draw_control(spec: SampleSpec, root: Path) -> tuple[Images, int]:

@@ -5,6 +5,7 @@ rule sample:
         product=SAMPLES,
         sidecar=paths.sidecar(SAMPLES),
         record=paths.run_record(SAMPLES),
+        picture=paths.grid(*RUN, "{solver}"),
     log:
         LOGS / f"sample/{RUN_NAME}/{{solver}}.log",
     benchmark:
