@@ -97,10 +97,8 @@ class NetworkDenoiser(Denoiser):
         super().__init__(process)
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
-        half_range = (process.spec.high - process.spec.low) / 2
-        self.data_std = spec.data_std * half_range
-        self.half_range = half_range
-        self.middle = (process.spec.high + process.spec.low) / 2
+        self.half_range, self.middle = process.spec.half_range, process.spec.middle
+        self.data_std = spec.data_std * self.half_range
         self.network = network
 
     def coefficients(self, t: Tensor) -> Coefficients:

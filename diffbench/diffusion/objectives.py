@@ -31,11 +31,6 @@ from diffbench.specs.objective import (
 )
 
 
-def half_range(process: GaussianProcess) -> float:
-    """Half the width of the data range: 1 for [-1, 1].  Noise levels of specs are in units of it."""
-    return (process.spec.high - process.spec.low) / 2
-
-
 class Times:
     """Base: a distribution of training times for one process."""
 
@@ -77,7 +72,7 @@ class LogNormalTimes(Times):
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Through the normal quantile function."""
         log_ratio = self.spec.mean + self.spec.std * torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
-        t = self.process.time_of(half_range(self.process) * log_ratio.exp())
+        t = self.process.time_of(self.process.spec.half_range * log_ratio.exp())
         return t.clamp(self.process.t_min, self.process.t_max), torch.ones_like(u)
 
 
@@ -102,7 +97,7 @@ class MixedTimes(UniformTimes):
             )
         else:
             log_ratio = process.ratio(edges).log()
-        centre = spec.mean + math.log(half_range(process))
+        centre = spec.mean + math.log(process.spec.half_range)
         mass = torch.special.ndtr((log_ratio - centre) / spec.std).diff()
         self.probability = spec.share / cells + (1 - spec.share) * mass / mass.sum()
         self.cumulative = self.probability.cumsum(0)
@@ -172,6 +167,6 @@ class EDMObjective(Objective):
     def weight(self, t: Tensor) -> Tensor:
         """lambda(s) = (s^2 + s_d^2)/(s s_d)^2."""
         process = self.denoiser.process
-        data_std = self.spec.data_std * half_range(process)
+        data_std = self.spec.data_std * process.spec.half_range
         s = process.ratio(t)
         return (s**2 + data_std**2) / (s * data_std) ** 2

@@ -39,6 +39,16 @@ class ProcessSpec(Registered):
 
     name: str
 
+    @property
+    def middle(self) -> float:
+        """The middle of the data range."""
+        return (self.high + self.low) / 2
+
+    @property
+    def half_range(self) -> float:
+        """Half the width of the data range: 1 for [-1, 1], the unit of noise levels in specs."""
+        return (self.high - self.low) / 2
+
 
 class DiscreteSpec(ProcessSpec):
     """The discrete chain of DDPM (Ho et al. 2020) with the schedules of DDPM and Improved DDPM.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.solvers.loop import sample
@@ -24,23 +25,27 @@ def run(spec: SampleSpec, root: Path, device: str) -> None:
     place = machine.prepare(device, spec.train)
     path = paths.product(root, spec)
     with machine.record(path, place):
-        levels, nfe = draw(spec, root, place) if spec.control is None else draw_control(spec, root)
+        dataset = data.load(root, spec.data)
+        if spec.control is None:
+            levels, nfe = draw(spec, root, dataset, place)
+        else:
+            levels, nfe = draw_control(spec, dataset)
         write_product(path, lambda file: np.savez(file, levels=levels, nfe=np.array(nfe)), spec)
-        shown = data.load(root, spec.data).levels
         picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
-        files.write(picture, grid_png(levels[:100], shown))
+        files.write(picture, grid_png(levels[:100], dataset.levels))
 
 
-def draw_control(spec: SampleSpec, root: Path) -> tuple[Images, int]:
+def draw_control(spec: SampleSpec, dataset: Dataset) -> tuple[Images, int]:
     """A control's images; no function is evaluated."""
     assert spec.control is not None
-    dataset = data.load(root, spec.data)
     generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
     levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
     return levels, 0
 
 
-def draw(spec: SampleSpec, root: Path, device: torch.device) -> tuple[Images, int]:
+def draw(
+    spec: SampleSpec, root: Path, dataset: Dataset, device: torch.device
+) -> tuple[Images, int]:
     """Sample in chunks, each from a stream of its own; returns levels and the denoiser's calls a chunk.
 
     Raises:
@@ -48,7 +53,6 @@ def draw(spec: SampleSpec, root: Path, device: torch.device) -> tuple[Images, in
     """
     assert spec.train is not None
     assert spec.solver is not None
-    dataset = data.load(root, spec.data)
     denoiser = models.load_denoiser(spec.train, root, dataset, device)
     solver = build(spec.solver, denoiser)
     levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)

@@ -47,22 +47,18 @@ class TransitionSolver(Solver):
 class Ancestral(TransitionSolver):
     """DDPM's sampler (Ho, Jain & Abbeel 2020, https://arxiv.org/abs/2006.11239, algorithm 2)."""
 
-    def __init__(self, spec: AncestralSpec, denoiser: Denoiser) -> None:
-        super().__init__(spec, denoiser)
-        self.variance = spec.variance
+    spec: AncestralSpec
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
         """The posterior's mean with the chosen variance."""
-        return ancestral_scales(self.process, t, s, self.variance)
+        return ancestral_scales(self.process, t, s, self.spec.variance)
 
 
 class DDIM(TransitionSolver):
     """DDIM (Song, Meng & Ermon 2021, https://arxiv.org/abs/2010.02502, equation 12)."""
 
-    def __init__(self, spec: DDIMSpec, denoiser: Denoiser) -> None:
-        super().__init__(spec, denoiser)
-        self.eta = spec.eta
+    spec: DDIMSpec
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
         """Noise eta times the posterior's."""
-        return ddim_scales(self.process, t, s, self.eta)
+        return ddim_scales(self.process, t, s, self.spec.eta)
