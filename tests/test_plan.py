@@ -356,6 +356,16 @@ def test_only_and_seeds_may_be_given_in_short(planned):
     assert plan.benchmark.seeds == [1]
 
 
+def test_a_variant_may_be_run_with_some_of_the_seeds(planned):
+    few = "overrides: {edm: {seeds: [0, 2]}}"
+    plan = planned(few, seeds="[0, 1, 2]")
+    assert {name: plan.seeds(name) for name in plan.variants} == {"vp": [0, 1, 2], "edm": [0, 2]}
+    assert {run.seed for run in plan.runs if run.variant == "edm"} == {0, 2}
+    assert list(planned(few, seeds="[1]").variants) == ["vp"]
+    with pytest.raises(PlanError, match="seeds: no chosen variant is run with seed 1"):
+        planned(few, seeds="[1]", variants="[edm]")
+
+
 def test_the_last_file_counts_and_none_means_the_digits(planned, tmp_path):
     planned()
     other = tmp_path / "other.yaml"

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from diffbench.plan import reading, registry
 from diffbench.plan.devices import resolved
 from diffbench.plan.reading import PlanError, Tree
-from diffbench.plan.variants import variants_of
+from diffbench.plan.variants import seeds_of, variants_of
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.solver import SolverSpec
@@ -114,6 +114,10 @@ class Plan:
     @cached_property
     def _index(self) -> dict[tuple[str, str, int, str], Run]:
         return {(run.stage, run.variant, run.seed, run.item): run for run in self.runs}
+
+    def seeds(self, variant: str) -> list[int]:
+        """Return the seeds that a variant is run with."""
+        return seeds_of(self.benchmark, self.variants[variant])
 
     def run(self, stage: str, variant: str = "", seed: int = 0, item: str = "") -> Run:
         """Return one job.
@@ -239,7 +243,7 @@ class _Expansion:
         yield self._row(self.data)
         for name, variant in variants.items():
             served = self._solvers(name, variant), self._likelihoods(name, variant)
-            for seed in self.benchmark.seeds:
+            for seed in seeds_of(self.benchmark, variant):
                 yield from self._of_seed(name, variant, seed, *served)
 
     def _of_seed(

@@ -190,4 +190,14 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
-    return {name: resolve(name, every[name], tree) for name in names}
+    resolved = {name: resolve(name, every[name], tree) for name in names}
+    variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
+    if not variants:
+        place, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
+        raise PlanError(f"{place}: seeds: no chosen variant is run with seed {seeds}")
+    return variants
+
+
+def seeds_of(benchmark: BenchmarkSpec, variant: VariantSpec) -> list[int]:
+    """Return the benchmark's seeds, or those of them that the variant names."""
+    return [each for each in benchmark.seeds if variant.seeds is None or each in variant.seeds]

@@ -55,8 +55,7 @@ class Overview:
 
     def _row(self, results: Results, metrics: Metrics, variant: str, solver: str) -> list[Record]:
         plan = results.plan
-        seeds = plan.benchmark.seeds
-        outcomes = {seed: results.score(variant, seed, solver) for seed in seeds}
+        outcomes = {seed: results.score(variant, seed, solver) for seed in plan.seeds(variant)}
         record = partial(_record, plan, variant, solver)
         scores = [
             record(name, metrics[name].unit, cell(outcomes, name)) for name in self.spec.metrics
@@ -118,7 +117,7 @@ def _kind(run: Run) -> tuple[str, str]:
 
 def _costs(results: Results, stage: str, variant: str, solver: str) -> dict[int, Outcome]:
     item = solver if stage == "sample" else ""
-    return {seed: results.cost(stage, variant, seed, item) for seed in results.plan.benchmark.seeds}
+    return {seed: results.cost(stage, variant, seed, item) for seed in results.plan.seeds(variant)}
 
 
 def _record(
@@ -141,7 +140,7 @@ def _bits(results: Results, variant: str, kind: tuple[str, str], unit: str) -> R
     plan = results.plan
     if not any(run.variant == variant and _kind(run) == kind for run in plan.of("likelihood")):
         return None
-    outcomes = {seed: results.likelihood(variant, seed, kind[1]) for seed in plan.benchmark.seeds}
+    outcomes = {seed: results.likelihood(variant, seed, kind[1]) for seed in plan.seeds(variant)}
     found = cell(outcomes, BITS)
     protocol = context.likelihood_protocol(found.protocol)
     return _record(plan, variant, kind[1], BITS, unit, found, protocol)

@@ -119,7 +119,7 @@ def _ours(results: Results, row: RowSpec, metric: str) -> tuple[str, Cell]:
         return items[0] if items else "", Cell("missing", f"no such {absent} in this benchmark")
     read: Callable[[str, int, str], Outcome]
     read = results.likelihood if metric == BITS else results.score
-    return item, cell({s: read(row.variant, s, item) for s in plan.benchmark.seeds}, metric)
+    return item, cell({s: read(row.variant, s, item) for s in plan.seeds(row.variant)}, metric)
 
 
 def disagreements(

@@ -86,10 +86,14 @@ class BenchmarkSpec(Spec):
 
 
 class VariantSpec(Spec):
-    """One variant, everything merged into it: a trained model, an exact denoiser, or a control."""
+    """One variant, everything merged into it: a trained model, an exact denoiser, or a control.
+
+    seeds: those of the benchmark's seeds that this variant is run with; all of them when not given.
+    """
 
     paper: str = ""
     note: str = ""
+    seeds: Annotated[Seeds, Field(min_length=1)] | None = None
     process: AnyProcess | None = None
     denoiser: AnyDenoiser | None = None
     objective: AnyObjective | None = None
@@ -110,7 +114,7 @@ class VariantSpec(Spec):
         given = {key for key in self.model_fields_set if getattr(self, key) not in (None, {})}
         wanted = {"process", "denoiser"}
         if self.control is not None:
-            if extra := given - {"paper", "note", "control"}:
+            if extra := given - {"paper", "note", "seeds", "control"}:
                 raise ValueError(f"a control has no {min(extra)}")
             return self
         if self.trained:
