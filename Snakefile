@@ -10,9 +10,11 @@ min_version("9.8")
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/classifier.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/likelihood.smk"
+include: "workflow/rules/analysis.smk"
 include: "workflow/rules/tables.smk"
 
 

@@ -1,6 +1,6 @@
 """The command line: one thin front, each command a function elsewhere.
 
-    diffbench data|train|sample|score|likelihood --root results/digits --spec JSON
+    diffbench data|train|classifier|sample|score|likelihood|analysis --root results/digits --spec JSON
     diffbench score --partial | table       what a whole benchmark needs at its end
     diffbench list | show | check-config    look at the configuration
     diffbench manifest | doctor | clean     look after the results
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from diffbench.specs.stages import StageSpec
 
 STAGES = {
-    "data": "DataStageSpec",
-    "train": "TrainSpec",
-    "sample": "SampleSpec",
-    "score": "ScoreSpec",
-    "likelihood": "LikelihoodStageSpec",
+    "data": "read the data set, train its feature extractor",
+    "train": "train one variant, resuming where it was stopped",
+    "classifier": "train a classifier of noisy images, for guidance",
+    "sample": "draw samples with one solver",
+    "score": "score the samples of one run",
+    "likelihood": "evaluate one likelihood of one run",
+    "analysis": "measure something of one variant",
 }
 KINDS = {
     "variants": "",
@@ -45,16 +47,11 @@ KINDS = {
     "objectives": "objective:ObjectiveSpec",
     "times": "objective:TimesSpec",
     "likelihoods": "likelihood:LikelihoodSpec",
+    "analyses": "analysis:AnalysisSpec",
     "networks": "network:NetworkSpec",
+    "classifiers": "network:ClassifierNetworkSpec",
     "data": "data:DataSpec",
     "controls": "control:ControlSpec",
-}
-HELP = {
-    "data": "read the data set, train its feature extractor",
-    "train": "train one variant, resuming where it was stopped",
-    "sample": "draw samples with one solver",
-    "score": "score the samples of one run",
-    "likelihood": "evaluate one likelihood of one run",
 }
 
 
@@ -101,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     for stage in STAGES:
-        sub = add(stage, HELP[stage], run_stage)
+        sub = add(stage, STAGES[stage], run_stage)
         sub.add_argument("--root", type=Path, help="the results folder, e.g. results/digits")
         sub.add_argument("--spec", help="the job's spec as JSON, as the plan makes it")
         sub.add_argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto"))
@@ -204,7 +201,7 @@ def stage_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
         if content_hash(files[name]) != wanted:
             raise PlanError(f"{files[name]} has changed since the plan was made: plan again")
         load_extension(files[name])
-    model = getattr(stages, STAGES[stage])
+    model = stages.STAGES[stage]
     spec: StageSpec = validated(model.model_validate, model, Tree(value, {(): "--spec"}))
     return spec
 

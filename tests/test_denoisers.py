@@ -8,12 +8,21 @@ import torch
 from torch import Tensor
 from toys import Toy, close, column, process_of, recorded, toy_eps
 
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser, StaticThreshold
+from diffbench.diffusion.denoisers import (
+    Denoiser,
+    DynamicThreshold,
+    NetworkDenoiser,
+    StaticThreshold,
+    noise_input,
+    thresholded,
+)
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 
 VIEWS = ["x0", "eps", "v", "score"]
+#: Of a chain, which has a level before each.
+CHAIN_VIEWS = [*VIEWS, "mean"]
 PROCESSES = ["vp", "sub-vp", "ve", "edm", "discrete"]
 every_process = pytest.mark.parametrize("name", PROCESSES)
 
@@ -44,22 +53,36 @@ def views_by_hand(
 ) -> dict[str, Tensor]:
     alpha, sigma = process.alpha(t), process.sigma(t)
     eps = (x_t - alpha * x0) / sigma
-    return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
+    views = {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
+    if process.spec.time == "discrete":
+        alpha_s, sigma_s = process.alpha(t - 1), process.sigma(t - 1)
+        r = alpha / alpha_s * sigma_s**2 / sigma
+        views["mean"] = alpha_s * x0 + r * eps
+    return views
+
+
+def names(name: str) -> list[str]:
+    """The views that exist on that process."""
+    return CHAIN_VIEWS if name == "discrete" else VIEWS
+
+
+NATIVES = [(name, native) for name in PROCESSES for native in names(name)]
+every_native = pytest.mark.parametrize(("name", "native"), NATIVES)
 
 
 def agree(got: Prediction, want: dict[str, Tensor], process: GaussianProcess, t: Tensor) -> None:
     """x0 from eps cancels by ratio = sigma/alpha, eps from x0 by its inverse: 152 and 1e3 at most
     here.
 
-    Float64 rounding of 1e-16 becomes 1e-13 of the values, which reach 1e6 for the score.
+    So does x0 from the mean of the level before, by 1/b with b = sqrt(abar_s) beta_t/(1 - abar_t), which is
+    1e-3 or more.  Float64 rounding of 1e-16 becomes 1e-13 of the values, which reach 1e6 for the score.
     """
-    for name in VIEWS:
+    for name in want:
         scale = float(want[name].abs().max())
         close(got.view(name), want[name], rtol=1e-9, atol=1e-11 * max(scale, 1.0))
 
 
-@every_process
-@pytest.mark.parametrize("native", VIEWS)
+@every_native
 def test_every_view_follows_from_every_native_quantity(name: str, native: str) -> None:
     process = some_process(name)
     x0, noise = images(-1, 1)
@@ -72,8 +95,7 @@ def test_every_view_follows_from_every_native_quantity(name: str, native: str) -
     agree(prediction, want, process, t)
 
 
-@every_process
-@pytest.mark.parametrize("native", VIEWS)
+@every_native
 def test_another_x0_changes_every_view(name: str, native: str) -> None:
     process = some_process(name)
     x0, noise = images(-1, 1)
@@ -84,8 +106,12 @@ def test_another_x0_changes_every_view(name: str, native: str) -> None:
 
 
 PARAMETERISATIONS = [
-    *itertools.product(["x0", "eps", "v", "score"], ["none", "edm"]),
-    ("edm", "none"),
+    *(
+        (name, *each)
+        for name in PROCESSES
+        for each in itertools.product(names(name), ["none", "edm"])
+    ),
+    *((name, "edm", "none") for name in PROCESSES),
 ]
 
 
@@ -111,8 +137,7 @@ def inverse_network(denoiser: NetworkDenoiser, t: Tensor, want: dict[str, Tensor
     return plain, edm
 
 
-@every_process
-@pytest.mark.parametrize(("predict", "skip"), PARAMETERISATIONS)
+@pytest.mark.parametrize(("name", "predict", "skip"), PARAMETERISATIONS)
 def test_parameterisations_agree(name: str, predict: str, skip: str) -> None:
     """Each, with the network that represents one given x0, predicts that x0 and all that
     follows."""
@@ -168,7 +193,7 @@ def test_edm_preconditioning() -> None:
     close(skip, arrays["EDM_c_skip"])
     close(out, arrays["EDM_c_out"])
     close(inside, arrays["EDM_c_in"])
-    close(denoiser.c_noise(sigma), arrays["EDM_c_noise"])
+    close(noise_input(process, arrays["x"], column(sigma)), arrays["EDM_c_noise"])
     close(denoiser(arrays["x"], column(sigma)).x0, arrays["EDM_D"])
 
 
@@ -212,3 +237,98 @@ def test_calls_are_counted_through_a_threshold() -> None:
     for _ in range(3):
         outer(torch.zeros(2, 1, 1, 1), at(1))
     assert inner.calls == outer.calls == 3
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_x0_from_the_mean_inverts_the_mean_from_x0_at_every_level(schedule: str) -> None:
+    """mean = a x_t + b x0 with b = sqrt(abar_s) beta_t/(1 - abar_t): 1e-4 at least on these chains of 1,000,
+    so 1e-16 of x_t's size of 4 becomes 4e-12.  At level 0 the mean is x0."""
+    process = process_of("discrete", schedule=schedule, steps=1000)
+    t = column(at(range(1000)))
+    x0, noise = torch.linspace(-1, 1, 4000).double(), torch.linspace(-3, 3, 4000).double().sin()
+    x0 = x0.reshape(1000, 1, 2, 2)
+    x_t = process.diffuse(x0, t, noise.reshape(x0.shape))
+    mean = Prediction(process, x_t, t, "x0", x0).mean
+    close(Prediction(process, x_t, t, "mean", mean).x0, x0, atol=1e-11)
+    close(mean[:1], x0[:1], rtol=1e-15)
+
+
+@pytest.mark.parametrize("predict", CHAIN_VIEWS)
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_learned_variance_doubles_the_outputs(predict: str, learned: bool) -> None:
+    """The first half is the answer without it; v = (o + 1)/2 of the second."""
+    process = some_process("discrete")
+    x0, noise = images(-1, 1)
+    t = at_times(process)
+    x_t = process.diffuse(x0, t, noise)
+
+    def doubled(x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
+        answer = torch.cat([x.sin(), 3 * x], dim=1)
+        return answer if learned else answer[:, :2]
+
+    spec = NetworkDenoiserSpec(predict=predict, variance="learned" if learned else "fixed")
+    prediction = NetworkDenoiser(spec, process, doubled)(x_t, t)
+    plain = NetworkDenoiser(
+        NetworkDenoiserSpec(predict=predict), process, lambda x, c_noise, y, raw: x.sin()
+    )
+    assert torch.equal(prediction.value, plain(x_t, t).value)
+    if learned:
+        # c_in is 1 on a chain, to the rounding of alpha^2 + sigma^2.
+        close(prediction.fraction, (3 * x_t + 1) / 2, rtol=1e-14)
+    else:
+        assert prediction.fraction is None
+
+
+def dynamic(name: str, percentile: float, x0: Tensor) -> Tensor:
+    """x0 as a dynamic threshold leaves it, at t_max."""
+    process = some_process(name)
+    inner = Toy(process, "x0", lambda x, t: x0 + 0 * x)
+    return DynamicThreshold(inner, percentile)(0 * x0, at(process.t_max)).x0
+
+
+@every_process
+def test_a_dynamic_threshold_divides_by_the_percentile_of_each_image(name: str) -> None:
+    """Of sizes 0, 1, 2, 4 and 8 the 0.75 quantile is 4, and the largest is 8; 8 is clipped to the
+    quantile.  Sizes are distances from the range's middle, in units of its half width."""
+    spec = some_process(name).spec
+    middle, half = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
+    sizes = at([[0, 1, -2, 4, -8], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -1, 2, -4, 3]])
+    x0 = middle + half * sizes.reshape(3, 1, 1, 5)
+    want = {
+        0.75: at([[0, 0.25, -0.5, 1, -1], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -1 / 3, 2 / 3, -1, 1]]),
+        1.0: at(
+            [[0, 0.125, -0.25, 0.5, -1], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -0.25, 0.5, -1, 0.75]]
+        ),
+    }
+    for percentile, scaled in want.items():
+        got = dynamic(name, percentile, x0)
+        close(got, middle + half * scaled.reshape(3, 1, 1, 5), rtol=1e-14, atol=1e-15)
+        assert got.min() >= spec.low and got.max() <= spec.high
+
+
+@every_process
+def test_an_image_in_the_range_is_left_alone(name: str) -> None:
+    """By both thresholds, to the rounding of two additions and a multiplication."""
+    spec = some_process(name).spec
+    x0 = torch.linspace(spec.low, spec.high, 12).double().reshape(2, 1, 2, 3)
+    close(dynamic(name, 1.0, x0), x0, rtol=1e-15, atol=1e-15)
+    static = thresholded(Toy(some_process(name), "x0", lambda x, t: x0), "static")
+    assert torch.equal(static(x0, at(1)).x0, x0)
+
+
+@every_process
+def test_eps_follows_from_the_x0_that_a_dynamic_threshold_leaves(name: str) -> None:
+    process = some_process(name)
+    x0, noise = images(-1, 1)
+    t = at_times(process)
+    x_t = process.diffuse(x0, t, noise)
+    prediction = thresholded(Toy(process, "eps", toy_eps), "dynamic", 0.9)(x_t, t)
+    agree(prediction, views_by_hand(process, x_t, t, prediction.x0), process, t)
+
+
+@pytest.mark.parametrize("kind", ["none", "static", "dynamic"])
+def test_a_threshold_keeps_the_variances_fraction(kind: str) -> None:
+    process = some_process("discrete")
+    x = 3 * images(-1, 1)[1]
+    inner = Toy(process, "x0", lambda x, t: 2 * x, lambda x, t: x / 7)
+    assert torch.equal(thresholded(inner, kind)(x, at(9)).fraction, x / 7)

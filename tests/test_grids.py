@@ -64,6 +64,35 @@ def test_a_stride_that_does_not_exist_is_refused() -> None:
         grids.strided(10, 7)
 
 
+@pytest.mark.parametrize("length", [2, 7, 50, 100])
+def test_quadratic_keeps_both_ends_and_the_count_and_increases(length: int) -> None:
+    for count in range(2, length + 1):
+        levels = np.array(grids.quadratic(length, count))
+        assert levels[0] == 0 and levels[-1] == length - 1 and len(levels) == count
+        assert (np.diff(levels) > 0).all()
+    assert grids.quadratic(length, length) == list(range(length))
+    assert grids.quadratic(length, 1) == [0]
+
+
+@pytest.mark.parametrize(("length", "count"), [(1000, 10), (1000, 12), (100, 8), (4000, 50)])
+def test_quadratic_levels_are_squares(length: int, count: int) -> None:
+    """floor(c i^2), in integers, with c = (length - 1)/(count - 1)^2; one above the last where that is the
+    same level twice.  In floating point c i^2 is just below 999 of 1,000 levels at 12 steps."""
+    levels = grids.quadratic(length, count)
+    for i, level in enumerate(levels):
+        square = (length - 1) * i**2 // (count - 1) ** 2
+        assert level == square or (square < level == levels[i - 1] + 1)
+    assert levels[count // 2 :] == [
+        (length - 1) * i**2 // (count - 1) ** 2 for i in range(count // 2, count)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["respaced", "quadratic"])
+def test_a_grid_longer_than_the_chain_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="cannot take 51 of 50 steps"):
+        grids.levels(process_of("discrete", schedule="linear", steps=50), kind, 51)
+
+
 def karras_formula(count: int, smallest: float, largest: float, rho: float) -> list[float]:
     return [
         (largest ** (1 / rho) + i / (count - 1) * (smallest ** (1 / rho) - largest ** (1 / rho)))

@@ -1,34 +1,62 @@
 """Training times that are unbiased, and losses against the official code and by hand."""
 
+import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from toys import Toy, close, process_of, recorded, toy_denoised, toy_eps
+from toys import (
+    Toy,
+    close,
+    column,
+    official_log_prob,
+    process_of,
+    recorded,
+    toy_denoised,
+    toy_eps,
+    toy_fraction,
+)
 
+from diffbench.diffusion import bound as terms_of_the_bound
+from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
+from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.likelihoods.vlb import VLB
 from diffbench.diffusion.objectives import (
+    CrossEntropy,
     EDMObjective,
+    Hybrid,
+    ImportanceTimes,
     LogNormalTimes,
     MixedTimes,
     ScoreMatching,
     Simple,
     Times,
     UniformTimes,
+    VLBObjective,
 )
+from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.streams import normal_like
 from diffbench.plan.registry import build
+from diffbench.specs.denoiser import NetworkDenoiserSpec
+from diffbench.specs.likelihood import VLBSpec
 from diffbench.specs.objective import (
     EDMObjectiveSpec,
+    HybridSpec,
+    ImportanceTimesSpec,
     LogNormalTimesSpec,
     MixedTimesSpec,
     ScoreMatchingSpec,
     SimpleSpec,
     TimesSpec,
     UniformTimesSpec,
+    VLBObjectiveSpec,
 )
+from diffbench.specs.process import DiscreteSpec, VPSpec
 
 PROCESSES = {
     "vp": {},
@@ -174,17 +202,48 @@ class GivenTimes(Times):
 NO_DRAWS = torch.Generator()
 
 
-@pytest.mark.parametrize(
-    ("suffix", "chain"), [("", ("linear", 1000)), ("_cos4000", ("cosine", 4000))]
-)
-def test_simple_is_improved_diffusions_mse(suffix: str, chain: tuple) -> None:
-    arrays = recorded(f"gd_losses{suffix}")
-    process = process_of("discrete", schedule=chain[0], steps=chain[1])
-    denoiser = Toy(process, "eps", toy_eps)
+CHAINS = {"": ("linear", 1000), "_cos4000": ("cosine", 4000)}
+both_chains = pytest.mark.parametrize("suffix", CHAINS)
+
+
+def toy_chain(suffix: str) -> Denoiser:
+    schedule, steps = CHAINS[suffix]
+    process = process_of("discrete", schedule=schedule, steps=steps)
+    return Toy(process, "eps", toy_eps, toy_fraction)
+
+
+@both_chains
+def test_simple_is_improved_diffusions_mse(suffix: str) -> None:
+    arrays, denoiser = recorded(f"gd_losses{suffix}"), toy_chain(suffix)
+    process = denoiser.process
     objective = Simple(SimpleSpec(), denoiser, GivenTimes(process, arrays["t"]))
     loss = objective(arrays["x0"], arrays["noise"], NO_DRAWS)
     close(loss, arrays["MSE_FIXED_SMALL_mse"])
     close(loss, arrays["MSE_FIXED_SMALL_loss"])
+
+
+@both_chains
+def test_hybrid_and_vlb_are_improved_diffusions(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its approximation of the normal distribution function.  Its RESCALED_MSE adds T/1000 times the
+    term in bits/dim to the squared error, MSE the term itself, and RESCALED_KL is T times the term."""
+    monkeypatch.setattr(terms_of_the_bound, "discretised_log_prob", official_log_prob)
+    arrays, denoiser = recorded(f"gd_losses{suffix}"), toy_chain(suffix)
+    steps = CHAINS[suffix][1]
+    times = GivenTimes(denoiser.process, arrays["t"])
+
+    def losses(kind: type, spec) -> Tensor:
+        objective = kind(spec, denoiser, times, 2 / 255)
+        return objective.losses(arrays["x0"], column(arrays["t"]), arrays["noise"], None)
+
+    vlb, simple = losses(VLBObjective, VLBObjectiveSpec()), losses(Simple, SimpleSpec())
+    close(vlb, arrays["RESCALED_KL_LEARNED_RANGE_loss"])
+    for key, weight in (("RESCALED_MSE", 0.001), ("MSE", 1 / steps)):
+        key = f"{key}_LEARNED_RANGE"
+        close(losses(Hybrid, HybridSpec(weight=weight)), arrays[f"{key}_loss"])
+        close(weight * vlb, arrays[f"{key}_vb"])
+        close(simple, arrays[f"{key}_mse"])
 
 
 def vp_network(x: Tensor, t: Tensor) -> Tensor:
@@ -299,3 +358,318 @@ def test_simple_is_the_error_of_the_native_quantity(native: str) -> None:
     objective = Simple(SimpleSpec(), denoiser, GivenTimes(process, t))
     x0, noise = torch.full((1, 1, 2, 2), 0.75).double(), torch.full((1, 1, 2, 2), 0.5).double()
     close(objective(x0, noise, NO_DRAWS), (target - CONSTANT) ** 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("schedule", "t"), [("linear", 1), ("linear", 30), ("cosine", 48)])
+def test_the_mean_is_the_posteriors(schedule: str, t: int) -> None:
+    """DDPM's equation 7, in betas: a coefficient each of x_0 = 0.75 and of x_t, against 0.25."""
+    process = process_of("discrete", schedule=schedule, steps=49)
+    betas = process.betas.numpy()
+    abar = np.cumprod(1 - betas)
+    x_t = np.sqrt(abar[t]) * 0.75 + np.sqrt(1 - abar[t]) * 0.5
+    target = (
+        np.sqrt(abar[t - 1]) * betas[t] * 0.75 + np.sqrt(1 - betas[t]) * (1 - abar[t - 1]) * x_t
+    ) / (1 - abar[t])
+    denoiser = Toy(process, "mean", lambda x, _: torch.full_like(x, CONSTANT))
+    objective = Simple(SimpleSpec(), denoiser, GivenTimes(process, at([t])))
+    x0, noise = torch.full((1, 1, 2, 2), 0.75).double(), torch.full((1, 1, 2, 2), 0.5).double()
+    close(objective(x0, noise, NO_DRAWS), at([(target - CONSTANT) ** 2]), rtol=1e-11)
+
+
+def levels(process: GaussianProcess) -> Tensor:
+    return torch.arange(process.t_min, process.t_max + 1, dtype=torch.float64)
+
+
+def images_and_noise(count: int) -> tuple[Tensor, Tensor]:
+    """On 17 grey levels, both ends among them, (count, 1, 2, 2)."""
+    generator = torch.Generator().manual_seed(8)
+    x0 = torch.randint(0, 17, (count, 1, 2, 2), generator=generator).double() / 8 - 1
+    return x0, torch.randn(count, 1, 2, 2, generator=generator, dtype=torch.float64)
+
+
+HEADS = [
+    (predict, skip) for predict in ("eps", "x0", "v", "score", "mean") for skip in ("none", "edm")
+]
+
+
+class TwoHeads:
+    """A network whose answer and whose variance's outputs are given tensors."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        generator = torch.Generator().manual_seed(9)
+        self.mean, self.variance = (
+            torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+            for _ in range(2)
+        )
+
+    def __call__(self, x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
+        return torch.cat([self.mean, self.variance], dim=1)
+
+    def gradients(self, losses: Tensor) -> tuple[Tensor, ...]:
+        """Of the losses' sum, to the mean's output and to the variance's."""
+        return torch.autograd.grad(losses.sum(), [self.mean, self.variance])
+
+
+@pytest.mark.parametrize(("predict", "skip"), HEADS)
+def test_hybrid_trains_the_mean_by_simple_and_the_variance_by_the_bound(
+    predict: str, skip: str
+) -> None:
+    """At every level, the decoder's among them.  The variance's gradient is a sum of terms that cancel
+    where the variance is right: it rounds by some 1e-16 of its largest."""
+    process = process_of("discrete", schedule="cosine", steps=49)
+    t = levels(process)
+    x0, noise = images_and_noise(len(t))
+    network = TwoHeads(x0.shape)
+    spec = NetworkDenoiserSpec(predict=predict, skip=skip, variance="learned")
+    denoiser, times = NetworkDenoiser(spec, process, network), GivenTimes(process, t)
+
+    def gradients(kind: type, spec) -> tuple[Tensor, ...]:
+        losses = kind(spec, denoiser, times, 2 / 16).losses(x0, column(t), noise, None)
+        return network.gradients(losses)
+
+    hybrid = gradients(Hybrid, HybridSpec())
+    simple = gradients(Simple, SimpleSpec())
+    vlb = gradients(VLBObjective, VLBObjectiveSpec())
+    assert torch.equal(hybrid[0], simple[0]) and not simple[1].any()
+    close(hybrid[1], 0.001 * vlb[1], rtol=1e-12, atol=1e-14 * float(hybrid[1].abs().max()))
+    # At level 0 an eps, score or mean head still moves the decoder's mean: no head is left out.
+    assert (vlb[0].flatten(1).abs().amax(1) > 0).all()
+    assert (vlb[1].flatten(1).abs().amax(1) > 0).all()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+def test_vlbs_mean_over_times_is_the_bound_without_its_prior(schedule: str, variance: str) -> None:
+    """For the noise that the bound draws, from its highest level down; and term by term."""
+    process = process_of("discrete", schedule=schedule, steps=49)
+    denoiser = Toy(process, "eps", toy_eps, toy_fraction)
+    bound = VLB(VLBSpec(variance=variance, threshold="none"), denoiser, 2 / 16)
+    x0, t = images_and_noise(1)[0], levels(process)
+    total = bound(x0, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.cat([normal_like(x0, generator) for _ in t]).flip(0)
+    objective = VLBObjective(
+        VLBObjectiveSpec(variance=variance), denoiser, GivenTimes(process, t), 2 / 16
+    )
+    losses = objective.losses(x0.expand(49, -1, -1, -1), column(t), noise, None)
+    close(losses / 49, total["terms"], rtol=1e-11)
+    close(losses.mean()[None], total["total"] - total["prior"], rtol=1e-11)
+
+
+def importance(steps: int = 8, **options: object) -> ImportanceTimes:
+    process = process_of("discrete", schedule="cosine", steps=steps)
+    return ImportanceTimes(ImportanceTimesSpec(**options), process)
+
+
+def test_importance_is_improved_diffusions() -> None:
+    """Its weights are all 1 until every time has 10 losses, and are normalised from then on."""
+    arrays, times = recorded("gd_resampler"), importance()
+    for t, losses, weights in zip(arrays["ts"], arrays["losses"], arrays["weights"], strict=True):
+        times.update(t, losses)
+        close(times.probability, weights / weights.sum())
+    assert not torch.equal(arrays["weights"][-1], torch.ones(8).double())
+    t, weight = times.quantile(midpoints(QUANTILES))
+    assert t.unique().tolist() == list(range(8))
+    first = torch.searchsorted(t, at(range(8)))
+    close(weight[first], arrays["importance_weight"])
+
+
+def after(losses: Callable[[Tensor], Tensor], times: ImportanceTimes, rounds: int) -> None:
+    """Every time of a chain, that often."""
+    t = at(range(times.cells))
+    for i in range(rounds):
+        times.update(t, losses(t + i))
+
+
+def uneven(t: Tensor) -> Tensor:
+    return 0.1 + (t % 5) ** 2
+
+
+@pytest.mark.parametrize("rounds", [0, 2, 3, 7])
+@pytest.mark.parametrize("share", [0.001, 0.5])
+def test_importance_has_the_expectation_of_uniform_times(rounds: int, share: float) -> None:
+    """sum_t p_t w_t L_t = mean_t L_t for any L; sums of 30 numbers of size 1."""
+    times = importance(30, history=3, share=share)
+    after(uneven, times, rounds)
+    p, t = times.probability, at(range(30))
+    drawn, weight = times.quantile(midpoints(QUANTILES))
+    # The share of each time among evenly spaced quantiles is its probability, to one quantile an end.
+    counts = torch.bincount(drawn.long(), minlength=30) / QUANTILES
+    assert ((counts - p).abs() <= 1.0001 / QUANTILES).all()
+    weights = torch.zeros(30).double().index_put((drawn.long(),), weight)
+    losses = smooth(t, times.process)
+    assert float((p * weights * losses).sum()) == pytest.approx(float(losses.mean()), rel=1e-13)
+    assert float(p.sum()) == pytest.approx(1, rel=1e-14)
+
+
+def test_importance_is_uniform_until_every_time_has_its_history() -> None:
+    times = importance(30, history=3)
+    uniform = torch.full((30,), 1 / 30, dtype=torch.float64)
+    after(uneven, times, 2)
+    times.update(at(range(29)), uneven(at(range(29))))
+    assert torch.equal(times.probability, uniform)
+    times.update(at([29]), at([2.0]))
+    assert not torch.equal(times.probability, uniform)
+
+
+def test_importance_is_the_root_mean_square_of_the_last_losses() -> None:
+    times = importance(30, history=3, share=0.01)
+    t = at(range(30))
+    for size in (100.0, 1.0, 2.0, 2.0):
+        times.update(t, size * (t + 1))
+    want = (t + 1) / (t + 1).sum()
+    close(times.probability, 0.99 * want + 0.01 / 30, rtol=1e-13)
+
+
+def test_importance_goes_on_from_its_state_bit_for_bit() -> None:
+    first, second = importance(30, history=2), importance(30, history=2)
+    after(uneven, first, 3)
+    second.load(copy.deepcopy(first.state()))
+    for step in range(5):
+        draws = []
+        for times in (first, second):
+            t, weight = times.draw(16, torch.Generator().manual_seed(step))
+            times.update(t, uneven(t + step))
+            draws.append(torch.stack([t, weight]))
+        assert torch.equal(*draws)
+    assert torch.equal(first.probability, second.probability)
+
+
+def test_other_times_have_no_state() -> None:
+    times = UniformTimes(UniformTimesSpec(), some_process("vp"))
+    assert times.state() == {}
+    times.load({})
+
+
+def test_an_objective_teaches_its_times_the_losses_before_their_weights() -> None:
+    times = importance(30, history=1)
+    after(uneven, times, 1)
+    denoiser = Toy(times.process, "eps", toy_eps, toy_fraction)
+    x0, noise = images_and_noise(6)
+    losses = Simple(SimpleSpec(), denoiser, times)(x0, noise, torch.Generator().manual_seed(1))
+    untaught = importance(30, history=1)
+    after(uneven, untaught, 1)
+    t, weight = untaught.draw(6, torch.Generator().manual_seed(1))
+    alone = Simple(SimpleSpec(), denoiser, untaught).losses(x0, column(t), noise, None)
+    close(losses, alone * weight, rtol=1e-15)
+    assert (weight != 1).all()
+    for time, loss in dict(zip(t.tolist(), alone.tolist(), strict=True)).items():
+        assert times.losses[int(time), 0] == loss
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_integer_times_take_the_mass_up_to_the_geometric_midpoints(
+    schedule: str, share: float
+) -> None:
+    """Of ln(sigma/alpha) normal, scaled to a whole; the outermost midpoints are mirrored."""
+    process = process_of("discrete", schedule=schedule, steps=50)
+    spec = MixedTimesSpec(share=share)
+    abar = np.cumprod(1 - process.betas.numpy())
+    log_ratio = 0.5 * np.log((1 - abar) / abar)
+    middle = (log_ratio[1:] + log_ratio[:-1]) / 2
+    first, last = 2 * log_ratio[0] - middle[0], 2 * log_ratio[-1] - middle[-1]
+    mass = np.diff(stats.norm(spec.mean, spec.std).cdf([first, *middle, last]))
+    want = torch.from_numpy(share / 50 + (1 - share) * mass / mass.sum())
+    times = MixedTimes(spec, process)
+    close(times.probability, want, rtol=1e-11, atol=0)
+    t, weight = times.quantile(midpoints(QUANTILES))
+    counts = torch.bincount(t.long(), minlength=50) / QUANTILES
+    assert ((counts - want).abs() <= 1.0001 / QUANTILES).all()
+    close(weight, 1 / (50 * want[t.long()]), rtol=1e-11)
+
+
+class Labels(Denoiser):
+    """Keeps the labels that it is told."""
+
+    classes = 10
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        self.given = y
+        return Prediction(self.process, x_t, t, "eps", x_t)
+
+
+def told(rate: float, y: Tensor | None, seed: int = 4) -> tuple[Tensor | None, Tensor]:
+    """The labels that reach the denoiser, and the stream's state afterwards."""
+    denoiser, generator = Labels(some_process("vp")), torch.Generator().manual_seed(seed)
+    count = 20_000
+    times = UniformTimes(UniformTimesSpec(), denoiser.process)
+    objective = Simple(SimpleSpec(label_dropout=rate), denoiser, times)
+    x0 = torch.zeros(count, 1, 1, 1)
+    objective(x0, x0, generator, y)
+    return denoiser.given, generator.get_state()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_labels_are_dropped_at_their_rate(rate: float) -> None:
+    """By one number a label, after the times: exactly the stream's, and within 4 standard deviations of
+    the binomial."""
+    y = torch.arange(20_000) % 10
+    given, _ = told(rate, y)
+    generator = torch.Generator().manual_seed(4)
+    torch.rand(20_000, generator=generator, dtype=torch.float64)
+    drop = torch.rand(20_000, generator=generator) < rate
+    assert torch.equal(given, torch.where(drop, 10, y))
+    assert abs(float(drop.sum()) - 20_000 * rate) <= 4 * math.sqrt(20_000 * rate * (1 - rate))
+
+
+@pytest.mark.parametrize(("rate", "labelled"), [(0.0, True), (0.1, False), (0.0, False)])
+def test_nothing_is_drawn_where_nothing_can_be_dropped(rate: float, labelled: bool) -> None:
+    y = torch.arange(20_000) % 10 if labelled else None
+    given, state = told(rate, y)
+    assert given is y
+    generator = torch.Generator().manual_seed(4)
+    torch.rand(20_000, generator=generator, dtype=torch.float64)
+    assert torch.equal(state, generator.get_state())
+
+
+def test_all_labels_are_dropped_at_rate_one() -> None:
+    given, _ = told(1.0, torch.zeros(20_000, dtype=torch.long))
+    assert (given == 10).all()
+
+
+@every_process
+def test_cross_entropy_by_hand(name: str) -> None:
+    """Of two classes whose logits are the sums of the scaled image and of its negative, with importance
+    weight 3: ln(1 + exp(-2 z)) for the first label, z = sum(x_t - alpha m)/sqrt(alpha^2 h^2 + sigma^2)."""
+    process = some_process(name)
+    t = at([20.0, 40.0]) if name == "discrete" else at([0.4, 0.9])
+    alpha, sigma, half = process.alpha(t), process.sigma(t), half_range(process)
+    x0, noise = torch.full((2, 1, 1, 2), 0.75).double(), torch.full((2, 1, 1, 2), 0.5).double()
+    z = 2 * (alpha * 0.75 + sigma * 0.5 - alpha * process.spec.middle)
+    z = z / (alpha**2 * half**2 + sigma**2).sqrt()
+
+    def network(x: Tensor, c_noise: Tensor) -> Tensor:
+        close(c_noise, (sigma / alpha).log() / 4, rtol=1e-12)
+        total = x.flatten(1).sum(1)
+        return torch.stack([total, -total], dim=1)
+
+    objective = CrossEntropy(Classifier(process, network, 2), GivenTimes(process, t, weight=3.0))
+    got = objective(x0, noise, NO_DRAWS, torch.tensor([0, 1]))
+    close(got, 3 * torch.stack([(-2 * z[0]).exp().log1p(), (2 * z[1]).exp().log1p()]), rtol=1e-11)
+
+
+FIXED, LEARNED = (
+    NetworkDenoiserSpec(predict="eps", variance=variance) for variance in ("fixed", "learned")
+)
+CHAIN = DiscreteSpec(schedule="cosine", steps=49)
+REFUSALS = [
+    (SimpleSpec(), CHAIN, LEARNED, "denoiser.variance: learned gets no gradient from simple"),
+    (VLBObjectiveSpec(variance="large"), CHAIN, LEARNED, "gets no gradient from vlb"),
+    (VLBObjectiveSpec(), CHAIN, FIXED, "vlb with variance: learned needs denoiser.variance"),
+    (HybridSpec(), CHAIN, FIXED, "hybrid with variance: learned needs denoiser.variance"),
+    (HybridSpec(), VPSpec(), LEARNED, "hybrid needs integer times"),
+    (VLBObjectiveSpec(variance="small"), VPSpec(), FIXED, "vlb needs integer times"),
+    (SimpleSpec(times={"name": "importance"}), VPSpec(), FIXED, "importance needs integer"),
+    (SimpleSpec(times={"name": "importance"}), CHAIN, FIXED, None),
+    (VLBObjectiveSpec(variance="small"), CHAIN, FIXED, None),
+    (VLBObjectiveSpec(), CHAIN, LEARNED, None),
+    (HybridSpec(), CHAIN, LEARNED, None),
+    (SimpleSpec(), CHAIN, FIXED, None),
+]
+
+
+@pytest.mark.parametrize(("objective", "process", "denoiser", "reason"), REFUSALS)
+def test_an_objective_that_cannot_train_says_why(objective, process, denoiser, reason) -> None:
+    refusal = objective.refusal(process, denoiser)
+    assert refusal is None if reason is None else reason in refusal

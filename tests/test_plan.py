@@ -7,7 +7,7 @@ import pytest
 from diffbench.plan import devices
 from diffbench.plan.reading import PlanError
 from diffbench.plan.registry import build, load_extension
-from diffbench.plan.runs import STAGES, check_writable, load_plan
+from diffbench.plan.runs import check_writable, load_plan
 from diffbench.specs import stages
 from diffbench.specs.process import DiscreteSpec, ProcessSpec
 from diffbench.specs.solver import DDIMSpec
@@ -56,6 +56,88 @@ MISTAKES = [
         ["vp.solvers.heun-7", "sigma_min 5.0 must be below sigma_max 1.0"],
     ),
     ("overrides: {vp: {process: {name: ve, sigma_min: 60}}}", {}, ["sigma_min 60.0 must be below"]),
+    ("base: digits.yaml", {}, ["bench.yaml:8", "base", "no file", "digits.yaml"]),
+    (
+        "overrides: {vp: {solvers: {heun-7-w4: {name: heun, steps: 7, w: 4}}}}",
+        {},
+        ["vp.solvers.heun-7-w4", "w: 4", "unconditional", "denoiser.conditional: true"],
+    ),
+    (
+        "overrides: {vp: {solvers: {heun-7: {name: heun, steps: 7, labels: [3]}}}}",
+        {},
+        ["vp.solvers.heun-7", "labels: [3]", "unconditional"],
+    ),
+    (
+        "overrides: {ddpm-cosine-cond: {solvers: {d: {name: ddim, steps: 7, labels: [3, 10]}}}}",
+        {"variants": "[ddpm-cosine-cond]"},
+        ["ddpm-cosine-cond.solvers.d.labels", "10 is no class of digits", "0 to 9"],
+    ),
+    (
+        "overrides: {ddpm-cosine-cond: {objective: {label_dropout: 0}}}",
+        {"variants": "[ddpm-cosine-cond]"},
+        ["objective.label_dropout: 0", "ancestral-25-w1", "w: 1", "0.1"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {solvers: {d: {name: ddim, steps: 7, eta: 1.5}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.solvers.d.eta", "1.5", "less than or equal to 1"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {solvers: {d: {name: ddim, steps: 1001, grid: strided}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.solvers.d", "steps: 1001 on a chain of 1000", "at most 1000"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {solvers: {a: {name: ancestral, steps: 7, variance: learned}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.solvers.a", "variance: learned", "fixed variance", "small or large"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {likelihoods: {v: {name: vlb, variance: learned}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.likelihoods.v", "variance: learned", "fixed variance"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {likelihoods: {v: {name: vlb, steps: 1001}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.likelihoods.v", "steps: 1001 on a chain of 1000"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {objective: {name: hybrid}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.objective", "hybrid", "denoiser.variance: learned"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {denoiser: {variance: learned}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.objective", "no gradient from simple", "hybrid or vlb"],
+    ),
+    (
+        "overrides: {vp: {objective: {times: {name: importance}}}}",
+        {},
+        ["vp.objective", "times.name: importance", "integer times"],
+    ),
+    (
+        "overrides: {vp: {denoiser: {predict: mean}}}",
+        {},
+        ["vp.denoiser", "predict: mean", "integer times"],
+    ),
+    (
+        "overrides: {vp: {objective: {name: vlb, variance: large}}}",
+        {},
+        ["vp.objective", "name: vlb needs integer times"],
+    ),
+    (
+        "overrides: {vp: {analyses: {g: {name: gradient-noise}}}}",
+        {},
+        ["vp.analyses.g", "integer times"],
+    ),
+    (
+        "overrides: {vp: {solvers: {heun-7-c1: {name: heun, steps: 7, classifier_scale: 1}}}}\n"
+        "classifier: {network: {chanels: 8}}",
+        {},
+        ["bench.yaml:9", "classifier.network", "chanels", "did you mean 'channels'"],
+    ),
     ("", {"samples": "true"}, ["samples", "a number is wanted, not true"]),
     ("", {"samples": ".nan"}, ["samples", "not nan"]),
     ("", {"samples": "1.5"}, ["samples", "1.5", "integer"]),
@@ -73,7 +155,7 @@ MISTAKES = [
     ("name: twice", {}, ["bench.yaml:8", "'name' is there twice"]),
     ("", {"variants": "[vp, vp]"}, ["variants", "'vp' is there twice"]),
     ("", {"variants": "[vq]"}, ["variants", "'vq'", "did you mean 'vp'"]),
-    ("", {"variants": "[ddpn-*]"}, ["variants", "'ddpn-*'", "did you mean 'ddpm-"]),
+    ("", {"variants": "[ddpn-*]"}, ["variants", "'ddpn-*'", "did you mean 'ddpm-*'"]),
     ("", {"variants": "[]"}, ["variants", "at least 1"]),
     ("only: [ve]", {}, ["bench.yaml:8", "only", "'ve'", "did you mean 'vp'"]),
     ("", {"training": "{steps: 0}"}, ["bench.yaml:7", "vp.training.steps", "not 0"]),
@@ -207,7 +289,8 @@ def test_a_folder_of_images_is_an_input_of_the_data_stage(planned, tmp_path):
 def test_a_strided_grid_needs_a_stride(steps, served):
     process = DiscreteSpec(schedule="cosine", steps=20)
     refusal = DDIMSpec(steps=steps, grid="strided").refusal(process)
-    assert refusal == (None if served else f"no integer stride takes exactly {steps} of 20 steps")
+    reason = f"steps: no integer stride takes exactly {steps} of 20 steps"
+    assert refusal == (None if served else reason)
 
 
 def test_a_benchmark_can_be_renamed_on_the_command_line(planned):
@@ -226,7 +309,7 @@ def test_numbers_may_be_written_as_scientists_do(planned):
 def test_runs_build_on_each_other(planned):
     plan = planned(seeds="[3, 4]")
     assert [run.stage for run in plan.runs] == sorted(
-        (run.stage for run in plan.runs), key=STAGES.index
+        (run.stage for run in plan.runs), key=list(stages.STAGES).index
     )
     assert len({run.product for run in plan.runs}) == len(plan.runs)
     sample = plan.run("sample", "edm", 4, "heun-18")
@@ -238,18 +321,62 @@ def test_runs_build_on_each_other(planned):
     assert all(path in made for run in plan.runs for path in plan.inputs(run))
 
 
+def test_one_classifier_serves_all_variants_of_a_process(planned):
+    plan = planned(
+        'overrides: {"ddpm-*": {solvers: {d: {name: ddim, steps: 7, classifier_scale: 2}}}}\n'
+        "classifier: {training: {steps: 3}}",
+        variants="[ddpm-cosine, ddpm-cosine-cond, ddpm-linear]",
+        seeds="[0, 1]",
+    )
+    classifiers = plan.of("classifier")
+    assert len(classifiers) == len({run.product for run in classifiers}) == 4
+    sample = plan.run("sample", "ddpm-cosine-cond", 1, "d")
+    classifier = sample.spec.classifier
+    assert classifier == plan.run("sample", "ddpm-cosine", 1, "d").spec.classifier
+    assert classifier != plan.run("sample", "ddpm-linear", 1, "d").spec.classifier
+    assert plan.inputs(sample)[-1] == plan.run("classifier", classifier.variant, 1).product
+    # Its budget lies over the benchmark's.
+    assert (classifier.training.steps, classifier.training.lr) == (3, 1e-4)
+    assert plan.run("sample", "ddpm-cosine", 1, "ddim-25").spec.classifier is None
+
+
+def test_an_analysis_reads_the_data_alone(planned):
+    plan = planned(
+        "overrides: {iddpm-hybrid: {analyses: {noise: {name: gradient-noise, draws: 2}}}}",
+        variants="[iddpm-hybrid]",
+    )
+    (run,) = plan.of("analysis")
+    assert (run.item, run.product.name) == ("noise", "noise.json")
+    assert plan.inputs(run) == [paths.levels(plan.root)]
+    assert run.spec.train == plan.run("train", "iddpm-hybrid").spec
+
+
+def test_a_benchmark_may_lie_over_another(planned, tmp_path):
+    planned("overrides: {vp: {seeds: [0]}, edm: {seeds: [1]}}", seeds="[0, 1]")
+    over = tmp_path / "over.yaml"
+    over.write_text("base: bench.yaml\nname: over\noverrides: {edm: {seeds: [0]}}\n")
+    plan = load_plan([over], {"samples": 50}, REPOSITORY)
+    assert (plan.root, plan.benchmark.samples) == (Path("results/over"), 50)
+    assert (plan.seeds("vp"), plan.seeds("edm")) == ([0], [0])
+    with pytest.raises(PlanError, match="base: over.yaml is a base itself"):
+        third = tmp_path / "third.yaml"
+        third.write_text("base: over.yaml\nname: third\n")
+        load_plan([third], {}, REPOSITORY)
+
+
+def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bench.yaml").write_text(BENCHMARK + "sede: 1\n")
+    (tmp_path / "over.yaml").write_text("base: bench.yaml\nname: over\n")
+    with pytest.raises(PlanError, match=r"^bench.yaml:8: sede"):
+        load_plan([tmp_path / "over.yaml"], {}, REPOSITORY)
+
+
 def test_every_spec_survives_the_command_line(planned):
-    models = {
-        "data": stages.DataStageSpec,
-        "train": stages.TrainSpec,
-        "sample": stages.SampleSpec,
-        "score": stages.ScoreSpec,
-        "likelihood": stages.LikelihoodStageSpec,
-    }
-    plan = planned(variants='["*"]')
-    assert {run.stage for run in plan.runs} == set(models)
+    plan = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY)
+    assert {run.stage for run in plan.runs} == set(stages.STAGES)
     for run in plan.runs:
-        again = models[run.stage].read(run.spec.canonical())
+        again = stages.STAGES[run.stage].read(run.spec.canonical())
         assert again == run.spec
         assert again.digest() == run.spec.digest()
 
@@ -374,7 +501,9 @@ def test_the_last_file_counts_and_none_means_the_digits(planned, tmp_path):
     assert load_plan([], {}, REPOSITORY).benchmark.name == "digits"
 
 
-@pytest.mark.parametrize("name", ["config/digits.yaml", "tests/tiny.yaml"])
+@pytest.mark.parametrize(
+    "name", ["config/digits.yaml", "config/digits-full.yaml", "tests/tiny.yaml"]
+)
 def test_the_benchmarks_of_the_repository_are_valid(name):
     assert load_plan([REPOSITORY / name], {}, REPOSITORY).runs
 

@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-from toys import close, column, process_of, recorded
+from toys import close, column, fixed_variance, process_of, recorded
 
-from diffbench.diffusion.likelihoods.vlb import step_variance
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.discrete import Discrete
 from diffbench.diffusion.processes.gaussian import at
 from diffbench.diffusion.schedules import cosine_betas, linear_betas
-from diffbench.diffusion.transitions import residual_correlation, step_mean
+from diffbench.diffusion.transitions import posterior_residual, step_mean
 
 CHAINS = {
     f"{schedule}{steps}": (schedule, steps)
@@ -46,9 +45,10 @@ def test_posterior_variance(name: str) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_log_variance_of_the_first_step_is_that_of_the_second(name: str) -> None:
     process, tables = chain(name), recorded("gd_schedules")
-    variances = torch.stack([step_variance(process, t, t - 1, "small") for t in times(process)])
+    t = times(process)
+    variances = fixed_variance(process, t, t - 1, "small")
     close(variances.log(), tables[f"{name}_posterior_log_variance_clipped"])
-    assert step_variance(process, at(0), at(-1), "large") == variances[0] == variances[1]
+    assert fixed_variance(process, at(0), at(-1), "large") == variances[0] == variances[1]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -56,7 +56,7 @@ def test_posterior_mean_coefficients(name: str) -> None:
     """The step's mean at (x_0, x_t) = (1, 0) and (0, 1)."""
     process, tables = chain(name), recorded("gd_schedules")
     t = column(times(process))
-    r = residual_correlation(process, t, t - 1) * process.sigma(t - 1)
+    r = posterior_residual(process, t, t - 1)
     for x0, x_t, key in [(1.0, 0.0, "coef1"), (0.0, 1.0, "coef2")]:
         truth = Prediction(process, torch.full_like(t, x_t), t, "x0", torch.full_like(t, x0))
         mean = step_mean(truth, t - 1, r).flatten()

@@ -1,6 +1,7 @@
 """The products of a run, opened as users do."""
 
 import csv
+import json
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ import diffbench
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.streams import stream
 from diffbench.plan.registry import build
-from diffbench.specs.solver import EulerMaruyamaSpec, HeunSpec
+from diffbench.specs.solver import AncestralSpec, EulerMaruyamaSpec, HeunSpec
 from diffbench.stages import models
+from diffbench.stages.sample import labels_of
 from diffbench.store.products import StoreError
 
 pytestmark = pytest.mark.slow
@@ -77,7 +79,9 @@ def test_the_network_evaluations_of_the_tables_are_those_that_were_made(first):
     for job in plan_of(folder).of("sample"):
         if job.spec.train is not None:
             run = load(folder, job.variant)
-            assert shown[job.variant, job.item] == str(calls_of(run, job.spec.solver))
+            unguided = job.spec.solver.model_copy(update={"classifier_scale": None})
+            assert shown[job.variant, job.item] == str(calls_of(run, unguided))
+    assert shown["iddpm-hybrid", "ancestral-5-w1-c2"] == "10"
     assert shown["control-test", "draw"] == "0"
 
 
@@ -85,7 +89,7 @@ def calls_of(run, solver):
     """How often a solver calls the network, counted where the network is."""
     calls = []
     run.denoiser.network.network.register_forward_hook(lambda *_: calls.append(1))
-    run.sample(1, solver)
+    run.sample(1, solver, labels=[0] if run.denoiser.classes else None)
     return len(calls)
 
 
@@ -100,6 +104,92 @@ def test_samples_are_what_the_model_and_the_seed_say(first):
     levels = models.levels_of(run.dataset, run.spec.process).from_model(x)
     with np.load(folder / job.product) as archive:
         assert np.array_equal(archive["levels"][: job.spec.chunk], levels)
+
+
+LEARNED = AncestralSpec(steps=5, variance="learned")
+
+
+def test_a_conditional_run_is_sampled_by_class(first):
+    run = load(first[0], "iddpm-hybrid")
+    guided = AncestralSpec(steps=5, variance="learned", w=2)
+    threes = run.sample(4, LEARNED, labels=[3] * 4)
+    assert not np.array_equal(threes, run.sample(4, LEARNED, labels=[4] * 4))
+    assert not np.array_equal(threes, run.sample(4, guided, labels=[3] * 4))
+    unguided = AncestralSpec(steps=5, variance="learned", w=0)
+    assert np.array_equal(threes, run.sample(4, unguided, labels=[3] * 4))
+    named = AncestralSpec(steps=5, variance="learned", labels=(3,))
+    assert np.array_equal(threes, run.sample(4, named))
+
+
+@pytest.mark.parametrize(
+    ("variant", "solver", "labels", "reason"),
+    [
+        ("iddpm-hybrid", LEARNED, None, "labels: are wanted"),
+        ("iddpm-hybrid", LEARNED, [3, 10], r"labels: \[3, 10\] are not 2 labels from 0 to 9"),
+        ("iddpm-hybrid", LEARNED, [3], r"labels: \[3\] are not 2 labels"),
+        ("edm", HeunSpec(steps=3), [3, 4], "labels: this model is unconditional"),
+        ("edm", HeunSpec(steps=3, w=1), [3, 4], "w: 1 is asked of an unconditional model"),
+        ("ddpm-cosine", LEARNED, None, "variance: learned is asked of a model with fixed"),
+        (
+            "edm",
+            HeunSpec(steps=3, classifier_scale=1),
+            [3, 4],
+            "classifier_scale: 1, but there is no classifier",
+        ),
+    ],
+)
+def test_labels_and_guidance_that_cannot_be_are_refused(first, variant, solver, labels, reason):
+    with pytest.raises(ValueError, match=reason):
+        load(first[0], variant).sample(2, solver, labels=labels)
+
+
+def test_labels_of_samples_are_the_training_images_in_proportion(first):
+    folder, _ = first
+    plan = plan_of(folder)
+    job = plan.run("sample", "iddpm-hybrid", 0, "ancestral-5-w1-c2")
+    dataset = load(folder, "iddpm-hybrid").dataset
+    with np.load(folder / job.product) as archive:
+        stored = archive["labels"]
+    whole = labels_of(job.spec.model_copy(update={"samples": 3000}), dataset)
+    assert np.array_equal(whole[: len(stored)], stored)
+    assert np.array_equal(np.bincount(whole), 2 * np.bincount(dataset.train_labels))
+    few = job.spec.solver.model_copy(update={"labels": (7, 1)})
+    assert labels_of(
+        job.spec.model_copy(update={"solver": few, "samples": 3}), dataset
+    ).tolist() == [
+        7,
+        1,
+        7,
+    ]
+    with np.load(folder / plan.run("sample", "edm", 0, "heun-3").product) as archive:
+        assert "labels" not in archive
+
+
+def test_conditional_samples_have_a_class_accuracy(first):
+    folder, _ = first
+    root = folder / "results" / "tiny" / "runs"
+    scores = json.loads((root / "iddpm-hybrid" / "seed0" / "scores.json").read_text())
+    assert 0 <= scores["solvers"]["ancestral-5-w1-c2"]["metrics"]["class_accuracy"]["value"] <= 1
+    scores = json.loads((root / "edm" / "seed0" / "scores.json").read_text())
+    assert "class_accuracy" not in scores["solvers"]["heun-3"]["metrics"]
+
+
+def test_the_bound_is_stored_term_by_term(first):
+    job = plan_of(first[0]).run("likelihood", "iddpm-hybrid", 0, "vlb-learned")
+    stored = json.loads((first[0] / job.product).read_text())
+    assert len(stored["terms"]) == len(stored["times"]) == stored["nfe"] == 10
+    assert (stored["times"][0], stored["times"][-1]) == (0, 19)
+    total = stored["prior"] + sum(stored["terms"])
+    assert stored["bits_per_dim"]["value"] == pytest.approx(total, rel=1e-5)
+
+
+def test_gradient_noise_is_measured_at_each_checkpoint(first):
+    job = plan_of(first[0]).run("analysis", "iddpm-hybrid", 0, "gradient-noise")
+    stored = json.loads((first[0] / job.product).read_text())
+    assert stored["steps"] == [2, 4]
+    assert set(stored["estimators"]) == {"vlb", "vlb-importance", "hybrid"}
+    assert all(len(each["noise"]) == 2 for each in stored["estimators"].values())
+    assert stored["mean_square"] == stored["estimators"]["vlb-importance"]["mean_square"]
 
 
 def test_repeatable_kernels_are_chosen_without_importing_the_compiler():

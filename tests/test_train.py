@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from commands import plan_of, run, start, until, write_config
 from safetensors.torch import load_file, save_file
 
 from diffbench import cli
-from diffbench.stages import train
+from diffbench.specs.objective import ImportanceTimesSpec, VLBObjectiveSpec
+from diffbench.stages import data, train
 from diffbench.store import files, paths
 from diffbench.store.state import PARTS, generations
 
@@ -121,6 +123,34 @@ def test_a_state_without_one_of_its_parts_is_refused(
         assert f"lacks {part}: remove the folder" in error
         assert error.count("\n") == 1
         assert not training.model.exists()
+
+
+def test_the_history_of_importance_sampled_times_is_part_of_the_state(first, tmp_path):
+    folder, _ = first
+    job = plan_of(folder).run("train", "iddpm-hybrid")
+    objective = VLBObjectiveSpec(times=ImportanceTimesSpec(history=2))
+    training = job.spec.training.model_copy(update={"steps": 12, "batch": 40})
+    spec = job.spec.model_copy(update={"objective": objective, "training": training})
+    dataset = data.load(folder / job.root, spec.data)
+
+    def trained(trainer, steps):
+        for _ in range(steps):
+            trainer.advance()
+        return trainer
+
+    make = partial(train.denoiser_trainer, spec, dataset, torch.device("cpu"))
+    whole = trained(make(), 12)
+    # Twelve batches of 40 are enough for two losses of each of the 20 times: sampling is no longer uniform.
+    assert whole.objective.times.probability.std() > 0
+    half = trained(make(), 6).state() | {"step": torch.tensor(6)}
+    save_file(half, tmp_path / "half")
+    resumed = make()
+    resumed.restore(load_file(tmp_path / "half"))
+    ends = zip(whole.averaged().values(), trained(resumed, 6).averaged().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in ends)
+    without = {name: each for name, each in half.items() if name != "times.losses"}
+    with pytest.raises(train.TrainingError, match=r"lacks times\.losses"):
+        make().restore(without)
 
 
 @pytest.mark.gpu

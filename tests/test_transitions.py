@@ -1,34 +1,39 @@
-"""The transition rule against improved-diffusion's posteriors and model means."""
+"""The transition rule against improved-diffusion's posteriors, model means and variances."""
 
 import pytest
 import torch
-from toys import Toy, close, column, process_of, recorded, toy_eps
+from toys import (
+    Toy,
+    close,
+    column,
+    fixed_variance,
+    process_of,
+    recorded,
+    toy_eps,
+    toy_fraction,
+    toy_v,
+)
 
-from diffbench.diffusion.denoisers import THRESHOLDS
+from diffbench.diffusion.denoisers import thresholded
 from diffbench.diffusion.grids import respaced
-from diffbench.diffusion.likelihoods.vlb import step_variance
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
 from diffbench.diffusion.transitions import (
-    ancestral_scales,
     ddim_scales,
+    model_variance,
+    posterior_residual,
     residual_correlation,
     step_mean,
-    variance,
 )
 
 CHAINS = {"": ("linear", 1000), "_cos4000": ("cosine", 4000)}
 both_chains = pytest.mark.parametrize("suffix", CHAINS)
+clipped_or_not = pytest.mark.parametrize(("clip", "threshold"), [(0, "none"), (1, "static")])
 
 
 def chain(suffix: str) -> GaussianProcess:
     schedule, steps = CHAINS[suffix]
     return process_of("discrete", schedule=schedule, steps=steps)
-
-
-def clipped_variances(process: GaussianProcess, t: torch.Tensor, kind: str) -> torch.Tensor:
-    """With the first step's replaced, as the official logarithms are."""
-    return torch.stack([step_variance(process, level, level - 1, kind) for level in t])
 
 
 @both_chains
@@ -40,24 +45,23 @@ def test_forward_draws_and_posteriors(suffix: str) -> None:
     close(process.diffuse(x0, t, torch.zeros_like(x0)), arrays["q_mean"])
     close(process.sigma(arrays["t"]) ** 2, arrays["q_var"])
     close((process.sigma(arrays["t"]) ** 2).log(), arrays["q_logvar"])
-    r = residual_correlation(process, t, t - 1) * process.sigma(t - 1)
-    close(step_mean(Prediction(process, x_t, t, "x0", x0), t - 1, r), arrays["post_mean"])
-    close(variance(process, arrays["t"], arrays["t"] - 1, "small"), arrays["post_var"])
-    clipped = clipped_variances(process, arrays["t"], "small")
+    truth = Prediction(process, x_t, t, "x0", x0)
+    close(step_mean(truth, t - 1, posterior_residual(process, t, t - 1)), arrays["post_mean"])
+    close(process.posterior_variance(arrays["t"], arrays["t"] - 1), arrays["post_var"])
+    clipped = fixed_variance(process, arrays["t"], arrays["t"] - 1, "small")
     close(clipped.log(), arrays["post_logvar_clipped"])
 
 
 @both_chains
-@pytest.mark.parametrize(("clip", "threshold"), [(0, "none"), (1, "static")])
+@clipped_or_not
 def test_model_means(suffix: str, clip: int, threshold: str) -> None:
     arrays, process = recorded(f"gd_p_mean_variance{suffix}"), chain(suffix)
     x_t, t = arrays["x_t"], column(arrays["t"])
     close(toy_eps(x_t, t), arrays["model_eps"])
-    prediction = THRESHOLDS[threshold](Toy(process, "eps", toy_eps))(x_t, t)
+    prediction = thresholded(Toy(process, "eps", toy_eps), threshold)(x_t, t)
     close(prediction.x0, arrays[f"FIXED_SMALL_clip{clip}_pred_xstart"])
-    for kind in ("small", "large"):
-        r, _ = ancestral_scales(process, t, t - 1, kind)
-        close(step_mean(prediction, t - 1, r), arrays[f"FIXED_SMALL_clip{clip}_mean"])
+    mean = step_mean(prediction, t - 1, posterior_residual(process, t, t - 1))
+    close(mean, arrays[f"FIXED_SMALL_clip{clip}_mean"])
 
 
 @both_chains
@@ -65,11 +69,26 @@ def test_model_variances(suffix: str) -> None:
     """Small is exactly 0 at the first step; its logarithm, and both of large's, are not."""
     arrays, process = recorded(f"gd_p_mean_variance{suffix}"), chain(suffix)
     t = arrays["t"]
-    close(variance(process, t, t - 1, "small"), arrays["FIXED_SMALL_variance"])
-    close(clipped_variances(process, t, "small").log(), arrays["FIXED_SMALL_log_variance"])
-    large = clipped_variances(process, t, "large")
+    close(process.posterior_variance(t, t - 1), arrays["FIXED_SMALL_variance"])
+    small, large = (fixed_variance(process, t, t - 1, kind) for kind in ("small", "large"))
+    close(small.log(), arrays["FIXED_SMALL_log_variance"])
     close(large, arrays["FIXED_LARGE_variance"])
     close(large.log(), arrays["FIXED_LARGE_log_variance"])
+
+
+@both_chains
+@clipped_or_not
+def test_learned_variances(suffix: str, clip: int, threshold: str) -> None:
+    """Of the prediction that also has the mean: a threshold leaves the variance as it is."""
+    arrays, process = recorded(f"gd_p_mean_variance{suffix}"), chain(suffix)
+    x_t, t = arrays["x_t"], column(arrays["t"])
+    close(toy_v(x_t, t), arrays["model_v"])
+    prediction = thresholded(Toy(process, "eps", toy_eps, toy_fraction), threshold)(x_t, t)
+    mean = step_mean(prediction, t - 1, posterior_residual(process, t, t - 1))
+    close(mean, arrays[f"LEARNED_RANGE_clip{clip}_mean"])
+    variance = model_variance(prediction, t - 1, "learned")
+    close(variance, arrays["LEARNED_RANGE_variance"])
+    close(variance.log(), arrays["LEARNED_RANGE_log_variance"])
 
 
 def test_a_respaced_step_asks_the_model_at_the_original_level() -> None:
@@ -77,8 +96,9 @@ def test_a_respaced_step_asks_the_model_at_the_original_level() -> None:
     levels, spaced = at(respaced(1000, 25)), arrays["t"].long()
     t, s = column(levels[spaced]), column(levels[spaced - 1])
     close(t.flatten(), arrays["model_t"])
-    prediction = Toy(process, "eps", toy_eps)(arrays["x"], t)
-    close(step_mean(prediction, s, ancestral_scales(process, t, s, "small").r), arrays["mean"])
+    prediction = Toy(process, "eps", toy_eps, toy_fraction)(arrays["x"], t)
+    close(step_mean(prediction, s, posterior_residual(process, t, s)), arrays["mean"])
+    close(model_variance(prediction, s, "learned").log(), arrays["log_variance"])
     close(step_mean(prediction, s, ddim_scales(process, t, s, 0.0).r), arrays["ddim_mean"])
 
 
@@ -87,6 +107,66 @@ def test_eta_one_is_the_posterior(name: str) -> None:
     """r^2 = sigma_s^2 - n^2 cancels in long steps: VP's from 1 to 0.6 keeps 2e-3 of sigma_s^2."""
     process = process_of(name)
     t, s = at([1.0, 0.5]), at([0.6, 0.2])
-    ancestral, ddim = ancestral_scales(process, t, s, "small"), ddim_scales(process, t, s, 1.0)
-    close(ddim.r, ancestral.r, rtol=1e-12)
-    close(ddim.n, ancestral.n, rtol=1e-13)
+    ddim, rho = ddim_scales(process, t, s, 1.0), residual_correlation(process, t, s)
+    close(ddim.r, posterior_residual(process, t, s), rtol=1e-12)
+    close(ddim.n**2, fixed_variance(process, t, s, "small"), rtol=1e-13)
+    close(ddim.n**2, (1 - rho**2) * process.sigma(s) ** 2, rtol=1e-12)
+
+
+#: Neighbours, and levels that a thinned grid leaves far apart.
+PAIRS = [(1, 0), (20, 19), (49, 48), (30, 2), (49, 0), (44, 11)]
+every_pair = pytest.mark.parametrize(("t", "s"), PAIRS)
+every_schedule = pytest.mark.parametrize("schedule", ["linear", "cosine"])
+
+
+def variance_at(process: GaussianProcess, t: int, s: int, fraction: float) -> torch.Tensor:
+    """The learned variance with the same fraction in all of 3 pixels."""
+    x = torch.zeros(1, 1, 1, 3).double()
+    v = torch.full_like(x, fraction)
+    return model_variance(Prediction(process, x, at(t), "eps", x, v), at(s), "learned")
+
+
+@every_schedule
+@every_pair
+def test_a_learned_variance_runs_from_small_to_large(schedule: str, t: int, s: int) -> None:
+    """Both ends are differences of numbers below 1 and at least 1e-3: they round by 1e-13 of themselves."""
+    process = process_of("discrete", schedule=schedule, steps=50)
+    small = float(process.posterior_variance(at(t), at(s)))
+    alpha = float(process.alpha(at(t)) / process.alpha(at(s)))
+    large = float(process.sigma(at(t)) ** 2) - alpha**2 * float(process.sigma(at(s)) ** 2)
+    assert small < large
+    for fraction in (0.0, 0.25, 0.5, 1.0):
+        want = at(large**fraction * small ** (1 - fraction)).expand(1, 1, 1, 3)
+        close(variance_at(process, t, s, fraction), want, rtol=1e-12, atol=0)
+    values = [float(variance_at(process, t, s, v)[0, 0, 0, 0]) for v in (0.0, 0.2, 0.7, 1.0)]
+    assert values == sorted(values)
+
+
+@every_schedule
+@every_pair
+def test_each_pixel_has_its_own_learned_variance(schedule: str, t: int, s: int) -> None:
+    process = process_of("discrete", schedule=schedule, steps=50)
+    x, v = torch.zeros(1, 1, 1, 3).double(), at([0.1, 0.6, 1.3]).reshape(1, 1, 1, 3)
+    got = model_variance(Prediction(process, x, at(t), "eps", x, v), at(s), "learned")
+    alone = [variance_at(process, t, s, float(each))[..., :1] for each in v.flatten()]
+    close(got, torch.cat(alone, -1), rtol=1e-15, atol=0)
+
+
+@every_schedule
+@pytest.mark.parametrize("kind", ["small", "large"])
+def test_the_variance_into_the_data_is_that_of_the_grids_step_before(
+    schedule: str, kind: str
+) -> None:
+    """On a thinned grid 30, 12, 0 and the data: the posterior's variance from 12 to 0."""
+    process = process_of("discrete", schedule=schedule, steps=50)
+    x = torch.zeros(1, 1, 1, 1).double()
+    prediction = Prediction(process, x, at(0), "eps", x)
+    got = model_variance(prediction, at(-1), kind, before=at(12))
+    close(got, process.posterior_variance(at(12), at(0)), rtol=1e-15, atol=0)
+
+
+def test_a_fixed_variance_is_not_learned() -> None:
+    process = process_of("discrete", schedule="linear", steps=50)
+    x = torch.zeros(1, 1, 1, 1)
+    with pytest.raises(ValueError, match="variance: learned"):
+        model_variance(Prediction(process, x, at(3), "eps", x), at(2), "learned")

@@ -3,6 +3,7 @@ numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.denoisers import Denoiser, Wrapper
 from diffbench.diffusion.predictions import Native, Prediction
 from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.diffusion.transitions import model_variance
 from diffbench.plan.registry import build
-from diffbench.specs.process import ProcessSpec
+from diffbench.specs.process import ProcessSpec, Variance
 
 # Tensors of a few numbers: threads would only wait for one another.
 torch.set_num_threads(1)
@@ -51,20 +53,72 @@ def close(got: Tensor, want: Tensor, rtol: float = 1e-9, atol: float = 1e-10) ->
     np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=rtol, atol=atol)
 
 
-class Toy(Denoiser):
-    """A denoiser whose native quantity is a closed form of (x_t, t)."""
+def fixed_variance(process: GaussianProcess, t: Tensor, s: Tensor, kind: Variance) -> Tensor:
+    """The model's variance of the steps from t to s, of t's shape, whatever a denoiser says."""
+    nothing = torch.zeros_like(t)
+    return model_variance(Prediction(process, nothing, t, "eps", nothing), s, kind)
 
-    def __init__(self, process: GaussianProcess, native: Native, formula: Formula) -> None:
+
+class Toy(Denoiser):
+    """A denoiser whose native quantity, and variance fraction if any, are closed forms of (x_t, t)."""
+
+    def __init__(
+        self,
+        process: GaussianProcess,
+        native: Native,
+        formula: Formula,
+        fraction: Formula | None = None,
+    ) -> None:
         super().__init__(process)
-        self.native, self.formula = native, formula
+        self.native, self.formula, self.fraction = native, formula, fraction
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        return Prediction(self.process, x_t, t, self.native, self.formula(x_t, t))
+        fraction = None if self.fraction is None else self.fraction(x_t, t)
+        return Prediction(self.process, x_t, t, self.native, self.formula(x_t, t), fraction)
+
+
+class Fractional(Wrapper):
+    """Another denoiser whose variance's fraction is the same at every x_t; it broadcasts against images."""
+
+    def __init__(self, denoiser: Denoiser, fraction: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(denoiser)
+        self.fraction = fraction
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        prediction = self.denoiser(x_t, t, y)
+        prediction.fraction = self.fraction(t).expand_as(x_t)
+        return prediction
 
 
 def toy_eps(x: Tensor, t: Tensor) -> Tensor:
     """The network of every ``gd_*`` array."""
     return 0.3 * x * torch.cos(0.01 * t) + 0.1 * torch.sin(x)
+
+
+def toy_v(x: Tensor, t: Tensor) -> Tensor:
+    """The second half of that network's outputs, in [-1, 1]."""
+    return 0.8 * torch.sin(2 * x + 0.01 * t)
+
+
+def toy_fraction(x: Tensor, t: Tensor) -> Tensor:
+    """The variance's fraction that it stands for."""
+    return (toy_v(x, t) + 1) / 2
+
+
+def official_log_prob(
+    x: Tensor, mean: Tensor, std: Tensor, spacing: float, low: float, high: float
+) -> Tensor:
+    """improved-diffusion's decoder, in ``bound.discretised_log_prob``'s place: a tanh for the normal
+    distribution function, floors of 1e-12, edge bins by |x| > 0.999, 256 levels in [-1, 1]."""
+    assert (spacing, low, high) == (2 / 255, -1, 1)
+
+    def cdf(z: Tensor) -> Tensor:
+        return 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (z + 0.044715 * z**3)))
+
+    upper, lower = cdf((x - mean + 1 / 255) / std), cdf((x - mean - 1 / 255) / std)
+    middle = (upper - lower).clamp(min=1e-12).log()
+    below, above = upper.clamp(min=1e-12).log(), (1 - lower).clamp(min=1e-12).log()
+    return torch.where(x < -0.999, below, torch.where(x > 0.999, above, middle))
 
 
 def toy_score(x: Tensor, t: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ written for any alpha; s_d is the data's standard deviation, v = alpha^2 s_d^2 +
 
     x0 = alpha s_d^2/v x_t + sigma s_d/sqrt(v) F(x_t/sqrt(v); ln(sigma/alpha)/4)
 
-and any other native quantity a x_t + b x0 takes its coefficients from there: eps has a = 1/sigma, b = -alpha/sigma;
-v has a = alpha/sigma, b = -(alpha^2 + sigma^2)/sigma; the score a = -1/sigma^2, b = alpha/sigma^2.
+and any other native quantity a x_t + b x0 (``predictions``) takes its coefficients from there.
 
 Coefficients act on data centred on the middle m of their range: x_t - alpha m, with eps and score unchanged.
 The network's noise input is c_noise = ln(sigma/alpha)/4 for every process.
@@ -24,25 +23,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.predictions import Native, Prediction
+from diffbench.diffusion.predictions import Native, Prediction, linear_form
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
 from diffbench.specs.denoiser import NetworkDenoiserSpec
+from diffbench.specs.solver import Threshold
 
 #: F(x, c_noise, y, raw): x (B, C, H, W) scaled by c_in, c_noise (B,), y (B,) or None, raw the unscaled image.
 Network = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 
 
 class Denoiser:
-    """Base of all denoisers: counts its calls, the number of function evaluations (NFE)."""
+    """Base of all denoisers: counts its calls, the number of function evaluations (NFE).
+
+    ``classes`` is the number of labels it knows, 0 .. classes - 1; ``classes`` itself is the null class.
+    """
 
     process: GaussianProcess
+    classes: int = 0
 
     def __init__(self, process: GaussianProcess) -> None:
         self.process = process
         self.calls = 0
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
-        """Predict at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1)), given labels y (B,)."""
+        """Predict at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1)).
+
+        ``y``: labels (B,), or None where the class is unknown.
+        """
         self.calls += 1
         return self.predict(x_t, t, y)
 
@@ -60,9 +67,10 @@ class Coefficients(NamedTuple):
 
 
 def plain_coefficients(
-    native: Native, alpha: Tensor, sigma: Tensor, data_std: float
+    process: GaussianProcess, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
     """No skip: the network gives the native quantity."""
+    alpha, sigma = process.alpha(t), process.sigma(t)
     one = torch.ones_like(sigma)
     return Coefficients(
         0 * one, 1 / sigma if native == "score" else one, (alpha**2 + sigma**2).rsqrt()
@@ -70,16 +78,12 @@ def plain_coefficients(
 
 
 def skip_coefficients(
-    native: Native, alpha: Tensor, sigma: Tensor, data_std: float
+    process: GaussianProcess, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
     """EDM's skip inside any native quantity a x_t + b x0."""
+    alpha, sigma = process.alpha(t), process.sigma(t)
     v = alpha**2 * data_std**2 + sigma**2
-    a, b = {
-        "x0": (0 * sigma, 0 * sigma + 1),
-        "eps": (1 / sigma, -alpha / sigma),
-        "v": (alpha / sigma, -(alpha**2 + sigma**2) / sigma),
-        "score": (-1 / sigma**2, alpha / sigma**2),
-    }[native]
+    a, b = linear_form(process, native, t)
     return Coefficients(
         a + b * alpha * data_std**2 / v, b * sigma * data_std * v.rsqrt(), v.rsqrt()
     )
@@ -88,13 +92,24 @@ def skip_coefficients(
 COEFFICIENTS = {"none": plain_coefficients, "edm": skip_coefficients}
 
 
+def noise_input(process: GaussianProcess, x_t: Tensor, t: Tensor) -> Tensor:
+    """What a network is told of the time: c_noise = ln(sigma/alpha)/4, (B,) in x_t's precision."""
+    return (process.ratio(t).log() / 4).to(x_t).expand(len(x_t), 1, 1, 1).flatten()
+
+
 class NetworkDenoiser(Denoiser):
-    """A network with the parameterisation of its spec."""
+    """A network with the parameterisation of its spec, told one of ``classes`` labels (0: none)."""
 
     def __init__(
-        self, spec: NetworkDenoiserSpec, process: GaussianProcess, network: Network
+        self,
+        spec: NetworkDenoiserSpec,
+        process: GaussianProcess,
+        network: Network,
+        classes: int = 0,
     ) -> None:
         super().__init__(process)
+        self.classes = classes
+        self.learns_variance = spec.learns_variance
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
@@ -103,40 +118,42 @@ class NetworkDenoiser(Denoiser):
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """c_skip, c_out and c_in at time t, for centred data."""
-        return self.parameterisation(
-            self.native, self.process.alpha(t), self.process.sigma(t), self.data_std
-        )
-
-    def c_noise(self, t: Tensor) -> Tensor:
-        """What the network is told of the time: ln(sigma/alpha)/4."""
-        return self.process.ratio(t).log() / 4
+        return self.parameterisation(self.process, self.native, t, self.data_std)
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """One network call."""
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
         alpha = cast(self.process.alpha(t), x_t)
         centred = x_t - alpha * self.middle
-        c_noise = self.c_noise(t).to(x_t).expand(len(x_t), 1, 1, 1).flatten()
-        answer = self.network(inside * centred, c_noise, y, centred / self.half_range)
-        native = skip * centred + out * answer.to(x_t.dtype)
-        return Prediction(self.process, x_t, t, self.native, native + self._offset(alpha, t, x_t))
+        c_noise = noise_input(self.process, x_t, t)
+        answer = self.network(inside * centred, c_noise, y, centred / self.half_range).to(x_t.dtype)
+        answer, fraction = self.split(answer)
+        native = skip * centred + out * answer + self.offset(t).to(x_t)
+        return Prediction(self.process, x_t, t, self.native, native, fraction)
 
-    def _offset(self, alpha: Tensor, t: Tensor, x_t: Tensor) -> Tensor | float:
-        """What centring took from the native quantity: x0 loses m, v loses -sigma m."""
-        match self.native:
-            case "x0":
-                return self.middle
-            case "v":
-                return -cast(self.process.sigma(t), x_t) * self.middle
-        return 0.0
+    def split(self, answer: Tensor) -> tuple[Tensor, Tensor | None]:
+        """F, and the variance's fraction v = (o + 1)/2 of the second half o of the outputs, if any."""
+        if not self.learns_variance:
+            return answer, None
+        answer, second = answer.chunk(2, dim=1)
+        return answer, (second + 1) / 2
+
+    def offset(self, t: Tensor) -> Tensor:
+        """What centring takes from the native quantity a x_t + b x0: (a alpha + b) m."""
+        a, b = linear_form(self.process, self.native, t)
+        return (a * self.process.alpha(t) + b) * self.middle
 
 
-class StaticThreshold(Denoiser):
-    """Clips predicted x0 to the data range [low, high] (Ho et al. 2020, official code)."""
+class Wrapper(Denoiser):
+    """Base of what changes another denoiser's predictions."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__(denoiser.process)
-        self.denoiser = denoiser
+        self.denoiser, self.classes = denoiser, denoiser.classes
+
+
+class StaticThreshold(Wrapper):
+    """Clips predicted x0 to the data range [low, high] (Ho et al. 2020, official code)."""
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """The inner prediction with its x0 clipped; eps and the others follow from it."""
@@ -146,7 +163,33 @@ class StaticThreshold(Denoiser):
         )
 
 
-THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
-    "none": lambda denoiser: denoiser,
-    "static": StaticThreshold,
+class DynamicThreshold(Wrapper):
+    """Scales predicted x0 into the data range, so that few pixels saturate.
+
+    About the middle of the range and in units of half its width, x0 <- clip(x0, -q, q)/q with q the
+    ``percentile`` of |x0| of each image, at least 1 (Saharia et al. 2022, "Imagen",
+    https://arxiv.org/abs/2205.11487, section 2.3).
+    """
+
+    def __init__(self, denoiser: Denoiser, percentile: float) -> None:
+        super().__init__(denoiser)
+        self.percentile = percentile
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The inner prediction with its x0 scaled; eps and the others follow from it."""
+        prediction, spec = self.denoiser(x_t, t, y), self.process.spec
+        x = (prediction.x0 - spec.middle) / spec.half_range
+        q = x.flatten(1).abs().quantile(self.percentile, dim=1).clamp(min=1)[:, None, None, None]
+        return prediction.with_x0(spec.middle + spec.half_range * x.clamp(-q, q) / q)
+
+
+THRESHOLDS: dict[str, Callable[[Denoiser, float], Denoiser]] = {
+    "none": lambda denoiser, percentile: denoiser,
+    "static": lambda denoiser, percentile: StaticThreshold(denoiser),
+    "dynamic": DynamicThreshold,
 }
+
+
+def thresholded(denoiser: Denoiser, kind: Threshold, percentile: float = 0.995) -> Denoiser:
+    """The denoiser with that threshold on its x0."""
+    return THRESHOLDS[kind](denoiser, percentile)

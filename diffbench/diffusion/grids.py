@@ -3,6 +3,8 @@ r"""Grids: decreasing times from t_max, each a float64 tensor of shape (n,).
     respaced   K evenly spaced reals over 0 .. T-1, both ends, rounded half to even (Nichol & Dhariwal 2021, section 4;
                the sum of strides in floating point, then Python's round, is the official rule)
     strided    0, c, 2c, .. with the first integer c that gives exactly K levels       (official "ddimK")
+    quadratic  floor(c i^2) with the c that ends in T-1, each at least one above the last
+                                                                        (Song, Meng & Ermon 2021, appendix D.2)
     uniform    evenly spaced times t_max .. last                                       (Song et al. 2021, appendix D)
     karras     sigma_i = (smax^(1/rho) + i/(N-1) (smin^(1/rho) - smax^(1/rho)))^rho     (Karras et al. 2022, equation 5)
 
@@ -10,6 +12,8 @@ A grid that ends in the data does so at the process's ``data_time``.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -50,10 +54,38 @@ def strided(length: int, count: int) -> list[int]:
     Raises:
         ValueError: when no integer stride gives exactly count levels.
     """
-    for stride in range(1, length + 1):
-        if len(range(0, length, stride)) == count:
-            return list(range(0, length, stride))
-    raise ValueError(f"no integer stride takes exactly {count} of {length} steps")
+    # The smallest stride that takes no more than count: any other takes fewer or as many.
+    chosen = list(range(0, length, -(-length // count)))
+    if len(chosen) != count:
+        raise ValueError(f"no integer stride takes exactly {count} of {length} steps")
+    return chosen
+
+
+def quadratic(length: int, count: int) -> list[int]:
+    """``count`` levels of 0 .. length-1, increasing: evenly spaced in their square roots, both ends.
+
+    Raises:
+        ValueError: when count exceeds length.
+    """
+    if count > length:
+        raise ValueError(f"cannot take {count} of {length} steps")
+    scale = (length - 1) / max(count - 1, 1) ** 2
+    # Rounded before the floor: (length - 1)/n^2 n^2 may fall below length - 1 by a rounding error.
+    wanted = [math.floor(round(scale * i**2, 9)) for i in range(count)]
+    levels = [0]
+    for level in wanted[1:]:
+        levels.append(max(level, levels[-1] + 1))
+    return levels
+
+
+#: Which of the levels 0 .. T-1 of a discrete process a grid takes.
+LEVELS = {"respaced": respaced, "strided": strided, "quadratic": quadratic}
+
+
+def levels(process: GaussianProcess, kind: str, count: int) -> Tensor:
+    """``count`` levels of a discrete process, decreasing, and the data's time."""
+    chosen = LEVELS[kind](round(process.t_max) + 1, count)
+    return to_data(process, torch.tensor(chosen[::-1], dtype=torch.float64))
 
 
 def uniform(process: GaussianProcess, count: int, last: float) -> Tensor:

@@ -5,10 +5,13 @@ r"""Objectives: times x target x weight -> one loss per example.
     simple           the denoiser's native quantity, weight 1                 (Ho et al. 2020, equation 14)
     score matching   sigma^2 |score - target|^2 = |eps - target|^2    (Song et al. 2021, equation 7, lambda = sigma^2)
     edm              (s^2 + s_d^2)/(s s_d)^2 |x0 - target|^2,  s = sigma/alpha   (Karras et al. 2022, table 1)
+    vlb              T times one term of the variational bound, bits/dim         (Ho et al. 2020, equation 5)
+    hybrid           simple + 0.001 vlb, the mean without the bound's gradient   (Nichol & Dhariwal 2021, eq. 16)
+    cross-entropy    -ln p(y | x_t), for a classifier of noisy images            (Dhariwal & Nichol 2021, section 4.1)
 
-Times are drawn on the CPU in float64 from a stream that is a function of the seed and the step.  A
-distribution of times returns, with each time, the weight that makes the expectation that of the paper's
-distribution.
+The bound's constant, the prior's term, is left out.  Times are drawn on the CPU in float64 from a stream
+that is a function of the seed and the step.  A distribution of times returns, with each time, the weight
+that makes the expectation that of the paper's distribution.
 """
 
 from __future__ import annotations
@@ -16,19 +19,25 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from diffbench.diffusion.bound import bound_term
 from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.predictions import Native, Prediction, Truth
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
 from diffbench.specs.objective import (
     EDMObjectiveSpec,
+    HybridSpec,
+    ImportanceTimesSpec,
     LogNormalTimesSpec,
     MixedTimesSpec,
     ObjectiveSpec,
     TimesSpec,
-    UniformTimesSpec,
+    VLBObjectiveSpec,
 )
+from diffbench.specs.process import Variance
 
 
 class Times:
@@ -48,14 +57,25 @@ class Times:
         """Times and weights at the quantiles u in [0, 1)."""
         raise TypeError(f"{type(self).__name__} has no quantiles")
 
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Learn the unweighted losses (B,) of times (B,); most distributions do not."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What was learned, for the training state."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a ``state``."""
+
 
 class UniformTimes(Times):
     """Uniform over the integers of a discrete process, or over [last, t_max]."""
 
-    def __init__(self, spec: UniformTimesSpec | MixedTimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
         super().__init__(spec, process)
         self.discrete = process.spec.time == "discrete"
-        self.start = process.t_min if self.discrete else max(spec.last, process.t_min)
+        last: float = getattr(spec, "last", process.t_min)
+        self.start = process.t_min if self.discrete else max(last, process.t_min)
         self.length = process.t_max - self.start + self.discrete
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +96,8 @@ class LogNormalTimes(Times):
         return t.clamp(self.process.t_min, self.process.t_max), torch.ones_like(u)
 
 
-class MixedTimes(UniformTimes):
-    """Uniform and log-normal times mixed, weighted back to uniform.
+class CellTimes(UniformTimes):
+    """Base of unequal times, weighted back to uniform.
 
     [start, start + length] is cut into equal cells (one an integer time, or ``CELLS``); inside a cell
     times are uniform, so the density, hence the weight 1/(cells * probability), is exact.
@@ -85,54 +105,131 @@ class MixedTimes(UniformTimes):
 
     CELLS = 1000
 
-    def __init__(self, spec: MixedTimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
         super().__init__(spec, process)
-        cells = round(self.length) if self.discrete else self.CELLS
-        edges = self.start + torch.linspace(0, 1, cells + 1, dtype=torch.float64) * self.length
-        if self.discrete:
-            log_ratio = process.ratio(edges[:-1]).log()
-            middle = (log_ratio[1:] + log_ratio[:-1]) / 2
-            log_ratio = torch.cat(
-                [2 * log_ratio[:1] - middle[:1], middle, 2 * log_ratio[-1:] - middle[-1:]]
-            )
-        else:
-            log_ratio = process.ratio(edges).log()
-        centre = spec.mean + math.log(process.spec.half_range)
-        mass = torch.special.ndtr((log_ratio - centre) / spec.std).diff()
-        self.probability = spec.share / cells + (1 - spec.share) * mass / mass.sum()
-        self.cumulative = self.probability.cumsum(0)
+        self.cells = round(self.length) if self.discrete else self.CELLS
+
+    @property
+    def probability(self) -> Tensor:
+        """The cells' probabilities, float64 (cells,)."""
+        raise TypeError(f"{type(self).__name__} has no probabilities")
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Through the piecewise linear distribution function."""
-        cells = len(self.probability)
-        cell = torch.searchsorted(self.cumulative, u, right=True).clamp(max=cells - 1)
+        cumulative = self.probability.cumsum(0)
+        cell = torch.searchsorted(cumulative, u, right=True).clamp(max=self.cells - 1)
         probability = self.probability[cell]
-        inside = ((u - self.cumulative[cell]) / probability + 1).clamp(0, 1)
-        t, _ = super().quantile(
-            (cell if self.discrete else cell + inside) / cells + 0.5 / cells * self.discrete
-        )
-        return t, 1 / (cells * probability)
+        inside = ((u - cumulative[cell]) / probability + 1).clamp(0, 1)
+        position = cell + 0.5 if self.discrete else cell + inside
+        t, _ = super().quantile(position / self.cells)
+        return t, 1 / (self.cells * probability)
+
+
+class MixedTimes(CellTimes):
+    """Uniform and log-normal times mixed."""
+
+    def __init__(self, spec: MixedTimesSpec, process: GaussianProcess) -> None:
+        super().__init__(spec, process)
+        centre = spec.mean + math.log(process.spec.half_range)
+        mass = torch.special.ndtr((self._edges().log() - centre) / spec.std).diff()
+        self._probability = spec.share / self.cells + (1 - spec.share) * mass / mass.sum()
+
+    @property
+    def probability(self) -> Tensor:
+        """Constant."""
+        return self._probability
+
+    def _edges(self) -> Tensor:
+        """The cells' edges as sigma/alpha; of integer times, half-way between levels in the logarithm."""
+        edges = self.start + torch.linspace(0, 1, self.cells + 1, dtype=torch.float64) * self.length
+        if not self.discrete:
+            return self.process.ratio(edges)
+        # Rounded: times in floating point would be truncated to the level below.
+        ratio = self.process.ratio(edges[:-1].round())
+        middle = (ratio[1:] * ratio[:-1]).sqrt()
+        return torch.cat([ratio[:1] ** 2 / middle[:1], middle, ratio[-1:] ** 2 / middle[-1:]])
+
+
+class ImportanceTimes(CellTimes):
+    """Integer times in proportion to the root mean square of their last losses.
+
+    Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 18.
+    """
+
+    def __init__(self, spec: ImportanceTimesSpec, process: GaussianProcess) -> None:
+        super().__init__(spec, process)
+        self.share = spec.share
+        #: The last losses of each time, in no order, and how many were seen.
+        self.losses = torch.zeros(self.cells, spec.history, dtype=torch.float64)
+        self.seen = torch.zeros(self.cells, dtype=torch.int64)
+
+    @property
+    def probability(self) -> Tensor:
+        """Uniform until every time has its history."""
+        uniform = torch.full((self.cells,), 1 / self.cells, dtype=torch.float64)
+        if bool((self.seen < self.losses.shape[1]).any()):
+            return uniform
+        size = self.losses.square().mean(1).sqrt()
+        return (1 - self.share) * size / size.sum() + self.share * uniform
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Take in the losses (B,) of times (B,), in their order."""
+        cells = (t - self.start).round().long()
+        for cell, loss in zip(cells.tolist(), losses.double().tolist(), strict=True):
+            self.losses[cell, self.seen[cell] % self.losses.shape[1]] = loss
+            self.seen[cell] += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """The history."""
+        return {"losses": self.losses, "seen": self.seen}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a ``state``."""
+        self.losses, self.seen = state["losses"].clone(), state["seen"].clone()
 
 
 class Objective:
-    """Base: squared error of one view of the prediction, weighted."""
+    """Base: squared error of one view of the prediction, weighted.
 
-    def __init__(self, spec: ObjectiveSpec, denoiser: Denoiser, times: Times) -> None:
-        self.spec, self.denoiser, self.times = spec, denoiser, times
+    ``spacing`` of the grey levels, in model units, is what the bound's decoder needs.
+    """
+
+    def __init__(
+        self, spec: ObjectiveSpec, denoiser: Denoiser, times: Times, spacing: float = 0.0
+    ) -> None:
+        self.spec, self.denoiser, self.times, self.spacing = spec, denoiser, times, spacing
 
     def __call__(
         self, x0: Tensor, noise: Tensor, generator: torch.Generator, y: Tensor | None = None
     ) -> Tensor:
-        """Losses (B,) of images x0 and their noise, both (B, C, H, W); times come from the generator."""
-        process = self.denoiser.process
+        """Losses (B,) of images x0 and their noise, both (B, C, H, W); times come from the generator.
+
+        y: labels (B,), some of which are dropped; None for an unconditional denoiser.
+        """
         t, importance = self.times.draw(len(x0), generator)
-        t = t[:, None, None, None]
-        x_t = process.diffuse(x0, t, noise)
-        prediction = self.denoiser(x_t, t, y)
+        losses = self.losses(x0, t[:, None, None, None], noise, self.dropped(y, generator))
+        self.times.update(t, losses.detach())
+        return losses * cast(importance, x0)
+
+    def dropped(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """Labels with a fraction ``label_dropout`` replaced by the null class."""
+        if y is None or self.spec.label_dropout == 0:
+            return y
+        drop = torch.rand(len(y), generator=generator) < self.spec.label_dropout
+        return y.masked_fill(drop.to(y.device), self.denoiser.classes)
+
+    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+        """Losses (B,) at given times t (B, 1, 1, 1), before the times' own weights."""
+        prediction = self.denoiser(self.denoiser.process.diffuse(x0, t, noise), t, y)
+        return self.error(prediction, x0, noise)
+
+    def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        """The weighted squared error of a prediction (B,)."""
+        process, x_t, t = prediction.process, prediction.x_t, prediction.t
         truth = Truth(process, x_t, t, x0, noise)
         view = self.view(prediction)
         error = (prediction.view(view) - truth.view(view)).square().flatten(1).mean(1)
-        return error * cast(importance * self.weight(t).flatten(), x0)
+        return error * cast(self.weight(t).flatten(), x0)
 
     def view(self, prediction: Prediction) -> Native:
         """The view whose error is taken."""
@@ -145,6 +242,35 @@ class Objective:
 
 class Simple(Objective):
     """L_simple."""
+
+
+class VLBObjective(Objective):
+    """L_vlb."""
+
+    spec: VLBObjectiveSpec
+
+    def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        """T times the bound's term, so that the mean over uniform times is the sum."""
+        return bound(prediction, x0, self.spec.variance, self.spacing)
+
+
+class Hybrid(Objective):
+    """L_hybrid."""
+
+    spec: HybridSpec
+
+    def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        """The bound sees the mean as a constant."""
+        detached = prediction.with_value(prediction.value.detach())
+        simple = super().error(prediction, x0, noise)
+        return simple + self.spec.weight * bound(detached, x0, "learned", self.spacing)
+
+
+def bound(prediction: Prediction, x0: Tensor, kind: Variance, spacing: float) -> Tensor:
+    """T times the term of the bound at the prediction's times, bits/dim (B,)."""
+    process = prediction.process
+    term = bound_term(prediction, x0, process.level_before(prediction.t), kind, spacing)
+    return (process.t_max - process.t_min + 1) * term
 
 
 class ScoreMatching(Objective):
@@ -170,3 +296,22 @@ class EDMObjective(Objective):
         data_std = self.spec.data_std * process.spec.half_range
         s = process.ratio(t)
         return (s**2 + data_std**2) / (s * data_std) ** 2
+
+
+class CrossEntropy:
+    """The loss of a classifier of noisy images."""
+
+    def __init__(self, classifier: Classifier, times: Times) -> None:
+        self.classifier, self.times = classifier, times
+
+    def __call__(
+        self, x0: Tensor, noise: Tensor, generator: torch.Generator, y: Tensor | None = None
+    ) -> Tensor:
+        """-ln p(y | x_t), (B,), for labels y (B,); times come from the generator."""
+        assert y is not None
+        t, importance = self.times.draw(len(x0), generator)
+        t4 = t[:, None, None, None]
+        logits = self.classifier.logits(self.classifier.process.diffuse(x0, t4, noise), t4)
+        losses = F.cross_entropy(logits, y, reduction="none")
+        self.times.update(t, losses.detach())
+        return losses * cast(importance, x0)

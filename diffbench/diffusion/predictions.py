@@ -5,8 +5,10 @@ With x_t = alpha x0 + sigma eps, one native quantity determines the others:
     eps      = (x_t - alpha x0)/sigma               score    = -eps/sigma
     velocity = alpha eps - sigma x0                  (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)
     x0       = (alpha x_t - sigma v)/(alpha^2 + sigma^2),   eps = (sigma x_t + alpha v)/(alpha^2 + sigma^2)
+    mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
-alpha acts in the process's basis.
+alpha acts in the process's basis.  A denoiser that learns its variance adds the fraction v by which the
+logarithm of a step's variance lies between its bounds (``transitions``).
 """
 
 from __future__ import annotations
@@ -14,21 +16,46 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
 
-Native = Literal["eps", "x0", "v", "score"]
+Native = Literal["eps", "x0", "v", "score", "mean"]
+
+
+def linear_form(process: GaussianProcess, native: Native, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, b) with native = a x_t + b x0, float64 of t's shape."""
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    match native:
+        case "eps":
+            return 1 / sigma, -alpha / sigma
+        case "v":
+            return alpha / sigma, -(alpha**2 + sigma**2) / sigma
+        case "score":
+            return -1 / sigma**2, alpha / sigma**2
+        case "mean":
+            return process.posterior_mean(t, process.level_before(t))
+    return torch.zeros_like(sigma), torch.ones_like(sigma)
 
 
 class Prediction:
-    """``value`` is the ``native`` quantity at (x_t, t); every view has x_t's shape."""
+    """``value`` is the ``native`` quantity at (x_t, t); every view has x_t's shape, and so has ``fraction``."""
+
+    #: The guide's gradient that the views contain (``guidance``); none here.
+    guide: Tensor | None = None
 
     def __init__(
-        self, process: GaussianProcess, x_t: Tensor, t: Tensor, native: Native, value: Tensor
+        self,
+        process: GaussianProcess,
+        x_t: Tensor,
+        t: Tensor,
+        native: Native,
+        value: Tensor,
+        fraction: Tensor | None = None,
     ) -> None:
         self.process, self.x_t, self.t = process, x_t, t
-        self.native, self.value = native, value
+        self.native, self.value, self.fraction = native, value, fraction
         self.alpha, self.sigma = cast(process.alpha(t), x_t), cast(process.sigma(t), x_t)
 
     @cached_property
@@ -43,7 +70,7 @@ class Prediction:
             case "v":
                 total = self.alpha**2 + self.sigma**2
                 return scale(1 / total, self.sigma * self.x_t + scale(self.alpha, self.value))
-        return (self.x_t - scale(self.alpha, self.value)) / self.sigma
+        return (self.x_t - scale(self.alpha, self.x0)) / self.sigma
 
     @cached_property
     def x0(self) -> Tensor:
@@ -55,6 +82,9 @@ class Prediction:
             case "v":
                 total = self.alpha**2 + self.sigma**2
                 return scale(1 / total, scale(self.alpha, self.x_t) - self.sigma * self.value)
+            case "mean":
+                a, b = (cast(c, self.x_t) for c in linear_form(self.process, "mean", self.t))
+                return scale(1 / b, self.value - scale(a, self.x_t))
         return scale(1 / self.alpha, self.x_t - self.sigma * self.eps)
 
     @property
@@ -71,6 +101,19 @@ class Prediction:
             else self.process.basis.scale(self.alpha, self.eps) - self.sigma * self.x0
         )
 
+    @property
+    def mean(self) -> Tensor:
+        """E[x_s | x_t, x0] of the level s before t."""
+        if self.native == "mean":
+            return self.value
+        return self.mean_at(self.process.level_before(self.t))
+
+    def mean_at(self, s: Tensor) -> Tensor:
+        """E[x_s | x_t, x0] at an earlier time s."""
+        scale = self.process.basis.scale
+        a, b = (cast(c, self.x_t) for c in self.process.posterior_mean(self.t, s))
+        return scale(a, self.x_t) + scale(b, self.x0)
+
     def view(self, name: Native) -> Tensor:
         """The view of that name."""
         match name:
@@ -80,11 +123,22 @@ class Prediction:
                 return self.velocity
             case "score":
                 return self.score
+            case "mean":
+                return self.mean
         return self.eps
+
+    @property
+    def unguided(self) -> Prediction:
+        """The prediction without the guide's gradient."""
+        return self
 
     def with_x0(self, x0: Tensor) -> Prediction:
         """The prediction with another x0, from which eps and the others follow."""
-        return Prediction(self.process, self.x_t, self.t, "x0", x0)
+        return Prediction(self.process, self.x_t, self.t, "x0", x0, self.fraction)
+
+    def with_value(self, value: Tensor) -> Prediction:
+        """The prediction with another value of the native quantity."""
+        return Prediction(self.process, self.x_t, self.t, self.native, value, self.fraction)
 
 
 class Truth(Prediction):

@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from diffbench.data.datasets import Labels
 from diffbench.data.levels import Images
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
 from diffbench.metrics.torchvision_operators import ensure_importable
@@ -107,10 +108,11 @@ class Fidelity:
             "bootstrap": {"resamples": self.resamples, "seed": self.seed},
         }
 
-    def score(self, levels: Images) -> dict[str, Score]:
+    def score(self, levels: Images, labels: Labels | None = None) -> dict[str, Score]:
         """All metrics of samples, uint8 (N, H, W, C): a value and its standard error or None.
 
-        ``fid_test`` is FID to the test split; all else is measured against the train split.
+        ``fid_test`` is FID to the test split; all else is measured against the train split.  With the
+        ``labels`` (N,) that were asked for, ``class_accuracy`` is how many the extractor agrees with.
 
         Raises:
             ValueError: when samples differ in shape from the reference or are fewer than 20, or
@@ -137,6 +139,8 @@ class Fidelity:
             "nearest_ratio": _mean(nearest / self.nearest_of_test),
             "confidence": _mean(confidence),
         }
+        if labels is not None:
+            scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
         _refuse_nonfinite(scores)
         return scores
 

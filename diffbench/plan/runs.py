@@ -1,7 +1,7 @@
 """From a benchmark file to its jobs: one row a job, each with the exact spec of what it makes.
 
-    data -> train -> sample -> score
-                  -> likelihood
+    data -> train -> sample -> score                 classifier -> sample, where a solver is guided by one
+                  -> likelihood                      data -> analysis
 
 A row's spec holds the specs of the rows it builds on.  Whether a solver or likelihood can serve a
 process is decided here, from specs: asked for by a variant itself, an impossible one is an error;
@@ -28,6 +28,9 @@ from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.solver import SolverSpec
 from diffbench.specs.stages import (
+    STAGES,
+    AnalysisStageSpec,
+    ClassifierSpec,
     DataStageSpec,
     LikelihoodStageSpec,
     SampleSpec,
@@ -37,7 +40,6 @@ from diffbench.specs.stages import (
 )
 from diffbench.store import paths
 
-STAGES = ("data", "train", "sample", "score", "likelihood")
 DEFAULT = Path("config") / "digits.yaml"
 METHODS = Path("config") / "methods.yaml"
 
@@ -47,7 +49,11 @@ C = TypeVar("C", SolverSpec, LikelihoodSpec)
 
 @dataclass(frozen=True)
 class Run:
-    """One job.  ``item`` is the solver or likelihood id, empty where a stage has none."""
+    """One job.
+
+    ``item`` is the solver, likelihood or analysis id, empty where a stage has none; a classifier's
+    ``variant`` is the name of its process.
+    """
 
     benchmark: str
     stage: str
@@ -131,18 +137,31 @@ class Plan:
         """Return all jobs of a stage."""
         return [run for run in self.runs if run.stage == stage]
 
+    def upstream(self, run: Run) -> list[Run]:
+        """Return the jobs that a job builds on directly, the data stage first."""
+        spec = run.spec
+        if isinstance(spec, DataStageSpec):
+            return []
+        found = [self.run("data")]
+        if isinstance(spec, ScoreSpec):
+            found += [self.run("sample", run.variant, run.seed, item) for item in spec.samples]
+        if isinstance(spec, SampleSpec | LikelihoodStageSpec) and spec.train is not None:
+            found.append(self.run("train", run.variant, run.seed))
+        if isinstance(spec, SampleSpec) and spec.classifier is not None:
+            found.append(self.run("classifier", spec.classifier.variant, run.seed))
+        return found
+
     def inputs(self, run: Run) -> list[Path]:
-        """Return the products that a job reads."""
+        """Return the files that a job reads: products, of the data stage the images' folders."""
         if isinstance(run.spec, DataStageSpec):
             return _folders(run.spec.data.folder)
-        if isinstance(run.spec, ScoreSpec):
-            items = run.spec.samples
-            samples = [self.run("sample", run.variant, run.seed, item).product for item in items]
-            return [*self.run("data").products, *samples]
-        found = [paths.levels(run.root)]
-        if getattr(run.spec, "train", None) is not None:
-            found.append(self.run("train", run.variant, run.seed).product)
-        return found
+        # The extractor, the data stage's second product, is read by scores alone.
+        whole = isinstance(run.spec, ScoreSpec)
+        return [
+            path
+            for job in self.upstream(run)
+            for path in (job.products if whole else job.products[:1])
+        ]
 
     def digest(self) -> str:
         """Return a hash of all that tables depend on: a change to it makes them anew."""
@@ -173,7 +192,7 @@ def load_plan(
         PlanError: for the first mistake: file and line, key, value, nearest valid name.
     """
     config = Path(config_files[-1]) if config_files else repository / DEFAULT
-    tree = reading.read(config).merged(reading.overriding(overrides, origin))
+    tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     _check_folder(benchmark, tree)
@@ -183,13 +202,27 @@ def load_plan(
     return Plan(
         benchmark=benchmark,
         variants=variants,
-        runs=tuple(sorted(runs, key=lambda run: STAGES.index(run.stage))),
+        runs=tuple(sorted(runs, key=lambda run: list(STAGES).index(run.stage))),
         refusals=tuple(expansion.refusals),
         device=resolved(benchmark.device),
         extensions=extensions,
         config=config,
         repository=repository,
     )
+
+
+def _on_base(tree: Tree, config: Path) -> Tree:
+    """Lay a benchmark over the one that its ``base`` names, key by key; a base has none of its own."""
+    if "base" not in tree.value:
+        return tree
+    base = config.parent / str(tree.value["base"])
+    if not base.is_file():
+        place = tree.where(("base",))
+        raise PlanError(f"{place}: base: there is no file {reading.shown(base)}")
+    under = reading.read(base)
+    if "base" in under.value:
+        raise PlanError(f"{under.where(('base',))}: base: {reading.shown(base)} is a base itself")
+    return under.merged(tree.without("base"))
 
 
 def _folders(folder: str | None) -> list[Path]:
@@ -227,6 +260,7 @@ class _Expansion:
         self.tree = tree
         self.extensions = extensions
         self.refusals: list[Refusal] = []
+        self.classifiers: dict[tuple[str, int], ClassifierSpec] = {}
         self.data = self._stamped(DataStageSpec(data=benchmark.data, extractor=benchmark.extractor))
 
     def _stamped(self, spec: S) -> S:
@@ -245,6 +279,8 @@ class _Expansion:
             served = self._solvers(name, variant), self._likelihoods(name, variant)
             for seed in seeds_of(self.benchmark, variant):
                 yield from self._of_seed(name, variant, seed, *served)
+        for classifier in self.classifiers.values():
+            yield self._row(classifier)
 
     def _of_seed(
         self,
@@ -271,6 +307,11 @@ class _Expansion:
                 variant=name, seed=seed, kind_id=item, likelihood=likelihood, train=train
             )
             yield self._row(self._stamped(spec), item)
+        for item, analysis in variant.analyses.items():
+            wanted = AnalysisStageSpec(
+                variant=name, seed=seed, analysis_id=item, analysis=analysis, train=train
+            )
+            yield self._row(self._stamped(wanted), item)
 
     def _train(self, name: str, variant: VariantSpec, seed: int) -> TrainSpec | None:
         if variant.control is not None:
@@ -305,10 +346,33 @@ class _Expansion:
             chunk=self.benchmark.chunk,
             data=self.benchmark.data,
             train=train,
+            classifier=self._classifier(variant, seed, solver),
             solver=solver,
             control=variant.control,
         )
         return self._stamped(spec)
+
+    def _classifier(
+        self, variant: VariantSpec, seed: int, solver: SolverSpec | None
+    ) -> ClassifierSpec | None:
+        """The classifier that guides a solver; made once for each process, dequantisation and seed."""
+        if solver is None or solver.classifier_scale is None:
+            return None
+        assert variant.process is not None
+        tree = Tree({}, {(): self.tree.where(())})
+        tree.put("training", self.tree.at("training"))
+        tree = tree.under(self.tree.at("classifier"))
+        made = {"seed": seed, "data": self.benchmark.data, "dequantise": variant.dequantise}
+        spec = reading.validated(
+            lambda own: ClassifierSpec(process=variant.process, **made, **own),
+            ClassifierSpec,
+            tree,
+            ("classifier",),
+        )
+        if reason := spec.times.refusal(variant.process):
+            place = self.tree.where(("classifier", "times"))
+            raise PlanError(f"{place}: classifier.{reason}")
+        return self.classifiers.setdefault((spec.variant, seed), self._stamped(spec))
 
     def _solvers(self, name: str, variant: VariantSpec) -> Mapping[str, SolverSpec | None]:
         if variant.control is not None:
@@ -330,13 +394,13 @@ class _Expansion:
         offered: Mapping[str, C],
     ) -> dict[str, C]:
         """Return what can serve a variant's process; note what is offered in vain."""
-        process = variant.process
+        process, denoiser = variant.process, variant.denoiser
         assert process is not None
         kept = dict(own)
         for item, choice in offered.items():
             if item in own:
                 continue
-            if reason := choice.refusal(process):
+            if reason := choice.refusal(process, denoiser):
                 self.refusals.append(Refusal(name, stage, item, reason))
             else:
                 kept[item] = choice

@@ -21,7 +21,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from diffbench.plan.reading import PlanError, Tree, nearest, validated
+from diffbench.specs.analysis import AnalysisSpec
 from diffbench.specs.benchmark import BenchmarkSpec, Id, VariantSpec
+from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.solver import SolverSpec
@@ -116,7 +118,10 @@ def selected(known: Iterable[str], tree: Tree, key: str) -> list[str]:
         matches = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not matches:
             place = tree.where((key, index))
-            hint = nearest(pattern.strip("*"), names)
+            start = pattern.rstrip("*")
+            # A pattern is compared with the beginnings that it could have meant.
+            near = {f"{name[: len(start)]}*" for name in names} if start != pattern else names
+            hint = nearest(pattern, near)
             raise PlanError(f"{place}: {key}: no variant {pattern!r}{hint}")
         found |= dict.fromkeys(matches)
     return list(found)
@@ -139,24 +144,61 @@ def resolve(name: str, tree: Tree, benchmark: Tree) -> VariantSpec:
             if key in benchmark.value:
                 base.put(key, benchmark.at(key))
         tree = base.under(benchmark.at("defaults")).under(tree)
-    tree = _dropped(_dropped(tree, "solvers"), "likelihoods")
+    for key in ("solvers", "likelihoods", "analyses"):
+        tree = _dropped(tree, key)
     validated(_ID.validate_python, Id, Tree(name, {(): tree.where(())}), (name,))
     variant = validated(VariantSpec.model_validate, VariantSpec, tree, (name,))
+    _check_trainable(name, variant, tree)
     _check_served(name, variant, tree)
     return variant
 
 
+def _check_trainable(name: str, variant: VariantSpec, tree: Tree) -> None:
+    """Refuse a denoiser that cannot serve its process, and an objective that cannot train it."""
+    process, denoiser = variant.process, variant.denoiser
+    if process is None or denoiser is None:
+        return
+    reasons = {"denoiser": denoiser.refusal(process)}
+    if variant.objective is not None:
+        reasons["objective"] = variant.objective.refusal(process, denoiser)
+    for key, reason in reasons.items():
+        if reason:
+            # A reason begins with the key that it is about: `predict: mean needs ..`, `denoiser.variance: ..`.
+            named = tuple(reason.partition(":")[0].split("."))
+            keys = named if named[0] in tree.value else (key, *named)
+            raise PlanError(f"{tree.where(keys)}: {name}.{key}: {reason}")
+
+
 def _check_served(name: str, variant: VariantSpec, tree: Tree) -> None:
-    """Refuse a solver or likelihood of the variant's own that cannot serve its process."""
-    process = variant.process
-    own: list[tuple[str, str, SolverSpec | LikelihoodSpec]]
+    """Refuse a solver, likelihood or analysis of the variant's own that cannot serve it."""
+    process, denoiser = variant.process, variant.denoiser
+    own: list[tuple[str, str, SolverSpec | LikelihoodSpec | AnalysisSpec]]
     own = [("solvers", item, choice) for item, choice in variant.solvers.items()]
     own += [("likelihoods", item, choice) for item, choice in variant.likelihoods.items()]
+    own += [("analyses", item, choice) for item, choice in variant.analyses.items()]
     for key, item, choice in own:
-        if process is not None and (reason := choice.refusal(process)):
+        if process is not None and (reason := choice.refusal(process, denoiser)):
             raise PlanError(
                 f"{tree.where((key, item))}: {name}.{key}.{item}: {choice.name!r} cannot serve "
                 f"the process {process.name!r}: {reason}"
+            )
+    for item, solver in variant.solvers.items():
+        if solver.w and variant.objective and variant.objective.label_dropout == 0:
+            place = tree.where(("objective", "label_dropout"))
+            raise PlanError(
+                f"{place}: {name}.objective.label_dropout: 0 never trains the null class, which "
+                f"solvers.{item} needs for w: {solver.w:g} (0.1 is usual)"
+            )
+
+
+def _check_labels(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
+    """Refuse labels that the data set does not have, where the plan can know."""
+    for item, solver in variant.solvers.items():
+        wrong = [each for each in solver.labels or () if data.classes and each >= data.classes]
+        if wrong:
+            raise PlanError(
+                f"{tree.where(('solvers', item, 'labels'))}: {name}.solvers.{item}.labels: {wrong[0]} "
+                f"is no class of {data.name}; its labels are 0 to {(data.classes or 0) - 1}"
             )
 
 
@@ -195,6 +237,8 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     if not variants:
         place, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
         raise PlanError(f"{place}: seeds: no chosen variant is run with seed {seeds}")
+    for name, variant in variants.items():
+        _check_labels(name, variant, every[name], benchmark.data)
     return variants
 
 

@@ -113,10 +113,10 @@ class Record:
             cell.status,
             "; ".join(filter(None, [cell.note, self.remark])),
         )
-        return {c: _text(v) for c, v in zip(COLUMNS, values, strict=True)}
+        return {c: text(v) for c, v in zip(COLUMNS, values, strict=True)}
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     """Return six significant digits of a number, never an exponent where none is needed."""
     if isinstance(value, float):
         return f"{value:.6g}"
@@ -130,15 +130,37 @@ def cell(outcomes: Mapping[int, Outcome], metric: str) -> Cell:
         outcomes: one for each seed of the plan.
         metric: its name in the outcomes' scores.
     """
-    checked = {seed: _with(outcome, metric) for seed, outcome in outcomes.items()}
+    checked = _checked(outcomes, metric)
+    status, note = state(checked)
     good = [outcome for outcome in checked.values() if outcome.status == "ok"]
-    bad = {seed: outcome for seed, outcome in checked.items() if outcome.status != "ok"}
-    if not good:
-        return _nothing(list(bad.values()))
-    gathered = _gathered(good, metric)
-    if not bad:
-        return gathered
-    return replace(gathered, status="partial", note=_some_seeds(list(checked), bad))
+    return (
+        replace(_gathered(good, metric), status=status, note=note) if good else Cell(status, note)
+    )
+
+
+def values(outcomes: Mapping[int, Outcome], metric: str) -> dict[int, float]:
+    """Return the metric's value with each seed that has one."""
+    return {
+        seed: float(outcome.scores[metric]["value"] or 0.0)
+        for seed, outcome in _checked(outcomes, metric).items()
+        if outcome.status == "ok"
+    }
+
+
+def state(outcomes: Mapping[int, Outcome]) -> tuple[str, str]:
+    """Return status and note of all seeds together: ok, partial, or the worst with its reason."""
+    bad = {seed: outcome for seed, outcome in outcomes.items() if outcome.status != "ok"}
+    if not bad and outcomes:
+        return "ok", ""
+    if len(bad) < len(outcomes):
+        return "partial", _some_seeds(list(outcomes), bad)
+    worst = min((each.status for each in bad.values()), key=_WORST.index, default="missing")
+    reasons = [each.reason for each in bad.values() if each.status == worst and each.reason]
+    return worst, reasons[0] if reasons else ""
+
+
+def _checked(outcomes: Mapping[int, Outcome], metric: str) -> dict[int, Outcome]:
+    return {seed: _with(outcome, metric) for seed, outcome in outcomes.items()}
 
 
 def _with(outcome: Outcome, metric: str) -> Outcome:
@@ -148,21 +170,14 @@ def _with(outcome: Outcome, metric: str) -> Outcome:
     return outcome
 
 
-def _nothing(outcomes: Sequence[Outcome]) -> Cell:
-    """Return the worst status, with its first reason."""
-    worst = min((each.status for each in outcomes), key=_WORST.index, default="missing")
-    reasons = [each.reason for each in outcomes if each.status == worst and each.reason]
-    return Cell(worst, reasons[0] if reasons else "")
-
-
 def _gathered(outcomes: Sequence[Outcome], metric: str) -> Cell:
-    values = [float(outcome.scores[metric]["value"] or 0.0) for outcome in outcomes]
-    first, n = outcomes[0], len(values)
-    sd = statistics.stdev(values) if n > 1 else None
+    found = [float(outcome.scores[metric]["value"] or 0.0) for outcome in outcomes]
+    first, n = outcomes[0], len(found)
+    sd = statistics.stdev(found) if n > 1 else None
     gpu = _mean([outcome.gpu_seconds for outcome in outcomes])
     return Cell(
         "ok",
-        mean=statistics.fmean(values),
+        mean=statistics.fmean(found),
         sd=sd,
         se=first.scores[metric].get("se") if sd is None else sd / n**0.5,
         seeds=n,

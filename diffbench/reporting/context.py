@@ -7,6 +7,7 @@ from typing import Any
 
 from diffbench.plan.runs import Plan, Refusal
 from diffbench.reporting.cells import Record
+from diffbench.reporting.layout import BITS
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.training import TrainingSpec
 
@@ -30,6 +31,11 @@ def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{key} {value}" for key, value in (protocol or {}).items())
 
 
+def protocol(metric: str, protocol: Mapping[str, Any] | None) -> str:
+    """Return how a metric was made in a few words."""
+    return likelihood_protocol(protocol) if metric == BITS else score_protocol(protocol)
+
+
 def protocols(records: Iterable[Record]) -> list[str]:
     """Return the scores' protocols: one line, unless results of several lie side by side."""
     scored = [record.cell.protocol for record in records if record.cell.status in ("ok", "partial")]
@@ -48,9 +54,15 @@ def data_line(plan: Plan) -> str:
     )
 
 
-def budget_lines(plan: Plan) -> list[str]:
-    """Return budget, network, parameterisation, times and dequantisation, with their variants."""
-    trained = {name: each for name, each in plan.variants.items() if each.trained}
+def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]:
+    """Return budget, network, parameterisation, times and dequantisation, with their variants.
+
+    Args:
+        plan: the benchmark.
+        variants: those that a table shows; all when not given.
+    """
+    shown = plan.variants if variants is None else set(variants)
+    trained = {name: each for name, each in plan.variants.items() if each.trained and name in shown}
     if not trained:
         return []
     return [

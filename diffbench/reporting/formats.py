@@ -7,10 +7,11 @@ in how that text is set.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from diffbench.reporting.cells import COLUMNS, Cell, Record
+from diffbench.reporting.cells import COLUMNS, Cell
 from diffbench.reporting.layout import MetricSpec
 from diffbench.reporting.numbers import plain, with_error
 
@@ -27,15 +28,24 @@ class Grid:
     caption: str = ""
 
 
+class Line(Protocol):
+    """What a table's CSV has a row of."""
+
+    def line(self, table: str) -> dict[str, str]:
+        """Return the row: column -> text."""
+        ...
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table in full: what goes into the CSV, and what people see."""
+    """A table in full: what goes into the CSV, under ``columns``, and what people see."""
 
     title: str
-    records: Sequence[Record]
+    records: Sequence[Line]
     grids: Sequence[Grid]
     notes: Sequence[str] = ()
     footnotes: Sequence[str] = ()
+    columns: Sequence[str] = COLUMNS
 
 
 @dataclass
@@ -81,10 +91,14 @@ def number(cell: Cell, metric: MetricSpec) -> str:
 
 def to_csv(name: str, table: Table) -> str:
     """Return the records as CSV: one row a number, a dash for what does not exist."""
+    return csv_of([record.line(name) for record in table.records], table.columns)
+
+
+def csv_of(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
+    """Return rows of text as CSV."""
     import pandas as pd
 
-    lines = [record.line(name) for record in table.records]
-    return str(pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(index=False))
+    return str(pd.DataFrame(lines, columns=list(columns)).to_csv(index=False))
 
 
 def to_markdown(table: Table) -> str:

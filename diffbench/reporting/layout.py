@@ -1,23 +1,29 @@
-"""What ``config/tables.yaml`` may say: the metrics' heads, and each table's layout.
+"""What ``config/tables.yaml`` may say: the metrics' heads, each table's layout, each figure's kind.
 
-A layout is registered like everything else that configuration chooses by name; the class that it
-describes takes its spec and has ``make(results, metrics) -> Table``.
+Layouts and figures are registered like everything else that configuration chooses by name.  The
+class that a layout describes takes its spec and has ``make(results, metrics, published) -> Table``;
+a figure's has ``make(results, metrics) -> Chart``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
-from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, Spec, nothing
+from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
+from diffbench.specs.benchmark import BenchmarkSpec
 
 TABLES = Path("config") / "tables.yaml"
 PUBLISHED = Path("config") / "published.csv"
 BITS = "bits_per_dim"
+CLAIMS_TABLE = "claims"
+
+C = TypeVar("C")
 
 
 class MetricSpec(Spec):
@@ -121,8 +127,132 @@ class PaperTableSpec(TableSpec):
         return {metric for row in self.rows for metric in row.cells}
 
 
+class ComparisonRowSpec(Spec):
+    """One row of a comparison.
+
+    row: its words.
+    variant: whose numbers it has.
+    item: the solver of every score column that ``cells`` does not name.
+    cells: column head -> solver id, or likelihood id in a column of bits per dimension.
+    """
+
+    row: str
+    variant: str
+    item: str = ""
+    cells: dict[str, str] = {}
+    note: str = ""
+
+    def chosen(self, head: str, metric: str) -> str:
+        """Return the solver or likelihood of a column; empty where the row has none."""
+        return self.cells.get(head, "" if metric == BITS else self.item)
+
+
+class ComparisonSpec(TableSpec):
+    """Variants side by side; each row picks its own solver or likelihood for each column.
+
+    columns: head -> metric.
+    """
+
+    name: Literal["comparison"] = "comparison"
+    implementation: ClassVar[str] = "diffbench.reporting.comparison:Comparison"
+
+    columns: Annotated[dict[str, str], Field(min_length=1)]
+    rows: Annotated[list[ComparisonRowSpec], Field(min_length=1)]
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that the table names."""
+        return set(self.columns.values())
+
+    @model_validator(mode="after")
+    def _cells_have_columns(self) -> Self:
+        for row in self.rows:
+            if unknown := [head for head in row.cells if head not in self.columns]:
+                near = reading.nearest(unknown[0], self.columns)
+                raise ValueError(f"the row {row.row!r} names the column {unknown[0]!r}{near}")
+            if not any(row.chosen(head, metric) for head, metric in self.columns.items()):
+                raise ValueError(f"the row {row.row!r} names no solver and no likelihood")
+        return self
+
+
 AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose)]
 Metrics = dict[str, MetricSpec]
+
+
+class FigureSpec(Registered):
+    """A figure of any kind; ``note`` is printed below it."""
+
+    kind: ClassVar[str] = "figure"
+
+    name: str
+    title: str
+    note: str = ""
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that the figure names."""
+        return set()
+
+
+class CurvePointSpec(Spec):
+    """A point of a curve: the scores of one solver at ``x``."""
+
+    x: Float
+    variant: str
+    item: str
+
+
+class CurveSeriesSpec(Spec):
+    """A curve and its name in the legend."""
+
+    label: str
+    points: Annotated[list[CurvePointSpec], Field(min_length=1)]
+
+
+class CurveFigureSpec(FigureSpec):
+    """Metrics, one panel each, against a number ``x`` that the solvers' ids stand for."""
+
+    name: Literal["curve"] = "curve"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Curves"
+
+    x: str
+    metrics: Annotated[list[str], Field(min_length=1)]
+    series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that the figure names."""
+        return set(self.metrics)
+
+
+class TermsSeriesSpec(Spec):
+    """A variant's likelihood and its name in the legend."""
+
+    label: str
+    variant: str
+    likelihood: str
+
+
+class TermsFigureSpec(FigureSpec):
+    """The terms of the variational bound, step by step."""
+
+    name: Literal["terms"] = "terms"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
+
+    series: Annotated[list[TermsSeriesSpec], Field(min_length=1)]
+
+
+class GradientNoiseFigureSpec(FigureSpec):
+    """How noisy the gradient of each estimator of the bound is, from a run's ``analysis``."""
+
+    name: Literal["gradient-noise"] = "gradient-noise"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoise"
+
+    variant: str
+    analysis: str
+
+
+AnyFigure = Annotated[SerializeAsAny[FigureSpec], BeforeValidator(FigureSpec.choose)]
 
 
 class TablesSpec(Spec):
@@ -130,13 +260,18 @@ class TablesSpec(Spec):
 
     metrics: Metrics
     tables: dict[str, AnyTable]
+    figures: dict[str, AnyFigure] = {}
 
     @model_validator(mode="after")
-    def _metrics_are_known(self) -> Self:
-        for name, table in self.tables.items():
-            if unknown := sorted(table.named - set(self.metrics)):
+    def _names_are_known(self) -> Self:
+        if CLAIMS_TABLE in self.tables:
+            raise ValueError(f"no table can be called {CLAIMS_TABLE!r}: the claims' table is")
+        parts = {f"table {name}": table.named for name, table in self.tables.items()}
+        parts |= {f"figure {name}": figure.named for name, figure in self.figures.items()}
+        for part, named in parts.items():
+            if unknown := sorted(named - set(self.metrics)):
                 near = reading.nearest(unknown[0], self.metrics)
-                raise ValueError(f"table {name} names the metric {unknown[0]!r}{near}")
+                raise ValueError(f"{part} names the metric {unknown[0]!r}{near}")
         return self
 
 
@@ -150,14 +285,23 @@ def read_tables(repository: Path) -> TablesSpec:
     return reading.validated(TablesSpec.model_validate, TablesSpec, tree)
 
 
-def chosen(tables: TablesSpec, names: list[str]) -> dict[str, TableSpec]:
-    """Return the tables that a benchmark wants.
+def chosen(known: TablesSpec, benchmark: BenchmarkSpec) -> TablesSpec:
+    """Return the tables and figures that a benchmark wants, in its order.
 
     Raises:
-        PlanError: when there is no such table.
+        PlanError: when there is no such table or figure.
     """
+    return known.model_copy(
+        update={
+            "tables": _chosen(known.tables, benchmark.tables, "table"),
+            "figures": _chosen(known.figures, benchmark.figures, "figure"),
+        }
+    )
+
+
+def _chosen(known: Mapping[str, C], names: list[str], what: str) -> dict[str, C]:
     for name in names:
-        if name not in tables.tables:
-            near = reading.nearest(name, tables.tables)
-            raise PlanError(f"tables: no table {name!r} in {TABLES}{near}")
-    return {name: tables.tables[name] for name in names}
+        if name not in known:
+            near = reading.nearest(name, known)
+            raise PlanError(f"{what}s: no {what} {name!r} in {TABLES}{near}")
+    return {name: known[name] for name in names}

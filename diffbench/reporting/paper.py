@@ -11,11 +11,11 @@ else the column holds a dash and the note says what differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from diffbench.plan.runs import Plan
 from diffbench.reporting import context
-from diffbench.reporting.cells import Cell, Record, cell
+from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import (
     BITS,
@@ -26,8 +26,9 @@ from diffbench.reporting.layout import (
     RowSpec,
 )
 from diffbench.reporting.numbers import count, plain
+from diffbench.reporting.ours import first_of
 from diffbench.reporting.published import Published, PublishedValues
-from diffbench.reporting.results import Outcome, Results
+from diffbench.reporting.results import Results
 
 HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
 
@@ -70,11 +71,11 @@ class PaperTable:
         published: PublishedValues,
     ) -> Record:
         theirs = published.choose(row.published | row.cells[name])
-        item, found = _ours(results, row, name)
+        items = row.likelihoods if name == BITS else row.solvers
+        item, found = first_of(results, row.variant, items, name)
         protocol = row.protocol or self.spec.protocol
         differing = disagreements(results.plan, row.variant, name, found, protocol, theirs)
         ours = found.mean if found.status == "ok" and not differing else None
-        describe = context.likelihood_protocol if name == BITS else context.score_protocol
         return Record(
             row=row.row,
             paper=row.published.get("paper", ""),
@@ -83,7 +84,7 @@ class PaperTable:
             metric=name,
             unit=metric.unit,
             cell=found,
-            protocol=describe(found.protocol),
+            protocol=context.protocol(name, found.protocol),
             published=theirs.value,
             published_source=theirs.source,
             difference=None if ours is None else ours - float(theirs.value),
@@ -106,20 +107,6 @@ class PaperTable:
             *context.spread_lines(records),
             *rows,
         ]
-
-
-def _ours(results: Results, row: RowSpec, metric: str) -> tuple[str, Cell]:
-    """Return the item (solver or likelihood id) that the benchmark has, and its cell."""
-    plan = results.plan
-    stage, items = ("likelihood", row.likelihoods) if metric == BITS else ("sample", row.solvers)
-    planned = {run.item for run in plan.of(stage) if run.variant == row.variant}
-    item = next((each for each in items if each in planned), None)
-    if item is None:
-        absent = "variant" if row.variant not in plan.variants else " or ".join(items)
-        return items[0] if items else "", Cell("missing", f"no such {absent} in this benchmark")
-    read: Callable[[str, int, str], Outcome]
-    read = results.likelihood if metric == BITS else results.score
-    return item, cell({s: read(row.variant, s, item) for s in plan.seeds(row.variant)}, metric)
 
 
 def disagreements(

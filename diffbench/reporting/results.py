@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,7 @@ class Outcome:
         protocol: how the scores were made.
         seconds: wall time of training and of the job itself; None when a record is missing.
         gpu_seconds: the part of it that ran on a GPU.
+        content: the whole file, of a likelihood or an analysis.
     """
 
     status: Status
@@ -52,6 +53,7 @@ class Outcome:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     gpu_seconds: float | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 MISSING = Outcome("missing")
@@ -66,11 +68,9 @@ class Results:
         self._known: dict[Path, Outcome] = {}
 
     def jobs(self, stage: str, variant: str, seed: int, item: str) -> list[Run]:
-        """Return a job after all that it builds on: data, train, then itself."""
+        """Return a job after those that it builds on: data, train, classifier, then itself."""
         job = self.plan.run(stage, variant, seed, item)
-        trained = getattr(job.spec, "train", None) is not None
-        upstream = [self.plan.run("train", variant, seed)] if trained else []
-        return [self.plan.run("data"), *upstream, job]
+        return [*self.plan.upstream(job), job]
 
     def score(self, variant: str, seed: int, solver: str) -> Outcome:
         """Return the scores of one solver's samples."""
@@ -87,22 +87,11 @@ class Results:
 
     def likelihood(self, variant: str, seed: int, kind: str) -> Outcome:
         """Return one kind of bits per dimension, as the metric ``bits_per_dim``."""
-        jobs = self.jobs("likelihood", variant, seed, kind)
-        path = paths.product(self.root, jobs[-1].spec)
-        if self._state(jobs[-1]).status != "ok":
-            return self._trouble(jobs)
-        try:
-            content = products.read_json(path)
-            outcome = Outcome(
-                "ok",
-                scores={BITS: content[BITS]},
-                nfe=content.get("nfe"),
-                images=content["images"],
-                protocol=content.get("protocol", {}),
-            )
-        except (StoreError, ValueError, KeyError, TypeError) as error:
-            return Outcome("failed", shortened(path, error))
-        return self._timed(self._linked(outcome, jobs[:-1]), jobs[1:])
+        return self._file(self.jobs("likelihood", variant, seed, kind), _of_likelihood)
+
+    def analysis(self, variant: str, seed: int, item: str) -> Outcome:
+        """Return one analysis of a trained model: its file as ``content``, and no scores."""
+        return self._file(self.jobs("analysis", variant, seed, item), _of_analysis)
 
     def cost(self, stage: str, variant: str, seed: int, item: str = "") -> Outcome:
         """Return a job's own wall time, as the metric ``seconds``."""
@@ -113,6 +102,17 @@ class Results:
         if timed.seconds is None:
             return Outcome("missing", "its run record is missing")
         return replace(timed, scores={SECONDS: {"value": timed.seconds, "se": None}})
+
+    def _file(self, jobs: Sequence[Run], outcome_of: Callable[[Any], Outcome]) -> Outcome:
+        """Read the JSON file that the last of these jobs makes."""
+        path = paths.product(self.root, jobs[-1].spec)
+        if self._state(jobs[-1]).status != "ok":
+            return self._trouble(jobs)
+        try:
+            outcome = outcome_of(products.read_json(path))
+        except (StoreError, ValueError, KeyError, TypeError) as error:
+            return Outcome("failed", shortened(path, error))
+        return self._timed(self._linked(outcome, jobs[:-1]), jobs[1:])
 
     def _scored(self, job: Run, solver: str) -> Outcome:
         path = paths.product(self.root, job.spec)
@@ -208,6 +208,21 @@ class Results:
 
 _WRONG = ("failed", "stale")
 _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
+
+
+def _of_likelihood(content: Any) -> Outcome:
+    return Outcome(
+        "ok",
+        scores={BITS: content[BITS]},
+        nfe=content.get("nfe"),
+        images=content["images"],
+        protocol=content.get("protocol", {}),
+        content=content,
+    )
+
+
+def _of_analysis(content: Any) -> Outcome:
+    return Outcome("ok", content=dict(content))
 
 
 def _of_solver(content: Any, made_of: Any, job: Run, solver: str) -> Outcome:

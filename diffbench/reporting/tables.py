@@ -1,8 +1,10 @@
-"""Make a benchmark's tables from its plan and whatever results exist.
+"""Make a benchmark's tables and figures from its plan and whatever results exist.
 
 Each number is looked up for every seed of the plan (``results``), gathered over seeds (``cells``),
-laid out (``overview``, ``paper``) and written in three formats (``formats``).  What the tables say
-beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.
+laid out (``overview``, ``paper``, ``comparison``) and written in three formats (``formats``).  What the
+tables say beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.  Claims
+(``config/claims.yaml``) become a table of verdicts (``verdicts``), and figures (``figures``) a picture
+and its numbers (``charts``).
 """
 
 from __future__ import annotations
@@ -11,51 +13,90 @@ from pathlib import Path
 
 from diffbench.plan.registry import build
 from diffbench.plan.runs import Plan
-from diffbench.reporting import layout
+from diffbench.reporting import layout, verdicts
+from diffbench.reporting.charts import Chart, to_png
+from diffbench.reporting.charts import to_csv as chart_csv
+from diffbench.reporting.claims import Claims, chosen, read_claims
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
+from diffbench.reporting.layout import TablesSpec
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.results import Results
 from diffbench.store import files, paths
 
 #: Raised when the same results are to be shown differently.
 VERSION = 1
-WIDTH = 150
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
-    """Write every table that the plan wants, each whole or not at all.
+    """Write every table and figure that the plan wants, each whole or not at all.
 
     Args:
-        plan: the benchmark; tables.yaml is taken from beside its Snakefile.
+        plan: the benchmark; tables.yaml and claims.yaml are taken from beside its Snakefile.
         root: the results folder.
 
     Returns:
-        The files: of each table its CSV, Markdown and LaTeX.
+        The files, as ``outputs`` has them.
 
     Raises:
-        PlanError: when tables.yaml is wrong or has no such table; nothing is written then.
+        PlanError: when tables.yaml or claims.yaml is wrong or lacks what the benchmark names;
+            nothing is written then.
     """
     made = {
-        name: text for name, table in tables(plan, root).items() for text in [texts(name, table)]
+        paths.table(root, name, suffix): content.encode()
+        for name, table in tables(plan, root).items()
+        for suffix, content in texts(name, table).items()
     }
-    written = []
-    for name, formats in made.items():
-        for suffix in paths.TABLE_SUFFIXES:
-            path = paths.table(root, name, suffix)
-            files.write(path, formats[suffix].encode())
-            written.append(path)
-    return written
+    for name, chart in charts(plan, root).items():
+        made[paths.figure(root, name, "png")] = to_png(chart)
+        made[paths.figure(root, name, "csv")] = chart_csv(name, chart).encode()
+    for path, content in made.items():
+        files.write(path, content)
+    return list(made)
+
+
+def outputs(plan: Plan, root: Path) -> list[Path]:
+    """Return the files that ``make`` writes: CSV, Markdown and LaTeX, of figures PNG and CSV."""
+    benchmark = plan.benchmark
+    names = [*benchmark.tables, *([layout.CLAIMS_TABLE] if benchmark.claims else [])]
+    return [
+        *(paths.table(root, name, suffix) for name in names for suffix in paths.TABLE_SUFFIXES),
+        *(
+            paths.figure(root, name, suffix)
+            for name in benchmark.figures
+            for suffix in paths.FIGURE_SUFFIXES
+        ),
+    ]
 
 
 def tables(plan: Plan, root: Path) -> dict[str, Table]:
-    """Return the plan's tables by name."""
-    known = layout.read_tables(plan.repository)
+    """Return the plan's tables by name, the claims' table last."""
+    known = _known(plan)
     published = PublishedValues(plan.repository / layout.PUBLISHED)
     results = Results(plan, root)
-    return {
+    made = {
         name: build(spec).make(results, known.metrics, published)
-        for name, spec in layout.chosen(known, plan.benchmark.tables).items()
+        for name, spec in known.tables.items()
     }
+    if plan.benchmark.claims:
+        made[layout.CLAIMS_TABLE] = verdicts.table(results, _claims(plan, known), known.metrics)
+    return made
+
+
+def charts(plan: Plan, root: Path) -> dict[str, Chart]:
+    """Return the plan's figures by name."""
+    known, results = _known(plan), Results(plan, root)
+    return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}
+
+
+def _known(plan: Plan) -> TablesSpec:
+    """Return the tables and figures that the benchmark wants, and all metrics."""
+    return layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+
+
+def _claims(plan: Plan, known: TablesSpec) -> Claims:
+    """Return the claims that the benchmark tests; their file is read only if it does."""
+    wanted = plan.benchmark.claims
+    return chosen(read_claims(plan.repository, known.metrics), wanted) if wanted else {}
 
 
 def texts(name: str, table: Table) -> dict[str, str]:
@@ -69,12 +110,14 @@ def table_params(plan: Plan) -> dict[str, str | int]:
     Raises:
         PlanError: as ``make``, so that a wrong tables.yaml is found before any job runs.
     """
-    known = layout.read_tables(plan.repository)
-    layout.chosen(known, plan.benchmark.tables)
-    return {
+    known = _known(plan)
+    claims = _claims(plan, known)
+    asked = " ".join(f"{name}={claim.digest()}" for name, claim in claims.items())
+    params: dict[str, str | int] = {
         "version": VERSION,
         "plan": plan.digest(),
         "note": plan.benchmark.note,
         "tables": known.digest(),
         "published": files.sha256(plan.repository / layout.PUBLISHED),
     }
+    return params | ({"claims": asked} if asked else {})

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.stages import (
+    AnyAnalysis,
     AnyControl,
     AnyData,
     AnyDenoiser,
@@ -55,13 +56,16 @@ class BenchmarkSpec(Spec):
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
+    classifier: ``network``, ``times`` and ``training`` of the noise-aware classifiers; its training lies
+        over the benchmark's.
     solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
         the table has a footnote.
     defaults: lies under every trained variant's own keys.
     overrides: variant id or pattern -> keys that lie over the variant's own.
     methods: further variants, written as in ``config/methods.yaml``.
     extensions: Python files, relative to the benchmark file, that define specs and their classes.
-    tables: the tables to make.
+    tables, figures: which of ``config/tables.yaml`` to make.
+    claims: ids or patterns of claims in ``config/claims.yaml`` to test.
     """
 
     name: Id
@@ -70,6 +74,7 @@ class BenchmarkSpec(Spec):
     extractor: ExtractorSpec = ExtractorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    classifier: dict[str, Any] = {}
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
     samples: Annotated[Int, Field(ge=20)]
@@ -83,6 +88,8 @@ class BenchmarkSpec(Spec):
     methods: dict[str, dict[str, Any]] = {}
     extensions: Patterns = []
     tables: Ids = ["overview"]
+    claims: Patterns = []
+    figures: Ids = []
 
 
 class VariantSpec(Spec):
@@ -102,6 +109,7 @@ class VariantSpec(Spec):
     training: TrainingSpec | None = None
     solvers: dict[Id, AnySolver] = {}
     likelihoods: dict[Id, AnyLikelihood] = {}
+    analyses: dict[Id, AnyAnalysis] = {}
     control: AnyControl | None = None
 
     @property

@@ -18,6 +18,11 @@ class DataSpec(Registered):
     name: str
 
     @property
+    def classes(self) -> int | None:
+        """The number of classes; None where only the files know."""
+        return None
+
+    @property
     def folder(self) -> str | None:
         """The folder that the images are read from, relative to the working directory."""
         return None
@@ -32,6 +37,11 @@ class DigitsSpec(DataSpec):
 
     test: Annotated[PositiveInt, Field(lt=1797)] = 297
     seed: Int = 0
+
+    @property
+    def classes(self) -> int | None:
+        """Ten."""
+        return 10
 
 
 class FolderSpec(DataSpec):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from diffbench.specs.base import PositiveFloat, Registered
+from diffbench.specs.process import ProcessSpec
 
 
 class DenoiserSpec(Registered):
@@ -16,23 +17,58 @@ class DenoiserSpec(Registered):
 
     name: str
 
+    @property
+    def takes_labels(self) -> bool:
+        """Whether it is told the class of an image."""
+        return False
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether it says how to interpolate between the variances of a step."""
+        return False
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Why this denoiser cannot serve the process; None when it can."""
+        return None
+
 
 class NetworkDenoiserSpec(DenoiserSpec):
-    """A network F inside native = c_skip x + c_out F(c_in x; c_noise).
+    """A network F inside native = c_skip x + c_out F(c_in x; c_noise, y).
 
-    ``predict`` is the native quantity.  ``skip: edm`` puts EDM's skip connection (Karras et al. 2022,
-    table 1) inside whatever is predicted: the objective is unchanged, the network need not copy the
-    noise.  ``predict: edm`` is EDM's own: x0 with that skip.  ``data_std`` is the data's standard
-    deviation when data span [-1, 1] (EDM's sigma_data).
+    ``predict`` is the native quantity; ``mean`` is the posterior mean of the level before (DDPM's mu).
+    ``skip: edm`` puts EDM's skip connection (Karras et al. 2022, table 1) inside whatever is predicted:
+    the objective is unchanged, the network need not copy the noise.  ``predict: edm`` is EDM's own: x0
+    with that skip.  ``data_std`` is the data's standard deviation when data span [-1, 1] (EDM's sigma_data).
+
+    ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
+    variances (Nichol & Dhariwal 2021, equation 15).  ``conditional`` networks are told the class.
     """
 
     name: Literal["network"] = "network"
     implementation: ClassVar[str] = "diffbench.diffusion.denoisers:NetworkDenoiser"
     trained: ClassVar[bool] = True
 
-    predict: Literal["eps", "x0", "v", "score", "edm"]
+    predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
     skip: Literal["none", "edm"] = "none"
     data_std: PositiveFloat = 0.5
+    variance: Literal["fixed", "learned"] = "fixed"
+    conditional: bool = False
+
+    @property
+    def takes_labels(self) -> bool:
+        """``conditional``."""
+        return self.conditional
+
+    @property
+    def learns_variance(self) -> bool:
+        """``variance: learned``."""
+        return self.variance == "learned"
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """The mean of the level before needs levels."""
+        if self.predict == "mean" and process.time != "discrete":
+            return f"predict: mean needs integer times, and {process.name} is continuous"
+        return None
 
 
 class GaussianSpec(DenoiserSpec):

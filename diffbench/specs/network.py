@@ -7,11 +7,23 @@ level: 8 for 17 levels, 127.5 for 256.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from diffbench.specs.base import Fraction, PositiveFloat, PositiveInt, Registered
+
+
+def sizes_divide(spec: Any) -> Any:
+    """A validator: ``inner_channels`` suits pixel shuffle and heads, ``embedding`` is even."""
+    if spec.inner_channels % 4 or spec.inner_channels % spec.heads:
+        raise ValueError(
+            f"inner_channels must be a multiple of 4 and of heads ({spec.heads}), "
+            f"not {spec.inner_channels}"
+        )
+    if spec.embedding % 2:
+        raise ValueError(f"embedding must be even, not {spec.embedding}")
+    return spec
 
 
 class NetworkSpec(Registered):
@@ -20,6 +32,33 @@ class NetworkSpec(Registered):
     kind: ClassVar[str] = "network"
 
     name: str
+
+
+class ClassifierNetworkSpec(Registered):
+    """A network that gives the logits of p(y | x_t) from (x, c_noise)."""
+
+    kind: ClassVar[str] = "classifier network"
+    default_name: ClassVar[str | None] = "encoder"
+
+    name: str
+
+
+class EncoderSpec(ClassifierNetworkSpec):
+    """The encoder half of the U-Net below, pooled: a classifier of noisy images.
+
+    channels, inner_channels, heads, embedding, dropout: as in the U-Net.
+    """
+
+    name: Literal["encoder"] = "encoder"
+    implementation: ClassVar[str] = "diffbench.networks.classifier:Encoder"
+
+    channels: PositiveInt = 16
+    inner_channels: PositiveInt = 48
+    heads: PositiveInt = 2
+    embedding: PositiveInt = 64
+    dropout: Fraction = 0.1
+
+    _sizes_divide = model_validator(mode="after")(sizes_divide)
 
 
 class UNetSpec(NetworkSpec):
@@ -45,13 +84,4 @@ class UNetSpec(NetworkSpec):
     fourier: tuple[PositiveFloat, ...] = ()
     dropout: Fraction = 0.0
 
-    @model_validator(mode="after")
-    def _sizes_divide(self) -> Self:
-        if self.inner_channels % 4 or self.inner_channels % self.heads:
-            raise ValueError(
-                f"inner_channels must be a multiple of 4 and of heads ({self.heads}), "
-                f"not {self.inner_channels}"
-            )
-        if self.embedding % 2:
-            raise ValueError(f"embedding must be even, not {self.embedding}")
-        return self
+    _sizes_divide = model_validator(mode="after")(sizes_divide)

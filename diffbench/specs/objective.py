@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from diffbench.specs.base import Float, Fraction, PositiveFloat, Registered
+from diffbench.specs.base import Float, Fraction, PositiveFloat, PositiveInt, Registered
+from diffbench.specs.denoiser import DenoiserSpec
+from diffbench.specs.process import ProcessSpec, Variance
 
 
 class TimesSpec(Registered):
@@ -16,6 +18,10 @@ class TimesSpec(Registered):
 
     name: str
     stratified: bool = False
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Why these times do not exist on the process; None when they do."""
+        return None
 
 
 class UniformTimesSpec(TimesSpec):
@@ -56,16 +62,56 @@ class MixedTimesSpec(TimesSpec):
     std: PositiveFloat = 1.2
 
 
+class ImportanceTimesSpec(TimesSpec):
+    """Integer times drawn in proportion to the root mean square of their last ``history`` losses.
+
+    A ``share`` of the draws is uniform; all are until every time has its history.  Each loss is weighted
+    by uniform density / density (Nichol & Dhariwal 2021, section 3.3).
+    """
+
+    name: Literal["importance"] = "importance"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives:ImportanceTimes"
+
+    history: PositiveInt = 10
+    share: Annotated[Fraction, Field(gt=0)] = 0.001
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """The history has an entry for each time."""
+        if process.time != "discrete":
+            return f"times.name: importance needs integer times, and {process.name} is continuous"
+        return None
+
+
 AnyTimes = Annotated[SerializeAsAny[TimesSpec], BeforeValidator(TimesSpec.choose)]
 
 
 class ObjectiveSpec(Registered):
-    """A training objective."""
+    """A training objective.
+
+    With a conditional denoiser, a fraction ``label_dropout`` of the labels is replaced by the null class
+    (Ho & Salimans 2022, algorithm 1: p_uncond).
+    """
 
     kind: ClassVar[str] = "objective"
 
     name: str
     times: AnyTimes
+    label_dropout: Fraction = 0.1
+
+    @property
+    def trains_variance(self) -> bool:
+        """Whether a learned variance gets a gradient."""
+        return False
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """Why this objective cannot train the denoiser on the process; None when it can."""
+        if self.trains_variance and not denoiser.learns_variance:
+            return f"{self.name} with variance: learned needs denoiser.variance: learned"
+        if denoiser.learns_variance and not self.trains_variance:
+            return (
+                f"denoiser.variance: learned gets no gradient from {self.name}; use hybrid or vlb"
+            )
+        return self.times.refusal(process)
 
 
 class SimpleSpec(ObjectiveSpec):
@@ -75,6 +121,52 @@ class SimpleSpec(ObjectiveSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:Simple"
 
     times: AnyTimes = UniformTimesSpec()
+
+
+class BoundSpec(ObjectiveSpec):
+    """An objective with terms of the variational bound, which is a sum over integer steps."""
+
+    @property
+    def trains_variance(self) -> bool:
+        """A learned variance is trained by the bound."""
+        return True
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """The bound is a sum over a chain of integer steps."""
+        if process.time != "discrete":
+            return f"name: {self.name} needs integer times, and {process.name} is continuous"
+        return super().refusal(process, denoiser)
+
+
+class VLBObjectiveSpec(BoundSpec):
+    """L_vlb: the variational bound in bits/dim, one term a draw, without its constant prior term.
+
+    Ho et al. 2020, equation 5.  ``variance``: of the model's steps; ``large`` and ``small`` are fixed.
+    """
+
+    name: Literal["vlb"] = "vlb"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives:VLBObjective"
+
+    times: AnyTimes = UniformTimesSpec()
+    variance: Variance = "learned"
+
+    @property
+    def trains_variance(self) -> bool:
+        """A fixed variance is not trained."""
+        return self.variance == "learned"
+
+
+class HybridSpec(BoundSpec):
+    """L_hybrid = L_simple + weight L_vlb (Nichol & Dhariwal 2021, equation 16).
+
+    The bound trains the variance alone: its gradient does not reach the mean.
+    """
+
+    name: Literal["hybrid"] = "hybrid"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives:Hybrid"
+
+    times: AnyTimes = UniformTimesSpec()
+    weight: PositiveFloat = 0.001
 
 
 class ScoreMatchingSpec(ObjectiveSpec):

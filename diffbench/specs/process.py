@@ -8,11 +8,14 @@ values it works on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from diffbench.specs.base import PositiveFloat, PositiveInt, Registered
+from diffbench.specs.base import Int, PositiveFloat, Registered
+
+#: Of a step of a discrete chain: the posterior's, all that the forward step adds, or a learned one in between.
+Variance = Literal["small", "large", "learned"]
 
 
 def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
@@ -62,7 +65,7 @@ class DiscreteSpec(ProcessSpec):
     time: ClassVar[Literal["discrete", "continuous"]] = "discrete"
 
     schedule: Literal["linear", "cosine"]
-    steps: PositiveInt = 1000
+    steps: Annotated[Int, Field(ge=2)] = 1000
 
     @model_validator(mode="after")
     def _betas_stay_below_one(self) -> Self:

@@ -1,82 +1,140 @@
 """Specs of the solvers, and the reasons for which one cannot serve a process.
 
-``refusal(process)`` returns None, or the reason: the plan prints it as a footnote before any job runs.
+``refusal(process, denoiser)`` returns None, or the reason: the plan prints it as a footnote before any job
+runs.  Without a denoiser it is about the process alone.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Registered
-from diffbench.specs.process import ProcessSpec, increasing
+from diffbench.specs.base import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Registered,
+    nothing,
+)
+from diffbench.specs.denoiser import DenoiserSpec
+from diffbench.specs.process import ProcessSpec, Variance, increasing
 
 DISCRETE_GRIDS = "integer times have no SDE or ODE; use ancestral, ddim or heun"
+#: How the levels of a discrete chain are thinned out.
+IntegerGrid = Literal["respaced", "strided", "quadratic"]
+Threshold = Literal["none", "static", "dynamic"]
+
+
+def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
+    """Why there is no such grid on a discrete chain; None when there is, and in continuous time."""
+    levels = getattr(process, "steps", None)
+    if process.time != "discrete" or levels is None:
+        return None
+    if steps > levels:
+        return f"steps: {steps} on a chain of {levels}; at most {levels} can be taken"
+    if grid == "strided" and len(range(0, levels, -(-levels // steps))) != steps:
+        return f"steps: no integer stride takes exactly {steps} of {levels} steps"
+    return None
+
+
+def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str | None:
+    """Why the denoiser has no such variance; None when it has."""
+    if variance == "learned" and denoiser is not None and not denoiser.learns_variance:
+        return "variance: learned is asked of a model with fixed variance; use small or large"
+    return None
 
 
 class SolverSpec(Registered):
     """A solver on a grid of ``steps`` steps.
 
-    ``threshold: static`` clips every predicted x0 to the data range before the step is formed.
+    threshold: what is done to every predicted x0 before a step is formed.  ``static`` clips it to the
+        data range; ``dynamic`` first divides it by its ``percentile`` of absolute values, where that is
+        outside the range (Saharia et al. 2022, section 2.3).
+    w: weight of classifier-free guidance, (1 + w) conditional - w unconditional (Ho & Salimans 2022,
+        equation 6; 1 + w elsewhere).  Costs a second evaluation; at 0 the conditional model alone.
+    classifier_scale: s in classifier guidance (Dhariwal & Nichol 2021, algorithms 1 and 2), by the
+        benchmark's noise-aware classifier; at 0 no guidance.
+    labels: the classes to draw, in turn; the training images' proportions by default.
     """
 
     kind: ClassVar[str] = "solver"
 
     name: str
     steps: PositiveInt
-    threshold: Literal["none", "static"] = "none"
+    threshold: Threshold = "none"
+    percentile: Annotated[Fraction, Field(gt=0)] = 0.995
+    w: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
+    classifier_scale: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
+    labels: Annotated[
+        Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None, BeforeValidator(nothing)
+    ] = None
 
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """Why this solver cannot serve the process; None when it can."""
+    @property
+    def uses_labels(self) -> bool:
+        """Whether guidance or a choice of classes needs them."""
+        return any(each is not None for each in (self.w, self.classifier_scale, self.labels))
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Why this solver cannot serve the denoiser on the process; None when it can."""
         if process.family != "gaussian":
             return f"{self.name} needs a Gaussian process, and {process.name} is {process.family}"
-        if process.time == "discrete" and self.steps > getattr(process, "steps", self.steps):
-            return f"{self.steps} steps on a chain of {getattr(process, 'steps', 0)}"
+        if process.time == "discrete" and (reason := grid_refusal(process, "", self.steps)):
+            return reason
+        return None if denoiser is None else self._guidance_refusal(denoiser)
+
+    def _guidance_refusal(self, denoiser: DenoiserSpec) -> str | None:
+        if self.w is not None and not denoiser.takes_labels:
+            return f"w: {self.w:g} is asked of an unconditional model; it needs denoiser.conditional: true"
+        if self.labels and not denoiser.takes_labels and self.classifier_scale is None:
+            return f"labels: {list(self.labels)} are asked of an unconditional model without a classifier"
         return None
 
 
 class TransitionSolverSpec(SolverSpec):
     """A solver that steps by the transition rule x_s = alpha_s x0 + r e + n z.
 
-    Grids: ``respaced`` (evenly spaced reals, rounded, both ends), ``strided`` (a constant stride from
-    the first level); in continuous time ``uniform`` and ``karras`` (evenly spaced down to ``last`` in time, or
-    in (sigma/alpha)^(1/rho)).
+    Grids: ``respaced`` (evenly spaced reals, rounded, both ends), ``strided`` (a constant stride from the
+    first level), ``quadratic`` (evenly spaced in the square root, both ends: DDIM on CIFAR-10); in continuous
+    time ``uniform`` and ``karras`` (evenly spaced down to ``last`` in time, or in (sigma/alpha)^(1/rho)).
     """
 
-    grid: Literal["respaced", "strided", "uniform", "karras"] = "respaced"
+    grid: IntegerGrid | Literal["uniform", "karras"] = "respaced"
     last: PositiveFloat = 1e-3
     rho: PositiveFloat = 7.0
 
-    def refusal(self, process: ProcessSpec) -> str | None:
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Integer grids need integer times; uniform ones continuous times."""
-        if reason := super().refusal(process):
+        if reason := super().refusal(process, denoiser):
             return reason
         if (self.grid in ("uniform", "karras")) != (process.time == "continuous"):
             return f"the {self.grid} grid does not exist in {process.time} time"
-        levels = getattr(process, "steps", 0)
-        if self.grid == "strided" and not any(
-            len(range(0, levels, stride)) == self.steps for stride in range(1, levels + 1)
-        ):
-            return f"no integer stride takes exactly {self.steps} of {levels} steps"
-        return None
+        return grid_refusal(process, self.grid, self.steps)
 
 
 class AncestralSpec(TransitionSolverSpec):
     """DDPM's sampler (Ho et al. 2020, algorithm 2), clipping predicted x0 as the official code does.
 
-    ``variance``: ``small`` is the posterior's, ``large`` is beta_t.
+    ``variance``: ``small`` is the posterior's, ``large`` is beta_t, ``learned`` the network's choice in
+    between.  On a thinned grid with ``threshold: none``, ``large`` is the sigma-hat of DDIM's table 1.
     """
 
     name: Literal["ancestral"] = "ancestral"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.transition:Ancestral"
 
-    variance: Literal["small", "large"] = "small"
-    threshold: Literal["none", "static"] = "static"
+    variance: Variance = "small"
+    threshold: Threshold = "static"
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """A learned variance must have been learned."""
+        reason = super().refusal(process, denoiser)
+        return reason or variance_refusal(self.variance, denoiser)
 
 
 class DDIMSpec(TransitionSolverSpec):
-    """DDIM with any eta (Song, Meng & Ermon 2021, equation 12)."""
+    """DDIM with any eta in [0, 1] (Song, Meng & Ermon 2021, equation 12)."""
 
     name: Literal["ddim"] = "ddim"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.transition:DDIM"
@@ -95,9 +153,9 @@ class TimeSolverSpec(SolverSpec):
     last: PositiveFloat = 1e-3
     denoise: bool = True
 
-    def refusal(self, process: ProcessSpec) -> str | None:
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Discrete processes have no SDE view."""
-        return DISCRETE_GRIDS if process.time == "discrete" else super().refusal(process)
+        return DISCRETE_GRIDS if process.time == "discrete" else super().refusal(process, denoiser)
 
 
 class EulerMaruyamaSpec(TimeSolverSpec):
@@ -146,8 +204,8 @@ class HeunSpec(SolverSpec):
 
     _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
 
-    def refusal(self, process: ProcessSpec) -> str | None:
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """x/alpha needs one alpha for all coordinates."""
         if process.alpha != "scalar":
             return f"{self.name} divides by alpha, which {process.name} has one of per coordinate"
-        return super().refusal(process)
+        return super().refusal(process, denoiser)

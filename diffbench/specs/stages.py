@@ -7,22 +7,28 @@ numerics change.  Device, paths and threads of the machine are in no spec.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny
 
+from diffbench.specs.analysis import AnalysisSpec
 from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.control import ControlSpec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.network import NetworkSpec
-from diffbench.specs.objective import ObjectiveSpec
+from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec
+from diffbench.specs.objective import AnyTimes, ObjectiveSpec, UniformTimesSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.solver import SolverSpec
 from diffbench.specs.training import TrainingSpec
 
+AnyAnalysis = Annotated[SerializeAsAny[AnalysisSpec], BeforeValidator(AnalysisSpec.choose)]
+AnyClassifierNetwork = Annotated[
+    SerializeAsAny[ClassifierNetworkSpec], BeforeValidator(ClassifierNetworkSpec.choose)
+]
 AnyControl = Annotated[SerializeAsAny[ControlSpec], BeforeValidator(ControlSpec.choose)]
 AnyData = Annotated[SerializeAsAny[DataSpec], BeforeValidator(DataSpec.choose)]
 AnyDenoiser = Annotated[SerializeAsAny[DenoiserSpec], BeforeValidator(DenoiserSpec.choose)]
@@ -55,7 +61,7 @@ class TrainSpec(StageSpec):
     """Train one variant; an exact denoiser (no network, objective or budget) is fitted instead."""
 
     stage: Literal["train"] = "train"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     variant: str
     seed: NonNegativeInt
@@ -68,11 +74,36 @@ class TrainSpec(StageSpec):
     training: TrainingSpec | None = None
 
 
+class ClassifierSpec(StageSpec):
+    """Train a classifier of the noisy images of one process, for guidance.
+
+    One serves all variants of the benchmark with that process, dequantisation and seed.
+    """
+
+    stage: Literal["classifier"] = "classifier"
+    version: PositiveInt = 1
+
+    seed: NonNegativeInt
+    data: AnyData
+    dequantise: Literal["none", "uniform"] = "none"
+    process: AnyProcess
+    network: AnyClassifierNetwork = EncoderSpec()
+    times: AnyTimes = UniformTimesSpec()
+    training: TrainingSpec
+
+    @property
+    def variant(self) -> str:
+        """The name of what it is trained on: the process, and a hash of its parameters."""
+        parts = (self.process.canonical(), self.dequantise)
+        digest = hashlib.sha256("/".join(parts).encode()).hexdigest()
+        return f"{self.process.name}-{digest[:8]}"
+
+
 class SampleSpec(StageSpec):
     """Draw ``samples`` images in chunks of ``chunk``: with a solver from a model, or as a control."""
 
     stage: Literal["sample"] = "sample"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     variant: str
     seed: NonNegativeInt
@@ -81,6 +112,7 @@ class SampleSpec(StageSpec):
     chunk: PositiveInt = 500
     data: AnyData
     train: TrainSpec | None = None
+    classifier: ClassifierSpec | None = None
     solver: AnySolver | None = None
     control: AnyControl | None = None
 
@@ -89,7 +121,7 @@ class ScoreSpec(StageSpec):
     """Score all samples of one variant and seed with one extractor."""
 
     stage: Literal["score"] = "score"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     variant: str
     seed: NonNegativeInt
@@ -101,10 +133,35 @@ class LikelihoodStageSpec(StageSpec):
     """Evaluate one kind of likelihood of a trained model on the test split."""
 
     stage: Literal["likelihood"] = "likelihood"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     variant: str
     seed: NonNegativeInt
     kind_id: str
     likelihood: AnyLikelihood
     train: TrainSpec
+
+
+class AnalysisStageSpec(StageSpec):
+    """Carry out one analysis of a variant, as ``train`` describes it; its trained model is not used."""
+
+    stage: Literal["analysis"] = "analysis"
+    version: PositiveInt = 1
+
+    variant: str
+    seed: NonNegativeInt
+    analysis_id: str
+    analysis: AnyAnalysis
+    train: TrainSpec
+
+
+#: The stages, each before those that build on it.
+STAGES: dict[str, type[StageSpec]] = {
+    "data": DataStageSpec,
+    "train": TrainSpec,
+    "classifier": ClassifierSpec,
+    "sample": SampleSpec,
+    "score": ScoreSpec,
+    "likelihood": LikelihoodStageSpec,
+    "analysis": AnalysisStageSpec,
+}

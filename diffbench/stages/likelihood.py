@@ -19,7 +19,7 @@ from diffbench.store.products import write_json_product
 
 def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
     """Write likelihood/{kind}.json."""
-    place = machine.prepare(device, spec.train)
+    place = machine.prepare(device, spec.train.training)
     path = paths.product(root, spec)
     with machine.record(path, place):
         write_json_product(path, evaluate(spec, root, place), spec)
@@ -32,11 +32,14 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     levels = models.levels_of(dataset, spec.train.process)
     bound = build(spec.likelihood, denoiser, levels.spacing)
     images = levels.to_model(dataset.test).to(device)
+    labels = torch.from_numpy(dataset.test_labels).to(device) if denoiser.classes else None
     title = f"likelihood {spec.variant} {spec.kind_id}"
     progress = Progress(title, len(images), "image")
     parts: list[dict[str, Tensor]] = []
-    for i, batch in enumerate(images.split(bound.spec.batch)):
-        parts.append(bound(batch, stream("likelihood", spec.seed, i)))
+    size = bound.spec.batch
+    for i, batch in enumerate(images.split(size)):
+        y = None if labels is None else labels[i * size : (i + 1) * size]
+        parts.append(bound(batch, stream("likelihood", spec.seed, i), y))
         progress.advance(len(batch))
     progress.close()
     return summary(spec, dataset.levels, denoiser.calls // len(parts), parts)
@@ -54,6 +57,7 @@ def summary(
         "kind": spec.likelihood.column,
         "bits_per_dim": {"value": float(total.mean()), "se": error},
         "prior": float(torch.cat([part["prior"] for part in parts]).double().mean()),
+        "times": parts[0]["times"].tolist(),
         "terms": ((counts[:, None] * terms).sum(0) / counts.sum()).tolist(),
         "images": len(total),
         "nfe": calls,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
 from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.streams import stream
@@ -31,19 +33,53 @@ class Run:
     dataset: Dataset
     device: torch.device
 
-    def sample(self, count: int, solver: SolverSpec, seed: int = 0) -> Images:
+    def sample(
+        self,
+        count: int,
+        solver: SolverSpec,
+        seed: int = 0,
+        labels: Sequence[int] | None = None,
+        classifier: Classifier | None = None,
+    ) -> Images:
         """Images in grey levels, uint8 (count, H, W, C), by a solver.
 
+        Args:
+            count: how many images.
+            solver: their solver.
+            seed: of the noise.
+            labels: a class for each image, for a conditional model or a guide.
+            classifier: the guide of a solver with a ``classifier_scale``.
+
         Raises:
-            ValueError: when the solver cannot serve the process, with the reason.
+            ValueError: when the solver cannot serve the model, with the reason; for labels that are not
+                ``count`` classes of the data set, or that nobody asked for, or that are missing.
         """
-        if reason := solver.refusal(self.spec.process):
+        if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
+        y = self._labels(count, solver, labels)
+        built = build(solver, self.denoiser, classifier)
         shape = (count, *models.image_shape(self.dataset))
-        x = sample(
-            build(solver, self.denoiser), shape, stream("notebook", seed), device=self.device
-        )
+        x = sample(built, shape, stream("notebook", seed), y, device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)
+
+    def _labels(
+        self, count: int, solver: SolverSpec, labels: Sequence[int] | None
+    ) -> Tensor | None:
+        wanted = self.denoiser.classes > 0 or solver.uses_labels
+        if labels is None and solver.labels is not None:
+            labels = [solver.labels[i % len(solver.labels)] for i in range(count)]
+        if (labels is not None) != wanted:
+            raise ValueError(
+                f"labels: {'are wanted, one an image' if wanted else 'this model is unconditional'}"
+            )
+        if labels is None:
+            return None
+        classes = models.known_classes(self.dataset, "labels")
+        if len(labels) != count or not all(0 <= label < classes for label in labels):
+            raise ValueError(
+                f"labels: {list(labels)} are not {count} labels from 0 to {classes - 1}"
+            )
+        return torch.tensor(labels, device=self.device)
 
 
 def load(path: str | Path, device: str = "cpu", extensions: Iterable[str | Path] = ()) -> Run:

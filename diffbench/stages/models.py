@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Levels
 from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.streams import key
 from diffbench.plan.registry import build, implementation
 from diffbench.specs.process import ProcessSpec
-from diffbench.specs.stages import TrainSpec
+from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.store import paths
 from diffbench.store.products import read_product
 
@@ -38,11 +39,33 @@ class Precision:
     def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
         self.network, self.device, self.low = network, device, precision == "bf16"
 
-    def __call__(self, x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
-        """The network's output for (x, c_noise, y, raw)."""
+    def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
+        """The network's output for x and what else it is told (c_noise, y, raw)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
-            answer: Tensor = self.network(x, c_noise, y, raw)
+            answer: Tensor = self.network(x, *others)
         return answer.to(x.dtype)
+
+
+def classes_of(spec: TrainSpec, dataset: Dataset) -> int:
+    """How many labels the model is told of; 0 for an unconditional one.
+
+    Raises:
+        ValueError: for a conditional model of a data set without classes.
+    """
+    if not spec.denoiser.takes_labels:
+        return 0
+    return known_classes(dataset, "denoiser.conditional: true")
+
+
+def known_classes(dataset: Dataset, wanted_by: str) -> int:
+    """The number of the data set's classes.
+
+    Raises:
+        ValueError: when there are none, naming what wants them.
+    """
+    if not dataset.classes:
+        raise ValueError(f"{wanted_by} needs classes, and {dataset.name} has none")
+    return len(dataset.classes)
 
 
 def build_network(spec: TrainSpec, dataset: Dataset) -> nn.Module:
@@ -50,18 +73,57 @@ def build_network(spec: TrainSpec, dataset: Dataset) -> nn.Module:
     assert spec.network is not None
     torch.manual_seed(key("initial weights", spec.seed))
     shape = image_shape(dataset)
-    network: nn.Module = build(spec.network, image_shape=shape, out_channels=shape[0], classes=0)
+    outputs = shape[0] * (2 if spec.denoiser.learns_variance else 1)
+    classes = classes_of(spec, dataset)
+    network: nn.Module = build(
+        spec.network, image_shape=shape, out_channels=outputs, classes=classes
+    )
     return network
 
 
 def wrap(
-    spec: TrainSpec, process: GaussianProcess, network: nn.Module, device: torch.device
+    spec: TrainSpec,
+    process: GaussianProcess,
+    network: nn.Module,
+    dataset: Dataset,
+    device: torch.device,
 ) -> Denoiser:
     """The denoiser around a network on its device."""
     assert spec.training is not None
     runner = Precision(network, device, spec.training.precision)
-    denoiser: Denoiser = build(spec.denoiser, process, runner)
+    denoiser: Denoiser = build(spec.denoiser, process, runner, classes=classes_of(spec, dataset))
     return denoiser
+
+
+def build_classifier(spec: ClassifierSpec, dataset: Dataset) -> nn.Module:
+    """The untrained classifier's network; its initial weights are a function of the seed."""
+    torch.manual_seed(key("initial weights of a classifier", spec.seed))
+    classes = known_classes(dataset, "classifier_scale")
+    network: nn.Module = build(spec.network, image_shape=image_shape(dataset), classes=classes)
+    return network
+
+
+def wrap_classifier(
+    spec: ClassifierSpec, network: nn.Module, dataset: Dataset, device: torch.device
+) -> Classifier:
+    """The classifier around a network on its device."""
+    runner = Precision(network, device, spec.training.precision)
+    return Classifier(build(spec.process), runner, known_classes(dataset, "classifier_scale"))
+
+
+def load_classifier(
+    spec: ClassifierSpec | None, root: Path, dataset: Dataset, device: torch.device
+) -> Classifier | None:
+    """The trained classifier, from its verified product; None where there is to be none.
+
+    Raises:
+        StoreError: when the product is missing, altered, or of another spec.
+    """
+    if spec is None:
+        return None
+    network = build_classifier(spec, dataset)
+    network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
+    return wrap_classifier(spec, network.to(device).eval().requires_grad_(False), dataset, device)
 
 
 def fit_exact(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
@@ -86,4 +148,4 @@ def load_denoiser(spec: TrainSpec, root: Path, dataset: Dataset, device: torch.d
         return denoiser
     network = build_network(spec, dataset)
     network.load_state_dict(tensors)
-    return wrap(spec, process, network.to(device).eval(), device)
+    return wrap(spec, process, network.to(device).eval(), dataset, device)

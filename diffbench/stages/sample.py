@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from diffbench.data.datasets import Dataset
+from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.solvers.loop import sample
@@ -21,18 +22,46 @@ from diffbench.store.products import write_product
 
 
 def run(spec: SampleSpec, root: Path, device: str) -> None:
-    """Write samples.npz (``levels`` NHWC uint8, ``nfe``) and a picture of the first hundred."""
-    place = machine.prepare(device, spec.train)
+    """Write samples.npz (``levels`` NHWC uint8, ``nfe``, and ``labels`` if any) and a picture of a hundred."""
+    place = machine.prepare(device, spec.train.training if spec.train else None)
     path = paths.product(root, spec)
     with machine.record(path, place):
         dataset = data.load(root, spec.data)
+        labels = labels_of(spec, dataset)
+        arrays: dict[str, Any] = {} if labels is None else {"labels": labels}
         if spec.control is None:
-            levels, nfe = draw(spec, root, dataset, place)
+            levels, nfe = draw(spec, root, dataset, labels, place)
         else:
             levels, nfe = draw_control(spec, dataset)
-        write_product(path, lambda file: np.savez(file, levels=levels, nfe=np.array(nfe)), spec)
+        arrays |= {"levels": levels, "nfe": np.array(nfe)}
+        write_product(path, lambda file: np.savez(file, **arrays), spec)
         picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
         files.write(picture, grid_png(levels[:100], dataset.levels))
+
+
+def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
+    """The label of every sample, a function of its index and the seed; None where none is used.
+
+    They are those of the solver in turn, or the training images' in a random order, over and over.
+
+    Raises:
+        ValueError: for a label that the data set does not have.
+    """
+    if spec.train is None or spec.solver is None:
+        return None
+    if not (spec.train.denoiser.takes_labels or spec.solver.uses_labels):
+        return None
+    classes = models.known_classes(dataset, f"{spec.solver_id}: sampling by class")
+    if spec.solver.labels is None:
+        order = torch.randperm(len(dataset.train_labels), generator=stream("labels", spec.seed))
+        chosen = dataset.train_labels[order.numpy()]
+    else:
+        chosen = np.array(spec.solver.labels)
+        if chosen.max() >= classes:
+            raise ValueError(
+                f"labels: {chosen.max()} is no class of {dataset.name}; 0 to {classes - 1} are"
+            )
+    return np.resize(chosen, spec.samples).astype(np.int64)
 
 
 def draw_control(spec: SampleSpec, dataset: Dataset) -> tuple[Images, int]:
@@ -44,7 +73,11 @@ def draw_control(spec: SampleSpec, dataset: Dataset) -> tuple[Images, int]:
 
 
 def draw(
-    spec: SampleSpec, root: Path, dataset: Dataset, device: torch.device
+    spec: SampleSpec,
+    root: Path,
+    dataset: Dataset,
+    labels: Labels | None,
+    device: torch.device,
 ) -> tuple[Images, int]:
     """Sample in chunks, each from a stream of its own; returns levels and the denoiser's calls a chunk.
 
@@ -54,7 +87,8 @@ def draw(
     assert spec.train is not None
     assert spec.solver is not None
     denoiser = models.load_denoiser(spec.train, root, dataset, device)
-    solver = build(spec.solver, denoiser)
+    classifier = models.load_classifier(spec.classifier, root, dataset, device)
+    solver = build(spec.solver, denoiser, classifier)
     levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)
     progress = Progress(f"sample {spec.variant} {spec.solver_id}", spec.samples, "image")
     images: list[Images] = []
@@ -62,7 +96,8 @@ def draw(
         count = min(spec.chunk, spec.samples - start)
         denoiser.calls = 0
         generator = stream("sample", spec.seed, chunk)
-        x = sample(solver, (count, *shape), generator, device=device)
+        y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
+        x = sample(solver, (count, *shape), generator, y, device=device)
         images.append(levels.from_model(x.cpu()))
         progress.advance(count)
     progress.close()

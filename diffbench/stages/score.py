@@ -58,4 +58,5 @@ def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
     """Metrics, NFE and count of one solver's samples."""
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
         levels, nfe = archive["levels"], int(archive["nfe"])
-    return {"metrics": fidelity.score(levels), "nfe": nfe, "samples": len(levels)}
+        labels = archive.get("labels")
+    return {"metrics": fidelity.score(levels, labels), "nfe": nfe, "samples": len(levels)}

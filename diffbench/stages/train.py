@@ -1,7 +1,8 @@
 """The train stage: fit an exact denoiser, or train a network, resuming exactly where it was stopped.
 
 Every random draw of step i is a function of (seed, i), and the state holds all else: weights, average,
-optimiser, torch's generator (dropout).  So a run that was killed ends in the same bits as one that was not.
+optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed ends in the
+same bits as one that was not.  The classifier stage trains by the same code.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.diffusion.objectives import Objective
+from diffbench.diffusion.objectives import CrossEntropy, Objective
 from diffbench.diffusion.streams import stream
 from diffbench.networks.ema import EMA
 from diffbench.plan.registry import build
-from diffbench.specs.stages import TrainSpec
+from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.specs.training import TrainingSpec
 from diffbench.stages import data, machine, models
 from diffbench.stages.progress import Progress
@@ -41,15 +43,34 @@ class TrainingError(RuntimeError):
 
 def run(spec: TrainSpec, root: Path, device: str) -> None:
     """Write model.safetensors: averaged weights, or the tensors of an exact denoiser."""
-    place = machine.prepare(device, spec)
+    place = machine.prepare(device, spec.training)
     dataset = data.load(root, spec.data)
     if not spec.denoiser.trained:
         with machine.record(paths.product(root, spec), place):
             write(models.fit_exact(spec, dataset), root, spec)
         return
+    train_network(spec, root, place, lambda: denoiser_trainer(spec, dataset, place))
+
+
+def denoiser_trainer(spec: TrainSpec, dataset: Dataset, device: torch.device) -> Trainer:
+    """The trainer of a variant's network by its objective."""
+    assert spec.objective is not None
+    network = models.build_network(spec, dataset).to(device).train()
+    process = build(spec.process)
+    denoiser = models.wrap(spec, process, network, dataset, device)
+    times = build(spec.objective.times, process)
+    spacing = models.levels_of(dataset, spec.process).spacing
+    objective: Objective = build(spec.objective, denoiser, times, spacing)
+    return Trainer(spec, network, objective, dataset, device, labelled=denoiser.classes > 0)
+
+
+def train_network(
+    spec: TrainSpec | ClassifierSpec, root: Path, place: torch.device, make: Callable[[], Trainer]
+) -> None:
+    """Train what ``make`` makes, or go on, and write the averaged weights."""
     state = StateStore(paths.state(root, spec), spec)
     with state.lock():
-        trainer = Trainer(spec, dataset, place)
+        trainer = make()
         earlier = resume(trainer, state)
         with machine.record(paths.product(root, spec), place, earlier) as record:
             with Stop() as stop:
@@ -60,7 +81,7 @@ def run(spec: TrainSpec, root: Path, device: str) -> None:
             write(trainer.averaged(), root, spec)
 
 
-def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec) -> None:
+def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSpec) -> None:
     """Write the product."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_product(paths.product(root, spec), lambda file: save_file(tensors, file), spec)
@@ -77,12 +98,20 @@ def learning_rate(training: TrainingSpec, step: int) -> float:
 class Trainer:
     """Network, average and optimiser of one run, and the step that advances them."""
 
-    def __init__(self, spec: TrainSpec, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: TrainSpec | ClassifierSpec,
+        network: nn.Module,
+        objective: Objective | CrossEntropy,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        labelled: bool,
+    ) -> None:
         assert spec.training is not None
-        assert spec.objective is not None
         self.spec, self.training, self.device = spec, spec.training, device
         self.step = 0
-        self.network = models.build_network(spec, dataset).to(device).train()
+        self.network, self.objective = network, objective
         self.ema = EMA(self.network, self.training.ema)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
@@ -91,12 +120,9 @@ class Trainer:
             weight_decay=self.training.weight_decay,
             fused=True,
         )
-        process = build(spec.process)
-        denoiser = models.wrap(spec, process, self.network, device)
-        times = build(spec.objective.times, process)
-        self.objective: Objective = build(spec.objective, denoiser, times)
         self.levels = models.levels_of(dataset, spec.process)
         self.images = self.levels.to_model(dataset.train)
+        self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
         self.orders: dict[int, Tensor] = {}
 
     def order(self, epoch: int) -> Tensor:
@@ -108,23 +134,26 @@ class Trainer:
             }
         return self.orders[epoch]
 
-    def batch(self, generator: torch.Generator) -> Tensor:
-        """The images of this step, (B, C, H, W) on the CPU."""
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The images of this step, (B, C, H, W) on the CPU, and their labels (B,) if it has any."""
         count, size = len(self.images), self.training.batch
         positions = torch.arange(self.step * size, (self.step + 1) * size)
         epochs = positions // count
-        chosen = [self.order(int(e))[positions[epochs == e] % count] for e in epochs.unique()]
-        x0 = self.images[torch.cat(chosen)]
+        chosen = torch.cat(
+            [self.order(int(e))[positions[epochs == e] % count] for e in epochs.unique()]
+        )
+        x0, y = self.images[chosen], None if self.labels is None else self.labels[chosen]
         if self.spec.dequantise == "none":
-            return x0
-        return self.levels.dequantise(x0, torch.rand(x0.shape, generator=generator))
+            return x0, y
+        return self.levels.dequantise(x0, torch.rand(x0.shape, generator=generator)), y
 
     def advance(self) -> Tensor:
         """One optimiser step; returns the loss, a scalar on the device."""
         generator = stream("training", self.spec.seed, self.step)
-        x0 = self.batch(generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        loss = self.objective(x0.to(self.device), noise.to(self.device), generator).mean()
+        x0, y = self.batch(generator)
+        noise = torch.randn(x0.shape, generator=generator).to(self.device)
+        y = None if y is None else y.to(self.device)
+        loss = self.objective(x0.to(self.device), noise, generator, y).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.training.clip is not None:
@@ -150,6 +179,7 @@ class Trainer:
             for index, parts in optimiser.items()
             for name, each in parts.items()
         }
+        tensors |= {f"times.{name}": each for name, each in self.objective.times.state().items()}
         tensors["ema.updates"] = torch.tensor(self.ema.updates)
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -172,6 +202,10 @@ class Trainer:
             state.setdefault(int(index), {})[key] = each
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        times = parts.get("times", {})
+        if missing := sorted(self.objective.times.state().keys() - times.keys()):
+            raise TrainingError(f"the training state lacks times.{missing[0]}: remove it")
+        self.objective.times.load(times)
         torch.set_rng_state(parts["rng"]["cpu"])
         if "cuda" in parts["rng"]:
             torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)
@@ -183,7 +217,7 @@ def resume(trainer: Trainer, state: StateStore) -> float:
     if tensors is not None:
         trainer.restore(tensors)
         print(
-            f"train {trainer.spec.variant}: resume at step {trainer.step}",
+            f"{trainer.spec.stage} {trainer.spec.variant}: resume at step {trainer.step}",
             file=sys.stderr,
             flush=True,
         )
@@ -223,7 +257,7 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop) -> in
     """
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
     every, saved_at = max(1, math.ceil(steps / 10)), start
-    title = f"train {trainer.spec.variant} seed {trainer.spec.seed}"
+    title = f"{trainer.spec.stage} {trainer.spec.variant} seed {trainer.spec.seed}"
     progress = Progress(title, steps, "step", trainer.step)
 
     def save(loss: Tensor) -> None:

@@ -2,8 +2,8 @@
 
 Left out are run records (``*.run.json``: times and hosts), hidden files and folders (training
 state, unfinished files), ``scores.partial.json`` (what a failed run could still score), logs, and
-timings. Tables count as products but for their seconds, which come from run records: they are left
-out too.
+timings. Tables and figures are made of products; tables hold seconds, which come from run records, and
+figures letters, which depend on the machine's fonts: they are left out too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from diffbench.store import files
 
 LEFT_OUT_SUFFIXES = (".run.json", ".partial.json", ".log")
-LEFT_OUT_FOLDERS = ("logs", "benchmarks", "tables")
+LEFT_OUT_FOLDERS = ("logs", "benchmarks", "tables", "figures")
 
 
 def is_product(relative: Path) -> bool:

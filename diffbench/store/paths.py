@@ -6,7 +6,10 @@
     {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
     {root}/runs/{variant}/seed{n}/scores.json
     {root}/runs/{variant}/seed{n}/likelihood/{kind}.json
+    {root}/runs/{variant}/seed{n}/analysis/{id}.json
+    {root}/classifier/{process}/seed{n}/model.safetensors
     {root}/tables/{table}.{csv,md,tex}
+    {root}/figures/{figure}.{png,csv}
     {root}/.state/{digest of a job's spec}/
 
 Beside a product lie its sidecar (spec and checksum: ``spec.json``, or ``<stem>.spec.json`` beside a
@@ -20,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffbench.specs.stages import (
+    AnalysisStageSpec,
+    ClassifierSpec,
     DataStageSpec,
     LikelihoodStageSpec,
     SampleSpec,
@@ -30,6 +35,7 @@ from diffbench.specs.stages import (
 
 RESULTS = Path("results")
 TABLE_SUFFIXES = ("csv", "md", "tex")
+FIGURE_SUFFIXES = ("png", "csv")
 
 
 def root(benchmark: str) -> Path:
@@ -87,9 +93,24 @@ def likelihood(root: Path, variant: str, seed: int, kind: str) -> Path:
     return run_folder(root, variant, seed) / "likelihood" / f"{kind}.json"
 
 
+def analysis(root: Path, variant: str, seed: int, item: str) -> Path:
+    """Return one analysis of one variant and seed."""
+    return run_folder(root, variant, seed) / "analysis" / f"{item}.json"
+
+
+def classifier(root: Path, process: str, seed: int) -> Path:
+    """Return the averaged weights of a noise-aware classifier."""
+    return root / "classifier" / process / f"seed{seed}" / "model.safetensors"
+
+
 def table(root: Path, name: str, suffix: str) -> Path:
     """Return one table in one format (see TABLE_SUFFIXES)."""
     return root / "tables" / f"{name}.{suffix}"
+
+
+def figure(root: Path, name: str, suffix: str) -> Path:
+    """Return one figure (png), or the numbers that it shows (csv)."""
+    return root / "figures" / f"{name}.{suffix}"
 
 
 def tables_complete(root: Path) -> Path:
@@ -138,12 +159,22 @@ def _likelihood(root: Path, spec: LikelihoodStageSpec) -> tuple[Path, ...]:
     return (likelihood(root, spec.variant, spec.seed, spec.kind_id),)
 
 
+def _classifier(root: Path, spec: ClassifierSpec) -> tuple[Path, ...]:
+    return (classifier(root, spec.variant, spec.seed),)
+
+
+def _analysis(root: Path, spec: AnalysisStageSpec) -> tuple[Path, ...]:
+    return (analysis(root, spec.variant, spec.seed, spec.analysis_id),)
+
+
 _PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
     "data": _data,
     "train": _train,
+    "classifier": _classifier,
     "sample": _sample,
     "score": _score,
     "likelihood": _likelihood,
+    "analysis": _analysis,
 }
 
 

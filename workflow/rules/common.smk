@@ -9,7 +9,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from diffbench.plan.reading import PlanError
 from diffbench.plan.runs import check_writable, load_plan
-from diffbench.reporting.tables import table_params
+from diffbench.reporting.tables import outputs, table_params
 from diffbench.store import paths
 
 OVERRIDES = dict(workflow.config_settings.config)
@@ -45,6 +45,9 @@ MODEL = paths.model(*RUN)
 SAMPLES = paths.samples(*RUN, "{solver}")
 SCORES = paths.scores(*RUN)
 LIKELIHOOD = paths.likelihood(*RUN, "{kind}")
+ANALYSIS = paths.analysis(*RUN, "{analysis}")
+# A classifier belongs to a process, whose name stands in the place of a variant's.
+CLASSIFIER = paths.classifier(*RUN)
 LOGS = PLAN.root / "logs"
 BENCHMARKS = PLAN.root / "benchmarks"
 RUN_NAME = "{variant}/seed{seed}"
@@ -57,11 +60,8 @@ PLAN_ARGUMENTS = [
     os.path.relpath(PLAN.config),
     *(["--set", json.dumps(OVERRIDES)] if OVERRIDES else []),
 ]
-TABLES = [
-    str(paths.table(PLAN.root, name, suffix))
-    for name in PLAN.benchmark.tables
-    for suffix in paths.TABLE_SUFFIXES
-]
+# Tables, the claims' table and figures.
+TABLES = [str(path) for path in outputs(PLAN, PLAN.root)]
 RESCUE = (
     f"diffbench score --partial {quoted(*PLAN_ARGUMENTS)} || true;"
     f" diffbench table {quoted(*PLAN_ARGUMENTS)} || true"
@@ -73,11 +73,12 @@ wildcard_constraints:
     seed=r"\d+",
     solver=r"[^/]+",
     kind=r"[^/]+",
+    analysis=r"[^/]+",
 
 
 def job(stage, wildcards):
     """The plan's job for a stage and a rule's wildcards."""
-    item = wildcards.get("solver", wildcards.get("kind", ""))
+    item = wildcards.get("solver", wildcards.get("kind", wildcards.get("analysis", "")))
     return PLAN.run(stage, wildcards.get("variant", ""), int(wildcards.get("seed", 0)), item)
 
 
@@ -108,7 +109,8 @@ def threads_of(stage):
     """A threads function: what the training budget pins, else one."""
 
     def threads(wildcards):
-        training = getattr(job(stage, wildcards).spec, "training", None)
+        spec = job(stage, wildcards).spec
+        training = getattr(getattr(spec, "train", spec), "training", None)
         return training.threads if training else 1
 
     return threads

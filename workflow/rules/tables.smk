@@ -1,7 +1,7 @@
-# After every score and likelihood; after a failure, `onerror:` in the Snakefile makes the tables of what there is.
+# After every score, likelihood and analysis; after a failure, `onerror:` in the Snakefile makes the tables of what there is.
 rule tables:
     input:
-        [run.product for stage in ("score", "likelihood") for run in PLAN.of(stage)],
+        [run.product for stage in ("score", "likelihood", "analysis") for run in PLAN.of(stage)],
     output:
         tables=TABLES,
         complete=touch(paths.tables_complete(PLAN.root)),

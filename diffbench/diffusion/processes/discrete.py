@@ -46,6 +46,10 @@ class Discrete(GaussianProcess):
         """sqrt(1 - abar_t)."""
         return (1 - self._level(t)).sqrt()
 
+    def level_before(self, t: Tensor) -> Tensor:
+        """T - 1; -1, the data, before the first."""
+        return t - 1
+
     def time_of(self, ratio: Tensor) -> Tensor:
         """The level whose sigma/alpha is nearest; the data's where ratio is 0."""
         ratios = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()

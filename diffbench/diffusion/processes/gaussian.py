@@ -6,6 +6,7 @@ A subclass states alpha_t, sigma_t, f = alpha'/alpha and (sigma^2)'.  Everything
     transition      q(x_t | x_s) = N(alpha_{t|s} x_s, sigma^2_{t|s}),   s before t,
                     alpha_{t|s} = alpha_t/alpha_s,   sigma^2_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2
     posterior       Var[x_s | x_t, x_0] = sigma^2_{t|s} sigma_s^2 / sigma_t^2
+                    E[x_s | x_t, x_0] = (alpha_{t|s} sigma_s^2 x_t + alpha_s sigma^2_{t|s} x_0)/sigma_t^2
 
 (Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 5 and appendix B; Kingma et al. 2021,
 https://arxiv.org/abs/2107.00630, appendix A.)
@@ -86,6 +87,16 @@ class GaussianProcess:
         """Variance of x_s given x_t and x_0; 0 at the data time."""
         _, sigma2 = self.transition(t, s)
         return sigma2 * self.sigma(s) ** 2 / self.sigma(t) ** 2
+
+    def posterior_mean(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients of x_t and x_0 in the mean of x_s given both."""
+        alpha, sigma2 = self.transition(t, s)
+        sigma2_t = self.sigma(t) ** 2
+        return alpha * self.sigma(s) ** 2 / sigma2_t, self.alpha(s) * sigma2 / sigma2_t
+
+    def level_before(self, t: Tensor) -> Tensor:
+        """The level before t of a discrete chain."""
+        raise TypeError(f"{self.spec.name} has no levels: its time is {self.spec.time}")
 
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """A draw of x_t: B^-1[alpha_t * B x0] + sigma_t noise.  All of shape (B, C, H, W)."""

@@ -6,12 +6,14 @@ x = sigma_{t_0} z;   for consecutive times (t, s) of the grid:  x <- step(x, t, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.denoisers import THRESHOLDS, Denoiser
+from diffbench.diffusion.denoisers import Denoiser, thresholded
+from diffbench.diffusion.guidance import Classifier, guided
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.solver import SolverSpec
@@ -21,11 +23,19 @@ Noise = Callable[[Tensor], Tensor]
 
 
 class Solver:
-    """Base of all solvers: a grid, a start and one step."""
+    """Base of all solvers: a grid, a start and one step.
 
-    def __init__(self, spec: SolverSpec, denoiser: Denoiser) -> None:
-        self.denoiser = THRESHOLDS[spec.threshold](denoiser)
+    ``denoiser`` has the guidance and the threshold of the spec around it; ``classifier`` is the guide where
+    the spec has a ``classifier_scale``.
+    """
+
+    def __init__(
+        self, spec: SolverSpec, denoiser: Denoiser, classifier: Classifier | None = None
+    ) -> None:
+        self.spec = spec
         self.process: GaussianProcess = denoiser.process
+        threshold = partial(thresholded, kind=spec.threshold, percentile=spec.percentile)
+        self.denoiser = guided(denoiser, spec.w, threshold, classifier, spec.classifier_scale)
 
     def times(self) -> Tensor:
         """The grid: decreasing float64 times (n + 1,)."""

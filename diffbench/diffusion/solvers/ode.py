@@ -20,7 +20,6 @@ import math
 from torch import Tensor
 
 from diffbench.diffusion import grids
-from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.processes.gaussian import at, cast
 from diffbench.diffusion.solvers.loop import Noise, Solver
 from diffbench.diffusion.solvers.sde import TimeSolver
@@ -51,9 +50,7 @@ class ProbabilityFlow(TimeSolver):
 class Heun(Solver):
     """EDM's sampler on every process with a scalar alpha."""
 
-    def __init__(self, spec: HeunSpec, denoiser: Denoiser) -> None:
-        super().__init__(spec, denoiser)
-        self.spec = spec
+    spec: HeunSpec
 
     def times(self) -> Tensor:
         """Karras's grid and the data."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from diffbench.diffusion import grids
-from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.processes.gaussian import cast
 from diffbench.diffusion.solvers.loop import Noise, Solver
 from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec
@@ -17,9 +16,7 @@ from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec
 class TimeSolver(Solver):
     """A solver in the process's own continuous time, with the posterior mean as its last step."""
 
-    def __init__(self, spec: EulerMaruyamaSpec | ODESpec, denoiser: Denoiser) -> None:
-        super().__init__(spec, denoiser)
-        self.spec = spec
+    spec: EulerMaruyamaSpec | ODESpec
 
     def times(self) -> Tensor:
         """``steps`` steps from t_max: to ``last``, or with ``denoise`` the final one to the data."""

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from diffbench.diffusion import grids
-from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.gaussian import cast
 from diffbench.diffusion.solvers.loop import Noise, Solver
-from diffbench.diffusion.transitions import Scales, ancestral_scales, ddim_scales, step_mean
+from diffbench.diffusion.transitions import (
+    Scales,
+    ddim_scales,
+    model_variance,
+    posterior_residual,
+    step_mean,
+)
 from diffbench.specs.solver import AncestralSpec, DDIMSpec, TransitionSolverSpec
-
-#: Which of the levels 0 .. T-1 of a discrete process a grid takes.
-LEVELS = {"respaced": grids.respaced, "strided": grids.strided}
 
 
 class TransitionSolver(Solver):
     """x_s = alpha_s x0 + r e + n z on a grid that ends in the data."""
 
-    def __init__(self, spec: TransitionSolverSpec, denoiser: Denoiser) -> None:
-        super().__init__(spec, denoiser)
-        self.spec = spec
+    spec: TransitionSolverSpec
 
     def times(self) -> Tensor:
-        """Integer levels, or uniform times, and the data."""
+        """Integer levels, or times in between, and the data."""
         spec, process = self.spec, self.process
-        if process.spec.time == "continuous":
-            times = grids.in_time(process, spec.grid, spec.steps, spec.last, spec.rho)
-        else:
-            chosen = LEVELS[spec.grid](round(process.t_max) + 1, spec.steps)
-            times = torch.tensor(chosen[::-1], dtype=torch.float64)
+        if process.spec.time == "discrete":
+            return grids.levels(process, spec.grid, spec.steps)
+        times = grids.in_time(process, spec.grid, spec.steps, spec.last, spec.rho)
         return grids.to_data(process, times)
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
@@ -38,20 +40,43 @@ class TransitionSolver(Solver):
         raise TypeError(f"{type(self).__name__} has no scales")
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """Mean, and noise where there is any."""
+        """Mean, and noise where there is any; without noise s may also lie after t."""
         r, n = self.scales(t, s)
         mean = step_mean(self.denoiser(x_t, t, y), s, r)
         return mean + cast(n, x_t) * noise(x_t) if bool((n > 0).any()) else mean
 
 
 class Ancestral(TransitionSolver):
-    """DDPM's sampler (Ho, Jain & Abbeel 2020, https://arxiv.org/abs/2006.11239, algorithm 2)."""
+    """DDPM's sampler (Ho, Jain & Abbeel 2020, https://arxiv.org/abs/2006.11239, algorithm 2).
+
+    A classifier's gradient is added to the mean, times the variance (Dhariwal & Nichol 2021,
+    https://arxiv.org/abs/2105.05233, algorithm 1; at x_t, as in the official code).
+    """
 
     spec: AncestralSpec
 
-    def scales(self, t: Tensor, s: Tensor) -> Scales:
-        """The posterior's mean with the chosen variance."""
-        return ancestral_scales(self.process, t, s, self.spec.variance)
+    @cached_property
+    def last_before(self) -> Tensor | None:
+        """The grid's time before its last, if any: what the last's variance into the data is taken from."""
+        times = self.times()
+        return times[-3] if len(times) > 2 else None
+
+    def variance(self, prediction: Prediction, s: Tensor) -> Tensor:
+        """The step's variance; the posterior's own, 0, where ``small`` goes into the data."""
+        if self.spec.variance == "small":
+            return cast(self.process.posterior_variance(prediction.t, s), prediction.x_t)
+        return model_variance(prediction, s, self.spec.variance, self.last_before)
+
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """The posterior's mean, the guide's shift, and noise but into the data."""
+        prediction = self.denoiser(x_t, t, y)
+        variance = self.variance(prediction, s)
+        mean = step_mean(prediction.unguided, s, posterior_residual(self.process, t, s))
+        if prediction.guide is not None:
+            mean = mean + variance * prediction.guide
+        if float(s) == self.process.data_time:
+            return mean
+        return mean + variance.sqrt() * noise(x_t)
 
 
 class DDIM(TransitionSolver):
@@ -62,3 +87,21 @@ class DDIM(TransitionSolver):
     def scales(self, t: Tensor, s: Tensor) -> Scales:
         """Noise eta times the posterior's."""
         return ddim_scales(self.process, t, s, self.spec.eta)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The latent at the grid's first time of images x (B, C, H, W): the same steps, upwards.
+
+        An image is taken for its own x_t at the grid's lowest level, where there is almost no noise (section
+        4.3; the official code).  Decoding is ``solve``.
+
+        Raises:
+            ValueError: where eta is not 0, for then steps cannot be reversed.
+        """
+        if self.spec.eta != 0:
+            raise ValueError(
+                f"eta: {self.spec.eta:g} cannot be encoded; only eta: 0 is deterministic"
+            )
+        for t, s in pairwise(self.times()[:-1].flip(0)):
+            x = self.step(x, t, s, y, torch.zeros_like)
+        return x

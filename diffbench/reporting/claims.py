@@ -1,0 +1,136 @@
+"""What a paper claims, as data: ``config/claims.yaml``.
+
+A claim says that one cell of the benchmark is better than another.  How it is tested stands in
+``verdicts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+
+from diffbench.plan import reading
+from diffbench.plan.reading import PlanError
+from diffbench.reporting.layout import BITS
+from diffbench.specs.base import NonNegativeFloat, PositiveInt, Spec
+from diffbench.specs.benchmark import Id
+
+CLAIMS = Path("config") / "claims.yaml"
+
+
+class ClaimCellSpec(Spec):
+    """One number of ours: a solver's score, or a likelihood's bits per dimension."""
+
+    variant: str
+    solver: str = ""
+    likelihood: str = ""
+    metric: str
+
+    @property
+    def item(self) -> str:
+        """The solver or likelihood."""
+        return self.solver or self.likelihood
+
+    @property
+    def shown(self) -> str:
+        """The cell in words."""
+        return f"{self.variant} {self.item}"
+
+    @model_validator(mode="after")
+    def _has_one_item(self) -> Self:
+        wanted, other = (
+            ("likelihood", "solver") if self.metric == BITS else ("solver", "likelihood")
+        )
+        if not getattr(self, wanted) or getattr(self, other):
+            raise ValueError(f"{self.metric} belongs to a {wanted}: name one, and no {other}")
+        return self
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Cells = Annotated[list[ClaimCellSpec], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class ClaimSpec(Spec):
+    """A claim.
+
+    claim: the sentence.
+    source: paper, section, table or figure.
+    better, worse: a cell, or several whose values are averaged with each seed.
+    direction: which of the metric's values are better.
+    seeds: with fewer the claim stays undecided.
+    margin: by how much better it must be at least.
+    """
+
+    claim: str
+    source: str
+    better: Cells
+    worse: Cells
+    direction: Literal["lower", "higher"]
+    seeds: Annotated[PositiveInt, Field(ge=2)] = 3
+    margin: NonNegativeFloat = 0.0
+
+    @property
+    def metric(self) -> str:
+        """The one metric of all its cells."""
+        return self.better[0].metric
+
+    @model_validator(mode="after")
+    def _has_one_metric(self) -> Self:
+        named = sorted({cell.metric for cell in [*self.better, *self.worse]})
+        if len(named) > 1:
+            raise ValueError(f"a claim is about one metric, not about {' and '.join(named)}")
+        return self
+
+
+Claims = dict[Id, ClaimSpec]
+
+
+def read_claims(repository: Path, metrics: Collection[str]) -> Claims:
+    """Read ``config/claims.yaml`` beside the Snakefile.
+
+    Args:
+        repository: the folder of the Snakefile.
+        metrics: those that ``config/tables.yaml`` knows.
+
+    Raises:
+        PlanError: for the first mistake, with file, line and key.
+    """
+    tree = reading.read(repository / CLAIMS)
+    known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree)
+    for name, claim in known.items():
+        if claim.metric not in metrics:
+            near = reading.nearest(claim.metric, metrics)
+            place = tree.where((name, "better"))
+            raise PlanError(f"{place}: {name}: no metric {claim.metric!r}{near}")
+    return known
+
+
+def chosen(known: Claims, patterns: list[str]) -> Claims:
+    """Return the claims that a benchmark tests, in its order.
+
+    Raises:
+        PlanError: when a pattern chooses none.
+    """
+    found: Claims = {}
+    for pattern in patterns:
+        matches = _matching(known, pattern)
+        if not matches:
+            near = reading.nearest(pattern.strip("*"), known)
+            raise PlanError(f"claims: no claim {pattern!r} in {CLAIMS}{near}")
+        found |= matches
+    return found
+
+
+def _matching(claims: Claims, pattern: str) -> Claims:
+    return {
+        name: claim
+        for name, claim in claims.items()
+        if name == pattern or fnmatchcase(name, pattern)
+    }

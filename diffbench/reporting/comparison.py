@@ -1,0 +1,100 @@
+"""A comparison: variants as rows, and in each column the number of one solver or likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diffbench.plan.runs import Plan
+from diffbench.reporting import context
+from diffbench.reporting.cells import Cell, Record
+from diffbench.reporting.formats import Footnotes, Grid, Table
+from diffbench.reporting.layout import (
+    ComparisonRowSpec,
+    ComparisonSpec,
+    Metrics,
+    MetricSpec,
+)
+from diffbench.reporting.ours import number
+from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.results import Results
+
+NOT_ASKED = Cell("missing")
+
+
+class Comparison:
+    """See the module."""
+
+    def __init__(self, spec: ComparisonSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+        """Make the table; nothing in it is compared with what was published."""
+        plan = results.plan
+        rows = [(row, self._row(results, row, metrics)) for row in self.spec.rows]
+        records = [record for _, found in rows for record in found.values()]
+        footnotes = Footnotes()
+        grid = self._grid(rows, metrics, footnotes)
+        return Table(
+            f"{self.spec.title}: {plan.benchmark.name}",
+            records,
+            [grid],
+            self._notes(plan, records),
+            footnotes.lines,
+        )
+
+    def _row(self, results: Results, row: ComparisonRowSpec, metrics: Metrics) -> dict[str, Record]:
+        """Return head -> number, of the columns that the row has one for."""
+        items = {head: row.chosen(head, metric) for head, metric in self.spec.columns.items()}
+        return {
+            head: _record(results, row, item, self.spec.columns[head], metrics)
+            for head, item in items.items()
+            if item
+        }
+
+    def _grid(
+        self,
+        rows: Sequence[tuple[ComparisonRowSpec, Mapping[str, Record]]],
+        metrics: Metrics,
+        footnotes: Footnotes,
+    ) -> Grid:
+        columns = {head: metrics[metric] for head, metric in self.spec.columns.items()}
+        lines = []
+        for row, found in rows:
+            cells = {head: record.cell for head, record in found.items()}
+            shown: list[tuple[Cell, MetricSpec]] = [
+                (cells.get(head, NOT_ASKED), metric) for head, metric in columns.items()
+            ]
+            lines.append([row.row, row.variant, *footnotes.shown(shown)])
+        return Grid(["row", "variant", *columns], lines, labels=2)
+
+    def _notes(self, plan: Plan, records: Sequence[Record]) -> list[str]:
+        own = [self.spec.note, plan.benchmark.note]
+        variants = {row.variant for row in self.spec.rows}
+        remarks = {row.row: row.note for row in self.spec.rows}
+        remarks |= {name: plan.variants[name].note for name in plan.variants if name in variants}
+        return [
+            *(line for line in own if line),
+            *(f"Scores: {line}." for line in context.protocols(records)),
+            context.data_line(plan),
+            *context.budget_lines(plan, variants),
+            *context.spread_lines(records),
+            *(f"{name}: {remark}." for name, remark in remarks.items() if remark),
+        ]
+
+
+def _record(
+    results: Results, row: ComparisonRowSpec, item: str, name: str, metrics: Metrics
+) -> Record:
+    plan = results.plan
+    found = number(results, row.variant, item, name)
+    return Record(
+        row=row.row,
+        paper=plan.variants[row.variant].paper if row.variant in plan.variants else "",
+        variant=row.variant,
+        solver=item,
+        metric=name,
+        unit=metrics[name].unit,
+        cell=found,
+        protocol=context.protocol(name, found.protocol),
+        remark=row.note,
+    )

@@ -1,0 +1,200 @@
+"""The kinds of figures: each makes a chart of whatever results exist.
+
+curve            a metric against a number that solvers stand for (a guidance weight): mean and
+                 standard deviation over seeds
+terms            the terms of the discrete variational bound, L_0 (decoder) to L_{T-1}, in bits/dim: mean
+                 over seeds; the x axis is t + 1, for it is logarithmic
+gradient-noise   E |g - E g|^2 of each estimator's gradient g over the course of training, relative
+                 to the squared norm of the mean gradient of L_vlb (left) and of the estimator's own
+                 mean gradient (right): geometric mean over seeds, and their range.  Improved Denoising
+                 Diffusion Probabilistic Models (Nichol & Dhariwal 2021,
+                 https://arxiv.org/abs/2102.09672), section 3.3, where an estimator whose expectation
+                 is scaled by a constant keeps its noise on the right, and not on the left
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from diffbench.reporting.cells import Cell, state
+from diffbench.reporting.charts import Chart, Line, Panel, Point
+from diffbench.reporting.layout import (
+    BITS,
+    CurveFigureSpec,
+    CurvePointSpec,
+    CurveSeriesSpec,
+    GradientNoiseFigureSpec,
+    Metrics,
+    MetricSpec,
+    TermsFigureSpec,
+    TermsSeriesSpec,
+)
+from diffbench.reporting.ours import absent, number, outcomes, planned
+from diffbench.reporting.results import Outcome, Results
+
+Series = Mapping[float, float]
+RELATIVE = {
+    "noise / |mean gradient of L_vlb|²": "vlb",
+    "noise / |own mean gradient|²": "own",
+}
+
+
+class Curves:
+    """See the module."""
+
+    def __init__(self, spec: CurveFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics) -> Chart:
+        """Make the chart: a panel for each metric."""
+        panels = [
+            Panel(
+                metrics[name].head,
+                [_curve(results, each, name, metrics) for each in self.spec.series],
+            )
+            for name in self.spec.metrics
+        ]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        return Chart(title, self.spec.x, panels, note=self.spec.note)
+
+
+def _curve(results: Results, series: CurveSeriesSpec, name: str, metrics: Metrics) -> Line:
+    points = sorted(series.points, key=lambda point: point.x)
+    found = [(point, number(results, point.variant, point.item, name)) for point in points]
+    return Line(series.label, [_point(point, cell, metrics[name]) for point, cell in found])
+
+
+def _point(point: CurvePointSpec, cell: Cell, metric: MetricSpec) -> Point:
+    if cell.mean is None:
+        note = f"{point.variant}: {cell.note}" if cell.note else f"{point.variant} {point.item}"
+        return Point(point.x, status=cell.status, note=note)
+    y = cell.mean * metric.scale
+    spread = None if cell.sd is None else cell.sd * metric.scale
+    low, high = (None, None) if spread is None else (y - spread, y + spread)
+    return Point(point.x, y, low, high, cell.seeds, cell.status, cell.note)
+
+
+class Terms:
+    """See the module."""
+
+    def __init__(self, spec: TermsFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics) -> Chart:
+        """Make the chart: one panel."""
+        lines = [_terms(results, each) for each in self.spec.series]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        panels = [Panel("term (bits/dim)", lines)]
+        return Chart(title, "step t + 1 (1: decoder)", panels, log="xy", note=self.spec.note)
+
+
+def _terms(results: Results, series: TermsSeriesSpec) -> Line:
+    variant, item = series.variant, series.likelihood
+    if not planned(results.plan, "likelihood", variant, item):
+        return Line(series.label, [_lacking(absent(results.plan, "likelihood", variant, [item]))])
+    read, found = _parsed(outcomes(results, variant, item, BITS), _bound_terms)
+    return Line(series.label, _over_seeds(read, found, _arithmetic))
+
+
+def _bound_terms(content: Mapping[str, Any]) -> Series:
+    terms = content["terms"]
+    times = content.get("times") or range(len(terms))
+    return {float(t) + 1: float(term) for t, term in zip(times, terms, strict=True)}
+
+
+class GradientNoise:
+    """See the module."""
+
+    def __init__(self, spec: GradientNoiseFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics) -> Chart:
+        """Make the chart: two panels."""
+        read = _analyses(results, self.spec.variant, self.spec.analysis)
+        panels = [Panel(name, self._lines(results, read, kind)) for name, kind in RELATIVE.items()]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        return Chart(title, "training step", panels, log="y", band=True, note=self.spec.note)
+
+    def _lines(self, results: Results, read: Mapping[int, Outcome], kind: str) -> list[Line]:
+        spec = self.spec
+        if not read:
+            cell = absent(results.plan, "analysis", spec.variant, [spec.analysis])
+            return [Line(spec.analysis, [_lacking(cell)])]
+        names = _estimators(read)
+        if not names:
+            return [Line(spec.analysis, [_lacking(Cell(*state(read)))])]
+        lines = []
+        for name in names:
+            checked, found = _parsed(read, partial(_noise, estimator=name, kind=kind))
+            lines.append(Line(name, _over_seeds(checked, found, _geometric)))
+        return lines
+
+
+def _analyses(results: Results, variant: str, item: str) -> dict[int, Outcome]:
+    if not planned(results.plan, "analysis", variant, item):
+        return {}
+    return {seed: results.analysis(variant, seed, item) for seed in results.plan.seeds(variant)}
+
+
+def _estimators(read: Mapping[int, Outcome]) -> list[str]:
+    named: dict[str, None] = {}
+    for outcome in read.values():
+        estimators = outcome.content.get("estimators")
+        named |= dict.fromkeys(estimators if isinstance(estimators, dict) else ())
+    return list(named)
+
+
+def _noise(content: Mapping[str, Any], estimator: str, kind: str) -> Series:
+    """Relative noise by step, where both of its parts are above 0: its axis is logarithmic."""
+    own = content["estimators"][estimator]
+    scale = content["mean_square"] if kind == "vlb" else own["mean_square"]
+    rows = zip(content["steps"], own["noise"], scale, strict=True)
+    return {float(step): noise / square for step, noise, square in rows if noise > 0 < square}
+
+
+def _parsed(
+    read: Mapping[int, Outcome], parse: Callable[[Mapping[str, Any]], Series]
+) -> tuple[dict[int, Outcome], dict[int, Series]]:
+    """Take a series from each file; one that has none is a failed outcome."""
+    checked, found = dict(read), {}
+    for seed, outcome in read.items():
+        if outcome.status != "ok":
+            continue
+        try:
+            found[seed] = parse(outcome.content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"its file is not as expected: {type(error).__name__}: {error}"
+            checked[seed] = Outcome("failed", reason)
+    return checked, found
+
+
+def _over_seeds(
+    read: Mapping[int, Outcome],
+    found: Mapping[int, Series],
+    average: Callable[[Sequence[float]], tuple[float, float | None, float | None]],
+) -> list[Point]:
+    """Return the points that all seeds with a series have, or one that says why there are none."""
+    status, note = state(read)
+    shared = set.intersection(*map(set, found.values())) if found else set()
+    if not shared:
+        return [_lacking(Cell(status if not found else "missing", note or "no step has values"))]
+    seeds = len(found)
+    return [
+        Point(x, *average([each[x] for each in found.values()]), seeds, status, note)
+        for x in sorted(shared)
+    ]
+
+
+def _arithmetic(values: Sequence[float]) -> tuple[float, None, None]:
+    return statistics.fmean(values), None, None
+
+
+def _geometric(values: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.geometric_mean(values), min(values), max(values)
+
+
+def _lacking(cell: Cell) -> Point:
+    return Point(None, status=cell.status, note=cell.note)

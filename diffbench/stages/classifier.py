@@ -1,0 +1,29 @@
+"""The classifier stage: train a classifier of noisy images, which guides samplers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from diffbench.data.datasets import Dataset
+from diffbench.diffusion.objectives import CrossEntropy
+from diffbench.plan.registry import build
+from diffbench.specs.stages import ClassifierSpec
+from diffbench.stages import data, machine, models
+from diffbench.stages.train import Trainer, train_network
+
+
+def run(spec: ClassifierSpec, root: Path, device: str) -> None:
+    """Write model.safetensors: averaged weights."""
+    place = machine.prepare(device, spec.training)
+    dataset = data.load(root, spec.data)
+    train_network(spec, root, place, lambda: classifier_trainer(spec, dataset, place))
+
+
+def classifier_trainer(spec: ClassifierSpec, dataset: Dataset, device: torch.device) -> Trainer:
+    """The trainer of a classifier by cross-entropy on noisy images."""
+    network = models.build_classifier(spec, dataset).to(device).train()
+    classifier = models.wrap_classifier(spec, network, dataset, device)
+    objective = CrossEntropy(classifier, build(spec.times, classifier.process))
+    return Trainer(spec, network, objective, dataset, device, labelled=True)

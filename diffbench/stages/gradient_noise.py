@@ -1,0 +1,149 @@
+r"""How noisy the gradients of L_vlb and L_hybrid are along one neutral run.
+
+With g the gradient of one minibatch, its noise is the total variance tr Cov(g), estimated without bias from
+n draws; the squared mean |E g|^2 is |mean of the draws|^2 - tr Cov(g)/n, for the mean of n draws has the
+noise's n-th part.  At each checkpoint the network is frozen and the draws of all three objectives use the
+same images and noise:
+
+    vlb              L_vlb, uniform times
+    vlb-importance   L_vlb, times in proportion to the root mean square of their last losses, weighted back
+    hybrid           L_hybrid, uniform times
+
+The run is trained with L_simple, which favours neither bound; its variance output stays as it began.
+Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672, section 3.3, compare L_vlb and L_hybrid by the
+gradient noise scale tr Cov(g)/|E g|^2 (McCandlish et al. 2018, https://arxiv.org/abs/1812.06162).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffbench.data.datasets import Dataset
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.objectives import Objective
+from diffbench.diffusion.streams import stream
+from diffbench.plan.registry import build
+from diffbench.specs.analysis import GradientNoiseSpec
+from diffbench.specs.objective import (
+    HybridSpec,
+    ImportanceTimesSpec,
+    ObjectiveSpec,
+    SimpleSpec,
+    VLBObjectiveSpec,
+)
+from diffbench.specs.stages import TrainSpec
+from diffbench.stages import models
+from diffbench.stages.progress import Progress
+from diffbench.stages.train import Trainer, denoiser_trainer
+
+OBJECTIVES: dict[str, ObjectiveSpec] = {
+    "vlb": VLBObjectiveSpec(),
+    "vlb-importance": VLBObjectiveSpec(times=ImportanceTimesSpec()),
+    "hybrid": HybridSpec(),
+}
+#: The unbiased estimator of |E g_vlb|^2 with the least noise.
+REFERENCE = "vlb-importance"
+
+
+class GradientNoise:
+    """The measurement of ``spec`` on the network, process and budget of a variant."""
+
+    def __init__(self, spec: GradientNoiseSpec, train: TrainSpec) -> None:
+        self.spec = spec
+        neutral = SimpleSpec(times=train.objective.times) if train.objective else SimpleSpec()
+        self.train = train.model_copy(update={"objective": neutral})
+
+    def measure(self, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+        """Train, stop at each checkpoint, and measure.
+
+        Returns:
+            steps; mean_square: |E g|^2 of L_vlb; estimators: of each objective its noise tr Cov(g) and its
+            own mean_square; all by checkpoint.
+        """
+        trainer = denoiser_trainer(self.train, dataset, device)
+        process = build(self.train.process)
+        denoiser = models.wrap(self.train, process, trainer.network, dataset, device)
+        estimators: dict[str, dict[str, list[float]]] = {
+            name: {"noise": [], "mean_square": []} for name in OBJECTIVES
+        }
+        steps = self.checkpoints(trainer.training.steps)
+        progress = Progress(f"analysis {self.train.variant}", trainer.training.steps, "step")
+        for step in steps:
+            while trainer.step < step:
+                progress.advance(loss=trainer.advance())
+            for name, objective in self.objectives(trainer, denoiser):
+                noise, mean_square = noise_of(self.draws(trainer, objective))
+                estimators[name]["noise"].append(noise)
+                estimators[name]["mean_square"].append(mean_square)
+        progress.close()
+        return {
+            "steps": steps,
+            "mean_square": estimators[REFERENCE]["mean_square"],
+            "estimators": estimators,
+            "batch": trainer.training.batch,
+            "draws": self.spec.draws,
+        }
+
+    def checkpoints(self, steps: int) -> list[int]:
+        """Evenly spaced steps, the last among them."""
+        count = min(self.spec.checkpoints, steps)
+        return [round(steps * (i + 1) / count) for i in range(count)]
+
+    def objectives(self, trainer: Trainer, denoiser: Denoiser) -> Iterator[tuple[str, Objective]]:
+        """The objectives on the network as it is; importance-sampled times know its losses."""
+        for name, spec in OBJECTIVES.items():
+            times = build(spec.times, denoiser.process)
+            objective: Objective = build(spec, denoiser, times, trainer.levels.spacing)
+            if isinstance(spec.times, ImportanceTimesSpec):
+                self.learn(trainer, objective, spec.times.history)
+            yield name, objective
+
+    @torch.no_grad()
+    def learn(self, trainer: Trainer, objective: Objective, history: int) -> None:
+        """Show the times' distribution ``history`` losses of every level."""
+        process = objective.denoiser.process
+        levels = torch.arange(round(process.t_max) + 1, dtype=torch.float64)
+        generator = stream("gradient noise, losses", self.train.seed, trainer.step)
+        for t in levels.repeat(history).split(trainer.training.batch):
+            x0, noise, y = self.images(trainer, len(t), generator)
+            losses = objective.losses(x0, t[:, None, None, None], noise, y)
+            objective.times.update(t, losses)
+
+    def images(
+        self, trainer: Trainer, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Random training images, noise, (count, C, H, W) each, and labels (count,) if the model takes any."""
+        rows = torch.randint(len(trainer.images), (count,), generator=generator)
+        x0 = trainer.images[rows]
+        noise = torch.randn(x0.shape, generator=generator)
+        y = None if trainer.labels is None else trainer.labels[rows].to(trainer.device)
+        return x0.to(trainer.device), noise.to(trainer.device), y
+
+    def draws(self, trainer: Trainer, objective: Objective) -> Iterator[Tensor]:
+        """The gradients of single minibatches, flat."""
+        parameters = [each for each in trainer.network.parameters() if each.requires_grad]
+        for draw in range(self.spec.draws):
+            generator = stream("gradient noise", self.train.seed, trainer.step, draw)
+            x0, noise, y = self.images(trainer, trainer.training.batch, generator)
+            loss = objective(x0, noise, generator, y).mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            yield torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten().double()
+                    for p, g in zip(parameters, gradients, strict=True)
+                ]
+            )
+
+
+def noise_of(draws: Iterator[Tensor]) -> tuple[float, float]:
+    """Tr Cov(g) and |E g|^2, both without bias, of independent draws of g; at least two are needed."""
+    total, squares, count = torch.zeros(()), 0.0, 0
+    for g in draws:
+        total, squares, count = total + g, squares + float(g.square().sum()), count + 1
+    mean_square = float((total / count).square().sum())
+    noise = (squares - count * mean_square) / (count - 1)
+    return noise, mean_square - noise / count

@@ -1,0 +1,66 @@
+"""What the tests of comparisons, claims and figures share: their own layouts, made-up results."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from test_reporting import METRICS, PROTOCOL, bits_content, plan_of, record
+
+from diffbench.reporting import layout
+from diffbench.reporting.claims import CLAIMS
+from diffbench.store import paths
+from diffbench.store.products import write_json_product, write_product
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SEEDS = [0, 1, 2]
+#: FID of each solver of the tiny benchmark with seeds 0, 1 and 2.
+FIDS = {"ancestral-10": [2.0, 3.0, 4.0], "ddim-5": [12.0, 13.5, 14.0], "heun-3": [2.5, 2.0, 5.0]}
+BITS = [2.0, 2.5, 3.0]
+
+
+def configured(folder, tables=None, figures=None, claims=None, **benchmark):
+    """The tiny benchmark with three seeds, beside whose Snakefile these layouts and claims are."""
+    content = yaml.safe_load((REPOSITORY / layout.TABLES).read_text())
+    content = {"metrics": content["metrics"], "tables": tables or {}, "figures": figures or {}}
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / layout.TABLES).write_text(yaml.safe_dump(content, sort_keys=False))
+    (folder / layout.PUBLISHED).write_bytes((REPOSITORY / layout.PUBLISHED).read_bytes())
+    if claims is not None:
+        (folder / CLAIMS).write_text(yaml.safe_dump(claims, sort_keys=False))
+    wanted = {"seeds": SEEDS, "tables": list(tables or {}), "figures": list(figures or {})}
+    return replace(plan_of(**wanted | benchmark), repository=folder)
+
+
+def scores(value):
+    metrics = {name: {"value": value, "se": 0.1} for name in METRICS}
+    return {"metrics": metrics, "nfe": 10, "samples": 64}
+
+
+def fill(plan, root, fids=None, terms=None):
+    """Write every product of the plan; ``terms`` go into the likelihoods, with each seed."""
+    for run in plan.runs:
+        for path in paths.products(root, run.spec):
+            if run.stage == "score":
+                values = {
+                    name: (fids or FIDS).get(name, SEEDS)[run.seed] for name in run.spec.samples
+                }
+                solvers = {name: scores(value) for name, value in values.items()}
+                write_json_product(path, {"solvers": solvers, "protocol": PROTOCOL}, run.spec)
+            elif run.stage == "likelihood":
+                content = bits_content(run.spec, BITS[run.seed])
+                write_json_product(path, content | (terms or {}).get(run.seed, {}), run.spec)
+            else:
+                write_product(path, b"whole", run.spec)
+            record(path)
+
+
+def rows_of(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def grid_row(text, first):
+    """The cells of a Markdown table's row."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {first} "))
+    return [cell.strip() for cell in line.strip("|").split("|")]

@@ -1,0 +1,165 @@
+"""Comparisons: the right number in each column, and what is said where there is none."""
+
+from dataclasses import replace
+
+import pytest
+from layouts import configured, fill, grid_row, rows_of
+from test_reporting import fail, plan_of, remove
+
+from diffbench.plan.reading import PlanError
+from diffbench.plan.runs import Refusal
+from diffbench.reporting.cells import COLUMNS
+from diffbench.reporting.tables import make
+from diffbench.store import paths
+
+
+def table(**changes):
+    rows = [
+        {
+            "row": "discrete",
+            "variant": "ddpm-cosine",
+            "cells": {"FID 10": "ancestral-10", "FID 5": "ddim-5", "bits": "vlb-small"},
+        },
+        {"row": "continuous", "variant": "edm", "item": "heun-3", "note": "another process"},
+        {"row": "absent", "variant": "vp", "item": "heun-3"},
+        {
+            "row": "mixed",
+            "variant": "ddpm-cosine",
+            "item": "ancestral-10",
+            "cells": {"FID 5": "ddim-7"},
+        },
+    ]
+    columns = {"FID 10": "fid", "FID 5": "fid", "bits": "bits_per_dim"}
+    spec = {"name": "comparison", "title": "Side by side", "columns": columns, "rows": rows}
+    return {"side": spec | changes}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return configured(tmp_path, table())
+
+
+def written(plan, root):
+    make(plan, root)
+    found = rows_of(paths.table(root, "side", "csv"))
+    return found, paths.table(root, "side", "md").read_text()
+
+
+def of(found, row, solver, metric="fid"):
+    rows = [
+        each
+        for each in found
+        if (each["row"], each["solver"], each["metric"]) == (row, solver, metric)
+    ]
+    return rows[0]
+
+
+def test_each_column_has_its_own_solver(plan, tmp_path):
+    fill(plan, tmp_path)
+    found, text = written(plan, tmp_path)
+    assert list(found[0]) == list(COLUMNS)
+    ancestral = of(found, "discrete", "ancestral-10")
+    assert (ancestral["ours_mean"], ancestral["ours_sd"], ancestral["seeds"]) == ("3", "1", "3")
+    ddim = of(found, "discrete", "ddim-5")
+    assert float(ddim["ours_mean"]) == pytest.approx(39.5 / 3, abs=1e-4)
+    assert float(ddim["ours_sd"]) == pytest.approx((13 / 12) ** 0.5, abs=1e-5)
+    bits = of(found, "discrete", "vlb-small", "bits_per_dim")
+    assert (bits["ours_mean"], bits["ours_sd"]) == ("2.5", "0.5")
+    assert bits["protocol"] == "levels 17, split test"
+    shown = ["discrete", "ddpm-cosine", "3.0 ± 1.0", "13.2 ± 1.0", "2.5 ± 0.5"]
+    assert grid_row(text, "discrete") == shown
+    assert text.startswith("# Side by side: tiny\n")
+
+
+def test_the_item_of_a_row_serves_its_score_columns_alone(plan, tmp_path):
+    fill(plan, tmp_path)
+    found, text = written(plan, tmp_path)
+    assert [each["metric"] for each in found if each["row"] == "continuous"] == ["fid", "fid"]
+    assert grid_row(text, "continuous")[2:] == ["3 ± 2", "3 ± 2", "–"]
+    assert "continuous: another process." in text
+
+
+def test_what_the_benchmark_lacks_is_a_dash_with_a_note(plan, tmp_path):
+    fill(plan, tmp_path)
+    found, text = written(plan, tmp_path)
+    absent = of(found, "absent", "heun-3")
+    assert (absent["status"], absent["ours_mean"]) == ("missing", "-")
+    assert absent["note"] == "no such variant in this benchmark"
+    assert of(found, "mixed", "ddim-7")["note"] == "no such ddim-7 in this benchmark"
+    assert of(found, "mixed", "ancestral-10")["status"] == "ok"
+    assert grid_row(text, "absent") == ["absent", "vp", "– [1]", "–", "–"]
+    assert grid_row(text, "mixed")[2:] == ["3.0 ± 1.0", "– [2]", "–"]
+
+
+def test_a_refusal_is_quoted(tmp_path):
+    refusal = Refusal("ddpm-cosine", "sample", "ddim-7", "too few")
+    found, _ = written(replace(configured(tmp_path, table()), refusals=(refusal,)), tmp_path)
+    refused = of(found, "mixed", "ddim-7")
+    assert (refused["status"], refused["note"]) == ("refused", "too few")
+
+
+def test_failed_and_missing_seeds_are_said(plan, tmp_path):
+    fill(plan, tmp_path)
+    remove(plan_of(seeds=[0]), tmp_path, "train", "sample", "score")
+    fail(plan, tmp_path, "train", "diverged")
+    found, _ = written(plan, tmp_path)
+    part = of(found, "discrete", "ancestral-10")
+    assert (part["status"], part["ours_mean"], part["seeds"]) == ("partial", "3.5", "2")
+    assert part["note"] == "2 of 3 seeds: seed 0 failed (train: diverged)"
+
+
+def test_stale_results_have_no_number(tmp_path):
+    fill(configured(tmp_path, table()), tmp_path)
+    plan = configured(tmp_path, table(), training={"lr": 0.5})
+    found, text = written(plan, tmp_path)
+    assert of(found, "discrete", "ancestral-10")["status"] == "stale"
+    assert grid_row(text, "discrete")[2].startswith("stale [")
+
+
+def test_an_altered_likelihood_is_failed(plan, tmp_path):
+    fill(plan, tmp_path)
+    for seed in range(3):
+        path = paths.product(
+            tmp_path, plan.run("likelihood", "ddpm-cosine", seed, "vlb-small").spec
+        )
+        path.write_text(path.read_text().replace("2", "3"))
+    found, text = written(plan, tmp_path)
+    assert of(found, "discrete", "vlb-small", "bits_per_dim")["status"] == "failed"
+    assert grid_row(text, "discrete")[4].startswith("failed [")
+
+
+def test_notes_are_about_the_rows_variants(plan, tmp_path):
+    fill(plan, tmp_path)
+    _, text = written(plan, tmp_path)
+    assert "extractor classifier sha256 01234567" in text
+    assert "Data: digits" in text and "seeds 0, 1, 2" in text
+    assert "Training: 4 steps of 16 images (all models)." in text
+    only = table(rows=[{"row": "x", "variant": "edm", "item": "heun-3"}])
+    _, text = written(configured(tmp_path, only), tmp_path)
+    assert "Predicted: edm (all models)." in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        (
+            [{"row": "x", "variant": "edm", "cells": {"FID": "heun-3"}}],
+            "the row 'x' names the column 'FID'; did you mean 'FID 5'?",
+        ),
+        ([{"row": "x", "variant": "edm"}], "the row 'x' names no solver and no likelihood"),
+        ([{"row": "x", "varaint": "edm"}], "did you mean 'variant'"),
+        ([], "rows"),
+    ],
+)
+def test_a_wrong_comparison_is_one_line(tmp_path, rows, named):
+    plan = configured(tmp_path, table(rows=rows))
+    with pytest.raises(PlanError, match=r"^[^\n]*$") as error:
+        make(plan, tmp_path / "results")
+    assert named in str(error.value) and "tables.yaml" in str(error.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_metric_that_there_is_not_is_one_line(tmp_path):
+    plan = configured(tmp_path, table(columns={"FID 10": "fidd", "FID 5": "fid", "bits": "kid"}))
+    with pytest.raises(PlanError, match="did you mean 'fid'"):
+        make(plan, tmp_path / "results")

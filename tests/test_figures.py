@@ -1,0 +1,323 @@
+"""Figures: the numbers in them by hand, what they say where there are none, the same bytes twice."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+from layouts import REPOSITORY, configured, fill, rows_of
+from PIL import Image
+from test_reporting import fail, plan_of, remove
+
+from diffbench.plan.reading import PlanError
+from diffbench.reporting import layout
+from diffbench.reporting.charts import COLUMNS, Chart, Line, Panel, Point, to_csv, to_png
+from diffbench.reporting.results import Outcome, Results
+from diffbench.reporting.tables import charts, make, outputs
+from diffbench.store import paths
+from diffbench.store.products import write_json_product
+
+TERMS = {
+    0: {"terms": [1.0, 0.5, 0.25], "times": [0, 4, 9]},
+    1: {"terms": [2.0, 0.5, 0.75], "times": [0, 4, 9]},
+    2: {"terms": [3.0, 0.5, 0.5], "times": [0, 4, 9]},
+}
+
+
+def curve(**changes):
+    points = [
+        {"x": 10, "variant": "ddpm-cosine", "item": "ancestral-10"},
+        {"x": 5, "variant": "ddpm-cosine", "item": "ddim-5"},
+        {"x": 7, "variant": "ddpm-cosine", "item": "ddim-7"},
+    ]
+    series = [
+        {"label": "discrete", "points": points},
+        {"label": "absent", "points": [{"x": 3, "variant": "vp", "item": "heun-3"}]},
+    ]
+    spec = {"name": "curve", "title": "Steps", "x": "steps", "metrics": ["fid", "kid"]}
+    return {"steps": spec | {"series": series} | changes}
+
+
+def terms(*series):
+    listed = [{"label": v, "variant": v, "likelihood": item} for v, item in series]
+    return {"terms": {"name": "terms", "title": "Terms", "series": listed}}
+
+
+def noise():
+    wanted = {"variant": "ddpm-cosine", "analysis": "gradient-noise"}
+    return {"noise": {"name": "gradient-noise", "title": "Noise"} | wanted}
+
+
+def rows_with(plan, root, name, **wanted):
+    make(plan, root)
+    found = rows_of(paths.figure(root, name, "csv"))
+    return [row for row in found if all(row[key] == value for key, value in wanted.items())]
+
+
+def points_of(rows):
+    return [[float(row[key]) for key in ("x", "y", "low", "high")] for row in rows]
+
+
+def picture(root, name):
+    return Image.open(io.BytesIO(paths.figure(root, name, "png").read_bytes()))
+
+
+def test_a_curve_is_means_and_deviations_over_seeds(tmp_path):
+    plan = configured(tmp_path, figures=curve())
+    fill(plan, tmp_path)
+    rows = rows_with(plan, tmp_path, "steps", panel="FID", series="discrete")
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["x"] for row in rows] == ["5", "7", "10"]
+    sd = (13 / 12) ** 0.5
+    mean = 39.5 / 3
+    assert points_of([rows[0], rows[2]]) == [
+        pytest.approx([5, mean, mean - sd, mean + sd], abs=1e-4),
+        [10, 3, 2, 4],
+    ]
+    assert (rows[2]["seeds"], rows[2]["status"], rows[2]["note"]) == ("3", "ok", "-")
+
+
+def test_a_curve_is_plotted_as_it_is_shown(tmp_path):
+    plan = configured(tmp_path, figures=curve())
+    fill(plan, tmp_path)
+    rows = rows_with(plan, tmp_path, "steps", panel="KID e3", series="discrete", x="10")
+    assert points_of(rows) == [[10, 3000, 2000, 4000]]
+
+
+def test_a_point_that_there_is_not_is_said(tmp_path):
+    plan = configured(tmp_path, figures=curve())
+    fill(plan, tmp_path)
+    (lacking,) = rows_with(plan, tmp_path, "steps", panel="FID", x="7")
+    assert (lacking["y"], lacking["status"]) == ("-", "missing")
+    assert lacking["note"] == "ddpm-cosine: no such ddim-7 in this benchmark"
+    (lacking,) = rows_with(plan, tmp_path, "steps", panel="FID", series="absent")
+    assert lacking["note"] == "vp: no such variant in this benchmark"
+
+
+def test_one_seed_has_no_error_bar(tmp_path):
+    plan = configured(tmp_path, figures=curve(), seeds=[0])
+    fill(plan, tmp_path)
+    (row,) = rows_with(plan, tmp_path, "steps", panel="FID", x="10")
+    assert [row[key] for key in ("y", "low", "high", "seeds")] == ["2", "-", "-", "1"]
+
+
+def test_nothing_on_disk_is_a_picture_that_says_so(tmp_path):
+    figures = curve() | terms(("ddpm-cosine", "vlb-small"), ("vp", "vlb-small")) | noise()
+    plan = configured(tmp_path, figures=figures)
+    fail(plan, tmp_path, "train", "a $ and a\nnewline $x^{")
+    assert make(plan, tmp_path) == outputs(plan, tmp_path)
+    for name in figures:
+        assert {row["y"] for row in rows_of(paths.figure(tmp_path, name, "csv"))} == {"-"}
+        assert picture(tmp_path, name).size[0] > 1000
+    (row,) = rows_with(plan, tmp_path, "terms", series="ddpm-cosine")
+    assert (row["status"], row["note"]) == ("failed", "train: a $ and a newline $x^{")
+
+
+def test_terms_are_means_over_seeds_at_their_times(tmp_path):
+    plan = configured(tmp_path, figures=terms(("ddpm-cosine", "vlb-small")))
+    fill(plan, tmp_path, terms=TERMS)
+    rows = rows_with(plan, tmp_path, "terms")
+    found = [(row["x"], row["y"], row["low"], row["seeds"]) for row in rows]
+    assert found == [("1", "2", "-", "3"), ("5", "0.5", "-", "3"), ("10", "0.5", "-", "3")]
+
+
+def test_terms_without_times_are_by_index(tmp_path):
+    plan = configured(tmp_path, figures=terms(("ddpm-cosine", "vlb-small")))
+    fill(plan, tmp_path, terms={seed: {"terms": each["terms"]} for seed, each in TERMS.items()})
+    assert [row["x"] for row in rows_with(plan, tmp_path, "terms")] == ["1", "2", "3"]
+
+
+def test_terms_of_some_seeds_say_which_are_not_there(tmp_path):
+    plan = configured(tmp_path, figures=terms(("ddpm-cosine", "vlb-small")))
+    fill(plan, tmp_path, terms=TERMS)
+    remove(plan_of(seeds=[2]), tmp_path, "likelihood")
+    rows = rows_with(plan, tmp_path, "terms")
+    assert (rows[0]["y"], rows[0]["seeds"], rows[0]["status"]) == ("1.5", "2", "partial")
+    assert rows[0]["note"] == "2 of 3 seeds: seed 2 missing"
+
+
+def test_stale_terms_are_not_plotted(tmp_path):
+    figures = terms(("ddpm-cosine", "vlb-small"))
+    fill(configured(tmp_path, figures=figures), tmp_path, terms=TERMS)
+    plan = configured(tmp_path, figures=figures, training={"lr": 0.5})
+    (row,) = rows_with(plan, tmp_path, "terms")
+    assert (row["y"], row["status"]) == ("-", "stale")
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"terms": None}, {"terms": [1, 2], "times": [1]}, {"terms": ["x"]}]
+)
+def test_a_file_without_terms_is_failed_and_costs_nothing_else(tmp_path, content):
+    plan = configured(tmp_path, figures=terms(("ddpm-cosine", "vlb-small")) | curve())
+    fill(plan, tmp_path, terms=dict.fromkeys(range(3), content))
+    (row,) = rows_with(plan, tmp_path, "terms")
+    assert row["status"] == "failed" and "not as expected" in row["note"]
+    assert rows_with(plan, tmp_path, "steps", x="10", panel="FID")[0]["status"] == "ok"
+
+
+def analysis(factor=1.0):
+    return {
+        "steps": [10, 20],
+        "mean_square": [2.0, 4.0],
+        "estimators": {
+            "vlb": {"noise": [8 * factor, 16.0], "mean_square": [2.0, 4.0]},
+            "hybrid": {"noise": [1 * factor, 2.0], "mean_square": [0.5, 0.0]},
+        },
+        "batch": 128,
+        "draws": 64,
+    }
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """A chart of gradient noise whose seeds 0 and 1 differ by a factor of four; 2 is missing."""
+    plan = configured(tmp_path, figures=noise())
+    found = {0: Outcome("ok", content=analysis()), 1: Outcome("ok", content=analysis(4.0))}
+    monkeypatch.setattr("diffbench.reporting.figures.planned", lambda *_: True)
+    monkeypatch.setattr(
+        Results, "analysis", lambda self, variant, seed, item: found.get(seed, Outcome("missing"))
+    )
+    return found, lambda: charts(plan, tmp_path)["noise"]
+
+
+def line(chart, panel, label):
+    (found,) = [each for each in chart.panels[panel].lines if each.label == label]
+    return [(point.x, point.y, point.low, point.high) for point in found.points]
+
+
+def test_gradient_noise_is_a_geometric_mean_with_its_range(measured):
+    chart = measured[1]()
+    # Left relative to L_vlb's mean gradient: 8/2 and 32/2, 16/4; right to the estimator's own.
+    assert line(chart, 0, "vlb") == [(10, pytest.approx(8), 4, 16), (20, pytest.approx(4), 4, 4)]
+    assert line(chart, 0, "hybrid")[0] == (10, pytest.approx(1), 0.5, 2)
+    assert line(chart, 0, "hybrid")[1] == (20, pytest.approx(0.5), 0.5, 0.5)
+    assert line(chart, 1, "hybrid") == [(10, pytest.approx(4), 2, 8)]
+    assert chart.panels[0].lines[0].points[0].note == "2 of 3 seeds: seed 2 missing"
+    assert (chart.log, chart.band) == ("y", True)
+    assert to_png(chart).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("broken", [{}, {"estimators": 3}, {"estimators": {"vlb": {}}}])
+def test_a_broken_analysis_is_said(measured, broken):
+    found, draw = measured
+    found[0] = found[1] = Outcome("ok", content=broken)
+    chart = draw()
+    points = [point for panel in chart.panels for each in panel.lines for point in each.points]
+    assert {point.y for point in points} == {None}
+    assert to_png(chart).startswith(b"\x89PNG")
+
+
+def test_the_same_chart_gives_the_same_bytes_whatever_the_users_style(tmp_path):
+    points = [Point(x, 2.0 + x, 1.5 + x, 2.5 + x, 3) for x in range(3)]
+    chart = Chart("T", "x", [Panel("y", [Line("a", points)])], log="y", band=True, note="n")
+    picture = to_png(chart)
+    assert b"Software" not in picture and b"tIME" not in picture
+    style = tmp_path / "matplotlibrc"
+    style.write_text("lines.linewidth: 9\nbackend: svg\nfont.size: 30\n")
+    code = (
+        "import sys; from diffbench.reporting.charts import *;"
+        "points = [Point(x, 2.0 + x, 1.5 + x, 2.5 + x, 3) for x in range(3)];"
+        "chart = Chart('T', 'x', [Panel('y', [Line('a', points)])], log='y', band=True, note='n');"
+        "sys.stdout.buffer.write(to_png(chart))"
+    )
+    environment = {"MATPLOTLIBRC": str(style), "MPLCONFIGDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=REPOSITORY, env=environment
+    )
+    assert done.stdout == picture, done.stderr.decode()
+
+
+def test_the_csv_holds_what_is_plotted():
+    points = [Point(1, 2.5, 2, 3, 3), Point(2, status="failed", note="why")]
+    text = to_csv("f", Chart("T", "x", [Panel("p", [Line("a", points)])]))
+    assert text.splitlines() == [
+        "figure,panel,series,x,y,low,high,seeds,status,note",
+        "f,p,a,1,2.5,2,3,3,ok,-",
+        "f,p,a,2,-,-,-,0,failed,why",
+    ]
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3, 4, 5])
+def test_any_number_of_panels_and_lines_can_be_drawn(panels):
+    lines = [Line(f"a long name of the line {i}", [Point(1, 2.0), Point(2, 3.0)]) for i in range(9)]
+    picture = to_png(Chart("T", "x", [Panel(f"p{i}", lines) for i in range(panels)]))
+    assert Image.open(io.BytesIO(picture)).size[0] > 1000
+
+
+@pytest.mark.parametrize(
+    ("figures", "named"),
+    [
+        (curve(metrics=["fidd"]), "figure steps names the metric 'fidd'; did you mean 'fid'?"),
+        (curve(name="curv"), "'curv' is no figure; did you mean 'curve'?"),
+        (curve(serie=[]), "did you mean 'series'"),
+        (curve(metrics=[]), "figures.steps.metrics"),
+    ],
+)
+def test_a_wrong_figure_is_one_line_and_writes_nothing(tmp_path, figures, named):
+    plan = configured(tmp_path, figures=figures)
+    with pytest.raises(PlanError, match=r"^[^\n]*$") as error:
+        make(plan, tmp_path / "results")
+    assert named in str(error.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unknown_figure_is_refused(tmp_path):
+    plan = configured(tmp_path, figures=curve())
+    configured(tmp_path, figures={"other": curve()["steps"]})
+    with pytest.raises(PlanError, match=r"figures: no figure 'steps' in .*; known: other"):
+        make(plan, tmp_path / "results")
+
+
+def test_the_shipped_figures_can_be_made_of_nothing(tmp_path):
+    known = layout.read_tables(REPOSITORY)
+    plan = plan_of(figures=list(known.figures), tables=[])
+    assert [path.suffix for path in make(plan, tmp_path)] == [".png", ".csv"] * len(known.figures)
+
+
+def test_figures_load_matplotlib_only_to_draw():
+    code = (
+        "import sys, diffbench.reporting.tables, diffbench.reporting.figures; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert not {"torch", "pandas", "matplotlib", "scipy"} & set(done.stdout.split())
+
+
+def analysed(folder, **benchmark):
+    """A benchmark of one variant with an analysis; its results hold a file of it for seeds 0, 1."""
+    solvers = dict.fromkeys(["ancestral-100", "ancestral-25", "ddim-25"], "none")
+    variant = {
+        "process": {"steps": 20},
+        "solvers": solvers,
+        "analyses": {"gradient-noise": {"name": "gradient-noise"}},
+    }
+    figure = noise()
+    figure["noise"]["variant"] = "iddpm-hybrid"
+    wanted = {"variants": ["iddpm-hybrid"], "overrides": {"iddpm-hybrid": variant}}
+    return configured(folder, figures=figure, **wanted | benchmark)
+
+
+def write_analysis(plan, root, seed):
+    run = plan.run("analysis", "iddpm-hybrid", seed, "gradient-noise")
+    write_json_product(paths.product(root, run.spec), analysis(4.0**seed), run.spec)
+
+
+def test_an_analysis_is_read_from_its_file(tmp_path):
+    plan = analysed(tmp_path)
+    write_analysis(plan, tmp_path, 0)
+    write_analysis(plan, tmp_path, 1)
+    rows = rows_with(plan, tmp_path, "noise", series="vlb", x="10")
+    assert points_of(rows) == [[10, 8, 4, 16], [10, 8, 4, 16]]
+    assert rows[0]["note"] == "2 of 3 seeds: seed 2 missing"
+
+
+def test_a_stale_or_altered_analysis_is_said(tmp_path):
+    write_analysis(analysed(tmp_path), tmp_path, 0)
+    plan = analysed(tmp_path, training={"lr": 0.5}, seeds=[0])
+    assert {row["status"] for row in rows_with(plan, tmp_path, "noise")} == {"stale"}
+    plan = analysed(tmp_path, seeds=[0])
+    path = paths.product(tmp_path, plan.run("analysis", "iddpm-hybrid", 0, "gradient-noise").spec)
+    path.write_text(path.read_text().replace("16", "17"))
+    (first, *_) = rows_with(plan, tmp_path, "noise")
+    assert first["status"] == "failed" and "sha256" in first["note"]
