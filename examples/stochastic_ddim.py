@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from diffbench.diffusion.solvers.transition import TransitionSolver
+from diffbench.diffusion.solvers.transition import DDIM
 from diffbench.diffusion.transitions import Scales, ddim_scales
 from diffbench.specs.base import NonNegativeFloat
 from diffbench.specs.solver import TransitionSolverSpec
 
 
-class FadingDDIM(TransitionSolver):
+class FadingDDIM(DDIM):
     """DDIM with eta times the present noise level."""
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:

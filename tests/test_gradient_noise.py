@@ -2,11 +2,17 @@
 
 import pytest
 import torch
+from commands import REPOSITORY
 
+from diffbench.plan.registry import build
+from diffbench.plan.runs import load_plan
 from diffbench.specs.analysis import GradientNoiseSpec
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.process import DiscreteSpec, VPSpec
-from diffbench.stages.gradient_noise import noise_of
+from diffbench.stages import models
+from diffbench.stages.gradient_noise import OBJECTIVES, GradientNoise, noise_of
+from diffbench.stages.train import denoiser_trainer
+from diffbench.store.state import StateStore
 
 
 def test_noise_and_mean_square_are_those_of_the_sample():
@@ -39,3 +45,62 @@ def test_what_cannot_be_measured_is_refused():
     assert "integer times" in spec.refusal(VPSpec(), learned)
     with pytest.raises(ValueError, match="draws"):
         GradientNoiseSpec(draws=1)
+
+
+@pytest.fixture(scope="module")
+def analysed():
+    """The analysis of the tiny hybrid variant, and the digits."""
+    plan = load_plan([REPOSITORY / "tests" / "tiny.yaml"], {}, REPOSITORY)
+    job = plan.run("analysis", "iddpm-hybrid", 0, "gradient-noise")
+    return job.spec, build(job.spec.train.data).load()
+
+
+def made(spec, dataset, draws):
+    """The analysis, its trainer and its three objectives at step 0."""
+    analysis = GradientNoise(GradientNoiseSpec(draws=draws), spec.train)
+    trainer = denoiser_trainer(analysis.train, dataset, torch.device("cpu"))
+    process = build(spec.train.process)
+    denoiser = models.wrap(analysis.train, process, trainer.network, dataset, torch.device("cpu"))
+    return (
+        analysis,
+        trainer,
+        dict(zip(OBJECTIVES, analysis.objectives(trainer, denoiser), strict=True)),
+    )
+
+
+def test_importance_sampled_times_have_seen_the_losses(analysed):
+    _, _, objectives = made(*analysed, draws=2)
+    uniform, importance = (objectives[name].times for name in ("vlb", "vlb-importance"))
+    assert importance.probability.std() > 0
+    assert (importance.seen == importance.history).all()
+    t, weight = uniform.draw(5, torch.Generator())
+    assert (weight == 1).all() and ((t >= 0) & (t < 20)).all()
+
+
+def test_uniform_and_importance_sampled_times_estimate_one_gradient(analysed):
+    """With n draws each, the squared distance of the two means is their noises' n-th parts on average; a
+    sum of squares over thousands of parameters exceeds 4 times its mean with less than the 5 % of
+    Markov's inequality for 20 times: the limit."""
+    analysis, trainer, objectives = made(*analysed, draws=30)
+    means, noises = {}, {}
+    for name in ("vlb", "vlb-importance"):
+        draws = torch.stack(list(analysis.draws(trainer, objectives[name])))
+        means[name], noises[name] = draws.mean(0), noise_of(iter(draws))[0]
+    distance = float((means["vlb"] - means["vlb-importance"]).square().sum())
+    assert distance < 20 * sum(noises.values()) / 30
+    assert noises["vlb-importance"] < noises["vlb"]
+
+
+def test_a_measurement_goes_on_from_its_state(analysed, tmp_path):
+    spec, dataset = analysed
+    place = torch.device("cpu")
+
+    def measured(folder, checkpoints):
+        analysis = GradientNoise(spec.analysis, spec.train)
+        whole = analysis.checkpoints(4)
+        analysis.checkpoints = lambda steps: whole[:checkpoints]
+        return analysis.measure(dataset, place, StateStore(folder, spec))
+
+    whole = measured(tmp_path / "whole", 2)
+    measured(tmp_path / "half", 1)
+    assert measured(tmp_path / "half", 2) == whole

@@ -654,8 +654,8 @@ FIXED, LEARNED = (
 )
 CHAIN = DiscreteSpec(schedule="cosine", steps=49)
 REFUSALS = [
-    (SimpleSpec(), CHAIN, LEARNED, "denoiser.variance: learned gets no gradient from simple"),
-    (VLBObjectiveSpec(variance="large"), CHAIN, LEARNED, "gets no gradient from vlb"),
+    (SimpleSpec(), CHAIN, LEARNED, "denoiser.variance: learned gets no gradient from this simple"),
+    (VLBObjectiveSpec(variance="large"), CHAIN, LEARNED, "gets no gradient from this vlb; use"),
     (VLBObjectiveSpec(), CHAIN, FIXED, "vlb with variance: learned needs denoiser.variance"),
     (HybridSpec(), CHAIN, FIXED, "hybrid with variance: learned needs denoiser.variance"),
     (HybridSpec(), VPSpec(), LEARNED, "hybrid needs integer times"),

@@ -8,6 +8,8 @@ from diffbench.plan import devices
 from diffbench.plan.reading import PlanError
 from diffbench.plan.registry import build, load_extension
 from diffbench.plan.runs import check_writable, load_plan
+from diffbench.reporting.claims import chosen, read_claims
+from diffbench.reporting.layout import read_tables
 from diffbench.specs import stages
 from diffbench.specs.process import DiscreteSpec, ProcessSpec
 from diffbench.specs.solver import DDIMSpec
@@ -27,8 +29,9 @@ variants: [vp, edm]
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
-    """Plan a benchmark file made of BENCHMARK, ``text`` and ``replace``ments in it."""
+    """Plan a benchmark file made of BENCHMARK, ``text`` and ``replace``ments in it; `images` has no classes."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
 
     def plan(text="", overrides=None, **replace):
         whole = BENCHMARK + text
@@ -56,6 +59,44 @@ MISTAKES = [
         ["vp.solvers.heun-7", "sigma_min 5.0 must be below sigma_max 1.0"],
     ),
     ("overrides: {vp: {process: {name: ve, sigma_min: 60}}}", {}, ["sigma_min 60.0 must be below"]),
+    (
+        "overrides: {ddpm-cosine-cond: {objective: {label_dropout: none}}}",
+        {"variants": "[ddpm-cosine-cond]"},
+        ["ddpm-cosine-cond.objective", "label_dropout: none", "0.1 is usual"],
+    ),
+    (
+        "overrides: {vp: {objective: {label_dropout: 0.2}}}",
+        {},
+        ["vp.objective", "label_dropout: 0.2", "unconditional"],
+    ),
+    (
+        "overrides: {iddpm-hybrid: {dequantise: uniform}}",
+        {"variants": "[iddpm-hybrid]"},
+        ["iddpm-hybrid.objective", "dequantise: uniform", "grey levels", "use none"],
+    ),
+    (
+        "overrides: {vp: {solvers: {heun-7: {name: heun, steps: 7, w: 2}}}}",
+        {},
+        ["vp.solvers.heun-7.w: 2", "unconditional"],
+    ),
+    (
+        "overrides: {vp: {denoiser: {conditional: true}, objective: {label_dropout: 0.1}}}",
+        {"data": "{name: folder, path: images}"},
+        ["vp.denoiser", "conditional: true needs two classes", "folder"],
+    ),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 7, classifier_scale: 1}}}}",
+        {"data": "{name: folder, path: images}"},
+        ["vp.solvers.h.classifier_scale: 1", "needs two classes"],
+    ),
+    ("classifier: {seed: 3}", {}, ["classifier", "unknown key 'seed'"]),
+    ("classifier: {netwrok: {}}", {}, ["netwrok", "did you mean 'network'"]),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 7, classifier_scale: 1}}}}\n"
+        "classifier: {training: {lr: -1}}",
+        {},
+        ["bench.yaml:9", "classifier.training.lr", "-1"],
+    ),
     ("base: digits.yaml", {}, ["bench.yaml:8", "base", "no file", "digits.yaml"]),
     (
         "overrides: {vp: {solvers: {heun-7-w4: {name: heun, steps: 7, w: 4}}}}",
@@ -110,7 +151,7 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {denoiser: {variance: learned}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.objective", "no gradient from simple", "hybrid or vlb"],
+        ["ddpm-cosine.objective", "no gradient from this simple", "use hybrid"],
     ),
     (
         "overrides: {vp: {objective: {times: {name: importance}}}}",
@@ -338,6 +379,51 @@ def test_one_classifier_serves_all_variants_of_a_process(planned):
     # Its budget lies over the benchmark's.
     assert (classifier.training.steps, classifier.training.lr) == (3, 1e-4)
     assert plan.run("sample", "ddpm-cosine", 1, "ddim-25").spec.classifier is None
+
+
+def test_a_classifier_of_sigma_is_trained_on_log_normal_noise(planned):
+    text = 'overrides: {"*": {solvers: {h: {name: heun, steps: 7, classifier_scale: 1}}}}'
+    plan = planned(text)
+    times = {run.spec.process.name: run.spec.times.name for run in plan.of("classifier")}
+    assert times == {"vp": "uniform", "edm": "lognormal"}
+    plan = planned(f"{text}\nclassifier: {{times: {{name: mixed}}}}")
+    assert {run.spec.times.name for run in plan.of("classifier")} == {"mixed"}
+
+
+def test_what_a_benchmark_offers_in_vain_to_a_variant_is_a_refusal(planned):
+    plan = planned(
+        "solvers: {guided: {name: ddim, steps: 7, w: 2}, none-such: {name: ddim, steps: 7, labels: [99]}}",
+        variants="[ddpm-cosine, ddpm-cosine-cond]",
+    )
+    reasons = {(each.variant, each.item): each.reason for each in plan.refusals}
+    assert "unconditional" in reasons["ddpm-cosine", "guided"]
+    assert "99 is no class of digits" in reasons["ddpm-cosine-cond", "none-such"]
+    assert plan.run("sample", "ddpm-cosine-cond", 0, "guided")
+
+
+@pytest.mark.parametrize("name", ["ddpm-linear", "ddpm-cosine", "edm"])
+def test_a_conditional_twin_differs_in_nothing_else(name):
+    plan = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY)
+    both = [plan.variants[each].model_dump(mode="json") for each in (name, f"{name}-cond")]
+    for each in both:
+        for key in ("paper", "note", "seeds", "solvers", "likelihoods"):
+            each.pop(key)
+    assert both[0]["objective"].pop("label_dropout") is None
+    assert both[1]["objective"].pop("label_dropout") == 0.1
+    assert [each["denoiser"].pop("conditional") for each in both] == [False, True]
+    assert both[0] == both[1]
+
+
+def test_every_claim_of_the_full_benchmark_has_its_seeds():
+    plan = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY)
+    metrics = read_tables(REPOSITORY).metrics
+    for claim in chosen(read_claims(REPOSITORY, metrics), plan.benchmark.claims).values():
+        for cell in [*claim.better, *claim.worse]:
+            stage = "likelihood" if cell.likelihood else "sample"
+            seeds = [
+                r.seed for r in plan.of(stage) if (r.variant, r.item) == (cell.variant, cell.item)
+            ]
+            assert len(seeds) >= claim.seeds, (claim.claim, cell)
 
 
 def test_an_analysis_reads_the_data_alone(planned):

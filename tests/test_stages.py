@@ -121,6 +121,26 @@ def test_a_conditional_run_is_sampled_by_class(first):
     assert np.array_equal(threes, run.sample(4, named))
 
 
+def test_a_loaded_run_is_guided_by_a_classifier_of_its_process(first):
+    run = load(first[0], "iddpm-hybrid")
+    (folder,) = (first[0] / "results" / "tiny" / "classifier").glob("discrete-*/seed0")
+    guided = [
+        run.sample(
+            2,
+            AncestralSpec(steps=5, variance="learned", classifier_scale=scale),
+            labels=[3, 4],
+            classifier=folder,
+        )
+        for scale in (0, 50)
+    ]
+    assert np.array_equal(guided[0], run.sample(2, LEARNED, labels=[3, 4]))
+    assert not np.array_equal(*guided)
+    with pytest.raises(ValueError, match=r"classifier: .* and the model is of .*edm"):
+        load(first[0], "edm").sample(
+            2, HeunSpec(steps=3, classifier_scale=1), labels=[3, 4], classifier=folder
+        )
+
+
 @pytest.mark.parametrize(
     ("variant", "solver", "labels", "reason"),
     [

@@ -80,6 +80,6 @@ def bound_term(
     if len(chosen) == 0:
         return terms
     low, high = process.spec.low, process.spec.high
-    x, centre, std = (each.expand_as(x0)[chosen] for each in (x0, mean, v.sqrt()))
+    x, centre, std = (each.to(x0).expand_as(x0)[chosen] for each in (x0, mean, v.sqrt()))
     decoder = -bits(discretised_log_prob(x, centre, std, spacing, low, high))
     return terms.index_copy(0, chosen, decoder)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.specs.solver import strided_levels
 
 
 def respaced(length: int, count: int) -> list[int]:
@@ -54,11 +55,10 @@ def strided(length: int, count: int) -> list[int]:
     Raises:
         ValueError: when no integer stride gives exactly count levels.
     """
-    # The smallest stride that takes no more than count: any other takes fewer or as many.
-    chosen = list(range(0, length, -(-length // count)))
-    if len(chosen) != count:
+    chosen = strided_levels(length, count)
+    if chosen is None:
         raise ValueError(f"no integer stride takes exactly {count} of {length} steps")
-    return chosen
+    return list(chosen)
 
 
 def quadratic(length: int, count: int) -> list[int]:

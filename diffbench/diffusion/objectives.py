@@ -41,7 +41,12 @@ from diffbench.specs.process import Variance
 
 
 class Times:
-    """Base: a distribution of training times for one process."""
+    """Base: a distribution of training times for one process.
+
+    ``history`` is how many losses of each time it wants to know; most distributions want none.
+    """
+
+    history: int = 0
 
     def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
         self.spec, self.process = spec, process
@@ -158,7 +163,7 @@ class ImportanceTimes(CellTimes):
 
     def __init__(self, spec: ImportanceTimesSpec, process: GaussianProcess) -> None:
         super().__init__(spec, process)
-        self.share = spec.share
+        self.share, self.history = spec.share, spec.history
         #: The last losses of each time, in no order, and how many were seen.
         self.losses = torch.zeros(self.cells, spec.history, dtype=torch.float64)
         self.seen = torch.zeros(self.cells, dtype=torch.int64)
@@ -167,7 +172,7 @@ class ImportanceTimes(CellTimes):
     def probability(self) -> Tensor:
         """Uniform until every time has its history."""
         uniform = torch.full((self.cells,), 1 / self.cells, dtype=torch.float64)
-        if bool((self.seen < self.losses.shape[1]).any()):
+        if bool((self.seen < self.history).any()):
             return uniform
         size = self.losses.square().mean(1).sqrt()
         return (1 - self.share) * size / size.sum() + self.share * uniform
@@ -175,8 +180,8 @@ class ImportanceTimes(CellTimes):
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Take in the losses (B,) of times (B,), in their order."""
         cells = (t - self.start).round().long()
-        for cell, loss in zip(cells.tolist(), losses.double().tolist(), strict=True):
-            self.losses[cell, self.seen[cell] % self.losses.shape[1]] = loss
+        for cell, loss in zip(cells.tolist(), losses.cpu().double().tolist(), strict=True):
+            self.losses[cell, self.seen[cell] % self.history] = loss
             self.seen[cell] += 1
 
     def state(self) -> dict[str, Tensor]:
@@ -188,8 +193,35 @@ class ImportanceTimes(CellTimes):
         self.losses, self.seen = state["losses"].clone(), state["seen"].clone()
 
 
-class Objective:
-    """Base: squared error of one view of the prediction, weighted.
+class Loss:
+    """Base of what is trained on x_t at drawn times: one loss per example."""
+
+    def __init__(self, times: Times) -> None:
+        self.times = times
+
+    def __call__(
+        self, x0: Tensor, noise: Tensor, generator: torch.Generator, y: Tensor | None = None
+    ) -> Tensor:
+        """Losses (B,) of images x0 and their noise, both (B, C, H, W); times come from the generator.
+
+        y: labels (B,), None where none are known.
+        """
+        t, importance = self.times.draw(len(x0), generator)
+        losses = self.losses(x0, t[:, None, None, None], noise, self.labels(y, generator))
+        self.times.update(t, losses.detach())
+        return losses * cast(importance, x0)
+
+    def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """The labels that the model is told."""
+        return y
+
+    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+        """Losses (B,) at given times t (B, 1, 1, 1), before the times' own weights."""
+        raise TypeError(f"{type(self).__name__} has no losses")
+
+
+class Objective(Loss):
+    """Base of a denoiser's objectives: squared error of one view of the prediction, weighted.
 
     ``spacing`` of the grey levels, in model units, is what the bound's decoder needs.
     """
@@ -197,23 +229,12 @@ class Objective:
     def __init__(
         self, spec: ObjectiveSpec, denoiser: Denoiser, times: Times, spacing: float = 0.0
     ) -> None:
-        self.spec, self.denoiser, self.times, self.spacing = spec, denoiser, times, spacing
+        super().__init__(times)
+        self.spec, self.denoiser, self.spacing = spec, denoiser, spacing
 
-    def __call__(
-        self, x0: Tensor, noise: Tensor, generator: torch.Generator, y: Tensor | None = None
-    ) -> Tensor:
-        """Losses (B,) of images x0 and their noise, both (B, C, H, W); times come from the generator.
-
-        y: labels (B,), some of which are dropped; None for an unconditional denoiser.
-        """
-        t, importance = self.times.draw(len(x0), generator)
-        losses = self.losses(x0, t[:, None, None, None], noise, self.dropped(y, generator))
-        self.times.update(t, losses.detach())
-        return losses * cast(importance, x0)
-
-    def dropped(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
-        """Labels with a fraction ``label_dropout`` replaced by the null class."""
-        if y is None or self.spec.label_dropout == 0:
+    def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """A fraction ``label_dropout`` is replaced by the null class."""
+        if y is None or not self.spec.label_dropout:
             return y
         drop = torch.rand(len(y), generator=generator) < self.spec.label_dropout
         return y.masked_fill(drop.to(y.device), self.denoiser.classes)
@@ -298,20 +319,20 @@ class EDMObjective(Objective):
         return (s**2 + data_std**2) / (s * data_std) ** 2
 
 
-class CrossEntropy:
+class CrossEntropy(Loss):
     """The loss of a classifier of noisy images."""
 
     def __init__(self, classifier: Classifier, times: Times) -> None:
-        self.classifier, self.times = classifier, times
+        super().__init__(times)
+        self.classifier = classifier
 
-    def __call__(
-        self, x0: Tensor, noise: Tensor, generator: torch.Generator, y: Tensor | None = None
-    ) -> Tensor:
-        """-ln p(y | x_t), (B,), for labels y (B,); times come from the generator."""
-        assert y is not None
-        t, importance = self.times.draw(len(x0), generator)
-        t4 = t[:, None, None, None]
-        logits = self.classifier.logits(self.classifier.process.diffuse(x0, t4, noise), t4)
-        losses = F.cross_entropy(logits, y, reduction="none")
-        self.times.update(t, losses.detach())
-        return losses * cast(importance, x0)
+    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+        """-ln p(y | x_t), (B,), for labels y (B,).
+
+        Raises:
+            ValueError: without labels.
+        """
+        if y is None:
+            raise ValueError("a classifier is trained on labels y")
+        logits = self.classifier.logits(self.classifier.process.diffuse(x0, t, noise), t)
+        return F.cross_entropy(logits, y, reduction="none")

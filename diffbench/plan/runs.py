@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from diffbench.plan import reading, registry
 from diffbench.plan.devices import resolved
 from diffbench.plan.reading import PlanError, Tree
-from diffbench.plan.variants import seeds_of, variants_of
+from diffbench.plan.variants import refusal, seeds_of, variants_of
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.solver import SolverSpec
@@ -38,6 +38,7 @@ from diffbench.specs.stages import (
     StageSpec,
     TrainSpec,
 )
+from diffbench.specs.training import TrainingSpec
 from diffbench.store import paths
 
 DEFAULT = Path("config") / "digits.yaml"
@@ -359,19 +360,21 @@ class _Expansion:
         if solver is None or solver.classifier_scale is None:
             return None
         assert variant.process is not None
-        tree = Tree({}, {(): self.tree.where(())})
-        tree.put("training", self.tree.at("training"))
-        tree = tree.under(self.tree.at("classifier"))
-        made = {"seed": seed, "data": self.benchmark.data, "dequantise": variant.dequantise}
-        spec = reading.validated(
-            lambda own: ClassifierSpec(process=variant.process, **made, **own),
-            ClassifierSpec,
-            tree,
-            ("classifier",),
+        settings, own = self.benchmark.classifier, self.tree.at("classifier", "training")
+        training = self.tree.at("training").under(own)
+        keys = ("classifier", "training")
+        times = settings.times_for(variant.process)
+        if reason := times.refusal(variant.process):
+            raise PlanError(f"{self.tree.where(('classifier', 'times'))}: classifier.{reason}")
+        spec = ClassifierSpec(
+            seed=seed,
+            data=self.benchmark.data,
+            dequantise=variant.dequantise,
+            process=variant.process,
+            network=settings.network,
+            times=times,
+            training=reading.validated(TrainingSpec.model_validate, TrainingSpec, training, keys),
         )
-        if reason := spec.times.refusal(variant.process):
-            place = self.tree.where(("classifier", "times"))
-            raise PlanError(f"{place}: classifier.{reason}")
         return self.classifiers.setdefault((spec.variant, seed), self._stamped(spec))
 
     def _solvers(self, name: str, variant: VariantSpec) -> Mapping[str, SolverSpec | None]:
@@ -394,13 +397,11 @@ class _Expansion:
         offered: Mapping[str, C],
     ) -> dict[str, C]:
         """Return what can serve a variant's process; note what is offered in vain."""
-        process, denoiser = variant.process, variant.denoiser
-        assert process is not None
         kept = dict(own)
         for item, choice in offered.items():
             if item in own:
                 continue
-            if reason := choice.refusal(process, denoiser):
+            if reason := refusal(choice, variant, self.benchmark.data):
                 self.refusals.append(Refusal(name, stage, item, reason))
             else:
                 kept[item] = choice

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -28,6 +29,7 @@ from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.solver import SolverSpec
 
+Choice = SolverSpec | LikelihoodSpec | AnalysisSpec
 _ID = TypeAdapter(Id)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -127,13 +129,14 @@ def selected(known: Iterable[str], tree: Tree, key: str) -> list[str]:
     return list(found)
 
 
-def resolve(name: str, tree: Tree, benchmark: Tree) -> VariantSpec:
+def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSpec:
     """Merge and validate one variant.
 
     Args:
         name: its id.
         tree: its own keys, overrides applied.
         benchmark: the benchmark file.
+        data: its data set.
 
     Raises:
         PlanError: for the first mistake, where it was written.
@@ -148,58 +151,95 @@ def resolve(name: str, tree: Tree, benchmark: Tree) -> VariantSpec:
         tree = _dropped(tree, key)
     validated(_ID.validate_python, Id, Tree(name, {(): tree.where(())}), (name,))
     variant = validated(VariantSpec.model_validate, VariantSpec, tree, (name,))
-    _check_trainable(name, variant, tree)
-    _check_served(name, variant, tree)
+    _check_trainable(name, variant, tree, data)
+    _check_served(name, variant, tree, data)
     return variant
 
 
-def _check_trainable(name: str, variant: VariantSpec, tree: Tree) -> None:
-    """Refuse a denoiser that cannot serve its process, and an objective that cannot train it."""
-    process, denoiser = variant.process, variant.denoiser
+def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
+    """Refuse a denoiser that cannot serve its process or data, and an objective that cannot train it."""
+    process, denoiser, objective = variant.process, variant.denoiser, variant.objective
     if process is None or denoiser is None:
         return
-    reasons = {"denoiser": denoiser.refusal(process)}
-    if variant.objective is not None:
-        reasons["objective"] = variant.objective.refusal(process, denoiser)
-    for key, reason in reasons.items():
+    reasons: list[tuple[str, str | None]] = [("denoiser", denoiser.refusal(process))]
+    if denoiser.takes_labels:
+        reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
+    if objective is not None:
+        reasons.append(("objective", objective.refusal(process, denoiser)))
+        if objective.needs_levels and variant.dequantise != "none":
+            given = f"dequantise: {variant.dequantise}"
+            reasons.append(
+                ("objective", f"{given}, but {objective.name} needs grey levels; use none")
+            )
+    for key, reason in reasons:
         if reason:
-            # A reason begins with the key that it is about: `predict: mean needs ..`, `denoiser.variance: ..`.
+            # It begins with the key that it is about: `predict: mean needs ..`, `denoiser.variance: ..`.
             named = tuple(reason.partition(":")[0].split("."))
             keys = named if named[0] in tree.value else (key, *named)
             raise PlanError(f"{tree.where(keys)}: {name}.{key}: {reason}")
 
 
-def _check_served(name: str, variant: VariantSpec, tree: Tree) -> None:
+def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
     """Refuse a solver, likelihood or analysis of the variant's own that cannot serve it."""
-    process, denoiser = variant.process, variant.denoiser
-    own: list[tuple[str, str, SolverSpec | LikelihoodSpec | AnalysisSpec]]
+    own: list[tuple[str, str, Choice]]
     own = [("solvers", item, choice) for item, choice in variant.solvers.items()]
     own += [("likelihoods", item, choice) for item, choice in variant.likelihoods.items()]
     own += [("analyses", item, choice) for item, choice in variant.analyses.items()]
     for key, item, choice in own:
-        if process is not None and (reason := choice.refusal(process, denoiser)):
-            raise PlanError(
-                f"{tree.where((key, item))}: {name}.{key}.{item}: {choice.name!r} cannot serve "
-                f"the process {process.name!r}: {reason}"
-            )
-    for item, solver in variant.solvers.items():
-        if solver.w and variant.objective and variant.objective.label_dropout == 0:
-            place = tree.where(("objective", "label_dropout"))
-            raise PlanError(
-                f"{place}: {name}.objective.label_dropout: 0 never trains the null class, which "
-                f"solvers.{item} needs for w: {solver.w:g} (0.1 is usual)"
-            )
+        if variant.process is None or not (reason := refusal(choice, variant, data)):
+            continue
+        field, place = reason.partition(":")[0], f"{name}.{key}.{item}"
+        if field in type(choice).model_fields:
+            raise PlanError(f"{tree.where((key, item, field))}: {place}.{reason}")
+        named = tuple(field.split("."))
+        if named[0] in tree.value:
+            raise PlanError(f"{tree.where(named)}: {place}: {reason}")
+        raise PlanError(
+            f"{tree.where((key, item))}: {place}: {choice.name!r} cannot serve the process "
+            f"{variant.process.name!r}: {reason}"
+        )
 
 
-def _check_labels(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
-    """Refuse labels that the data set does not have, where the plan can know."""
-    for item, solver in variant.solvers.items():
-        wrong = [each for each in solver.labels or () if data.classes and each >= data.classes]
-        if wrong:
-            raise PlanError(
-                f"{tree.where(('solvers', item, 'labels'))}: {name}.solvers.{item}.labels: {wrong[0]} "
-                f"is no class of {data.name}; its labels are 0 to {(data.classes or 0) - 1}"
-            )
+def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
+    """Return why a solver, likelihood or analysis cannot serve a variant; None when it can."""
+    assert variant.process is not None
+    if reason := choice.refusal(variant.process, variant.denoiser):
+        return reason
+    return _labels_refusal(choice, variant, data) if isinstance(choice, SolverSpec) else None
+
+
+def _labels_refusal(solver: SolverSpec, variant: VariantSpec, data: DataSpec) -> str | None:
+    """Return what the labels that a solver uses lack: classes, or a null class that was trained."""
+    if not solver.uses_labels:
+        return None
+    given = [key for key in ("w", "classifier_scale", "labels") if getattr(solver, key) is not None]
+    if reason := _classes_refusal(f"{given[0]}: {getattr(solver, given[0])}", data):
+        return reason
+    classes = classes_of(data)
+    if wrong := [label for label in solver.labels or () if classes and label >= classes]:
+        return f"labels: {wrong[0]} is no class of {data.name}; its labels are 0 to {classes - 1}"
+    if solver.w and variant.objective and variant.objective.label_dropout == 0:
+        return (
+            "objective.label_dropout: 0 never trains the null class, which "
+            f"w: {solver.w:g} needs; 0.1 is usual"
+        )
+    return None
+
+
+def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
+    """Return why labels make no sense; None where they do, or where nobody knows yet."""
+    classes = classes_of(data)
+    if classes == 0 or classes >= 2:
+        return None
+    return f"{wanted_by} needs two classes or more, and the data set {data.name} has not"
+
+
+def classes_of(data: DataSpec) -> int:
+    """Return the number of classes: known, or that of a folder's class folders; 0 where nobody knows yet."""
+    if data.known_classes is not None or data.folder is None:
+        return data.known_classes or 0
+    folders = (each for each in Path(data.folder).iterdir() if each.is_dir())
+    return max(1, sum(any(each.iterdir()) for each in folders))
 
 
 def _is_trained(value: Mapping[str, Any]) -> bool:
@@ -232,13 +272,11 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
-    resolved = {name: resolve(name, every[name], tree) for name in names}
+    resolved = {name: resolve(name, every[name], tree, benchmark.data) for name in names}
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
         place, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
         raise PlanError(f"{place}: seeds: no chosen variant is run with seed {seeds}")
-    for name, variant in variants.items():
-        _check_labels(name, variant, every[name], benchmark.data)
     return variants
 
 

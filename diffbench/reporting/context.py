@@ -93,7 +93,12 @@ def _predicted(variant: VariantSpec) -> str:
     assert variant.denoiser is not None
     denoiser = variant.denoiser.model_dump(mode="json")
     skip = denoiser.get("skip", "none")
-    return f"{denoiser.get('predict')}{f' with skip {skip}' if skip != 'none' else ''}"
+    words = [f"{denoiser.get('predict')}{f' with skip {skip}' if skip != 'none' else ''}"]
+    if variant.denoiser.learns_variance:
+        words.append("learned variance")
+    if variant.denoiser.takes_labels and variant.objective is not None:
+        words.append(f"class-conditional, label dropout {variant.objective.label_dropout:g}")
+    return ", ".join(words)
 
 
 def _times(variant: VariantSpec) -> str:

@@ -90,7 +90,7 @@ class Results:
         return self._file(self.jobs("likelihood", variant, seed, kind), _of_likelihood)
 
     def analysis(self, variant: str, seed: int, item: str) -> Outcome:
-        """Return one analysis of a trained model: its file as ``content``, and no scores."""
+        """Return one analysis of a variant: its file as ``content``, and no scores."""
         return self._file(self.jobs("analysis", variant, seed, item), _of_analysis)
 
     def cost(self, stage: str, variant: str, seed: int, item: str = "") -> Outcome:

@@ -14,8 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.network import EncoderSpec
+from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
+from diffbench.specs.process import ProcessSpec
 from diffbench.specs.stages import (
     AnyAnalysis,
+    AnyClassifierNetwork,
     AnyControl,
     AnyData,
     AnyDenoiser,
@@ -50,14 +54,31 @@ Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distin
 Ids = Annotated[list[Id], BeforeValidator(_listed), AfterValidator(_distinct)]
 
 
+class ClassifierSettings(Spec):
+    """How a benchmark's noise-aware classifiers are trained.
+
+    times: uniform ones by default; log-normal ones where time is sigma itself.
+    training: lies over the benchmark's.
+    """
+
+    network: AnyClassifierNetwork = EncoderSpec()
+    times: AnyTimes | None = None
+    training: dict[str, Any] = {}
+
+    def times_for(self, process: ProcessSpec) -> TimesSpec:
+        """The distribution of training times on a process."""
+        if self.times is not None:
+            return self.times
+        return UniformTimesSpec() if process.even else LogNormalTimesSpec()
+
+
 class BenchmarkSpec(Spec):
     """A benchmark file.
 
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
-    classifier: ``network``, ``times`` and ``training`` of the noise-aware classifiers; its training lies
-        over the benchmark's.
+    classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
         the table has a footnote.
     defaults: lies under every trained variant's own keys.
@@ -74,7 +95,7 @@ class BenchmarkSpec(Spec):
     extractor: ExtractorSpec = ExtractorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
-    classifier: dict[str, Any] = {}
+    classifier: ClassifierSettings = ClassifierSettings()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
     samples: Annotated[Int, Field(ge=20)]

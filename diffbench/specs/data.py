@@ -18,8 +18,8 @@ class DataSpec(Registered):
     name: str
 
     @property
-    def classes(self) -> int | None:
-        """The number of classes; None where only the files know."""
+    def known_classes(self) -> int | None:
+        """The number of classes, 1 where there are none; None where it is known only once data are read."""
         return None
 
     @property
@@ -39,7 +39,7 @@ class DigitsSpec(DataSpec):
     seed: Int = 0
 
     @property
-    def classes(self) -> int | None:
+    def known_classes(self) -> int | None:
         """Ten."""
         return 10
 

@@ -6,7 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from diffbench.specs.base import Float, Fraction, PositiveFloat, PositiveInt, Registered
+from diffbench.specs.base import (
+    Float,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Registered,
+    nothing,
+)
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec, Variance
 
@@ -88,19 +95,24 @@ AnyTimes = Annotated[SerializeAsAny[TimesSpec], BeforeValidator(TimesSpec.choose
 class ObjectiveSpec(Registered):
     """A training objective.
 
-    With a conditional denoiser, a fraction ``label_dropout`` of the labels is replaced by the null class
-    (Ho & Salimans 2022, algorithm 1: p_uncond).
+    ``label_dropout``, for a conditional denoiser alone: the fraction of labels that is replaced by the null
+    class (Ho & Salimans 2022, algorithm 1: p_uncond).
     """
 
     kind: ClassVar[str] = "objective"
 
     name: str
     times: AnyTimes
-    label_dropout: Fraction = 0.1
+    label_dropout: Annotated[Fraction | None, BeforeValidator(nothing)] = None
 
     @property
     def trains_variance(self) -> bool:
         """Whether a learned variance gets a gradient."""
+        return False
+
+    @property
+    def needs_levels(self) -> bool:
+        """Whether images must lie on their grey levels, not dequantised."""
         return False
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
@@ -109,8 +121,13 @@ class ObjectiveSpec(Registered):
             return f"{self.name} with variance: learned needs denoiser.variance: learned"
         if denoiser.learns_variance and not self.trains_variance:
             return (
-                f"denoiser.variance: learned gets no gradient from {self.name}; use hybrid or vlb"
+                f"denoiser.variance: learned gets no gradient from this {self.name}; "
+                "use hybrid, or vlb with variance: learned"
             )
+        if denoiser.takes_labels and self.label_dropout is None:
+            return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
+        if self.label_dropout is not None and not denoiser.takes_labels:
+            return f"label_dropout: {self.label_dropout:g} of the labels of an unconditional model"
         return self.times.refusal(process)
 
 
@@ -124,7 +141,12 @@ class SimpleSpec(ObjectiveSpec):
 
 
 class BoundSpec(ObjectiveSpec):
-    """An objective with terms of the variational bound, which is a sum over integer steps."""
+    """An objective with terms of the variational bound: a sum over integer steps, of grey levels."""
+
+    @property
+    def needs_levels(self) -> bool:
+        """The decoder gives the probability of a level."""
+        return True
 
     @property
     def trains_variance(self) -> bool:

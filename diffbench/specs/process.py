@@ -39,6 +39,8 @@ class ProcessSpec(Registered):
     alpha: ClassVar[Literal["scalar", "vector"]] = "scalar"
     low: ClassVar[float] = -1.0
     high: ClassVar[float] = 1.0
+    #: Whether times drawn evenly give every noise level its share; not where time is sigma itself.
+    even: ClassVar[bool] = True
 
     name: str
 
@@ -120,6 +122,7 @@ class EDMSpec(ProcessSpec):
 
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:EDM"
+    even: ClassVar[bool] = False
 
     sigma_min: PositiveFloat = 0.002
     sigma_max: PositiveFloat = 80.0

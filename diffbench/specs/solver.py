@@ -28,6 +28,13 @@ IntegerGrid = Literal["respaced", "strided", "quadratic"]
 Threshold = Literal["none", "static", "dynamic"]
 
 
+def strided_levels(levels: int, steps: int) -> range | None:
+    """Levels 0, c, 2c, .. with the first integer c that takes ``steps`` of them; None where none does."""
+    # The smallest stride that takes no more than that: any other takes fewer or as many.
+    chosen = range(0, levels, -(-levels // steps))
+    return chosen if len(chosen) == steps else None
+
+
 def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
     """Why there is no such grid on a discrete chain; None when there is, and in continuous time."""
     levels = getattr(process, "steps", None)
@@ -35,7 +42,7 @@ def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
         return None
     if steps > levels:
         return f"steps: {steps} on a chain of {levels}; at most {levels} can be taken"
-    if grid == "strided" and len(range(0, levels, -(-levels // steps))) != steps:
+    if grid == "strided" and strided_levels(levels, steps) is None:
         return f"steps: no integer stride takes exactly {steps} of {levels} steps"
     return None
 
@@ -81,9 +88,10 @@ class SolverSpec(Registered):
         """Why this solver cannot serve the denoiser on the process; None when it can."""
         if process.family != "gaussian":
             return f"{self.name} needs a Gaussian process, and {process.name} is {process.family}"
-        if process.time == "discrete" and (reason := grid_refusal(process, "", self.steps)):
+        reason = grid_refusal(process, "respaced", self.steps)
+        if reason or denoiser is None:
             return reason
-        return None if denoiser is None else self._guidance_refusal(denoiser)
+        return self._guidance_refusal(denoiser)
 
     def _guidance_refusal(self, denoiser: DenoiserSpec) -> str | None:
         if self.w is not None and not denoiser.takes_labels:

@@ -19,8 +19,8 @@ from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec
-from diffbench.specs.objective import AnyTimes, ObjectiveSpec, UniformTimesSpec
+from diffbench.specs.network import ClassifierNetworkSpec, NetworkSpec
+from diffbench.specs.objective import AnyTimes, ObjectiveSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.solver import SolverSpec
 from diffbench.specs.training import TrainingSpec
@@ -87,8 +87,8 @@ class ClassifierSpec(StageSpec):
     data: AnyData
     dequantise: Literal["none", "uniform"] = "none"
     process: AnyProcess
-    network: AnyClassifierNetwork = EncoderSpec()
-    times: AnyTimes = UniformTimesSpec()
+    network: AnyClassifierNetwork
+    times: AnyTimes
     training: TrainingSpec
 
     @property

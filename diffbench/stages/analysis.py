@@ -1,4 +1,7 @@
-"""The analysis stage: one measurement on a variant, as JSON."""
+"""The analysis stage: one measurement on a variant, as JSON.
+
+An analysis keeps what it has so far in the job's state folder, and goes on from there when called again.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from diffbench.specs.stages import AnalysisStageSpec
 from diffbench.stages import data, machine
 from diffbench.store import paths
 from diffbench.store.products import write_json_product
+from diffbench.store.state import StateStore
 
 
 def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
     """Write analysis/{id}.json."""
     place = machine.prepare(device, spec.train.training)
     path = paths.product(root, spec)
-    with machine.record(path, place):
+    state = StateStore(paths.state(root, spec), spec)
+    with state.lock(), machine.record(path, place):
         dataset = data.load(root, spec.train.data)
-        write_json_product(path, build(spec.analysis, spec.train).measure(dataset, place), spec)
+        content = build(spec.analysis, spec.train).measure(dataset, place, state)
+        write_json_product(path, content, spec)

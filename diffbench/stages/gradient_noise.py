@@ -39,6 +39,7 @@ from diffbench.specs.stages import TrainSpec
 from diffbench.stages import models
 from diffbench.stages.progress import Progress
 from diffbench.stages.train import Trainer, denoiser_trainer
+from diffbench.store.state import StateStore
 
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     "vlb": VLBObjectiveSpec(),
@@ -53,12 +54,14 @@ class GradientNoise:
     """The measurement of ``spec`` on the network, process and budget of a variant."""
 
     def __init__(self, spec: GradientNoiseSpec, train: TrainSpec) -> None:
+        assert train.objective is not None
         self.spec = spec
-        neutral = SimpleSpec(times=train.objective.times) if train.objective else SimpleSpec()
+        self.label_dropout = train.objective.label_dropout
+        neutral = SimpleSpec(times=train.objective.times, label_dropout=self.label_dropout)
         self.train = train.model_copy(update={"objective": neutral})
 
-    def measure(self, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-        """Train, stop at each checkpoint, and measure.
+    def measure(self, dataset: Dataset, device: torch.device, state: StateStore) -> dict[str, Any]:
+        """Train, stop at each checkpoint, measure, and save; go on from what was saved.
 
         Returns:
             steps; mean_square: |E g|^2 of L_vlb; estimators: of each objective its noise tr Cov(g) and its
@@ -67,19 +70,29 @@ class GradientNoise:
         trainer = denoiser_trainer(self.train, dataset, device)
         process = build(self.train.process)
         denoiser = models.wrap(self.train, process, trainer.network, dataset, device)
-        estimators: dict[str, dict[str, list[float]]] = {
-            name: {"noise": [], "mean_square": []} for name in OBJECTIVES
-        }
+        # (checkpoints, objectives, 2): noise and mean square.
+        measured = torch.zeros(0, len(OBJECTIVES), 2, dtype=torch.float64)
+        if (saved := state.load()) is not None:
+            trainer.restore(saved)
+            measured = saved["measured.values"]
         steps = self.checkpoints(trainer.training.steps)
-        progress = Progress(f"analysis {self.train.variant}", trainer.training.steps, "step")
-        for step in steps:
+        title, total = f"analysis {self.train.variant}", trainer.training.steps
+        progress = Progress(title, total, "step", trainer.step)
+        for step in steps[len(measured) :]:
             while trainer.step < step:
                 progress.advance(loss=trainer.advance())
-            for name, objective in self.objectives(trainer, denoiser):
-                noise, mean_square = noise_of(self.draws(trainer, objective))
-                estimators[name]["noise"].append(noise)
-                estimators[name]["mean_square"].append(mean_square)
+            found = [
+                noise_of(self.draws(trainer, objective))
+                for objective in self.objectives(trainer, denoiser)
+            ]
+            measured = torch.cat([measured, torch.tensor([found], dtype=torch.float64)])
+            state.save(trainer.state() | {"measured.values": measured}, trainer.step)
         progress.close()
+        values = measured.permute(1, 2, 0).tolist()
+        estimators = {
+            name: dict(zip(("noise", "mean_square"), each, strict=True))
+            for name, each in zip(OBJECTIVES, values, strict=True)
+        }
         return {
             "steps": steps,
             "mean_square": estimators[REFERENCE]["mean_square"],
@@ -93,22 +106,24 @@ class GradientNoise:
         count = min(self.spec.checkpoints, steps)
         return [round(steps * (i + 1) / count) for i in range(count)]
 
-    def objectives(self, trainer: Trainer, denoiser: Denoiser) -> Iterator[tuple[str, Objective]]:
-        """The objectives on the network as it is; importance-sampled times know its losses."""
-        for name, spec in OBJECTIVES.items():
+    def objectives(self, trainer: Trainer, denoiser: Denoiser) -> Iterator[Objective]:
+        """The objectives on the network as it is; times that learn know its losses."""
+        for spec in OBJECTIVES.values():
+            spec = spec.model_copy(update={"label_dropout": self.label_dropout})
             times = build(spec.times, denoiser.process)
             objective: Objective = build(spec, denoiser, times, trainer.levels.spacing)
-            if isinstance(spec.times, ImportanceTimesSpec):
-                self.learn(trainer, objective, spec.times.history)
-            yield name, objective
+            self.learn(trainer, objective)
+            yield objective
 
     @torch.no_grad()
-    def learn(self, trainer: Trainer, objective: Objective, history: int) -> None:
-        """Show the times' distribution ``history`` losses of every level."""
+    def learn(self, trainer: Trainer, objective: Objective) -> None:
+        """Show the times' distribution as many losses of every level as it wants to know."""
         process = objective.denoiser.process
         levels = torch.arange(round(process.t_max) + 1, dtype=torch.float64)
         generator = stream("gradient noise, losses", self.train.seed, trainer.step)
-        for t in levels.repeat(history).split(trainer.training.batch):
+        for t in levels.repeat(objective.times.history).split(trainer.training.batch):
+            if len(t) == 0:
+                continue
             x0, noise, y = self.images(trainer, len(t), generator)
             losses = objective.losses(x0, t[:, None, None, None], noise, y)
             objective.times.update(t, losses)
@@ -133,7 +148,7 @@ class GradientNoise:
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             yield torch.cat(
                 [
-                    (torch.zeros_like(p) if g is None else g).flatten().double()
+                    (torch.zeros_like(p) if g is None else g).flatten().cpu().double()
                     for p, g in zip(parameters, gradients, strict=True)
                 ]
             )

@@ -18,7 +18,7 @@ from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.streams import stream
 from diffbench.plan.registry import build, load_extension
 from diffbench.specs.solver import SolverSpec
-from diffbench.specs.stages import TrainSpec
+from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.stages import data, models
 from diffbench.store.products import read_sidecar
 
@@ -39,7 +39,7 @@ class Run:
         solver: SolverSpec,
         seed: int = 0,
         labels: Sequence[int] | None = None,
-        classifier: Classifier | None = None,
+        classifier: str | Path | None = None,
     ) -> Images:
         """Images in grey levels, uint8 (count, H, W, C), by a solver.
 
@@ -48,19 +48,34 @@ class Run:
             solver: their solver.
             seed: of the noise.
             labels: a class for each image, for a conditional model or a guide.
-            classifier: the guide of a solver with a ``classifier_scale``.
+            classifier: the folder of the guide of a solver with a ``classifier_scale``, such as
+                ``results/digits-full/classifier/discrete-20bf8d2f/seed0``.
 
         Raises:
             ValueError: when the solver cannot serve the model, with the reason; for labels that are not
-                ``count`` classes of the data set, or that nobody asked for, or that are missing.
+                ``count`` classes of the data set, or that nobody asked for, or that are missing; for a
+                classifier of another process.
+            StoreError: when the classifier is missing or altered.
         """
         if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
         y = self._labels(count, solver, labels)
-        built = build(solver, self.denoiser, classifier)
+        built = build(solver, self.denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), y, device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)
+
+    def _classifier(self, folder: str | Path | None) -> Classifier | None:
+        if folder is None:
+            return None
+        path = Path(folder)
+        spec = ClassifierSpec.model_validate(read_sidecar(path / "model.safetensors")["spec"])
+        if spec.process != self.spec.process:
+            raise ValueError(
+                f"classifier: {path} knows the noise of {spec.process.canonical()}, and the model is of "
+                f"{self.spec.process.canonical()}"
+            )
+        return models.load_classifier(spec, path.parents[2], self.dataset, self.device)
 
     def _labels(
         self, count: int, solver: SolverSpec, labels: Sequence[int] | None

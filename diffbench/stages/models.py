@@ -63,8 +63,8 @@ def known_classes(dataset: Dataset, wanted_by: str) -> int:
     Raises:
         ValueError: when there are none, naming what wants them.
     """
-    if not dataset.classes:
-        raise ValueError(f"{wanted_by} needs classes, and {dataset.name} has none")
+    if len(dataset.classes) < 2:
+        raise ValueError(f"{wanted_by} needs two classes or more, and {dataset.name} has not")
     return len(dataset.classes)
 
 

@@ -23,7 +23,7 @@ from diffbench.specs.solver import AncestralSpec, DDIMSpec, TransitionSolverSpec
 
 
 class TransitionSolver(Solver):
-    """x_s = alpha_s x0 + r e + n z on a grid that ends in the data."""
+    """Base: a grid that ends in the data."""
 
     spec: TransitionSolverSpec
 
@@ -34,16 +34,6 @@ class TransitionSolver(Solver):
             return grids.levels(process, spec.grid, spec.steps)
         times = grids.in_time(process, spec.grid, spec.steps, spec.last, spec.rho)
         return grids.to_data(process, times)
-
-    def scales(self, t: Tensor, s: Tensor) -> Scales:
-        """The residual's and the noise's scale."""
-        raise TypeError(f"{type(self).__name__} has no scales")
-
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """Mean, and noise where there is any; without noise s may also lie after t."""
-        r, n = self.scales(t, s)
-        mean = step_mean(self.denoiser(x_t, t, y), s, r)
-        return mean + cast(n, x_t) * noise(x_t) if bool((n > 0).any()) else mean
 
 
 class Ancestral(TransitionSolver):
@@ -85,8 +75,14 @@ class DDIM(TransitionSolver):
     spec: DDIMSpec
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
-        """Noise eta times the posterior's."""
+        """The residual's scale, and the noise's: eta times the posterior's."""
         return ddim_scales(self.process, t, s, self.spec.eta)
+
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """alpha_s x0 + r e, and n z where there is noise; without, s may also lie after t."""
+        r, n = self.scales(t, s)
+        mean = step_mean(self.denoiser(x_t, t, y), s, r)
+        return mean + cast(n, x_t) * noise(x_t) if bool((n > 0).any()) else mean
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -1,0 +1,87 @@
+"""Nothing mixes devices: images on the device `meta`, which has no data, meet times and tables on the CPU.
+
+A tensor of the CPU with more than one number, or one that indexes, cannot meet those of another device.
+"""
+
+import pytest
+import torch
+from toys import Toy, process_of, toy_eps
+
+from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.likelihoods.vlb import VLB
+from diffbench.diffusion.objectives import CrossEntropy
+from diffbench.plan.registry import build
+from diffbench.specs.likelihood import VLBSpec
+from diffbench.specs.objective import ObjectiveSpec, TimesSpec
+from diffbench.specs.solver import AncestralSpec, DDIMSpec, HeunSpec
+
+META = torch.device("meta")
+IMAGES = torch.empty(3, 1, 4, 4, device=META)
+
+
+class Learned(Toy):
+    """A toy that learns its variance."""
+
+    def predict(self, x_t, t, y):
+        prediction = super().predict(x_t, t, y)
+        prediction.fraction = 0.5 + 0 * x_t
+        return prediction
+
+
+def denoiser_of(name, **parameters):
+    return Learned(process_of(name, **parameters), "eps", lambda x, t: toy_eps(x, t.to(x)))
+
+
+CHAIN = ("discrete", {"schedule": "cosine", "steps": 30})
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+def test_the_bound(variance):
+    bound = VLB(VLBSpec(variance=variance), denoiser_of(CHAIN[0], **CHAIN[1]), 2 / 16)
+    times = bound.times()
+    for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
+        assert bound.term(IMAGES, t, s, IMAGES).device == META
+
+
+OBJECTIVES = [ObjectiveSpec.choose(name) for name in sorted(ObjectiveSpec.known)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "process"),
+    [(spec, CHAIN) for spec in OBJECTIVES]
+    + [(spec, ("ve", {})) for spec in OBJECTIVES if not spec.needs_levels],
+    ids=lambda value: getattr(value, "name", value[0] if isinstance(value, tuple) else None),
+)
+def test_objectives(spec, process):
+    denoiser = denoiser_of(process[0], **process[1])
+    times = build(TimesSpec.choose("uniform"), denoiser.process)
+    losses = build(spec, denoiser, times, 2 / 16)(IMAGES, IMAGES, torch.Generator())
+    assert (losses.device, losses.shape) == (META, (3,))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AncestralSpec(steps=5, variance="large", classifier_scale=1),
+        AncestralSpec(steps=5, variance="learned", threshold="dynamic"),
+        DDIMSpec(steps=5, eta=0.5, w=1),
+        HeunSpec(steps=5, churn=10, classifier_scale=1),
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_solvers(spec):
+    denoiser = denoiser_of(CHAIN[0], **CHAIN[1])
+    classifier = Classifier(denoiser.process, lambda x, c: x.flatten(1)[:, :5] + c[:, None], 5)
+    solver = build(spec, denoiser, classifier)
+    y = torch.zeros(3, dtype=torch.long, device=META)
+    times = solver.times()
+    for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
+        assert solver.step(IMAGES, t, s, y, torch.empty_like).device == META
+
+
+def test_the_classifiers_loss():
+    process = process_of("vp")
+    classifier = Classifier(process, lambda x, c: x.flatten(1)[:, :5] + c[:, None], 5)
+    loss = CrossEntropy(classifier, build(TimesSpec.choose("uniform"), process))
+    y = torch.zeros(3, dtype=torch.long, device=META)
+    assert loss(IMAGES, IMAGES, torch.Generator(), y).device == META
