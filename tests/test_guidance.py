@@ -340,9 +340,10 @@ def test_the_gradient_of_a_linear_softmax(name: str) -> None:
     c = (alpha**2 * half**2 + sigma**2).rsqrt()
     W, b = network.weight.detach().numpy(), network.bias.detach().numpy()
     scaled = (c * (x_t - alpha * middle)).flatten(1).numpy()
-    logits = scaled @ W.T + ((sigma / alpha).log() / 4).numpy().reshape(-1, 1) * b
+    gate = (alpha * half * c).reshape(-1, 1).numpy()
+    logits = gate * (scaled @ W.T + ((sigma / alpha).log() / 4).numpy().reshape(-1, 1) * b)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    want = c * torch.from_numpy(W[LABELS.numpy()] - p @ W).reshape(x_t.shape)
+    want = c * torch.from_numpy(gate * (W[LABELS.numpy()] - p @ W)).reshape(x_t.shape)
     classifier = Classifier(process, network, 3)
     with torch.no_grad():
         got = classifier.gradient(x_t, t, LABELS)

@@ -32,19 +32,29 @@ ClassifierNetwork = Callable[[Tensor, Tensor], Tensor]
 
 
 class Classifier:
-    """p(y | x_t) by a network that is told the noise level; ``classes`` labels."""
+    """p(y | x_t) by a network that is told the noise level; ``classes`` labels.
+
+    With x centred on the middle of the data range, h half its width, and c = (alpha^2 h^2 + sigma^2)^(-1/2),
+
+        logits = alpha h c F(c x; c_noise)
+
+    so that grad log p(y | x_t) vanishes with alpha, as the true one does: for high noise that is
+    alpha/sigma^2 (E[x_0 | y] - E[x_0]).  A step that divides by alpha (DDIM from the cosine chain's last
+    level, alpha = 5e-5) would otherwise turn the network's smallest error into noise without bound.
+    """
 
     def __init__(self, process: GaussianProcess, network: ClassifierNetwork, classes: int) -> None:
         self.process, self.network, self.classes = process, network, classes
 
     def logits(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits (B, K) at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1))."""
-        process = self.process
-        alpha, sigma, spec = process.alpha(t), process.sigma(t), process.spec
-        scale = cast((alpha**2 * spec.half_range**2 + sigma**2).rsqrt(), x_t)
-        return self.network(
-            scale * (x_t - cast(alpha * spec.middle, x_t)), noise_input(process, x_t, t)
-        )
+        process, spec = self.process, self.process.spec
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        signal = alpha * spec.half_range
+        scale = (signal**2 + sigma**2).rsqrt()
+        x = cast(scale, x_t) * (x_t - cast(alpha * spec.middle, x_t))
+        gate = (signal * scale).reshape(-1, 1).to(x_t)
+        return gate * self.network(x, noise_input(process, x_t, t))
 
     @torch.enable_grad()
     def gradient(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class Chart:
         panels: side by side.
         log: which axes are logarithmic, ``""``, ``"y"`` or ``"xy"``.
         band: whether ranges are drawn as a band rather than as error bars.
+        floor: the bottom of the y axis as a fraction of the largest value drawn, where values lie below.
         note: below it.
     """
 
@@ -92,6 +93,7 @@ class Chart:
     panels: Sequence[Panel]
     log: str = ""
     band: bool = False
+    floor: float = 0.0
     note: str = ""
 
 
@@ -188,6 +190,9 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, labels: Sequence[str]) -> Non
     for axis, set_scale in (("x", axes.set_xscale), ("y", axes.set_yscale)):
         if axis in chart.log:
             set_scale("log")
+    heights = [point.y or 0.0 for line in panel.lines for point in line.drawn]
+    if min(heights) < chart.floor * max(heights):
+        axes.set_ylim(bottom=chart.floor * max(heights))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -36,6 +36,8 @@ from diffbench.reporting.ours import absent, number, outcomes, planned
 from diffbench.reporting.results import Outcome, Results
 
 Series = Mapping[float, float]
+#: Terms below this part of the largest are not drawn: with few grey levels the decoder's is as good as 0.
+LOWEST_TERM = 1e-6
 RELATIVE = {
     "noise / |mean gradient of L_vlb|²": "vlb",
     "noise / |own mean gradient|²": "own",
@@ -88,7 +90,8 @@ class Terms:
         lines = [_terms(results, each) for each in self.spec.series]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         panels = [Panel("term (bits/dim)", lines)]
-        return Chart(title, "step t + 1 (1: decoder)", panels, log="xy", note=self.spec.note)
+        x = "step t + 1 (1: decoder)"
+        return Chart(title, x, panels, log="xy", floor=LOWEST_TERM, note=self.spec.note)
 
 
 def _terms(results: Results, series: TermsSeriesSpec) -> Line:
