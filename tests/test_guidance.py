@@ -353,6 +353,18 @@ def test_the_gradient_of_a_linear_softmax(name: str) -> None:
     assert network.weight.grad is None and network.bias.grad is None
 
 
+def test_a_gradient_vanishes_with_the_signal() -> None:
+    """At the last level of the cosine chain alpha is 5e-5 and sigma 1: whatever the network says, the
+    gradient is alpha times a softmax's, so that dividing by alpha leaves x0 a finite shift, at most
+    |W_0 - W_k| for two of its rows."""
+    process, network = process_of("discrete", schedule="cosine"), LinearSoftmax()
+    t, x_t = at(999), torch.ones(1, 1, 1, 6, dtype=torch.float64)
+    shift = Classifier(process, network, 3).gradient(x_t, t, torch.zeros(1, dtype=torch.long))
+    W = network.weight.detach()
+    assert process.alpha(t) < 1e-4
+    assert float((shift / process.alpha(t)).norm()) <= float((W[0] - W).norm(dim=1).max())
+
+
 WEIGHTS = at([0.35, 0.65])
 MEANS = at([[0.4, -0.3, 0.1], [-0.2, 0.3, -0.4]])
 FACTORS = torch.linspace(-0.4, 0.5, 18, dtype=torch.float64).sin().reshape(2, 3, 3)

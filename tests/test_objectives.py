@@ -630,14 +630,14 @@ def test_all_labels_are_dropped_at_rate_one() -> None:
 
 @every_process
 def test_cross_entropy_by_hand(name: str) -> None:
-    """Of two classes whose logits are the sums of the scaled image and of its negative, with importance
-    weight 3: ln(1 + exp(-2 z)) for the first label, z = sum(x_t - alpha m)/sqrt(alpha^2 h^2 + sigma^2)."""
+    """Of two classes whose network sums the scaled image and its negative, with importance weight 3:
+    ln(1 + exp(-2 z)) for the first label, z = alpha h sum(x_t - alpha m)/(alpha^2 h^2 + sigma^2)."""
     process = some_process(name)
     t = at([20.0, 40.0]) if name == "discrete" else at([0.4, 0.9])
     alpha, sigma, half = process.alpha(t), process.sigma(t), half_range(process)
     x0, noise = torch.full((2, 1, 1, 2), 0.75).double(), torch.full((2, 1, 1, 2), 0.5).double()
     z = 2 * (alpha * 0.75 + sigma * 0.5 - alpha * process.spec.middle)
-    z = z / (alpha**2 * half**2 + sigma**2).sqrt()
+    z = z * alpha * half / (alpha**2 * half**2 + sigma**2)
 
     def network(x: Tensor, c_noise: Tensor) -> Tensor:
         close(c_noise, (sigma / alpha).log() / 4, rtol=1e-12)
