@@ -128,7 +128,7 @@ class NetworkDenoiser(Denoiser):
         c_noise = noise_input(self.process, x_t, t)
         answer = self.network(inside * centred, c_noise, y, centred / self.half_range).to(x_t.dtype)
         answer, fraction = self.split(answer)
-        native = skip * centred + out * answer + self.offset(t).to(x_t)
+        native = skip * centred + out * answer + self.offset(x_t, t)
         return Prediction(self.process, x_t, t, self.native, native, fraction)
 
     def split(self, answer: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -138,10 +138,12 @@ class NetworkDenoiser(Denoiser):
         answer, second = answer.chunk(2, dim=1)
         return answer, (second + 1) / 2
 
-    def offset(self, t: Tensor) -> Tensor:
-        """What centring takes from the native quantity a x_t + b x0: (a alpha + b) m."""
+    def offset(self, x_t: Tensor, t: Tensor) -> Tensor | float:
+        """What centring takes from the native quantity a x_t + b x0: (a alpha + b) m, for x_t."""
+        if self.middle == 0:
+            return 0.0
         a, b = linear_form(self.process, self.native, t)
-        return (a * self.process.alpha(t) + b) * self.middle
+        return cast((a * self.process.alpha(t) + b) * self.middle, x_t)
 
 
 class Wrapper(Denoiser):
