@@ -3,13 +3,16 @@
 import io
 import subprocess
 import sys
+import warnings
 
 import pytest
-from layouts import REPOSITORY, configured, fill, rows_of
+from layouts import FIDS, REPOSITORY, SEEDS, configured, fill, rows_of, scores
+from matplotlib.figure import Figure
 from PIL import Image
-from test_reporting import fail, plan_of, remove
+from test_reporting import PROTOCOL, fail, plan_of, remove
 
 from diffbench.plan.reading import PlanError
+from diffbench.reporting import charts as charting
 from diffbench.reporting import layout
 from diffbench.reporting.charts import COLUMNS, Chart, Line, Panel, Point, to_csv, to_png
 from diffbench.reporting.results import Outcome, Results
@@ -46,6 +49,21 @@ def terms(*series):
 def noise():
     wanted = {"variant": "ddpm-cosine", "analysis": "gradient-noise"}
     return {"noise": {"name": "gradient-noise", "title": "Noise"} | wanted}
+
+
+def nfe(**changes):
+    series = {
+        "DDIM": ["ddim-5", "ddim-7"],
+        "chain": ["ancestral-10", "ddim-5"],
+        "Heun": ["heun-3"],
+    }
+    spec = {"name": "nfe", "title": "Evaluations", "variants": ["ddpm-cosine", "edm", "vp"]}
+    return {"nfe": spec | {"series": series} | changes}
+
+
+def round_trip():
+    wanted = {"label": "cosine", "variant": "ddpm-cosine", "analysis": "latents"}
+    return {"trip": {"name": "reconstruction", "title": "Round trip", "series": [wanted]}}
 
 
 def rows_with(plan, root, name, **wanted):
@@ -111,6 +129,78 @@ def test_nothing_on_disk_is_a_picture_that_says_so(tmp_path):
         assert picture(tmp_path, name).size[0] > 1000
     (row,) = rows_with(plan, tmp_path, "terms", series="ddpm-cosine")
     assert (row["status"], row["note"]) == ("failed", "train: a $ and a newline $x^{")
+
+
+def evaluated(plan, root, evaluations):
+    """Fill a plan; each solver of a variant took the evaluations that are given for each seed."""
+    fill(plan, root)
+    for run in plan.of("score"):
+        solvers = {
+            item: scores(FIDS.get(item, SEEDS)[run.seed])
+            | {"nfe": evaluations.get(item, [7] * 3)[run.seed]}
+            for item in run.spec.samples
+        }
+        content = {"solvers": solvers, "protocol": PROTOCOL}
+        write_json_product(paths.product(root, run.spec), content, run.spec)
+
+
+def test_evaluations_are_what_the_results_say(tmp_path):
+    plan = configured(tmp_path, figures=nfe())
+    evaluated(plan, tmp_path, {"ancestral-10": [40, 44, 42], "ddim-5": [6, 6, 6]})
+    rows = rows_with(plan, tmp_path, "nfe", panel="FID, ddpm-cosine", series="chain")
+    mean, sd = 39.5 / 3, (13 / 12) ** 0.5
+    assert points_of(rows) == [
+        pytest.approx([6, mean, mean - sd, mean + sd], abs=1e-4),
+        [42, 3, 2, 4],
+    ]
+    assert [row["seeds"] for row in rows] == ["3", "3"]
+
+
+def test_each_variant_has_a_panel_with_the_solvers_it_was_given(tmp_path):
+    plan = configured(tmp_path, figures=nfe())
+    evaluated(plan, tmp_path, {})
+    rows = rows_with(plan, tmp_path, "nfe")
+    found = [(row["panel"], row["series"], row["x"], row["note"]) for row in rows]
+    # ddim-7 is not in the plan, and no DDIM was given to edm: neither is missing.
+    assert found == [
+        ("FID, ddpm-cosine", "DDIM", "7", "-"),
+        ("FID, ddpm-cosine", "chain", "7", "-"),
+        ("FID, ddpm-cosine", "chain", "7", "-"),
+        ("FID, edm", "Heun", "7", "-"),
+        ("FID, vp", "vp", "-", "no such variant in this benchmark"),
+    ]
+    assert charts(plan, tmp_path)["nfe"].log == "xy"
+
+
+@pytest.mark.parametrize(
+    ("offered", "series", "wanted"),
+    [
+        ({}, {"DDIM": ["ddim-7"]}, ("missing", "none of these solvers in this benchmark")),
+        (
+            {"solvers": {"mine": {"name": "ode", "steps": 3}}},
+            {"ODE": ["mine", "ode-7"]},
+            ("refused", "integer times"),
+        ),
+    ],
+)
+def test_a_variant_with_none_of_the_solvers_says_why(tmp_path, offered, series, wanted):
+    figures = nfe(variants=["ddpm-cosine"], series=series)
+    (row,) = rows_with(configured(tmp_path, figures=figures, **offered), tmp_path, "nfe")
+    assert (row["series"], row["y"], row["status"]) == ("ddpm-cosine", "-", wanted[0])
+    assert row["note"].startswith(wanted[1])
+
+
+def test_a_planned_solver_without_results_is_said_after_those_that_have_some(tmp_path):
+    plan = configured(tmp_path, figures=nfe(metric="kid", variants=["ddpm-cosine"]))
+    evaluated(plan, tmp_path, {"ancestral-10": [0, 0, 0]})
+    (row, lacking) = rows_with(plan, tmp_path, "nfe", panel="KID e3, ddpm-cosine", series="chain")
+    assert float(row["y"]) == pytest.approx(39500 / 3, abs=0.1)
+    assert (lacking["x"], lacking["y"], lacking["status"]) == ("-", "-", "missing")
+    assert lacking["note"] == "ancestral-10: its scores have no function evaluations"
+    stale = configured(tmp_path, figures=nfe(variants=["ddpm-cosine"]), training={"lr": 0.5})
+    rows = rows_with(stale, tmp_path, "nfe")
+    assert {(row["x"], row["y"], row["status"]) for row in rows} == {("-", "-", "stale")}
+    assert all(row["note"].startswith(("ddim-5: ", "ancestral-10: ")) for row in rows)
 
 
 def test_terms_are_means_over_seeds_at_their_times(tmp_path):
@@ -207,6 +297,122 @@ def test_a_broken_analysis_is_said(measured, broken):
     assert to_png(chart).startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+    """A chart of reconstruction errors; seeds 0 and 1 have a file, which may be changed."""
+    plan = configured(tmp_path, figures=round_trip())
+    contents = {
+        0: {"steps": [10, 20, 40], "error": [0.2, 0.05, 0.0], "se": [0.01, 0.01, 0.0]},
+        1: {"steps": [10, 20, 40], "error": [0.4, 0.05, 0.1], "se": [0.01, 0.01, 0.0]},
+    }
+
+    def read(self, variant, seed, item):
+        assert (variant, item) == ("ddpm-cosine", "latents")
+        return Outcome("ok", content=contents[seed]) if seed in contents else Outcome("missing")
+
+    monkeypatch.setattr("diffbench.reporting.figures.planned", lambda *_: True)
+    monkeypatch.setattr(Results, "analysis", read)
+    return contents, lambda: charts(plan, tmp_path)["trip"]
+
+
+def test_reconstruction_is_a_mean_with_its_deviation(decoded):
+    chart = decoded[1]()
+    sd = 0.02**0.5
+    assert line(chart, 0, "cosine") == [
+        (10, pytest.approx(0.3), pytest.approx(0.3 - sd), pytest.approx(0.3 + sd)),
+        (20, pytest.approx(0.05), pytest.approx(0.05), pytest.approx(0.05)),
+    ]
+    assert (chart.log, [each.name for each in chart.panels]) == (
+        "xy",
+        ["reconstruction error (per pixel, [0, 1])"],
+    )
+    assert chart.panels[0].lines[0].points[0].note == "2 of 3 seeds: seed 2 missing"
+
+
+def test_reconstruction_with_one_seed_has_no_error_bar(decoded):
+    del decoded[0][1]
+    assert line(decoded[1](), 0, "cosine") == [(10, 0.2, None, None), (20, 0.05, None, None)]
+
+
+@pytest.mark.parametrize("broken", [{}, {"steps": [1]}, {"steps": [1], "error": [1, 2]}])
+def test_a_broken_reconstruction_is_said(decoded, broken):
+    contents, draw = decoded
+    contents |= {0: broken, 1: broken}
+    ((point,),) = [each.points for each in draw().panels[0].lines]
+    assert (point.y, point.status) == (None, "failed")
+    assert "not as expected" in point.note
+
+
+def test_a_reconstruction_that_no_job_makes_is_said(tmp_path):
+    (row,) = rows_with(configured(tmp_path, figures=round_trip()), tmp_path, "trip")
+    assert (row["y"], row["note"]) == ("-", "no such latents in this benchmark")
+
+
+def test_twice_as_many_lines_as_colours_can_be_told_apart():
+    styles = [charting._style(i, 3) for i in range(14)]
+    for look in (("color", "linestyle"), ("color", "marker"), ("color", "markerfacecolor")):
+        assert len({tuple(style[key] for key in look) for style in styles}) == 14
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [(3, 300, ["5", "10", "20", "50", "100", "200"]), (2, 3, ["2", "2.4"])],
+)
+def test_a_logarithmic_axis_of_few_decades_has_plain_numbers(low, high, wanted):
+    ticks = ticks_between(low, high)
+    assert set(wanted) <= set(ticks) and not any("mathdefault" in each for each in ticks)
+
+
+def test_a_logarithmic_axis_of_many_decades_has_powers_of_ten():
+    assert any("10^{-2}" in each for each in ticks_between(1e-4, 1e2))
+
+
+def ticks_between(low, high):
+    axes = Figure().subplots()
+    panel = Panel("y", [Line("a", [Point(1, low), Point(2, high)])])
+    charting._panel(axes, Chart("T", "x", [panel], log="y"), panel, ["a"])
+    axes.figure.draw_without_rendering()
+    return [each.get_text() for each in axes.get_yticklabels(which="both")]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [Point(1, 2.0)],
+        [Point(1, 0.0)],
+        [Point(1, -1.0), Point(2, 3.0)],
+        [Point(1, 2.0, -1.0, 5.0), Point(2, 2.0, -1.0, 5.0)],
+    ],
+)
+def test_what_a_logarithmic_axis_cannot_show_does_no_harm(points):
+    chart = Chart("T", "x", [Panel("y", [Line("a", points)])], log="xy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_png(chart).startswith(b"\x89PNG")
+
+
+def test_values_below_0_are_in_view():
+    axes = Figure().subplots()
+    panel = Panel("KID", [Line("a", [Point(1, -2.0), Point(2, 3.0)])])
+    charting._panel(axes, Chart("T", "x", [panel]), panel, ["a"])
+    assert axes.get_ylim()[0] < -2
+
+
+def test_a_long_legend_takes_nothing_from_the_panels():
+    def heights(count):
+        lines = [Line(f"a long name of the line {i}", [Point(1, 2.0)]) for i in range(count)]
+        chart = Chart("T", "x", [Panel(f"p{i}", lines) for i in range(2)])
+        figure = Figure(charting._size(chart, 1, 2), layout="constrained")
+        charting._draw(figure, chart, 1, 2)
+        figure.draw_without_rendering()
+        boxes = [axes.get_window_extent() for axes in figure.axes]
+        (legend,) = figure.legends
+        assert legend.get_window_extent().y1 < min(box.y0 for box in boxes)
+        return min(box.height for box in boxes)
+
+    assert heights(14) >= heights(3)
+
+
 def test_the_same_chart_gives_the_same_bytes_whatever_the_users_style(tmp_path):
     points = [Point(x, 2.0 + x, 1.5 + x, 2.5 + x, 3) for x in range(3)]
     chart = Chart("T", "x", [Panel("y", [Line("a", points)])], log="y", band=True, note="n")
@@ -251,6 +457,9 @@ def test_any_number_of_panels_and_lines_can_be_drawn(panels):
         (curve(name="curv"), "'curv' is no figure; did you mean 'curve'?"),
         (curve(serie=[]), "did you mean 'series'"),
         (curve(metrics=[]), "figures.steps.metrics"),
+        (nfe(metric="fidd"), "figure nfe names the metric 'fidd'; did you mean 'fid'?"),
+        (nfe(series={"DDIM": []}), "figures.nfe.series.DDIM"),
+        (nfe(variants=[]), "figures.nfe.variants"),
     ],
 )
 def test_a_wrong_figure_is_one_line_and_writes_nothing(tmp_path, figures, named):

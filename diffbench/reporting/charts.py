@@ -8,6 +8,7 @@ is plotted.  The same chart gives the same bytes: no date, no version, no user's
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -18,6 +19,7 @@ from diffbench.reporting.formats import csv_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -25,12 +27,21 @@ COLUMNS = ("figure", "panel", "series", "x", "y", "low", "high", "seeds", "statu
 #: Okabe and Ito's colours, told apart by the colour-blind too; their yellow is too light for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
+DASHES = ("-", "--", ":")
 DPI = 200
 PANEL_INCHES = (3.8, 2.9)
 ALONE_INCHES = (5.6, 3.9)
+#: Added to panels of more lines than there are colours.
+CROWDED_INCHES = 0.9
+#: Of title and note with a short legend, and of each row of a legend.
+AROUND_INCHES, ROW_INCHES = 0.6, 0.18
 #: Of the legend's letters, and of what stands before a label.
-LETTER_INCHES, HANDLE_INCHES = 0.075, 0.7
+LETTER_INCHES, HANDLE_INCHES = 0.075, 0.8
+#: In letters: enough of a line to show its dashes on both sides of a marker.
+HANDLE_LENGTH = 3.2
 MOST_MARKED = 40
+#: A logarithmic axis that spans fewer decades has plain numbers beside its ticks, no powers of ten.
+PLAIN_DECADES = 2.5
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Point:
     """A point of a line, or why there is none.
 
     Attributes:
-        x, y: where it is; y None where there is nothing, x too where that holds for a whole line.
+        x, y: where it is; y None where there is nothing, x too where nothing says where it would be.
         low, high: the ends of its error bar or band.
         seeds: how many it is over.
         status, note: as a cell's.
@@ -135,8 +146,7 @@ def to_png(chart: Chart) -> bytes:
     with mpl.rc_context():
         mpl.rcdefaults()
         rows, columns = _shape(len(chart.panels))
-        width, height = PANEL_INCHES if columns > 1 else ALONE_INCHES
-        figure = Figure((width * columns, height * rows + 1), dpi=DPI, layout="constrained")
+        figure = Figure(_size(chart, rows, columns), dpi=DPI, layout="constrained")
         _draw(figure, chart, rows, columns)
         figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
@@ -148,9 +158,22 @@ def _shape(panels: int) -> tuple[int, int]:
     return -(-panels // columns), columns
 
 
+def _size(chart: Chart, rows: int, columns: int) -> tuple[float, float]:
+    """Return the figure's width and height in inches: what the legend takes, panels do not lose."""
+    width, height = PANEL_INCHES if columns > 1 else ALONE_INCHES
+    labels = _labels(chart)
+    height += CROWDED_INCHES if len(labels) > len(COLOURS) else 0
+    legend_rows = -(-len(labels) // _legend_columns(chart, width * columns))
+    return width * columns, height * rows + max(1, AROUND_INCHES + ROW_INCHES * legend_rows)
+
+
+def _labels(chart: Chart) -> list[str]:
+    return list(dict.fromkeys(line.label for panel in chart.panels for line in panel.lines))
+
+
 def _draw(figure: Figure, chart: Chart, rows: int, columns: int) -> None:
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    labels = list(dict.fromkeys(line.label for panel in chart.panels for line in panel.lines))
+    labels = _labels(chart)
     for axes, panel in zip(grid, chart.panels, strict=False):
         _panel(axes, chart, panel, labels)
     for axes in grid[len(chart.panels) :]:
@@ -159,16 +182,18 @@ def _draw(figure: Figure, chart: Chart, rows: int, columns: int) -> None:
     figure.legend(
         handles=[_handle(chart, i, label) for i, label in enumerate(labels)],
         loc="outside lower center",
-        ncols=_fitting([_legend(chart, label) for label in labels], figure.get_figwidth()),
+        ncols=_legend_columns(chart, figure.get_figwidth()),
         fontsize="small",
+        handlelength=HANDLE_LENGTH,
         frameon=False,
         title=fill(chart.note, int(figure.get_figwidth() * 15)) or None,
         title_fontsize="x-small",
     )
 
 
-def _fitting(labels: Sequence[str], inches: float) -> int:
-    """Return how many columns of these labels fit into a width."""
+def _legend_columns(chart: Chart, inches: float) -> int:
+    """Return how many columns of the legend fit into a width."""
+    labels = [_legend(chart, label) for label in _labels(chart)]
     widest = max(map(len, labels), default=0) * LETTER_INCHES + HANDLE_INCHES
     return max(1, min(len(labels), int(inches / widest)))
 
@@ -187,14 +212,31 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, labels: Sequence[str]) -> Non
         axes.text(0.5, 0.5, _nothing(panel), transform=axes.transAxes, **words)
         axes.set(xticks=[], yticks=[])
         return
-    for axis, set_scale in (("x", axes.set_xscale), ("y", axes.set_yscale)):
-        if axis in chart.log:
-            set_scale("log")
     heights = [point.y or 0.0 for line in panel.lines for point in line.drawn]
-    if min(heights) < chart.floor * max(heights):
+    # Where nothing is above 0 (KID may be below), nothing can be drawn on a logarithmic axis.
+    log = chart.log if max(heights) > 0 else chart.log.replace("y", "")
+    for name, set_scale in (("x", axes.set_xscale), ("y", axes.set_yscale)):
+        if name in log:
+            set_scale("log")
+    if chart.floor and min(heights) < chart.floor * max(heights):
         axes.set_ylim(bottom=chart.floor * max(heights))
+    for name in log:
+        _plain_ticks(axes.xaxis if name == "x" else axes.yaxis)
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Write plain numbers beside the ticks of a logarithmic axis that spans few decades."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    if decades < PLAIN_DECADES:
+        # Within half a decade 1, 2 and 5 may leave one tick or none.
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.5 else AutoLocator())
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
@@ -214,18 +256,21 @@ def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
     below = [value - end for value, end in zip(y, low, strict=True)]
     above = [end - value for value, end in zip(y, high, strict=True)]
     ranged = any(point.low is not None for point in points)
-    axes.errorbar(x, y, yerr=[below, above] if ranged else None, capsize=2, **style)
+    bars: dict[str, Any] = {"capsize": 2, "elinewidth": 0.8}
+    axes.errorbar(x, y, yerr=[below, above] if ranged else None, **bars, **style)
 
 
 def _style(index: int, points: int) -> dict[str, Any]:
-    """Return a line's style; colours that repeat come with another dash."""
-    turn = index // len(COLOURS)
+    """Return a line's style; a colour that comes again has another dash, and another, hollow marker."""
+    turn, colour = divmod(index, len(COLOURS))
+    marker = MARKERS[(colour + 3 * turn) % len(MARKERS)]
     return {
-        "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)] if points <= MOST_MARKED else "",
-        "markersize": 4,
+        "color": COLOURS[colour],
+        "marker": marker if points <= MOST_MARKED else "",
+        "markersize": 4.5 if turn else 4,
+        "markerfacecolor": "white" if turn else COLOURS[colour],
         "linewidth": 1.2,
-        "linestyle": ("-", "--", ":")[turn % 3],
+        "linestyle": DASHES[turn % len(DASHES)],
     }
 
 

@@ -2,6 +2,8 @@
 
 curve            a metric against a number that solvers stand for (a guidance weight): mean and
                  standard deviation over seeds
+nfe              a metric against the function evaluations that each solver took, as its results say, a
+                 panel each variant: mean and standard deviation over seeds
 terms            the terms of the discrete variational bound, L_0 (decoder) to L_{T-1}, in bits/dim: mean
                  over seeds; the x axis is t + 1, for it is logarithmic
 gradient-noise   E |g - E g|^2 of each estimator's gradient g over the course of training, relative
@@ -10,6 +12,8 @@ gradient-noise   E |g - E g|^2 of each estimator's gradient g over the course of
                  Diffusion Probabilistic Models (Nichol & Dhariwal 2021,
                  https://arxiv.org/abs/2102.09672), section 3.3, where an estimator whose expectation
                  is scaled by a constant keeps its noise on the right, and not on the left
+reconstruction   error of test images that were encoded to the prior and decoded again, against the
+                 number of steps: mean and standard deviation over seeds
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from diffbench.plan.runs import Plan
 from diffbench.reporting.cells import Cell, state
 from diffbench.reporting.charts import Chart, Line, Panel, Point
 from diffbench.reporting.layout import (
@@ -29,10 +34,13 @@ from diffbench.reporting.layout import (
     GradientNoiseFigureSpec,
     Metrics,
     MetricSpec,
+    NFEFigureSpec,
+    ReconstructionFigureSpec,
+    ReconstructionSeriesSpec,
     TermsFigureSpec,
     TermsSeriesSpec,
 )
-from diffbench.reporting.ours import absent, number, outcomes, planned
+from diffbench.reporting.ours import absent, number, outcomes, planned, stage_of
 from diffbench.reporting.results import Outcome, Results
 
 Series = Mapping[float, float]
@@ -42,6 +50,7 @@ RELATIVE = {
     "noise / |mean gradient of L_vlb|²": "vlb",
     "noise / |own mean gradient|²": "own",
 }
+RECONSTRUCTION = "reconstruction error (per pixel, [0, 1])"
 
 
 class Curves:
@@ -66,17 +75,78 @@ class Curves:
 def _curve(results: Results, series: CurveSeriesSpec, name: str, metrics: Metrics) -> Line:
     points = sorted(series.points, key=lambda point: point.x)
     found = [(point, number(results, point.variant, point.item, name)) for point in points]
-    return Line(series.label, [_point(point, cell, metrics[name]) for point, cell in found])
+    return Line(series.label, [_curve_point(point, cell, metrics[name]) for point, cell in found])
 
 
-def _point(point: CurvePointSpec, cell: Cell, metric: MetricSpec) -> Point:
+def _curve_point(point: CurvePointSpec, cell: Cell, metric: MetricSpec) -> Point:
+    lacking = f"{point.variant}: {cell.note}" if cell.note else f"{point.variant} {point.item}"
+    return _point(point.x, cell, metric, lacking)
+
+
+def _point(x: float | None, cell: Cell, metric: MetricSpec, lacking: str) -> Point:
+    """Return a cell as it is shown, or, with the note ``lacking``, that it has no number."""
     if cell.mean is None:
-        note = f"{point.variant}: {cell.note}" if cell.note else f"{point.variant} {point.item}"
-        return Point(point.x, status=cell.status, note=note)
-    y = cell.mean * metric.scale
-    spread = None if cell.sd is None else cell.sd * metric.scale
-    low, high = (None, None) if spread is None else (y - spread, y + spread)
-    return Point(point.x, y, low, high, cell.seeds, cell.status, cell.note)
+        return Point(x, status=cell.status, note=lacking)
+    sd = None if cell.sd is None else cell.sd * metric.scale
+    return Point(x, *_ranged(cell.mean * metric.scale, sd), cell.seeds, cell.status, cell.note)
+
+
+def _ranged(mean: float, sd: float | None) -> tuple[float, float | None, float | None]:
+    """Return a mean and the ends of its error bar, which one seed does not have."""
+    return (mean, None, None) if sd is None else (mean, mean - sd, mean + sd)
+
+
+class Evaluations:
+    """See the module."""
+
+    def __init__(self, spec: NFEFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics) -> Chart:
+        """Make the chart: a panel for each variant."""
+        metric = metrics[self.spec.metric]
+        panels = [
+            Panel(f"{metric.head}, {variant}", self._lines(results, variant, metric))
+            for variant in self.spec.variants
+        ]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        return Chart(title, "function evaluations", panels, log="xy", note=self.spec.note)
+
+    def _lines(self, results: Results, variant: str, metric: MetricSpec) -> list[Line]:
+        """Return a variant's series, without those of solvers that it was not given."""
+        plan, stage = results.plan, stage_of(self.spec.metric)
+        series = {
+            label: [item for item in items if planned(plan, stage, variant, item)]
+            for label, items in self.spec.series.items()
+        }
+        lines = [
+            Line(label, self._points(results, variant, items, metric))
+            for label, items in series.items()
+            if items
+        ]
+        return lines or [Line(variant, [_lacking(self._none(plan, stage, variant))])]
+
+    def _none(self, plan: Plan, stage: str, variant: str) -> Cell:
+        """Return why a variant has none of the solvers, which are too many to list."""
+        items = [item for each in self.spec.series.values() for item in each]
+        cell = absent(plan, stage, variant, items)
+        if cell.status == "refused" or variant not in plan.variants:
+            return cell
+        return Cell("missing", "none of these solvers in this benchmark")
+
+    def _points(
+        self, results: Results, variant: str, items: Sequence[str], metric: MetricSpec
+    ) -> list[Point]:
+        cells = {item: number(results, variant, item, self.spec.metric) for item in items}
+        points = [_evaluated(item, cell, metric) for item, cell in cells.items()]
+        return sorted(points, key=lambda point: (point.x is None, point.x))
+
+
+def _evaluated(item: str, cell: Cell, metric: MetricSpec) -> Point:
+    """Return a cell at its evaluations; one without any has no place on a logarithmic axis."""
+    if cell.mean is not None and not cell.nfe:
+        cell = Cell("missing", "its scores have no function evaluations")
+    return _point(cell.nfe, cell, metric, f"{item}: {cell.note}" if cell.note else item)
 
 
 class Terms:
@@ -158,6 +228,33 @@ def _noise(content: Mapping[str, Any], estimator: str, kind: str) -> Series:
     return {float(step): noise / square for step, noise, square in rows if noise > 0 < square}
 
 
+class Reconstruction:
+    """See the module."""
+
+    def __init__(self, spec: ReconstructionFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics) -> Chart:
+        """Make the chart: one panel."""
+        panels = [Panel(RECONSTRUCTION, [_reconstruction(results, s) for s in self.spec.series])]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        return Chart(title, "steps", panels, log="xy", note=self.spec.note)
+
+
+def _reconstruction(results: Results, series: ReconstructionSeriesSpec) -> Line:
+    variant, item = series.variant, series.analysis
+    read = _analyses(results, variant, item)
+    if not read:
+        return Line(series.label, [_lacking(absent(results.plan, "analysis", variant, [item]))])
+    return Line(series.label, _over_seeds(*_parsed(read, _errors), _deviating))
+
+
+def _errors(content: Mapping[str, Any]) -> Series:
+    """Errors by number of steps, where above 0: the axis is logarithmic."""
+    rows = zip(content["steps"], content["error"], strict=True)
+    return {float(steps): float(error) for steps, error in rows if error > 0}
+
+
 def _parsed(
     read: Mapping[int, Outcome], parse: Callable[[Mapping[str, Any]], Series]
 ) -> tuple[dict[int, Outcome], dict[int, Series]]:
@@ -193,6 +290,10 @@ def _over_seeds(
 
 def _arithmetic(values: Sequence[float]) -> tuple[float, None, None]:
     return statistics.fmean(values), None, None
+
+
+def _deviating(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    return _ranged(statistics.fmean(values), statistics.stdev(values) if values[1:] else None)
 
 
 def _geometric(values: Sequence[float]) -> tuple[float, float, float]:

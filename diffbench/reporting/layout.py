@@ -225,6 +225,29 @@ class CurveFigureSpec(FigureSpec):
         return set(self.metrics)
 
 
+Items = Annotated[list[str], Field(min_length=1)]
+
+
+class NFEFigureSpec(FigureSpec):
+    """A metric against the function evaluations that the solvers took.
+
+    variants: one panel each, in this order.
+    series: a curve's name in the legend -> ids of its solvers, of which each variant has some or none.
+    """
+
+    name: Literal["nfe"] = "nfe"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
+
+    metric: str = "fid"
+    variants: Annotated[list[str], Field(min_length=1)]
+    series: Annotated[dict[str, Items], Field(min_length=1)]
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that the figure names."""
+        return {self.metric}
+
+
 class TermsSeriesSpec(Spec):
     """A variant's likelihood and its name in the legend."""
 
@@ -250,6 +273,23 @@ class GradientNoiseFigureSpec(FigureSpec):
 
     variant: str
     analysis: str
+
+
+class ReconstructionSeriesSpec(Spec):
+    """A variant's analysis and its name in the legend."""
+
+    label: str
+    variant: str
+    analysis: str
+
+
+class ReconstructionFigureSpec(FigureSpec):
+    """How far decoding the encoded test images misses them, by the number of steps."""
+
+    name: Literal["reconstruction"] = "reconstruction"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
+
+    series: Annotated[list[ReconstructionSeriesSpec], Field(min_length=1)]
 
 
 AnyFigure = Annotated[SerializeAsAny[FigureSpec], BeforeValidator(FigureSpec.choose)]

@@ -24,7 +24,7 @@ from diffbench.reporting.results import Results
 from diffbench.store import files, paths
 
 #: Raised when the same results are to be shown differently.
-VERSION = 1
+VERSION = 2
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
