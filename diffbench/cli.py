@@ -269,8 +269,15 @@ def table(options: argparse.Namespace) -> int:
 
 
 def list_names(options: argparse.Namespace) -> int:
-    """List the variants of a benchmark, or what is registered of a kind."""
+    """List the variants of a benchmark, or what is registered of a kind.
+
+    Solvers come with a matrix of the processes that they and the likelihoods serve.
+    """
     plan = load(options)
+    if options.kind == "solvers":
+        from diffbench.plan.matrix import matrix
+
+        print(matrix(), "", "parameters", sep="\n")
     if options.kind == "variants":
         rows = [(name, ", ".join(each.solvers) or "draw") for name, each in plan.variants.items()]
     else:

@@ -19,6 +19,7 @@ from scipy import stats
 from torch import Tensor
 from toys import Fractional, close, process_of
 
+from diffbench.data.levels import Levels
 from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.bound import bound_term, discretised_log_prob, gaussian_kl
 from diffbench.diffusion.likelihoods.vlb import VLB
@@ -57,7 +58,7 @@ def exact_bound(schedule: str, kind: str) -> VLB:
     process = process_of("discrete", schedule=schedule, steps=STEPS)
     denoiser = GaussianDenoiser(GaussianSpec(), process, tensors)
     learning = Fractional(denoiser, lambda t: torch.full_like(t, FRACTION))
-    return VLB(VLBSpec(variance=kind, threshold="none"), learning, 2 / 16)
+    return VLB(VLBSpec(variance=kind, threshold="none"), learning, Levels(17))
 
 
 def images(rows: np.ndarray) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 
 from diffbench import cli
+from diffbench.plan.matrix import matrix
 from diffbench.plan.runs import load_plan
 from diffbench.specs.solver import SolverSpec
 from diffbench.store import paths, status
@@ -46,7 +47,7 @@ def stage(job, *more):
         "diffbench",
         "diffbench.cli",
         "diffbench.store.state, diffbench.store.runs, diffbench.store.manifest",
-        "diffbench.plan.runs, diffbench.plan.upkeep",
+        "diffbench.plan.runs, diffbench.plan.upkeep, diffbench.plan.matrix",
         "diffbench.specs.benchmark",
         "diffbench.reporting",
     ],
@@ -121,14 +122,39 @@ def test_check_config_counts_jobs(tiny, capsys):
 def test_list_and_show_print_what_is_configured(tiny, capsys):
     import yaml
 
-    assert cli.main(["list", "solvers"]) == 0
-    assert "heun " in capsys.readouterr().out
+    assert cli.main(["list", "processes"]) == 0
+    assert "\nvp " in capsys.readouterr().out
     assert cli.main(["list", "--config", str(TINY)]) == 0
     assert capsys.readouterr().out.split()[0] == "ddpm-cosine"
     assert cli.main(["show", "edm", "--config", str(TINY), "--set", "training.lr=1e-2"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)["edm"]
     assert shown["training"]["lr"] == 0.01
     assert list(shown["solvers"]) == list(tiny.variants["edm"].solvers)
+
+
+def test_solvers_are_listed_with_the_processes_they_serve(tiny, capsys):
+    assert cli.main(["list", "solvers"]) == 0
+    first, _, second = capsys.readouterr().out.partition("\n\nparameters\n")
+    assert first == str(matrix())
+    assert [line.split()[0] for line in second.splitlines()] == sorted(SolverSpec.known)
+    assert "steps" in second
+
+
+def test_a_solver_of_an_extension_is_listed_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("of_mine.py").write_text(
+        "from typing import Literal\n"
+        "from diffbench.specs.solver import SolverSpec\n"
+        "class OfMineSpec(SolverSpec):\n"
+        "    name: Literal['of-mine'] = 'of-mine'\n"
+    )
+    Path("mine.yaml").write_text(TINY.read_text() + "extensions: [of_mine.py]\n")
+    try:
+        assert cli.main(["list", "solvers", "--config", "mine.yaml"]) == 0
+    finally:
+        SolverSpec.known.pop("of-mine", None)
+        sys.modules.pop("diffbench_extension_of_mine", None)
+    assert capsys.readouterr().out.count("\nof-mine ") == 2
 
 
 def test_a_spec_without_a_docstring_is_listed_too(capsys):

@@ -9,6 +9,7 @@ from torch import Tensor
 from toys import Toy, close, column, process_of, recorded, toy_eps
 
 from diffbench.diffusion.denoisers import (
+    NOISE_INPUTS,
     Denoiser,
     DynamicThreshold,
     NetworkDenoiser,
@@ -16,7 +17,7 @@ from diffbench.diffusion.denoisers import (
     noise_input,
     thresholded,
 )
-from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.predictions import Prediction, linear_form
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 
@@ -53,7 +54,8 @@ def views_by_hand(
 ) -> dict[str, Tensor]:
     alpha, sigma = process.alpha(t), process.sigma(t)
     eps = (x_t - alpha * x0) / sigma
-    views = {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
+    v = (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
+    views = {"x0": x0, "eps": eps, "v": v, "score": -eps / sigma}
     if process.spec.time == "discrete":
         alpha_s, sigma_s = process.alpha(t - 1), process.sigma(t - 1)
         r = alpha / alpha_s * sigma_s**2 / sigma
@@ -105,6 +107,53 @@ def test_another_x0_changes_every_view(name: str, native: str) -> None:
     agree(first.with_x0(0.2 * x0), views_by_hand(process, x_t, t, 0.2 * x0), process, t)
 
 
+@every_native
+def test_every_native_quantity_is_a_x_t_and_b_x0(name: str, native: str) -> None:
+    process, (x0, noise) = some_process(name), images(-1, 1)
+    t = at_times(process)
+    x_t = process.diffuse(x0, t, noise)
+    a, b = linear_form(process, native, t)
+    assert a.dtype == b.dtype == torch.float64 and a.shape == b.shape == t.shape
+    want = views_by_hand(process, x_t, t, x0)[native]
+    # Two terms of x_t's size over sigma cancel: by the same ratio as in `agree`.
+    close(a * x_t + b * x0, want, atol=1e-11 * float((a * x_t).abs().max()))
+
+
+@pytest.mark.parametrize("name", ["sub-vp", "ve", "edm"])
+def test_the_velocity_is_that_of_the_rescaled_variance_preserving_process(name: str) -> None:
+    """x_t/k, k^2 = alpha^2 + sigma^2, is VP's x at the time with the same sigma/alpha, where k is 1: a given v is
+    one prediction there and here, and v there is the derivative d(x_t/k)/d angle, tan(angle) = sigma/alpha."""
+    process, vp = some_process(name), process_of("vp")
+    t = at_times(process)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    k, there = (alpha**2 + sigma**2).sqrt(), vp.time_of(sigma / alpha)
+    close(vp.alpha(there), alpha / k)
+    close(vp.sigma(there), sigma / k)
+    x_t, v = images(-1, 1)
+    x_t = 2 * k * x_t
+    here, rescaled = Prediction(process, x_t, t, "v", v), Prediction(vp, x_t / k, there, "v", v)
+    for view in ("x0", "eps"):
+        close(here.view(view), rescaled.view(view))
+    x0, noise = images(-1, 1)
+    angle, h = (sigma / alpha).atan(), 1e-5
+    ahead, behind = (a.cos() * x0 + a.sin() * noise for a in (angle + h, angle - h))
+    truth = Prediction(process, process.diffuse(x0, t, noise), t, "x0", x0)
+    # Central differences: h^2/6 = 2e-11 of x's size of 4, rounding 1e-16/h.
+    close(truth.velocity, (ahead - behind) / (2 * h), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["vp", "discrete"])
+def test_the_velocity_of_a_variance_preserving_process_is_salimans_and_hos(name: str) -> None:
+    """alpha eps - sigma x0, with alpha^2 + sigma^2 = 1 to rounding."""
+    process, (x0, noise) = some_process(name), images(-1, 1)
+    t = at_times(process)
+    x_t = process.diffuse(x0, t, noise)
+    got = Prediction(process, x_t, t, "eps", noise).velocity
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    # x0 follows from eps, to rounding times sigma/alpha = 152.
+    close(got, alpha * noise - sigma * x0, atol=1e-12)
+
+
 PARAMETERISATIONS = [
     *(
         (name, *each)
@@ -119,12 +168,13 @@ def inverse_network(denoiser: NetworkDenoiser, t: Tensor, want: dict[str, Tensor
     """The network whose answer makes the denoiser predict ``want``, from the definition of each
     row.
 
-    Quantities are of data centred on the middle m of their range: x0 - m, v + sigma m.
+    Quantities are of data centred on the middle m of their range: x0 - m, v + sigma m/k.
     """
     process, spec = denoiser.process, denoiser.process.spec
     alpha, sigma = process.alpha(t), process.sigma(t)
     m, s_d = (spec.low + spec.high) / 2, 0.5 * (spec.high - spec.low) / 2
-    centred = {**want, "x0": want["x0"] - m, "v": want["v"] + sigma * m}
+    k = (alpha**2 + sigma**2).sqrt()
+    centred = {**want, "x0": want["x0"] - m, "v": want["v"] + sigma * m / k}
 
     def plain(native: str) -> Tensor:
         return sigma * centred["score"] if native == "score" else centred[native]
@@ -180,6 +230,47 @@ def test_what_the_network_is_given(name: str, skip: str) -> None:
     assert labels is y
 
 
+@every_process
+@pytest.mark.parametrize("kind", ["log-ratio", "time", "log-sigma"])
+@pytest.mark.parametrize("predict", ["eps", "score", "edm"])
+def test_noise_inputs_and_unscaled_input(name: str, kind: str, predict: str) -> None:
+    """ln(sigma/alpha)/4; 999 t, or the level; ln(sigma/2) for data in [-1, 1] and ln(sigma) in [0, 1].  With
+    ``input_scale: none`` the network sees 2x - 1 for data in [0, 1], x for data in [-1, 1], and no more changes."""
+    process = some_process(name)
+    spec, t = process.spec, at_times(process)
+    x_t = process.diffuse(images(spec.low, spec.high)[0], t, images(-1, 1)[1])
+    given = []
+
+    def network(*inputs: Tensor | None) -> Tensor:
+        given.append(inputs)
+        return inputs[1][:, None, None, None] + torch.zeros_like(inputs[0])
+
+    options = {"predict": predict, "noise_input": kind}
+    unscaled = NetworkDenoiser(NetworkDenoiserSpec(input_scale="none", **options), process, network)
+    scaled = NetworkDenoiser(NetworkDenoiserSpec(**options), process, network)
+    assert torch.equal(unscaled(x_t, t).value, scaled(x_t, t).value)
+    (x, c_noise, _, raw), (_, c_noise_scaled, _, raw_scaled) = given
+    alpha, sigma = process.alpha(t).flatten(), process.sigma(t).flatten()
+    want = {
+        "log-ratio": (sigma / alpha).log() / 4,
+        "time": t.flatten() * (1 if name == "discrete" else 999),
+        "log-sigma": (sigma / (1 if spec.low == 0 else 2)).log(),
+    }[kind]
+    close(c_noise, want, rtol=1e-12)
+    centred = x_t - column(alpha) / 2 if spec.low == 0 else x_t
+    close(x, centred * (2 if spec.low == 0 else 1), rtol=1e-15)
+    close(x, raw, rtol=1e-15)
+    assert torch.equal(c_noise_scaled, c_noise) and torch.equal(raw_scaled, raw)
+
+
+def test_noise_inputs_follow_the_images_precision() -> None:
+    """Of one time for all images, too."""
+    x = torch.zeros(3, 1, 2, 2)
+    for kind in NOISE_INPUTS:
+        got = noise_input(process_of("vp"), x, at(0.5), kind)
+        assert (got.shape, got.dtype) == ((3,), torch.float32)
+
+
 def toy_network(x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
     """The inner network of ``edm_precond``."""
     return 0.3 * torch.sin(x) + 0.01 * column(c_noise)
@@ -198,24 +289,86 @@ def test_edm_preconditioning() -> None:
 
 
 def test_eps_prediction_is_edms_vp_row() -> None:
-    """D(x; sigma) = x - sigma F(x/sqrt(1 + sigma^2)) at x_t = alpha x; the network's time is EDM's
-    own.
-
-    Tolerance: VP's time is found from ln(1 + sigma^2), at sigma = 0.002 to 1e-16/4e-6 of itself.
-    """
+    """D(x; sigma) = x - sigma F(x/sqrt(1 + sigma^2); 999 t) at x_t = alpha x."""
     arrays, process = recorded("edm_precond"), process_of("vp")
     t = column(process.time_of(arrays["sigma"]))
-
-    def network(x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
-        return toy_network(x, arrays["VP_c_noise"], y, raw)
-
-    denoiser = NetworkDenoiser(NetworkDenoiserSpec(predict="eps"), process, network)
+    spec = NetworkDenoiserSpec(predict="eps", noise_input="time")
+    denoiser = NetworkDenoiser(spec, process, toy_network)
     skip, out, inside = denoiser.coefficients(t)
     close(inside.flatten() * process.alpha(t).flatten(), arrays["VP_c_in"])
     close(out.flatten() * -process.ratio(t).flatten(), arrays["VP_c_out"])
     close((skip + 1).flatten(), arrays["VP_c_skip"])
-    close(999 * t.flatten(), arrays["VP_c_noise"])
+    close(noise_input(process, arrays["x"], t, "time"), arrays["VP_c_noise"])
     close(denoiser(process.alpha(t) * arrays["x"], t).x0, arrays["VP_D"])
+
+
+@pytest.mark.parametrize("name", ["edm", "ve"])
+def test_score_prediction_is_edms_ve_row(name: str) -> None:
+    """D(x; sigma) = x + sigma F(x; ln(sigma/2)) for data in [-1, 1]; on VE's [0, 1] all is half as large, and F
+    sees the same.  D = x + sigma^2 score of a network without a skip, and with the score's 1/sigma."""
+    arrays, process = recorded("edm_precond"), process_of(name)
+    half, middle = process.spec.half_range, process.spec.middle
+    t = column(process.time_of(half * arrays["sigma"]))
+    x, sigma = half * arrays["x"] + middle, process.sigma(t)
+    spec = NetworkDenoiserSpec(predict="score", input_scale="none", noise_input="log-sigma")
+    denoiser = NetworkDenoiser(spec, process, toy_network)
+    skip, out, inside = denoiser.coefficients(t)
+    close((half * inside).flatten(), arrays["VE_c_in"])
+    close((1 + sigma**2 * skip).flatten(), arrays["VE_c_skip"])
+    close((sigma**2 * out / half).flatten(), arrays["VE_c_out"])
+    close(noise_input(process, x, t, "log-sigma"), arrays["VE_c_noise"])
+    close((denoiser(x, t).x0 - middle) / half, arrays["VE_D"])
+
+
+def test_ve_has_the_noise_levels_of_edms_ve_row() -> None:
+    """0.02 to 100 for data in [-1, 1]: those of Song et al. for data in [0, 1], twice."""
+    process = process_of("ve")
+    ends = process.ratio(at([process.t_min, process.t_max])) / process.spec.half_range
+    close(ends, recorded("edm_precond")["VE_sigma_range"])
+
+
+#: Of score_sde's recorded networks: process, spec, and what they see and are told.
+SCORE_SDES = {
+    "VP_continuous": ("vp", {"predict": "eps", "noise_input": "time"}),
+    "subVP_continuous": ("sub-vp", {"predict": "eps", "noise_input": "time"}),
+    "VP_discrete": ("discrete", {"predict": "eps", "noise_input": "time"}),
+    "VE_continuous": ("ve", {"predict": "score", "noise_input": "log-sigma"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "sigma_max", "steps"), [("sde_losses", 50, 1000), ("sde_losses_b", 90, 100)]
+)
+@pytest.mark.parametrize("key", SCORE_SDES)
+def test_scores_and_noise_inputs_are_score_sdes(
+    file: str, sigma_max: float, steps: int, key: str
+) -> None:
+    """Labels are 999 t, the chain's level t (N - 1) whose fraction sigma leaves out, and sigma.  VE's network is a
+    score's, of images in [0, 1]; ours is divided by sigma and sees 2x - 1.  The scores' input is the one that
+    ``sde_definitions`` has (where the network is monotone in x, the scores give it back to 4e-16)."""
+    arrays, (name, options) = recorded(file), SCORE_SDES[key]
+    x, t = recorded(file.replace("losses", "definitions"))["x"], arrays["t"]
+    parameters = {
+        "ve": {"sigma_max": sigma_max},
+        "discrete": {"schedule": "linear", "steps": steps},
+    }
+    process = process_of(name, **parameters.get(name, {}))
+    t = t * (steps - 1) if name == "discrete" else t
+    labels = []
+
+    def network(seen: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
+        labels.append(c_noise.exp() if name == "ve" else c_noise)
+        label = column(labels[-1])
+        if name != "ve":
+            return toy_eps(seen, label)
+        image = (seen + 1) / 2
+        return label * (-image / (1 + label**2) + 0.1 * torch.sin(image) / (1 + label))
+
+    spec = NetworkDenoiserSpec(input_scale="none", **options)
+    score = NetworkDenoiser(spec, process, network)(x, column(t)).score
+    sde, training = key.split("_")
+    close(labels[0], arrays[f"{sde}_labels_{training}"])
+    close(score, arrays[f"{sde}_score_{training}"])
 
 
 @every_process

@@ -10,6 +10,7 @@ from diffbench.specs.analysis import GradientNoiseSpec
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.process import DiscreteSpec, VPSpec
 from diffbench.stages import models
+from diffbench.stages.bench import Bench
 from diffbench.stages.gradient_noise import OBJECTIVES, GradientNoise, noise_of
 from diffbench.stages.train import denoiser_trainer
 from diffbench.store.state import StateStore
@@ -99,7 +100,11 @@ def test_a_measurement_goes_on_from_its_state(analysed, tmp_path):
         analysis = GradientNoise(spec.analysis, spec.train)
         whole = analysis.checkpoints(4)
         analysis.checkpoints = lambda steps: whole[:checkpoints]
-        return analysis.measure(dataset, place, StateStore(folder, spec))
+        content, picture = analysis.measure(
+            Bench(dataset, place, StateStore(folder, spec), tmp_path)
+        )
+        assert picture is None
+        return content
 
     whole = measured(tmp_path / "whole", 2)
     measured(tmp_path / "half", 1)

@@ -87,7 +87,7 @@ def test_quadratic_levels_are_squares(length: int, count: int) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["respaced", "quadratic"])
+@pytest.mark.parametrize("kind", ["uniform", "quadratic"])
 def test_a_grid_longer_than_the_chain_is_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="cannot take 51 of 50 steps"):
         grids.levels(process_of("discrete", schedule="linear", steps=50), kind, 51)
@@ -101,38 +101,116 @@ def karras_formula(count: int, smallest: float, largest: float, rho: float) -> l
     ]
 
 
-@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm"])
+continuous = pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "vp-cosine"])
+#: Of sigma/alpha, both inside the range of every process.
+between = pytest.mark.parametrize(("smallest", "largest"), [(0.05, 40.0), (0.02, 2.0)])
+
+
+@continuous
 @pytest.mark.parametrize(("smallest", "largest", "rho"), [(0.05, 40.0, 7.0), (0.02, 2.0, 3.0)])
 def test_karras_times_have_karras_noise_levels(name, smallest, largest, rho) -> None:
     """Through time_of and back.  Tolerance: VP and sub-VP take ln(1 + ratio^2), whose relative
     rounding error at ratio 0.02 is 1e-16/4e-4."""
     process = process_of(name)
-    times = grids.karras(process, 12, smallest, largest, rho)
+    times = grids.by_ratio(process, "karras", 12, largest, smallest, rho)
     assert (times.diff() < 0).all()
     close(process.ratio(times), at(karras_formula(12, smallest, largest, rho)), rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm"])
-def test_karras_levels_stay_in_the_range_of_the_process(name: str) -> None:
+@continuous
+@between
+def test_log_snr_times_are_even_in_the_logarithm(name: str, smallest: float, largest: float):
+    """A geometric progression of sigma/alpha; the tolerance is that of the Karras levels."""
+    process = process_of(name)
+    times = grids.by_ratio(process, "log-snr", 12, largest, smallest, 7.0)
+    want = [largest * (smallest / largest) ** (i / 11) for i in range(12)]
+    close(process.ratio(times), at(want), rtol=1e-11)
+
+
+@continuous
+@between
+@pytest.mark.parametrize(("kind", "power"), [("uniform", 1), ("quadratic", 2)])
+def test_grids_of_time_lie_between_the_times_of_their_ratios(
+    name: str, smallest: float, largest: float, kind: str, power: int
+) -> None:
+    """Their (square roots of) times are even."""
+    process = process_of(name)
+    times = grids.by_ratio(process, kind, 12, largest, smallest, 7.0)
+    close(process.ratio(times[[0, -1]]), at([largest, smallest]), rtol=1e-11)
+    steps = times.pow(1 / power).diff()
+    close(steps, steps.mean().expand(11), rtol=1e-12)
+
+
+@continuous
+@pytest.mark.parametrize("kind", ["karras", "log-snr", "uniform", "quadratic"])
+def test_levels_stay_in_the_range_of_the_process(name: str, kind: str) -> None:
     """Rounding of time_of aside, relative 1e-10 at VP's t = 1e-5, where ratio^2 = 1e-6."""
     process = process_of(name)
-    times = grids.karras(process, 5, 1e-9, 1e9, 7.0)
+    times = grids.by_ratio(process, kind, 5, 1e9, 1e-9, 7.0)
     ends = at([process.t_max, process.t_min])
     close(times[[0, -1]], ends, rtol=1e-9, atol=1e-12)
 
 
-def test_a_discrete_karras_grid_takes_nearest_levels_once() -> None:
+@pytest.mark.parametrize("kind", ["karras", "log-snr"])
+def test_ratios_on_a_chain_take_nearest_levels_once(kind: str) -> None:
     process = process_of("discrete", schedule="linear", steps=50)
     ratios = process.ratio(at(range(50)))
-    want = [
-        (ratios - sigma).abs().argmin().item()
-        for sigma in karras_formula(40, ratios[0], ratios[-1], 7)
-    ]
-    times = grids.karras(process, 40, 1e-9, 1e9, 7.0)
+    ends = float(ratios[0]), float(ratios[-1])
+    wanted = {
+        "karras": karras_formula(40, *ends, 7),
+        "log-snr": np.geomspace(*ends, 40).tolist(),
+    }[kind]
+    want = [(ratios - sigma).abs().argmin().item() for sigma in wanted]
+    times = grids.by_ratio(process, kind, 40, 1e9, 1e-9, 7.0)
     assert times.tolist() == sorted(set(want), reverse=True)
     assert len(times) < 40
     assert grids.to_data(process, times).tolist()[-2:] == [0.0, -1.0]
+    close(grids.descending(process, kind, 40), times)
+
+
+@pytest.mark.parametrize(("kind", "power"), [("uniform", 1), ("quadratic", 2)])
+def test_times_on_a_chain_between_two_ratios_are_rounded(kind: str, power: int) -> None:
+    """The times of the ratios of levels 40 and 3, and 11 levels even between them, or their roots."""
+    process = process_of("discrete", schedule="linear", steps=50)
+    largest, smallest = (float(process.ratio(at(level))) for level in (40, 3))
+    times = grids.by_ratio(process, kind, 11, largest, smallest, 7.0)
+    want = np.round(np.linspace(40 ** (1 / power), 3 ** (1 / power), 11) ** power)
+    assert times.tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "strided", "quadratic"])
+def test_levels_of_a_chain_are_without_the_data(kind: str) -> None:
+    process = process_of("discrete", schedule="linear", steps=50)
+    times = grids.descending(process, kind, 5)
+    assert times.tolist() == grids.levels(process, kind, 5).tolist()
+    assert times[-1] == 0 and (times.diff() < 0).all() and len(times) == 5
+
+
+@continuous
+@pytest.mark.parametrize("kind", ["uniform", "quadratic", "karras", "log-snr"])
+@pytest.mark.parametrize("last", [None, 0.3])
+def test_a_descent_goes_from_the_largest_time_to_the_last(name, kind, last) -> None:
+    """The process's own where none is said; rounding of time_of is relative 1e-9 at VP's t = 1e-3."""
+    process = process_of(name)
+    times = grids.descending(process, kind, 7, last)
+    end = process.spec.last if last is None else last
+    close(times[[0, -1]], at([process.t_max, end]), rtol=1e-9, atol=1e-12)
+    assert (times.diff() < 0).all() and len(times) == 7
+
+
+def test_descents_are_even() -> None:
+    """In the time, in its square root, in sigma^(1/3), in ln(sigma): of EDM, whose time is sigma."""
+    process = process_of("edm")
+    for kind, scale in {
+        "uniform": lambda t: t,
+        "quadratic": torch.sqrt,
+        "karras": lambda t: t ** (1 / 3),
+        "log-snr": torch.log,
+    }.items():
+        steps = scale(grids.descending(process, kind, 9, rho=3.0)).diff()
+        close(steps, steps.mean().expand(8), rtol=1e-11)
 
 
 def test_uniform_times() -> None:
-    close(grids.uniform(process_of("vp"), 5, 0.2), at([1.0, 0.8, 0.6, 0.4, 0.2]))
+    times = grids.descending(process_of("vp"), "uniform", 5, 0.2)
+    close(times, at([1.0, 0.8, 0.6, 0.4, 0.2]))

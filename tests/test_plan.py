@@ -159,6 +159,31 @@ MISTAKES = [
         ["vp.objective", "times.name: importance", "integer times"],
     ),
     (
+        "overrides: {ddpm-cosine: {objective: {times: {name: uniform, levels: 10}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.objective", "times.levels: 10 on discrete", "leave it out"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {objective: {times: {name: log-snr}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.objective", "times.name: log-snr", "continuous time"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {objective: {name: score-matching, weight: likelihood}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.objective", "weight: likelihood needs g"],
+    ),
+    (
+        "overrides: {vp: {objective: {times: {name: uniform, last: 1}}}}",
+        {},
+        ["vp.objective", "times.last: 1 is not below vp's largest time"],
+    ),
+    (
+        "overrides: {vp: {objective: {times: {name: uniform, stratified: true}}}}",
+        {},
+        ["vp.objective.times", "stratified"],
+    ),
+    (
         "overrides: {vp: {denoiser: {predict: mean}}}",
         {},
         ["vp.denoiser", "predict: mean", "integer times"],
@@ -172,6 +197,22 @@ MISTAKES = [
         "overrides: {vp: {analyses: {g: {name: gradient-noise}}}}",
         {},
         ["vp.analyses.g", "integer times"],
+    ),
+    (
+        "overrides: {vp: {analyses: {z: {name: latents, solver: {name: ddim, eta: 1, steps: 5}}}}}",
+        {},
+        ["vp.analyses.z", "solver: ddim has no way back", "eta 0"],
+    ),
+    (
+        "overrides: {ddpm-cosine: {analyses: {z: {name: latents, solver: {name: ode, steps: 5}}}}}",
+        {"variants": "[ddpm-cosine]"},
+        ["ddpm-cosine.analyses.z.solver: integer times have no SDE or ODE"],
+    ),
+    (
+        "overrides: {vp: {analyses: {z: {name: latents, solver: {name: heun, steps: 5, "
+        "classifier_scale: 1}}}}}",
+        {},
+        ["vp.analyses.z.solver: guidance does not belong to a latent"],
     ),
     (
         "overrides: {vp: {solvers: {heun-7-c1: {name: heun, steps: 7, classifier_scale: 1}}}}\n"
@@ -228,9 +269,14 @@ MISTAKES = [
         ["vp.solvers.heun-9.stesp", "9", "did you mean 'steps'"],
     ),
     (
-        "overrides:\n  vp:\n    solvers: {ddim-9: {name: ddim, steps: 9}}",
+        "overrides:\n  vp:\n    solvers: {ddim-9: {name: ddim, steps: 9, grid: strided}}",
         {},
-        ["bench.yaml:10", "vp.solvers.ddim-9", "'ddim' cannot serve the process 'vp'", "respaced"],
+        ["bench.yaml:10", "vp.solvers.ddim-9.grid: strided takes levels of a chain", "vp has none"],
+    ),
+    (
+        "overrides:\n  ddpm-cosine:\n    solvers: {ode-9: {name: ode, steps: 9}}",
+        {"variants": "[ddpm-cosine]"},
+        ["bench.yaml:9", "ddpm-cosine.solvers.ode-9", "'ode' cannot serve the process 'discrete'"],
     ),
     (
         "overrides: {vp: {likelihoods: {vlb: {name: vlb}}}}",
@@ -414,8 +460,9 @@ def test_a_conditional_twin_differs_in_nothing_else(name):
     assert both[0] == both[1]
 
 
-def test_every_claim_of_the_full_benchmark_has_its_seeds():
-    plan = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY)
+@pytest.mark.parametrize("name", ["digits-full", "digits-sde"])
+def test_every_claim_of_the_full_benchmarks_has_its_seeds(name):
+    plan = load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY)
     metrics = read_tables(REPOSITORY).metrics
     for claim in chosen(read_claims(REPOSITORY, metrics), plan.benchmark.claims).values():
         for cell in [*claim.better, *claim.worse]:
@@ -424,6 +471,16 @@ def test_every_claim_of_the_full_benchmark_has_its_seeds():
                 r.seed for r in plan.of(stage) if (r.variant, r.item) == (cell.variant, cell.item)
             ]
             assert len(seeds) >= claim.seeds, (claim.claim, cell)
+
+
+def test_every_claim_belongs_to_a_benchmark():
+    metrics = read_tables(REPOSITORY).metrics
+    claims = read_claims(REPOSITORY, metrics)
+    tested = set()
+    for name in ("digits-full", "digits-sde"):
+        plan = load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY)
+        tested |= set(chosen(claims, plan.benchmark.claims))
+    assert tested == set(claims)
 
 
 def test_an_analysis_reads_the_data_alone(planned):
@@ -435,6 +492,18 @@ def test_an_analysis_reads_the_data_alone(planned):
     assert (run.item, run.product.name) == ("noise", "noise.json")
     assert plan.inputs(run) == [paths.levels(plan.root)]
     assert run.spec.train == plan.run("train", "iddpm-hybrid").spec
+
+
+def test_an_analysis_of_the_model_waits_for_its_training(planned):
+    plan = planned(
+        "overrides: {vp: {analyses: {latents: {name: latents, solver: {name: ddim, steps: 10}}}}}",
+        seeds="[0, 1]",
+    )
+    for seed in (0, 1):
+        run, train = plan.run("analysis", "vp", seed, "latents"), plan.run("train", "vp", seed)
+        assert plan.inputs(run) == [paths.levels(plan.root), train.product]
+        assert run.spec.train == train.spec
+        assert run.product == paths.analysis(plan.root, "vp", seed, "latents")
 
 
 def test_a_benchmark_may_lie_over_another(planned, tmp_path):
@@ -514,7 +583,7 @@ def test_none_in_an_override_drops_a_solver(planned):
 
 def test_offered_solvers_become_footnotes_where_they_cannot_serve(planned):
     plan = planned(
-        "solvers: {ddim-9: {name: ddim, steps: 9}, heun-3: {name: heun, steps: 3}}\n"
+        "solvers: {ddim-9: {name: ddim, steps: 9, grid: strided}, heun-3: {name: heun, steps: 3}}\n"
         "likelihoods: {vlb: {name: vlb}}",
         variants="[vp, ddpm-cosine, control-noise]",
     )
@@ -522,7 +591,7 @@ def test_offered_solvers_become_footnotes_where_they_cannot_serve(planned):
         ("vp", "ddim-9"),
         ("vp", "vlb"),
     ]
-    assert "respaced" in plan.refusals[0].reason
+    assert "strided takes levels of a chain" in plan.refusals[0].reason
     assert plan.run("sample", "ddpm-cosine", 0, "ddim-9")
     assert plan.run("sample", "vp", 0, "heun-3")
     assert plan.run("likelihood", "ddpm-cosine", 0, "vlb")

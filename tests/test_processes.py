@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from toys import Toy, close, column, process_of, recorded, toy_score
+from toys import Toy, chain_times, close, column, process_of, recorded, toy_score
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
 from diffbench.plan.registry import build
 from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec
+from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
 
 NAMES = {"VP": "vp", "subVP": "sub-vp", "VE": "ve"}
 PARAMETERS = {"sde_definitions": {}, "sde_definitions_b": {"VE": {"sigma_max": 90}}}
@@ -106,6 +106,25 @@ def test_the_discretised_ve_is_its_transition_between_levels(file: str) -> None:
     alpha, sigma2 = process.transition(times[level], before)
     close(column(alpha - 1) * arrays["x"], arrays["VE_disc_f"])
     close(sigma2.sqrt(), arrays["VE_disc_G"])
+
+
+@both_files
+@pytest.mark.parametrize("sde", ["VP", "VE"])
+@pytest.mark.parametrize("flow", [0, 1])
+def test_the_discretised_reverse_is_reverse_diffusions_step(file: str, sde: str, flow: int) -> None:
+    """x - mean is rev_f, and what unit noise adds is rev_G: none where the flow is followed.
+
+    Level j's time is j/(N - 1); the score is asked at t itself.
+    """
+    arrays, steps = recorded(file), STEPS[file][sde]
+    denoiser = Toy(process_in(file, sde), "score", lambda x, _: toy_score(x, column(arrays["t"])))
+    t, s = (column(each) for each in chain_times(denoiser.process, arrays["t"], steps))
+    spec = ReverseDiffusionSpec(steps=steps, noise=1 - flow)
+    advance = build(spec, denoiser).advance
+    mean = advance(arrays["x"], t, s, None, torch.zeros_like)
+    close(arrays["x"] - mean, arrays[f"{sde}_rev{flow}_disc_f"])
+    noise = advance(arrays["x"], t, s, None, torch.ones_like) - mean
+    close(noise[:, 0, 0, 0], arrays[f"{sde}_rev{flow}_disc_G"])
 
 
 def test_published_noise_levels_of_vp() -> None:

@@ -1,23 +1,48 @@
 """Steps and loops against the official samplers of improved-diffusion, score_sde and EDM."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from toys import Toy, close, column, process_of, recorded, toy_denoised, toy_eps, toy_score
+from toys import (
+    Toy,
+    chain_times,
+    close,
+    column,
+    process_of,
+    recorded,
+    toy_denoised,
+    toy_eps,
+    toy_score,
+)
 
 from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import at
-from diffbench.diffusion.solvers.loop import Noise, Solver, sample, solve
+from diffbench.diffusion.processes.continuous import EDM
+from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.latents import encode
+from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
 from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.process import DiscreteSpec, VPSpec
-from diffbench.specs.solver import AncestralSpec, DDIMSpec, EulerMaruyamaSpec, HeunSpec
+from diffbench.specs.process import DiscreteSpec, EDMSpec, SubVPSpec, VESpec, VPSpec
+from diffbench.specs.solver import (
+    AdaptiveODESpec,
+    AncestralSpec,
+    CorrectorOnlySpec,
+    DDIMSpec,
+    DPMSolverSpec,
+    EulerMaruyamaSpec,
+    HeunSpec,
+    LangevinSpec,
+    ODESpec,
+    ReverseDiffusionSpec,
+)
 
 CHAINS = {"": ("linear", 1000), "_cos4000": ("cosine", 4000)}
 THRESHOLD = {0: "none", 1: "static"}
@@ -87,15 +112,15 @@ def test_large_is_sigma_hat_on_every_pair(schedule: str, t: int, s: int) -> None
 
 CHAIN_OF_50 = {"schedule": "cosine", "steps": 50}
 ENCODED = [
-    ("discrete", {"schedule": "linear"}, {"grid": "respaced"}),
+    ("discrete", {"schedule": "linear"}, {"grid": "uniform"}),
     ("discrete", {"schedule": "linear"}, {"grid": "quadratic"}),
-    ("discrete", {"schedule": "cosine"}, {"grid": "respaced"}),
+    ("discrete", {"schedule": "cosine"}, {"grid": "uniform"}),
     ("vp", {}, {"grid": "uniform"}),
     ("edm", {}, {"grid": "karras", "last": 0.002}),
 ]
 
 
-@pytest.mark.parametrize("grid", ["respaced", "strided", "quadratic"])
+@pytest.mark.parametrize("grid", ["uniform", "strided", "quadratic"])
 def test_encoding_is_eulers_method_upwards(grid: str) -> None:
     """xbar = x/alpha as a function of sigma/alpha, whose slope is eps (DDIM's equation 14); the image is
     taken for x at the lowest level, and the last evaluation is at the level below the highest."""
@@ -107,7 +132,7 @@ def test_encoding_is_eulers_method_upwards(grid: str) -> None:
     for t, s in pairwise(levels):
         slope = toy_eps(process.alpha(t) * xbar, t)
         xbar = xbar + (process.ratio(s) - process.ratio(t)) * slope
-    close(solver.encode(x), process.alpha(levels[-1]) * xbar)
+    close(encode(solver, x), process.alpha(levels[-1]) * xbar)
     assert denoiser.calls == 9
 
 
@@ -127,16 +152,30 @@ def test_decoding_returns_the_encoded_image(name: str, parameters: dict, options
     x, errors = mean + variances.sqrt() * z, []
     for steps in (10, 100):
         solver = build(DDIMSpec(steps=steps, **options), denoiser)
-        back = solve(solver, solver.encode(x), None, no_noise)
+        back = solve(solver, encode(solver, x), None, no_noise)
         errors.append(float((back - x).square().mean().sqrt()))
     assert errors[1] < errors[0] / 8
 
 
-@pytest.mark.parametrize("eta", [0.1, 1.0])
-def test_only_deterministic_steps_can_be_encoded(eta: float) -> None:
-    denoiser = Toy(process_of("discrete", **CHAIN_OF_50), "eps", toy_eps)
-    with pytest.raises(ValueError, match=f"eta: {eta:g} cannot be encoded"):
-        build(DDIMSpec(steps=10, eta=eta), denoiser).encode(torch.zeros(1, 1, 2, 2))
+STEP_SIZE = LangevinSpec(step_size=0.01)
+DRAWS_OR_REMEMBERS = [
+    DDIMSpec(steps=10, eta=0.1),
+    DDIMSpec(steps=10, eta=1.0),
+    DDIMSpec(steps=10, corrector=STEP_SIZE),
+    HeunSpec(steps=10, churn=1),
+    HeunSpec(steps=10, corrector=STEP_SIZE),
+    ODESpec(steps=10, corrector=STEP_SIZE),
+    DPMSolverSpec(steps=10),
+    EulerMaruyamaSpec(steps=10, noise=0),
+    AncestralSpec(steps=10),
+]
+
+
+@pytest.mark.parametrize("spec", DRAWS_OR_REMEMBERS, ids=lambda spec: spec.name)
+def test_only_deterministic_steps_can_be_encoded(spec) -> None:
+    solver = build(spec, Toy(process_of("vp"), "eps", toy_eps))
+    with pytest.raises(ValueError, match=f"^{re.escape(spec.name)} .* has no way back"):
+        encode(solver, torch.zeros(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5])
@@ -156,13 +195,28 @@ REFUSALS = [
     (HeunSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
     (DDIMSpec(steps=51, grid="strided"), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
     (DDIMSpec(steps=11, grid="strided"), CHAIN, PLAIN, "steps: no integer stride takes exactly 11"),
+    (DDIMSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
+    (DDIMSpec(steps=8, last=0.1), CHAIN, PLAIN, "last: 0.1 is asked of a chain"),
+    (DDIMSpec(steps=8, grid="strided"), VPSpec(), PLAIN, "grid: strided takes levels of a chain"),
+    (ODESpec(steps=8, grid="strided"), EDMSpec(), PLAIN, "grid: strided takes levels of a chain"),
+    (DDIMSpec(steps=8, last=1), VPSpec(), PLAIN, "last: 1 is outside the times of vp, 1e-05 to 1"),
+    (ODESpec(steps=8, last=1e-6), VPSpec(), PLAIN, "last: 1e-06 is outside the times of vp"),
+    (AdaptiveODESpec(last=1e-3), EDMSpec(), PLAIN, "last: 0.001 is outside the times of edm"),
+    (AdaptiveODESpec(last=80), EDMSpec(), PLAIN, "last: 80 is outside the times of edm, 0.002 to"),
+    (ReverseDiffusionSpec(steps=20), VPSpec(), PLAIN, "steps: 20 are too few: 1 - beta/N"),
     (
-        DDIMSpec(steps=8, grid="uniform"),
-        CHAIN,
+        EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=20)),
+        VPSpec(),
         PLAIN,
-        "the uniform grid does not exist in discrete",
+        "corrector.levels: 20 are too few: 1 - beta/N, with vp's beta up to 20, is above 0 from N = 21",
     ),
-    (DDIMSpec(steps=8, grid="quadratic"), VPSpec(), PLAIN, "the quadratic grid does not exist"),
+    (
+        CorrectorOnlySpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=20)),
+        SubVPSpec(),
+        PLAIN,
+        "corrector.levels: 20 are too few: 1 - beta/N, with sub-vp's",
+    ),
+    (DDIMSpec(steps=8, corrector=STEP_SIZE), CHAIN, PLAIN, "integer times have no SDE or ODE"),
     (DDIMSpec(steps=8, w=0.5), CHAIN, PLAIN, "w: 0.5 is asked of an unconditional model"),
     (DDIMSpec(steps=8, w=0), CHAIN, LEARNED, "w: 0 is asked of an unconditional model"),
     (
@@ -181,6 +235,29 @@ REFUSALS = [
     (DDIMSpec(steps=8, w=0.5, labels=[3]), CHAIN, CONDITIONAL, None),
     (DDIMSpec(steps=8, labels=[3], classifier_scale=1), CHAIN, PLAIN, None),
     (DDIMSpec(steps=8, w=2, grid="uniform"), VPSpec(), CONDITIONAL, None),
+    (DDIMSpec(steps=8, grid="quadratic"), VPSpec(), PLAIN, None),
+    (DDIMSpec(steps=8, grid="karras"), CHAIN, PLAIN, None),
+    (DDIMSpec(steps=8, last=1e-5), VPSpec(), PLAIN, None),
+    (ReverseDiffusionSpec(steps=21), VPSpec(), PLAIN, None),
+    (ReverseDiffusionSpec(steps=2), SubVPSpec(), PLAIN, None),
+    (
+        EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=21)),
+        VPSpec(),
+        PLAIN,
+        None,
+    ),
+    (
+        EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=2)),
+        VESpec(),
+        PLAIN,
+        None,
+    ),
+    (
+        EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(step_size=0.1, levels=2)),
+        VPSpec(),
+        PLAIN,
+        None,
+    ),
 ]
 
 
@@ -188,6 +265,78 @@ REFUSALS = [
 def test_what_cannot_be_served_is_refused_by_its_key(spec, process, denoiser, reason) -> None:
     refusal = spec.refusal(process, denoiser)
     assert refusal is None if reason is None else reason in refusal
+    assert refusal is None or "\n" not in refusal
+
+
+UNSOUND = [
+    (LangevinSpec, {}, "one of snr .* and step_size is wanted"),
+    (LangevinSpec, {"snr": 0.1, "step_size": 0.1}, "one of snr .* and step_size is wanted"),
+    (LangevinSpec, {"snr": 0}, "snr"),
+    (LangevinSpec, {"snr": 0.1, "levels": 1}, "levels"),
+    (LangevinSpec, {"snr": 0.1, "updates": 0}, "updates"),
+    (AdaptiveODESpec, {"rtol": 0}, "rtol"),
+    (AdaptiveODESpec, {"atol": -1e-5}, "atol"),
+    (AdaptiveODESpec, {"last": 0}, "last"),
+    (AdaptiveODESpec, {"denoise": True}, "denoise"),
+    (EulerMaruyamaSpec, {"steps": 9, "noise": 1.5}, "noise"),
+    (HeunSpec, {"steps": 9, "grid": "strided"}, "grid"),
+    (DPMSolverSpec, {"steps": 9, "sigma_min": 3, "sigma_max": 2}, "sigma_min 3.0 must be below"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "message"), UNSOUND)
+def test_unsound_settings_are_refused_by_their_key(kind, settings: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        kind(**settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [(DDIMSpec, "last"), (EulerMaruyamaSpec, "corrector"), (DDIMSpec, "w")]
+)
+def test_none_is_the_processs_own_or_nothing(kind, key: str) -> None:
+    """``none`` in a configuration is what a spec without the key has."""
+    assert kind(**{"steps": 9, key: "none"}) == kind(steps=9)
+
+
+@pytest.mark.parametrize("steps", [21, 60])
+def test_reverse_diffusion_refuses_steps_that_are_too_long_before_any_call(steps: int) -> None:
+    """A quadratic grid's first step is nearly 2/(steps - 1): beta, 20 times that, is below 1 from 42 steps."""
+    denoiser = Toy(process_of("vp"), "eps", toy_eps)
+    spec = ReverseDiffusionSpec(steps=steps, grid="quadratic")
+    if steps > 41:
+        build(spec, denoiser)
+    else:
+        with pytest.raises(ValueError, match="steps: the one from time 1 has 1 - beta = -0"):
+            build(spec, denoiser)
+    assert denoiser.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (EulerMaruyamaSpec(steps=5), "step 3 of 5, from time 0.5005 to 0.25075: the state is not"),
+        (DPMSolverSpec(steps=5), "step [2-4] of 5, from time .*: the state is not finite"),
+        (AdaptiveODESpec(), "at time 0.[0-9]+ the state is not finite"),
+        (CorrectorOnlySpec(steps=5), "step 3 of 5, from time 0.5005 to 0.25075: the state is not"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_state_that_is_not_finite_stops_with_its_step(spec, message: str) -> None:
+    """The score is not a number from t = 0.6 on: grid 1, 0.75025, 0.5005, 0.25075, 0.001 and the data."""
+
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return -x if t > 0.6 else x * torch.nan
+
+    solver = build(spec, Toy(process_of("vp"), "score", score))
+    with pytest.raises(ValueError, match=f"^{message}") as stopped:
+        sample(solver, (2, 1, 2, 2), torch.Generator().manual_seed(0))
+    assert "\n" not in str(stopped.value)
+
+
+def test_a_step_upwards_that_is_not_finite_stops() -> None:
+    solver = build(ODESpec(steps=5), Toy(process_of("vp"), "score", lambda x, t: x * torch.nan))
+    with pytest.raises(ValueError, match="^at time 0.25075 the state is not finite$"):
+        encode(solver, torch.ones(1, 1, 2, 2))
 
 
 SDES = {
@@ -233,18 +382,97 @@ def test_ancestral_vp_steps(file: str) -> None:
             close(noisy, arrays["ancestral_sampling_VP_x"][[i]])
 
 
-class Recorder(Denoiser):
-    """Keeps every input and time of EDM's toy denoiser."""
+@pytest.mark.parametrize("file", SDES)
+@pytest.mark.parametrize("sde", ["VP", "VE"])
+def test_reverse_diffusion_steps(file: str, sde: str) -> None:
+    """At level floor(t (N - 1)) of the chain; the score is asked at t itself."""
+    arrays, (name, parameters, steps) = recorded(file), SDES[file][sde]
+    x, process = arrays["x"] * (20 if sde == "VE" else 1), process_of(name, **parameters)
+    denoiser = Toy(process, "score", lambda x, _: toy_score(x, column(arrays["t"])))
+    t, s = (column(each) for each in chain_times(process, arrays["t"], steps))
+    advance, flow = (
+        build(ReverseDiffusionSpec(steps=steps, noise=n), denoiser).advance for n in (1, 0)
+    )
+    mean = advance(x, t, s, None, torch.zeros_like)
+    close(mean, arrays[f"reverse_diffusion_{sde}_mean"])
+    noisy = advance(x, t, s, None, lambda _: arrays["noise"])
+    close(noisy, arrays[f"reverse_diffusion_{sde}_x"])
+    close(flow(x, t, s, None, no_noise), arrays[f"reverse_diffusion_pf_{sde}_mean"])
 
-    def __init__(self) -> None:
-        super().__init__(process_of("edm"))
+
+@pytest.mark.parametrize("file", SDES)
+def test_reverse_diffusion_on_sub_vp_is_an_euler_step(file: str) -> None:
+    arrays, steps = recorded(file), SDES[file]["subVP"][2]
+    denoiser, t = Toy(process_of("sub-vp"), "score", toy_score), column(arrays["t"])
+    advance = build(ReverseDiffusionSpec(steps=steps, noise=0), denoiser).advance
+    mean = advance(arrays["x"], t, t - 1 / steps, None, no_noise)
+    close(mean, arrays["reverse_diffusion_pf_subVP_mean"])
+
+
+#: SDE, predictor and corrector of each loop of 40 steps, and its process.
+LOOPS = {
+    "VP_reverse_diffusion_langevin": ("sde_pc_sampler", "vp", {}),
+    "VE_reverse_diffusion_langevin": ("sde_pc_sampler", "ve", {}),
+    "VP_euler_maruyama_langevin": ("sde_pc_sampler_b", "vp", {}),
+    "VE_reverse_diffusion_none": ("sde_pc_sampler_b", "ve", {"sigma_max": 90}),
+}
+
+
+def official_score(process: GaussianProcess, t: torch.Tensor):
+    """The networks of ``sde_pc_sampler`` as a score at t: VP's is told 999 t, VE's sigma."""
+
+    def score(x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        sigma = process.sigma(t)
+        if process.spec.name == "vp":
+            return -(0.3 * x * torch.cos(0.01 * 999 * t) + 0.1 * torch.sin(x)) / sigma
+        return -x / (1 + sigma**2) + 0.1 * torch.sin(x) / (1 + sigma)
+
+    return score
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_the_predictor_corrector_loop(run: str) -> None:
+    """Corrector first; N steps from the times linspace(1, eps, N); the last predictor's mean.
+
+    Reverse diffusion and the corrector take the chain's level floor(t (N - 1)), Euler-Maruyama a step of
+    1/N from t.  The runs of VP reach 1e3, since their network is no denoiser.
+    """
+    file, name, parameters = LOOPS[run]
+    arrays, process = recorded(file), process_of(name, **parameters)
+    corrector = LangevinSpec(snr=0.16, levels=40, order="corrector-first")
+    kind = EulerMaruyamaSpec if "euler" in run else ReverseDiffusionSpec
+    spec = kind(steps=40, corrector=corrector if "langevin" in run else "none")
+    last = process.spec.last
+    x = process.prior_sample(arrays["init"])
+    for i, t in enumerate(torch.linspace(1, last, 40, dtype=torch.float64)):
+        solver = build(spec, Toy(process, "score", official_score(process, t)))
+        level, before = chain_times(process, t, 40)
+        noises = iter(arrays["noises"][i][0 if "langevin" in run else 1 :])
+
+        def noise(_: torch.Tensor, noises=noises) -> torch.Tensor:
+            return next(noises)
+
+        if kind is ReverseDiffusionSpec:
+            x = solver.move(x, level, before, None, noise, quiet=i == 39)
+        else:
+            x = solver.corrector.updated(x, level, None, noise)
+            x = solver.step(x, t, t - 1 / 40, None, torch.zeros_like if i == 39 else noise)
+    close(x, arrays[f"{run}_cont1"])
+
+
+class Recorder(Denoiser):
+    """EDM's toy denoiser, of x/alpha and sigma/alpha; keeps every input and time."""
+
+    def __init__(self, process: GaussianProcess | None = None) -> None:
+        super().__init__(process_of("edm") if process is None else process)
         self.inputs: list[torch.Tensor] = []
         self.times: list[torch.Tensor] = []
 
     def predict(self, x_t, t, y):
-        self.inputs.append(x_t)
+        xbar, sigma = x_t / self.process.alpha(t), self.process.ratio(t)
+        self.inputs.append(xbar)
         self.times.append(t)
-        return Prediction(self.process, x_t, t, "x0", toy_denoised(x_t, t))
+        return Prediction(self.process, x_t, t, "x0", toy_denoised(xbar, sigma))
 
 
 def no_noise(x: torch.Tensor) -> torch.Tensor:
@@ -281,7 +509,58 @@ def test_the_stochastic_edm_sampler() -> None:
     close(gamma, arrays["gamma"])
 
 
-@pytest.mark.parametrize("name", ["discrete", "vp", "sub-vp", "ve", "edm"])
+class SquareRoot(EDM):
+    """Time is sigma^2: VE as EDM's paper writes it (table 1)."""
+
+    def __init__(self, spec: EDMSpec) -> None:
+        super().__init__(spec)
+        self.t_min, self.t_max = spec.sigma_min**2, spec.sigma_max**2
+
+    def sigma(self, t: torch.Tensor) -> torch.Tensor:
+        return t.sqrt()
+
+    def sigma2_rate(self, t: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(t)
+
+    def time_of(self, ratio: torch.Tensor) -> torch.Tensor:
+        return ratio**2
+
+
+VE_ROW = EDMSpec(sigma_min=0.02, sigma_max=100)
+#: Solver, process and grid of each run; the grids have 18 times with noise.
+ABLATIONS = {
+    "euler_edm": (DDIMSpec(steps=18, grid="karras", last=0.002), EDM(EDMSpec())),
+    "heun_vp": (ODESpec(steps=18, last=1e-3), process_of("vp")),
+    "euler_vp": (ODESpec(steps=18, last=1e-3, method="euler"), process_of("vp")),
+    "heun_ve": (ODESpec(steps=18, last=0.02**2, grid="log-snr"), SquareRoot(VE_ROW)),
+}
+
+
+@pytest.mark.parametrize("run", ABLATIONS)
+def test_the_ablation_sampler(run: str) -> None:
+    """Noise level and first image of every network call, and the sample.
+
+    The last step is Euler's to time 0: for DDIM the step into the data, for the others one in their own time.
+    VP's official beta is derived from its ends, ln(1 + sigma^2) with sigma^2 = 1e-4 at 1e-3: rounding of 1e-12.
+    """
+    arrays, (spec, process) = recorded("edm_ablation_sampler"), ABLATIONS[run]
+    denoiser = Recorder(process)
+    solver = build(spec, denoiser)
+    times = solver.times()
+    x = process.alpha(times[0]) * process.ratio(times[0]) * arrays["latents"]
+    for t, s in pairwise(times[:-1]):
+        x = solver.step(x, t, s, None, no_noise)
+    if spec.name == "ddim":
+        x = solver.step(x, *times[-2:], None, no_noise)
+    else:
+        euler = build(ODESpec(steps=1, method="euler"), denoiser)
+        x = euler.advance(x, times[-2], at(0.0), None, no_noise)
+    close(process.ratio(torch.stack(denoiser.times)), arrays[f"{run}_sigma_calls"])
+    close(torch.stack(denoiser.inputs)[:, 0, 0], arrays[f"{run}_x_calls"])
+    close(x, arrays[f"{run}_x_final"])
+
+
+@pytest.mark.parametrize("name", ["discrete", "vp", "sub-vp", "ve", "edm", "vp-cosine"])
 def test_churn_raises_noise_but_never_above_the_largest(name: str) -> None:
     options = {"schedule": "linear"} if name == "discrete" else {}
     denoiser = Toy(process_of(name, **options), "eps", toy_eps)
@@ -306,7 +585,7 @@ class Countdown(Solver):
     """Records the pairs of times that it is given; x counts the steps and adds its noise."""
 
     def __init__(self) -> None:
-        self.process, self.pairs = process_of("edm"), []
+        self.process, self.pairs, self.corrector = process_of("edm"), [], None
 
     def times(self) -> torch.Tensor:
         return at([4.0, 2.0, 1.0, 0.0])

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from commands import REPOSITORY, plan_of
 
 import diffbench
@@ -79,18 +80,28 @@ def test_the_network_evaluations_of_the_tables_are_those_that_were_made(first):
     for job in plan_of(folder).of("sample"):
         if job.spec.train is not None:
             run = load(folder, job.variant)
-            unguided = job.spec.solver.model_copy(update={"classifier_scale": None})
-            assert shown[job.variant, job.item] == str(calls_of(run, unguided))
+            assert shown[job.variant, job.item] == str(calls_of(run, job.spec))
     assert shown["iddpm-hybrid", "ancestral-5-w1-c2"] == "10"
     assert shown["control-test", "draw"] == "0"
 
 
-def calls_of(run, solver):
-    """How often a solver calls the network, counted where the network is."""
+def calls_of(run, spec):
+    """How often a job's solver calls the network, counted where the network is: the mean over the job's own chunks,
+    since step size control depends on the images, rounded; without a classifier, which is not counted."""
     calls = []
     run.denoiser.network.network.register_forward_hook(lambda *_: calls.append(1))
-    run.sample(1, solver, labels=[0] if run.denoiser.classes else None)
-    return len(calls)
+    solver = spec.solver.model_copy(update={"classifier_scale": None})
+    built = build(solver, models.at_full_precision(run.denoiser, solver.full_precision))
+    total = 0
+    for chunk, start in enumerate(range(0, spec.samples, spec.chunk)):
+        count = min(spec.chunk, spec.samples - start)
+        y = torch.zeros(count, dtype=torch.long) if run.denoiser.classes else None
+        calls.clear()
+        sample(
+            built, (count, *models.image_shape(run.dataset)), stream("sample", spec.seed, chunk), y
+        )
+        total += len(calls) * count
+    return round(total / spec.samples)
 
 
 def test_samples_are_what_the_model_and_the_seed_say(first):
@@ -210,6 +221,15 @@ def test_gradient_noise_is_measured_at_each_checkpoint(first):
     assert set(stored["estimators"]) == {"vlb", "vlb-importance", "hybrid"}
     assert all(len(each["noise"]) == 2 for each in stored["estimators"].values())
     assert stored["mean_square"] == stored["estimators"]["vlb-importance"]["mean_square"]
+
+
+def test_latents_of_a_trained_network_are_measured(first):
+    """Of data in [0, 1]; DDIM up asks at each noisy level but the last."""
+    job = plan_of(first[0]).run("analysis", "ve", 0, "latents")
+    stored = json.loads((first[0] / job.product).read_text())
+    assert (stored["steps"], stored["nfe"], stored["images"]) == ([2, 4], [1, 3], 6)
+    assert all(0 < each < float("inf") for each in stored["error"] + stored["se"])
+    assert (first[0] / job.product).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_repeatable_kernels_are_chosen_without_importing_the_compiler():

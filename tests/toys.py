@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.analytic import MixtureDenoiser
 from diffbench.diffusion.denoisers import Denoiser, Wrapper
 from diffbench.diffusion.predictions import Native, Prediction
 from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.transitions import model_variance
 from diffbench.plan.registry import build
+from diffbench.specs.denoiser import MixtureSpec
 from diffbench.specs.process import ProcessSpec, Variance
 
 # Tensors of a few numbers: threads would only wait for one another.
@@ -40,6 +42,37 @@ def recorded(name: str) -> dict[str, Tensor]:
 def process_of(name: str, **parameters: object) -> GaussianProcess:
     """The process of that name."""
     return build(ProcessSpec.choose({"name": name, **parameters}))
+
+
+def chosen_process(name: str) -> ProcessSpec:
+    """The process of that name with its defaults; a chain has 50 steps of the cosine schedule."""
+    chain = {"schedule": "cosine", "steps": 50} if name == "discrete" else {}
+    return ProcessSpec.choose({"name": name, **chain})
+
+
+def mixture_denoiser(process: GaussianProcess, pixels: int = 4) -> MixtureDenoiser:
+    """The exact denoiser of three Gaussians of a few correlated pixels, with means in [-1, 1]."""
+    steps = torch.arange(pixels, dtype=torch.float64)
+    distance = (steps[:, None] - steps).abs()
+    tensors = {
+        "weights": torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+        "means": torch.stack([0.6 * (-1) ** steps, 0.4 + 0 * steps, -0.5 + 0.1 * steps]),
+        "covariances": torch.stack([scale * 0.5**distance for scale in (0.02, 0.05, 0.1)]),
+    }
+    return MixtureDenoiser(MixtureSpec(), process, tensors)
+
+
+def chain_times(process: GaussianProcess, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """score_sde's level floor(t (N - 1)) of N, as a time, and the time before it.
+
+    VP's chain has beta = beta(t)/N, a step of 1/N; VE's goes to the level before, and the first to the data.
+    """
+    level = (t * (steps - 1)).floor()
+    at = level / (steps - 1)
+    if process.spec.name == "vp":
+        return at, at - 1 / steps
+    before = (level - 1) / (steps - 1)
+    return at, torch.where(level == 0, torch.full_like(t, process.data_time), before)
 
 
 def column(values: Tensor) -> Tensor:

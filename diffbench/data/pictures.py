@@ -1,4 +1,4 @@
-"""Pictures of images in grey levels: a PNG with a square grid of them, enlarged without smoothing."""
+"""Pictures of images in grey levels: a PNG with a grid of them, enlarged without smoothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from PIL import Image
 from diffbench.data.levels import Images
 
 
-def grid_array(levels: Images, count: int, side: int = 560) -> Images:
+def grid_array(levels: Images, count: int, side: int = 560, columns: int | None = None) -> Images:
     """A grid of images, uint8 (N, H, W, C) in levels 0..count-1, as uint8 (height, width, C) in 0..255.
 
-    Images are enlarged by a whole factor, so that a row of them is about ``side`` pixels wide.
+    Images are enlarged by a whole factor, so that a row of them is about ``side`` pixels wide; without a number
+    of ``columns`` the grid is square.
     """
     n, height, width, channels = levels.shape
-    columns = math.ceil(math.sqrt(n))
+    columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     scale = max(1, side // (columns * (width + 1)))
     scaled = np.round(levels * (255 / (count - 1))).astype(np.uint8)
@@ -32,9 +33,9 @@ def grid_array(levels: Images, count: int, side: int = 560) -> Images:
     return picture
 
 
-def grid_png(levels: Images, count: int) -> bytes:
+def grid_png(levels: Images, count: int, columns: int | None = None) -> bytes:
     """The grid as a PNG file's bytes."""
-    picture = grid_array(levels, count)
+    picture = grid_array(levels, count, columns=columns)
     buffer = io.BytesIO()
     Image.fromarray(picture.squeeze(-1) if picture.shape[2] == 1 else picture).save(buffer, "PNG")
     return buffer.getvalue()

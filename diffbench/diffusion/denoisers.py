@@ -12,7 +12,8 @@ written for any alpha; s_d is the data's standard deviation, v = alpha^2 s_d^2 +
 and any other native quantity a x_t + b x0 (``predictions``) takes its coefficients from there.
 
 Coefficients act on data centred on the middle m of their range: x_t - alpha m, with eps and score unchanged.
-The network's noise input is c_noise = ln(sigma/alpha)/4 for every process.
+The network's noise input is c_noise = ln(sigma/alpha)/4 for every process, unless the spec says otherwise: EDM's
+rows for VP and VE (table 1) are ``eps`` with 999 t, and ``score`` with c_in = 1 and ln(sigma/2).
 """
 
 from __future__ import annotations
@@ -92,9 +93,29 @@ def skip_coefficients(
 COEFFICIENTS = {"none": plain_coefficients, "edm": skip_coefficients}
 
 
-def noise_input(process: GaussianProcess, x_t: Tensor, t: Tensor) -> Tensor:
-    """What a network is told of the time: c_noise = ln(sigma/alpha)/4, (B,) in x_t's precision."""
-    return (process.ratio(t).log() / 4).to(x_t).expand(len(x_t), 1, 1, 1).flatten()
+def log_ratio(process: GaussianProcess, t: Tensor) -> Tensor:
+    """ln(sigma/alpha)/4 (Karras et al. 2022, table 1, last column)."""
+    return process.ratio(t).log() / 4
+
+
+def time(process: GaussianProcess, t: Tensor) -> Tensor:
+    """999 t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
+    return t if process.spec.time == "discrete" else 999 * t
+
+
+def log_sigma(process: GaussianProcess, t: Tensor) -> Tensor:
+    """ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
+    return (process.sigma(t) / (2 * process.spec.half_range)).log()
+
+
+NOISE_INPUTS = {"log-ratio": log_ratio, "time": time, "log-sigma": log_sigma}
+
+
+def noise_input(
+    process: GaussianProcess, x_t: Tensor, t: Tensor, kind: str = "log-ratio"
+) -> Tensor:
+    """What a network is told of the noise: c_noise, (B,) in x_t's precision."""
+    return NOISE_INPUTS[kind](process, t).to(x_t).expand(len(x_t), 1, 1, 1).flatten()
 
 
 class NetworkDenoiser(Denoiser):
@@ -114,18 +135,22 @@ class NetworkDenoiser(Denoiser):
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
         self.data_std = spec.data_std * self.half_range
+        self.scaled, self.noise_input = spec.input_scale == "unit", spec.noise_input
         self.network = network
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """c_skip, c_out and c_in at time t, for centred data."""
-        return self.parameterisation(self.process, self.native, t, self.data_std)
+        found = self.parameterisation(self.process, self.native, t, self.data_std)
+        if self.scaled:
+            return found
+        return found._replace(inside=torch.ones_like(found.inside) / self.half_range)
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """One network call."""
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
         alpha = cast(self.process.alpha(t), x_t)
         centred = x_t - alpha * self.middle
-        c_noise = noise_input(self.process, x_t, t)
+        c_noise = noise_input(self.process, x_t, t, self.noise_input)
         answer = self.network(inside * centred, c_noise, y, centred / self.half_range).to(x_t.dtype)
         answer, fraction = self.split(answer)
         native = skip * centred + out * answer + self.offset(x_t, t)

@@ -1,12 +1,17 @@
-r"""Grids: decreasing times from t_max, each a float64 tensor of shape (n,).
+r"""Grids: decreasing times, each a float64 tensor of shape (n,).
 
-    respaced   K evenly spaced reals over 0 .. T-1, both ends, rounded half to even (Nichol & Dhariwal 2021, section 4;
+    uniform    evenly spaced times                                                     (Song et al. 2021, appendix D)
+    quadratic  times evenly spaced in their square roots                  (Song, Meng & Ermon 2021, appendix D.2)
+    karras     sigma/alpha = (smax^(1/rho) + i/(N-1) (smin^(1/rho) - smax^(1/rho)))^rho    (Karras et al. 2022, eq. 5)
+    log-snr    sigma/alpha evenly spaced in its logarithm                            (Lu et al. 2022, DPM-Solver, 3.3)
+
+On the integer times 0 .. T-1 of a chain
+
+    uniform    K evenly spaced reals, both ends, rounded half to even: "respacing" (Nichol & Dhariwal 2021, section 4;
                the sum of strides in floating point, then Python's round, is the official rule)
     strided    0, c, 2c, .. with the first integer c that gives exactly K levels       (official "ddimK")
     quadratic  floor(c i^2) with the c that ends in T-1, each at least one above the last
-                                                                        (Song, Meng & Ermon 2021, appendix D.2)
-    uniform    evenly spaced times t_max .. last                                       (Song et al. 2021, appendix D)
-    karras     sigma_i = (smax^(1/rho) + i/(N-1) (smin^(1/rho) - smax^(1/rho)))^rho     (Karras et al. 2022, equation 5)
+    karras, log-snr   the levels nearest to those sigma/alpha, each once
 
 A grid that ends in the data does so at the process's ``data_time``.
 """
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
-from diffbench.specs.solver import strided_levels
+from diffbench.specs.solver import Grid, strided_levels
 
 
 def respaced(length: int, count: int) -> list[int]:
@@ -78,54 +83,66 @@ def quadratic(length: int, count: int) -> list[int]:
     return levels
 
 
-#: Which of the levels 0 .. T-1 of a discrete process a grid takes.
-LEVELS = {"respaced": respaced, "strided": strided, "quadratic": quadratic}
+#: Which of the levels 0 .. T-1 of a chain a grid takes.
+LEVELS = {"uniform": respaced, "strided": strided, "quadratic": quadratic}
 
 
 def levels(process: GaussianProcess, kind: str, count: int) -> Tensor:
-    """``count`` levels of a discrete process, decreasing, and the data's time."""
+    """``count`` levels of a chain, decreasing."""
     chosen = LEVELS[kind](round(process.t_max) + 1, count)
-    return to_data(process, torch.tensor(chosen[::-1], dtype=torch.float64))
+    return torch.tensor(chosen[::-1], dtype=torch.float64)
 
 
-def uniform(process: GaussianProcess, count: int, last: float) -> Tensor:
-    """``count`` times from t_max to last."""
-    return torch.linspace(process.t_max, last, count, dtype=torch.float64)
+def karras_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
+    """``count`` noise levels from first to last, evenly spaced in sigma^(1/rho)."""
+    top, bottom = first ** (1 / rho), last ** (1 / rho)
+    return torch.linspace(top, bottom, count, dtype=torch.float64) ** rho
 
 
-def karras_sigmas(count: int, smallest: float, largest: float, rho: float) -> Tensor:
-    """``count`` noise levels from largest to smallest, evenly spaced in sigma^(1/rho)."""
-    position = torch.linspace(0, 1, count, dtype=torch.float64)
-    if count == 1:
-        return torch.tensor([largest], dtype=torch.float64)
-    top, bottom = largest ** (1 / rho), smallest ** (1 / rho)
-    return (top + position * (bottom - top)) ** rho
+def log_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
+    """``count`` noise levels from first to last, evenly spaced in their logarithms."""
+    return torch.linspace(math.log(first), math.log(last), count, dtype=torch.float64).exp()
 
 
-def karras(
-    process: GaussianProcess, count: int, smallest: float, largest: float, rho: float
+#: Grids that are even in some function of sigma/alpha.
+SIGMAS = {"karras": karras_sigmas, "log-snr": log_sigmas}
+
+
+def by_ratio(
+    process: GaussianProcess, kind: Grid, count: int, largest: float, smallest: float, rho: float
 ) -> Tensor:
-    """Karras's noise levels as times; both ends are moved into the process's range of sigma/alpha.
+    """``count`` times between two noise-to-signal ratios, both moved into the process's range.
 
-    On a discrete process levels that round to the same time appear once.
+    On a chain ratios go to the nearest levels, and those that share one give it once.
     """
-    lowest = float(process.ratio(at(process.t_min)))
-    highest = float(process.ratio(at(process.t_max)))
-    sigmas = karras_sigmas(count, max(smallest, lowest), min(largest, highest), rho)
-    times = process.time_of(sigmas)
+    bounds = [float(process.ratio(at(t))) for t in (process.t_min, process.t_max)]
+    largest, smallest = min(largest, bounds[1]), max(smallest, bounds[0])
+    if kind not in SIGMAS:
+        ends = [float(process.time_of(at(each))) for each in (largest, smallest)]
+        return by_time(process, kind, count, *ends)
+    times = process.time_of(SIGMAS[kind](count, largest, smallest, rho))
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
 
 
-def in_time(process: GaussianProcess, kind: str, count: int, last: float, rho: float) -> Tensor:
-    """``count`` times of a continuous process from t_max to ``last`` (not below t_min).
+def by_time(process: GaussianProcess, kind: Grid, count: int, first: float, last: float) -> Tensor:
+    """``count`` times of a continuous process, or levels of a chain, between two times."""
+    power = {"uniform": 1, "quadratic": 2}[kind]
+    roots = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
+    times = roots**power
+    return torch.unique_consecutive(times.round()) if process.spec.time == "discrete" else times
 
-    They are evenly spaced in time (``uniform``) or in (sigma/alpha)^(1/rho) (``karras``).
-    """
-    last = max(last, process.t_min)
-    if kind == "uniform":
-        return uniform(process, count, last)
-    smallest, largest = (float(process.ratio(at(t))) for t in (last, process.t_max))
-    return karras(process, count, smallest, largest, rho)
+
+def descending(
+    process: GaussianProcess, kind: Grid, count: int, last: float | None = None, rho: float = 7.0
+) -> Tensor:
+    """``count`` times from t_max to ``last`` (the process's own by default); of a chain, to its first level."""
+    if process.spec.time == "discrete" and kind in LEVELS:
+        return levels(process, kind, count)
+    last = process.spec.last if last is None else last
+    if kind in SIGMAS:
+        largest, smallest = (float(process.ratio(at(t))) for t in (process.t_max, last))
+        return by_ratio(process, kind, count, largest, smallest, rho)
+    return by_time(process, kind, count, process.t_max, last)
 
 
 def to_data(process: GaussianProcess, times: Tensor) -> Tensor:

@@ -3,7 +3,9 @@ r"""Objectives: times x target x weight -> one loss per example.
     loss_i = w(t_i) * mean over pixels of |view(prediction) - target|^2,     x_t = alpha x_0 + sigma eps
 
     simple           the denoiser's native quantity, weight 1                 (Ho et al. 2020, equation 14)
-    score matching   sigma^2 |score - target|^2 = |eps - target|^2    (Song et al. 2021, equation 7, lambda = sigma^2)
+    score matching   lambda |score - target|^2 = lambda/sigma^2 |eps - target|^2, lambda = sigma^2, g^2 or 1
+                                                                        (Song et al. 2021, equation 7; Song, Durkan,
+                                                                        Murray & Ermon 2021, theorem 1, for g^2)
     edm              (s^2 + s_d^2)/(s s_d)^2 |x0 - target|^2,  s = sigma/alpha   (Karras et al. 2022, table 1)
     vlb              T times one term of the variational bound, bits/dim         (Ho et al. 2020, equation 5)
     hybrid           simple + 0.001 vlb, the mean without the bound's gradient   (Nichol & Dhariwal 2021, eq. 16)
@@ -32,12 +34,38 @@ from diffbench.specs.objective import (
     HybridSpec,
     ImportanceTimesSpec,
     LogNormalTimesSpec,
+    LogSNRTimesSpec,
     MixedTimesSpec,
     ObjectiveSpec,
+    ScoreMatchingSpec,
     TimesSpec,
     VLBObjectiveSpec,
 )
 from diffbench.specs.process import Variance
+
+
+def independent(count: int, generator: torch.Generator) -> Tensor:
+    """Uniform in [0, 1), float64 (count,)."""
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def stratified(count: int, generator: torch.Generator) -> Tensor:
+    """One in each n-th of [0, 1), in random order."""
+    u = independent(count, generator)
+    return (torch.randperm(count, generator=generator) + u) / count
+
+
+def low_discrepancy(count: int, generator: torch.Generator) -> Tensor:
+    """(u + i/n) mod 1 with one u for all (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix I.1)."""
+    u = independent(1, generator)
+    return (u + torch.arange(count, dtype=torch.float64) / count) % 1
+
+
+QUANTILES = {
+    "independent": independent,
+    "stratified": stratified,
+    "low-discrepancy": low_discrepancy,
+}
 
 
 class Times:
@@ -53,10 +81,7 @@ class Times:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Times and weights, float64 of shape (count,) each."""
-        u = torch.rand(count, generator=generator, dtype=torch.float64)
-        if self.spec.stratified:
-            u = (torch.randperm(count, generator=generator) + u) / count
-        return self.quantile(u)
+        return self.quantile(QUANTILES[self.spec.draw](count, generator))
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Times and weights at the quantiles u in [0, 1)."""
@@ -74,19 +99,40 @@ class Times:
 
 
 class UniformTimes(Times):
-    """Uniform over the integers of a discrete process, or over [last, t_max]."""
+    """Uniform over the integers of a discrete process, over [last, t_max], or over levels of it."""
 
     def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
         super().__init__(spec, process)
         self.discrete = process.spec.time == "discrete"
         last: float = getattr(spec, "last", process.t_min)
         self.start = process.t_min if self.discrete else max(last, process.t_min)
-        self.length = process.t_max - self.start + self.discrete
+        self.length = process.t_max - self.start
+        #: How many different times there are; None where all between the ends are.
+        self.count = round(self.length) + 1 if self.discrete else getattr(spec, "levels", None)
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Weight 1."""
+        if self.count is not None:
+            u = (u * self.count).floor() / (self.count - 1)
         t = self.start + u * self.length
-        return (t.floor() if self.discrete else t), torch.ones_like(u)
+        # Rounded: a level in floating point would be truncated to the one below.
+        return (t.round() if self.discrete else t), torch.ones_like(u)
+
+
+class LogSNRTimes(UniformTimes):
+    """Uniform in ln(sigma/alpha), whose rate is g^2/(2 sigma^2); weighted back to uniform times."""
+
+    def __init__(self, spec: LogSNRTimesSpec, process: GaussianProcess) -> None:
+        super().__init__(spec, process)
+        ends = torch.tensor([self.start, process.t_max], dtype=torch.float64)
+        self.low, self.high = process.ratio(ends).log().tolist()
+
+    def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Between the two ends."""
+        t = self.process.time_of((self.low + u * (self.high - self.low)).exp())
+        t = t.clamp(self.start, self.process.t_max)
+        rate = self.process.g2(t) / (2 * self.process.sigma(t) ** 2)
+        return t, (self.high - self.low) / (rate * self.length)
 
 
 class LogNormalTimes(Times):
@@ -112,7 +158,7 @@ class CellTimes(UniformTimes):
 
     def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
         super().__init__(spec, process)
-        self.cells = round(self.length) if self.discrete else self.CELLS
+        self.cells = self.count or self.CELLS
 
     @property
     def probability(self) -> Tensor:
@@ -125,7 +171,8 @@ class CellTimes(UniformTimes):
         cell = torch.searchsorted(cumulative, u, right=True).clamp(max=self.cells - 1)
         probability = self.probability[cell]
         inside = ((u - cumulative[cell]) / probability + 1).clamp(0, 1)
-        position = cell + 0.5 if self.discrete else cell + inside
+        # Float64 first: an integer tensor and a number make float32.
+        position = cell.double() + (0.5 if self.count else inside)
         t, _ = super().quantile(position / self.cells)
         return t, 1 / (self.cells * probability)
 
@@ -146,11 +193,11 @@ class MixedTimes(CellTimes):
 
     def _edges(self) -> Tensor:
         """The cells' edges as sigma/alpha; of integer times, half-way between levels in the logarithm."""
-        edges = self.start + torch.linspace(0, 1, self.cells + 1, dtype=torch.float64) * self.length
-        if not self.discrete:
-            return self.process.ratio(edges)
-        # Rounded: times in floating point would be truncated to the level below.
-        ratio = self.process.ratio(edges[:-1].round())
+        count = self.count or self.CELLS + 1
+        times = self.start + torch.linspace(0, 1, count, dtype=torch.float64) * self.length
+        if self.count is None:
+            return self.process.ratio(times)
+        ratio = self.process.ratio(times.round() if self.discrete else times)
         middle = (ratio[1:] * ratio[:-1]).sqrt()
         return torch.cat([ratio[:1] ** 2 / middle[:1], middle, ratio[-1:] ** 2 / middle[-1:]])
 
@@ -248,16 +295,16 @@ class Objective(Loss):
         """The weighted squared error of a prediction (B,)."""
         process, x_t, t = prediction.process, prediction.x_t, prediction.t
         truth = Truth(process, x_t, t, x0, noise)
-        view = self.view(prediction)
-        error = (prediction.view(view) - truth.view(view)).square().flatten(1).mean(1)
-        return error * cast(self.weight(t).flatten(), x0)
+        view, weight = self.view(prediction), cast(self.weight(t).sqrt(), x0)
+        error = prediction.view(view) - truth.view(view)
+        return process.basis.scale(weight, error).square().flatten(1).mean(1)
 
     def view(self, prediction: Prediction) -> Native:
         """The view whose error is taken."""
         return prediction.native
 
     def weight(self, t: Tensor) -> Tensor:
-        """The weight of each time, of t's shape."""
+        """The weight of each time, of t's shape; or of each coordinate of the process's basis, too."""
         return torch.ones_like(t)
 
 
@@ -295,11 +342,23 @@ def bound(prediction: Prediction, x0: Tensor, kind: Variance, spacing: float) ->
 
 
 class ScoreMatching(Objective):
-    """Denoising score matching with weight sigma^2: the squared error of eps."""
+    """Denoising score matching."""
+
+    spec: ScoreMatchingSpec
 
     def view(self, prediction: Prediction) -> Native:
         """sigma^2 |score error|^2 is |eps error|^2, without dividing by a small sigma."""
         return "eps"
+
+    def weight(self, t: Tensor) -> Tensor:
+        """lambda/sigma^2."""
+        process = self.denoiser.process
+        match self.spec.weight:
+            case "likelihood":
+                return process.g2(t) / process.sigma(t) ** 2
+            case "unit":
+                return process.sigma(t) ** -2
+        return torch.ones_like(t)
 
 
 class EDMObjective(Objective):

@@ -3,8 +3,9 @@ r"""Prediction: what a denoiser says about x_t, in whichever of its forms is ask
 With x_t = alpha x0 + sigma eps, one native quantity determines the others:
 
     eps      = (x_t - alpha x0)/sigma               score    = -eps/sigma
-    velocity = alpha eps - sigma x0                  (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)
-    x0       = (alpha x_t - sigma v)/(alpha^2 + sigma^2),   eps = (sigma x_t + alpha v)/(alpha^2 + sigma^2)
+    velocity = (alpha eps - sigma x0)/k,  k^2 = alpha^2 + sigma^2,  of x_t/k, which is variance preserving; with k = 1
+                                                     (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)
+    x0       = (alpha x_t/k - sigma v)/k,            eps = (sigma x_t/k + alpha v)/k
     mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
 alpha acts in the process's basis.  A denoiser that learns its variance adds the fraction v by which the
@@ -31,7 +32,8 @@ def linear_form(process: GaussianProcess, native: Native, t: Tensor) -> tuple[Te
         case "eps":
             return 1 / sigma, -alpha / sigma
         case "v":
-            return alpha / sigma, -(alpha**2 + sigma**2) / sigma
+            k = (alpha**2 + sigma**2).sqrt()
+            return alpha / (sigma * k), -k / sigma
         case "score":
             return -1 / sigma**2, alpha / sigma**2
         case "mean":
@@ -68,8 +70,9 @@ class Prediction:
             case "score":
                 return -self.sigma * self.value
             case "v":
-                total = self.alpha**2 + self.sigma**2
-                return scale(1 / total, self.sigma * self.x_t + scale(self.alpha, self.value))
+                return scale(self.norm**-2, self.sigma * self.x_t) + scale(
+                    self.alpha / self.norm, self.value
+                )
         return (self.x_t - scale(self.alpha, self.x0)) / self.sigma
 
     @cached_property
@@ -80,8 +83,9 @@ class Prediction:
             case "x0":
                 return self.value
             case "v":
-                total = self.alpha**2 + self.sigma**2
-                return scale(1 / total, scale(self.alpha, self.x_t) - self.sigma * self.value)
+                return scale(self.alpha / self.norm**2, self.x_t) - scale(
+                    self.sigma / self.norm, self.value
+                )
             case "mean":
                 a, b = (cast(c, self.x_t) for c in linear_form(self.process, "mean", self.t))
                 return scale(1 / b, self.value - scale(a, self.x_t))
@@ -94,12 +98,16 @@ class Prediction:
 
     @property
     def velocity(self) -> Tensor:
-        """Alpha eps - sigma x0."""
-        return (
-            self.value
-            if self.native == "v"
-            else self.process.basis.scale(self.alpha, self.eps) - self.sigma * self.x0
-        )
+        """(alpha eps - sigma x0)/k."""
+        if self.native == "v":
+            return self.value
+        scale = self.process.basis.scale
+        return scale(self.alpha / self.norm, self.eps) - scale(self.sigma / self.norm, self.x0)
+
+    @property
+    def norm(self) -> Tensor:
+        """K = sqrt(alpha^2 + sigma^2)."""
+        return (self.alpha**2 + self.sigma**2).sqrt()
 
     @property
     def mean(self) -> Tensor:

@@ -1,7 +1,7 @@
 """From a benchmark file to its jobs: one row a job, each with the exact spec of what it makes.
 
     data -> train -> sample -> score                 classifier -> sample, where a solver is guided by one
-                  -> likelihood                      data -> analysis
+                  -> likelihood          data -> analysis, or data -> train -> analysis of the model
 
 A row's spec holds the specs of the rows it builds on.  Whether a solver or likelihood can serve a
 process is decided here, from specs: asked for by a variant itself, an impossible one is an error;
@@ -146,7 +146,7 @@ class Plan:
         found = [self.run("data")]
         if isinstance(spec, ScoreSpec):
             found += [self.run("sample", run.variant, run.seed, item) for item in spec.samples]
-        if isinstance(spec, SampleSpec | LikelihoodStageSpec) and spec.train is not None:
+        if _needs_model(spec):
             found.append(self.run("train", run.variant, run.seed))
         if isinstance(spec, SampleSpec) and spec.classifier is not None:
             found.append(self.run("classifier", spec.classifier.variant, run.seed))
@@ -224,6 +224,13 @@ def _on_base(tree: Tree, config: Path) -> Tree:
     if "base" in under.value:
         raise PlanError(f"{under.where(('base',))}: base: {reading.shown(base)} is a base itself")
     return under.merged(tree.without("base"))
+
+
+def _needs_model(spec: StageSpec) -> bool:
+    """Whether a job starts from its variant's trained model."""
+    if isinstance(spec, AnalysisStageSpec):
+        return spec.analysis.uses_model
+    return isinstance(spec, SampleSpec | LikelihoodStageSpec) and spec.train is not None
 
 
 def _folders(folder: str | None) -> list[Path]:

@@ -88,12 +88,21 @@ def _network(variant: VariantSpec) -> str:
     return f"{described} with {f'Fourier features {fourier}' if fourier else 'no input features'}"
 
 
+#: What a network is told, and how unless said.
+INPUTS = {"input_scale": "unit", "noise_input": "log-ratio"}
+
+
 def _predicted(variant: VariantSpec) -> str:
     """The denoiser's native quantity, and whether a skip lies inside."""
     assert variant.denoiser is not None
     denoiser = variant.denoiser.model_dump(mode="json")
     skip = denoiser.get("skip", "none")
     words = [f"{denoiser.get('predict')}{f' with skip {skip}' if skip != 'none' else ''}"]
+    words += [
+        f"{key.replace('_', ' ')} {denoiser[key]}"
+        for key, usual in INPUTS.items()
+        if denoiser.get(key, usual) != usual
+    ]
     if variant.denoiser.learns_variance:
         words.append("learned variance")
     if variant.denoiser.takes_labels and variant.objective is not None:
@@ -105,9 +114,9 @@ def _times(variant: VariantSpec) -> str:
     """How training times are drawn; mixed ones are weighted back to uniform."""
     assert variant.objective is not None
     times = variant.objective.times.model_dump(mode="json")
-    name, stratified = times.pop("name"), times.pop("stratified")
-    shown = ", ".join(f"{key} {value:g}" for key, value in times.items())
-    return f"{name} ({shown}){', stratified' if stratified else ''}"
+    name, draw = times.pop("name"), times.pop("draw")
+    shown = ", ".join(f"{key} {value:g}" for key, value in times.items() if value is not None)
+    return f"{name} ({shown}){f', {draw}' if draw != 'independent' else ''}"
 
 
 def _grouped(variants: Mapping[str, VariantSpec], describe: Callable[[VariantSpec], str]) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffbench.specs.base import Int, PositiveInt, Registered
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec
+from diffbench.specs.solver import AnySolver, GridSolverSpec
+
+#: A single step goes to the data, so that nothing is left of it on the way up.
+Steps = Annotated[Int, Field(ge=2)]
 
 
 class AnalysisSpec(Registered):
-    """A measurement whose result is one JSON file."""
+    """A measurement whose result is one JSON file, with or without a picture beside it."""
 
     kind: ClassVar[str] = "analysis"
+    #: Whether it starts from the variant's trained model.
+    uses_model: ClassVar[bool] = False
 
     name: str
 
@@ -45,3 +51,53 @@ class GradientNoiseSpec(AnalysisSpec):
         if denoiser is not None and not denoiser.learns_variance:
             return "L_hybrid needs denoiser.variance: learned"
         return None
+
+
+class LatentsSpec(AnalysisSpec):
+    """How well test images come back from their latents, and what lies between two of them.
+
+    The first ``images`` of the test split are encoded and decoded by a deterministic ``solver`` with each of the
+    numbers of ``steps``: the squared error a pixel, for data in [0, 1] (Song, Meng & Ermon 2021, table 2).  The
+    picture has ``pairs`` rows: two test images at the ends, and between them the decoded latents from the one's
+    to the other's, spherically interpolated.
+    """
+
+    name: Literal["latents"] = "latents"
+    implementation: ClassVar[str] = "diffbench.stages.latents:Latents"
+    uses_model: ClassVar[bool] = True
+
+    solver: AnySolver
+    steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = (10, 20, 50, 100, 200)
+    images: PositiveInt = 200
+    pairs: PositiveInt = 8
+    between: PositiveInt = 9
+
+    @model_validator(mode="after")
+    def _solver_has_a_way_back(self) -> Self:
+        if not (isinstance(self.solver, GridSolverSpec) and self.solver.invertible):
+            raise ValueError(
+                f"solver: {self.solver.name} has no way back in a number of steps; "
+                "use ddim with eta 0, ode or heun"
+            )
+        return self
+
+    def with_steps(self, steps: int) -> GridSolverSpec:
+        """The solver with that many steps."""
+        assert isinstance(self.solver, GridSolverSpec)
+        return self.solver.model_copy(update={"steps": steps})
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """The solver must serve the variant with every number of steps, without guidance."""
+        reasons = [self.with_steps(each).refusal(process, denoiser) for each in self.steps]
+        if self.solver.uses_labels:
+            reasons.append(
+                "guidance does not belong to a latent; leave w, classifier_scale and labels out"
+            )
+        return next((self._of_solver(reason) for reason in reasons if reason), None)
+
+    def _of_solver(self, reason: str) -> str:
+        """The solver's reason under the key that it is about; the numbers of steps are the analysis's own."""
+        key = reason.partition(":")[0]
+        if key == "steps":
+            return reason
+        return f"solver{'.' if key in type(self.solver).model_fields else ': '}{reason}"

@@ -17,6 +17,7 @@ from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.network import EncoderSpec
 from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.process import ProcessSpec
+from diffbench.specs.solver import AnySolver
 from diffbench.specs.stages import (
     AnyAnalysis,
     AnyClassifierNetwork,
@@ -27,7 +28,6 @@ from diffbench.specs.stages import (
     AnyNetwork,
     AnyObjective,
     AnyProcess,
-    AnySolver,
 )
 from diffbench.specs.training import TrainingSpec
 

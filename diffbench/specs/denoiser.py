@@ -42,6 +42,11 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
     variances (Nichol & Dhariwal 2021, equation 15).  ``conditional`` networks are told the class.
+
+    ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], in place of 1/sqrt(alpha^2 + sigma^2) or what
+    belongs to the skip; VE's networks of Song et al. 2021 see their input so.  ``noise_input`` is what the
+    network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` (999 t, of a chain the level) as
+    in DDPM and in VP's networks, or ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's.
     """
 
     name: Literal["network"] = "network"
@@ -53,6 +58,8 @@ class NetworkDenoiserSpec(DenoiserSpec):
     data_std: PositiveFloat = 0.5
     variance: Literal["fixed", "learned"] = "fixed"
     conditional: bool = False
+    input_scale: Literal["unit", "none"] = "unit"
+    noise_input: Literal["log-ratio", "time", "log-sigma"] = "log-ratio"
 
     @property
     def takes_labels(self) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import PositiveInt, Registered, nothing
+from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, nothing
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec, Variance
-from diffbench.specs.solver import IntegerGrid, grid_refusal, variance_refusal
+from diffbench.specs.solver import (
+    Grid,
+    IntegerGrid,
+    grid_refusal,
+    last_refusal,
+    sde_refusal,
+    variance_refusal,
+)
 
 
 class LikelihoodSpec(Registered):
@@ -19,6 +26,11 @@ class LikelihoodSpec(Registered):
     column: ClassVar[str]
 
     name: str
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the network must be evaluated in float32."""
+        return False
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why this likelihood cannot serve the denoiser on the process; None when it can."""
@@ -40,13 +52,67 @@ class VLBSpec(LikelihoodSpec):
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"
     steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
-    grid: IntegerGrid = "respaced"
+    grid: IntegerGrid = "uniform"
     batch: PositiveInt = 500
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """The bound is a sum over a chain of integer steps."""
         if process.family != "gaussian" or process.time != "discrete":
-            return f"the discrete bound needs integer times, and {process.name} is continuous"
+            return "the discrete bound is a sum over integer times; continuous ones have the likelihood ode"
         if self.steps is not None and (reason := grid_refusal(process, self.grid, self.steps)):
             return reason
         return variance_refusal(self.variance, denoiser)
+
+
+class ODELikelihoodSpec(LikelihoodSpec):
+    """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised levels.
+
+    trace: of the score's derivative, ``hutchinson``'s estimate or ``exact``, which costs one backward pass a
+        dimension.
+    probe, probes: what the estimate's random vectors are, and how many a path.
+    passes: draws of uniform dequantisation noise (and probes) an image, averaged; the papers' protocol has 5.
+    method: ``adaptive`` (Dormand & Prince, to ``rtol`` and ``atol``, as a root mean square over a batch), or one
+        with ``steps`` fixed steps on a ``grid``.
+    last: the time that an image is taken to be at; by default 1e-5, or the process's smallest if that is later.
+    batch: images evaluated at a time.
+    """
+
+    name: Literal["ode"] = "ode"
+    implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.ode:ODELikelihood"
+    column: ClassVar[str] = "ode"
+
+    trace: Literal["hutchinson", "exact"] = "hutchinson"
+    probe: Literal["rademacher", "gaussian"] = "rademacher"
+    probes: PositiveInt = 1
+    passes: PositiveInt = 1
+    method: Literal["adaptive", "euler", "heun", "rk4", "dormand-prince"] = "adaptive"
+    rtol: PositiveFloat = 1e-5
+    atol: PositiveFloat = 1e-5
+    steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    grid: Grid = "log-snr"
+    rho: PositiveFloat = 7.0
+    last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    batch: PositiveInt = 500
+
+    @model_validator(mode="after")
+    def _steps_of_fixed_methods(self) -> Self:
+        if (self.steps is None) != (self.method == "adaptive"):
+            wanted = "none" if self.method == "adaptive" else "a number"
+            raise ValueError(f"steps: method: {self.method} takes {wanted}")
+        return self
+
+    @property
+    def full_precision(self) -> bool:
+        """Traces and error estimates are small differences."""
+        return True
+
+    def first_time(self, process: ProcessSpec) -> float:
+        """The time of an image."""
+        return max(process.t_min, 1e-5) if self.last is None else self.last
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """A chain has no ODE."""
+        reason = sde_refusal(process) or last_refusal(process, self.last)
+        if reason or self.steps is None:
+            return reason
+        return grid_refusal(process, self.grid, self.steps)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from diffbench.specs.base import (
     Float,
     Fraction,
+    Int,
     PositiveFloat,
     PositiveInt,
     Registered,
@@ -19,28 +20,65 @@ from diffbench.specs.process import ProcessSpec, Variance
 
 
 class TimesSpec(Registered):
-    """How training times are drawn; ``stratified`` spreads one batch evenly over the distribution."""
+    """How training times are drawn.
+
+    draw: ``independent``, one ``stratified`` draw in each n-th of the distribution for a batch of n, or
+        ``low-discrepancy``, n evenly spaced quantiles from a random start (Kingma et al. 2021, appendix I.1).
+    """
 
     kind: ClassVar[str] = "times"
 
     name: str
-    stratified: bool = False
+    draw: Literal["independent", "stratified", "low-discrepancy"] = "independent"
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """Why these times do not exist on the process; None when they do."""
         return None
 
 
-class UniformTimesSpec(TimesSpec):
-    """Uniform over the integers of a discrete process or over [last, t_max] of a continuous one.
+class RangeTimesSpec(TimesSpec):
+    """Times over the integers of a discrete process or over [last, t_max] of a continuous one.
 
-    ``last`` is 1e-5 for every SDE of Song et al. 2021.
+    ``last`` is 1e-5 for every SDE of Song et al. 2021.  ``levels`` restricts a continuous process to that many
+    evenly spaced times, the two ends among them: the discrete training of Song et al. 2021.
     """
+
+    last: PositiveFloat = 1e-5
+    levels: Annotated[Annotated[Int, Field(ge=2)] | None, BeforeValidator(nothing)] = None
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """A chain has its own levels."""
+        if process.time == "discrete" and self.levels is not None:
+            return f"times.levels: {self.levels} on {process.name}, which has its own; leave it out"
+        if process.time == "continuous" and self.last >= process.t_max:
+            return f"times.last: {self.last:g} is not below {process.name}'s largest time, {process.t_max:g}"
+        return super().refusal(process)
+
+
+class UniformTimesSpec(RangeTimesSpec):
+    """Uniform times."""
 
     name: Literal["uniform"] = "uniform"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:UniformTimes"
 
-    last: PositiveFloat = 1e-5
+
+class LogSNRTimesSpec(RangeTimesSpec):
+    """ln(sigma/alpha) uniform between its values at ``last`` and t_max.
+
+    Each loss is weighted by uniform density / density.  The density of the time is in proportion to
+    g^2/sigma^2: importance sampling for the likelihood weighting (Song, Durkan, Murray & Ermon 2021, section 5.1).
+    """
+
+    name: Literal["log-snr"] = "log-snr"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives:LogSNRTimes"
+
+    levels: None = None
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """One sigma/alpha for all coordinates, in continuous time."""
+        if process.time == "discrete" or process.alpha != "scalar" or process.family != "gaussian":
+            return f"times.name: log-snr needs continuous time and one alpha, and {process.name} has not both"
+        return super().refusal(process)
 
 
 class LogNormalTimesSpec(TimesSpec):
@@ -53,7 +91,7 @@ class LogNormalTimesSpec(TimesSpec):
     std: PositiveFloat = 1.2
 
 
-class MixedTimesSpec(TimesSpec):
+class MixedTimesSpec(RangeTimesSpec):
     """A ``share`` of uniform times, the rest with ln(sigma/alpha) ~ N(mean, std^2).
 
     Each loss is weighted by uniform density / mixed density, so the objective's expectation is that of
@@ -63,7 +101,6 @@ class MixedTimesSpec(TimesSpec):
     name: Literal["mixed"] = "mixed"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:MixedTimes"
 
-    last: PositiveFloat = 1e-5
     share: Annotated[Fraction, Field(gt=0)] = 0.5
     mean: Float = -1.2
     std: PositiveFloat = 1.2
@@ -192,12 +229,23 @@ class HybridSpec(BoundSpec):
 
 
 class ScoreMatchingSpec(ObjectiveSpec):
-    """Denoising score matching weighted by sigma^2 (Song et al. 2021, equation 7)."""
+    """Denoising score matching (Song et al. 2021, equation 7).
+
+    ``weight`` of the score's squared error: ``sigma2`` (sigma^2, the paper's), ``likelihood`` (g^2, which makes it
+    a bound on the likelihood: Song, Durkan, Murray & Ermon 2021, theorem 1), or ``unit``.
+    """
 
     name: Literal["score-matching"] = "score-matching"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:ScoreMatching"
 
     times: AnyTimes = UniformTimesSpec()
+    weight: Literal["sigma2", "likelihood", "unit"] = "sigma2"
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """A chain has no g."""
+        if self.weight == "likelihood" and process.time == "discrete":
+            return f"weight: likelihood needs g, and {process.name}'s time is discrete"
+        return super().refusal(process, denoiser)
 
 
 class EDMObjectiveSpec(ObjectiveSpec):

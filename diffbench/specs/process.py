@@ -7,12 +7,13 @@ values it works on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from diffbench.specs.base import Int, PositiveFloat, Registered
+from diffbench.specs.base import Float, Int, PositiveFloat, Registered
 
 #: Of a step of a discrete chain: the posterior's, all that the forward step adds, or a learned one in between.
 Variance = Literal["small", "large", "learned"]
@@ -45,6 +46,29 @@ class ProcessSpec(Registered):
     name: str
 
     @property
+    def t_min(self) -> float:
+        """The smallest time at which a denoiser may be asked."""
+        return 0.0
+
+    @property
+    def t_max(self) -> float:
+        """The largest time; the process starts there in reverse."""
+        return 1.0
+
+    @property
+    def last(self) -> float:
+        """The last time with noise at which a sampler asks, unless it says otherwise: its paper's cut-off."""
+        return self.t_min
+
+    def chain_refusal(self, levels: int) -> str | None:
+        """Why the process cannot be cut into a chain of that many steps, x_t = a x_s + G z; None when it can."""
+        return None
+
+    def scale_refusal(self, levels: int) -> str | None:
+        """Why a Langevin step cannot be scaled by a chain of that many levels; None when it can."""
+        return None
+
+    @property
     def middle(self) -> float:
         """The middle of the data range."""
         return (self.high + self.low) / 2
@@ -69,6 +93,11 @@ class DiscreteSpec(ProcessSpec):
     schedule: Literal["linear", "cosine"]
     steps: Annotated[Int, Field(ge=2)] = 1000
 
+    @property
+    def t_max(self) -> float:
+        """The last level."""
+        return self.steps - 1.0
+
     @model_validator(mode="after")
     def _betas_stay_below_one(self) -> Self:
         if self.schedule == "linear" and self.steps <= 20:
@@ -76,28 +105,67 @@ class DiscreteSpec(ProcessSpec):
         return self
 
 
-class VPSpec(ProcessSpec):
+class LinearBetaSpec(ProcessSpec):
+    """What the SDEs with beta linear in time share; samplers stop at 1e-3 (Song et al. 2021, appendix C)."""
+
+    beta_min: PositiveFloat = 0.1
+    beta_max: PositiveFloat = 20.0
+
+    _betas_increase = model_validator(mode="after")(increasing("beta_min", "beta_max"))
+
+    @property
+    def t_min(self) -> float:
+        """The smallest time of training (Song et al. 2021, appendix C)."""
+        return 1e-5
+
+    @property
+    def last(self) -> float:
+        """Samplers stop before training does."""
+        return 1e-3
+
+    def scale_refusal(self, levels: int) -> str | None:
+        """1 - beta/N must stay above 0."""
+        if levels > self.beta_max:
+            return None
+        return (
+            f"{levels} are too few: 1 - beta/N, with {self.name}'s beta up to {self.beta_max:g}, "
+            f"is above 0 from N = {math.floor(self.beta_max) + 1}"
+        )
+
+
+class VPSpec(LinearBetaSpec):
     """The variance-preserving SDE (Song et al. 2021, equation 11)."""
 
     name: Literal["vp"] = "vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VP"
 
-    beta_min: PositiveFloat = 0.1
-    beta_max: PositiveFloat = 20.0
+    def chain_refusal(self, levels: int) -> str | None:
+        """The chain's a is sqrt(1 - beta/N)."""
+        return self.scale_refusal(levels)
 
-    _betas_increase = model_validator(mode="after")(increasing("beta_min", "beta_max"))
 
-
-class SubVPSpec(ProcessSpec):
+class SubVPSpec(LinearBetaSpec):
     """The sub-variance-preserving SDE (Song et al. 2021, equation 12)."""
 
     name: Literal["sub-vp"] = "sub-vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:SubVP"
 
-    beta_min: PositiveFloat = 0.1
-    beta_max: PositiveFloat = 20.0
 
-    _betas_increase = model_validator(mode="after")(increasing("beta_min", "beta_max"))
+class VPCosineSpec(ProcessSpec):
+    """A variance-preserving process whose noise level is that of the cosine schedule, without a chain.
+
+    alpha = cos(a), sigma = sin(a) with the angle a linear in time, so that
+    ln(alpha^2/sigma^2) = -2 ln tan(a) falls from ``log_snr_max`` to ``log_snr_min`` (Nichol & Dhariwal 2021,
+    section 3.2; in continuous time Kingma et al. 2021 and Hoogeboom & Salimans 2023).
+    """
+
+    name: Literal["vp-cosine"] = "vp-cosine"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VPCosine"
+
+    log_snr_min: Float = -10.0
+    log_snr_max: Float = 10.0
+
+    _log_snrs_increase = model_validator(mode="after")(increasing("log_snr_min", "log_snr_max"))
 
 
 class VESpec(ProcessSpec):
@@ -116,6 +184,11 @@ class VESpec(ProcessSpec):
 
     _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
 
+    @property
+    def last(self) -> float:
+        """As in training (Song et al. 2021, appendix C)."""
+        return 1e-5
+
 
 class EDMSpec(ProcessSpec):
     """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column)."""
@@ -128,3 +201,13 @@ class EDMSpec(ProcessSpec):
     sigma_max: PositiveFloat = 80.0
 
     _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+
+    @property
+    def t_min(self) -> float:
+        """sigma_min."""
+        return self.sigma_min
+
+    @property
+    def t_max(self) -> float:
+        """sigma_max."""
+        return self.sigma_max

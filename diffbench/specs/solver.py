@@ -6,25 +6,28 @@ runs.  Without a denoiser it is about the process alone.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.specs.base import (
     Fraction,
+    Int,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Registered,
+    Spec,
     nothing,
 )
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec, Variance, increasing
 
-DISCRETE_GRIDS = "integer times have no SDE or ODE; use ancestral, ddim or heun"
-#: How the levels of a discrete chain are thinned out.
-IntegerGrid = Literal["respaced", "strided", "quadratic"]
+#: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or every c-th level of a chain.
+Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided"]
+#: How the levels of a chain are thinned out.
+IntegerGrid = Literal["uniform", "strided", "quadratic"]
 Threshold = Literal["none", "static", "dynamic"]
 
 
@@ -36,15 +39,44 @@ def strided_levels(levels: int, steps: int) -> range | None:
 
 
 def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
-    """Why there is no such grid on a discrete chain; None when there is, and in continuous time."""
+    """Why the process has no such grid; None when it has."""
+    if grid in ("karras", "log-snr") and (reason := ratio_refusal(process, f"the {grid} grid")):
+        return reason
     levels = getattr(process, "steps", None)
     if process.time != "discrete" or levels is None:
-        return None
+        return (
+            f"grid: strided takes levels of a chain, and {process.name} has none"
+            if grid == "strided"
+            else None
+        )
     if steps > levels:
         return f"steps: {steps} on a chain of {levels}; at most {levels} can be taken"
     if grid == "strided" and strided_levels(levels, steps) is None:
         return f"steps: no integer stride takes exactly {steps} of {levels} steps"
     return None
+
+
+def ratio_refusal(process: ProcessSpec, what: str) -> str | None:
+    """Why there is no one sigma/alpha for all coordinates; None when there is."""
+    if process.family != "gaussian":
+        return f"{what} needs a Gaussian process, and {process.name} is {process.family}"
+    if process.alpha != "scalar":
+        return f"{what} divides by alpha, which {process.name} has one of per coordinate"
+    return None
+
+
+def last_refusal(process: ProcessSpec, last: float | None) -> str | None:
+    """Why a grid cannot end at that time; None when it can."""
+    if last is None or process.t_min <= last < process.t_max:
+        return None
+    return f"last: {last:g} is outside the times of {process.name}, {process.t_min:g} to {process.t_max:g}"
+
+
+def sde_refusal(process: ProcessSpec) -> str | None:
+    """Why the process has no SDE and no ODE; None when it has."""
+    if process.time != "discrete":
+        return None
+    return "integer times have no SDE or ODE; use ancestral, ddim, heun or dpm-solver++"
 
 
 def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str | None:
@@ -55,7 +87,7 @@ def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str |
 
 
 class SolverSpec(Registered):
-    """A solver on a grid of ``steps`` steps.
+    """A solver: how an image is drawn.
 
     threshold: what is done to every predicted x0 before a step is formed.  ``static`` clips it to the
         data range; ``dynamic`` first divides it by its ``percentile`` of absolute values, where that is
@@ -70,7 +102,6 @@ class SolverSpec(Registered):
     kind: ClassVar[str] = "solver"
 
     name: str
-    steps: PositiveInt
     threshold: Threshold = "none"
     percentile: Annotated[Fraction, Field(gt=0)] = 0.995
     w: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
@@ -84,14 +115,19 @@ class SolverSpec(Registered):
         """Whether guidance or a choice of classes needs them."""
         return any(each is not None for each in (self.w, self.classifier_scale, self.labels))
 
+    @property
+    def invertible(self) -> bool:
+        """Whether its steps can be taken upwards, from an image to its latent."""
+        return False
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the network must be evaluated in float32: a step size control takes rounding for error."""
+        return False
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why this solver cannot serve the denoiser on the process; None when it can."""
-        if process.family != "gaussian":
-            return f"{self.name} needs a Gaussian process, and {process.name} is {process.family}"
-        reason = grid_refusal(process, "respaced", self.steps)
-        if reason or denoiser is None:
-            return reason
-        return self._guidance_refusal(denoiser)
+        return None if denoiser is None else self._guidance_refusal(denoiser)
 
     def _guidance_refusal(self, denoiser: DenoiserSpec) -> str | None:
         if self.w is not None and not denoiser.takes_labels:
@@ -101,25 +137,80 @@ class SolverSpec(Registered):
         return None
 
 
-class TransitionSolverSpec(SolverSpec):
-    """A solver that steps by the transition rule x_s = alpha_s x0 + r e + n z.
+AnySolver = Annotated[SerializeAsAny[SolverSpec], BeforeValidator(SolverSpec.choose)]
 
-    Grids: ``respaced`` (evenly spaced reals, rounded, both ends), ``strided`` (a constant stride from the
-    first level), ``quadratic`` (evenly spaced in the square root, both ends: DDIM on CIFAR-10); in continuous
-    time ``uniform`` and ``karras`` (evenly spaced down to ``last`` in time, or in (sigma/alpha)^(1/rho)).
+
+class LangevinSpec(Spec):
+    """Langevin corrector: x + eps score + sqrt(2 eps) z (Song et al. 2021, algorithms 4 and 5).
+
+    snr: r in eps = 2 a (r |z|/|score|)^2, where the norms are means over the images that are drawn at a time
+        (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP.
+    step_size: eps itself, in place of ``snr``.
+    updates: per level.
+    levels: N.
+    order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
+        corrects at the prior's level too and not at the last.
     """
 
-    grid: IntegerGrid | Literal["uniform", "karras"] = "respaced"
-    last: PositiveFloat = 1e-3
+    snr: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    step_size: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    updates: PositiveInt = 1
+    levels: Annotated[Int, Field(ge=2)] = 1000
+    order: Literal["predictor-first", "corrector-first"] = "predictor-first"
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.snr is None) == (self.step_size is None):
+            raise ValueError("one of snr (0.16 is usual) and step_size is wanted")
+        return self
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Langevin steps need a score in continuous time, and a scale."""
+        if reason := sde_refusal(process):
+            return reason
+        reason = process.scale_refusal(self.levels) if self.step_size is None else None
+        return f"corrector.levels: {reason}" if reason else None
+
+
+class GridSolverSpec(SolverSpec):
+    """A solver on a grid of ``steps`` steps, with or without a corrector.
+
+    grid: ``uniform`` (evenly spaced times), ``quadratic`` (in their square roots: DDIM on CIFAR-10), ``karras``
+        (in (sigma/alpha)^(1/``rho``)), ``log-snr`` (in ln(sigma/alpha)).  On a chain times are rounded to levels,
+        and ``strided`` is a constant stride from the first.
+    corrector: Langevin steps at each level, before or after the solver's own.
+    """
+
+    steps: PositiveInt
+    grid: Grid = "uniform"
     rho: PositiveFloat = 7.0
+    corrector: Annotated[LangevinSpec | None, BeforeValidator(nothing)] = None
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Integer grids need integer times; uniform ones continuous times."""
-        if reason := super().refusal(process, denoiser):
+        """The grid must exist, and so must what the corrector needs."""
+        if reason := grid_refusal(process, self.grid, self.steps):
             return reason
-        if (self.grid in ("uniform", "karras")) != (process.time == "continuous"):
-            return f"the {self.grid} grid does not exist in {process.time} time"
-        return grid_refusal(process, self.grid, self.steps)
+        if self.corrector is not None and (reason := self.corrector.refusal(process)):
+            return reason
+        return super().refusal(process, denoiser)
+
+
+class TransitionSolverSpec(GridSolverSpec):
+    """A solver that steps by the transition rule x_s = alpha_s x0 + r e + n z, into the data.
+
+    last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
+        sigma_min for EDM).  A chain's is its first level.
+    """
+
+    last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """The rule is of the Gaussian family."""
+        if process.family != "gaussian":
+            return f"{self.name} needs a Gaussian process, and {process.name} is {process.family}"
+        if process.time == "discrete" and self.last is not None:
+            return f"last: {self.last:g} is asked of a chain, whose last level is its first"
+        return last_refusal(process, self.last) or super().refusal(process, denoiser)
 
 
 class AncestralSpec(TransitionSolverSpec):
@@ -149,50 +240,154 @@ class DDIMSpec(TransitionSolverSpec):
 
     eta: Fraction = 0.0
 
+    @property
+    def invertible(self) -> bool:
+        """Without noise."""
+        return self.eta == 0 and self.corrector is None
 
-class TimeSolverSpec(SolverSpec):
-    """A solver of the SDE or ODE in the process's own continuous time.
 
-    The grid has ``steps`` steps from t_max.  With ``denoise`` the last of them goes from ``last`` to
-    the data by the posterior mean E[x0 | x_t] (Tweedie's formula); without it the grid stops at ``last``.
-    ``last`` is 1e-3 for VP and sub-VP, 1e-5 for VE (Song et al. 2021, appendix C).
+class TimeSpec(SolverSpec):
+    """A solver of the SDE or the ODE in the process's own continuous time, from the prior at t_max.
+
+    last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
+        sigma_min for EDM).
+    denoise: how the noise that is left there is removed.  ``tweedie``: by a step to the data, the posterior
+        mean E[x0 | x_t].  ``mean``: the last update leaves its noise out, as in the official code of Song et
+        al. 2021; of ``langevin`` with the corrector first that is its step, which has none.  ``none``: it is not.
     """
 
-    last: PositiveFloat = 1e-3
-    denoise: bool = True
+    last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    denoise: Literal["tweedie", "mean", "none"] = "tweedie"
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Discrete processes have no SDE view."""
-        return DISCRETE_GRIDS if process.time == "discrete" else super().refusal(process, denoiser)
+        """A chain has no SDE view."""
+        reason = sde_refusal(process) or last_refusal(process, self.last)
+        if not reason and self.denoise == "tweedie" and process.family != "gaussian":
+            reason = (
+                f"denoise: tweedie needs a Gaussian process, and {process.name} is {process.family}"
+            )
+        return reason or super().refusal(process, denoiser)
 
 
-class EulerMaruyamaSpec(TimeSolverSpec):
-    """Euler-Maruyama on the reverse SDE (Song et al. 2021, section 4.1) on a uniform grid."""
+class TimeSolverSpec(TimeSpec, GridSolverSpec):
+    """One on a grid of ``steps`` steps; ``denoise: tweedie`` takes the last of them, to the data."""
+
+
+class ReverseSDESpec(TimeSolverSpec):
+    """A solver of the reverse SDE, or of any member of the family that has its marginals.
+
+    noise: gbar/g in dx = [f x - (g^2 + gbar^2)/2 score] dt + gbar dw: 1 is the reverse SDE, 0 the
+        probability-flow ODE (Song et al. 2021, appendix D.1; Karras et al. 2022, equation 6).
+    """
+
+    noise: Fraction = 1.0
+
+
+class EulerMaruyamaSpec(ReverseSDESpec):
+    """Euler-Maruyama on the reverse SDE (Song et al. 2021, section 4.1)."""
 
     name: Literal["euler-maruyama"] = "euler-maruyama"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:EulerMaruyama"
 
-    grid: Literal["uniform", "karras"] = "uniform"
-    rho: PositiveFloat = 7.0
+
+class ReverseDiffusionSpec(ReverseSDESpec):
+    """The reverse-diffusion sampler (Song et al. 2021, appendix E): the forward chain's step, reversed.
+
+    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's and EDM's is their exact transition; the others'
+    is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
+    """
+
+    name: Literal["reverse-diffusion"] = "reverse-diffusion"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:ReverseDiffusion"
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """VP's chain needs steps short enough."""
+        if reason := super().refusal(process, denoiser):
+            return reason
+        reason = process.chain_refusal(self.steps)
+        return f"steps: {reason}" if reason else None
+
+
+def _wanted(value: object) -> object:
+    if value == "none":
+        raise ValueError(
+            "langevin is nothing without a corrector; {snr: 0.22, updates: 2} is usual"
+        )
+    return value
+
+
+class CorrectorOnlySpec(TimeSolverSpec):
+    """Langevin dynamics at each noise level in turn, without a predictor (Song et al. 2021, table 1, C2000)."""
+
+    name: Literal["langevin"] = "langevin"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:CorrectorOnly"
+
+    corrector: Annotated[LangevinSpec, BeforeValidator(_wanted)] = LangevinSpec(
+        snr=0.22, updates=2, order="corrector-first"
+    )
 
 
 class ODESpec(TimeSolverSpec):
-    """The probability-flow ODE (Song et al. 2021, equation 13) by Euler's or Heun's method."""
+    """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
+
+    ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).
+    """
 
     name: Literal["ode"] = "ode"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:ProbabilityFlow"
 
-    method: Literal["euler", "heun"] = "heun"
-    grid: Literal["uniform", "karras"] = "uniform"
-    rho: PositiveFloat = 7.0
+    method: Literal["euler", "heun", "rk4"] = "heun"
+
+    @property
+    def invertible(self) -> bool:
+        """It has no noise."""
+        return self.corrector is None
 
 
-class HeunSpec(SolverSpec):
-    """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha).
+class AdaptiveODESpec(TimeSpec):
+    """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
-    The grid interpolates sigma^(1/rho) from ``sigma_max`` to ``sigma_min``, both moved into the range
-    that the process has, and ends at 0; the last step is Euler's.  On a discrete process each sigma goes
-    to the nearest tabulated level.
+    rtol, atol: a step's error may be atol + rtol |x|, as a root mean square over the images that are drawn at a
+        time (the benchmark's ``chunk``).  1e-5 each in Song et al. 2021, appendix D.2.
+    """
+
+    name: Literal["ode-adaptive"] = "ode-adaptive"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:AdaptiveProbabilityFlow"
+
+    rtol: PositiveFloat = 1e-5
+    atol: PositiveFloat = 1e-5
+
+    @property
+    def invertible(self) -> bool:
+        """It has no noise."""
+        return True
+
+    @property
+    def full_precision(self) -> bool:
+        """The error is estimated."""
+        return True
+
+
+class RatioSolverSpec(GridSolverSpec):
+    """A solver in (x/alpha, sigma/alpha), the same on every process with one alpha for all coordinates.
+
+    sigma_min, sigma_max: the ends of the grid in sigma/alpha, both moved into the range that the process has;
+        the last step goes to the data.  On a chain each sigma goes to the nearest tabulated level.
+    """
+
+    grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "karras"
+    sigma_min: PositiveFloat = 0.002
+    sigma_max: PositiveFloat = 80.0
+
+    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """x/alpha needs one alpha for all coordinates."""
+        return ratio_refusal(process, self.name) or super().refusal(process, denoiser)
+
+
+class HeunSpec(RatioSolverSpec):
+    """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha); the last step is Euler's.
 
     With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
     [``churn_min``, ``churn_max``] (S_min, S_max) first raises it by the factor 1 + min(churn/steps, sqrt 2 - 1),
@@ -202,18 +397,24 @@ class HeunSpec(SolverSpec):
     name: Literal["heun"] = "heun"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:Heun"
 
-    sigma_min: PositiveFloat = 0.002
-    sigma_max: PositiveFloat = 80.0
-    rho: PositiveFloat = 7.0
     churn: NonNegativeFloat = 0.0
     churn_min: NonNegativeFloat = 0.0
     churn_max: PositiveFloat = 1e30
     churn_noise: NonNegativeFloat = 1.0
 
-    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+    @property
+    def invertible(self) -> bool:
+        """Without noise."""
+        return self.churn == 0 and self.corrector is None
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """x/alpha needs one alpha for all coordinates."""
-        if process.alpha != "scalar":
-            return f"{self.name} divides by alpha, which {process.name} has one of per coordinate"
-        return super().refusal(process, denoiser)
+
+class DPMSolverSpec(RatioSolverSpec):
+    """DPM-Solver++(2M), the multistep method of order 2 (Lu et al. 2022, algorithm 2).
+
+    The first step and the one into the data are of order 1.
+    """
+
+    name: Literal["dpm-solver++"] = "dpm-solver++"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:DPMSolver"
+
+    grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "log-snr"

@@ -22,7 +22,7 @@ from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.network import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.objective import AnyTimes, ObjectiveSpec
 from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.solver import AnySolver
 from diffbench.specs.training import TrainingSpec
 
 AnyAnalysis = Annotated[SerializeAsAny[AnalysisSpec], BeforeValidator(AnalysisSpec.choose)]
@@ -36,7 +36,6 @@ AnyLikelihood = Annotated[SerializeAsAny[LikelihoodSpec], BeforeValidator(Likeli
 AnyNetwork = Annotated[SerializeAsAny[NetworkSpec], BeforeValidator(NetworkSpec.choose)]
 AnyObjective = Annotated[SerializeAsAny[ObjectiveSpec], BeforeValidator(ObjectiveSpec.choose)]
 AnyProcess = Annotated[SerializeAsAny[ProcessSpec], BeforeValidator(ProcessSpec.choose)]
-AnySolver = Annotated[SerializeAsAny[SolverSpec], BeforeValidator(SolverSpec.choose)]
 
 
 class StageSpec(Spec):
@@ -61,7 +60,7 @@ class TrainSpec(StageSpec):
     """Train one variant; an exact denoiser (no network, objective or budget) is fitted instead."""
 
     stage: Literal["train"] = "train"
-    version: PositiveInt = 2
+    version: PositiveInt = 3
 
     variant: str
     seed: NonNegativeInt
@@ -103,7 +102,7 @@ class SampleSpec(StageSpec):
     """Draw ``samples`` images in chunks of ``chunk``: with a solver from a model, or as a control."""
 
     stage: Literal["sample"] = "sample"
-    version: PositiveInt = 2
+    version: PositiveInt = 3
 
     variant: str
     seed: NonNegativeInt
@@ -133,7 +132,7 @@ class LikelihoodStageSpec(StageSpec):
     """Evaluate one kind of likelihood of a trained model on the test split."""
 
     stage: Literal["likelihood"] = "likelihood"
-    version: PositiveInt = 2
+    version: PositiveInt = 3
 
     variant: str
     seed: NonNegativeInt
@@ -143,10 +142,10 @@ class LikelihoodStageSpec(StageSpec):
 
 
 class AnalysisStageSpec(StageSpec):
-    """Carry out one analysis of a variant, as ``train`` describes it; its trained model is not used."""
+    """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model."""
 
     stage: Literal["analysis"] = "analysis"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     variant: str
     seed: NonNegativeInt

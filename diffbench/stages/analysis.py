@@ -10,17 +10,22 @@ from pathlib import Path
 from diffbench.plan.registry import build
 from diffbench.specs.stages import AnalysisStageSpec
 from diffbench.stages import data, machine
-from diffbench.store import paths
+from diffbench.stages.bench import Bench
+from diffbench.store import files, paths
 from diffbench.store.products import write_json_product
 from diffbench.store.state import StateStore
 
 
 def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
-    """Write analysis/{id}.json."""
+    """Write analysis/{id}.json, and its picture if it has one."""
     place = machine.prepare(device, spec.train.training)
     path = paths.product(root, spec)
     state = StateStore(paths.state(root, spec), spec)
     with state.lock(), machine.record(path, place):
-        dataset = data.load(root, spec.train.data)
-        content = build(spec.analysis, spec.train).measure(dataset, place, state)
+        analysis = build(spec.analysis, spec.train)
+        content, picture = analysis.measure(
+            Bench(data.load(root, spec.train.data), place, state, root)
+        )
+        if picture is not None:
+            files.write(path.with_suffix(".png"), picture)
         write_json_product(path, content, spec)

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffbench.data.datasets import Dataset
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.objectives import Objective
 from diffbench.diffusion.streams import stream
@@ -37,9 +36,9 @@ from diffbench.specs.objective import (
 )
 from diffbench.specs.stages import TrainSpec
 from diffbench.stages import models
+from diffbench.stages.bench import Bench
 from diffbench.stages.progress import Progress
 from diffbench.stages.train import Trainer, denoiser_trainer
-from diffbench.store.state import StateStore
 
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     "vlb": VLBObjectiveSpec(),
@@ -60,16 +59,17 @@ class GradientNoise:
         neutral = SimpleSpec(times=train.objective.times, label_dropout=self.label_dropout)
         self.train = train.model_copy(update={"objective": neutral})
 
-    def measure(self, dataset: Dataset, device: torch.device, state: StateStore) -> dict[str, Any]:
+    def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
         """Train, stop at each checkpoint, measure, and save; go on from what was saved.
 
         Returns:
             steps; mean_square: |E g|^2 of L_vlb; estimators: of each objective its noise tr Cov(g) and its
             own mean_square; all by checkpoint.
         """
-        trainer = denoiser_trainer(self.train, dataset, device)
+        state = bench.state
+        trainer = denoiser_trainer(self.train, bench.dataset, bench.device)
         process = build(self.train.process)
-        denoiser = models.wrap(self.train, process, trainer.network, dataset, device)
+        denoiser = models.wrap(self.train, process, trainer.network, bench.dataset, bench.device)
         # (checkpoints, objectives, 2): noise and mean square.
         measured = torch.zeros(0, len(OBJECTIVES), 2, dtype=torch.float64)
         if (saved := state.load()) is not None:
@@ -99,7 +99,7 @@ class GradientNoise:
             "estimators": estimators,
             "batch": trainer.training.batch,
             "draws": self.spec.draws,
-        }
+        }, None
 
     def checkpoints(self, steps: int) -> list[int]:
         """Evenly spaced steps, the last among them."""

@@ -28,38 +28,48 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
     """The whole test split, ``batch`` images at a time, each batch with a stream of its own."""
     dataset = data.load(root, spec.train.data)
-    denoiser = models.load_denoiser(spec.train, root, dataset, device)
+    loaded = models.load_denoiser(spec.train, root, dataset, device)
+    denoiser = models.at_full_precision(loaded, spec.likelihood.full_precision)
     levels = models.levels_of(dataset, spec.train.process)
-    bound = build(spec.likelihood, denoiser, levels.spacing)
+    likelihood = build(spec.likelihood, denoiser, levels)
     images = levels.to_model(dataset.test).to(device)
     labels = torch.from_numpy(dataset.test_labels).to(device) if denoiser.classes else None
     title = f"likelihood {spec.variant} {spec.kind_id}"
     progress = Progress(title, len(images), "image")
     parts: list[dict[str, Tensor]] = []
-    size = bound.spec.batch
+    size = likelihood.spec.batch
     for i, batch in enumerate(images.split(size)):
         y = None if labels is None else labels[i * size : (i + 1) * size]
-        parts.append(bound(batch, stream("likelihood", spec.seed, i), y))
+        parts.append(likelihood(batch, stream("likelihood", spec.seed, i), y))
         progress.advance(len(batch))
     progress.close()
-    return summary(spec, dataset.levels, denoiser.calls // len(parts), parts)
+    return summary(spec, dataset.levels, round(denoiser.calls / len(parts)), parts)
 
 
 def summary(
     spec: LikelihoodStageSpec, levels: int, calls: int, parts: list[dict[str, Tensor]]
 ) -> dict[str, Any]:
-    """Mean and standard error over images; the terms by time, weighted by their images."""
+    """Mean and standard error over images, and what else the likelihood says."""
     total = torch.cat([part["total"] for part in parts]).double().cpu()
-    counts = torch.tensor([len(part["total"]) for part in parts], dtype=torch.float64)
-    terms = torch.stack([part["terms"].double().cpu() for part in parts])
     error = float(total.std() / len(total) ** 0.5) if len(total) > 1 else None
     return {
         "kind": spec.likelihood.column,
         "bits_per_dim": {"value": float(total.mean()), "se": error},
-        "prior": float(torch.cat([part["prior"] for part in parts]).double().mean()),
-        "times": parts[0]["times"].tolist(),
-        "terms": ((counts[:, None] * terms).sum(0) / counts.sum()).tolist(),
+        **bound_terms(parts),
         "images": len(total),
         "nfe": calls,
         "protocol": {"split": "test", "levels": levels, **spec.likelihood.model_dump(mode="json")},
+    }
+
+
+def bound_terms(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """A bound's prior and terms by time, weighted by their images; nothing where it has no terms."""
+    if "terms" not in parts[0]:
+        return {}
+    counts = torch.tensor([len(part["total"]) for part in parts], dtype=torch.float64)
+    terms = torch.stack([part["terms"].double().cpu() for part in parts])
+    return {
+        "prior": float(torch.cat([part["prior"] for part in parts]).double().mean()),
+        "times": parts[0]["times"].tolist(),
+        "terms": ((counts[:, None] * terms).sum(0) / counts.sum()).tolist(),
     }

@@ -60,7 +60,8 @@ class Run:
         if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
         y = self._labels(count, solver, labels)
-        built = build(solver, self.denoiser, self._classifier(classifier))
+        denoiser = models.at_full_precision(self.denoiser, solver.full_precision)
+        built = build(solver, denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), y, device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Levels
-from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.streams import key
@@ -38,6 +39,10 @@ class Precision:
 
     def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
         self.network, self.device, self.low = network, device, precision == "bf16"
+
+    def full(self) -> Precision:
+        """The same network without autocast."""
+        return Precision(self.network, self.device, "fp32")
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """The network's output for x and what else it is told (c_noise, y, raw)."""
@@ -124,6 +129,16 @@ def load_classifier(
     network = build_classifier(spec, dataset)
     network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
     return wrap_classifier(spec, network.to(device).eval().requires_grad_(False), dataset, device)
+
+
+def at_full_precision(denoiser: Denoiser, wanted: bool = True) -> Denoiser:
+    """The denoiser with its network in float32, where that is wanted."""
+    if not (wanted and isinstance(denoiser, NetworkDenoiser)):
+        return denoiser
+    other = copy(denoiser)
+    assert isinstance(denoiser.network, Precision)
+    other.network = denoiser.network.full()
+    return other
 
 
 def fit_exact(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:

@@ -79,19 +79,21 @@ def draw(
     labels: Labels | None,
     device: torch.device,
 ) -> tuple[Images, int]:
-    """Sample in chunks, each from a stream of its own; returns levels and the denoiser's calls a chunk.
+    """Sample in chunks, each from a stream of its own; returns levels and the denoiser's calls for an image.
 
     Raises:
-        ValueError: when a sample is not a number.
+        ValueError: when a step's result is not finite, with the step.
     """
     assert spec.train is not None
     assert spec.solver is not None
-    denoiser = models.load_denoiser(spec.train, root, dataset, device)
+    loaded = models.load_denoiser(spec.train, root, dataset, device)
+    denoiser = models.at_full_precision(loaded, spec.solver.full_precision)
     classifier = models.load_classifier(spec.classifier, root, dataset, device)
     solver = build(spec.solver, denoiser, classifier)
     levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)
     progress = Progress(f"sample {spec.variant} {spec.solver_id}", spec.samples, "image")
     images: list[Images] = []
+    calls = 0
     for chunk, start in enumerate(range(0, spec.samples, spec.chunk)):
         count = min(spec.chunk, spec.samples - start)
         denoiser.calls = 0
@@ -99,6 +101,8 @@ def draw(
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
         x = sample(solver, (count, *shape), generator, y, device=device)
         images.append(levels.from_model(x.cpu()))
+        calls += denoiser.calls * count
         progress.advance(count)
     progress.close()
-    return np.concatenate(images), denoiser.calls
+    # Step size control gives chunks different numbers; their mean is rounded to a whole one.
+    return np.concatenate(images), round(calls / spec.samples)

@@ -19,23 +19,25 @@ from torch import Tensor
 from diffbench.diffusion import grids
 from diffbench.diffusion.bound import bits, bound_term, gaussian_kl
 from diffbench.diffusion.denoisers import Denoiser, thresholded
+from diffbench.diffusion.likelihoods.cells import Cells
 from diffbench.diffusion.processes.gaussian import at
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.likelihood import VLBSpec
 
 
 class VLB:
-    """The bound of one denoiser, of grey levels spaced by ``spacing`` in model units."""
+    """The bound of one denoiser, of grey levels in ``cells``."""
 
-    def __init__(self, spec: VLBSpec, denoiser: Denoiser, spacing: float) -> None:
-        self.spec, self.spacing = spec, spacing
+    def __init__(self, spec: VLBSpec, denoiser: Denoiser, cells: Cells) -> None:
+        self.spec, self.spacing = spec, cells.spacing
         self.denoiser = thresholded(denoiser, spec.threshold)
         self.process = denoiser.process
 
     def times(self) -> Tensor:
         """The grid: decreasing levels and the data's time, float64 (n + 1,)."""
         levels = round(self.process.t_max) + 1
-        return grids.levels(self.process, self.spec.grid, self.spec.steps or levels)
+        times = grids.levels(self.process, self.spec.grid, self.spec.steps or levels)
+        return grids.to_data(self.process, times)
 
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""

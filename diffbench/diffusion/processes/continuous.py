@@ -1,31 +1,29 @@
-r"""Continuous processes: VP, sub-VP and VE (Song et al. 2021, https://arxiv.org/abs/2011.13456) and EDM.
+r"""Continuous processes: VP, sub-VP, VE (Song et al. 2021, https://arxiv.org/abs/2011.13456) and EDM.
 
 VP      beta(t) = b0 + t (b1 - b0),  ln alpha = -t^2 (b1 - b0)/4 - t b0/2,  sigma^2 = 1 - alpha^2   (eq. 32-33)
 sub-VP  the same alpha,  sigma = 1 - alpha^2                                                        (eq. 34)
 VE      alpha = 1,  sigma = smin (smax/smin)^t                                                      (eq. 30-31,
         with sigma(t)^2 for the paper's sigma(t)^2 - sigma(0)^2, as the official code)
+cosine  alpha = cos a,  sigma = sin a,  a linear in t                  (the cosine schedule's noise levels; Nichol &
+        Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 17, without offset, in a range of log SNR)
 EDM     alpha = 1,  sigma = t                       (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1)
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.specs.process import EDMSpec, SubVPSpec, VESpec, VPSpec
+from diffbench.specs.process import EDMSpec, LinearBetaSpec, VESpec, VPCosineSpec
 
 
 class VP(GaussianProcess):
     """The variance-preserving SDE, t in [0, 1]."""
 
-    t_min = 1e-5
-    t_max = 1.0
-
-    def __init__(self, spec: VPSpec | SubVPSpec) -> None:
+    def __init__(self, spec: LinearBetaSpec) -> None:
         super().__init__(spec)
         self.beta_min, self.beta_max = spec.beta_min, spec.beta_max
 
@@ -53,6 +51,23 @@ class VP(GaussianProcess):
         """Beta alpha^2."""
         return self.beta(t) * self.alpha(t) ** 2
 
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """DDPM's step, a^2 = 1 - beta and G^2 = beta with beta = beta(t) (t - s)   (appendix E).
+
+        Raises:
+            ValueError: where beta is 1 or more.
+        """
+        beta = self.beta(t) * (t - s)
+        if bool((beta >= 1).any()):
+            raise ValueError(
+                f"steps: the one from time {float(t.max()):.4g} has 1 - beta = {1 - float(beta.max()):.3g}; take more"
+            )
+        return (1 - beta).sqrt(), beta
+
+    def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
+        """1 - beta(t)/N."""
+        return 1 - self.beta(t) / levels
+
     def _time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
         """The positive root of -log_alpha = t^2 (b1 - b0)/4 + t b0/2, without cancellation near 0."""
         c = -log_alpha
@@ -71,6 +86,10 @@ class SubVP(VP):
         """1 - alpha^2."""
         return -torch.expm1(2 * self.log_alpha(t))
 
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Euler's: the paper has no chain for it."""
+        return self.euler_step(t, s)
+
     def sigma2_rate(self, t: Tensor) -> Tensor:
         """2 sigma beta alpha^2."""
         return 2 * self.sigma(t) * self.beta(t) * self.alpha(t) ** 2
@@ -80,12 +99,51 @@ class SubVP(VP):
         return self._time_of_log_alpha(-torch.asinh(ratio / 2))
 
 
+class VPCosine(GaussianProcess):
+    """alpha = cos a, sigma = sin a; data are where the angle a is 0, before t = 0."""
+
+    def __init__(self, spec: VPCosineSpec) -> None:
+        super().__init__(spec)
+        first, last = (
+            math.atan(math.exp(-each / 2)) for each in (spec.log_snr_max, spec.log_snr_min)
+        )
+        self.rate = last - first
+        self.data_time = -first / self.rate
+
+    def angle(self, t: Tensor) -> Tensor:
+        """Linear in time."""
+        return self.rate * (t - self.data_time)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Cosine of the angle."""
+        return self.angle(t).cos()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Sine of the angle."""
+        return self.angle(t).sin()
+
+    def f(self, t: Tensor) -> Tensor:
+        """-rate tan(angle)."""
+        return -self.rate * self.angle(t).tan()
+
+    def sigma2_rate(self, t: Tensor) -> Tensor:
+        """Rate sin(2 angle)."""
+        return self.rate * (2 * self.angle(t)).sin()
+
+    def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
+        """alpha_{t|s}^2 of one of N steps."""
+        s = (t - 1 / levels).clamp(min=self.data_time)
+        return (self.alpha(t) / self.alpha(s)) ** 2
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """tan(angle) = ratio."""
+        return ratio.atan() / self.rate + self.data_time
+
+
 class VE(GaussianProcess):
     """The variance-exploding SDE, t in [0, 1]; data are where sigma = 0, at t = -infinity."""
 
-    t_min = 0.0
-    t_max = 1.0
-    data_time: ClassVar[float] = -math.inf
+    data_time = -math.inf
 
     def __init__(self, spec: VESpec) -> None:
         super().__init__(spec)
@@ -105,6 +163,10 @@ class VE(GaussianProcess):
         """0."""
         return torch.zeros_like(t)
 
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """A = 1, G^2 = sigma_t^2 - sigma_s^2."""
+        return self.transition(t, s)
+
     def sigma2_rate(self, t: Tensor) -> Tensor:
         """2 ln(smax/smin) sigma^2."""
         return 2 * self.log_growth * self.sigma(t) ** 2
@@ -119,7 +181,6 @@ class EDM(GaussianProcess):
 
     def __init__(self, spec: EDMSpec) -> None:
         super().__init__(spec)
-        self.t_min, self.t_max = spec.sigma_min, spec.sigma_max
         self.prior_std = spec.sigma_max
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -133,6 +194,10 @@ class EDM(GaussianProcess):
     def f(self, t: Tensor) -> Tensor:
         """0."""
         return torch.zeros_like(t)
+
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """VE's: a = 1, G^2 = sigma_t^2 - sigma_s^2."""
+        return self.transition(t, s)
 
     def sigma2_rate(self, t: Tensor) -> Tensor:
         """2 t."""

@@ -9,8 +9,6 @@ https://arxiv.org/abs/2102.09672, section 4).
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -22,13 +20,11 @@ from diffbench.specs.process import DiscreteSpec
 class Discrete(GaussianProcess):
     """DDPM's chain with the linear or the cosine schedule."""
 
-    t_min = 0.0
-    data_time: ClassVar[float] = -1.0
+    data_time = -1.0
 
     def __init__(self, spec: DiscreteSpec) -> None:
         super().__init__(spec)
         self.steps = spec.steps
-        self.t_max = float(spec.steps - 1)
         self.betas = SCHEDULES[spec.schedule](spec.steps)
         #: abar at times -1, 0, .., T-1: entry t + 1 is time t's.
         self.alpha_bar = torch.cat(

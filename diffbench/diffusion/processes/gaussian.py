@@ -14,12 +14,15 @@ https://arxiv.org/abs/2107.00630, appendix A.)
 Times are float64 tensors that broadcast against images: shape () for all, or (B, 1, 1, 1).  Time runs
 from ``data_time`` (alpha = 1, sigma = 0) to ``t_max``; ``t_min`` is the smallest time at which a denoiser
 may be asked.  The prior is N(0, prior_std^2 I).
+
+The SDE's solvers and the likelihood use f, g^2, the basis, the prior, ``chain_step``, ``langevin_scale`` and
+``constrain`` alone, so that a process of another family need have no more than these.
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,8 +31,8 @@ from diffbench.diffusion.bases import Basis, Identity
 from diffbench.specs.process import ProcessSpec
 
 
-def at(t: float | Tensor) -> Tensor:
-    """A time as a float64 tensor."""
+def at(t: float | Sequence[float] | Tensor) -> Tensor:
+    """A time, or times, as a float64 tensor."""
     return torch.as_tensor(t, dtype=torch.float64)
 
 
@@ -41,14 +44,13 @@ def cast(coefficient: Tensor, x: Tensor) -> Tensor:
 class GaussianProcess:
     """Base of all Gaussian processes; ``spec`` has the parameters."""
 
-    t_min: float
-    t_max: float
-    data_time: ClassVar[float] = 0.0
+    data_time: float = 0.0
     prior_std: float = 1.0
     basis: Basis = Identity()
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
+        self.t_min, self.t_max = spec.t_min, spec.t_max
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale alpha_t, of t's shape."""
@@ -73,6 +75,23 @@ class GaussianProcess:
     def g2(self, t: Tensor) -> Tensor:
         """Squared diffusion coefficient."""
         return self.sigma2_rate(t) - 2 * self.f(t) * self.sigma(t) ** 2
+
+    def euler_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, G^2) of Euler's forward step x_t = a x_s + G z, with the rates at t."""
+        h = t - s
+        return 1 + self.f(t) * h, self.g2(t) * h
+
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, G^2) of the forward chain's step that the paper discretises with; Euler's where it has none."""
+        return self.euler_step(t, s)
+
+    def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
+        """What multiplies the Langevin corrector's step, for a chain of that many levels."""
+        return torch.ones_like(t)
+
+    def constrain(self, x: Tensor) -> Tensor:
+        """Bring x back to where the process lives: everywhere, here."""
+        return x
 
     def ratio(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio sigma_t/alpha_t: EDM's sigma."""
@@ -101,6 +120,10 @@ class GaussianProcess:
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """A draw of x_t: B^-1[alpha_t * B x0] + sigma_t noise.  All of shape (B, C, H, W)."""
         return self.basis.scale(cast(self.alpha(t), x0), x0) + cast(self.sigma(t), x0) * noise
+
+    def prior_sample(self, z: Tensor) -> Tensor:
+        """A draw of the prior from standard normal z."""
+        return self.prior_std * z
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """Log density of the prior, in nats: (B, C, H, W) -> (B,)."""

@@ -1,11 +1,12 @@
 r"""The loop that every solver shares.
 
-x = sigma_{t_0} z;   for consecutive times (t, s) of the grid:  x <- step(x, t, s)
+x = start(z);   for consecutive times (t, s) of the grid:  x <- move(x, t, s)
+
+A move is the solver's step, and the corrector's updates at t before it or at s after it, as its order says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -15,11 +16,9 @@ from torch import Tensor
 from diffbench.diffusion.denoisers import Denoiser, thresholded
 from diffbench.diffusion.guidance import Classifier, guided
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.solvers.corrector import Langevin, Noise
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.solver import SolverSpec
-
-#: Fresh standard normal noise shaped like its argument.
-Noise = Callable[[Tensor], Tensor]
 
 
 class Solver:
@@ -29,6 +28,9 @@ class Solver:
     the spec has a ``classifier_scale``.
     """
 
+    #: Whether the last update leaves its noise out.
+    quiet_end: bool = False
+
     def __init__(
         self, spec: SolverSpec, denoiser: Denoiser, classifier: Classifier | None = None
     ) -> None:
@@ -36,6 +38,8 @@ class Solver:
         self.process: GaussianProcess = denoiser.process
         threshold = partial(thresholded, kind=spec.threshold, percentile=spec.percentile)
         self.denoiser = guided(denoiser, spec.w, threshold, classifier, spec.classifier_scale)
+        corrector = getattr(spec, "corrector", None)
+        self.corrector = None if corrector is None else Langevin(corrector, self.denoiser)
 
     def times(self) -> Tensor:
         """The grid: decreasing float64 times (n + 1,)."""
@@ -49,12 +53,48 @@ class Solver:
         """X at the grid's first time from standard normal z (B, C, H, W): sigma z."""
         return cast(self.process.sigma(self.times()[0]), z) * z
 
+    def begin(self) -> None:
+        """Forget the steps of another path, where a solver remembers any."""
+
+    def move(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        y: Tensor | None,
+        noise: Noise,
+        quiet: bool = False,
+    ) -> Tensor:
+        """The step from t to s and the corrector's updates; ``quiet`` leaves out the last noise of all."""
+        if self.corrector is None:
+            return self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
+        if self.corrector.first:
+            x_t = self.corrector.updated(x_t, t, y, noise)
+            return self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
+        x_s = self.step(x_t, t, s, y, noise)
+        if float(s) == self.process.data_time:
+            return x_s
+        return self.corrector.updated(x_s, s, y, noise, quiet)
+
 
 def solve(solver: Solver, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-    """Take x (B, C, H, W) down the solver's grid."""
-    for t, s in pairwise(solver.times()):
-        x = solver.step(x, t, s, y, noise)
+    """Take x (B, C, H, W) down the solver's grid.
+
+    Raises:
+        ValueError: when a step's result is not finite, with the step.
+    """
+    solver.begin()
+    pairs = list(pairwise(solver.times()))
+    for i, (t, s) in enumerate(pairs, start=1):
+        quiet = solver.quiet_end and i == len(pairs)
+        x = solver.move(x, t, s, y, noise, quiet)
+        _check(x, f"step {i} of {len(pairs)}, from time {float(t):.6g} to {float(s):.6g}")
     return x
+
+
+def _check(x: Tensor, where: str) -> None:
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{where}: the state is not finite")
 
 
 @torch.no_grad()
@@ -66,7 +106,11 @@ def sample(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw images of that shape (B, C, H, W); all noise comes from the generator, in order of use."""
+    """Draw images of that shape (B, C, H, W); all noise comes from the generator, in order of use.
+
+    Raises:
+        ValueError: when a step's result is not finite, with the step.
+    """
     like = torch.empty(shape, dtype=dtype, device=device)
     return solve(
         solver, solver.start(normal_like(like, generator)), y, lambda x: normal_like(x, generator)

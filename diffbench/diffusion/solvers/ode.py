@@ -9,8 +9,10 @@ For one scalar alpha, xbar = x/alpha and s = sigma/alpha make every process the 
     dxbar/ds = eps(x, t) = (xbar - x0)/s,
 
 on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn"
-(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is
-Euler's, since eps is not defined there; it returns x0.
+(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined
+there; it returns x0.  For x0 constant over a step it is solved by xbar <- (s'/s) xbar + (1 - s'/s) x0; DPM-Solver++(2M)
+takes for x0 the value in the middle of the step, extrapolated in ln s from the last two
+(Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
 """
 
 from __future__ import annotations
@@ -20,43 +22,78 @@ import math
 from torch import Tensor
 
 from diffbench.diffusion import grids
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, advance
 from diffbench.diffusion.processes.gaussian import at, cast
-from diffbench.diffusion.solvers.loop import Noise, Solver
-from diffbench.diffusion.solvers.sde import TimeSolver
-from diffbench.specs.solver import HeunSpec, ODESpec
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.loop import Solver
+from diffbench.diffusion.solvers.sde import GridTimeSolver, TimeSolver
+from diffbench.specs.solver import (
+    AdaptiveODESpec,
+    DPMSolverSpec,
+    HeunSpec,
+    ODESpec,
+    RatioSolverSpec,
+)
 
 
-class ProbabilityFlow(TimeSolver):
-    """Euler's or Heun's method in the process's own time."""
+def flow_rates(denoiser: Denoiser, y: Tensor | None) -> Field:
+    """dx/dt of the probability-flow ODE."""
+    process, scale = denoiser.process, denoiser.process.basis.scale
+
+    def rate(t: Tensor, x: Tensor) -> Rate:
+        drift = scale(cast(process.f(t), x), x)
+        return Rate(drift - scale(cast(process.g2(t) / 2, x), denoiser(x, t, y).score))
+
+    return rate
+
+
+class ProbabilityFlow(GridTimeSolver):
+    """A method with fixed steps in the process's own time."""
 
     spec: ODESpec
 
-    def slope(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """dx/dt."""
-        scale, half_g2 = self.process.basis.scale, self.process.g2(t) / 2
-        return scale(cast(self.process.f(t), x), x) - scale(
-            cast(half_g2, x), self.denoiser(x, t, y).score
-        )
+    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """One step."""
+        rates = flow_rates(self.denoiser, y)
+        return advance(METHODS[self.spec.method], rates, State(t, x_t), s).x
+
+
+class AdaptiveProbabilityFlow(TimeSolver):
+    """Dormand and Prince's pair with step size control in the process's own time."""
+
+    spec: AdaptiveODESpec
+
+    def __init__(
+        self, spec: AdaptiveODESpec, denoiser: Denoiser, classifier: Classifier | None = None
+    ) -> None:
+        super().__init__(spec, denoiser, classifier)
+        self.integrator = Adaptive(spec.rtol, spec.atol)
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """One step; Heun's averages the slopes at both ends."""
-        h, slope = cast(s - t, x_t), self.slope(x_t, t, y)
-        x_s = x_t + h * slope
-        if self.spec.method == "euler":
-            return x_s
-        return x_t + h / 2 * (slope + self.slope(x_s, s, y))
+        """All the way from t to s."""
+        return self.integrator.integrate(flow_rates(self.denoiser, y), State(t, x_t), s).x
 
 
-class Heun(Solver):
+class RatioSolver(Solver):
+    """Base: a grid between two noise-to-signal ratios, and the data."""
+
+    spec: RatioSolverSpec
+
+    def times(self) -> Tensor:
+        """See the spec."""
+        spec = self.spec
+        times = grids.by_ratio(
+            self.process, spec.grid, spec.steps, spec.sigma_max, spec.sigma_min, spec.rho
+        )
+        return grids.to_data(self.process, times)
+
+
+class Heun(RatioSolver):
     """EDM's sampler on every process with a scalar alpha."""
 
     spec: HeunSpec
-
-    def times(self) -> Tensor:
-        """Karras's grid and the data."""
-        spec = self.spec
-        sigmas = grids.karras(self.process, spec.steps, spec.sigma_min, spec.sigma_max, spec.rho)
-        return grids.to_data(self.process, sigmas)
 
     def churned(self, t: Tensor) -> Tensor:
         """The time to which churn raises the noise before a step from t; t itself without churn."""
@@ -85,3 +122,36 @@ class Heun(Solver):
         h = cast(process.ratio(s) - process.ratio(t_hat), x_t)
         x_s = alpha_s * (xbar + h * prediction.eps)
         return alpha_s * (xbar + h / 2 * (prediction.eps + self.denoiser(x_s, s, y).eps))
+
+
+class DPMSolver(RatioSolver):
+    """DPM-Solver++(2M) on every process with a scalar alpha.
+
+    It remembers the time and the x0 of the step before.
+    """
+
+    spec: DPMSolverSpec
+
+    def begin(self) -> None:
+        """Forget them."""
+        self.before: tuple[Tensor, Tensor] | None = None
+
+    def denoised(self, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x0 in the middle of the step from t to s: x0 + (x0 - x0 before) h/(2 h before), h of ln(sigma/alpha)."""
+        if self.before is None or float(s) == self.process.data_time:
+            return x0
+        earlier, x0_before = self.before
+        here, there, past = (self.process.ratio(each).log() for each in (t, s, earlier))
+        share = (here - there) / (2 * (past - here))
+        return x0 + cast(share, x0) * (x0 - x0_before)
+
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """(sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0."""
+        process = self.process
+        x0 = self.denoiser(x_t, t, y).x0
+        middle = self.denoised(x0, t, s)
+        self.before = t, x0
+        kept = process.sigma(s) / process.sigma(t)
+        return (
+            cast(kept, x_t) * x_t + cast(process.alpha(s) - process.alpha(t) * kept, x_t) * middle
+        )

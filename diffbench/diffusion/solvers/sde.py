@@ -1,47 +1,122 @@
-r"""Solvers of the reverse SDE (Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 6).
+r"""Solvers of the reverse SDE (Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 6) and of its family.
 
-dx = [f x - g^2 score(x, t)] dt + g dw,     t decreasing.
+    dx = [f x - (g^2 + gbar^2)/2 score(x, t)] dt + gbar dw,     t decreasing,     gbar = noise * g
+
+has the same marginals for every noise in [0, 1]: the reverse SDE at 1, the probability-flow ODE at 0.  A forward
+step x_t = a x_s + G z is reversed by
+
+    x_s = x_t - (a - 1) x_t + (1 + noise^2)/2 G^2 score(x_t, t) + noise G z.
+
+Euler-Maruyama takes a = 1 + f h, G^2 = g^2 h; reverse diffusion the process's own chain (appendix E).
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 from diffbench.diffusion import grids
-from diffbench.diffusion.processes.gaussian import cast
-from diffbench.diffusion.solvers.loop import Noise, Solver
-from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.processes.gaussian import at, cast
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.loop import Solver
+from diffbench.specs.solver import ReverseSDESpec, TimeSolverSpec, TimeSpec
 
 
 class TimeSolver(Solver):
-    """A solver in the process's own continuous time, with the posterior mean as its last step."""
+    """A solver in the process's own continuous time, from the prior, with ``denoise`` at the end."""
 
-    spec: EulerMaruyamaSpec | ODESpec
+    spec: TimeSpec
+
+    def __init__(
+        self, spec: TimeSpec, denoiser: Denoiser, classifier: Classifier | None = None
+    ) -> None:
+        super().__init__(spec, denoiser, classifier)
+        self.quiet_end = spec.denoise == "mean"
+
+    def noisy_times(self) -> Tensor:
+        """The grid's times with noise."""
+        last = self.process.spec.last if self.spec.last is None else self.spec.last
+        return at([self.process.t_max, last])
 
     def times(self) -> Tensor:
-        """``steps`` steps from t_max: to ``last``, or with ``denoise`` the final one to the data."""
-        spec, process = self.spec, self.process
-        count = spec.steps + (not spec.denoise)
-        times = grids.in_time(process, spec.grid, count, spec.last, spec.rho)
-        return grids.to_data(process, times) if spec.denoise else times
+        """They, and the data's where the last step goes there."""
+        times = self.noisy_times()
+        return grids.to_data(self.process, times) if self.spec.denoise == "tweedie" else times
+
+    def start(self, z: Tensor) -> Tensor:
+        """A draw of the prior."""
+        return self.process.prior_sample(z)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """The posterior mean into the data, ``advance`` elsewhere."""
         if float(s) == self.process.data_time:
             return self.denoiser(x_t, t, y).x0
-        return self.advance(x_t, t, s, y, noise)
+        return self.process.constrain(self.advance(x_t, t, s, y, noise))
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step between two times at which the process has noise."""
         raise TypeError(f"{type(self).__name__} does not advance")
 
 
-class EulerMaruyama(TimeSolver):
-    """x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) z."""
+class GridTimeSolver(TimeSolver):
+    """One on a grid of ``steps`` steps."""
+
+    spec: TimeSolverSpec
+
+    def noisy_times(self) -> Tensor:
+        """``steps`` steps from t_max to ``last``, one of which may be to the data."""
+        spec = self.spec
+        count = spec.steps + (spec.denoise != "tweedie")
+        return grids.descending(self.process, spec.grid, count, spec.last, spec.rho)
+
+
+class ReverseSDE(GridTimeSolver):
+    """Base: the reversal of a forward step."""
+
+    spec: ReverseSDESpec
+
+    def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, G^2) of the forward step from s to t."""
+        raise TypeError(f"{type(self).__name__} has no forward step")
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """One Euler-Maruyama step backwards in time."""
-        f, g2 = self.process.f(t), self.process.g2(t)
-        score, scale = self.denoiser(x_t, t, y).score, self.process.basis.scale
-        drift = scale(cast(f, x_t), x_t) - scale(cast(g2, x_t), score)
-        return x_t - cast(t - s, x_t) * drift + scale(cast((g2 * (t - s)).sqrt(), x_t), noise(x_t))
+        """See the module."""
+        (a, G2), scale, gbar = self.forward(t, s), self.process.basis.scale, self.spec.noise
+        score = self.denoiser(x_t, t, y).score
+        mean = x_t - scale(cast(a - 1, x_t), x_t) + scale(cast((1 + gbar**2) / 2 * G2, x_t), score)
+        return mean + scale(cast(gbar * G2.sqrt(), x_t), noise(x_t)) if gbar > 0 else mean
+
+
+class EulerMaruyama(ReverseSDE):
+    """x_s = x_t - [f x_t - (1 + noise^2)/2 g^2 score] h + noise g sqrt(h) z,  h = t - s."""
+
+    def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Euler's."""
+        return self.process.euler_step(t, s)
+
+
+class ReverseDiffusion(ReverseSDE):
+    """The reversal of the process's own chain."""
+
+    def __init__(
+        self, spec: ReverseSDESpec, denoiser: Denoiser, classifier: Classifier | None = None
+    ) -> None:
+        super().__init__(spec, denoiser, classifier)
+        # A step too long for the chain raises here, before any network call.
+        for t, s in pairwise(self.noisy_times()):
+            self.forward(t, s)
+
+    def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The chain's."""
+        return self.process.chain_step(t, s)
+
+
+class CorrectorOnly(GridTimeSolver):
+    """No predictor: x stays as it is from one level to the next, and the corrector moves it."""
+
+    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """Nothing."""
+        return x_t

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from diffbench.diffusion import grids
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.gaussian import cast
-from diffbench.diffusion.solvers.loop import Noise, Solver
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.transitions import (
     Scales,
     ddim_scales,
@@ -28,12 +27,10 @@ class TransitionSolver(Solver):
     spec: TransitionSolverSpec
 
     def times(self) -> Tensor:
-        """Integer levels, or times in between, and the data."""
-        spec, process = self.spec, self.process
-        if process.spec.time == "discrete":
-            return grids.levels(process, spec.grid, spec.steps)
-        times = grids.in_time(process, spec.grid, spec.steps, spec.last, spec.rho)
-        return grids.to_data(process, times)
+        """Levels of a chain, or times from t_max to ``last``, and the data."""
+        spec = self.spec
+        times = grids.descending(self.process, spec.grid, spec.steps, spec.last, spec.rho)
+        return grids.to_data(self.process, times)
 
 
 class Ancestral(TransitionSolver):
@@ -83,21 +80,3 @@ class DDIM(TransitionSolver):
         r, n = self.scales(t, s)
         mean = step_mean(self.denoiser(x_t, t, y), s, r)
         return mean + cast(n, x_t) * noise(x_t) if bool((n > 0).any()) else mean
-
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The latent at the grid's first time of images x (B, C, H, W): the same steps, upwards.
-
-        An image is taken for its own x_t at the grid's lowest level, where there is almost no noise (section
-        4.3; the official code).  Decoding is ``solve``.
-
-        Raises:
-            ValueError: where eta is not 0, for then steps cannot be reversed.
-        """
-        if self.spec.eta != 0:
-            raise ValueError(
-                f"eta: {self.spec.eta:g} cannot be encoded; only eta: 0 is deterministic"
-            )
-        for t, s in pairwise(self.times()[:-1].flip(0)):
-            x = self.step(x, t, s, y, torch.zeros_like)
-        return x

@@ -1,0 +1,240 @@
+r"""Explicit Runge-Kutta methods for dx/dt = F(t, x), with an integral int G(t, x) dt carried along.
+
+    k_i = F(t + c_i h, x + h sum_j a_ij k_j),     x' = x + h sum_i b_i k_i,     err = h sum_i e_i k_i
+
+Euler's, Heun's, the classical one of order 4, and Dormand and Prince's pair of orders 5 and 4 (Dormand & Prince
+1980, "A family of embedded Runge-Kutta formulae", table 2), whose error estimate e = b - b' controls the step
+(Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential Equations I", section II.4).  Its last stage is the
+next step's first.
+
+The integral has x's weights b, and G may cost more than F: it is asked for once a step is accepted, and not at
+stages with b_i = 0.  Times are float64 of shape (); h is negative where time runs backwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rate(NamedTuple):
+    """F at a stage, of x's shape, and what computes G there; None where nothing is integrated."""
+
+    x: Tensor
+    integral: Callable[[], Tensor] | None = None
+
+
+#: F and G at (t, x).
+Field = Callable[[Tensor, Tensor], Rate]
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """A method: c, the rows a (each as long as its index), b, and e where it has an error estimate.
+
+    ``order`` is that of the solution; ``reused`` where the last stage is the next step's first.
+    """
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    e: tuple[float, ...] = ()
+    reused: bool = False
+
+
+EULER = Tableau(1, (0.0,), ((),), (1.0,))
+HEUN = Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5))
+RK4 = Tableau(
+    4,
+    (0.0, 0.5, 0.5, 1.0),
+    ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+    (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+)
+_DP_B = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
+DORMAND_PRINCE = Tableau(
+    5,
+    (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+    (
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        _DP_B,
+    ),
+    (*_DP_B, 0.0),
+    (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    reused=True,
+)
+METHODS = {"euler": EULER, "heun": HEUN, "rk4": RK4, "dormand-prince": DORMAND_PRINCE}
+
+
+@dataclass
+class State:
+    """x and the integral at a time; ``rate`` there, where a method has it already."""
+
+    t: Tensor
+    x: Tensor
+    integral: Tensor | None = None
+    rate: Rate | None = field(default=None, repr=False)
+
+
+@dataclass
+class Attempt:
+    """A step that has been computed, but for its integral.
+
+    ``error`` is x's estimated one; None for a method without an estimate.
+    """
+
+    method: Tableau
+    before: State
+    t: Tensor
+    x: Tensor
+    stages: list[Rate]
+    error: Tensor | None
+
+    def accepted(self) -> State:
+        """The state that it reaches.
+
+        Raises:
+            ValueError: when its integral is not finite, with the time.
+        """
+        integral = self.before.integral
+        for weight, stage in zip(self.method.b, self.stages, strict=True):
+            if integral is not None and weight != 0 and stage.integral is not None:
+                part = stage.integral()
+                integral = integral + ((self.t - self.before.t) * weight).to(part.dtype) * part
+        if integral is not None:
+            check_finite(integral, self.t)
+        return State(self.t, self.x, integral, self.stages[-1] if self.method.reused else None)
+
+
+def combined(weights: tuple[float, ...], rates: Sequence[Rate], h: Tensor) -> Tensor | None:
+    """H times the weighted sum of F at the first stages; None where no weight differs from 0."""
+    total: Tensor | None = None
+    for weight, rate in zip(weights, rates, strict=False):
+        if weight != 0:
+            part = (h * weight).to(rate.x.dtype) * rate.x
+            total = part if total is None else total + part
+    return total
+
+
+def attempt(method: Tableau, rates: Field, state: State, s: Tensor) -> Attempt:
+    """A step to time s."""
+    h = s - state.t
+    stages = [] if state.rate is None else [state.rate]
+    for i in range(len(stages), len(method.c)):
+        change = combined(method.a[i], stages, h)
+        x = state.x if change is None else state.x + change
+        stages.append(rates(state.t + method.c[i] * h, x))
+    change = combined(method.b, stages, h)
+    assert change is not None
+    return Attempt(method, state, s, state.x + change, stages, combined(method.e, stages, h))
+
+
+def advance(method: Tableau, rates: Field, state: State, s: Tensor) -> State:
+    """One step to time s."""
+    return attempt(method, rates, state, s).accepted()
+
+
+def fixed(method: Tableau, rates: Field, state: State, times: Tensor) -> State:
+    """Through all of the times after the first, float64 (n + 1,)."""
+    for s in times[1:]:
+        state = advance(method, rates, state, s)
+        check_finite(state.x, state.t)
+    return state
+
+
+class Adaptive:
+    """Dormand and Prince's pair with step size control.
+
+    A step is taken where its error, as a root mean square over all of x of error/(atol + rtol max(|x|, |x'|)),
+    is at most 1; the next is as long as would have made it 0.9^5, between a fifth and ten times its length.
+
+    Attributes:
+        most: after how many steps it gives up.
+    """
+
+    SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+
+    def __init__(self, rtol: float, atol: float, most: int = 10_000) -> None:
+        self.rtol, self.atol, self.most = rtol, atol, most
+        self.method = DORMAND_PRINCE
+
+    def norm(self, error: Tensor, before: Tensor, after: Tensor) -> float:
+        """The scaled root mean square."""
+        scale = self.atol + self.rtol * torch.maximum(before.abs(), after.abs())
+        return float((error / scale).square().mean().sqrt())
+
+    def first_step(self, rates: Field, state: State, end: Tensor) -> tuple[State, float]:
+        """Hairer, Norsett and Wanner's: a hundredth of |x|/|F|, then from the change of F over it."""
+        rate = rates(state.t, state.x)
+        check_finite(rate.x, state.t)
+        state = State(state.t, state.x, state.integral, rate)
+        scale = self.norm(state.x, state.x, state.x), self.norm(rate.x, state.x, state.x)
+        length = abs(float(end - state.t))
+        guess = 1e-6 if min(scale) < 1e-5 else 0.01 * scale[0] / scale[1]
+        guess = min(guess, length)
+        h = math.copysign(guess, float(end - state.t))
+        ahead = rates(state.t + h, state.x + h * rate.x)
+        check_finite(ahead.x, state.t + h)
+        curve = self.norm(ahead.x - rate.x, state.x, state.x) / guess
+        largest = max(scale[1], curve)
+        second = max(1e-6, guess * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** 0.2
+        return state, min(100 * guess, second, length)
+
+    def states(self, rates: Field, state: State, end: Tensor) -> Iterator[State]:
+        """Every state that a step reaches, the last at ``end``.
+
+        Raises:
+            ValueError: for a state that is not finite, and where the step becomes too short, with the time.
+        """
+        direction = 1.0 if float(end) > float(state.t) else -1.0
+        state, h = self.first_step(rates, state, end)
+        refused = False
+        for _ in range(self.most):
+            left = abs(float(end - state.t))
+            last = h >= left * (1 - 1e-12)
+            tried = attempt(self.method, rates, state, end if last else state.t + direction * h)
+            check_finite(tried.x, tried.t)
+            assert tried.error is not None
+            norm = self.norm(tried.error, state.x, tried.x)
+            h = self.next_step(min(h, left), norm, refused)
+            refused = norm > 1
+            if not refused:
+                state = tried.accepted()
+                yield state
+                if last:
+                    return
+            elif h <= 1e-14 * max(abs(float(state.t)), 1e-10):
+                raise ValueError(f"the step at time {float(state.t):.6g} became too short: {h:.3g}")
+        raise ValueError(f"rtol, atol: still at time {float(state.t):.6g} after {self.most} steps")
+
+    def next_step(self, h: float, norm: float, refused: bool) -> float:
+        """The length of the step after one of length h; not longer just after a refused one."""
+        factor = self.GROW if norm == 0 else self.SAFETY * norm**-0.2
+        most = 1.0 if refused or norm > 1 else self.GROW
+        return h * min(most, max(self.SHRINK, factor))
+
+    def integrate(self, rates: Field, state: State, end: Tensor) -> State:
+        """The state at ``end``."""
+        for reached in self.states(rates, state, end):
+            state = reached
+        return state
+
+
+def check_finite(x: Tensor, t: Tensor) -> None:
+    """Stop where something is not a number.
+
+    Raises:
+        ValueError: naming the time.
+    """
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"at time {float(t):.6g} the state is not finite")

@@ -1,0 +1,55 @@
+r"""The Langevin corrector (Song et al. 2021, https://arxiv.org/abs/2011.13456, algorithms 4 and 5).
+
+    x <- x + eps score(x, t) + sqrt(2 eps) z,     eps = 2 a (r |z|/|score|)^2,
+
+with r the signal-to-noise ratio, a the process's ``langevin_scale``, and norms averaged over the batch, as in the
+paper's text and its code.  One update of a Gaussian marginal of variance v leaves v + eps^2/v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.processes.gaussian import cast
+from diffbench.specs.solver import LangevinSpec
+
+#: Fresh standard normal noise shaped like its argument.
+Noise = Callable[[Tensor], Tensor]
+
+
+class Langevin:
+    """Updates of x at one time."""
+
+    def __init__(self, spec: LangevinSpec, denoiser: Denoiser) -> None:
+        self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
+        #: Whether it goes before the solver's step.
+        self.first = spec.order == "corrector-first"
+
+    def step_size(self, t: Tensor, score: Tensor, z: Tensor) -> Tensor | float:
+        """eps, of t's shape, or the spec's number."""
+        if self.spec.snr is None:
+            assert self.spec.step_size is not None
+            return self.spec.step_size
+        norms = [each.flatten(1).norm(dim=1).mean() for each in (z, score)]
+        scale = cast(self.process.langevin_scale(t, self.spec.levels), score)
+        return 2 * scale * (self.spec.snr * norms[0] / norms[1]) ** 2
+
+    def update(
+        self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False
+    ) -> Tensor:
+        """One update; ``quiet`` leaves its noise out, but not from the step size."""
+        score, z = self.denoiser(x, t, y).score, noise(x)
+        step = self.step_size(t, score, z)
+        mean = x + step * score
+        return self.process.constrain(mean if quiet else mean + (2 * step) ** 0.5 * z)
+
+    def updated(
+        self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False
+    ) -> Tensor:
+        """All updates of one level; ``quiet`` leaves out the last one's noise."""
+        for i in range(1, self.spec.updates + 1):
+            x = self.update(x, t, y, noise, quiet and i == self.spec.updates)
+        return x

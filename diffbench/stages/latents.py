@@ -1,0 +1,98 @@
+r"""Latents of test images: how well images come back from them, and what lies between two.
+
+The error is the mean over pixels of (decoded - image)^2 for data scaled to [0, 1] (Song, Meng & Ermon 2021,
+https://arxiv.org/abs/2010.02502, table 2); it is taken before rounding to grey levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffbench.data.levels import Images, Levels
+from diffbench.data.pictures import grid_png
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.solvers.latents import encode, slerp
+from diffbench.diffusion.solvers.loop import Solver, solve
+from diffbench.plan.registry import build
+from diffbench.specs.analysis import LatentsSpec
+from diffbench.specs.stages import TrainSpec
+from diffbench.stages import models
+from diffbench.stages.bench import Bench
+from diffbench.stages.progress import Progress
+
+
+class Latents:
+    """The measurement of ``spec`` on a trained variant; the network works in float32."""
+
+    def __init__(self, spec: LatentsSpec, train: TrainSpec) -> None:
+        self.spec, self.train = spec, train
+
+    def measure(self, bench: Bench) -> tuple[dict[str, Any], bytes]:
+        """Encode and decode.
+
+        Returns:
+            steps; nfe, of one way; error and se, over images; all by number of steps.  And the picture.
+        """
+        dataset = bench.dataset
+        loaded = models.load_denoiser(self.train, bench.root, dataset, bench.device)
+        denoiser = models.at_full_precision(loaded)
+        levels = models.levels_of(dataset, self.train.process)
+        images = dataset.test[: self.spec.images]
+        x = levels.to_model(images).to(bench.device)
+        y = self.labels(bench, denoiser)
+        rows, solver, z = [], None, x
+        progress = Progress(f"analysis {self.train.variant}", len(self.spec.steps), "solver")
+        for steps in self.spec.steps:
+            solver = build(self.spec.with_steps(steps), denoiser)
+            denoiser.calls = 0
+            z = encode(solver, x, y)
+            calls = denoiser.calls
+            rows.append((steps, calls, *error_of(decode(solver, z, y), x, levels)))
+            progress.advance(1)
+        progress.close()
+        assert solver is not None
+        names = ("steps", "nfe", "error", "se")
+        content: dict[str, Any] = {
+            name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+        }
+        content |= {"images": len(x), "solver": self.spec.solver.model_dump(mode="json")}
+        return content, self.picture(solver, images, z, y, levels)
+
+    def labels(self, bench: Bench, denoiser: Denoiser) -> Tensor | None:
+        """The images' own, for a conditional model."""
+        if not denoiser.classes:
+            return None
+        return torch.from_numpy(bench.dataset.test_labels[: self.spec.images]).to(bench.device)
+
+    def picture(
+        self, solver: Solver, images: Images, z: Tensor, y: Tensor | None, levels: Levels
+    ) -> bytes:
+        """A row a pair: image, the way from its latent to the other's, the other image."""
+        pairs = min(self.spec.pairs, len(images) // 2)
+        ends = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+        kept = None if y is None else y[ends[0]]
+        columns = [images[ends[0]]]
+        for share in np.linspace(0, 1, self.spec.between):
+            between = slerp(z[ends[0]], z[ends[1]], float(share))
+            columns.append(levels.from_model(decode(solver, between, kept)))
+        columns.append(images[ends[1]])
+        grid = np.stack(columns, axis=1)
+        return grid_png(grid.reshape(-1, *grid.shape[2:]), levels.count, columns=len(columns))
+
+
+def decode(solver: Solver, z: Tensor, y: Tensor | None) -> Tensor:
+    """Images of latents; no noise is drawn."""
+    with torch.no_grad():
+        return solve(solver, z, y, torch.zeros_like)
+
+
+def error_of(got: Tensor, want: Tensor, levels: Levels) -> tuple[float, float | None]:
+    """The mean squared error a pixel in [0, 1], and its standard error over images."""
+    scaled = (got - want) / (levels.high - levels.low)
+    each = scaled.double().square().flatten(1).mean(1)
+    se = float(each.std() / len(each) ** 0.5) if len(each) > 1 else None
+    return float(each.mean()), se

@@ -1,0 +1,144 @@
+"""The Langevin corrector: score_sde's updates, what one does to a Gaussian, where it goes."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from toys import Toy, chain_times, close, column, process_of, recorded, toy_score
+
+from diffbench.diffusion.analytic import GaussianDenoiser
+from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.solvers.corrector import Langevin
+from diffbench.plan.registry import build
+from diffbench.specs.denoiser import GaussianSpec
+from diffbench.specs.process import ProcessSpec
+from diffbench.specs.solver import EulerMaruyamaSpec, LangevinSpec, SolverSpec
+
+FILES = {"sde_steps": (1000, {}, 1000), "sde_steps_b": (100, {"sigma_max": 90}, 200)}
+CONTINUOUS = sorted(
+    name
+    for name, known in ProcessSpec.known.items()
+    if known.time == "continuous" and known.family == "gaussian" and known.alpha == "scalar"
+)
+every_process = pytest.mark.parametrize("name", CONTINUOUS)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("sde", ["VP", "VE"])
+def test_langevin_updates(file: str, sde: str) -> None:
+    """snr 0.16, norms averaged over the five images; VP's scale is that of the chain's level."""
+    arrays, (vp_levels, ve, ve_levels) = recorded(file), FILES[file]
+    process = process_of("vp") if sde == "VP" else process_of("ve", **ve)
+    levels = vp_levels if sde == "VP" else ve_levels
+    t, _ = chain_times(process, arrays["t"], levels)
+    x = arrays["x"] * (20 if sde == "VE" else 1)
+    denoiser = Toy(process, "score", lambda x, _: toy_score(x, column(arrays["t"])))
+
+    def updated(count: int, quiet: bool) -> torch.Tensor:
+        spec = LangevinSpec(snr=0.16, updates=count, levels=levels)
+        noises = iter([arrays["noise"], arrays["noise2"]])
+        return Langevin(spec, denoiser).updated(x, column(t), None, lambda _: next(noises), quiet)
+
+    corrector = Langevin(LangevinSpec(snr=0.16, levels=levels), denoiser)
+    score = denoiser(x, column(t)).score
+    size = torch.as_tensor(corrector.step_size(column(t), score, arrays["noise"]))
+    close(size.flatten().expand(5), arrays[f"langevin_{sde}_stepsize"])
+    close(updated(1, True), arrays[f"langevin_{sde}_mean"])
+    close(updated(1, False), arrays[f"langevin_{sde}_x"])
+    if sde == "VP":
+        close(updated(2, True), arrays["langevin2_VP_mean"])
+        close(updated(2, False), arrays["langevin2_VP_x"])
+
+
+@every_process
+@pytest.mark.parametrize("eps", [1e-3, 0.1, 1.0])
+def test_an_update_adds_eps_squared_over_the_variance(name: str, eps: float) -> None:
+    """x + eps S + sqrt(2 eps) z with S = -(x - m)/v leaves the mean m and the variance v (1 - eps/v)^2 + 2 eps
+    = v + eps^2/v: exactly, so to rounding.  S = (alpha x0 - x)/sigma^2 has that of x0, 1e-16/sigma^2, which
+    is 1e-8 where sub-VP stops, and an update eps times it, in units of the largest term, v or eps^2/v.
+
+    Probed at 0, at 1 and with noise 1, in three pixels of variances 0.02, 0.25 and 0.6.
+    """
+    process, spread = process_of(name), at([0.02, 0.25, 0.6])
+    mean = at([0.3, -0.2, 0.1])
+    tensors = {"mean": mean, "covariance": spread.diag()}
+    corrector = Langevin(
+        LangevinSpec(step_size=eps), GaussianDenoiser(GaussianSpec(), process, tensors)
+    )
+    x, z = at([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1), at([0.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        t = at(process.spec.last + share * (process.t_max - process.spec.last))
+        m, v = process.alpha(t) * mean, process.alpha(t) ** 2 * spread + process.sigma(t) ** 2
+        rows = corrector.update(x.expand(3, 1, 1, 3), t, None, lambda _: z.expand(3, 1, 1, 3))
+        b, one, noisy = rows[:, 0, 0]
+        slope = one - b
+        rounding = 1e-15 * float((v + eps**2 / v).max() * (1 + eps / process.sigma(t) ** 2))
+        close(slope * m + b, m, rtol=1e-12, atol=rounding)
+        close(slope**2 * v + (noisy - b) ** 2, v + eps**2 / v, rtol=1e-12, atol=10 * rounding)
+
+
+@every_process
+def test_the_norm_rule_is_the_same_for_every_image_of_a_batch(name: str) -> None:
+    """Two images with scores s and 3 s: norms are averaged before they are divided, and squared after."""
+    process, t = process_of(name), at(0.5)
+    score = torch.ones(2, 1, 2, 2).double() * column(at([1.0, 3.0]))
+    z = torch.ones(2, 1, 2, 2).double() * column(at([2.0, 4.0]))
+    corrector = Langevin(LangevinSpec(snr=0.2), Toy(process, "score", lambda x, t: score))
+    beta = 0.1 + 0.5 * 19.9
+    scale = {"vp": 1 - beta / 1000, "sub-vp": 1 - beta / 1000}.get(name, 1.0)
+    if name == "vp-cosine":
+        scale = float(process.alpha(t) / process.alpha(t - 1e-3)) ** 2
+    close(at(corrector.step_size(t, score, z)), at(2 * scale * (0.2 * 6 / 4) ** 2))
+
+
+class Path:
+    """Which times are corrected, and in which order with the predictor's: a toy score that writes them down."""
+
+    def __init__(self, **corrector: object) -> None:
+        self.asked: list[float] = []
+
+        def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            self.asked.append(float(t))
+            return -x
+
+        spec = EulerMaruyamaSpec(steps=4, last=0.1, corrector={"step_size": 0.01, **corrector})
+        self.solver = build(spec, Toy(process_of("vp"), "score", score))
+
+    def taken(self) -> list[float]:
+        x = torch.ones(1, 1, 2, 2).double()
+        for t, s in pairwise(self.solver.times()):
+            x = self.solver.move(x, t, s, None, torch.zeros_like)
+        return [round(t, 12) for t in self.asked]
+
+
+def test_predictor_first_corrects_at_the_new_level_and_never_at_the_datas() -> None:
+    """Grid 1, 0.7, 0.4, 0.1 and the data: P(1) C(0.7) P(0.7) C(0.4) P(0.4) C(0.1) P(0.1)."""
+    assert Path().taken() == [1, 0.7, 0.7, 0.4, 0.4, 0.1, 0.1]
+    assert Path(updates=2).taken() == [1, 0.7, 0.7, 0.7, 0.4, 0.4, 0.4, 0.1, 0.1, 0.1]
+
+
+def test_corrector_first_corrects_at_the_old_level_the_priors_among_them() -> None:
+    assert Path(order="corrector-first").taken() == [1, 1, 0.7, 0.7, 0.4, 0.4, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("order", ["predictor-first", "corrector-first"])
+@pytest.mark.parametrize("predictor", ["euler-maruyama", "reverse-diffusion", "ode", "ddim"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_evaluations_of_every_pairing(order: str, predictor: str, count: int) -> None:
+    """24 steps, the last of which goes to the data: a predictor's call each (Heun's: two but into the data),
+    and the updates of 23 levels after, or of 24 levels before."""
+    denoiser = Toy(process_of("ve"), "score", lambda x, t: -x)
+    spec = SolverSpec.choose(
+        {
+            "name": predictor,
+            "steps": 24,
+            "corrector": {"snr": 0.01, "updates": count, "order": order},
+        }
+    )
+    solver = build(spec, denoiser)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 1, 2, 2, generator=generator)
+    for t, s in pairwise(solver.times()):
+        x = solver.move(x, t, s, None, lambda x: torch.randn(x.shape, generator=generator))
+    levels = 23 if order == "predictor-first" else 24
+    assert denoiser.calls == (47 if predictor == "ode" else 24) + count * levels
