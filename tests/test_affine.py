@@ -200,7 +200,7 @@ def heun(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
     if s.sigma == 0:
         return t.x0
     h = s.sigma / s.alpha - t.sigma / t.alpha
-    step = runge_kutta(h, t.slope_per_ratio(), (ZERO, ZERO), s.slope_per_ratio(), 2)
+    step = runge_kutta(h, t.slope_per_ratio(), (ZERO, ZERO), s.slope_per_ratio(), spec.order)
     return Affine(s.alpha * step.A / t.alpha, s.alpha * step.b)
 
 
@@ -306,27 +306,27 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     ],
     "euler-maruyama": [
         *[{"noise": n} for n in (0, 0.5, 1)],
-        *[{"noise": n, "denoise": d, "last": 0.1} for n, d in [(0, "none"), (1, "mean")]],
+        *[{"noise": n, "denoise": d, "last": 0.1} for n, d in [(0, "none"), (1, "noiseless")]],
         *[{"denoise": "none", "grid": g} for g in ("quadratic", *RATIO_GRIDS)],
-        {"noise": 0.5, "denoise": "mean", **AFTER},
-        {"noise": 0.5, "denoise": "mean", **BEFORE},
-        {"denoise": "mean", **TWICE},
+        {"noise": 0.5, "denoise": "noiseless", **AFTER},
+        {"noise": 0.5, "denoise": "noiseless", **BEFORE},
+        {"denoise": "noiseless", **TWICE},
         {"denoise": "none", **TWICE},
         {"noise": 0, **BEFORE},
     ],
     # VP's chain needs beta(t) (t - s) < 1: more than 20 even steps, and more of others.
     "reverse-diffusion": [
         *[{"steps": 24, "noise": n} for n in (0, 0.5, 1)],
-        *[{"steps": 24, "denoise": d, "last": 0.1} for d in ("none", "mean")],
+        *[{"steps": 24, "denoise": d, "last": 0.1} for d in ("none", "noiseless")],
         *[{"steps": 60, "denoise": "none", "grid": g} for g in ("quadratic", *RATIO_GRIDS)],
-        {"steps": 24, "denoise": "mean", **AFTER},
+        {"steps": 24, "denoise": "noiseless", **AFTER},
         {"steps": 24, "noise": 0.5, **BEFORE},
     ],
     "langevin": [
         AFTER,
         {"denoise": "none", **BEFORE},
-        {"denoise": "mean", **AFTER},
-        {"denoise": "mean", **BEFORE},
+        {"denoise": "noiseless", **AFTER},
+        {"denoise": "noiseless", **BEFORE},
         *[{"grid": g, **BEFORE} for g in RATIO_GRIDS],
     ],
     "ode": [
@@ -335,11 +335,11 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
             for m in ("euler", "heun", "rk4")
             for options in ({}, {"denoise": "none", "last": 0.1, "grid": "karras"})
         ],
-        *[{"grid": g, "denoise": "mean"} for g in ("quadratic", "log-snr")],
+        *[{"grid": g, "denoise": "noiseless"} for g in ("quadratic", "log-snr")],
         {"method": "rk4", **BEFORE},
-        {"method": "rk4", "denoise": "mean", **AFTER},
+        {"method": "rk4", "denoise": "noiseless", **AFTER},
     ],
-    "heun": [*[{"grid": g} for g in EVERY_GRID], AFTER, BEFORE],
+    "heun": [*[{"grid": g} for g in EVERY_GRID], {"order": 1}, AFTER, BEFORE],
     "dpm-solver++": [*[{"grid": g} for g in EVERY_GRID], {"sigma_min": 0.1}, AFTER, BEFORE],
 }
 CHAINS = {"discrete": [{"schedule": "linear", "steps": 45}, {"schedule": "cosine", "steps": 45}]}
@@ -491,7 +491,7 @@ def test_steps_are_the_papers_formulas(spec: SolverSpec, process: ProcessSpec) -
 
 
 def spec_is_quiet(spec: SolverSpec) -> bool:
-    return getattr(spec, "denoise", "") == "mean"
+    return getattr(spec, "denoise", "") == "noiseless"
 
 
 def start_std(spec: SolverSpec, process: GaussianProcess, times: Tensor) -> float:
@@ -611,6 +611,7 @@ ORDERS = [
     *[("ode", {"method": "heun", **FLOW, **end}, 2, p) for p, (_, end) in RANGES.items()],
     *[("ode", {"method": "rk4", **FLOW, **end}, 4, p) for p, (_, end) in RANGES.items()],
     *[("heun", {"sigma_min": 0.4}, 2, p) for p in RANGES],
+    *[("heun", {"sigma_min": 0.4, "order": 1}, 1, p) for p in RANGES],
     *[("dpm-solver++", {"sigma_min": 0.4}, 2, p) for p in RANGES],
     ("euler-maruyama", {**FLOW, "last": 0.4}, 1, "vp"),
     ("euler-maruyama", {**FLOW, "last": 0.4, "noise": 0.5}, 1, "vp"),

@@ -37,7 +37,7 @@ def test_langevin_updates(file: str, sde: str) -> None:
     def updated(count: int, quiet: bool) -> torch.Tensor:
         spec = LangevinSpec(snr=0.16, updates=count, levels=levels)
         noises = iter([arrays["noise"], arrays["noise2"]])
-        return Langevin(spec, denoiser).updated(x, column(t), None, lambda _: next(noises), quiet)
+        return Langevin(spec, denoiser).correct(x, column(t), None, lambda _: next(noises), quiet)
 
     corrector = Langevin(LangevinSpec(snr=0.16, levels=levels), denoiser)
     score = denoiser(x, column(t)).score

@@ -203,7 +203,7 @@ def jumps(t: torch.Tensor, x: torch.Tensor) -> Rate:
 
 
 BAD = [
-    (not_finite, 10_000, r"^at time 0\.\d+ the state is not finite$"),
+    (not_finite, 10_000, r"^step \d+, to time 0\.\d+: the state is not finite$"),
     (jumps, 10_000, r"^the step at time 0\.5\d* became too short: \S+$"),
     (lambda t, x: Rate(-50 * (x - t.sin())), 3, r"^rtol, atol: still at time \S+ after 3 steps$"),
 ]
@@ -217,5 +217,5 @@ def test_what_goes_wrong_is_said_in_one_line_with_the_time(rates, most: int, mes
 
 def test_fixed_steps_that_are_not_finite_stop_with_their_time() -> None:
     times = torch.linspace(1, 0, 5, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"^at time 0.25 the state is not finite$"):
+    with pytest.raises(ValueError, match=r"^step 3 of 4, to time 0.25: the state is not finite$"):
         fixed(METHODS["euler"], not_finite, State(times[0], X), times)

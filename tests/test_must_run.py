@@ -108,8 +108,8 @@ ENDING = sorted(
 def test_one_step_is_the_posterior_mean(process: str, name: str) -> None:
     """Of the start, by whichever solver: its only step goes to the data, and draws nothing.
 
-    Levels of a chain are 0 alone where one is taken, and sigma/alpha of the others' grid at most 80: the
-    start's level is the solver's own.
+    Where a chain's grid would take its first level alone it is refused; sigma/alpha of EDM's grid is at most
+    80: the start's level is the solver's own.
     """
     denoiser = mixture_denoiser(build(chosen_process(process)))
     solver = build(solver_of(name, process, steps=1), denoiser)
@@ -129,7 +129,9 @@ class Blurred:
     name, family, time, alpha = "blurred", "gaussian", "continuous", "vector"
     t_min, t_max, last = 1e-3, 1.0, 1e-3
 
-    def chain_refusal(self, levels: int) -> None:
+    ratios = None
+
+    def chain_refusal(self, step: float) -> None:
         return None
 
     def scale_refusal(self, levels: int) -> None:
@@ -156,13 +158,13 @@ UNSEEN = [
     (Mirrored, "dpm-solver++", {}, f"dpm-solver++ {FAMILY}"),
     (Mirrored, "ancestral", {}, f"ancestral {FAMILY}"),
     (Mirrored, "ddim", {}, f"ddim {FAMILY}"),
+    *[(Mirrored, "ode", {"grid": g}, f"the {g} grid {FAMILY}") for g in ("karras", "log-snr")],
+    *[(Mirrored, name, {}, None) for name in sorted(IN_TIME)],
     *[
-        (Mirrored, "ode", {"grid": g, "denoise": "none"}, f"the {g} grid {FAMILY}")
-        for g in ("karras", "log-snr")
+        (Mirrored, name, {"denoise": "tweedie"}, f"denoise: tweedie {FAMILY}")
+        for name in sorted(IN_TIME)
     ],
-    *[(Mirrored, name, {}, f"denoise: tweedie {FAMILY}") for name in sorted(IN_TIME)],
-    *[(Mirrored, name, {"denoise": "none"}, None) for name in sorted(IN_TIME)],
-    *[(Mirrored, name, {"denoise": "mean", "grid": "quadratic"}, None) for name in ("ode",)],
+    *[(Mirrored, name, {"denoise": "noiseless", "grid": "quadratic"}, None) for name in ("ode",)],
 ]
 
 

@@ -235,3 +235,11 @@ def test_integer_times_have_no_rates(name: str) -> None:
     process = process_of("discrete", schedule="cosine", steps=10)
     with pytest.raises(TypeError, match="its time is discrete"):
         getattr(process, name)(at(3))
+
+
+@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "vp-cosine"])
+def test_the_range_of_ratios_that_a_spec_states_is_the_process_s(name: str) -> None:
+    """Two ways to the same number: 1e-9 relative, though 1 - alpha^2 at t = 1e-5 keeps 10 digits."""
+    process = process_of(name)
+    ends = process.ratio(at([process.t_min, process.t_max]))
+    close(ends, at(process.spec.ratios), rtol=1e-9, atol=0.0)

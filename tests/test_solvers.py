@@ -39,6 +39,7 @@ from diffbench.specs.solver import (
     DPMSolverSpec,
     EulerMaruyamaSpec,
     HeunSpec,
+    LangevinOnlySpec,
     LangevinSpec,
     ODESpec,
     ReverseDiffusionSpec,
@@ -203,7 +204,26 @@ REFUSALS = [
     (ODESpec(steps=8, last=1e-6), VPSpec(), PLAIN, "last: 1e-06 is outside the times of vp"),
     (AdaptiveODESpec(last=1e-3), EDMSpec(), PLAIN, "last: 0.001 is outside the times of edm"),
     (AdaptiveODESpec(last=80), EDMSpec(), PLAIN, "last: 80 is outside the times of edm, 0.002 to"),
-    (ReverseDiffusionSpec(steps=20), VPSpec(), PLAIN, "steps: 20 are too few: 1 - beta/N"),
+    (
+        ReverseDiffusionSpec(steps=20),
+        VPSpec(),
+        PLAIN,
+        "steps: 20: a step of 0.05 is too long: 1 - beta",
+    ),
+    (ReverseDiffusionSpec(steps=39, grid="quadratic"), VPSpec(), PLAIN, "steps: 39: a step of 0.0"),
+    (DDIMSpec(steps=1), CHAIN, PLAIN, "steps: 1 on a chain starts at its first level"),
+    (
+        HeunSpec(steps=8, sigma_min=200, sigma_max=300),
+        EDMSpec(),
+        PLAIN,
+        "sigma_min, sigma_max: 200 to 300 is outside the sigma/alpha of edm, 0.002 to 80",
+    ),
+    (
+        DPMSolverSpec(steps=8, sigma_min=1e-4, sigma_max=1e-3),
+        VESpec(),
+        PLAIN,
+        "sigma_min, sigma_max: 0.0001 to 0.001 is outside the sigma/alpha of ve, 0.01 to 50",
+    ),
     (
         EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=20)),
         VPSpec(),
@@ -211,12 +231,17 @@ REFUSALS = [
         "corrector.levels: 20 are too few: 1 - beta/N, with vp's beta up to 20, is above 0 from N = 21",
     ),
     (
-        CorrectorOnlySpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=20)),
+        CorrectorOnlySpec(steps=20, corrector=LangevinOnlySpec(snr=0.16, levels=20)),
         SubVPSpec(),
         PLAIN,
         "corrector.levels: 20 are too few: 1 - beta/N, with sub-vp's",
     ),
-    (DDIMSpec(steps=8, corrector=STEP_SIZE), CHAIN, PLAIN, "integer times have no SDE or ODE"),
+    (
+        DDIMSpec(steps=8, corrector=STEP_SIZE),
+        CHAIN,
+        PLAIN,
+        "corrector: integer times have no SDE or ODE; leave the corrector out",
+    ),
     (DDIMSpec(steps=8, w=0.5), CHAIN, PLAIN, "w: 0.5 is asked of an unconditional model"),
     (DDIMSpec(steps=8, w=0), CHAIN, LEARNED, "w: 0 is asked of an unconditional model"),
     (
@@ -239,6 +264,8 @@ REFUSALS = [
     (DDIMSpec(steps=8, grid="karras"), CHAIN, PLAIN, None),
     (DDIMSpec(steps=8, last=1e-5), VPSpec(), PLAIN, None),
     (ReverseDiffusionSpec(steps=21), VPSpec(), PLAIN, None),
+    (ReverseDiffusionSpec(steps=40, grid="quadratic"), VPSpec(), PLAIN, None),
+    (HeunSpec(steps=8, sigma_min=1e-9, sigma_max=1e9), EDMSpec(), PLAIN, None),
     (ReverseDiffusionSpec(steps=2), SubVPSpec(), PLAIN, None),
     (
         EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=21)),
@@ -316,7 +343,7 @@ def test_reverse_diffusion_refuses_steps_that_are_too_long_before_any_call(steps
     [
         (EulerMaruyamaSpec(steps=5), "step 3 of 5, from time 0.5005 to 0.25075: the state is not"),
         (DPMSolverSpec(steps=5), "step [2-4] of 5, from time .*: the state is not finite"),
-        (AdaptiveODESpec(), "at time 0.[0-9]+ the state is not finite"),
+        (AdaptiveODESpec(), "step [0-9]+, to time 0.[0-9]+: the state is not finite"),
         (CorrectorOnlySpec(steps=5), "step 3 of 5, from time 0.5005 to 0.25075: the state is not"),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -335,7 +362,7 @@ def test_a_state_that_is_not_finite_stops_with_its_step(spec, message: str) -> N
 
 def test_a_step_upwards_that_is_not_finite_stops() -> None:
     solver = build(ODESpec(steps=5), Toy(process_of("vp"), "score", lambda x, t: x * torch.nan))
-    with pytest.raises(ValueError, match="^at time 0.25075 the state is not finite$"):
+    with pytest.raises(ValueError, match="^the step up from time 0.001 to 0.25075: the state is"):
         encode(solver, torch.ones(1, 1, 2, 2))
 
 
@@ -455,7 +482,7 @@ def test_the_predictor_corrector_loop(run: str) -> None:
         if kind is ReverseDiffusionSpec:
             x = solver.move(x, level, before, None, noise, quiet=i == 39)
         else:
-            x = solver.corrector.updated(x, level, None, noise)
+            x = solver.corrector.correct(x, level, None, noise)
             x = solver.step(x, t, t - 1 / 40, None, torch.zeros_like if i == 39 else noise)
     close(x, arrays[f"{run}_cont1"])
 

@@ -114,12 +114,20 @@ def by_ratio(
     """``count`` times between two noise-to-signal ratios, both moved into the process's range.
 
     On a chain ratios go to the nearest levels, and those that share one give it once.
+
+    Raises:
+        ValueError: when they lie outside the process's range.
     """
     bounds = [float(process.ratio(at(t))) for t in (process.t_min, process.t_max)]
+    if smallest >= bounds[1] or largest <= bounds[0]:
+        raise ValueError(
+            f"sigma_min, sigma_max: {smallest:g} to {largest:g} is outside the sigma/alpha of "
+            f"{process.spec.name}, {bounds[0]:g} to {bounds[1]:g}"
+        )
     largest, smallest = min(largest, bounds[1]), max(smallest, bounds[0])
     if kind not in SIGMAS:
-        ends = [float(process.time_of(at(each))) for each in (largest, smallest)]
-        return by_time(process, kind, count, *ends)
+        ends = process.time_of(at([largest, smallest])).clamp(process.t_min, process.t_max)
+        return by_time(process, kind, count, *ends.tolist())
     times = process.time_of(SIGMAS[kind](count, largest, smallest, rho))
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
 

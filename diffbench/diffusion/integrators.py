@@ -112,7 +112,7 @@ class Attempt:
                 part = stage.integral()
                 integral = integral + ((self.t - self.before.t) * weight).to(part.dtype) * part
         if integral is not None:
-            check_finite(integral, self.t)
+            check_finite(integral, at_time(self.t))
         return State(self.t, self.x, integral, self.stages[-1] if self.method.reused else None)
 
 
@@ -126,17 +126,26 @@ def combined(weights: tuple[float, ...], rates: Sequence[Rate], h: Tensor) -> Te
     return total
 
 
-def attempt(method: Tableau, rates: Field, state: State, s: Tensor) -> Attempt:
-    """A step to time s."""
+def attempt(method: Tableau, rates: Field, state: State, s: Tensor, eager: bool = False) -> Attempt:
+    """A step to time s; ``eager`` computes the integral's rates at once, which keeps no more than it must."""
     h = s - state.t
     stages = [] if state.rate is None else [state.rate]
     for i in range(len(stages), len(method.c)):
         change = combined(method.a[i], stages, h)
         x = state.x if change is None else state.x + change
-        stages.append(rates(state.t + method.c[i] * h, x))
+        rate = rates(state.t + method.c[i] * h, x)
+        stages.append(known(rate) if eager and method.b[i] != 0 else rate)
     change = combined(method.b, stages, h)
     assert change is not None
     return Attempt(method, state, s, state.x + change, stages, combined(method.e, stages, h))
+
+
+def known(rate: Rate) -> Rate:
+    """The rate with its G computed."""
+    if rate.integral is None:
+        return rate
+    value = rate.integral()
+    return Rate(rate.x, lambda: value)
 
 
 def advance(method: Tableau, rates: Field, state: State, s: Tensor) -> State:
@@ -146,9 +155,9 @@ def advance(method: Tableau, rates: Field, state: State, s: Tensor) -> State:
 
 def fixed(method: Tableau, rates: Field, state: State, times: Tensor) -> State:
     """Through all of the times after the first, float64 (n + 1,)."""
-    for s in times[1:]:
-        state = advance(method, rates, state, s)
-        check_finite(state.x, state.t)
+    for i, s in enumerate(times[1:], start=1):
+        state = attempt(method, rates, state, s, eager=True).accepted()
+        check_finite(state.x, f"step {i} of {len(times) - 1}, to time {float(s):.6g}")
     return state
 
 
@@ -176,7 +185,7 @@ class Adaptive:
     def first_step(self, rates: Field, state: State, end: Tensor) -> tuple[State, float]:
         """Hairer, Norsett and Wanner's: a hundredth of |x|/|F|, then from the change of F over it."""
         rate = rates(state.t, state.x)
-        check_finite(rate.x, state.t)
+        check_finite(rate.x, at_time(state.t))
         state = State(state.t, state.x, state.integral, rate)
         scale = self.norm(state.x, state.x, state.x), self.norm(rate.x, state.x, state.x)
         length = abs(float(end - state.t))
@@ -184,7 +193,7 @@ class Adaptive:
         guess = min(guess, length)
         h = math.copysign(guess, float(end - state.t))
         ahead = rates(state.t + h, state.x + h * rate.x)
-        check_finite(ahead.x, state.t + h)
+        check_finite(ahead.x, at_time(state.t + h))
         curve = self.norm(ahead.x - rate.x, state.x, state.x) / guess
         largest = max(scale[1], curve)
         second = max(1e-6, guess * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** 0.2
@@ -199,11 +208,11 @@ class Adaptive:
         direction = 1.0 if float(end) > float(state.t) else -1.0
         state, h = self.first_step(rates, state, end)
         refused = False
-        for _ in range(self.most):
+        for i in range(1, self.most + 1):
             left = abs(float(end - state.t))
             last = h >= left * (1 - 1e-12)
             tried = attempt(self.method, rates, state, end if last else state.t + direction * h)
-            check_finite(tried.x, tried.t)
+            check_finite(tried.x, f"step {i}, to time {float(tried.t):.6g}")
             assert tried.error is not None
             norm = self.norm(tried.error, state.x, tried.x)
             h = self.next_step(min(h, left), norm, refused)
@@ -230,11 +239,16 @@ class Adaptive:
         return state
 
 
-def check_finite(x: Tensor, t: Tensor) -> None:
+def check_finite(x: Tensor, where: str) -> None:
     """Stop where something is not a number.
 
     Raises:
-        ValueError: naming the time.
+        ValueError: saying where.
     """
     if not bool(x.isfinite().all()):
-        raise ValueError(f"at time {float(t):.6g} the state is not finite")
+        raise ValueError(f"{where}: the state is not finite")
+
+
+def at_time(t: Tensor) -> str:
+    """Where, for messages."""
+    return f"at time {float(t):.6g}"

@@ -59,9 +59,8 @@ def ddim_scales(process: GaussianProcess, t: Tensor, s: Tensor, eta: float) -> S
 def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
     """alpha_s x0 + r e."""
     process, x_t = prediction.process, prediction.x_t
-    return (
-        process.basis.scale(cast(process.alpha(s), x_t), prediction.x0)
-        + cast(r, x_t) * prediction.eps
+    return process.basis.scale(cast(process.alpha(s), x_t), prediction.x0) + process.basis.scale(
+        cast(r, x_t), prediction.eps
     )
 
 

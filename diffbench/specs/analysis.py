@@ -59,7 +59,7 @@ class LatentsSpec(AnalysisSpec):
     The first ``images`` of the test split are encoded and decoded by a deterministic ``solver`` with each of the
     numbers of ``steps``: the squared error a pixel, for data in [0, 1] (Song, Meng & Ermon 2021, table 2).  The
     picture has ``pairs`` rows: two test images at the ends, and between them the decoded latents from the one's
-    to the other's, spherically interpolated.
+    to the other's, spherically interpolated, with the last number of steps.
     """
 
     name: Literal["latents"] = "latents"

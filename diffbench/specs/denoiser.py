@@ -72,7 +72,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
         return self.variance == "learned"
 
     def refusal(self, process: ProcessSpec) -> str | None:
-        """The mean of the level before needs levels."""
+        """The mean of the level before needs levels, and a time as input one that a network can be told."""
+        if self.noise_input == "time" and process.time != "discrete" and process.t_max != 1:
+            return f"noise_input: time is 999 t, and {process.name}'s goes up to {process.t_max:g}"
         if self.predict == "mean" and process.time != "discrete":
             return f"predict: mean needs integer times, and {process.name} is continuous"
         return None

@@ -71,8 +71,8 @@ class ODELikelihoodSpec(LikelihoodSpec):
         dimension.
     probe, probes: what the estimate's random vectors are, and how many a path.
     passes: draws of uniform dequantisation noise (and probes) an image, averaged; the papers' protocol has 5.
-    method: ``adaptive`` (Dormand & Prince, to ``rtol`` and ``atol``, as a root mean square over a batch), or one
-        with ``steps`` fixed steps on a ``grid``.
+    method: ``adaptive`` (Dormand & Prince, to ``rtol`` and ``atol``, 1e-5 each unless given, as a root mean square
+        over a batch), or one with ``steps`` fixed steps on a ``grid``.
     last: the time that an image is taken to be at; by default 1e-5, or the process's smallest if that is later.
     batch: images evaluated at a time.
     """
@@ -86,8 +86,8 @@ class ODELikelihoodSpec(LikelihoodSpec):
     probes: PositiveInt = 1
     passes: PositiveInt = 1
     method: Literal["adaptive", "euler", "heun", "rk4", "dormand-prince"] = "adaptive"
-    rtol: PositiveFloat = 1e-5
-    atol: PositiveFloat = 1e-5
+    rtol: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    atol: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     grid: Grid = "log-snr"
     rho: PositiveFloat = 7.0
@@ -96,10 +96,23 @@ class ODELikelihoodSpec(LikelihoodSpec):
 
     @model_validator(mode="after")
     def _steps_of_fixed_methods(self) -> Self:
-        if (self.steps is None) != (self.method == "adaptive"):
-            wanted = "none" if self.method == "adaptive" else "a number"
-            raise ValueError(f"steps: method: {self.method} takes {wanted}")
+        adaptive = self.method == "adaptive"
+        if adaptive and self.steps is not None:
+            raise ValueError(
+                f"steps: {self.steps}, but method adaptive chooses its own; give rtol and atol"
+            )
+        if not adaptive and self.steps is None:
+            raise ValueError(f"steps: method {self.method} needs a number of them")
+        if not adaptive and (self.rtol or self.atol):
+            raise ValueError(
+                f"rtol, atol: method {self.method} does not control its error; give steps"
+            )
         return self
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """The two, 1e-5 each unless given."""
+        return self.rtol or 1e-5, self.atol or 1e-5
 
     @property
     def full_precision(self) -> bool:
@@ -112,7 +125,7 @@ class ODELikelihoodSpec(LikelihoodSpec):
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A chain has no ODE."""
-        reason = sde_refusal(process) or last_refusal(process, self.last)
+        reason = sde_refusal(process, "use the likelihood vlb") or last_refusal(process, self.last)
         if reason or self.steps is None:
             return reason
         return grid_refusal(process, self.grid, self.steps)

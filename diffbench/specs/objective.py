@@ -72,7 +72,7 @@ class LogSNRTimesSpec(RangeTimesSpec):
     name: Literal["log-snr"] = "log-snr"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:LogSNRTimes"
 
-    levels: None = None
+    levels: Annotated[None, BeforeValidator(nothing)] = None
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """One sigma/alpha for all coordinates, in continuous time."""

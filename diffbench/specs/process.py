@@ -60,8 +60,13 @@ class ProcessSpec(Registered):
         """The last time with noise at which a sampler asks, unless it says otherwise: its paper's cut-off."""
         return self.t_min
 
-    def chain_refusal(self, levels: int) -> str | None:
-        """Why the process cannot be cut into a chain of that many steps, x_t = a x_s + G z; None when it can."""
+    @property
+    def ratios(self) -> tuple[float, float] | None:
+        """The range of sigma/alpha; None where only the process itself knows it."""
+        return None
+
+    def chain_refusal(self, step: float) -> str | None:
+        """Why the process has no chain, x_t = a x_s + G z, with steps of that length; None when it has."""
         return None
 
     def scale_refusal(self, levels: int) -> str | None:
@@ -75,7 +80,10 @@ class ProcessSpec(Registered):
 
     @property
     def half_range(self) -> float:
-        """Half the width of the data range: 1 for [-1, 1], the unit of noise levels in specs."""
+        """Half the width of the data range: 1 for [-1, 1], the unit of training times and ``data_std`` in specs.
+
+        A solver's sigma and a process's own are in the process's range as it is.
+        """
         return (self.high - self.low) / 2
 
 
@@ -123,6 +131,10 @@ class LinearBetaSpec(ProcessSpec):
         """Samplers stop before training does."""
         return 1e-3
 
+    def log_alpha(self, t: float) -> float:
+        """-1/2 times the integral of beta."""
+        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
     def scale_refusal(self, levels: int) -> str | None:
         """1 - beta/N must stay above 0."""
         if levels > self.beta_max:
@@ -139,9 +151,22 @@ class VPSpec(LinearBetaSpec):
     name: Literal["vp"] = "vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VP"
 
-    def chain_refusal(self, levels: int) -> str | None:
-        """The chain's a is sqrt(1 - beta/N)."""
-        return self.scale_refusal(levels)
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """sqrt(1 - alpha^2)/alpha."""
+        first, last = (
+            math.sqrt(math.expm1(-2 * self.log_alpha(t))) for t in (self.t_min, self.t_max)
+        )
+        return first, last
+
+    def chain_refusal(self, step: float) -> str | None:
+        """The chain's a is sqrt(1 - beta) with beta = beta(t) times the step."""
+        if self.beta_max * step < 1:
+            return None
+        return (
+            f"a step of {step:.3g} is too long: 1 - beta, with {self.name}'s beta up to "
+            f"{self.beta_max:g} times that, is not above 0"
+        )
 
 
 class SubVPSpec(LinearBetaSpec):
@@ -149,6 +174,12 @@ class SubVPSpec(LinearBetaSpec):
 
     name: Literal["sub-vp"] = "sub-vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:SubVP"
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """(1 - alpha^2)/alpha."""
+        first, last = (-2 * math.sinh(self.log_alpha(t)) for t in (self.t_min, self.t_max))
+        return first, last
 
 
 class VPCosineSpec(ProcessSpec):
@@ -162,10 +193,15 @@ class VPCosineSpec(ProcessSpec):
     name: Literal["vp-cosine"] = "vp-cosine"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VPCosine"
 
-    log_snr_min: Float = -10.0
-    log_snr_max: Float = 10.0
+    log_snr_min: Annotated[Float, Field(ge=-50, le=50)] = -10.0
+    log_snr_max: Annotated[Float, Field(ge=-50, le=50)] = 10.0
 
     _log_snrs_increase = model_validator(mode="after")(increasing("log_snr_min", "log_snr_max"))
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """exp(-log SNR/2)."""
+        return math.exp(-self.log_snr_max / 2), math.exp(-self.log_snr_min / 2)
 
 
 class VESpec(ProcessSpec):
@@ -189,6 +225,11 @@ class VESpec(ProcessSpec):
         """As in training (Song et al. 2021, appendix C)."""
         return 1e-5
 
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Of sigma itself."""
+        return self.sigma_min, self.sigma_max
+
 
 class EDMSpec(ProcessSpec):
     """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column)."""
@@ -211,3 +252,8 @@ class EDMSpec(ProcessSpec):
     def t_max(self) -> float:
         """sigma_max."""
         return self.sigma_max
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Of sigma itself."""
+        return self.sigma_min, self.sigma_max

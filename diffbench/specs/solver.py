@@ -49,6 +49,8 @@ def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
             if grid == "strided"
             else None
         )
+    if steps == 1 and grid in ("uniform", "strided", "quadratic"):
+        return "steps: 1 on a chain starts at its first level, almost without noise; take 2 or more"
     if steps > levels:
         return f"steps: {steps} on a chain of {levels}; at most {levels} can be taken"
     if grid == "strided" and strided_levels(levels, steps) is None:
@@ -72,11 +74,9 @@ def last_refusal(process: ProcessSpec, last: float | None) -> str | None:
     return f"last: {last:g} is outside the times of {process.name}, {process.t_min:g} to {process.t_max:g}"
 
 
-def sde_refusal(process: ProcessSpec) -> str | None:
-    """Why the process has no SDE and no ODE; None when it has."""
-    if process.time != "discrete":
-        return None
-    return "integer times have no SDE or ODE; use ancestral, ddim, heun or dpm-solver++"
+def sde_refusal(process: ProcessSpec, instead: str) -> str | None:
+    """Why the process has no SDE and no ODE, and what there is instead; None when it has."""
+    return f"integer times have no SDE or ODE; {instead}" if process.time == "discrete" else None
 
 
 def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str | None:
@@ -166,10 +166,18 @@ class LangevinSpec(Spec):
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """Langevin steps need a score in continuous time, and a scale."""
-        if reason := sde_refusal(process):
-            return reason
+        if reason := sde_refusal(process, "leave the corrector out"):
+            return f"corrector: {reason}"
         reason = process.scale_refusal(self.levels) if self.step_size is None else None
         return f"corrector.levels: {reason}" if reason else None
+
+
+def _a_corrector(value: object) -> object:
+    if not isinstance(value, dict | LangevinSpec | None | str) or (
+        isinstance(value, str) and value != "none"
+    ):
+        raise ValueError(f"a mapping such as {{snr: 0.16}} is wanted, not {value!r}")
+    return nothing(value)
 
 
 class GridSolverSpec(SolverSpec):
@@ -184,7 +192,7 @@ class GridSolverSpec(SolverSpec):
     steps: PositiveInt
     grid: Grid = "uniform"
     rho: PositiveFloat = 7.0
-    corrector: Annotated[LangevinSpec | None, BeforeValidator(nothing)] = None
+    corrector: Annotated[LangevinSpec | None, BeforeValidator(_a_corrector)] = None
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """The grid must exist, and so must what the corrector needs."""
@@ -252,16 +260,24 @@ class TimeSpec(SolverSpec):
     last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
         sigma_min for EDM).
     denoise: how the noise that is left there is removed.  ``tweedie``: by a step to the data, the posterior
-        mean E[x0 | x_t].  ``mean``: the last update leaves its noise out, as in the official code of Song et
-        al. 2021; of ``langevin`` with the corrector first that is its step, which has none.  ``none``: it is not.
+        mean E[x0 | x_t].  ``noiseless``: the last update leaves its noise out, as in the official code of Song
+        et al. 2021 (that of ``langevin`` has none).  ``none``: it is not.  ``usual``: ``tweedie``, or
+        ``noiseless`` on processes that are not Gaussian, for which Tweedie's formula does not hold.
     """
 
     last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
-    denoise: Literal["tweedie", "mean", "none"] = "tweedie"
+    denoise: Literal["usual", "tweedie", "noiseless", "none"] = "usual"
+
+    def ending(self, process: ProcessSpec) -> Literal["tweedie", "noiseless", "none"]:
+        """What ``denoise`` is on a process."""
+        if self.denoise != "usual":
+            return self.denoise
+        return "tweedie" if process.family == "gaussian" else "noiseless"
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A chain has no SDE view."""
-        reason = sde_refusal(process) or last_refusal(process, self.last)
+        instead = "use ancestral, ddim, heun or dpm-solver++"
+        reason = sde_refusal(process, instead) or last_refusal(process, self.last)
         if not reason and self.denoise == "tweedie" and process.family != "gaussian":
             reason = (
                 f"denoise: tweedie needs a Gaussian process, and {process.name} is {process.family}"
@@ -270,7 +286,7 @@ class TimeSpec(SolverSpec):
 
 
 class TimeSolverSpec(TimeSpec, GridSolverSpec):
-    """One on a grid of ``steps`` steps; ``denoise: tweedie`` takes the last of them, to the data."""
+    """One on a grid of ``steps`` steps; where ``denoise`` is a step to the data, it is the last of them."""
 
 
 class ReverseSDESpec(TimeSolverSpec):
@@ -304,16 +320,30 @@ class ReverseDiffusionSpec(ReverseSDESpec):
         """VP's chain needs steps short enough."""
         if reason := super().refusal(process, denoiser):
             return reason
-        reason = process.chain_refusal(self.steps)
-        return f"steps: {reason}" if reason else None
+        reason = process.chain_refusal(self.longest_step(process))
+        return f"steps: {self.steps}: {reason}" if reason else None
+
+    def longest_step(self, process: ProcessSpec) -> float:
+        """Of the grids that are even in time, 1/steps as in the paper, or in its root; 0 of the others."""
+        if self.grid == "uniform":
+            return process.t_max / self.steps
+        last = process.last if self.last is None else self.last
+        first = process.t_max**0.5
+        share = (first - last**0.5) / max(self.steps - 1, 1)
+        return process.t_max - (first - share) ** 2 if self.grid == "quadratic" else 0.0
+
+
+class LangevinOnlySpec(LangevinSpec):
+    """Two updates a level by default, each level before the next is gone to."""
+
+    updates: PositiveInt = 2
+    order: Literal["corrector-first"] = "corrector-first"
 
 
 def _wanted(value: object) -> object:
-    if value == "none":
-        raise ValueError(
-            "langevin is nothing without a corrector; {snr: 0.22, updates: 2} is usual"
-        )
-    return value
+    if value is None or value == "none":
+        raise ValueError("langevin is nothing without a corrector; {snr: 0.22} is usual")
+    return _a_corrector(value)
 
 
 class CorrectorOnlySpec(TimeSolverSpec):
@@ -322,9 +352,7 @@ class CorrectorOnlySpec(TimeSolverSpec):
     name: Literal["langevin"] = "langevin"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:CorrectorOnly"
 
-    corrector: Annotated[LangevinSpec, BeforeValidator(_wanted)] = LangevinSpec(
-        snr=0.22, updates=2, order="corrector-first"
-    )
+    corrector: Annotated[LangevinOnlySpec, BeforeValidator(_wanted)] = LangevinOnlySpec(snr=0.22)
 
 
 class ODESpec(TimeSolverSpec):
@@ -382,12 +410,26 @@ class RatioSolverSpec(GridSolverSpec):
     _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """x/alpha needs one alpha for all coordinates."""
-        return ratio_refusal(process, self.name) or super().refusal(process, denoiser)
+        """x/alpha needs one alpha for all coordinates, and the grid a part of its range."""
+        reason = ratio_refusal(process, self.name) or self._range_refusal(process)
+        return reason or super().refusal(process, denoiser)
+
+    def _range_refusal(self, process: ProcessSpec) -> str | None:
+        if process.ratios is None:
+            return None
+        low, high = process.ratios
+        if self.sigma_min < high and self.sigma_max > low:
+            return None
+        return (
+            f"sigma_min, sigma_max: {self.sigma_min:g} to {self.sigma_max:g} is outside the "
+            f"sigma/alpha of {process.name}, {low:g} to {high:g}"
+        )
 
 
 class HeunSpec(RatioSolverSpec):
     """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha); the last step is Euler's.
+
+    With ``order`` 1 all steps are.
 
     With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
     [``churn_min``, ``churn_max``] (S_min, S_max) first raises it by the factor 1 + min(churn/steps, sqrt 2 - 1),
@@ -397,10 +439,13 @@ class HeunSpec(RatioSolverSpec):
     name: Literal["heun"] = "heun"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:Heun"
 
+    order: Literal[1, 2] = 2
     churn: NonNegativeFloat = 0.0
     churn_min: NonNegativeFloat = 0.0
     churn_max: PositiveFloat = 1e30
     churn_noise: NonNegativeFloat = 1.0
+
+    _churns_increase = model_validator(mode="after")(increasing("churn_min", "churn_max"))
 
     @property
     def invertible(self) -> bool:

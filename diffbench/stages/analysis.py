@@ -1,6 +1,6 @@
 """The analysis stage: one measurement on a variant, as JSON.
 
-An analysis keeps what it has so far in the job's state folder, and goes on from there when called again.
+An analysis may keep what it has so far in the job's state folder, and goes on from there when called again.
 """
 
 from __future__ import annotations
@@ -27,5 +27,6 @@ def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
             Bench(data.load(root, spec.train.data), place, state, root)
         )
         if picture is not None:
-            files.write(path.with_suffix(".png"), picture)
+            place_of = paths.analysis_picture(root, spec.variant, spec.seed, spec.analysis_id)
+            files.write(place_of, picture)
         write_json_product(path, content, spec)

@@ -43,7 +43,9 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
         parts.append(likelihood(batch, stream("likelihood", spec.seed, i), y))
         progress.advance(len(batch))
     progress.close()
-    return summary(spec, dataset.levels, round(denoiser.calls / len(parts)), parts)
+    calls = round(denoiser.calls / len(parts))
+    backward = round(getattr(likelihood, "backward", 0) / len(parts))
+    return summary(spec, dataset.levels, calls, parts) | {"backward_passes": backward}
 
 
 def summary(

@@ -61,12 +61,12 @@ class Run:
             raise ValueError(reason)
         y = self._labels(count, solver, labels)
         denoiser = models.at_full_precision(self.denoiser, solver.full_precision)
-        built = build(solver, denoiser, self._classifier(classifier))
+        built = build(solver, denoiser, self._classifier(classifier, solver.full_precision))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), y, device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)
 
-    def _classifier(self, folder: str | Path | None) -> Classifier | None:
+    def _classifier(self, folder: str | Path | None, full_precision: bool) -> Classifier | None:
         if folder is None:
             return None
         path = Path(folder)
@@ -76,7 +76,8 @@ class Run:
                 f"classifier: {path} knows the noise of {spec.process.canonical()}, and the model is of "
                 f"{self.spec.process.canonical()}"
             )
-        return models.load_classifier(spec, path.parents[2], self.dataset, self.device)
+        root = path.parents[2]
+        return models.load_classifier(spec, root, self.dataset, self.device, full_precision)
 
     def _labels(
         self, count: int, solver: SolverSpec, labels: Sequence[int] | None

@@ -117,7 +117,11 @@ def wrap_classifier(
 
 
 def load_classifier(
-    spec: ClassifierSpec | None, root: Path, dataset: Dataset, device: torch.device
+    spec: ClassifierSpec | None,
+    root: Path,
+    dataset: Dataset,
+    device: torch.device,
+    full_precision: bool = False,
 ) -> Classifier | None:
     """The trained classifier, from its verified product; None where there is to be none.
 
@@ -128,7 +132,12 @@ def load_classifier(
         return None
     network = build_classifier(spec, dataset)
     network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
-    return wrap_classifier(spec, network.to(device).eval().requires_grad_(False), dataset, device)
+    network = network.to(device).eval().requires_grad_(False)
+    if full_precision:
+        spec = spec.model_copy(
+            update={"training": spec.training.model_copy(update={"precision": "fp32"})}
+        )
+    return wrap_classifier(spec, network, dataset, device)
 
 
 def at_full_precision(denoiser: Denoiser, wanted: bool = True) -> Denoiser:
@@ -163,4 +172,4 @@ def load_denoiser(spec: TrainSpec, root: Path, dataset: Dataset, device: torch.d
         return denoiser
     network = build_network(spec, dataset)
     network.load_state_dict(tensors)
-    return wrap(spec, process, network.to(device).eval(), dataset, device)
+    return wrap(spec, process, network.to(device).eval().requires_grad_(False), dataset, device)

@@ -88,7 +88,9 @@ def draw(
     assert spec.solver is not None
     loaded = models.load_denoiser(spec.train, root, dataset, device)
     denoiser = models.at_full_precision(loaded, spec.solver.full_precision)
-    classifier = models.load_classifier(spec.classifier, root, dataset, device)
+    classifier = models.load_classifier(
+        spec.classifier, root, dataset, device, spec.solver.full_precision
+    )
     solver = build(spec.solver, denoiser, classifier)
     levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)
     progress = Progress(f"sample {spec.variant} {spec.solver_id}", spec.samples, "image")

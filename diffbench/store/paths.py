@@ -6,7 +6,7 @@
     {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
     {root}/runs/{variant}/seed{n}/scores.json
     {root}/runs/{variant}/seed{n}/likelihood/{kind}.json
-    {root}/runs/{variant}/seed{n}/analysis/{id}.json
+    {root}/runs/{variant}/seed{n}/analysis/{id}.json               with or without {id}.png
     {root}/classifier/{process}/seed{n}/model.safetensors
     {root}/tables/{table}.{csv,md,tex}
     {root}/figures/{figure}.{png,csv}
@@ -91,6 +91,11 @@ def partial_scores(root: Path, variant: str, seed: int) -> Path:
 def likelihood(root: Path, variant: str, seed: int, kind: str) -> Path:
     """Return one kind of likelihood of one run."""
     return run_folder(root, variant, seed) / "likelihood" / f"{kind}.json"
+
+
+def analysis_picture(root: Path, variant: str, seed: int, item: str) -> Path:
+    """Return the picture beside an analysis, where it makes one; no product, like a grid of samples."""
+    return analysis(root, variant, seed, item).with_suffix(".png")
 
 
 def analysis(root: Path, variant: str, seed: int, item: str) -> Path:

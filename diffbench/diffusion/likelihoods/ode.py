@@ -87,7 +87,7 @@ class ODELikelihood:
         """The state at t_max."""
         spec = self.spec
         if spec.method == "adaptive":
-            return Adaptive(spec.rtol, spec.atol).integrate(rates, start, at(self.process.t_max))
+            return Adaptive(*spec.tolerances).integrate(rates, start, at(self.process.t_max))
         assert spec.steps is not None
         times = grids.descending(self.process, spec.grid, spec.steps + 1, self.last, spec.rho)
         return fixed(METHODS[spec.method], rates, start, times.flip(0))

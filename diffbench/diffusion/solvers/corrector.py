@@ -46,7 +46,7 @@ class Langevin:
         mean = x + step * score
         return self.process.constrain(mean if quiet else mean + (2 * step) ** 0.5 * z)
 
-    def updated(
+    def correct(
         self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False
     ) -> Tensor:
         """All updates of one level; ``quiet`` leaves out the last one's noise."""

@@ -29,12 +29,12 @@ def encode(solver: Solver, x: Tensor, y: Tensor | None = None) -> Tensor:
     """
     if not solver.spec.invertible:
         raise ValueError(
-            f"{solver.spec.name} with these settings has no way back: it draws noise or remembers its steps"
+            f"{solver.spec.name} with these settings has no way back; use ddim with eta 0, ode or heun"
         )
     times = [t for t in solver.times() if float(t) != solver.process.data_time]
     for t, s in pairwise(reversed(times)):
         x = solver.step(x, t, s, y, torch.zeros_like)
-        check_finite(x, s)
+        check_finite(x, f"the step up from time {float(t):.6g} to {float(s):.6g}")
     return x
 
 

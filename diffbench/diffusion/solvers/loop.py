@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffbench.diffusion.denoisers import Denoiser, thresholded
 from diffbench.diffusion.guidance import Classifier, guided
+from diffbench.diffusion.integrators import check_finite
 from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
 from diffbench.diffusion.solvers.corrector import Langevin, Noise
 from diffbench.diffusion.streams import normal_like
@@ -69,12 +70,12 @@ class Solver:
         if self.corrector is None:
             return self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
         if self.corrector.first:
-            x_t = self.corrector.updated(x_t, t, y, noise)
+            x_t = self.corrector.correct(x_t, t, y, noise)
             return self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
         x_s = self.step(x_t, t, s, y, noise)
         if float(s) == self.process.data_time:
             return x_s
-        return self.corrector.updated(x_s, s, y, noise, quiet)
+        return self.corrector.correct(x_s, s, y, noise, quiet)
 
 
 def solve(solver: Solver, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
@@ -88,13 +89,8 @@ def solve(solver: Solver, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
     for i, (t, s) in enumerate(pairs, start=1):
         quiet = solver.quiet_end and i == len(pairs)
         x = solver.move(x, t, s, y, noise, quiet)
-        _check(x, f"step {i} of {len(pairs)}, from time {float(t):.6g} to {float(s):.6g}")
+        check_finite(x, f"step {i} of {len(pairs)}, from time {float(t):.6g} to {float(s):.6g}")
     return x
-
-
-def _check(x: Tensor, where: str) -> None:
-    if not bool(x.isfinite().all()):
-        raise ValueError(f"{where}: the state is not finite")
 
 
 @torch.no_grad()

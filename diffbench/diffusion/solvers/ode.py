@@ -121,6 +121,8 @@ class Heun(RatioSolver):
         alpha_s = cast(process.alpha(s), x_t)
         h = cast(process.ratio(s) - process.ratio(t_hat), x_t)
         x_s = alpha_s * (xbar + h * prediction.eps)
+        if self.spec.order == 1:
+            return x_s
         return alpha_s * (xbar + h / 2 * (prediction.eps + self.denoiser(x_s, s, y).eps))
 
 
@@ -131,10 +133,11 @@ class DPMSolver(RatioSolver):
     """
 
     spec: DPMSolverSpec
+    before: tuple[Tensor, Tensor] | None = None
 
     def begin(self) -> None:
         """Forget them."""
-        self.before: tuple[Tensor, Tensor] | None = None
+        self.before = None
 
     def denoised(self, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x0 in the middle of the step from t to s: x0 + (x0 - x0 before) h/(2 h before), h of ln(sigma/alpha)."""

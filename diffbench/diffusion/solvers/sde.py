@@ -34,7 +34,8 @@ class TimeSolver(Solver):
         self, spec: TimeSpec, denoiser: Denoiser, classifier: Classifier | None = None
     ) -> None:
         super().__init__(spec, denoiser, classifier)
-        self.quiet_end = spec.denoise == "mean"
+        self.ending = spec.ending(self.process.spec)
+        self.quiet_end = self.ending == "noiseless"
 
     def noisy_times(self) -> Tensor:
         """The grid's times with noise."""
@@ -44,7 +45,7 @@ class TimeSolver(Solver):
     def times(self) -> Tensor:
         """They, and the data's where the last step goes there."""
         times = self.noisy_times()
-        return grids.to_data(self.process, times) if self.spec.denoise == "tweedie" else times
+        return grids.to_data(self.process, times) if self.ending == "tweedie" else times
 
     def start(self, z: Tensor) -> Tensor:
         """A draw of the prior."""
@@ -69,7 +70,7 @@ class GridTimeSolver(TimeSolver):
     def noisy_times(self) -> Tensor:
         """``steps`` steps from t_max to ``last``, one of which may be to the data."""
         spec = self.spec
-        count = spec.steps + (spec.denoise != "tweedie")
+        count = spec.steps + (self.ending != "tweedie")
         return grids.descending(self.process, spec.grid, count, spec.last, spec.rho)
 
 

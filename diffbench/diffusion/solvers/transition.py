@@ -60,10 +60,10 @@ class Ancestral(TransitionSolver):
         variance = self.variance(prediction, s)
         mean = step_mean(prediction.unguided, s, posterior_residual(self.process, t, s))
         if prediction.guide is not None:
-            mean = mean + variance * prediction.guide
+            mean = mean + self.process.basis.scale(variance, prediction.guide)
         if float(s) == self.process.data_time:
             return mean
-        return mean + variance.sqrt() * noise(x_t)
+        return mean + self.process.basis.scale(variance.sqrt(), noise(x_t))
 
 
 class DDIM(TransitionSolver):
@@ -79,4 +79,6 @@ class DDIM(TransitionSolver):
         """alpha_s x0 + r e, and n z where there is noise; without, s may also lie after t."""
         r, n = self.scales(t, s)
         mean = step_mean(self.denoiser(x_t, t, y), s, r)
-        return mean + cast(n, x_t) * noise(x_t) if bool((n > 0).any()) else mean
+        if not bool((n > 0).any()):
+            return mean
+        return mean + self.process.basis.scale(cast(n, x_t), noise(x_t))
