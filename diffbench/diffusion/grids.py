@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess, at
-from diffbench.specs.solver import Grid, strided_levels
+from diffbench.specs.solver import Grid, range_refusal, strided_levels
 
 
 def respaced(length: int, count: int) -> list[int]:
@@ -119,11 +119,8 @@ def by_ratio(
         ValueError: when they lie outside the process's range.
     """
     bounds = [float(process.ratio(at(t))) for t in (process.t_min, process.t_max)]
-    if smallest >= bounds[1] or largest <= bounds[0]:
-        raise ValueError(
-            f"sigma_min, sigma_max: {smallest:g} to {largest:g} is outside the sigma/alpha of "
-            f"{process.spec.name}, {bounds[0]:g} to {bounds[1]:g}"
-        )
+    if reason := range_refusal(process.spec, smallest, largest, *bounds):
+        raise ValueError(reason)
     largest, smallest = min(largest, bounds[1]), max(smallest, bounds[0])
     if kind not in SIGMAS:
         ends = process.time_of(at([largest, smallest])).clamp(process.t_min, process.t_max)

@@ -67,6 +67,18 @@ def ratio_refusal(process: ProcessSpec, what: str) -> str | None:
     return None
 
 
+def range_refusal(
+    process: ProcessSpec, smallest: float, largest: float, low: float, high: float
+) -> str | None:
+    """Why a grid of sigma/alpha misses the process's own range, low to high; None when it does not."""
+    if smallest < high and largest > low:
+        return None
+    return (
+        f"sigma_min, sigma_max: {smallest:g} to {largest:g} is outside the sigma/alpha of "
+        f"{process.name}, {low:g} to {high:g}"
+    )
+
+
 def last_refusal(process: ProcessSpec, last: float | None) -> str | None:
     """Why a grid cannot end at that time; None when it can."""
     if last is None or process.t_min <= last < process.t_max:
@@ -417,13 +429,7 @@ class RatioSolverSpec(GridSolverSpec):
     def _range_refusal(self, process: ProcessSpec) -> str | None:
         if process.ratios is None:
             return None
-        low, high = process.ratios
-        if self.sigma_min < high and self.sigma_max > low:
-            return None
-        return (
-            f"sigma_min, sigma_max: {self.sigma_min:g} to {self.sigma_max:g} is outside the "
-            f"sigma/alpha of {process.name}, {low:g} to {high:g}"
-        )
+        return range_refusal(process, self.sigma_min, self.sigma_max, *process.ratios)
 
 
 class HeunSpec(RatioSolverSpec):

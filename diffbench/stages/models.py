@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -133,20 +134,20 @@ def load_classifier(
     network = build_classifier(spec, dataset)
     network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
     network = network.to(device).eval().requires_grad_(False)
-    if full_precision:
-        spec = spec.model_copy(
-            update={"training": spec.training.model_copy(update={"precision": "fp32"})}
-        )
-    return wrap_classifier(spec, network, dataset, device)
+    classifier = wrap_classifier(spec, network, dataset, device)
+    return at_full_precision(classifier, full_precision)
 
 
-def at_full_precision(denoiser: Denoiser, wanted: bool = True) -> Denoiser:
-    """The denoiser with its network in float32, where that is wanted."""
-    if not (wanted and isinstance(denoiser, NetworkDenoiser)):
-        return denoiser
-    other = copy(denoiser)
-    assert isinstance(denoiser.network, Precision)
-    other.network = denoiser.network.full()
+M = TypeVar("M", Denoiser, Classifier)
+
+
+def at_full_precision(model: M, wanted: bool = True) -> M:
+    """The denoiser or classifier with its network, if it has one, in float32, where that is wanted."""
+    if not (wanted and isinstance(model, NetworkDenoiser | Classifier)):
+        return model
+    assert isinstance(model.network, Precision)
+    other = copy(model)
+    other.network = model.network.full()
     return other
 
 
