@@ -23,7 +23,7 @@ from torch import Tensor
 from diffbench.data.levels import Levels
 from diffbench.diffusion.analytic import ExactDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import MixtureSpec
 from diffbench.specs.likelihood import ODELikelihoodSpec
@@ -36,7 +36,7 @@ TOLERANCES = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 class IsotropicMixture(ExactDenoiser):
     """Evenly weighted Gaussians with means (K, D) and one standard deviation."""
 
-    def __init__(self, process: GaussianProcess, means: Tensor, std: float) -> None:
+    def __init__(self, process: Process, means: Tensor, std: float) -> None:
         super().__init__(MixtureSpec(), process, {"means": means})
         self.means, self.std = means, std
 

@@ -7,7 +7,7 @@ from torch.distributions import MultivariateNormal
 from toys import close, process_of
 
 from diffbench.diffusion.analytic import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.specs.denoiser import EmpiricalSpec, GaussianSpec, MixtureSpec
 
 TIMES = {"vp": [0.02, 0.3, 1.0], "sub-vp": [0.1, 0.6], "ve": [0.3, 0.9], "edm": [0.1, 2.0]}
@@ -20,18 +20,18 @@ FACTORS = torch.linspace(-0.4, 0.5, 27, dtype=torch.float64).sin().reshape(3, 3,
 COVARIANCES = FACTORS @ FACTORS.mT + 0.02 * torch.eye(3, dtype=torch.float64)
 
 
-def mixture(process: GaussianProcess) -> MixtureDenoiser:
+def mixture(process: Process) -> MixtureDenoiser:
     tensors = {"weights": WEIGHTS, "means": MEANS, "covariances": COVARIANCES}
     return MixtureDenoiser(MixtureSpec(), process, tensors)
 
 
-def points(process: GaussianProcess, t: Tensor) -> Tensor:
+def points(process: Process, t: Tensor) -> Tensor:
     """Where x_t is likely, (6, 1, 1, 3)."""
     x0, noise = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(2)).double()
     return (process.alpha(t) * 0.6 * x0 + process.sigma(t) * noise).reshape(6, 1, 1, 3)
 
 
-def score_by_autograd(process: GaussianProcess, t: Tensor, x: Tensor, parts: tuple) -> Tensor:
+def score_by_autograd(process: Process, t: Tensor, x: Tensor, parts: tuple) -> Tensor:
     """The gradient of ln sum_k w_k N(x; alpha m_k, alpha^2 C_k + sigma^2 I)."""
     weights, means, covariances = parts
     alpha, sigma = process.alpha(t), process.sigma(t)

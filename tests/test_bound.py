@@ -24,7 +24,8 @@ from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.bound import bound_term, discretised_log_prob, gaussian_kl
 from diffbench.diffusion.likelihoods.vlb import VLB
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.transitions import model_variance
 from diffbench.specs.denoiser import GaussianSpec
 from diffbench.specs.likelihood import VLBSpec
 
@@ -194,7 +195,8 @@ def test_images_at_different_times_have_the_terms_of_each_alone() -> None:
     bound, (x0, noise) = exact_bound("cosine", "learned"), cubature()
     x0, noise, t = x0[:4], noise[:4], at([7, 0, 49, 0]).reshape(4, 1, 1, 1)
     prediction = bound.denoiser(bound.process.diffuse(x0, t, noise), t)
-    got = bound_term(prediction, x0, t - 1, "learned", bound.spacing)
+    variance = model_variance(prediction, t - 1, "learned")
+    got = bound_term(prediction, x0, t - 1, variance, bound.spacing)
     alone = [bound.term(x0[[i]], each, each - 1, noise[[i]]) for i, each in enumerate(t.flatten())]
     close(got, torch.cat(alone), rtol=1e-13)
 
@@ -208,7 +210,8 @@ def test_gradients_are_finite_where_bins_are_open(dtype: torch.dtype) -> None:
     guess.requires_grad_()
     v = torch.full_like(x0, FRACTION, requires_grad=True)
     prediction = Prediction(process, 0 * x0, at(0), "x0", guess, v)
-    bound_term(prediction, x0, at(-1), "learned", 2 / 16).sum().backward()
+    variance = model_variance(prediction, at(-1), "learned")
+    bound_term(prediction, x0, at(-1), variance, 2 / 16).sum().backward()
     for leaf in (guess, v):
         assert leaf.grad is not None and leaf.grad.isfinite().all() and (leaf.grad != 0).any()
 

@@ -5,7 +5,7 @@ import torch
 from toys import process_of
 
 from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.processes.base import at
 from diffbench.networks.classifier import Encoder
 from diffbench.specs.network import EncoderSpec
 

@@ -7,7 +7,7 @@ import torch
 from toys import Toy, chain_times, close, column, process_of, recorded, toy_score
 
 from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.processes.base import at
 from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import GaussianSpec

@@ -18,7 +18,7 @@ from diffbench.diffusion.denoisers import (
     thresholded,
 )
 from diffbench.diffusion.predictions import Prediction, linear_form
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 
 VIEWS = ["x0", "eps", "v", "score"]
@@ -28,12 +28,12 @@ PROCESSES = ["vp", "sub-vp", "ve", "edm", "discrete"]
 every_process = pytest.mark.parametrize("name", PROCESSES)
 
 
-def some_process(name: str) -> GaussianProcess:
+def some_process(name: str) -> Process:
     chain = {"schedule": "linear", "steps": 50} if name == "discrete" else {}
     return process_of(name, **chain)
 
 
-def at_times(process: GaussianProcess) -> Tensor:
+def at_times(process: Process) -> Tensor:
     """Four times between the process's ends, one an image."""
     if process.spec.time == "discrete":
         return column(at([3, 17, 30, 49]))
@@ -49,9 +49,7 @@ def images(low: float, high: float) -> tuple[Tensor, Tensor]:
     return low + (high - low) * x0, noise
 
 
-def views_by_hand(
-    process: GaussianProcess, x_t: Tensor, t: Tensor, x0: Tensor
-) -> dict[str, Tensor]:
+def views_by_hand(process: Process, x_t: Tensor, t: Tensor, x0: Tensor) -> dict[str, Tensor]:
     alpha, sigma = process.alpha(t), process.sigma(t)
     eps = (x_t - alpha * x0) / sigma
     v = (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
@@ -72,7 +70,7 @@ NATIVES = [(name, native) for name in PROCESSES for native in names(name)]
 every_native = pytest.mark.parametrize(("name", "native"), NATIVES)
 
 
-def agree(got: Prediction, want: dict[str, Tensor], process: GaussianProcess, t: Tensor) -> None:
+def agree(got: Prediction, want: dict[str, Tensor], process: Process, t: Tensor) -> None:
     """x0 from eps cancels by ratio = sigma/alpha, eps from x0 by its inverse: 152 and 1e3 at most
     here.
 

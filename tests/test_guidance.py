@@ -13,7 +13,7 @@ from diffbench.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from diffbench.diffusion.denoisers import Denoiser, StaticThreshold
 from diffbench.diffusion.guidance import Classifier, ClassifierFreeGuidance, ClassifierGuidance
 from diffbench.diffusion.predictions import Native, Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import GaussianSpec, MixtureSpec
@@ -22,13 +22,15 @@ from diffbench.specs.solver import AncestralSpec, DDIMSpec, HeunSpec, SolverSpec
 
 CHOICES = {"discrete": {"schedule": "linear", "steps": 50}}
 PROCESSES = [
-    name for name, known in sorted(ProcessSpec.known.items()) if known.family == "gaussian"
+    name
+    for name, known in sorted(ProcessSpec.known.items())
+    if known.family == "gaussian" and known.alpha == "scalar"
 ]
 every_process = pytest.mark.parametrize("name", PROCESSES)
 VIEWS: list[Native] = ["x0", "eps", "v", "score"]
 
 
-def some_process(name: str) -> GaussianProcess:
+def some_process(name: str) -> Process:
     return process_of(name, **CHOICES.get(name, {}))
 
 
@@ -37,7 +39,7 @@ def views(name: str) -> list[Native]:
     return [*VIEWS, "mean"] if ProcessSpec.known[name].time == "discrete" else VIEWS
 
 
-def some_times(process: GaussianProcess) -> Tensor:
+def some_times(process: Process) -> Tensor:
     """Four times between the process's ends, one an image."""
     if process.spec.time == "discrete":
         return column(at([0, 17, 30, 49]))
@@ -45,7 +47,7 @@ def some_times(process: GaussianProcess) -> Tensor:
     return column(process.t_min + span * at([0.05, 0.3, 0.7, 1.0]))
 
 
-def points(process: GaussianProcess) -> tuple[Tensor, Tensor]:
+def points(process: Process) -> tuple[Tensor, Tensor]:
     """x_t, (4, 1, 2, 3), and its times."""
     t, generator = some_times(process), torch.Generator().manual_seed(1)
     x0, noise = torch.randn(2, 4, 1, 2, 3, generator=generator, dtype=torch.float64)
@@ -57,7 +59,7 @@ class Conditional(Denoiser):
 
     classes = 3
 
-    def __init__(self, process: GaussianProcess, native: Native = "eps") -> None:
+    def __init__(self, process: Process, native: Native = "eps") -> None:
         super().__init__(process)
         self.native, self.told = native, []
 
@@ -372,12 +374,12 @@ FACTORS = torch.linspace(-0.4, 0.5, 18, dtype=torch.float64).sin().reshape(2, 3,
 COVARIANCES = FACTORS @ FACTORS.mT + 0.05 * torch.eye(3, dtype=torch.float64)
 
 
-def mixture(process: GaussianProcess) -> MixtureDenoiser:
+def mixture(process: Process) -> MixtureDenoiser:
     tensors = {"weights": WEIGHTS, "means": MEANS, "covariances": COVARIANCES}
     return MixtureDenoiser(MixtureSpec(), process, tensors)
 
 
-def component(process: GaussianProcess, y: int) -> GaussianDenoiser:
+def component(process: Process, y: int) -> GaussianDenoiser:
     tensors = {"mean": MEANS[y], "covariance": COVARIANCES[y]}
     return GaussianDenoiser(GaussianSpec(), process, tensors)
 
@@ -386,7 +388,7 @@ class ExactClassifier(Classifier):
     """The class posterior p(y | x_t) of the mixture, w_y N(x_t; alpha m_y, alpha^2 C_y + sigma^2 I) over
     their sum."""
 
-    def __init__(self, process: GaussianProcess) -> None:
+    def __init__(self, process: Process) -> None:
         self.process, self.classes = process, 2
 
     def logits(self, x_t: Tensor, t: Tensor) -> Tensor:

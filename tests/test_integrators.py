@@ -20,7 +20,7 @@ from diffbench.diffusion.integrators import (
     attempt,
     fixed,
 )
-from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.processes.base import at
 
 every_method = pytest.mark.parametrize("name", METHODS)
 

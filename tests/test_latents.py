@@ -17,7 +17,7 @@ from toys import Toy, close, process_of, toy_eps
 from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.solvers.latents import encode, slerp
 from diffbench.diffusion.solvers.loop import Solver, solve
 from diffbench.plan.registry import build
@@ -51,7 +51,7 @@ def covariance() -> Tensor:
     return 0.15 * a @ a.T + 0.02 * torch.eye(4, dtype=torch.float64)
 
 
-def gaussian(process: GaussianProcess) -> Denoiser:
+def gaussian(process: Process) -> Denoiser:
     tensors = {"mean": MEAN, "covariance": covariance()}
     return GaussianDenoiser(GaussianSpec(), process, tensors)
 
@@ -62,7 +62,7 @@ def some_images() -> Tensor:
     return MEAN.reshape(1, 1, 2, 2) + 0.3 * noise
 
 
-def flow(process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def flow(process: Process, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """The probability flow of the Gaussian from t to s: along each axis of C the distance from alpha m in units of
     sqrt(alpha^2 variance + sigma^2) is kept."""
     variances, axes = torch.linalg.eigh(covariance())
@@ -169,7 +169,7 @@ def test_the_adaptive_solver_encodes_too() -> None:
 class Told(Toy):
     """Keeps the times and the labels that it is told."""
 
-    def __init__(self, process: GaussianProcess) -> None:
+    def __init__(self, process: Process) -> None:
         super().__init__(process, "eps", toy_eps)
         self.told: list[tuple[float, Tensor | None]] = []
 

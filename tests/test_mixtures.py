@@ -20,7 +20,7 @@ from torch import Tensor
 from toys import mixture_denoiser, process_of
 
 from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.gaussian import at, cast
+from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import EulerMaruyama
 from diffbench.plan.registry import build

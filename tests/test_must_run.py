@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from toys import chosen_process, close, mixture_denoiser
+from toys import chosen_process, close, exact_denoiser, made
 
 from diffbench.diffusion.solvers.loop import sample, solve
 from diffbench.plan.registry import build
@@ -16,7 +16,7 @@ SHAPE = (8, 1, 2, 2)
 STEPS = {("reverse-diffusion", "vp"): 21}
 OWN = "diffbench.specs"
 IN_TIME = {"euler-maruyama", "reverse-diffusion", "langevin", "ode", "ode-adaptive"}
-STABLE = {"ancestral", "ddim", "heun", "dpm-solver++", "ode-adaptive"}
+STABLE = {"ancestral", "ddim", "heun", "dpm-solver++", "ode-adaptive", "transport", "inverse-heat"}
 CORRECTED = {"corrector": {"snr": 0.1}}
 
 
@@ -63,7 +63,7 @@ def test_what_is_not_refused_runs(process: str, name: str, settings: dict) -> No
     prior's deviations.
     """
     spec = solver_of(name, process, **settings)
-    solver = build(spec, mixture_denoiser(build(chosen_process(process))))
+    solver = build(spec, exact_denoiser(made(chosen_process(process))))
     x = sample(solver, SHAPE, torch.Generator().manual_seed(0))
     assert x.shape == SHAPE and x.dtype == torch.float32
     assert x.isfinite().all()
@@ -74,25 +74,46 @@ def values(pairing: object) -> tuple[str, str, dict]:
     return pairing.values
 
 
+#: What each process serves of the package's solvers, where that is not all but those of blur and of walls.
+OWN_SOLVERS = {"inverse-heat", "transport"}
+RATIO = {"heun", "dpm-solver++"}
+TRANSITIONS = {"ancestral", "ddim"}
+REFUSES = {
+    "discrete": IN_TIME | OWN_SOLVERS,
+    "blurring": RATIO | OWN_SOLVERS,
+    "reflected": RATIO | TRANSITIONS | {"inverse-heat"},
+    "ihdm": RATIO | TRANSITIONS | IN_TIME | {"transport"},
+}
+
+
 def test_what_is_refused_is_known() -> None:
-    """A chain has no SDE, no ODE, and so no corrector; nothing else is refused."""
+    """A chain has no SDE, no ODE, and so no corrector; one alpha a coordinate no ratio; and so on: nothing else."""
     refused = {(name, process, bool(settings)) for process, name, settings in map(values, REFUSED)}
     corrected = {name for _, name, settings in map(values, pairings()) if settings}
-    want = {(name, "discrete", False) for name in IN_TIME}
-    want |= {(name, "discrete", True) for name in corrected}
+    want = {
+        (name, process, settings)
+        for process in own(ProcessSpec)
+        for name in REFUSES.get(process, OWN_SOLVERS)
+        for settings in ((False, True) if name in corrected else (False,))
+    }
+    chains = {"discrete", "ihdm"}
+    want |= {(name, process, True) for process in chains for name in corrected}
     assert refused == want
 
 
 @every_refused
 def test_a_refusal_says_why_in_one_line(process: str, name: str, settings: dict) -> None:
     reason = refusal(process, name, settings)
-    assert "integer times have no SDE or ODE" in reason and "\n" not in reason
+    assert process in reason or "integer times have no SDE or ODE" in reason
+    assert "\n" not in reason
 
 
 ENDING = sorted(
     name
     for name, spec in SolverSpec.known.items()
-    if name in own(SolverSpec) and name != "langevin" and "steps" in spec.model_fields
+    if name in own(SolverSpec)
+    and name not in ("langevin", "transport")
+    and "steps" in spec.model_fields
 )
 
 
@@ -102,7 +123,8 @@ ENDING = sorted(
         (process, name)
         for process in own(ProcessSpec)
         for name in ENDING
-        if solver_of(name, process, steps=1).refusal(chosen_process(process)) is None
+        if ProcessSpec.known[process].family == "gaussian"
+        and solver_of(name, process, steps=1).refusal(chosen_process(process)) is None
     ],
 )
 def test_one_step_is_the_posterior_mean(process: str, name: str) -> None:
@@ -111,7 +133,7 @@ def test_one_step_is_the_posterior_mean(process: str, name: str) -> None:
     Where a chain's grid would take its first level alone it is refused; sigma/alpha of EDM's grid is at most
     80: the start's level is the solver's own.
     """
-    denoiser = mixture_denoiser(build(chosen_process(process)))
+    denoiser = exact_denoiser(made(chosen_process(process)))
     solver = build(solver_of(name, process, steps=1), denoiser)
     x = solver.start(torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).double())
     first, end = solver.times()
@@ -128,8 +150,12 @@ class Blurred:
 
     name, family, time, alpha = "blurred", "gaussian", "continuous", "vector"
     t_min, t_max, last = 1e-3, 1.0, 1e-3
+    noise, bounded = "growing", False
 
     ratios = None
+
+    def view_refusal(self, view: str) -> None:
+        return None
 
     def chain_refusal(self, step: float) -> None:
         return None
@@ -141,16 +167,22 @@ class Blurred:
 class Mirrored(Blurred):
     """One of another family, with one alpha."""
 
-    name, family, alpha = "mirrored", "reflected", "scalar"
+    name, family, alpha, bounded = "mirrored", "reflected", "scalar", True
 
 
 VECTOR = "divides by alpha, which blurred has one of per coordinate"
 FAMILY = "needs a Gaussian process, and mirrored is reflected"
+HEAT = "inverse-heat steps through blur under constant noise, and"
 UNSEEN = [
     (Blurred, "heun", {}, f"heun {VECTOR}"),
     (Blurred, "dpm-solver++", {}, f"dpm-solver++ {VECTOR}"),
     *[(Blurred, "ddim", {"grid": g}, f"the {g} grid {VECTOR}") for g in ("karras", "log-snr")],
     *[(Blurred, "ode", {"grid": g}, f"the {g} grid {VECTOR}") for g in ("karras", "log-snr")],
+    (Blurred, "transport", {}, "transport needs a reflected process, and blurred is gaussian"),
+    *[
+        (kind, "inverse-heat", {}, f"{HEAT} {kind.name}'s noise grows")
+        for kind in (Blurred, Mirrored)
+    ],
     *[(Blurred, name, {}, None) for name in ("ancestral", "ddim", *sorted(IN_TIME))],
     *[(Blurred, name, {"grid": "quadratic"}, None) for name in ("ancestral", "ddim", "ode")],
     *[(Blurred, name, CORRECTED, None) for name in ("ancestral", "ddim", "ode", "langevin")],
@@ -158,7 +190,9 @@ UNSEEN = [
     (Mirrored, "dpm-solver++", {}, f"dpm-solver++ {FAMILY}"),
     (Mirrored, "ancestral", {}, f"ancestral {FAMILY}"),
     (Mirrored, "ddim", {}, f"ddim {FAMILY}"),
-    *[(Mirrored, "ode", {"grid": g}, f"the {g} grid {FAMILY}") for g in ("karras", "log-snr")],
+    (Mirrored, "ode", {"grid": "karras"}, f"the karras grid {FAMILY}"),
+    (Mirrored, "ode", {"grid": "log-snr"}, None),
+    (Mirrored, "transport", {}, None),
     *[(Mirrored, name, {}, None) for name in sorted(IN_TIME)],
     *[
         (Mirrored, name, {"denoise": "tweedie"}, f"denoise: tweedie {FAMILY}")

@@ -42,7 +42,7 @@ from diffbench.diffusion.objectives import (
     VLBObjective,
 )
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.streams import normal_like
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import NetworkDenoiserSpec
@@ -72,11 +72,11 @@ PROCESSES = {
 every_process = pytest.mark.parametrize("name", PROCESSES)
 
 
-def some_process(name: str) -> GaussianProcess:
+def some_process(name: str) -> Process:
     return process_of(name, **PROCESSES[name])
 
 
-def half_range(process: GaussianProcess) -> float:
+def half_range(process: Process) -> float:
     """The unit of noise levels: 1 on [-1, 1], a half on [0, 1]."""
     return (process.spec.high - process.spec.low) / 2
 
@@ -85,7 +85,7 @@ def midpoints(count: int) -> Tensor:
     return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
-def smooth(t: Tensor, process: GaussianProcess) -> Tensor:
+def smooth(t: Tensor, process: Process) -> Tensor:
     """A function of time that its mean does not determine."""
     return torch.cos(3 * t / process.t_max) + (t / process.t_max) ** 2
 
@@ -352,7 +352,7 @@ def test_mixed_levels_have_their_mass_and_its_weight(name: str, share: float) ->
 class GivenTimes(Times):
     """The times of a recorded batch, with weights."""
 
-    def __init__(self, process: GaussianProcess, t: Tensor, weight: float = 1.0) -> None:
+    def __init__(self, process: Process, t: Tensor, weight: float = 1.0) -> None:
         super().__init__(TimesSpec(name="given"), process)
         self.t, self.weight = t, weight
 
@@ -417,7 +417,7 @@ def ve_network(x: Tensor, label: Tensor) -> Tensor:
     return -x / (1 + label**2) + 0.1 * torch.sin(x) / (1 + label)
 
 
-def ve_score(process: GaussianProcess):
+def ve_score(process: Process):
     """In continuous time it is told sigma."""
 
     def score(x: Tensor, t: Tensor) -> Tensor:
@@ -652,7 +652,7 @@ def test_the_mean_is_the_posteriors(schedule: str, t: int) -> None:
     close(objective(x0, noise, NO_DRAWS), at([(target - CONSTANT) ** 2]), rtol=1e-11)
 
 
-def levels(process: GaussianProcess) -> Tensor:
+def levels(process: Process) -> Tensor:
     return torch.arange(process.t_min, process.t_max + 1, dtype=torch.float64)
 
 

@@ -25,7 +25,8 @@ from diffbench.diffusion import integrators
 from diffbench.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.likelihoods.ode import PROBES, ODELikelihood
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.solvers.loop import solve
 from diffbench.diffusion.streams import normal_like
 from diffbench.plan.registry import build

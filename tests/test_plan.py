@@ -281,7 +281,7 @@ MISTAKES = [
     (
         "overrides: {vp: {likelihoods: {vlb: {name: vlb}}}}",
         {},
-        ["vp.likelihoods.vlb", "cannot serve", "continuous"],
+        ["vp.likelihoods.vlb", "sum over steps", "continuous"],
     ),
     (
         "overrides: {vp: {solvers: {a/b: {name: heun, steps: 9}}}}",

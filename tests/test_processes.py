@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from toys import Toy, chain_times, close, column, process_of, recorded, toy_score
+from toys import Toy, chain_times, close, column, made, process_of, recorded, toy_score
 
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.plan.registry import build
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
@@ -22,7 +22,7 @@ both_files = pytest.mark.parametrize("file", PARAMETERS)
 every_sde = pytest.mark.parametrize("sde", NAMES)
 
 
-def process_in(file: str, sde: str) -> GaussianProcess:
+def process_in(file: str, sde: str) -> Process:
     return process_of(NAMES[sde], **PARAMETERS[file].get(sde, {}))
 
 
@@ -147,42 +147,44 @@ def test_edm_noise_levels_of_vp_and_their_inverse() -> None:
 
 CHOICES = {
     "discrete": [{"schedule": "linear", "steps": 50}, {"schedule": "cosine", "steps": 30}],
+    "blurring": [{"sigma_max": 0.5}, {"sigma_max": 2, "schedule": "sin"}],
 }
 GAUSSIAN = [
     ProcessSpec.choose({"name": name, **choice})
     for name, known in sorted(ProcessSpec.known.items())
-    if known.family == "gaussian"
+    if known.family == "gaussian" and known.noise == "growing"
     for choice in CHOICES.get(name, [{}])
 ]
 every_gaussian = pytest.mark.parametrize("spec", GAUSSIAN, ids=lambda spec: spec.canonical())
 CONTINUOUS = [spec for spec in GAUSSIAN if spec.time == "continuous"]
 
 
-def some_times(process: GaussianProcess) -> torch.Tensor:
+def some_times(process: Process) -> torch.Tensor:
+    """Decreasing; beside the coordinates, where alpha has some."""
     if process.spec.time == "discrete":
         return torch.arange(process.t_max, -1, -3, dtype=torch.float64)
-    return torch.linspace(process.t_max, process.t_min, 21, dtype=torch.float64)[:-1]
+    times = torch.linspace(process.t_max, process.t_min, 21, dtype=torch.float64)[:-1]
+    return times if process.spec.alpha == "scalar" else column(times)
 
 
 @every_gaussian
 def test_nothing_has_happened_to_data(spec: ProcessSpec) -> None:
-    process = build(spec)
+    process = made(spec)
     assert (process.alpha(at(process.data_time)) == 1).all()
     assert process.sigma(at(process.data_time)) == 0
 
 
 @every_gaussian
 def test_noise_grows(spec: ProcessSpec) -> None:
-    process = build(spec)
-    if spec.alpha == "scalar":
-        assert (process.ratio(some_times(process)).diff() < 0).all()
+    process = made(spec)
+    assert (process.ratio(some_times(process)).flatten().diff() < 0).all()
 
 
 @every_gaussian
 def test_two_transitions_are_one(spec: ProcessSpec) -> None:
     """q(x_t|x_r) from q(x_t|x_s) and q(x_s|x_r).  The variances are differences of sigma^2: they
     round by 1e-16 of the largest sigma^2."""
-    process = build(spec)
+    process = made(spec)
     t, s, r = some_times(process)[:-2], some_times(process)[1:-1], some_times(process)[2:]
     (alpha_ts, var_ts), (alpha_sr, var_sr) = process.transition(t, s), process.transition(s, r)
     alpha_tr, var_tr = process.transition(t, r)
@@ -193,35 +195,40 @@ def test_two_transitions_are_one(spec: ProcessSpec) -> None:
 
 @every_gaussian
 def test_a_transition_has_the_marginal_at_its_end(spec: ProcessSpec) -> None:
-    process = build(spec)
+    process = made(spec)
     t, s = some_times(process)[:-1], some_times(process)[1:]
     alpha, variance = process.transition(t, s)
     close(alpha * process.alpha(s), process.alpha(t), rtol=1e-12)
-    close(alpha**2 * process.sigma(s) ** 2 + variance, process.sigma(t) ** 2, rtol=1e-12)
+    close(
+        alpha**2 * process.sigma(s) ** 2 + variance,
+        (process.sigma(t) ** 2).expand_as(variance),
+        rtol=1e-12,
+    )
     assert (variance > 0).all()
 
 
 @every_gaussian
 def test_time_of_inverts_the_ratio(spec: ProcessSpec) -> None:
     """Tolerance: near t_min VP and sub-VP lose half the digits of ratio^2 against 1 (see above)."""
-    if spec.alpha != "scalar":
-        pytest.skip("one ratio per coordinate")
-    process = build(spec)
+    process = made(spec)
     t = some_times(process)
     close(process.time_of(process.ratio(t)), t, rtol=1e-9)
     assert process.time_of(at([0.0])).item() == process.data_time
 
 
-@pytest.mark.parametrize("spec", CONTINUOUS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", CONTINUOUS, ids=lambda spec: spec.canonical())
 def test_drift_and_diffusion_are_the_derivatives(spec: ProcessSpec) -> None:
     """f = d ln(alpha)/dt and g^2 = d(sigma^2)/dt - 2 f sigma^2 by automatic differentiation."""
-    process = build(spec)
+    process = made(spec)
     t = some_times(process).requires_grad_()
 
     def rate(y: torch.Tensor) -> torch.Tensor:
+        """Of each coordinate by itself."""
         if not y.requires_grad:
             return torch.zeros_like(t)
-        return torch.autograd.grad(y.sum(), t, retain_graph=True)[0]
+        parts = y.flatten(1).unbind(1) if y.ndim > 1 else [y]
+        rates = [torch.autograd.grad(part.sum(), t, retain_graph=True)[0] for part in parts]
+        return rates[0] if y.ndim == 1 else torch.cat(rates, 1).reshape(y.shape)
 
     f = rate(process.alpha(t).log())
     sigma2 = process.sigma(t) ** 2

@@ -335,7 +335,9 @@ def test_a_refused_likelihood_has_its_reason_in_its_cell(tmp_path):
     text = markdown(plan, tmp_path)
     line = next(line for line in text.splitlines() if line.startswith("| edm ") and "[" in line)
     assert line.split("|")[2].strip() == "– [1]"
-    assert "[1] the discrete bound is a sum over integer times" in text
+    assert (
+        "[1] steps: the bound is a sum over steps, of which continuous time has no number" in text
+    )
 
 
 def test_published_values_are_context_and_never_subtracted(plan, tmp_path):

@@ -7,8 +7,8 @@ import torch
 from toys import close, column, fixed_variance, process_of, recorded
 
 from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.processes.base import at
 from diffbench.diffusion.processes.discrete import Discrete
-from diffbench.diffusion.processes.gaussian import at
 from diffbench.diffusion.schedules import cosine_betas, linear_betas
 from diffbench.diffusion.transitions import posterior_residual, step_mean
 

@@ -22,8 +22,8 @@ from toys import (
 from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.processes.continuous import EDM
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.latents import encode
 from diffbench.diffusion.solvers.loop import Solver, sample, solve
@@ -445,7 +445,7 @@ LOOPS = {
 }
 
 
-def official_score(process: GaussianProcess, t: torch.Tensor):
+def official_score(process: Process, t: torch.Tensor):
     """The networks of ``sde_pc_sampler`` as a score at t: VP's is told 999 t, VE's sigma."""
 
     def score(x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -490,7 +490,7 @@ def test_the_predictor_corrector_loop(run: str) -> None:
 class Recorder(Denoiser):
     """EDM's toy denoiser, of x/alpha and sigma/alpha; keeps every input and time."""
 
-    def __init__(self, process: GaussianProcess | None = None) -> None:
+    def __init__(self, process: Process | None = None) -> None:
         super().__init__(process_of("edm") if process is None else process)
         self.inputs: list[torch.Tensor] = []
         self.times: list[torch.Tensor] = []

@@ -17,7 +17,7 @@ from toys import (
 from diffbench.diffusion.denoisers import thresholded
 from diffbench.diffusion.grids import respaced
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.transitions import (
     ddim_scales,
     model_variance,
@@ -31,7 +31,7 @@ both_chains = pytest.mark.parametrize("suffix", CHAINS)
 clipped_or_not = pytest.mark.parametrize(("clip", "threshold"), [(0, "none"), (1, "static")])
 
 
-def chain(suffix: str) -> GaussianProcess:
+def chain(suffix: str) -> Process:
     schedule, steps = CHAINS[suffix]
     return process_of("discrete", schedule=schedule, steps=steps)
 
@@ -119,7 +119,7 @@ every_pair = pytest.mark.parametrize(("t", "s"), PAIRS)
 every_schedule = pytest.mark.parametrize("schedule", ["linear", "cosine"])
 
 
-def variance_at(process: GaussianProcess, t: int, s: int, fraction: float) -> torch.Tensor:
+def variance_at(process: Process, t: int, s: int, fraction: float) -> torch.Tensor:
     """The learned variance with the same fraction in all of 3 pixels."""
     x = torch.zeros(1, 1, 1, 3).double()
     v = torch.full_like(x, fraction)

@@ -14,7 +14,7 @@ from diffbench.diffusion import bound as terms_of_the_bound
 from diffbench.diffusion.analytic import GaussianDenoiser
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.processes.base import at
 from diffbench.specs.denoiser import GaussianSpec
 from diffbench.specs.likelihood import VLBSpec
 

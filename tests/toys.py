@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.analytic import MixtureDenoiser
+from diffbench.diffusion.analytic import MixtureDenoiser, ReflectedMixtureDenoiser
 from diffbench.diffusion.denoisers import Denoiser, Wrapper
 from diffbench.diffusion.predictions import Native, Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.transitions import model_variance
 from diffbench.plan.registry import build
-from diffbench.specs.denoiser import MixtureSpec
+from diffbench.specs.denoiser import MixtureSpec, ReflectedEmpiricalSpec
 from diffbench.specs.process import ProcessSpec, Variance
 
 # Tensors of a few numbers: threads would only wait for one another.
@@ -39,18 +39,59 @@ def recorded(name: str) -> dict[str, Tensor]:
         }
 
 
-def process_of(name: str, **parameters: object) -> GaussianProcess:
+def made(spec: ProcessSpec, image_shape: tuple[int, int, int] = (1, 2, 2)) -> Process:
+    """The process of a spec, for images of one shape; a few random ones are the training images, where any matter."""
+    images = torch.rand(5, *image_shape, generator=torch.Generator().manual_seed(3)).double()
+    facts = {"image_shape": image_shape, "images": images}
+    return build(spec, **{name: facts[name] for name in spec.facts})
+
+
+def process_of(name: str, **parameters: object) -> Process:
     """The process of that name."""
-    return build(ProcessSpec.choose({"name": name, **parameters}))
+    return made(ProcessSpec.choose({"name": name, **parameters}))
 
 
 def chosen_process(name: str) -> ProcessSpec:
     """The process of that name with its defaults; a chain has 50 steps of the cosine schedule."""
-    chain = {"schedule": "cosine", "steps": 50} if name == "discrete" else {}
-    return ProcessSpec.choose({"name": name, **chain})
+    parameters = {"discrete": {"schedule": "cosine", "steps": 50}, "blurring": {"sigma_max": 0.5}}
+    return ProcessSpec.choose({"name": name, **parameters.get(name, {})})
 
 
-def mixture_denoiser(process: GaussianProcess, pixels: int = 4) -> MixtureDenoiser:
+def exact_denoiser(process: Process) -> Denoiser:
+    """An exact denoiser of a few pixels, of 2 x 2 images where the process has a basis of its own."""
+    spec = process.spec
+    if spec.family == "reflected":
+        return ReflectedMixtureDenoiser(ReflectedEmpiricalSpec(), process, REFLECTED)
+    if spec.noise == "constant":
+        return Toy(process, "mean", lambda x, t: 0.9 * x + 0.05)
+    if spec.alpha == "vector":
+        return diagonal_denoiser(process, at([0.3, -0.2, 0.1, 0.2]), at([0.25, 0.1, 0.05, 0.02]))
+    return mixture_denoiser(process)
+
+
+#: A mixture of two reflected Gaussians of four pixels.
+REFLECTED = {
+    "weights": torch.tensor([0.6, 0.4]).double(),
+    "centres": torch.tensor([[0.02, 0.9, 0.4, 0.6], [0.7, 0.2, 1.0, 0.5]]).double(),
+    "widths": torch.tensor([0.1, 0.2]).double(),
+}
+
+
+def diagonal_denoiser(process: Process, mean: Tensor, variances: Tensor) -> Toy:
+    """The exact denoiser of a Gaussian that is diagonal in the process's basis; mean and variances of its H x W
+    coordinates, in any shape with so many."""
+    basis = process.basis
+
+    def eps(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        m, v = (each.reshape(x.shape[-2:]) for each in (mean, variances))
+        shares = sigma / (alpha**2 * v + sigma**2)
+        return basis.pixels(shares.to(x) * (basis.coordinates(x) - (alpha * m).to(x)))
+
+    return Toy(process, "eps", eps)
+
+
+def mixture_denoiser(process: Process, pixels: int = 4) -> MixtureDenoiser:
     """The exact denoiser of three Gaussians of a few correlated pixels, with means in [-1, 1]."""
     steps = torch.arange(pixels, dtype=torch.float64)
     distance = (steps[:, None] - steps).abs()
@@ -62,7 +103,7 @@ def mixture_denoiser(process: GaussianProcess, pixels: int = 4) -> MixtureDenois
     return MixtureDenoiser(MixtureSpec(), process, tensors)
 
 
-def chain_times(process: GaussianProcess, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def chain_times(process: Process, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """score_sde's level floor(t (N - 1)) of N, as a time, and the time before it.
 
     VP's chain has beta = beta(t)/N, a step of 1/N; VE's goes to the level before, and the first to the data.
@@ -86,7 +127,7 @@ def close(got: Tensor, want: Tensor, rtol: float = 1e-9, atol: float = 1e-10) ->
     np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=rtol, atol=atol)
 
 
-def fixed_variance(process: GaussianProcess, t: Tensor, s: Tensor, kind: Variance) -> Tensor:
+def fixed_variance(process: Process, t: Tensor, s: Tensor, kind: Variance) -> Tensor:
     """The model's variance of the steps from t to s, of t's shape, whatever a denoiser says."""
     nothing = torch.zeros_like(t)
     return model_variance(Prediction(process, nothing, t, "eps", nothing), s, kind)
@@ -97,7 +138,7 @@ class Toy(Denoiser):
 
     def __init__(
         self,
-        process: GaussianProcess,
+        process: Process,
         native: Native,
         formula: Formula,
         fraction: Formula | None = None,

@@ -10,13 +10,18 @@ so x is rounded to the nearest level, halves upwards.  At L = 256 in [-1, 1] the
 rounding of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
 2022, https://github.com/NVlabs/edm (generate.py: clip(127.5 x + 128), cut to an integer).
 
+Where a process lives in [low, high] alone, levels are cells inside it, each x the middle of its own:
+
+    x = low + (k + 1/2) d,            d = (high - low)/L,
+    k = clip(floor((x - low)/d), 0, L - 1).
+
 Uniform dequantisation (Uria, Murray, Larochelle, "RNADE: The real-valued neural autoregressive
 density-estimator", 2013, https://arxiv.org/abs/1306.0186) spreads a level over its cell,
 
     k + u - 1/2,  u ~ U[0, 1),        that is  x + (u - 1/2) d  in [low - d/2, high + d/2),
 
-which the rounding rule inverts exactly.  For a density p of x, the level's probability is the
-integral of p over its cell, and by Jensen's inequality
+(of cells inside [low, high], in that range), which the rounding rule inverts exactly.  For a density p of x, the
+level's probability is the integral of p over its cell, and by Jensen's inequality
 
     log P(k) >= E_u[log p(x + (u - 1/2) d)] + log d        per dimension, in nats:
 
@@ -42,6 +47,8 @@ RANGES = ((-1.0, 1.0), (0.0, 1.0))
 class Levels:
     """The conversion for ``count`` grey levels and the model scale [low, high].
 
+    ``inside``: whether the levels' cells lie in [low, high], or their middles reach its ends.
+
     Raises:
         ValueError: when count is not in 2..256, or the scale is neither [-1, 1] nor [0, 1].
     """
@@ -49,6 +56,7 @@ class Levels:
     count: int
     low: float = -1.0
     high: float = 1.0
+    inside: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 256:
@@ -59,7 +67,12 @@ class Levels:
     @property
     def spacing(self) -> float:
         """The distance d between neighbouring levels in model scale."""
-        return (self.high - self.low) / (self.count - 1)
+        return (self.high - self.low) / (self.count - (not self.inside))
+
+    @property
+    def first(self) -> float:
+        """The value of level 0."""
+        return self.low + self.spacing / 2 if self.inside else self.low
 
     @property
     def log_jacobian(self) -> float:
@@ -79,7 +92,7 @@ class Levels:
         if k.numel() and int(k.max()) >= self.count:
             raise ValueError(f"level {int(k.max())} in a data set of {self.count} levels")
         # A table computed in float64: each level has one float32 value, whatever the device.
-        table = (self.low + self.spacing * torch.arange(self.count, dtype=torch.float64)).float()
+        table = (self.first + self.spacing * torch.arange(self.count, dtype=torch.float64)).float()
         x = table.to(k.device).index_select(0, k.flatten().int()).view(k.shape)
         return x.permute(0, 3, 1, 2).contiguous()
 
@@ -94,7 +107,8 @@ class Levels:
         x = x.detach().cpu().double()
         if bool(x.isnan().any()):
             raise ValueError(f"NaN in {int(x.isnan().flatten(1).any(1).sum())} of {len(x)} images")
-        k = torch.floor((self.count - 1) * (x - self.low) / (self.high - self.low) + 0.5)
+        cells = self.count - (not self.inside)
+        k = torch.floor(cells * (x - self.first) / (self.high - self.low) + 0.5)
         levels: Images = k.clamp(0, self.count - 1).byte().permute(0, 2, 3, 1).contiguous().numpy()
         return levels
 

@@ -17,16 +17,15 @@ from torch import Tensor
 
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.diffusion.processes.base import Process
+from diffbench.diffusion.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoiser import DenoiserSpec
 
 
 class ExactDenoiser(Denoiser):
     """Base: the posterior mean in closed form, for flattened images (B, D)."""
 
-    def __init__(
-        self, spec: DenoiserSpec, process: GaussianProcess, tensors: dict[str, Tensor]
-    ) -> None:
+    def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         super().__init__(process)
         self.spec, self.tensors = spec, tensors
 
@@ -45,9 +44,7 @@ class ExactDenoiser(Denoiser):
 class MixtureDenoiser(ExactDenoiser):
     """Tensors: weights (K,), means (K, D), covariances (K, D, D)."""
 
-    def __init__(
-        self, spec: DenoiserSpec, process: GaussianProcess, tensors: dict[str, Tensor]
-    ) -> None:
+    def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         super().__init__(spec, process, tensors)
         self.log_weights, self.means = tensors["weights"].log(), tensors["means"]
         variances, self.axes = torch.linalg.eigh(tensors["covariances"])
@@ -81,9 +78,7 @@ class MixtureDenoiser(ExactDenoiser):
 class GaussianDenoiser(MixtureDenoiser):
     """The mixture of one.  Tensors: mean (D,), covariance (D, D)."""
 
-    def __init__(
-        self, spec: DenoiserSpec, process: GaussianProcess, tensors: dict[str, Tensor]
-    ) -> None:
+    def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         mean, covariance = tensors["mean"], tensors["covariance"]
         mixture = {
             "weights": torch.ones(1).to(mean),
@@ -115,3 +110,56 @@ class EmpiricalDenoiser(ExactDenoiser):
         x, m, a = x_t.double(), images.double(), alpha.double()
         distance = (a * m.square().sum(1) / 2 - x @ m.T) * a
         return (-distance / sigma.double() ** 2).softmax(1).to(x_t) @ images
+
+
+class ReflectedMixtureDenoiser(Denoiser):
+    """The exact denoiser between reflecting walls of a mixture of reflected Gaussians.
+
+    The density of data is sum_k w_k prod_d p_{b_k}(x_d | m_kd), p_b(. | m) the kernel of width b around m; at time t it
+    is the same with widths sqrt(b_k^2 + sigma_t^2).  Width 0 is a point.  Tensors: weights (K,), centres (K, D) in
+    [0, 1], widths (K,).
+    """
+
+    def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
+        super().__init__(process)
+        self.spec, self.tensors = spec, tensors
+
+    @staticmethod
+    def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The images themselves: points."""
+        x = images.flatten(1)
+        return {
+            "weights": torch.full((len(x),), 1 / len(x), dtype=torch.float64),
+            "centres": x,
+            "widths": torch.zeros(len(x), dtype=torch.float64),
+        }
+
+    def pairs(self, x: Tensor, centres: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images x and centres, (B K, D) each, and widths (B K, 1): one row an image and component."""
+        count = len(centres)
+        many, each = x.flatten(1).repeat_interleave(count, 0), centres.repeat(len(x), 1)
+        return many, each, total.reshape(-1, 1)
+
+    def components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """At x in the cube: total widths, and log weights + log densities, both (B, K)."""
+        weights, centres, widths = (self.tensors[k].to(x) for k in ("weights", "centres", "widths"))
+        sigma = self.process.sigma(t).to(x).reshape(-1, 1)
+        total = (widths**2 + sigma**2).sqrt().expand(len(x), -1)
+        shape = len(x), *centres.shape
+        logs = log_density(*self.pairs(x, centres, total)).reshape(shape).sum(-1)
+        return total, weights.log() + logs
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """Log density at time t of x (B, C, H, W) in the cube, in nats (B,)."""
+        return self.components(x, t)[1].logsumexp(1)
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The components' scores, weighted by their posterior probabilities; odd about the walls."""
+        inside = fold(x_t)
+        centres = self.tensors["centres"].to(x_t)
+        total, logs = self.components(inside, t)
+        each = scaled_score(*self.pairs(inside, centres, total)).reshape(len(x_t), *centres.shape)
+        shares = (logs.softmax(1) / total)[..., None]
+        score = (shares * each).sum(1).reshape(x_t.shape)
+        sigma = self.process.sigma(t).to(x_t)
+        return Prediction(self.process, x_t, t, "eps", -sigma * orientation(x_t) * score)

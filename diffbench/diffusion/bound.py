@@ -1,8 +1,11 @@
 r"""One term of the discrete variational bound (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 5).
 
-    step from t to s   KL( q(x_s | x_t, x_0) || N(mu(x_t), v_t I) ),   mu and v_t from the transition rule
+    step from t to s   KL( q(x_s | x_t, x_0) || N(mu(x_t), v_t) ),   mu the posterior's mean for the predicted x_0
     into the data      -ln P(x_0 | x_t): the Gaussian N(mu, v_t) integrated over each grey level's bin, the first and
                        last bins open                                                       (section 3.3)
+
+In a basis other than pixels the KL is taken in its coordinates, each with a v_t of its own, and the decoder has the
+mean of those for every pixel: any decoder makes it a bound.
 
 Terms are in bits/dim: means over dimensions, divided by ln 2.  The likelihood sums them over a grid; the
 objectives L_vlb and L_hybrid draw one at a time.
@@ -16,9 +19,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import cast
-from diffbench.diffusion.transitions import model_variance, posterior_residual, step_mean
-from diffbench.specs.process import Variance
+from diffbench.diffusion.processes.base import cast
 
 
 def gaussian_kl(
@@ -51,12 +52,7 @@ def bits(nats: Tensor) -> Tensor:
 
 
 def bound_term(
-    prediction: Prediction,
-    x0: Tensor,
-    s: Tensor,
-    kind: Variance,
-    spacing: float,
-    before: Tensor | None = None,
+    prediction: Prediction, x0: Tensor, s: Tensor, variance: Tensor, spacing: float
 ) -> Tensor:
     """The term of the step from the prediction's time t to s, bits/dim (B,).
 
@@ -64,22 +60,22 @@ def bound_term(
         prediction: at x_t, made of images x0 (B, C, H, W).
         x0: on the grid of grey levels, ``spacing`` apart in the process's range.
         s: of t's shape, () or (B, 1, 1, 1); the data's time where the decoder is meant.
-        kind: the variance v_t.
+        variance: the model's v_t, for all coordinates of the process's basis or for each.
         spacing: of the grey levels.
-        before: as in ``model_variance``.
     """
     process, x_t, t = prediction.process, prediction.x_t, prediction.t
-    truth = Prediction(process, x_t, t, "x0", x0)
-    r = posterior_residual(process, t, s)
-    mean, v = step_mean(prediction, s, r), model_variance(prediction, s, kind, before)
+    basis, truth = process.basis, Prediction(process, x_t, t, "x0", x0)
+    mean = prediction.mean_at(s)
     into_data = s == process.data_time
     # Into the data the posterior has no variance and the KL no value: the decoder takes its place.
     posterior = torch.where(into_data, 1.0, process.posterior_variance(t, s))
-    terms = bits(gaussian_kl(step_mean(truth, s, r), cast(posterior, x0), mean, v))
+    wanted, got = (basis.coordinates(each) for each in (truth.mean_at(s), mean))
+    terms = bits(gaussian_kl(wanted, cast(posterior, x0), got, variance))
     chosen = into_data.expand(len(x0), 1, 1, 1).flatten().nonzero().flatten().to(x0.device)
     if len(chosen) == 0:
         return terms
     low, high = process.spec.low, process.spec.high
-    x, centre, std = (each.to(x0).expand_as(x0)[chosen] for each in (x0, mean, v.sqrt()))
+    std = basis.pixel_variance(variance).sqrt()
+    x, centre, std = (each.to(x0).expand_as(x0)[chosen] for each in (x0, mean, std))
     decoder = -bits(discretised_log_prob(x, centre, std, spacing, low, high))
     return terms.index_copy(0, chosen, decoder)

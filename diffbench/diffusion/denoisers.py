@@ -4,8 +4,9 @@ r"""Denoisers: a network and coefficient functions make a prediction.
 
 Every parameterisation is a choice of native quantity and of the coefficients.  Without a skip c_skip = 0
 and c_out = 1 (1/sigma for the score, as "scale by sigma" in Song et al. 2021), c_in = (alpha^2 + sigma^2)^(-1/2):
-1 for variance-preserving processes.  With EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1,
-written for any alpha; s_d is the data's standard deviation, v = alpha^2 s_d^2 + sigma^2)
+1 for variance-preserving processes; coefficients that differ between coordinates act in the process's basis.  With
+EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for any alpha; s_d is the data's
+standard deviation, v = alpha^2 s_d^2 + sigma^2)
 
     x0 = alpha s_d^2/v x_t + sigma s_d/sqrt(v) F(x_t/sqrt(v); ln(sigma/alpha)/4)
 
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.predictions import Native, Prediction, linear_form
-from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.processes.base import Process, cast
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.solver import Threshold
 
@@ -39,10 +40,10 @@ class Denoiser:
     ``classes`` is the number of labels it knows, 0 .. classes - 1; ``classes`` itself is the null class.
     """
 
-    process: GaussianProcess
+    process: Process
     classes: int = 0
 
-    def __init__(self, process: GaussianProcess) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.calls = 0
 
@@ -68,7 +69,7 @@ class Coefficients(NamedTuple):
 
 
 def plain_coefficients(
-    process: GaussianProcess, native: Native, t: Tensor, data_std: float
+    process: Process, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
     """No skip: the network gives the native quantity."""
     alpha, sigma = process.alpha(t), process.sigma(t)
@@ -78,9 +79,7 @@ def plain_coefficients(
     )
 
 
-def skip_coefficients(
-    process: GaussianProcess, native: Native, t: Tensor, data_std: float
-) -> Coefficients:
+def skip_coefficients(process: Process, native: Native, t: Tensor, data_std: float) -> Coefficients:
     """EDM's skip inside any native quantity a x_t + b x0."""
     alpha, sigma = process.alpha(t), process.sigma(t)
     v = alpha**2 * data_std**2 + sigma**2
@@ -90,20 +89,42 @@ def skip_coefficients(
     )
 
 
-COEFFICIENTS = {"none": plain_coefficients, "edm": skip_coefficients}
+def residual_coefficients(
+    process: Process, native: Native, t: Tensor, data_std: float
+) -> Coefficients:
+    """x_t + sigma F: what a step changes is about as large as the noise, and so is F of order 1."""
+    sigma = process.sigma(t)
+    one = torch.ones_like(sigma)
+    return Coefficients(one, sigma, one / process.spec.half_range)
 
 
-def log_ratio(process: GaussianProcess, t: Tensor) -> Tensor:
-    """ln(sigma/alpha)/4 (Karras et al. 2022, table 1, last column)."""
-    return process.ratio(t).log() / 4
+def addition_coefficients(
+    process: Process, native: Native, t: Tensor, data_std: float
+) -> Coefficients:
+    """x_t + F (Rissanen, Heinonen & Solin 2023, official code)."""
+    skip, out, inside = residual_coefficients(process, native, t, data_std)
+    return Coefficients(skip, torch.ones_like(out), inside)
 
 
-def time(process: GaussianProcess, t: Tensor) -> Tensor:
+COEFFICIENTS = {
+    "none": plain_coefficients,
+    "edm": skip_coefficients,
+    "residual": residual_coefficients,
+    "addition": addition_coefficients,
+}
+
+
+def log_ratio(process: Process, t: Tensor) -> Tensor:
+    """ln(sigma/alpha)/4 (Karras et al. 2022, table 1, last column), or what the process has in its place."""
+    return process.noise_level(t)
+
+
+def time(process: Process, t: Tensor) -> Tensor:
     """999 t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
     return t if process.spec.time == "discrete" else 999 * t
 
 
-def log_sigma(process: GaussianProcess, t: Tensor) -> Tensor:
+def log_sigma(process: Process, t: Tensor) -> Tensor:
     """ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
     return (process.sigma(t) / (2 * process.spec.half_range)).log()
 
@@ -111,32 +132,45 @@ def log_sigma(process: GaussianProcess, t: Tensor) -> Tensor:
 NOISE_INPUTS = {"log-ratio": log_ratio, "time": time, "log-sigma": log_sigma}
 
 
-def noise_input(
-    process: GaussianProcess, x_t: Tensor, t: Tensor, kind: str = "log-ratio"
-) -> Tensor:
+def noise_input(process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio") -> Tensor:
     """What a network is told of the noise: c_noise, (B,) in x_t's precision."""
     return NOISE_INPUTS[kind](process, t).to(x_t).expand(len(x_t), 1, 1, 1).flatten()
 
 
-class NetworkDenoiser(Denoiser):
-    """A network with the parameterisation of its spec, told one of ``classes`` labels (0: none)."""
+class NetworkBased(Denoiser):
+    """Base of what a network makes, told one of ``classes`` labels (0: none)."""
+
+    noise_input: str = "log-ratio"
+
+    def __init__(self, process: Process, network: Network, classes: int = 0) -> None:
+        super().__init__(process)
+        self.network, self.classes = network, classes
+
+    def answer(
+        self, seen: Tensor, x_t: Tensor, t: Tensor, y: Tensor | None, centred: Tensor
+    ) -> Tensor:
+        """F of what it sees of x_t, scaled, and of x_t as it is, in [-1, 1] where data are."""
+        c_noise = noise_input(self.process, x_t, t, self.noise_input)
+        return self.network(seen, c_noise, y, centred).to(x_t.dtype)
+
+
+class NetworkDenoiser(NetworkBased):
+    """A network with the parameterisation of its spec."""
 
     def __init__(
         self,
         spec: NetworkDenoiserSpec,
-        process: GaussianProcess,
+        process: Process,
         network: Network,
         classes: int = 0,
     ) -> None:
-        super().__init__(process)
-        self.classes = classes
+        super().__init__(process, network, classes)
         self.learns_variance = spec.learns_variance
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
         self.data_std = spec.data_std * self.half_range
         self.scaled, self.noise_input = spec.input_scale == "unit", spec.noise_input
-        self.network = network
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """c_skip, c_out and c_in at time t, for centred data."""
@@ -147,13 +181,12 @@ class NetworkDenoiser(Denoiser):
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """One network call."""
+        scale = self.process.basis.scale
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
-        alpha = cast(self.process.alpha(t), x_t)
-        centred = x_t - alpha * self.middle
-        c_noise = noise_input(self.process, x_t, t, self.noise_input)
-        answer = self.network(inside * centred, c_noise, y, centred / self.half_range).to(x_t.dtype)
+        centred = x_t - self.constant(self.process.alpha(t), x_t)
+        answer = self.answer(scale(inside, centred), x_t, t, y, centred / self.half_range)
         answer, fraction = self.split(answer)
-        native = skip * centred + out * answer + self.offset(x_t, t)
+        native = scale(skip, centred) + scale(out, answer) + self.offset(x_t, t)
         return Prediction(self.process, x_t, t, self.native, native, fraction)
 
     def split(self, answer: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -168,7 +201,11 @@ class NetworkDenoiser(Denoiser):
         if self.middle == 0:
             return 0.0
         a, b = linear_form(self.process, self.native, t)
-        return cast((a * self.process.alpha(t) + b) * self.middle, x_t)
+        return self.constant(a * self.process.alpha(t) + b, x_t)
+
+    def constant(self, factor: Tensor, x_t: Tensor) -> Tensor:
+        """The factor, in the process's basis, of an image that is the middle of the range everywhere."""
+        return cast(self.process.basis.on_constant(factor) * self.middle, x_t)
 
 
 class Wrapper(Denoiser):

@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.processes.gaussian import GaussianProcess, at
+from diffbench.diffusion.processes.base import Process, at
 from diffbench.specs.solver import Grid, range_refusal, strided_levels
 
 
@@ -87,7 +87,7 @@ def quadratic(length: int, count: int) -> list[int]:
 LEVELS = {"uniform": respaced, "strided": strided, "quadratic": quadratic}
 
 
-def levels(process: GaussianProcess, kind: str, count: int) -> Tensor:
+def levels(process: Process, kind: str, count: int) -> Tensor:
     """``count`` levels of a chain, decreasing."""
     chosen = LEVELS[kind](round(process.t_max) + 1, count)
     return torch.tensor(chosen[::-1], dtype=torch.float64)
@@ -109,7 +109,7 @@ SIGMAS = {"karras": karras_sigmas, "log-snr": log_sigmas}
 
 
 def by_ratio(
-    process: GaussianProcess, kind: Grid, count: int, largest: float, smallest: float, rho: float
+    process: Process, kind: Grid, count: int, largest: float, smallest: float, rho: float
 ) -> Tensor:
     """``count`` times between two noise-to-signal ratios, both moved into the process's range.
 
@@ -129,7 +129,7 @@ def by_ratio(
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
 
 
-def by_time(process: GaussianProcess, kind: Grid, count: int, first: float, last: float) -> Tensor:
+def by_time(process: Process, kind: Grid, count: int, first: float, last: float) -> Tensor:
     """``count`` times of a continuous process, or levels of a chain, between two times."""
     power = {"uniform": 1, "quadratic": 2}[kind]
     roots = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
@@ -138,7 +138,7 @@ def by_time(process: GaussianProcess, kind: Grid, count: int, first: float, last
 
 
 def descending(
-    process: GaussianProcess, kind: Grid, count: int, last: float | None = None, rho: float = 7.0
+    process: Process, kind: Grid, count: int, last: float | None = None, rho: float = 7.0
 ) -> Tensor:
     """``count`` times from t_max to ``last`` (the process's own by default); of a chain, to its first level."""
     if process.spec.time == "discrete" and kind in LEVELS:
@@ -150,6 +150,6 @@ def descending(
     return by_time(process, kind, count, process.t_max, last)
 
 
-def to_data(process: GaussianProcess, times: Tensor) -> Tensor:
+def to_data(process: Process, times: Tensor) -> Tensor:
     """The grid with the data's time appended."""
     return torch.cat([times, at(process.data_time)[None]])

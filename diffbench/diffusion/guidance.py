@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffbench.diffusion.denoisers import Denoiser, Wrapper, noise_input
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.processes.base import Process, cast
 
 #: F(x, c_noise): logits (B, K) of images x (B, C, H, W) scaled to unit size, and c_noise (B,).
 ClassifierNetwork = Callable[[Tensor, Tensor], Tensor]
@@ -43,13 +43,13 @@ class Classifier:
     level, alpha = 5e-5) would otherwise turn the network's smallest error into noise without bound.
     """
 
-    def __init__(self, process: GaussianProcess, network: ClassifierNetwork, classes: int) -> None:
+    def __init__(self, process: Process, network: ClassifierNetwork, classes: int) -> None:
         self.process, self.network, self.classes = process, network, classes
 
     def logits(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits (B, K) at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1))."""
         process, spec = self.process, self.process.spec
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = process.basis.on_constant(process.alpha(t)), process.sigma(t)
         signal = alpha * spec.half_range
         scale = (signal**2 + sigma**2).rsqrt()
         x = cast(scale, x_t) * (x_t - cast(alpha * spec.middle, x_t))

@@ -7,6 +7,7 @@ r"""Objectives: times x target x weight -> one loss per example.
                                                                         (Song et al. 2021, equation 7; Song, Durkan,
                                                                         Murray & Ermon 2021, theorem 1, for g^2)
     edm              (s^2 + s_d^2)/(s s_d)^2 |x0 - target|^2,  s = sigma/alpha   (Karras et al. 2022, table 1)
+    mean             |mean of the level before - target|^2/sigma^2                     (Rissanen et al. 2023, section 3)
     vlb              T times one term of the variational bound, bits/dim         (Ho et al. 2020, equation 5)
     hybrid           simple + 0.001 vlb, the mean without the bound's gradient   (Nichol & Dhariwal 2021, eq. 16)
     cross-entropy    -ln p(y | x_t), for a classifier of noisy images            (Dhariwal & Nichol 2021, section 4.1)
@@ -28,7 +29,8 @@ from diffbench.diffusion.bound import bound_term
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.predictions import Native, Prediction, Truth
-from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.transitions import model_variance
 from diffbench.specs.objective import (
     EDMObjectiveSpec,
     HybridSpec,
@@ -76,7 +78,7 @@ class Times:
 
     history: int = 0
 
-    def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: TimesSpec, process: Process) -> None:
         self.spec, self.process = spec, process
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -101,12 +103,12 @@ class Times:
 class UniformTimes(Times):
     """Uniform over the integers of a discrete process, over [last, t_max], or over levels of it."""
 
-    def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: TimesSpec, process: Process) -> None:
         super().__init__(spec, process)
         self.discrete = process.spec.time == "discrete"
         last: float = getattr(spec, "last", process.t_min)
         self.start = process.t_min if self.discrete else max(last, process.t_min)
-        self.length = process.t_max - self.start
+        self.length = process.t_max - self.start - (not getattr(spec, "highest", True))
         #: How many different times there are; None where all between the ends are.
         self.count = round(self.length) + 1 if self.discrete else getattr(spec, "levels", None)
 
@@ -122,7 +124,7 @@ class UniformTimes(Times):
 class LogSNRTimes(UniformTimes):
     """Uniform in ln(sigma/alpha), whose rate is g^2/(2 sigma^2); weighted back to uniform times."""
 
-    def __init__(self, spec: LogSNRTimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: LogSNRTimesSpec, process: Process) -> None:
         super().__init__(spec, process)
         ends = torch.tensor([self.start, process.t_max], dtype=torch.float64)
         self.low, self.high = process.ratio(ends).log().tolist()
@@ -156,7 +158,7 @@ class CellTimes(UniformTimes):
 
     CELLS = 1000
 
-    def __init__(self, spec: TimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: TimesSpec, process: Process) -> None:
         super().__init__(spec, process)
         self.cells = self.count or self.CELLS
 
@@ -180,7 +182,7 @@ class CellTimes(UniformTimes):
 class MixedTimes(CellTimes):
     """Uniform and log-normal times mixed."""
 
-    def __init__(self, spec: MixedTimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: MixedTimesSpec, process: Process) -> None:
         super().__init__(spec, process)
         centre = spec.mean + math.log(process.spec.half_range)
         mass = torch.special.ndtr((self._edges().log() - centre) / spec.std).diff()
@@ -208,7 +210,7 @@ class ImportanceTimes(CellTimes):
     Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 18.
     """
 
-    def __init__(self, spec: ImportanceTimesSpec, process: GaussianProcess) -> None:
+    def __init__(self, spec: ImportanceTimesSpec, process: Process) -> None:
         super().__init__(spec, process)
         self.share, self.history = spec.share, spec.history
         #: The last losses of each time, in no order, and how many were seen.
@@ -294,7 +296,7 @@ class Objective(Loss):
     def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
         """The weighted squared error of a prediction (B,)."""
         process, x_t, t = prediction.process, prediction.x_t, prediction.t
-        truth = Truth(process, x_t, t, x0, noise)
+        truth = Truth(process, x_t, t, x0, process.noise_in(x_t, t, x0, noise))
         view, weight = self.view(prediction), cast(self.weight(t).sqrt(), x0)
         error = prediction.view(view) - truth.view(view)
         return process.basis.scale(weight, error).square().flatten(1).mean(1)
@@ -337,7 +339,8 @@ class Hybrid(Objective):
 def bound(prediction: Prediction, x0: Tensor, kind: Variance, spacing: float) -> Tensor:
     """T times the term of the bound at the prediction's times, bits/dim (B,)."""
     process = prediction.process
-    term = bound_term(prediction, x0, process.level_before(prediction.t), kind, spacing)
+    s = process.level_before(prediction.t)
+    term = bound_term(prediction, x0, s, model_variance(prediction, s, kind), spacing)
     return (process.t_max - process.t_min + 1) * term
 
 
@@ -359,6 +362,18 @@ class ScoreMatching(Objective):
             case "unit":
                 return process.sigma(t) ** -2
         return torch.ones_like(t)
+
+
+class Mean(Objective):
+    """The error of the posterior mean, in units of the noise."""
+
+    def view(self, prediction: Prediction) -> Native:
+        """The mean."""
+        return "mean"
+
+    def weight(self, t: Tensor) -> Tensor:
+        """1/sigma^2."""
+        return self.denoiser.process.sigma(t) ** -2
 
 
 class EDMObjective(Objective):

@@ -8,8 +8,8 @@ With x_t = alpha x0 + sigma eps, one native quantity determines the others:
     x0       = (alpha x_t/k - sigma v)/k,            eps = (sigma x_t/k + alpha v)/k
     mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
-alpha acts in the process's basis.  A denoiser that learns its variance adds the fraction v by which the
-logarithm of a step's variance lies between its bounds (``transitions``).
+alpha acts in the process's basis.  A process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its
+variance adds the fraction v by which the logarithm of a step's variance lies between its bounds (``transitions``).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.processes.base import Process, cast
 
 Native = Literal["eps", "x0", "v", "score", "mean"]
 
 
-def linear_form(process: GaussianProcess, native: Native, t: Tensor) -> tuple[Tensor, Tensor]:
+def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Tensor]:
     """(a, b) with native = a x_t + b x0, float64 of t's shape."""
     alpha, sigma = process.alpha(t), process.sigma(t)
     match native:
@@ -49,7 +49,7 @@ class Prediction:
 
     def __init__(
         self,
-        process: GaussianProcess,
+        process: Process,
         x_t: Tensor,
         t: Tensor,
         native: Native,
@@ -58,11 +58,29 @@ class Prediction:
     ) -> None:
         self.process, self.x_t, self.t = process, x_t, t
         self.native, self.value, self.fraction = native, value, fraction
-        self.alpha, self.sigma = cast(process.alpha(t), x_t), cast(process.sigma(t), x_t)
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """The process's, in x_t's precision."""
+        return cast(self.process.alpha(self.t), self.x_t)
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """The process's, in x_t's precision."""
+        return cast(self.process.sigma(self.t), self.x_t)
+
+    def require(self, view: Native) -> None:
+        """Refuse a view that the process does not have.
+
+        Raises:
+            TypeError: with the reason.
+        """
+        if reason := self.process.spec.view_refusal(view):
+            raise TypeError(reason)
 
     @cached_property
     def eps(self) -> Tensor:
-        """The noise in x_t."""
+        """The noise in x_t; -sigma score in every family."""
         scale = self.process.basis.scale
         match self.native:
             case "eps":
@@ -78,18 +96,29 @@ class Prediction:
     @cached_property
     def x0(self) -> Tensor:
         """The posterior mean E[x_0 | x_t]."""
+        if self.native == "x0":
+            return self.value
+        return self.signal(torch.ones_like(self.sigma))
+
+    def signal(self, factor: Tensor) -> Tensor:
+        """B^-1[factor * B x0] for a factor in x_t's precision.
+
+        Where alpha is nearly 0 in some coordinates, x0 is so large that its rounding would drown the others:
+        the factor is joined with 1/alpha before anything goes back to pixels.
+        """
         scale = self.process.basis.scale
+        if self.native == "x0":
+            return scale(factor, self.value)
+        self.require("x0")
         match self.native:
-            case "x0":
-                return self.value
             case "v":
-                return scale(self.alpha / self.norm**2, self.x_t) - scale(
-                    self.sigma / self.norm, self.value
+                return scale(factor * self.alpha / self.norm**2, self.x_t) - scale(
+                    factor * self.sigma / self.norm, self.value
                 )
             case "mean":
                 a, b = (cast(c, self.x_t) for c in linear_form(self.process, "mean", self.t))
-                return scale(1 / b, self.value - scale(a, self.x_t))
-        return scale(1 / self.alpha, self.x_t - self.sigma * self.eps)
+                return scale(factor / b, self.value - scale(a, self.x_t))
+        return scale(factor / self.alpha, self.x_t - self.sigma * self.eps)
 
     @property
     def score(self) -> Tensor:
@@ -117,10 +146,11 @@ class Prediction:
         return self.mean_at(self.process.level_before(self.t))
 
     def mean_at(self, s: Tensor) -> Tensor:
-        """E[x_s | x_t, x0] at an earlier time s."""
-        scale = self.process.basis.scale
+        """E[x_s | x_t, x0] at an earlier time s, of t's shape."""
+        if self.native == "mean" and bool((s == self.process.level_before(self.t)).all()):
+            return self.value
         a, b = (cast(c, self.x_t) for c in self.process.posterior_mean(self.t, s))
-        return scale(a, self.x_t) + scale(b, self.x0)
+        return self.process.basis.scale(a, self.x_t) + self.signal(b)
 
     def view(self, name: Native) -> Tensor:
         """The view of that name."""
@@ -152,8 +182,10 @@ class Prediction:
 class Truth(Prediction):
     """What x_t was made of: x0 and eps as they are, with nothing divided by alpha or sigma."""
 
-    def __init__(
-        self, process: GaussianProcess, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor
-    ) -> None:
+    def __init__(self, process: Process, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> None:
         super().__init__(process, x_t, t, "eps", eps)
         self.x0 = x0
+
+    def signal(self, factor: Tensor) -> Tensor:
+        """Of the image itself."""
+        return self.process.basis.scale(factor, self.x0)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.processes.base import Process, cast
 from diffbench.specs.process import Variance
 
 
@@ -40,17 +40,17 @@ class Scales(NamedTuple):
     n: Tensor
 
 
-def residual_correlation(process: GaussianProcess, t: Tensor, s: Tensor) -> Tensor:
+def residual_correlation(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """rho_m = alpha_t sigma_s/(alpha_s sigma_t)."""
     return process.alpha(t) * process.sigma(s) / (process.alpha(s) * process.sigma(t))
 
 
-def posterior_residual(process: GaussianProcess, t: Tensor, s: Tensor) -> Tensor:
+def posterior_residual(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """R of the posterior's mean: rho_m sigma_s."""
     return residual_correlation(process, t, s) * process.sigma(s)
 
 
-def ddim_scales(process: GaussianProcess, t: Tensor, s: Tensor, eta: float) -> Scales:
+def ddim_scales(process: Process, t: Tensor, s: Tensor, eta: float) -> Scales:
     """DDIM's deterministic step at eta = 0, DDPM's posterior at eta = 1."""
     n2 = eta**2 * process.posterior_variance(t, s)
     return Scales((process.sigma(s) ** 2 - n2).sqrt(), n2.sqrt())
@@ -59,9 +59,8 @@ def ddim_scales(process: GaussianProcess, t: Tensor, s: Tensor, eta: float) -> S
 def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
     """alpha_s x0 + r e."""
     process, x_t = prediction.process, prediction.x_t
-    return process.basis.scale(cast(process.alpha(s), x_t), prediction.x0) + process.basis.scale(
-        cast(r, x_t), prediction.eps
-    )
+    signal = prediction.signal(cast(process.alpha(s), x_t))
+    return signal + process.basis.scale(cast(r, x_t), prediction.eps)
 
 
 def model_variance(

@@ -27,6 +27,11 @@ class DenoiserSpec(Registered):
         """Whether it says how to interpolate between the variances of a step."""
         return False
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers its network gives for each pixel and channel."""
+        return 1
+
     def refusal(self, process: ProcessSpec) -> str | None:
         """Why this denoiser cannot serve the process; None when it can."""
         return None
@@ -36,6 +41,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     """A network F inside native = c_skip x + c_out F(c_in x; c_noise, y).
 
     ``predict`` is the native quantity; ``mean`` is the posterior mean of the level before (DDPM's mu).
+    ``skip: residual`` adds the network, times sigma, to x_t, and ``addition`` as it is: the mean of a level of blur.
     ``skip: edm`` puts EDM's skip connection (Karras et al. 2022, table 1) inside whatever is predicted:
     the objective is unchanged, the network need not copy the noise.  ``predict: edm`` is EDM's own: x0
     with that skip.  ``data_std`` is the data's standard deviation when data span [-1, 1] (EDM's sigma_data).
@@ -54,7 +60,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     trained: ClassVar[bool] = True
 
     predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
-    skip: Literal["none", "edm"] = "none"
+    skip: Literal["none", "edm", "residual", "addition"] = "none"
     data_std: PositiveFloat = 0.5
     variance: Literal["fixed", "learned"] = "fixed"
     conditional: bool = False
@@ -71,31 +77,119 @@ class NetworkDenoiserSpec(DenoiserSpec):
         """``variance: learned``."""
         return self.variance == "learned"
 
+    @property
+    def outputs(self) -> int:
+        """Two where the variance is learned beside the mean."""
+        return 2 if self.learns_variance else 1
+
     def refusal(self, process: ProcessSpec) -> str | None:
         """The mean of the level before needs levels, and a time as input one that a network can be told."""
         if self.noise_input == "time" and process.time != "discrete" and process.t_max != 1:
             return f"noise_input: time is 999 t, and {process.name}'s goes up to {process.t_max:g}"
         if self.predict == "mean" and process.time != "discrete":
             return f"predict: mean needs integer times, and {process.name} is continuous"
+        view = "x0" if self.predict == "edm" else self.predict
+        if reason := process.view_refusal(view):
+            return f"predict: {self.predict}: {reason}"
+        if self.skip in ("residual", "addition") and self.predict != "mean":
+            return f"skip: {self.skip} is of predict: mean, not {self.predict}"
+        if self.skip == "edm" and process.noise == "constant":
+            return (
+                f"skip: edm needs noise that grows, and {process.name}'s is constant; use residual"
+            )
         return None
 
 
-class GaussianSpec(DenoiserSpec):
+class BoundarySpec(DenoiserSpec):
+    """A network whose score is 0 at a reflected process's walls by construction, and odd about each of them.
+
+    ``conditional`` networks are told the class.
+    """
+
+    trained: ClassVar[bool] = True
+
+    conditional: bool = False
+
+    @property
+    def takes_labels(self) -> bool:
+        """``conditional``."""
+        return self.conditional
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Of reflected processes alone."""
+        if process.bounded:
+            return None
+        return (
+            f"name: {self.name} needs a reflected process, and {process.name} is {process.family}"
+        )
+
+
+class GatedSpec(BoundarySpec):
+    """sigma score = gate F, the gate x/sigma at a wall and 1 inside."""
+
+    name: Literal["gated"] = "gated"
+    implementation: ClassVar[str] = "diffbench.diffusion.neumann:Gated"
+
+
+class KernelMixtureSpec(BoundarySpec):
+    """The score of a mixture of two of the process's kernels, centred where the network says.
+
+    Exact in principle: a mixture of kernels obeys the boundary condition.  ``data_std`` is the data's standard
+    deviation when data span [-1, 1], for the skip inside the centres.
+    """
+
+    name: Literal["kernel-mixture"] = "kernel-mixture"
+    implementation: ClassVar[str] = "diffbench.diffusion.neumann:KernelMixture"
+
+    data_std: PositiveFloat = 0.5
+
+    @property
+    def outputs(self) -> int:
+        """Two centres and a weight."""
+        return 3
+
+
+class ExactSpec(DenoiserSpec):
+    """The exact denoiser of some data that the training set describes."""
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """The closed forms are for one alpha."""
+        if process.family != "gaussian" or process.alpha != "scalar":
+            return f"name: {self.name} needs a Gaussian process with one alpha, which {process.name} is not"
+        return None
+
+
+class GaussianSpec(ExactSpec):
     """The exact denoiser of a Gaussian with the training set's mean and covariance."""
 
     name: Literal["gaussian"] = "gaussian"
     implementation: ClassVar[str] = "diffbench.diffusion.analytic:GaussianDenoiser"
 
 
-class MixtureSpec(DenoiserSpec):
+class MixtureSpec(ExactSpec):
     """The exact denoiser of a mixture: one Gaussian a class, fitted to the training set."""
 
     name: Literal["mixture"] = "mixture"
     implementation: ClassVar[str] = "diffbench.diffusion.analytic:MixtureDenoiser"
 
 
-class EmpiricalSpec(DenoiserSpec):
+class EmpiricalSpec(ExactSpec):
     """The exact denoiser of the training set itself: it can only reproduce training images."""
 
     name: Literal["empirical"] = "empirical"
     implementation: ClassVar[str] = "diffbench.diffusion.analytic:EmpiricalDenoiser"
+
+
+class ReflectedEmpiricalSpec(DenoiserSpec):
+    """The exact denoiser of the training set itself between reflecting walls."""
+
+    name: Literal["reflected-empirical"] = "reflected-empirical"
+    implementation: ClassVar[str] = "diffbench.diffusion.analytic:ReflectedMixtureDenoiser"
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Of reflected processes alone."""
+        if process.bounded:
+            return None
+        return (
+            f"name: {self.name} needs a reflected process, and {process.name} is {process.family}"
+        )

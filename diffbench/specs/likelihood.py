@@ -38,11 +38,13 @@ class LikelihoodSpec(Registered):
 
 
 class VLBSpec(LikelihoodSpec):
-    """The discrete variational bound: prior + one KL per step + discretised-Gaussian decoder.
+    """The variational bound: prior + one KL per step + discretised-Gaussian decoder.
 
     Ho et al. 2020, equation 5.  ``threshold: static`` clips predicted x0 to the data range, as the
     official code does when it evaluates the bound.  ``steps`` evenly spaced levels are taken (all by
-    default; ``grid: strided`` takes a constant stride).  ``batch`` images are evaluated at a time.
+    default; ``grid: strided`` takes a constant stride); in continuous time as many times, without a default: the grid
+    log-snr, even in ln(sigma/alpha), gets by with the fewest.
+    ``batch`` images are evaluated at a time.
     """
 
     name: Literal["vlb"] = "vlb"
@@ -52,16 +54,44 @@ class VLBSpec(LikelihoodSpec):
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"
     steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
-    grid: IntegerGrid = "uniform"
+    grid: Literal["uniform", "strided", "quadratic", "log-snr"] = "uniform"
     batch: PositiveInt = 500
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """The bound is a sum over a chain of integer steps."""
-        if process.family != "gaussian" or process.time != "discrete":
-            return "the discrete bound is a sum over integer times; continuous ones have the likelihood ode"
+        """The bound is a sum over Gaussian steps, of which a chain has a number."""
+        if process.family != "gaussian":
+            return f"vlb needs a Gaussian process, and {process.name} is {process.family}"
+        if reason := process.view_refusal("x0"):
+            return f"vlb steps by x0, and {reason}"
+        if process.time == "continuous" and (self.steps or 0) < 2:
+            return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
         if self.steps is not None and (reason := grid_refusal(process, self.grid, self.steps)):
             return reason
         return variance_refusal(self.variance, denoiser)
+
+
+class HeatBoundSpec(LikelihoodSpec):
+    """The bound of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, appendix A), over all levels.
+
+    Its prior term is a bound itself, by the blurred training images.  ``ratio``: delta/sigma, as of the sampler.
+    ``batch`` images are evaluated at a time.
+    """
+
+    name: Literal["heat-bound"] = "heat-bound"
+    implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:HeatBound"
+    column: ClassVar[str] = "vlb"
+    threshold: ClassVar[Literal["none"]] = "none"
+    steps: ClassVar[None] = None
+    grid: ClassVar[IntegerGrid] = "uniform"
+
+    ratio: PositiveFloat = 1.25
+    batch: PositiveInt = 500
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Of blur alone."""
+        if process.noise == "growing":
+            return f"heat-bound is of blur under constant noise, and {process.name}'s noise grows; use vlb or ode"
+        return None
 
 
 class ODELikelihoodSpec(LikelihoodSpec):
@@ -125,7 +155,10 @@ class ODELikelihoodSpec(LikelihoodSpec):
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A chain has no ODE."""
-        reason = sde_refusal(process, "use the likelihood vlb") or last_refusal(process, self.last)
+        instead = "vlb" if process.noise == "growing" else "heat-bound"
+        reason = sde_refusal(process, f"use the likelihood {instead}") or last_refusal(
+            process, self.last
+        )
         if reason or self.steps is None:
             return reason
         return grid_refusal(process, self.grid, self.steps)

@@ -36,6 +36,15 @@ class TimesSpec(Registered):
         return None
 
 
+def growth_refusal(name: str, process: ProcessSpec) -> str | None:
+    """Why times by their sigma/alpha make no sense on a process; None where they do."""
+    if process.noise == "growing":
+        return None
+    return (
+        f"times.name: {name} needs noise that grows, and {process.name}'s is constant; use uniform"
+    )
+
+
 class RangeTimesSpec(TimesSpec):
     """Times over the integers of a discrete process or over [last, t_max] of a continuous one.
 
@@ -56,10 +65,22 @@ class RangeTimesSpec(TimesSpec):
 
 
 class UniformTimesSpec(RangeTimesSpec):
-    """Uniform times."""
+    """Uniform times.
+
+    ``highest: false`` leaves out the last level of a chain, as the official code of inverse heat dissipation does:
+    its samplers start at a level that was never trained.
+    """
 
     name: Literal["uniform"] = "uniform"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:UniformTimes"
+
+    highest: bool = True
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Only a chain has a last level."""
+        if not self.highest and process.time != "discrete":
+            return f"times.highest: false leaves out a level, and {process.name} is continuous"
+        return super().refusal(process)
 
 
 class LogSNRTimesSpec(RangeTimesSpec):
@@ -90,6 +111,10 @@ class LogNormalTimesSpec(TimesSpec):
     mean: Float = -1.2
     std: PositiveFloat = 1.2
 
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """sigma/alpha must grow with time."""
+        return growth_refusal(self.name, process)
+
 
 class MixedTimesSpec(RangeTimesSpec):
     """A ``share`` of uniform times, the rest with ln(sigma/alpha) ~ N(mean, std^2).
@@ -104,6 +129,10 @@ class MixedTimesSpec(RangeTimesSpec):
     share: Annotated[Fraction, Field(gt=0)] = 0.5
     mean: Float = -1.2
     std: PositiveFloat = 1.2
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """sigma/alpha must grow with time."""
+        return growth_refusal(self.name, process) or super().refusal(process)
 
 
 class ImportanceTimesSpec(TimesSpec):
@@ -194,6 +223,8 @@ class BoundSpec(ObjectiveSpec):
         """The bound is a sum over a chain of integer steps."""
         if process.time != "discrete":
             return f"name: {self.name} needs integer times, and {process.name} is continuous"
+        if reason := process.view_refusal("x0"):
+            return f"name: {self.name} steps by x0, and {reason}"
         return super().refusal(process, denoiser)
 
 
@@ -245,6 +276,23 @@ class ScoreMatchingSpec(ObjectiveSpec):
         """A chain has no g."""
         if self.weight == "likelihood" and process.time == "discrete":
             return f"weight: likelihood needs g, and {process.name}'s time is discrete"
+        if reason := process.view_refusal("eps"):
+            return f"score matching takes the error of eps, and {reason}"
+        return super().refusal(process, denoiser)
+
+
+class MeanSpec(ObjectiveSpec):
+    """The squared error of the mean of the level before, in units of the noise (Rissanen et al. 2023, section 3)."""
+
+    name: Literal["mean"] = "mean"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives:Mean"
+
+    times: AnyTimes = UniformTimesSpec()
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """Only a chain has levels."""
+        if process.time != "discrete":
+            return f"name: mean needs integer times, and {process.name} is continuous"
         return super().refusal(process, denoiser)
 
 
@@ -256,3 +304,9 @@ class EDMObjectiveSpec(ObjectiveSpec):
 
     times: AnyTimes = LogNormalTimesSpec()
     data_std: PositiveFloat = 0.5
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """Its error is that of x0."""
+        if reason := process.view_refusal("x0"):
+            return f"EDM's loss is the error of x0, and {reason}"
+        return super().refusal(process, denoiser)

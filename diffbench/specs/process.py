@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from diffbench.specs.base import Float, Int, PositiveFloat, Registered
+from diffbench.specs.base import Float, Int, NonNegativeFloat, PositiveFloat, Registered
 
 #: Of a step of a discrete chain: the posterior's, all that the forward step adds, or a learned one in between.
 Variance = Literal["small", "large", "learned"]
@@ -40,6 +40,15 @@ class ProcessSpec(Registered):
     alpha: ClassVar[Literal["scalar", "vector"]] = "scalar"
     low: ClassVar[float] = -1.0
     high: ClassVar[float] = 1.0
+    #: What a prediction can be asked for; the reason why it has no other view is ``viewless``.
+    views: ClassVar[tuple[str, ...]] = ("eps", "x0", "v", "score", "mean")
+    viewless: ClassVar[str] = ""
+    #: Whether it lives between ``low`` and ``high`` alone, so that grey levels are cells inside that range.
+    bounded: ClassVar[bool] = False
+    #: Whether noise grows with time, or is the same at every level.
+    noise: ClassVar[Literal["growing", "constant"]] = "growing"
+    #: Facts of the data set that the process is made from besides its spec: arguments of its class.
+    facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ()
     #: Whether times drawn evenly give every noise level its share; not where time is sigma itself.
     even: ClassVar[bool] = True
 
@@ -64,6 +73,10 @@ class ProcessSpec(Registered):
     def ratios(self) -> tuple[float, float] | None:
         """The range of sigma/alpha; None where only the process itself knows it."""
         return None
+
+    def view_refusal(self, view: str) -> str | None:
+        """Why a prediction has no such view; None when it has."""
+        return None if view in self.views else f"{self.name} has no {view}: {self.viewless}"
 
     def chain_refusal(self, step: float) -> str | None:
         """Why the process has no chain, x_t = a x_s + G z, with steps of that length; None when it has."""
@@ -159,6 +172,10 @@ class VPSpec(LinearBetaSpec):
         )
         return first, last
 
+    def view_refusal(self, view: str) -> str | None:
+        """Why a prediction has no such view; None when it has."""
+        return None if view in self.views else f"{self.name} has no {view}: {self.viewless}"
+
     def chain_refusal(self, step: float) -> str | None:
         """The chain's a is sqrt(1 - beta) with beta = beta(t) times the step."""
         if self.beta_max * step < 1:
@@ -204,6 +221,57 @@ class VPCosineSpec(ProcessSpec):
         return math.exp(-self.log_snr_max / 2), math.exp(-self.log_snr_min / 2)
 
 
+class BlurringSpec(VPCosineSpec):
+    """Blurring diffusion (Hoogeboom & Salimans 2023): the cosine schedule's noise, and heat that spreads.
+
+    The blur's width in pixels rises to ``sigma_max`` as sin^2(pi t/2) or sin(pi t/2) (``schedule``); no coordinate is
+    scaled by less than ``d_min`` for it.  At ``sigma_max`` 0 it is vp-cosine.
+    """
+
+    name: Literal["blurring"] = "blurring"  # type: ignore[assignment]
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.heat:Blurring"
+    alpha: ClassVar[Literal["scalar", "vector"]] = "vector"
+    facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape",)
+
+    schedule: Literal["sin2", "sin"] = "sin2"
+    sigma_max: NonNegativeFloat = 20.0
+    d_min: Annotated[PositiveFloat, Field(lt=1)] = 0.001
+
+
+class IHDMSpec(ProcessSpec):
+    """Inverse heat dissipation (Rissanen, Heinonen & Solin 2023): blur in levels, under constant noise.
+
+    ``levels`` of blur have widths from ``blur_min`` to ``blur_max`` pixels, ``geometric``, as in the paper, or
+    ``linear``; time 0 is the first of them, and the data are before it.  ``sigma`` is the noise of every level, for
+    data in [0, 1].
+    """
+
+    name: Literal["ihdm"] = "ihdm"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.heat:IHDM"
+    time: ClassVar[Literal["discrete", "continuous"]] = "discrete"
+    alpha: ClassVar[Literal["scalar", "vector"]] = "vector"
+    low: ClassVar[float] = 0.0
+    noise: ClassVar[Literal["growing", "constant"]] = "constant"
+    views: ClassVar[tuple[str, ...]] = ("mean",)
+    viewless: ClassVar[str] = (
+        "its network predicts the level before, and an image is not to be had from its blur"
+    )
+    facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape", "images")
+
+    levels: Annotated[Int, Field(ge=2)] = 200
+    blur_min: PositiveFloat = 0.5
+    blur_max: PositiveFloat = 24.0
+    spacing: Literal["geometric", "linear"] = "geometric"
+    sigma: PositiveFloat = 0.01
+
+    _blurs_increase = model_validator(mode="after")(increasing("blur_min", "blur_max"))
+
+    @property
+    def t_max(self) -> float:
+        """The last level."""
+        return self.levels - 1.0
+
+
 class VESpec(ProcessSpec):
     """The variance-exploding SDE (Song et al. 2021, equation 9), on data in [0, 1].
 
@@ -223,6 +291,36 @@ class VESpec(ProcessSpec):
     @property
     def last(self) -> float:
         """As in training (Song et al. 2021, appendix C)."""
+        return 1e-5
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Of sigma itself."""
+        return self.sigma_min, self.sigma_max
+
+
+class ReflectedSpec(ProcessSpec):
+    """Reflected Brownian motion in the cube [0, 1]^D (Lou & Ermon 2023): VE's noise between walls.
+
+    The defaults are the paper's for CIFAR-10; at ``sigma_max`` 1.25 the density is already within 0.1 % of uniform.
+    """
+
+    name: Literal["reflected"] = "reflected"
+    implementation: ClassVar[str] = "diffbench.diffusion.processes.reflected:Reflected"
+    family: ClassVar[str] = "reflected"
+    low: ClassVar[float] = 0.0
+    views: ClassVar[tuple[str, ...]] = ("eps", "score")
+    viewless: ClassVar[str] = "Tweedie's formula does not hold between reflecting walls"
+    bounded: ClassVar[bool] = True
+
+    sigma_min: PositiveFloat = 0.01
+    sigma_max: PositiveFloat = 5.0
+
+    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+
+    @property
+    def last(self) -> float:
+        """As in training (official code)."""
         return 1e-5
 
     @property

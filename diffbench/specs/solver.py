@@ -40,7 +40,11 @@ def strided_levels(levels: int, steps: int) -> range | None:
 
 def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
     """Why the process has no such grid; None when it has."""
-    if grid in ("karras", "log-snr") and (reason := ratio_refusal(process, f"the {grid} grid")):
+    if grid == "karras" and (reason := ratio_refusal(process, "the karras grid")):
+        return reason
+    # Of several alphas one may stand for the process (blurring's, without the blur): then it has a range of ratios.
+    one = process.alpha == "scalar" or process.ratios is not None
+    if grid == "log-snr" and not one and (reason := ratio_refusal(process, "the log-snr grid")):
         return reason
     levels = getattr(process, "steps", None)
     if process.time != "discrete" or levels is None:
@@ -139,6 +143,8 @@ class SolverSpec(Registered):
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why this solver cannot serve the denoiser on the process; None when it can."""
+        if self.threshold != "none" and (reason := process.view_refusal("x0")):
+            return f"threshold: {self.threshold} changes x0, and {reason}"
         return None if denoiser is None else self._guidance_refusal(denoiser)
 
     def _guidance_refusal(self, denoiser: DenoiserSpec) -> str | None:
@@ -228,6 +234,8 @@ class TransitionSolverSpec(GridSolverSpec):
         """The rule is of the Gaussian family."""
         if process.family != "gaussian":
             return f"{self.name} needs a Gaussian process, and {process.name} is {process.family}"
+        if reason := process.view_refusal("x0"):
+            return f"{self.name} steps by x0, and {reason}"
         if process.time == "discrete" and self.last is not None:
             return f"last: {self.last:g} is asked of a chain, whose last level is its first"
         return last_refusal(process, self.last) or super().refusal(process, denoiser)
@@ -306,9 +314,18 @@ class ReverseSDESpec(TimeSolverSpec):
 
     noise: gbar/g in dx = [f x - (g^2 + gbar^2)/2 score] dt + gbar dw: 1 is the reverse SDE, 0 the
         probability-flow ODE (Song et al. 2021, appendix D.1; Karras et al. 2022, equation 6).
+    walls: what a step does that leaves a reflected process's cube: ``reflect``, or ``project`` to the nearest point
+        of the cube, which is thresholding as an SDE sees it (Lou & Ermon 2023, section 5).
     """
 
     noise: Fraction = 1.0
+    walls: Literal["reflect", "project"] = "reflect"
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Only what lives between walls can be projected."""
+        if self.walls == "project" and not process.bounded:
+            return f"walls: project, but {process.name} has none"
+        return super().refusal(process, denoiser)
 
 
 class EulerMaruyamaSpec(ReverseSDESpec):
@@ -370,13 +387,23 @@ class CorrectorOnlySpec(TimeSolverSpec):
 class ODESpec(TimeSolverSpec):
     """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
 
-    ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).
+    ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).  On a reflected
+    process the state is not reflected on the way, only what is returned.
+    ``bump``: on a reflected process, the official code's way to keep states off the walls: the drift times
+    exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there), and a start in [0.01, 0.99].
     """
 
     name: Literal["ode"] = "ode"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:ProbabilityFlow"
 
     method: Literal["euler", "heun", "rk4"] = "heun"
+    bump: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """A bump needs walls."""
+        if self.bump is not None and not process.bounded:
+            return f"bump: {self.bump:g}, but {process.name} has no walls"
+        return super().refusal(process, denoiser)
 
     @property
     def invertible(self) -> bool:
@@ -406,6 +433,46 @@ class AdaptiveODESpec(TimeSpec):
     def full_precision(self) -> bool:
         """The error is estimated."""
         return True
+
+
+class TransportSpec(TimeSolverSpec):
+    """The exact reflected DDIM: the kernel's distribution function carries x from one time to the next.
+
+    The score at x is that of the kernel around one centre in the cube; for it the probability-flow ODE is solved by
+    x_s = F_s^-1(F_t(x_t)) with F the kernel's distribution function, which leads from the cube into the cube at any
+    step size.  ``order`` 2 takes the mean of the centres at both ends (Heun's); the last step goes to the centre.
+    """
+
+    name: Literal["transport"] = "transport"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.transport:Transport"
+
+    order: Literal[1, 2] = 2
+    denoise: Literal["usual"] = "usual"
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Only a reflected process has such a kernel."""
+        if not process.bounded:
+            return f"transport needs a reflected process, and {process.name} is {process.family}"
+        return super().refusal(process, denoiser)
+
+
+class InverseHeatSpec(SolverSpec):
+    """The sampler of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, algorithm 2).
+
+    From a blurred training image with noise, level by level: the predicted mean and noise of standard deviation
+    delta = ``ratio`` times the process's sigma; the last mean is returned.
+    """
+
+    name: Literal["inverse-heat"] = "inverse-heat"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.heat:InverseHeat"
+
+    ratio: PositiveFloat = 1.25
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Its levels are of blur alone."""
+        if process.noise == "growing":
+            return f"inverse-heat steps through blur under constant noise, and {process.name}'s noise grows"
+        return super().refusal(process, denoiser)
 
 
 class RatioSolverSpec(GridSolverSpec):

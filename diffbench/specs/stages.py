@@ -60,7 +60,7 @@ class TrainSpec(StageSpec):
     """Train one variant; an exact denoiser (no network, objective or budget) is fitted instead."""
 
     stage: Literal["train"] = "train"
-    version: PositiveInt = 3
+    version: PositiveInt = 4
 
     variant: str
     seed: NonNegativeInt
@@ -102,7 +102,7 @@ class SampleSpec(StageSpec):
     """Draw ``samples`` images in chunks of ``chunk``: with a solver from a model, or as a control."""
 
     stage: Literal["sample"] = "sample"
-    version: PositiveInt = 3
+    version: PositiveInt = 4
 
     variant: str
     seed: NonNegativeInt
@@ -132,7 +132,7 @@ class LikelihoodStageSpec(StageSpec):
     """Evaluate one kind of likelihood of a trained model on the test split."""
 
     stage: Literal["likelihood"] = "likelihood"
-    version: PositiveInt = 3
+    version: PositiveInt = 4
 
     variant: str
     seed: NonNegativeInt

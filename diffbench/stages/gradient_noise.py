@@ -68,7 +68,7 @@ class GradientNoise:
         """
         state = bench.state
         trainer = denoiser_trainer(self.train, bench.dataset, bench.device)
-        process = build(self.train.process)
+        process = models.build_process(self.train.process, bench.dataset)
         denoiser = models.wrap(self.train, process, trainer.network, bench.dataset, bench.device)
         # (checkpoints, objectives, 2): noise and mean square.
         measured = torch.zeros(0, len(OBJECTIVES), 2, dtype=torch.float64)

@@ -13,7 +13,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.streams import stream
 from diffbench.plan.registry import build, load_extension
@@ -28,7 +28,7 @@ class Run:
     """A trained (or exact) model with all that made it."""
 
     spec: TrainSpec
-    process: GaussianProcess
+    process: Process
     denoiser: Denoiser
     dataset: Dataset
     device: torch.device

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Levels
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
+from diffbench.diffusion.denoisers import Denoiser, NetworkBased
 from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.processes.gaussian import GaussianProcess
+from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.streams import key
 from diffbench.plan.registry import build, implementation
 from diffbench.specs.process import ProcessSpec
@@ -26,7 +26,17 @@ from diffbench.store.products import read_product
 
 def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
     """The conversion between the data set's levels and the process's range."""
-    return Levels(dataset.levels, process.low, process.high)
+    return Levels(dataset.levels, process.low, process.high, process.bounded)
+
+
+def build_process(spec: ProcessSpec, dataset: Dataset) -> Process:
+    """The process, with what it needs to know of the data set."""
+    facts: dict[str, Callable[[], Any]] = {
+        "image_shape": lambda: image_shape(dataset),
+        "images": lambda: levels_of(dataset, spec).to_model(dataset.train),
+    }
+    process: Process = build(spec, **{name: facts[name]() for name in spec.facts})
+    return process
 
 
 def image_shape(dataset: Dataset) -> tuple[int, int, int]:
@@ -79,7 +89,7 @@ def build_network(spec: TrainSpec, dataset: Dataset) -> nn.Module:
     assert spec.network is not None
     torch.manual_seed(key("initial weights", spec.seed))
     shape = image_shape(dataset)
-    outputs = shape[0] * (2 if spec.denoiser.learns_variance else 1)
+    outputs = shape[0] * spec.denoiser.outputs
     classes = classes_of(spec, dataset)
     network: nn.Module = build(
         spec.network, image_shape=shape, out_channels=outputs, classes=classes
@@ -89,7 +99,7 @@ def build_network(spec: TrainSpec, dataset: Dataset) -> nn.Module:
 
 def wrap(
     spec: TrainSpec,
-    process: GaussianProcess,
+    process: Process,
     network: nn.Module,
     dataset: Dataset,
     device: torch.device,
@@ -114,7 +124,8 @@ def wrap_classifier(
 ) -> Classifier:
     """The classifier around a network on its device."""
     runner = Precision(network, device, spec.training.precision)
-    return Classifier(build(spec.process), runner, known_classes(dataset, "classifier_scale"))
+    process = build_process(spec.process, dataset)
+    return Classifier(process, runner, known_classes(dataset, "classifier_scale"))
 
 
 def load_classifier(
@@ -143,7 +154,7 @@ M = TypeVar("M", Denoiser, Classifier)
 
 def at_full_precision(model: M, wanted: bool = True) -> M:
     """The denoiser or classifier with its network, if it has one, in float32, where that is wanted."""
-    if not (wanted and isinstance(model, NetworkDenoiser | Classifier)):
+    if not (wanted and isinstance(model, NetworkBased | Classifier)):
         return model
     assert isinstance(model.network, Precision)
     other = copy(model)
@@ -167,7 +178,7 @@ def load_denoiser(spec: TrainSpec, root: Path, dataset: Dataset, device: torch.d
     """
     path = read_product(paths.product(root, spec), spec)
     tensors = load_file(path, device=str(device))
-    process: GaussianProcess = build(spec.process)
+    process = build_process(spec.process, dataset)
     if not spec.denoiser.trained:
         denoiser: Denoiser = build(spec.denoiser, process, tensors)
         return denoiser

@@ -22,18 +22,23 @@ from diffbench.store.products import write_product
 
 
 def run(spec: SampleSpec, root: Path, device: str) -> None:
-    """Write samples.npz (``levels`` NHWC uint8, ``nfe``, and ``labels`` if any) and a picture of a hundred."""
+    """Write samples.npz and a picture of a hundred.
+
+    The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and of a process between walls ``moved``, the
+    fraction of pixels that had to be brought back inside at the end.
+    """
     place = machine.prepare(device, spec.train.training if spec.train else None)
     path = paths.product(root, spec)
     with machine.record(path, place):
         dataset = data.load(root, spec.data)
         labels = labels_of(spec, dataset)
-        arrays: dict[str, Any] = {} if labels is None else {"labels": labels}
         if spec.control is None:
-            levels, nfe = draw(spec, root, dataset, labels, place)
+            arrays = draw(spec, root, dataset, labels, place)
         else:
-            levels, nfe = draw_control(spec, dataset)
-        arrays |= {"levels": levels, "nfe": np.array(nfe)}
+            arrays = draw_control(spec, dataset)
+        if labels is not None:
+            arrays["labels"] = labels
+        levels = arrays["levels"]
         write_product(path, lambda file: np.savez(file, **arrays), spec)
         picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
         files.write(picture, grid_png(levels[:100], dataset.levels))
@@ -64,12 +69,12 @@ def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
     return np.resize(chosen, spec.samples).astype(np.int64)
 
 
-def draw_control(spec: SampleSpec, dataset: Dataset) -> tuple[Images, int]:
+def draw_control(spec: SampleSpec, dataset: Dataset) -> dict[str, Any]:
     """A control's images; no function is evaluated."""
     assert spec.control is not None
     generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
     levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
-    return levels, 0
+    return {"levels": levels, "nfe": np.array(0)}
 
 
 def draw(
@@ -78,8 +83,8 @@ def draw(
     dataset: Dataset,
     labels: Labels | None,
     device: torch.device,
-) -> tuple[Images, int]:
-    """Sample in chunks, each from a stream of its own; returns levels and the denoiser's calls for an image.
+) -> dict[str, Any]:
+    """Sample in chunks, each from a stream of its own: levels, the denoiser's calls for an image, what was moved.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
@@ -95,7 +100,7 @@ def draw(
     levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)
     progress = Progress(f"sample {spec.variant} {spec.solver_id}", spec.samples, "image")
     images: list[Images] = []
-    calls = 0
+    calls, moved = 0, 0.0
     for chunk, start in enumerate(range(0, spec.samples, spec.chunk)):
         count = min(spec.chunk, spec.samples - start)
         denoiser.calls = 0
@@ -104,7 +109,9 @@ def draw(
         x = sample(solver, (count, *shape), generator, y, device=device)
         images.append(levels.from_model(x.cpu()))
         calls += denoiser.calls * count
+        moved += solver.moved * count / spec.samples
         progress.advance(count)
     progress.close()
     # Step size control gives chunks different numbers; their mean is rounded to a whole one.
-    return np.concatenate(images), round(calls / spec.samples)
+    arrays = {"levels": np.concatenate(images), "nfe": np.array(round(calls / spec.samples))}
+    return arrays | ({"moved": np.array(moved)} if spec.train.process.bounded else {})

@@ -59,4 +59,8 @@ def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
         levels, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")
-    return {"metrics": fidelity.score(levels, labels), "nfe": nfe, "samples": len(levels)}
+        moved = archive.get("moved")
+    metrics = fidelity.score(levels, labels)
+    if moved is not None:
+        metrics["moved"] = {"value": float(moved), "se": None}
+    return {"metrics": metrics, "nfe": nfe, "samples": len(levels)}

@@ -56,7 +56,7 @@ def denoiser_trainer(spec: TrainSpec, dataset: Dataset, device: torch.device) ->
     """The trainer of a variant's network by its objective."""
     assert spec.objective is not None
     network = models.build_network(spec, dataset).to(device).train()
-    process = build(spec.process)
+    process = models.build_process(spec.process, dataset)
     denoiser = models.wrap(spec, process, network, dataset, device)
     times = build(spec.objective.times, process)
     spacing = models.levels_of(dataset, spec.process).spacing

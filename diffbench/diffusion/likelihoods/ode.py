@@ -26,7 +26,7 @@ from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, fixed
 from diffbench.diffusion.likelihoods.cells import Cells
-from diffbench.diffusion.processes.gaussian import at, cast
+from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.likelihood import ODELikelihoodSpec
 
@@ -98,8 +98,10 @@ class ODELikelihood:
         """Log density of x (B, C, H, W) at time ``last``, in nats (B,), and the latent (B, C, H, W).
 
         Raises:
-            ValueError: when the state is not finite, with the time, or the tolerances cannot be met.
+            ValueError: for x that are not where the process lives; when the state is not finite, with the time,
+                or the tolerances cannot be met.
         """
+        self.process.check(x)
         rates = self.rates(y, self.probes(x, generator))
         end = self.integrated(rates, State(at(self.last), x, torch.zeros(len(x)).to(x)))
         assert end.integral is not None

@@ -5,12 +5,20 @@ In bits/dim it is the sum of
     prior     KL( q(x_t | x_0) || N(0, prior_std^2 I) ) at the grid's first level t
     one term for each step of the grid down to the data; the last is the decoder's         (``bound``)
 
-The grid has all levels, or evenly spaced ones (Nichol & Dhariwal 2021, section 4), of which a constant
-stride may leave out the highest.  One noise draw per image and step.
+The grid has all levels of a chain, or evenly spaced ones (Nichol & Dhariwal 2021, section 4), of which a constant
+stride may leave out the highest; in continuous time it has a number of them.  One noise draw per image and step.
+
+For inverse heat dissipation (Rissanen, Heinonen & Solin 2023, https://arxiv.org/abs/2206.13397, appendix A) the prior
+is the mean of N(m_i, delta^2), m_i the training images at the last level, and its term is bounded by
+
+    -ln 1/N sum_i exp( -KL( q(x_t | x_0) || N(m_i, delta^2) ) )                 (Hershey & Olsen 2007, equation 20);
+
+delta is the standard deviation of every step, the decoder's too.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -20,33 +28,48 @@ from diffbench.diffusion import grids
 from diffbench.diffusion.bound import bits, bound_term, gaussian_kl
 from diffbench.diffusion.denoisers import Denoiser, thresholded
 from diffbench.diffusion.likelihoods.cells import Cells
-from diffbench.diffusion.processes.gaussian import at
+from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.processes.base import at, cast
+from diffbench.diffusion.processes.heat import IHDM
 from diffbench.diffusion.streams import normal_like
-from diffbench.specs.likelihood import VLBSpec
+from diffbench.diffusion.transitions import model_variance
+from diffbench.specs.likelihood import HeatBoundSpec, VLBSpec
 
 
 class VLB:
     """The bound of one denoiser, of grey levels in ``cells``."""
 
-    def __init__(self, spec: VLBSpec, denoiser: Denoiser, cells: Cells) -> None:
+    def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
         self.spec, self.spacing = spec, cells.spacing
         self.denoiser = thresholded(denoiser, spec.threshold)
         self.process = denoiser.process
 
     def times(self) -> Tensor:
-        """The grid: decreasing levels and the data's time, float64 (n + 1,)."""
-        levels = round(self.process.t_max) + 1
-        times = grids.levels(self.process, self.spec.grid, self.spec.steps or levels)
+        """The grid: decreasing times and the data's, float64 (n + 1,)."""
+        steps = self.spec.steps or round(self.process.t_max) + 1
+        times = grids.descending(self.process, self.spec.grid, steps)
         return grids.to_data(self.process, times)
 
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""
         t, x = self.times()[0], x0.double()
         other = at(self.process.prior_std) ** 2
-        mean = self.process.basis.scale(self.process.alpha(t), x)
+        mean = self.process.alpha(t).to(x) * self.process.basis.coordinates(x)
         return bits(
             gaussian_kl(mean, self.process.sigma(t).to(x) ** 2, torch.zeros_like(x), other.to(x))
         )
+
+    def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
+        """The model's, of the step to s.
+
+        Into the data a chain has its own (``transitions``).  In continuous time, where a step may be as short as one
+        likes, it is that of x_0 in x_t = alpha x_0 + sigma z (Kingma et al. 2021, section 3.1).
+        """
+        assert isinstance(self.spec, VLBSpec)
+        variance = model_variance(prediction, s, self.spec.variance, before)
+        if self.process.spec.time == "discrete" or bool((s != self.process.data_time).any()):
+            return variance
+        return cast(self.process.ratio(prediction.t) ** 2, prediction.x_t)
 
     def term(
         self,
@@ -59,7 +82,8 @@ class VLB:
     ) -> Tensor:
         """The term of the step from t to s (shape ()), bits/dim (B,); noise makes x_t."""
         prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, y)
-        return bound_term(prediction, x0, s, self.spec.variance, self.spacing, before)
+        variance = self.variance(prediction, s, before)
+        return bound_term(prediction, x0, s, variance, self.spacing)
 
     @torch.no_grad()
     def __call__(
@@ -83,3 +107,31 @@ class VLB:
             "terms": stacked.mean(1),
             "times": times[:-1].flip(0),
         }
+
+
+class HeatBound(VLB):
+    """The bound of inverse heat dissipation."""
+
+    process: IHDM
+    spec: HeatBoundSpec
+
+    @property
+    def delta(self) -> float:
+        """The model's standard deviation at every step."""
+        return self.spec.ratio * self.process.noise
+
+    def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
+        """delta^2."""
+        return torch.full_like(prediction.x_t[:1, :1, :1, :1], self.delta**2)
+
+    def prior(self, x0: Tensor) -> Tensor:
+        """The bound on the prior's term, bits/dim (B,)."""
+        x, dims, (sigma, delta) = x0.double(), x0[0].numel(), (self.process.noise, self.delta)
+        mean = self.process.blurred(x, self.times()[0]).flatten(1)
+        means = self.process.prior_means(x).flatten(1)
+        # Not by |a|^2 + |b|^2 - 2 a.b: delta^2 divides what that would lose.
+        distance = torch.cdist(mean, means, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        spread = dims / 2 * (sigma**2 / delta**2 - 1 + 2 * math.log(delta / sigma))
+        kl = spread + distance / (2 * delta**2)
+        nats = math.log(kl.shape[1]) - (-kl).logsumexp(1)
+        return nats / dims / math.log(2)

@@ -16,8 +16,9 @@ import math
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.specs.process import EDMSpec, LinearBetaSpec, VESpec, VPCosineSpec
+from diffbench.specs.process import EDMSpec, LinearBetaSpec, ReflectedSpec, VESpec, VPCosineSpec
 
 
 class VP(GaussianProcess):
@@ -114,9 +115,13 @@ class VPCosine(GaussianProcess):
         """Linear in time."""
         return self.rate * (t - self.data_time)
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """Cosine of the angle."""
+    def signal(self, t: Tensor) -> Tensor:
+        """Cosine of the angle: alpha where nothing else happens to data."""
         return self.angle(t).cos()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The signal."""
+        return self.signal(t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """Sine of the angle."""
@@ -131,33 +136,21 @@ class VPCosine(GaussianProcess):
         return self.rate * (2 * self.angle(t)).sin()
 
     def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
-        """alpha_{t|s}^2 of one of N steps."""
+        """alpha_{t|s}^2 of one of N steps, of the signal alone."""
         s = (t - 1 / levels).clamp(min=self.data_time)
-        return (self.alpha(t) / self.alpha(s)) ** 2
+        return (self.signal(t) / self.signal(s)) ** 2
 
     def time_of(self, ratio: Tensor) -> Tensor:
         """tan(angle) = ratio."""
         return ratio.atan() / self.rate + self.data_time
 
 
-class VE(GaussianProcess):
-    """The variance-exploding SDE, t in [0, 1]; data are where sigma = 0, at t = -infinity."""
-
-    data_time = -math.inf
-
-    def __init__(self, spec: VESpec) -> None:
-        super().__init__(spec)
-        self.sigma_min = spec.sigma_min
-        self.prior_std = spec.sigma_max
-        self.log_growth = math.log(spec.sigma_max / spec.sigma_min)
+class Exploding(Process):
+    """alpha = 1 and no drift, whatever else may happen: data and noise are added."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """1."""
         return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """Geometric from sigma_min to sigma_max."""
-        return self.sigma_min * (t * self.log_growth).exp()
 
     def f(self, t: Tensor) -> Tensor:
         """0."""
@@ -165,7 +158,22 @@ class VE(GaussianProcess):
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """A = 1, G^2 = sigma_t^2 - sigma_s^2."""
-        return self.transition(t, s)
+        return torch.ones_like(t), self.sigma(t) ** 2 - self.sigma(s) ** 2
+
+
+class Geometric(Exploding):
+    """sigma geometric in t in [0, 1]; data are where sigma = 0, at t = -infinity."""
+
+    data_time = -math.inf
+
+    def __init__(self, spec: VESpec | ReflectedSpec) -> None:
+        super().__init__(spec)
+        self.sigma_min = spec.sigma_min
+        self.log_growth = math.log(spec.sigma_max / spec.sigma_min)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Geometric from sigma_min to sigma_max."""
+        return self.sigma_min * (t * self.log_growth).exp()
 
     def sigma2_rate(self, t: Tensor) -> Tensor:
         """2 ln(smax/smin) sigma^2."""
@@ -176,28 +184,24 @@ class VE(GaussianProcess):
         return (ratio / self.sigma_min).log() / self.log_growth
 
 
-class EDM(GaussianProcess):
+class VE(Geometric, GaussianProcess):
+    """The variance-exploding SDE."""
+
+    def __init__(self, spec: VESpec) -> None:
+        super().__init__(spec)
+        self.prior_std = spec.sigma_max
+
+
+class EDM(Exploding, GaussianProcess):
     """Time is the noise level."""
 
     def __init__(self, spec: EDMSpec) -> None:
         super().__init__(spec)
         self.prior_std = spec.sigma_max
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """1."""
-        return torch.ones_like(t)
-
     def sigma(self, t: Tensor) -> Tensor:
         """The time itself."""
         return t
-
-    def f(self, t: Tensor) -> Tensor:
-        """0."""
-        return torch.zeros_like(t)
-
-    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """VE's: a = 1, G^2 = sigma_t^2 - sigma_s^2."""
-        return self.transition(t, s)
 
     def sigma2_rate(self, t: Tensor) -> Tensor:
         """2 t."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.gaussian import cast
+from diffbench.diffusion.processes.base import cast
 from diffbench.specs.solver import LangevinSpec
 
 #: Fresh standard normal noise shaped like its argument.
@@ -35,7 +35,8 @@ class Langevin:
             return self.spec.step_size
         norms = [each.flatten(1).norm(dim=1).mean() for each in (z, score)]
         scale = cast(self.process.langevin_scale(t, self.spec.levels), score)
-        return 2 * scale * (self.spec.snr * norms[0] / norms[1]) ** 2
+        step = 2 * scale * (self.spec.snr * norms[0] / norms[1]) ** 2
+        return step.clamp(max=self.process.longest_langevin)
 
     def update(
         self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False

@@ -16,10 +16,13 @@ from torch import Tensor
 from diffbench.diffusion.denoisers import Denoiser, thresholded
 from diffbench.diffusion.guidance import Classifier, guided
 from diffbench.diffusion.integrators import check_finite
-from diffbench.diffusion.processes.gaussian import GaussianProcess, cast
+from diffbench.diffusion.processes.base import Process, cast
 from diffbench.diffusion.solvers.corrector import Langevin, Noise
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.solver import SolverSpec
+
+#: By how much a pixel must be moved to count: float32 rounds a step by some 1e-7.
+MOVED = 1e-4
 
 
 class Solver:
@@ -31,12 +34,14 @@ class Solver:
 
     #: Whether the last update leaves its noise out.
     quiet_end: bool = False
+    #: The fraction of pixels of the last draw that had to be brought back to where the process lives.
+    moved: float = 0.0
 
     def __init__(
         self, spec: SolverSpec, denoiser: Denoiser, classifier: Classifier | None = None
     ) -> None:
         self.spec = spec
-        self.process: GaussianProcess = denoiser.process
+        self.process: Process = denoiser.process
         threshold = partial(thresholded, kind=spec.threshold, percentile=spec.percentile)
         self.denoiser = guided(denoiser, spec.w, threshold, classifier, spec.classifier_scale)
         corrector = getattr(spec, "corrector", None)
@@ -53,6 +58,16 @@ class Solver:
     def start(self, z: Tensor) -> Tensor:
         """X at the grid's first time from standard normal z (B, C, H, W): sigma z."""
         return cast(self.process.sigma(self.times()[0]), z) * z
+
+    def draw(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """The start from standard normal z, for solvers that need more of chance from the generator too."""
+        return self.start(z)
+
+    def returned(self, x: Tensor) -> Tensor:
+        """What is returned of the state at the end: constrained, with ``moved`` noted."""
+        inside = self.process.constrain(x)
+        self.moved = float(((inside - x).abs() > MOVED).double().mean())
+        return inside
 
     def begin(self) -> None:
         """Forget the steps of another path, where a solver remembers any."""
@@ -108,6 +123,5 @@ def sample(
         ValueError: when a step's result is not finite, with the step.
     """
     like = torch.empty(shape, dtype=dtype, device=device)
-    return solve(
-        solver, solver.start(normal_like(like, generator)), y, lambda x: normal_like(x, generator)
-    )
+    start = solver.draw(normal_like(like, generator), generator)
+    return solver.returned(solve(solver, start, y, lambda x: normal_like(x, generator)))

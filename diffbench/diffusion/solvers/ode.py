@@ -25,7 +25,8 @@ from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, advance
-from diffbench.diffusion.processes.gaussian import at, cast
+from diffbench.diffusion.neumann import Bumped
+from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import GridTimeSolver, TimeSolver
@@ -49,10 +50,30 @@ def flow_rates(denoiser: Denoiser, y: Tensor | None) -> Field:
     return rate
 
 
-class ProbabilityFlow(GridTimeSolver):
+class Unconfined(TimeSolver):
+    """Base: the flow of a reflected process stays inside by itself, so only what is returned is brought back."""
+
+    def confine(self, x: Tensor) -> Tensor:
+        """Nothing, on the way."""
+        return x
+
+
+class ProbabilityFlow(Unconfined, GridTimeSolver):
     """A method with fixed steps in the process's own time."""
 
     spec: ODESpec
+
+    def __init__(
+        self, spec: ODESpec, denoiser: Denoiser, classifier: Classifier | None = None
+    ) -> None:
+        super().__init__(spec, denoiser, classifier)
+        if spec.bump is not None:
+            self.denoiser = Bumped(self.denoiser, spec.bump)
+
+    def start(self, z: Tensor) -> Tensor:
+        """A draw of the prior; off the walls with a bump."""
+        x = super().start(z)
+        return x if self.spec.bump is None else Bumped.MARGIN + (1 - 2 * Bumped.MARGIN) * x
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step."""
@@ -60,7 +81,7 @@ class ProbabilityFlow(GridTimeSolver):
         return advance(METHODS[self.spec.method], rates, State(t, x_t), s).x
 
 
-class AdaptiveProbabilityFlow(TimeSolver):
+class AdaptiveProbabilityFlow(Unconfined):
     """Dormand and Prince's pair with step size control in the process's own time."""
 
     spec: AdaptiveODESpec

@@ -19,7 +19,7 @@ from torch import Tensor
 from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.processes.gaussian import at, cast
+from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.specs.solver import ReverseSDESpec, TimeSolverSpec, TimeSpec
@@ -55,7 +55,11 @@ class TimeSolver(Solver):
         """The posterior mean into the data, ``advance`` elsewhere."""
         if float(s) == self.process.data_time:
             return self.denoiser(x_t, t, y).x0
-        return self.process.constrain(self.advance(x_t, t, s, y, noise))
+        return self.confine(self.advance(x_t, t, s, y, noise))
+
+    def confine(self, x: Tensor) -> Tensor:
+        """Bring a step's result back to where the process lives."""
+        return self.process.constrain(x)
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step between two times at which the process has noise."""
@@ -82,6 +86,10 @@ class ReverseSDE(GridTimeSolver):
     def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(a, G^2) of the forward step from s to t."""
         raise TypeError(f"{type(self).__name__} has no forward step")
+
+    def confine(self, x: Tensor) -> Tensor:
+        """By reflection or projection."""
+        return self.process.project(x) if self.spec.walls == "project" else super().confine(x)
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """See the module."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffbench.diffusion import grids
 from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.gaussian import cast
+from diffbench.diffusion.processes.base import cast
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.transitions import (

@@ -1,0 +1,108 @@
+r"""Denoisers of reflected processes, and the walls' boundary condition.
+
+The exact score of a reflected process vanishes at each wall and is odd about it.  A network's does not, and then the
+probability-flow ODE carries pixels out of the cube.  With y = fold(x) in [0, 1], o = +-1 the branch of the fold, and
+s = sigma, two constructions have the condition built in, for any network F; both are used outside the cube by their
+odd, 2-periodic extension, so that an intermediate state of a solver still sees a legal field.
+
+    gated            s score = o gate(y) F(2 y - 1),
+                     gate(y) = sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2):
+                     about y/s in the layer at a wall, 1 inside it where s is small, sin(pi y) where s is large
+    kernel mixture   s score = o ((1 - w) e(y | h_1) + w e(y | h_2)),  e(y | h) the kernel's s d/dy log p(y | h),
+                     h_i = fold(1/2 + c_skip (y - 1/2) + c_out (F_i -+ 1/2)),
+                     w = sigmoid(F_3 + log p(y | h_2) - log p(y | h_1)),
+                     c_skip = d^2/(s^2 + d^2),  c_out = s d/sqrt(s^2 + d^2),  d the data's standard deviation:
+                     the score of the mixture of two kernels with weights sigmoid(-+F_3)
+
+A plain network is ``denoisers.NetworkDenoiser`` with ``predict: score``.  ``Bumped`` is how the official code keeps the
+ODE off the walls: the drift fades there (Lou & Ermon 2023, "Reflected Diffusion Models",
+https://arxiv.org/abs/2304.04740, official code).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffbench.diffusion.denoisers import Denoiser, Network, NetworkBased, Wrapper
+from diffbench.diffusion.predictions import Prediction
+from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.reflection import fold, log_density, orientation, scaled_score
+from diffbench.specs.denoiser import BoundarySpec, KernelMixtureSpec
+
+
+class Boundary(NetworkBased):
+    """Base: the folded state goes in, the extension comes out."""
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """One network call."""
+        inside, sigma = fold(x_t), cast(self.process.sigma(t), x_t)
+        centred = 2 * inside - 1
+        answer = self.answer(centred, x_t, t, y, centred)
+        scaled = orientation(x_t) * self.scaled(answer, inside, sigma)
+        return Prediction(self.process, x_t, t, "eps", -scaled)
+
+    def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
+        """Sigma times the score, at states in the cube, from the network's answer."""
+        raise TypeError(f"{type(self).__name__} has no score")
+
+
+def gate(inside: Tensor, sigma: Tensor) -> Tensor:
+    """See the module; inside in [0, 1]."""
+    sine, width = (math.pi * inside).sin(), math.pi * sigma
+    return sine * ((1 + width**2) / (sine**2 + width**2)).sqrt()
+
+
+class Gated(Boundary):
+    """The network times a gate that closes at the walls."""
+
+    def __init__(
+        self, spec: BoundarySpec, process: Process, network: Network, classes: int = 0
+    ) -> None:
+        super().__init__(process, network, classes)
+
+    def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
+        """Gate F."""
+        return gate(inside, sigma) * answer
+
+
+class KernelMixture(Boundary):
+    """A mixture of two kernels with predicted centres and weights."""
+
+    def __init__(
+        self, spec: KernelMixtureSpec, process: Process, network: Network, classes: int = 0
+    ) -> None:
+        super().__init__(process, network, classes)
+        self.data_std = spec.data_std * process.spec.half_range
+
+    def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
+        """The mixture's."""
+        first, second, odds = answer.chunk(3, dim=1)
+        total = sigma**2 + self.data_std**2
+        skip, out = self.data_std**2 / total, sigma * self.data_std / total.sqrt()
+        base = 0.5 + skip * (inside - 0.5)
+        centres = fold(base + out * (first - 0.5)), fold(base + out * (second + 0.5))
+        logs = [log_density(inside, h, sigma) for h in centres]
+        scores = [scaled_score(inside, h, sigma) for h in centres]
+        weight = (odds + logs[1] - logs[0]).sigmoid()
+        return (1 - weight) * scores[0] + weight * scores[1]
+
+
+class Bumped(Wrapper):
+    """Another denoiser's score times a bump function that is 1 in the middle of the cube and 0 at its walls."""
+
+    #: How far from the walls the official code starts.
+    MARGIN: ClassVar[float] = 0.01
+
+    def __init__(self, denoiser: Denoiser, width: float) -> None:
+        super().__init__(denoiser)
+        self.width = width
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The inner prediction, faded; nothing outside the cube."""
+        prediction = self.denoiser(x_t, t, y)
+        room = (0.25 - (x_t - 0.5) ** 2).clamp(min=1e-9)
+        bump = ((4 - 1 / room) / self.width).exp()
+        return prediction.with_value(bump * prediction.value)

@@ -1,0 +1,54 @@
+r"""The exact DDIM of reflected diffusion.
+
+DDIM keeps the predicted x0 over a step and solves the probability-flow ODE for it exactly.  Between reflecting walls,
+for the kernel around a centre h in [0, 1] with the distribution function F_t, the flow keeps F:
+
+    x_s = F_s^-1(F_t(x_t | h) | h).
+
+The kernel's score increases strictly with h, so that the score at x_t (an average of kernels' scores over the
+images that x_t may have come from) belongs to one h, which takes x0's place: h = E[x_0 | x_t] where noise is small
+and walls are far.  A guided score beyond every kernel's has h at a wall.  F maps [0, 1] onto itself, so no step,
+however long, leaves the cube.  At sigma = 0, F^-1 is h.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffbench.diffusion import grids
+from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.reflection import centre, transport
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.sde import GridTimeSolver
+from diffbench.specs.solver import TransportSpec
+
+
+class Transport(GridTimeSolver):
+    """See the module; Heun's form with the mean of two centres."""
+
+    spec: TransportSpec
+
+    def noisy_times(self) -> Tensor:
+        """``steps`` of them: the last step is to the data."""
+        spec = self.spec
+        return grids.descending(self.process, spec.grid, spec.steps, spec.last, spec.rho)
+
+    def times(self) -> Tensor:
+        """They, and the data's."""
+        return grids.to_data(self.process, self.noisy_times())
+
+    def centre(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """H at (x_t, t)."""
+        scaled = -self.denoiser(x_t, t, y).eps
+        return centre(x_t, scaled, cast(self.process.sigma(t), x_t))
+
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """One step; into the data, to h."""
+        h = self.centre(x_t, t, y)
+        if float(s) == self.process.data_time:
+            return h
+        sigmas = [cast(self.process.sigma(each), x_t) for each in (t, s)]
+        x_s = transport(x_t, h, *sigmas)
+        if self.spec.order == 1:
+            return x_s
+        return transport(x_t, (h + self.centre(x_s, s, y)) / 2, *sigmas)
