@@ -279,7 +279,10 @@ def list_names(options: argparse.Namespace) -> int:
 
         print(matrix(), "", "parameters", sep="\n")
     if options.kind == "variants":
-        rows = [(name, ", ".join(each.solvers) or "draw") for name, each in plan.variants.items()]
+        rows = [
+            (name, ", ".join(each.solvers or each.analyses) or "draw")
+            for name, each in plan.variants.items()
+        ]
     else:
         module, _, name = KINDS[options.kind].partition(":")
         kind = getattr(importlib.import_module(f"diffbench.specs.{module}"), name)

@@ -506,6 +506,74 @@ def test_an_analysis_of_the_model_waits_for_its_training(planned):
         assert run.product == paths.analysis(plan.root, "vp", seed, "latents")
 
 
+#: An analysis that brings all it needs.
+COUNTING = """
+from typing import ClassVar, Literal
+from diffbench.specs.analysis import AnalysisSpec
+
+
+class Counting:
+    def __init__(self, spec):
+        self.spec = spec
+
+    def measure(self, bench):
+        assert bench.data is None
+        value = self.spec.start + bench.seed
+        return {"metrics": {"count": {"value": value, "se": None}}}, None
+
+
+class CountingSpec(AnalysisSpec):
+    name: Literal["counting"] = "counting"
+    implementation: ClassVar[type] = Counting
+    uses_variant: ClassVar[bool] = False
+    start: int = 10
+"""
+ALONE = """
+extensions: [counting.py]
+solvers: {heun-5: {name: heun, steps: 5}}
+likelihoods: {vlb: {name: vlb}}
+defaults: {objective: {times: {name: uniform}}}
+methods:
+  alone: {paper: mine, note: by itself, analyses: {count: {name: counting, start: 20}}}
+overrides: {vp: {analyses: {count: {name: counting}}}}
+"""
+
+
+def test_a_variant_may_be_analyses_alone(planned, tmp_path):
+    """It takes no defaults, is offered no solvers, and waits for nothing; beside a model it is the same job."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    plan = planned(ALONE, variants="[alone, vp]", seeds="[0, 1]")
+    alone = plan.variants["alone"]
+    assert (alone.network, alone.process, alone.trained) == (None, None, False)
+    assert [run.stage for run in plan.runs if run.variant == "alone"] == 2 * ["analysis"]
+    assert {each.variant for each in plan.refusals} == {"vp"}
+    for name in ("alone", "vp"):
+        run = plan.run("analysis", name, 1, "count")
+        assert (run.spec.train, plan.inputs(run), plan.upstream(run)) == (None, [], [])
+        assert run.product == paths.analysis(plan.root, name, 1, "count")
+        assert list(run.spec.extensions) == ["counting.py"]
+        assert stages.STAGES["analysis"].read(run.spec.canonical()) == run.spec
+    before = digests(plan)
+    after = digests(planned(ALONE, variants="[alone, vp]", seeds="[0, 1]", training="{steps: 9}"))
+    assert {key[1] for key in before if before[key] != after[key]} == {"vp"}
+    assert before["analysis", "vp", "count"] == after["analysis", "vp", "count"]
+
+
+@pytest.mark.parametrize(
+    "analyses",
+    ["{noise: {name: gradient-noise}}", "{a: {name: counting}, noise: {name: gradient-noise}}"],
+)
+def test_an_analysis_of_a_variant_is_refused_alone(planned, tmp_path, analyses):
+    (tmp_path / "counting.py").write_text(COUNTING)
+    with pytest.raises(PlanError, match=r"^[^\n]*$") as error:
+        planned(
+            f"extensions: [counting.py]\nmethods: {{alone: {{analyses: {analyses}}}}}",
+            variants="[alone]",
+        )
+    wanted = "alone: analyses.noise: gradient-noise is about a process and a denoiser, and they are missing"
+    assert wanted in str(error.value)
+
+
 def test_a_benchmark_may_lie_over_another(planned, tmp_path):
     planned("overrides: {vp: {seeds: [0]}, edm: {seeds: [1]}}", seeds="[0, 1]")
     over = tmp_path / "over.yaml"

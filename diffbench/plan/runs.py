@@ -1,7 +1,8 @@
 """From a benchmark file to its jobs: one row a job, each with the exact spec of what it makes.
 
     data -> train -> sample -> score                 classifier -> sample, where a solver is guided by one
-                  -> likelihood          data -> analysis, or data -> train -> analysis of the model
+                  -> likelihood          data -> analysis, or data -> train -> analysis of the model,
+                                         or an analysis that brings all it needs
 
 A row's spec holds the specs of the rows it builds on.  Whether a solver or likelihood can serve a
 process is decided here, from specs: asked for by a variant itself, an impossible one is an error;
@@ -139,9 +140,9 @@ class Plan:
         return [run for run in self.runs if run.stage == stage]
 
     def upstream(self, run: Run) -> list[Run]:
-        """Return the jobs that a job builds on directly, the data stage first."""
+        """Return the jobs that a job builds on directly, the data stage first; it may be that there is none."""
         spec = run.spec
-        if isinstance(spec, DataStageSpec):
+        if isinstance(spec, DataStageSpec) or _stands_alone(spec):
             return []
         found = [self.run("data")]
         if isinstance(spec, ScoreSpec):
@@ -233,6 +234,11 @@ def _needs_model(spec: StageSpec) -> bool:
     return isinstance(spec, SampleSpec | LikelihoodStageSpec) and spec.train is not None
 
 
+def _stands_alone(spec: StageSpec) -> bool:
+    """Whether a job reads nothing of the benchmark's."""
+    return isinstance(spec, AnalysisStageSpec) and spec.train is None
+
+
 def _folders(folder: str | None) -> list[Path]:
     """A folder of images and its class folders: their times change when files come or go."""
     if folder is None:
@@ -316,13 +322,14 @@ class _Expansion:
             )
             yield self._row(self._stamped(spec), item)
         for item, analysis in variant.analyses.items():
+            subject = train if analysis.uses_variant else None
             wanted = AnalysisStageSpec(
-                variant=name, seed=seed, analysis_id=item, analysis=analysis, train=train
+                variant=name, seed=seed, analysis_id=item, analysis=analysis, train=subject
             )
             yield self._row(self._stamped(wanted), item)
 
     def _train(self, name: str, variant: VariantSpec, seed: int) -> TrainSpec | None:
-        if variant.control is not None:
+        if variant.process is None:
             return None
         spec = TrainSpec(
             variant=name,
@@ -390,8 +397,6 @@ class _Expansion:
         return self._served(name, variant, "sample", variant.solvers, self.benchmark.solvers)
 
     def _likelihoods(self, name: str, variant: VariantSpec) -> Mapping[str, LikelihoodSpec]:
-        if variant.control is not None:
-            return {}
         own, offered = variant.likelihoods, self.benchmark.likelihoods
         return self._served(name, variant, "likelihood", own, offered)
 
@@ -403,7 +408,12 @@ class _Expansion:
         own: Mapping[str, C],
         offered: Mapping[str, C],
     ) -> dict[str, C]:
-        """Return what can serve a variant's process; note what is offered in vain."""
+        """Return what can serve a variant's process; note what is offered in vain.
+
+        A variant without a process, a control or analyses alone, is offered nothing.
+        """
+        if variant.process is None:
+            return {}
         kept = dict(own)
         for item, choice in offered.items():
             if item in own:

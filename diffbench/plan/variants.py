@@ -5,8 +5,8 @@ Each key of a trained variant comes from the last of these that states it:
     the benchmark's network and training; its defaults; the variant; the benchmark's overrides
 
 A ``sweep`` makes one variant of each combination of its values: ``{sigma_max}`` in the id and in
-any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers and controls take no defaults,
-for these are about networks.
+any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers, controls and variants of analyses
+alone take no defaults, for these are about networks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from diffbench.plan.reading import PlanError, Tree, nearest, validated
 from diffbench.specs.analysis import AnalysisSpec
-from diffbench.specs.benchmark import BenchmarkSpec, Id, VariantSpec
+from diffbench.specs.benchmark import ABOUT, BenchmarkSpec, Id, VariantSpec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import LikelihoodSpec
@@ -247,7 +247,7 @@ def _is_trained(value: Mapping[str, Any]) -> bool:
     name = denoiser.get("name") if isinstance(denoiser, dict) else denoiser
     chosen = DenoiserSpec.known.get(str(name or DenoiserSpec.default_name), DenoiserSpec)
     exact = chosen is not DenoiserSpec and not getattr(chosen, "trained", True)
-    return "control" not in value and not exact
+    return "control" not in value and set(value) - ABOUT != {"analyses"} and not exact
 
 
 def _dropped(tree: Tree, key: str) -> Tree:

@@ -21,6 +21,8 @@ class AnalysisSpec(Registered):
     kind: ClassVar[str] = "analysis"
     #: Whether it starts from the variant's trained model.
     uses_model: ClassVar[bool] = False
+    #: Whether it is about the variant's data, process, network and budget. One that is not brings its own.
+    uses_variant: ClassVar[bool] = True
 
     name: str
 

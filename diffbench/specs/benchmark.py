@@ -32,6 +32,8 @@ from diffbench.specs.stages import (
 from diffbench.specs.training import TrainingSpec
 
 CONTROL_SOLVER = "draw"
+#: What any variant may say.
+ABOUT = {"paper", "note", "seeds"}
 
 
 def _listed(value: object) -> object:
@@ -114,7 +116,7 @@ class BenchmarkSpec(Spec):
 
 
 class VariantSpec(Spec):
-    """One variant, everything merged into it: a trained model, an exact denoiser, or a control.
+    """One variant, everything merged into it: a trained model, an exact denoiser, a control, or analyses alone.
 
     seeds: those of the benchmark's seeds that this variant is run with; all of them when not given.
     """
@@ -141,15 +143,26 @@ class VariantSpec(Spec):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         given = {key for key in self.model_fields_set if getattr(self, key) not in (None, {})}
-        wanted = {"process", "denoiser"}
+        wanted, own = {"process", "denoiser"}, given - ABOUT
         if self.control is not None:
-            if extra := given - {"paper", "note", "seeds", "control"}:
+            if extra := own - {"control"}:
                 raise ValueError(f"a control has no {min(extra)}")
             return self
+        if own == {"analyses"}:
+            return self._of_analyses()
         if self.trained:
             wanted |= {"objective", "network", "training"}
         elif self.denoiser and (extra := given & {"objective", "network", "training"}):
             raise ValueError(f"the {self.denoiser.name} denoiser is exact and has no {min(extra)}")
         if missing := wanted - given:
             raise ValueError(f"{min(missing)} is missing")
+        return self
+
+    def _of_analyses(self) -> Self:
+        """Analyses alone must be such as bring all they need."""
+        for item, analysis in self.analyses.items():
+            if analysis.uses_variant:
+                raise ValueError(
+                    f"analyses.{item}: {analysis.name} is about a process and a denoiser, and they are missing"
+                )
         return self

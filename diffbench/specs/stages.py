@@ -142,7 +142,10 @@ class LikelihoodStageSpec(StageSpec):
 
 
 class AnalysisStageSpec(StageSpec):
-    """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model."""
+    """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model.
+
+    An analysis that brings all it needs has no ``train``.
+    """
 
     stage: Literal["analysis"] = "analysis"
     version: PositiveInt = 2
@@ -151,7 +154,7 @@ class AnalysisStageSpec(StageSpec):
     seed: NonNegativeInt
     analysis_id: str
     analysis: AnyAnalysis
-    train: TrainSpec
+    train: TrainSpec | None = None
 
 
 #: The stages, each before those that build on it.

@@ -18,14 +18,14 @@ from diffbench.store.state import StateStore
 
 def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
     """Write analysis/{id}.json, and its picture if it has one."""
-    place = machine.prepare(device, spec.train.training)
+    train = spec.train
+    place = machine.prepare(device, train.training if train else None)
     path = paths.product(root, spec)
     state = StateStore(paths.state(root, spec), spec)
     with state.lock(), machine.record(path, place):
-        analysis = build(spec.analysis, spec.train)
-        content, picture = analysis.measure(
-            Bench(data.load(root, spec.train.data), place, state, root)
-        )
+        dataset = data.load(root, train.data) if train else None
+        analysis = build(spec.analysis, train) if train else build(spec.analysis)
+        content, picture = analysis.measure(Bench(dataset, place, state, root, spec.seed))
         if picture is not None:
             place_of = paths.analysis_picture(root, spec.variant, spec.seed, spec.analysis_id)
             files.write(place_of, picture)

@@ -1,4 +1,8 @@
-"""What an analysis works with."""
+"""What an analysis works with.
+
+Its class is built from its spec, and the training spec of the variant that it is about, if it is about one;
+``measure(bench)`` returns what goes into its JSON file, and a PNG or None.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,19 @@ from diffbench.store.state import StateStore
 
 @dataclass(frozen=True)
 class Bench:
-    """The data set, the device, where to keep what it has so far, and the benchmark's results."""
+    """The variant's data set, the device, where to keep what it has so far, the benchmark's results, the seed.
 
-    dataset: Dataset
+    An analysis that is not about the variant has no data set.
+    """
+
+    data: Dataset | None
     device: torch.device
     state: StateStore
     root: Path
+    seed: int = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set of an analysis that is about the variant."""
+        assert self.data is not None
+        return self.data
