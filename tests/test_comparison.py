@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 from layouts import configured, fill, grid_row, rows_of
-from test_reporting import fail, plan_of, remove
+from test_plan import COUNTING
+from test_reporting import fail, plan_of, record, remove
 
 from diffbench.plan.reading import PlanError
 from diffbench.plan.runs import Refusal
 from diffbench.reporting.cells import COLUMNS
 from diffbench.reporting.tables import make
 from diffbench.store import paths
+from diffbench.store.products import remove_product, write_json_product
 
 
 def table(**changes):
@@ -91,6 +93,79 @@ def test_what_the_benchmark_lacks_is_a_dash_with_a_note(plan, tmp_path):
     assert grid_row(text, "mixed")[2:] == ["3.0 ± 1.0", "– [2]", "–"]
 
 
+@pytest.fixture
+def analysed(tmp_path):
+    """A variant with an analysis that has metrics, whose id a solver and a likelihood have too."""
+    cell = {"FID": "vlb-small", "bits": "vlb-small", "closed form": "vlb-small"}
+    rows = [
+        {"row": "all", "variant": "ddpm-cosine", "cells": cell},
+        {"row": "analysis", "variant": "ddpm-cosine", "item": "vlb-small"},
+    ]
+    columns = {"FID": "fid", "bits": "bits_per_dim", "closed form": "simplex_exact_nats"}
+    mine = {
+        "solvers": {"vlb-small": {"name": "ddim", "steps": 5}},
+        "analyses": {"vlb-small": {"name": "gradient-noise", "draws": 2}},
+        "denoiser": {"variance": "learned"},
+        "objective": {"name": "hybrid"},
+    }
+    spec = table(rows=rows, columns=columns)
+    return configured(tmp_path, spec, overrides={"ddpm-cosine": mine}, variants=["ddpm-cosine"])
+
+
+def write_analyses(plan, root, **content):
+    for run in plan.of("analysis"):
+        path = paths.product(root, run.spec)
+        metrics = {"simplex_exact_nats": {"value": -1.5 - run.seed, "se": 0.25}}
+        write_json_product(path, {"metrics": metrics} | content, run.spec)
+        record(path)
+
+
+def test_an_item_is_found_in_the_stage_that_has_the_metric(analysed, tmp_path):
+    fill(analysed, tmp_path)
+    write_analyses(analysed, tmp_path, nfe=[1, 2], images=3)
+    found, text = written(analysed, tmp_path)
+    assert grid_row(text, "all")[2:] == ["1.0 ± 1.0", "2.5 ± 0.5", "-2.5 ± 1.0"]
+    record = of(found, "all", "vlb-small", "simplex_exact_nats")
+    assert (record["ours_mean"], record["ours_sd"], record["unit"]) == ("-2.5", "1", "nats/dim")
+    assert (record["status"], record["nfe"], record["seconds"]) == ("ok", "-", "1.5")
+    assert grid_row(text, "analysis")[2:] == ["1.0 ± 1.0", "–", "-2.5 ± 1.0"]
+
+
+def test_a_stage_that_may_yet_have_the_metric_comes_before_one_that_has_not(analysed, tmp_path):
+    fill(analysed, tmp_path)
+    for run in analysed.of("analysis"):
+        remove_product(paths.product(tmp_path, run.spec))
+    found, _ = written(analysed, tmp_path)
+    absent = of(found, "all", "vlb-small", "simplex_exact_nats")
+    assert (absent["status"], absent["note"]) == ("missing", "-")
+    write_analyses(analysed, tmp_path, metrics={})
+    found, _ = written(analysed, tmp_path)
+    absent = of(found, "all", "vlb-small", "simplex_exact_nats")
+    assert absent["note"] == "the scores have no simplex_exact_nats"
+
+
+def test_an_analysis_alone_has_a_row_and_its_own_seconds(tmp_path):
+    """No data stage, no training: its seconds are its own.  The overview has no row of it."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    rows = [{"row": "mine", "variant": "alone", "item": "count"}]
+    spec = table(rows=rows, columns={"closed form": "simplex_exact_nats"})
+    spec["overview"] = {"name": "overview", "title": "Overview", "metrics": ["fid"]}
+    plan = configured(
+        tmp_path,
+        spec,
+        methods={"alone": {"paper": "mine", "analyses": {"count": {"name": "counting"}}}},
+        extensions=[str(tmp_path / "counting.py")],
+        variants=["alone", "edm"],
+    )
+    fill(plan, tmp_path)
+    write_analyses(plan, tmp_path)
+    found, text = written(plan, tmp_path)
+    assert grid_row(text, "mine") == ["mine", "alone", "-2.5 ± 1.0"]
+    assert (found[0]["paper"], found[0]["seconds"], found[0]["gpu_hours"]) == ("mine", "1.5", "0")
+    overview = rows_of(paths.table(tmp_path, "overview", "csv"))
+    assert {each["variant"] for each in overview} == {"edm"}
+
+
 def test_a_refusal_is_quoted(tmp_path):
     refusal = Refusal("ddpm-cosine", "sample", "ddim-7", "too few")
     found, _ = written(replace(configured(tmp_path, table()), refusals=(refusal,)), tmp_path)
@@ -146,7 +221,7 @@ def test_notes_are_about_the_rows_variants(plan, tmp_path):
             [{"row": "x", "variant": "edm", "cells": {"FID": "heun-3"}}],
             "the row 'x' names the column 'FID'; did you mean 'FID 5'?",
         ),
-        ([{"row": "x", "variant": "edm"}], "the row 'x' names no solver and no likelihood"),
+        ([{"row": "x", "variant": "edm"}], "the row 'x' names no solver, likelihood or analysis"),
         ([{"row": "x", "varaint": "edm"}], "did you mean 'variant'"),
         ([], "rows"),
     ],

@@ -1,4 +1,4 @@
-"""A comparison: variants as rows, and in each column the number of one solver or likelihood."""
+"""A comparison: variants as rows, and in each column the number of one solver, likelihood or analysis."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from diffbench.reporting.layout import (
     TermsFigureSpec,
     TermsSeriesSpec,
 )
-from diffbench.reporting.ours import absent, number, outcomes, planned, stage_of
+from diffbench.reporting.ours import absent, number, outcomes, planned, stages_of
 from diffbench.reporting.results import Outcome, Results
 
 Series = Mapping[float, float]
@@ -114,9 +114,9 @@ class Evaluations:
 
     def _lines(self, results: Results, variant: str, metric: MetricSpec) -> list[Line]:
         """Return a variant's series, without those of solvers that it was not given."""
-        plan, stage = results.plan, stage_of(self.spec.metric)
+        plan = results.plan
         series = {
-            label: [item for item in items if planned(plan, stage, variant, item)]
+            label: [item for item in items if stages_of(plan, variant, item)]
             for label, items in self.spec.series.items()
         }
         lines = [
@@ -124,12 +124,12 @@ class Evaluations:
             for label, items in series.items()
             if items
         ]
-        return lines or [Line(variant, [_lacking(self._none(plan, stage, variant))])]
+        return lines or [Line(variant, [_lacking(self._none(plan, variant))])]
 
-    def _none(self, plan: Plan, stage: str, variant: str) -> Cell:
+    def _none(self, plan: Plan, variant: str) -> Cell:
         """Return why a variant has none of the solvers, which are too many to list."""
         items = [item for each in self.spec.series.values() for item in each]
-        cell = absent(plan, stage, variant, items)
+        cell = absent(plan, variant, items)
         if cell.status == "refused" or variant not in plan.variants:
             return cell
         return Cell("missing", "none of these solvers in this benchmark")
@@ -167,7 +167,7 @@ class Terms:
 def _terms(results: Results, series: TermsSeriesSpec) -> Line:
     variant, item = series.variant, series.likelihood
     if not planned(results.plan, "likelihood", variant, item):
-        return Line(series.label, [_lacking(absent(results.plan, "likelihood", variant, [item]))])
+        return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])
     read, found = _parsed(outcomes(results, variant, item, BITS), _bound_terms)
     return Line(series.label, _over_seeds(read, found, _arithmetic))
 
@@ -194,7 +194,7 @@ class GradientNoise:
     def _lines(self, results: Results, read: Mapping[int, Outcome], kind: str) -> list[Line]:
         spec = self.spec
         if not read:
-            cell = absent(results.plan, "analysis", spec.variant, [spec.analysis])
+            cell = absent(results.plan, spec.variant, [spec.analysis])
             return [Line(spec.analysis, [_lacking(cell)])]
         names = _estimators(read)
         if not names:
@@ -245,7 +245,7 @@ def _reconstruction(results: Results, series: ReconstructionSeriesSpec) -> Line:
     variant, item = series.variant, series.analysis
     read = _analyses(results, variant, item)
     if not read:
-        return Line(series.label, [_lacking(absent(results.plan, "analysis", variant, [item]))])
+        return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])
     return Line(series.label, _over_seeds(*_parsed(read, _errors), _deviating))
 
 

@@ -132,8 +132,8 @@ class ComparisonRowSpec(Spec):
 
     row: its words.
     variant: whose numbers it has.
-    item: the solver of every score column that ``cells`` does not name.
-    cells: column head -> solver id, or likelihood id in a column of bits per dimension.
+    item: the solver, or the analysis, of every column that ``cells`` does not name and that is not bits per dimension.
+    cells: column head -> id of the solver, likelihood or analysis that has its metric.
     """
 
     row: str
@@ -143,12 +143,12 @@ class ComparisonRowSpec(Spec):
     note: str = ""
 
     def chosen(self, head: str, metric: str) -> str:
-        """Return the solver or likelihood of a column; empty where the row has none."""
+        """Return the solver, likelihood or analysis of a column; empty where the row has none."""
         return self.cells.get(head, "" if metric == BITS else self.item)
 
 
 class ComparisonSpec(TableSpec):
-    """Variants side by side; each row picks its own solver or likelihood for each column.
+    """Variants side by side; each row picks its own solver, likelihood or analysis for each column.
 
     columns: head -> metric.
     """
@@ -171,7 +171,7 @@ class ComparisonSpec(TableSpec):
                 near = reading.nearest(unknown[0], self.columns)
                 raise ValueError(f"the row {row.row!r} names the column {unknown[0]!r}{near}")
             if not any(row.chosen(head, metric) for head, metric in self.columns.items()):
-                raise ValueError(f"the row {row.row!r} names no solver and no likelihood")
+                raise ValueError(f"the row {row.row!r} names no solver, likelihood or analysis")
         return self
 
 

@@ -1,18 +1,23 @@
-"""Our own numbers by name: a variant's solver or likelihood, whatever the benchmark has of it."""
+"""Our own numbers by name: an item of a variant, in whichever stage the benchmark has it.
+
+An item is a solver, a likelihood or an analysis.  Where two stages have one of the same name, it is the one whose
+results have the metric.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from diffbench.plan.runs import Plan
 from diffbench.reporting.cells import Cell, cell
-from diffbench.reporting.layout import BITS
 from diffbench.reporting.results import Outcome, Results
 
-
-def stage_of(metric: str) -> str:
-    """Return the stage whose items, solvers or likelihoods, have the metric."""
-    return "likelihood" if metric == BITS else "sample"
+#: The stages that make numbers, and how those of an item are read.
+STAGES: Mapping[str, Callable[[Results, str, int, str], Outcome]] = {
+    "sample": lambda results, variant, seed, item: results.score(variant, seed, item),
+    "likelihood": lambda results, variant, seed, item: results.likelihood(variant, seed, item),
+    "analysis": lambda results, variant, seed, item: results.analysis(variant, seed, item),
+}
 
 
 def planned(plan: Plan, stage: str, variant: str, item: str) -> bool:
@@ -20,14 +25,26 @@ def planned(plan: Plan, stage: str, variant: str, item: str) -> bool:
     return any((run.variant, run.item) == (variant, item) for run in plan.of(stage))
 
 
+def stages_of(plan: Plan, variant: str, item: str) -> list[str]:
+    """Return the stages in which the benchmark has such a job."""
+    return [stage for stage in STAGES if planned(plan, stage, variant, item)]
+
+
 def outcomes(results: Results, variant: str, item: str, metric: str) -> dict[int, Outcome]:
     """Return what is there with each of the variant's seeds; nothing when none is planned."""
     plan = results.plan
-    if not planned(plan, stage_of(metric), variant, item):
-        return {}
-    read: Callable[[str, int, str], Outcome]
-    read = results.likelihood if metric == BITS else results.score
-    return {seed: read(variant, seed, item) for seed in plan.seeds(variant)}
+    found = [
+        {seed: STAGES[stage](results, variant, seed, item) for seed in plan.seeds(variant)}
+        for stage in stages_of(plan, variant, item)
+    ]
+    return max(found, key=lambda each: _promise(each, metric), default={})
+
+
+def _promise(outcomes: Mapping[int, Outcome], metric: str) -> int:
+    """Rank a stage's outcomes: they have the metric, might have it once they are made, or have it not."""
+    if any(metric in each.scores for each in outcomes.values()):
+        return 2
+    return int(any(each.status != "ok" for each in outcomes.values()))
 
 
 def number(results: Results, variant: str, item: str, metric: str) -> Cell:
@@ -37,17 +54,16 @@ def number(results: Results, variant: str, item: str, metric: str) -> Cell:
 
 def first_of(results: Results, variant: str, items: Sequence[str], metric: str) -> tuple[str, Cell]:
     """Return the first of these items that the benchmark has, and its cell."""
-    stage = stage_of(metric)
-    item = next((each for each in items if planned(results.plan, stage, variant, each)), None)
+    item = next((each for each in items if stages_of(results.plan, variant, each)), None)
     if item is None:
-        return items[0] if items else "", absent(results.plan, stage, variant, items)
+        return items[0] if items else "", absent(results.plan, variant, items)
     return item, cell(outcomes(results, variant, item, metric), metric)
 
 
-def absent(plan: Plan, stage: str, variant: str, items: Sequence[str]) -> Cell:
+def absent(plan: Plan, variant: str, items: Sequence[str]) -> Cell:
     """Return the cell of what no job makes, with the reason."""
     for each in plan.refusals:
-        if (each.variant, each.stage) == (variant, stage) and each.item in items:
+        if each.variant == variant and each.item in items:
             return Cell("refused", each.reason)
     lacking = " or ".join(items) if variant in plan.variants else "variant"
     return Cell("missing", f"no such {lacking} in this benchmark")

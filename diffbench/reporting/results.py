@@ -79,7 +79,7 @@ class Results:
         found = self._scored(job, solver)
         for outcome in (found, self._partly_scored(job, solver)):
             if outcome.status == "ok":
-                return self._timed(self._linked(outcome, jobs), jobs[1:])
+                return self._timed(self._linked(outcome, jobs), _own(jobs))
         trouble = self._trouble(jobs)
         if trouble.status == "missing" and found.status != "failed":
             trouble = self._failure(job)
@@ -90,7 +90,7 @@ class Results:
         return self._file(self.jobs("likelihood", variant, seed, kind), _of_likelihood)
 
     def analysis(self, variant: str, seed: int, item: str) -> Outcome:
-        """Return one analysis of a variant: its file as ``content``, and no scores."""
+        """Return one analysis of a variant: its file as ``content``, and its ``metrics``, if it has any."""
         return self._file(self.jobs("analysis", variant, seed, item), _of_analysis)
 
     def cost(self, stage: str, variant: str, seed: int, item: str = "") -> Outcome:
@@ -112,7 +112,7 @@ class Results:
             outcome = outcome_of(products.read_json(path))
         except (StoreError, ValueError, KeyError, TypeError) as error:
             return Outcome("failed", shortened(path, error))
-        return self._timed(self._linked(outcome, jobs[:-1]), jobs[1:])
+        return self._timed(self._linked(outcome, jobs[:-1]), _own(jobs))
 
     def _scored(self, job: Run, solver: str) -> Outcome:
         path = paths.product(self.root, job.spec)
@@ -210,6 +210,11 @@ _WRONG = ("failed", "stale")
 _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
+def _own(jobs: Sequence[Run]) -> list[Run]:
+    """Return those of a job's chain that are the variant's: all but the data stage."""
+    return [job for job in jobs if job.stage != "data"]
+
+
 def _of_likelihood(content: Any) -> Outcome:
     return Outcome(
         "ok",
@@ -222,7 +227,7 @@ def _of_likelihood(content: Any) -> Outcome:
 
 
 def _of_analysis(content: Any) -> Outcome:
-    return Outcome("ok", content=dict(content))
+    return Outcome("ok", scores=content.get("metrics", {}), content=dict(content))
 
 
 def _of_solver(content: Any, made_of: Any, job: Run, solver: str) -> Outcome:

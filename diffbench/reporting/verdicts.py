@@ -29,7 +29,7 @@ from diffbench.reporting.claims import ClaimCellSpec, Claims, ClaimSpec
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import Metrics, MetricSpec
 from diffbench.reporting.numbers import decimals, plain
-from diffbench.reporting.ours import absent, outcomes, planned, stage_of
+from diffbench.reporting.ours import absent, outcomes
 from diffbench.reporting.results import Results
 
 COLUMNS = (
@@ -162,11 +162,10 @@ class _Side:
 
 def _values(results: Results, cell: ClaimCellSpec) -> tuple[dict[int, float], str]:
     """Return a cell's value with each seed, and a note unless all are there."""
-    stage = stage_of(cell.metric)
-    if not planned(results.plan, stage, cell.variant, cell.item):
-        reason = absent(results.plan, stage, cell.variant, [cell.item]).note
-        return {}, f"{cell.shown}: {reason}"
     read = outcomes(results, cell.variant, cell.item, cell.metric)
+    if not read:
+        reason = absent(results.plan, cell.variant, [cell.item]).note
+        return {}, f"{cell.shown}: {reason}"
     found = values(read, cell.metric)
     if len(found) == len(read):
         return found, ""
