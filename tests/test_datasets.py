@@ -80,7 +80,7 @@ def test_a_flat_grey_folder_has_one_class(tmp_path: Path) -> None:
         write(tmp_path / f"{i}.png", image)
     data = folder(tmp_path, test_fraction=0.3)
     assert data.train.shape == (7, 6, 5, 1) and len(data.test) == 3
-    assert data.classes == ("all",) and data.levels == 256 and not data.validated
+    assert data.classes == ("all",) and data.levels == 256 and not data.limits
     found = {image.tobytes() for image in np.concatenate([data.train, data.test])}
     assert found == {image.tobytes() for image in images}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffbench.data.datasets import Dataset, Digits
+from diffbench.data.datasets import DIGITS_LIMITS, Dataset, Digits
 from diffbench.metrics.extractor import (
     Classifier,
     build_extractor,
@@ -16,7 +16,6 @@ from diffbench.metrics.extractor import (
     weights_sha256,
 )
 from diffbench.metrics.validation import (
-    LIMITS,
     NOISES,
     check_limits,
     gaussian_blur,
@@ -131,10 +130,10 @@ def test_blur_is_of_half_a_pixel(digits: Dataset) -> None:
     assert np.allclose(blurred[2:7, 2:7], 16 * np.outer(weights, weights), atol=0.5)
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", DIGITS_LIMITS)
 def test_a_number_outside_its_limits_is_named(report: dict[str, float], name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0.5, outside"):
-        check_limits(report | {name: 0.5})
+        check_limits(report | {name: 0.5}, DIGITS_LIMITS)
 
 
 def test_an_untrained_extractor_fails_validation(digits: Dataset) -> None:
@@ -144,7 +143,7 @@ def test_an_untrained_extractor_fails_validation(digits: Dataset) -> None:
 
 def test_noise_that_lowers_fid_is_refused(report: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="does not grow with noise"):
-        check_limits(report | {"noise_0.05": 5.0})
+        check_limits(report | {"noise_0.05": 5.0}, DIGITS_LIMITS)
 
 
 def test_non_finite_features_are_refused(module: Classifier, digits: Dataset) -> None:

@@ -28,7 +28,17 @@ from diffbench.metrics.fidelity import (
     torch_fidelity,
 )
 
-KEYS = {"fid", "fid_test", "is", "kid", "precision", "recall", "nearest_ratio", "confidence"}
+KEYS = {
+    "fid",
+    "fid_test",
+    "is",
+    "kid",
+    "precision",
+    "recall",
+    "nearest_ratio",
+    "confidence",
+    "saturated",
+}
 
 
 class Projection(nn.Module):
@@ -324,3 +334,17 @@ def test_samples_of_another_shape_or_too_few_are_refused(fidelity: Fidelity) -> 
         fidelity.score(np.zeros((40, 8, 8, 1), np.uint8))
     with pytest.raises(ValueError, match="19 samples are too few"):
         fidelity.score(images(19, seed=0))
+
+
+def test_saturated_pixels_are_those_at_either_end_of_the_levels() -> None:
+    """One of four pixels of each image at 0, one at 16."""
+    reference = {"train": images(60, seed=1), "test": images(40, seed=2)}
+    samples = np.tile(np.array([[0, 3], [16, 15]], np.uint8), (30, 2, 2))[..., None]
+    found = Fidelity(Projection(), reference, grey_levels=17, resamples=0).score(samples)
+    assert found["saturated"] == {"value": 0.5, "se": 0.0}
+
+
+def test_an_inception_score_without_meaning_is_left_out() -> None:
+    reference = {"train": images(60, seed=1), "test": images(40, seed=2)}
+    found = Fidelity(Projection(), reference, inception_score=False).score(images(40, seed=3))
+    assert set(found) == KEYS - {"is"}

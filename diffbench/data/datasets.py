@@ -11,7 +11,8 @@ to that floor.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from diffbench.specs.data import DigitsSpec, FolderSpec
 
 Labels = NDArray[np.int64]
 
+#: What damage must cost an extractor's FID, relative to the floor; see `diffbench.metrics.validation`.
+NOISE_LIMIT = {"noise_0.2": (2.0, 1e9)}
+DIGITS_LIMITS = {
+    "accuracy": (0.985, 1.0),
+    "floor": (0.8, 1.6),
+    "dropped_class": (8.0, 1e9),
+    "blur": (15.0, 1e9),
+    **NOISE_LIMIT,
+}
+
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 
 
@@ -31,8 +42,9 @@ _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 class Dataset:
     """Grey levels 0..levels-1 of two splits, uint8 (N, H, W, C), and their classes, int64 (N,).
 
-    ``validated`` says that an extractor trained on this set must pass the limits of
-    `diffbench.metrics.validation`.
+    ``limits`` are the least values of what `diffbench.metrics.validation` measures of an extractor trained on this
+    set, and the greatest; without any it is not tried on damaged images.  ``inception_score`` says whether the
+    Inception score of its classes means anything.
     """
 
     train: Images
@@ -42,7 +54,8 @@ class Dataset:
     levels: int
     classes: tuple[str, ...]
     name: str = "images"
-    validated: bool = False
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    inception_score: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,7 +89,7 @@ class Digits:
             levels=self.spec.levels,
             classes=tuple(str(name) for name in digits.target_names),
             name="digits",
-            validated=True,
+            limits=DIGITS_LIMITS,
         )
 
 

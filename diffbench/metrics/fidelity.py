@@ -11,6 +11,7 @@ With features z of samples (mean m, covariance S) and of reference images (m', S
     nearest_ratio  mean L2 distance of a sample to its nearest training image, over the same mean
                    for the test images: well below 1 is memorisation, which FID rewards
     confidence     mean of the samples' largest class probability
+    saturated      share of pixels (and channels) at the first or last grey level
 
 https://arxiv.org/abs/1706.08500, https://arxiv.org/abs/1606.03498, https://arxiv.org/abs/1801.01401,
 https://arxiv.org/abs/1904.06991.  torch-fidelity computes the first five.  Features are computed
@@ -64,6 +65,8 @@ class Fidelity:
         resamples: bootstrap resamples for the standard errors of FID and IS; 0 for none.  An FID
             costs the eigenvalues of a d x d matrix: at d = 2048 that is minutes for 20.
         seed: of the bootstrap.
+        inception_score: whether IS is among the scores.
+        grey_levels: the data set's number of grey levels.
     """
 
     def __init__(
@@ -75,11 +78,14 @@ class Fidelity:
         batch: int = 1000,
         resamples: int = 20,
         seed: int = 0,
+        inception_score: bool = True,
+        grey_levels: int = 256,
     ) -> None:
         self.module = module
         self.name: str = name or str(module.name)
         self.reference = {split: reference_levels[split] for split in ("train", "test")}
         self.batch, self.resamples, self.seed = batch, resamples, seed
+        self.inception_score, self.grey_levels = inception_score, grey_levels
         self.features = {
             split: features_and_logits(module, levels, batch)[0]
             for split, levels in self.reference.items()
@@ -127,9 +133,6 @@ class Fidelity:
         scores: dict[str, Score] = {
             "fid": self._fid(z, rows, "train"),
             "fid_test": self._fid(z, rows, "test"),
-            "is": _bootstrapped(
-                inception_score(logits), [inception_score(logits[i]) for i in rows]
-            ),
             "kid": {
                 "value": kernel_distance(z, self.features["train"], self.kid_gamma),
                 "se": kernel_distance_se(z, self.features["train"], self.kid_gamma),
@@ -139,6 +142,11 @@ class Fidelity:
             "nearest_ratio": _mean(nearest / self.nearest_of_test),
             "confidence": _mean(confidence),
         }
+        ends = (levels == 0) | (levels == self.grey_levels - 1)
+        scores["saturated"] = _mean(ends.reshape(len(levels), -1).mean(1))
+        if self.inception_score:
+            resampled = [inception_score(logits[i]) for i in rows]
+            scores["is"] = _bootstrapped(inception_score(logits), resampled)
         if labels is not None:
             scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
         _refuse_nonfinite(scores)

@@ -7,11 +7,13 @@ All FIDs are to the training split, and all but the first are given relative to 
     blur           of the training images under a Gaussian blur of half a pixel
     noise_s        of the training images with N(0, s^2) added in [-1, 1] scale
 
-damaged images being rounded to levels again.  A data set that claims to be validated (the digits)
-has to meet the limits below; for any other only accuracy and floor are reported.
+damaged images being rounded to levels again.  A data set states the limits that its extractor has to meet; for
+one that states none only accuracy and floor are reported.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,43 +27,34 @@ from diffbench.metrics.fidelity import fid, fid_statistics
 NOISES = (0.05, 0.1, 0.2, 0.4)
 BLUR = 0.5
 
-# Each measure's least and greatest value, for 8x8 digits.
-LIMITS: dict[str, tuple[float, float]] = {
-    "accuracy": (0.985, 1.0),
-    "floor": (0.8, 1.6),
-    "dropped_class": (8.0, np.inf),
-    "blur": (15.0, np.inf),
-    "noise_0.2": (2.0, np.inf),
-}
-
 
 def validate_extractor(module: Classifier, dataset: Dataset) -> dict[str, float]:
     """Measure an extractor on the data set it was trained on.
 
-    Returns accuracy (where there are classes) and floor; with ``dataset.validated`` also
+    Returns accuracy (where there are classes) and floor; with ``dataset.limits`` also
     dropped_class, dropped_class_least, blur and noise_{s}, relative to the floor.
 
     Raises:
-        ValueError: when ``dataset.validated`` and a number is outside its limits, naming it.
+        ValueError: when a number is outside its limits, naming it.
     """
     reference, _ = features_and_logits(module, dataset.train)
     z, logits = features_and_logits(module, dataset.test)
     report = {"floor": fid(fid_statistics(z), fid_statistics(reference))}
     if len(dataset.classes) > 1:
         report["accuracy"] = float((logits.argmax(1) == dataset.test_labels).mean())
-    if dataset.validated:
+    if dataset.limits:
         report |= _damage(module, dataset, reference, report["floor"])
-        check_limits(report)
+        check_limits(report, dataset.limits)
     return report
 
 
-def check_limits(report: dict[str, float]) -> None:
-    """Refuse a report with a number outside `LIMITS`, or an FID that does not grow with the noise.
+def check_limits(report: Mapping[str, float], limits: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a report with a number outside its limits, or an FID that does not grow with the noise.
 
     Raises:
         ValueError: naming the number and its limits.
     """
-    for name, (least, greatest) in LIMITS.items():
+    for name, (least, greatest) in limits.items():
         if not least <= report[name] <= greatest:
             raise ValueError(
                 f"the extractor's {name} is {report[name]:.3g}, outside {least:g} to {greatest:g}: "

@@ -44,6 +44,22 @@ class DigitsSpec(DataSpec):
         return 10
 
 
+class PatchesSpec(DataSpec):
+    """Patches of scikit-learn's two sample photographs: 16x16, RGB, 256 levels, 32 classes.
+
+    A class is a cell of the 4x4 grid into which each photograph is cut.
+    """
+
+    name: Literal["patches"] = "patches"
+    implementation: ClassVar[str] = "diffbench.data.patches:Patches"
+    levels: ClassVar[int] = 256
+
+    @property
+    def known_classes(self) -> int | None:
+        """Sixteen of each photograph."""
+        return 32
+
+
 class FolderSpec(DataSpec):
     """A folder of PNGs, in class sub-folders or not; ``size`` crops to a square and resizes."""
 

@@ -50,7 +50,7 @@ class DataStageSpec(StageSpec):
     """Read the data set, store its levels, train and validate the feature extractor."""
 
     stage: Literal["data"] = "data"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     data: AnyData
     extractor: ExtractorSpec = ExtractorSpec()
@@ -120,7 +120,7 @@ class ScoreSpec(StageSpec):
     """Score all samples of one variant and seed with one extractor."""
 
     stage: Literal["score"] = "score"
-    version: PositiveInt = 2
+    version: PositiveInt = 3
 
     variant: str
     seed: NonNegativeInt

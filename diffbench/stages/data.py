@@ -20,7 +20,7 @@ from diffbench.store.products import StoreError, read_product, read_sidecar, wri
 
 #: Fewer images have no useful statistics.
 FEWEST = 20
-FACTS = ("levels", "classes", "name", "validated")
+FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
 
 def run(spec: DataStageSpec, root: Path, device: str) -> None:
@@ -63,4 +63,6 @@ def load(root: Path, spec: DataSpec) -> Dataset:
     with np.load(path) as archive:
         arrays = dict(archive)
     facts = json.loads(str(arrays.pop("facts")))
+    if facts.keys() != set(FACTS):
+        raise StoreError(f"{path} is stale, it has other facts: run the data stage again")
     return Dataset(**arrays, **{**facts, "classes": tuple(facts["classes"])})

@@ -51,7 +51,13 @@ def load_fidelity(spec: ScoreSpec, root: Path) -> Fidelity:
     extractor = build_extractor(spec.data.extractor, dataset)
     extractor.load_state_dict(load_file(read_product(paths.extractor(root), spec.data)))
     extractor.eval().requires_grad_(False)
-    return Fidelity(extractor, {"train": dataset.train, "test": dataset.test})
+    splits = {"train": dataset.train, "test": dataset.test}
+    return Fidelity(
+        extractor,
+        splits,
+        inception_score=dataset.inception_score,
+        grey_levels=dataset.levels,
+    )
 
 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
