@@ -8,7 +8,7 @@ import torch
 
 from diffbench.plan.runs import load_plan
 from diffbench.stages import data
-from diffbench.stages.train import Trainer
+from diffbench.stages.train import denoiser_trainer
 
 STEPS, ROUNDS = 20, 5
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
         for precision in ("fp32", "bf16"):
             training = spec.training.model_copy(update={"precision": precision})
             variant = spec.model_copy(update={"training": training})
-            trainers[precision] = Trainer(variant, dataset, torch.device("cpu"))
+            trainers[precision] = denoiser_trainer(variant, dataset, torch.device("cpu"))
         best = dict.fromkeys(trainers, float("inf"))
         for _ in range(ROUNDS):
             for precision, trainer in trainers.items():

@@ -128,11 +128,13 @@ class DCT:
         The factor is a product of one for the rows and one for the columns, so that each image is multiplied by
         a matrix from either side, made once for it.
         """
-        rows, columns = (
-            (matrix.T * (-tau.to(matrix.device) * squares).exp()) @ matrix
-            for matrix, squares in zip(self.matrices, self.squares, strict=True)
-        )
-        return between(rows.to(x), x, columns.to(x))
+        factors = [(-tau * squares.to(tau.device)).exp().to(x) for squares in self.squares]
+        with torch.autocast(x.device.type, enabled=False):
+            rows, columns = (
+                (matrix.T * factor) @ matrix
+                for matrix, factor in zip(self.like(x), factors, strict=True)
+            )
+            return rows @ x @ columns
 
 
 def between(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
