@@ -460,7 +460,11 @@ def test_a_conditional_twin_differs_in_nothing_else(name):
     assert both[0] == both[1]
 
 
-@pytest.mark.parametrize("name", ["digits-full", "digits-sde"])
+#: The benchmarks that test claims; each claim belongs to one of them.
+CLAIMING = ["digits-full", "digits-sde", "digits-blur", "digits-reflected"]
+
+
+@pytest.mark.parametrize("name", CLAIMING)
 def test_every_claim_of_the_full_benchmarks_has_its_seeds(name):
     plan = load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY)
     metrics = read_tables(REPOSITORY).metrics
@@ -477,7 +481,7 @@ def test_every_claim_belongs_to_a_benchmark():
     metrics = read_tables(REPOSITORY).metrics
     claims = read_claims(REPOSITORY, metrics)
     tested = set()
-    for name in ("digits-full", "digits-sde"):
+    for name in CLAIMING:
         plan = load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY)
         tested |= set(chosen(claims, plan.benchmark.claims))
     assert tested == set(claims)
