@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Int, PositiveInt, Registered
+from diffbench.specs.base import Int, PositiveFloat, PositiveInt, Registered, nothing
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.solver import AnySolver, GridSolverSpec
+from diffbench.specs.training import TrainingSpec
 
 #: A single step goes to the data, so that nothing is left of it on the way up.
 Steps = Annotated[Int, Field(ge=2)]
@@ -103,3 +104,38 @@ class LatentsSpec(AnalysisSpec):
         if key == "steps":
             return reason
         return f"solver{'.' if key in type(self.solver).model_fields else ': '}{reason}"
+
+
+class SimplexSpec(AnalysisSpec):
+    """Reflected diffusion of points on the probability simplex, checked against the density they were drawn from.
+
+    Points of a Dirichlet distribution go to the cube by stick breaking; a small network with gated score is trained by
+    score matching, points are drawn by the reflected SDE and by the exact transport, and held-out points have
+    their log density by the probability-flow ODE beside the closed form.
+
+    categories: K.
+    concentrations: of the Dirichlet distribution, over and over for all categories.  Below 1 the density has no bound.
+    points: for training; held_out: for the likelihood; samples: by each sampler.
+    sigma_max: of the reflected process, from 0.01 on.
+    width, blocks: of the network.
+    probes: of Hutchinson's estimate of the likelihood's trace; the exact trace where none.
+    training: the budget.
+    """
+
+    name: Literal["simplex"] = "simplex"
+    implementation: ClassVar[str] = "diffbench.stages.simplex:Simplex"
+    uses_variant: ClassVar[bool] = False
+
+    categories: Annotated[Int, Field(ge=2)]
+    concentrations: Annotated[
+        tuple[Annotated[PositiveFloat, Field(ge=1)], ...], Field(min_length=1)
+    ] = (1.0, 2.0, 3.0)
+    points: PositiveInt = 20000
+    held_out: Annotated[Int, Field(ge=2)] = 500
+    samples: Annotated[Int, Field(ge=2)] = 1000
+    steps: Annotated[Int, Field(ge=2)] = 50
+    sigma_max: Annotated[PositiveFloat, Field(gt=0.01)] = 1.25
+    width: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
+    blocks: PositiveInt = 3
+    probes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    training: TrainingSpec

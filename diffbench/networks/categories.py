@@ -1,0 +1,58 @@
+"""A network for vectors whose coordinates are each something of their own: fractions of categories, say.
+
+    h_i = stem(x_i) + position_i,     h_i <- h_i + MLP(norm(h_i); e + pool),     F_i = head(h_i)
+
+Every coordinate goes through the same layers with an embedding of its own; what it must know of the others comes
+through the mean over coordinates, beside the embedding e of the noise level.  So coordinates may be many.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffbench.networks.unet import NoiseEmbedding
+
+
+class CoordinateBlock(nn.Module):
+    """h (B, D, W), e (B, E) -> (B, D, W)."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.told = nn.Linear(embedding + width, 2 * width)
+        self.enter, self.leave = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        scale, shift = self.told(torch.cat([e, h.mean(1)], 1))[:, None].chunk(2, dim=-1)
+        return h + self.leave(F.silu(self.enter(self.norm(h) * (1 + scale) + shift)))
+
+
+class CategoryNetwork(nn.Module):
+    """F(x; c_noise) of "images" x (B, 1, 1, D), of that shape; it starts at zero.
+
+    coordinates: D.
+    width: numbers kept for each coordinate; even.
+    blocks: how many residual blocks.
+    """
+
+    def __init__(self, coordinates: int, width: int = 32, blocks: int = 3) -> None:
+        super().__init__()
+        self.noise_embedding = NoiseEmbedding(width)
+        self.stem = nn.Linear(1, width)
+        self.position = nn.Parameter(0.5 * torch.randn(coordinates, width))
+        self.blocks = nn.ModuleList(CoordinateBlock(width, width) for _ in range(blocks))
+        self.head = nn.Linear(width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        """The raw output for x in [-1, 1]; labels and the unscaled image are not looked at."""
+        e = F.silu(self.noise_embedding(c_noise))
+        h = self.stem(x.flatten(1)[..., None]) + self.position
+        for block in self.blocks:
+            h = block(h, e)
+        return self.head(h).reshape(x.shape)

@@ -1,0 +1,170 @@
+r"""Reflected diffusion on the probability simplex, and its likelihood beside a closed form.
+
+With the chart c of ``charts``, a density on the cube is one on the simplex, log p(x) = log p(c) - log |det dx/dc|.
+Lou & Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740, section 7, reflect in other domains by
+such maps; the Dirichlet distribution is the truth here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffbench.data.levels import Levels
+from diffbench.diffusion.charts import StickBreaking
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.likelihoods.ode import ODELikelihood
+from diffbench.diffusion.neumann import Gated
+from diffbench.diffusion.objectives import ScoreMatching, UniformTimes
+from diffbench.diffusion.processes.base import Process
+from diffbench.diffusion.solvers.loop import sample
+from diffbench.diffusion.streams import key, stream
+from diffbench.networks.categories import CategoryNetwork
+from diffbench.networks.ema import EMA
+from diffbench.plan.registry import build
+from diffbench.specs.analysis import SimplexSpec
+from diffbench.specs.denoiser import GatedSpec
+from diffbench.specs.likelihood import ODELikelihoodSpec
+from diffbench.specs.objective import ScoreMatchingSpec, UniformTimesSpec
+from diffbench.specs.process import ReflectedSpec
+from diffbench.specs.solver import EulerMaruyamaSpec, SolverSpec, TransportSpec
+from diffbench.stages.bench import Bench
+from diffbench.stages.progress import Progress
+from diffbench.stages.train import TrainingError, learning_rate
+
+Measured = dict[str, float | None]
+
+
+#: A likelihood is of grey levels; of points none is asked for.
+NO_CELLS = Levels(256, 0.0, 1.0, inside=True)
+
+
+class Simplex:
+    """The experiment of ``spec``; it takes about a minute and starts again when it is killed."""
+
+    def __init__(self, spec: SimplexSpec) -> None:
+        self.spec, self.chart = spec, StickBreaking(spec.categories)
+        self.process: Process = build(ReflectedSpec(sigma_max=spec.sigma_max))
+        count = len(spec.concentrations)
+        self.concentrations = torch.tensor(
+            [spec.concentrations[i % count] for i in range(spec.categories)], dtype=torch.float64
+        )
+        self.truth = torch.distributions.Dirichlet(self.concentrations)
+
+    def points(self, count: int, purpose: str, seed: int) -> Tensor:
+        """Points of the simplex, float64 (count, K): a function of the purpose and the seed."""
+        # Gamma variables divided by their sum; torch draws them from its own generator alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(purpose, seed))
+            return self.truth.sample((count,))
+
+    def cube(self, points: Tensor) -> Tensor:
+        """Points as float32 "images" (B, 1, 1, K - 1) in the cube."""
+        return self.chart.to_cube(points)[:, None, None].float().clamp(0, 1)
+
+    def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
+        """Train, sample, evaluate.
+
+        Returns:
+            metrics: of each its value and standard error (``config/tables.yaml`` says what they are), the sampled
+            points' by the reflected SDE; and the same of the exact transport as ``transport``.
+        """
+        denoiser = self.trained(bench)
+        sde = self.sampled(EulerMaruyamaSpec(steps=2 * self.spec.steps), denoiser, bench)
+        transport = self.sampled(TransportSpec(steps=self.spec.steps), denoiser, bench)
+        metrics = self.likelihood(denoiser, bench) | sde
+        return {
+            "metrics": metrics,
+            "transport": transport,
+            "categories": self.spec.categories,
+            "images": self.spec.held_out,
+            "nfe": denoiser.calls,
+        }, None
+
+    def trained(self, bench: Bench) -> Denoiser:
+        """The denoiser with averaged weights.
+
+        Raises:
+            TrainingError: when the loss is no longer finite.
+        """
+        spec, training = self.spec, self.spec.training
+        torch.manual_seed(key("initial weights", bench.seed))
+        network = CategoryNetwork(spec.categories - 1, spec.width, spec.blocks).to(bench.device)
+        denoiser = Gated(GatedSpec(), self.process, network)
+        times = UniformTimes(UniformTimesSpec(draw="stratified"), self.process)
+        objective = ScoreMatching(ScoreMatchingSpec(), denoiser, times)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), training.lr, training.betas, weight_decay=training.weight_decay
+        )
+        average, images = (
+            EMA(network, training.ema),
+            self.cube(self.points(spec.points, "simplex", bench.seed)),
+        )
+        progress = Progress(f"analysis simplex {spec.categories}", training.steps, "step")
+        for step in range(training.steps):
+            generator = stream("training", bench.seed, step)
+            x0 = images[torch.randint(len(images), (training.batch,), generator=generator)]
+            noise = torch.randn(x0.shape, generator=generator)
+            loss = objective(x0.to(bench.device), noise.to(bench.device), generator).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if training.clip is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(training, step)
+            optimiser.step()
+            average.update()
+            progress.advance(loss=loss.detach())
+        progress.close()
+        if not bool(loss.isfinite()):
+            raise TrainingError(f"the loss is {float(loss)} at the end: try a lower lr")
+        average.copy_to(network.requires_grad_(False).eval())
+        return denoiser
+
+    def sampled(self, spec: SolverSpec, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
+        """How valid a sampler's points are, and how far the categories' means are from the Dirichlet's."""
+        shape = (self.spec.samples, 1, 1, self.spec.categories - 1)
+        x = sample(build(spec, denoiser), shape, stream("sample", bench.seed), device=bench.device)
+        points = self.chart.to_simplex(x.flatten(1).double().cpu())
+        self.chart.check(points)
+        error = (self.truth.variance / len(points)).sqrt()
+        off = ((points.mean(0) - self.truth.mean) / error).square().mean().sqrt()
+        return {
+            "simplex_sum_error": single((points.sum(1) - 1).abs().max()),
+            "simplex_smallest": single(points.min()),
+            "simplex_mean_error": single(off),
+        }
+
+    def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
+        """Negative log densities of held-out points on the simplex, nats a dimension: exact, ours, the difference."""
+        spec, dims = self.spec, self.spec.categories - 1
+        points = self.points(spec.held_out, "simplex held out", bench.seed)
+        exact = -self.truth.log_prob(points) / dims
+        trace: dict[str, Any] = (
+            {"trace": "exact"} if spec.probes is None else {"probes": spec.probes}
+        )
+        likelihood = ODELikelihood(
+            ODELikelihoodSpec(method="dormand-prince", steps=24, **trace), denoiser, NO_CELLS
+        )
+        x, generator = self.cube(points).to(bench.device), stream("likelihood", bench.seed)
+        with torch.no_grad():
+            parts = [likelihood.log_prob(part, generator)[0] for part in x.split(250)]
+        on_cube = torch.cat(parts).double().cpu()
+        ours = (self.chart.log_det(x.flatten(1).cpu()).double() - on_cube) / dims
+        return {
+            "simplex_exact_nats": mean_of(exact),
+            "simplex_nats": mean_of(ours),
+            "simplex_excess_nats": mean_of(ours - exact),
+        }
+
+
+def single(value: Tensor) -> Measured:
+    """One number without an error."""
+    return {"value": float(value), "se": None}
+
+
+def mean_of(values: Tensor) -> Measured:
+    """The mean and its standard error."""
+    return {"value": float(values.mean()), "se": float(values.std() / len(values) ** 0.5)}
