@@ -36,8 +36,8 @@ from diffbench.diffusion.transitions import model_variance
 from diffbench.specs.likelihood import HeatBoundSpec, VLBSpec
 
 
-class VLB:
-    """The bound of one denoiser, of grey levels in ``cells``."""
+class Bound:
+    """Base: the bound of one denoiser, of grey levels in ``cells``; subclasses have the prior and the variances."""
 
     def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
         self.spec, self.spacing = spec, cells.spacing
@@ -52,24 +52,11 @@ class VLB:
 
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""
-        t, x = self.times()[0], x0.double()
-        other = at(self.process.prior_std) ** 2
-        mean = self.process.alpha(t).to(x) * self.process.basis.coordinates(x)
-        return bits(
-            gaussian_kl(mean, self.process.sigma(t).to(x) ** 2, torch.zeros_like(x), other.to(x))
-        )
+        raise TypeError(f"{type(self).__name__} has no prior")
 
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
-        """The model's, of the step to s.
-
-        Into the data a chain has its own (``transitions``).  In continuous time, where a step may be as short as one
-        likes, it is that of x_0 in x_t = alpha x_0 + sigma z (Kingma et al. 2021, section 3.1).
-        """
-        assert isinstance(self.spec, VLBSpec)
-        variance = model_variance(prediction, s, self.spec.variance, before)
-        if self.process.spec.time == "discrete" or bool((s != self.process.data_time).any()):
-            return variance
-        return cast(self.process.ratio(prediction.t) ** 2, prediction.x_t)
+        """The model's, of the step to s; ``before`` is the grid's time before the prediction's."""
+        raise TypeError(f"{type(self).__name__} has no variances")
 
     def term(
         self,
@@ -109,7 +96,33 @@ class VLB:
         }
 
 
-class HeatBound(VLB):
+class VLB(Bound):
+    """The bound of a chain, or of steps through continuous time."""
+
+    spec: VLBSpec
+
+    def prior(self, x0: Tensor) -> Tensor:
+        """The prior's term, bits/dim (B,)."""
+        t, x = self.times()[0], x0.double()
+        other = at(self.process.prior_std) ** 2
+        mean = self.process.alpha(t).to(x) * self.process.basis.coordinates(x)
+        return bits(
+            gaussian_kl(mean, self.process.sigma(t).to(x) ** 2, torch.zeros_like(x), other.to(x))
+        )
+
+    def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
+        """The model's, of the step to s.
+
+        Into the data a chain has its own (``transitions``).  In continuous time, where a step may be as short as one
+        likes, it is that of x_0 in x_t = alpha x_0 + sigma z (Kingma et al. 2021, section 3.1).
+        """
+        variance = model_variance(prediction, s, self.spec.variance, before)
+        if self.process.spec.time == "discrete" or bool((s != self.process.data_time).any()):
+            return variance
+        return cast(self.process.ratio(prediction.t) ** 2, prediction.x_t)
+
+
+class HeatBound(Bound):
     """The bound of inverse heat dissipation."""
 
     process: IHDM
