@@ -90,7 +90,9 @@ class HeatBoundSpec(LikelihoodSpec):
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Of blur alone."""
         if process.noise == "growing":
-            return f"heat-bound is of blur under constant noise, and {process.name}'s noise grows; use vlb or ode"
+            return (
+                "heat-bound is of blur under constant noise, and here noise grows; use vlb or ode"
+            )
         return None
 
 

@@ -296,7 +296,8 @@ class TimeSpec(SolverSpec):
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A chain has no SDE view."""
-        instead = "use ancestral, ddim, heun or dpm-solver++"
+        growing = process.noise == "growing"
+        instead = "use ancestral, ddim, heun or dpm-solver++" if growing else "use inverse-heat"
         reason = sde_refusal(process, instead) or last_refusal(process, self.last)
         if not reason and self.denoise == "tweedie" and process.family != "gaussian":
             reason = (
@@ -452,7 +453,7 @@ class TransportSpec(TimeSolverSpec):
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Only a reflected process has such a kernel."""
         if not process.bounded:
-            return f"transport needs a reflected process, and {process.name} is {process.family}"
+            return "transport follows the kernel between walls, and here are none"
         return super().refusal(process, denoiser)
 
 
@@ -471,7 +472,7 @@ class InverseHeatSpec(SolverSpec):
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Its levels are of blur alone."""
         if process.noise == "growing":
-            return f"inverse-heat steps through blur under constant noise, and {process.name}'s noise grows"
+            return "inverse-heat steps through blur under constant noise, and here noise grows"
         return super().refusal(process, denoiser)
 
 
