@@ -272,7 +272,28 @@ class IHDMSpec(ProcessSpec):
         return self.levels - 1.0
 
 
-class VESpec(ProcessSpec):
+class GeometricSpec(ProcessSpec):
+    """What the processes on data in [0, 1] share whose noise is added, geometrically in time."""
+
+    low: ClassVar[float] = 0.0
+
+    sigma_min: PositiveFloat = 0.01
+    sigma_max: PositiveFloat
+
+    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+
+    @property
+    def last(self) -> float:
+        """As in training (Song et al. 2021, appendix C; Lou & Ermon 2023, official code)."""
+        return 1e-5
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Of sigma itself."""
+        return self.sigma_min, self.sigma_max
+
+
+class VESpec(GeometricSpec):
     """The variance-exploding SDE (Song et al. 2021, equation 9), on data in [0, 1].
 
     ``sigma_max`` should be near the largest distance between two training images (Song & Ermon 2020,
@@ -281,25 +302,11 @@ class VESpec(ProcessSpec):
 
     name: Literal["ve"] = "ve"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VE"
-    low: ClassVar[float] = 0.0
 
-    sigma_min: PositiveFloat = 0.01
     sigma_max: PositiveFloat = 50.0
 
-    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
 
-    @property
-    def last(self) -> float:
-        """As in training (Song et al. 2021, appendix C)."""
-        return 1e-5
-
-    @property
-    def ratios(self) -> tuple[float, float]:
-        """Of sigma itself."""
-        return self.sigma_min, self.sigma_max
-
-
-class ReflectedSpec(ProcessSpec):
+class ReflectedSpec(GeometricSpec):
     """Reflected Brownian motion in the cube [0, 1]^D (Lou & Ermon 2023): VE's noise between walls.
 
     The defaults are the paper's for CIFAR-10; at ``sigma_max`` 1.25 the density is already within 0.1 % of uniform.
@@ -308,25 +315,11 @@ class ReflectedSpec(ProcessSpec):
     name: Literal["reflected"] = "reflected"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.reflected:Reflected"
     family: ClassVar[str] = "reflected"
-    low: ClassVar[float] = 0.0
     views: ClassVar[tuple[str, ...]] = ("eps", "score")
     viewless: ClassVar[str] = "Tweedie's formula does not hold between reflecting walls"
     bounded: ClassVar[bool] = True
 
-    sigma_min: PositiveFloat = 0.01
     sigma_max: PositiveFloat = 5.0
-
-    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
-
-    @property
-    def last(self) -> float:
-        """As in training (official code)."""
-        return 1e-5
-
-    @property
-    def ratios(self) -> tuple[float, float]:
-        """Of sigma itself."""
-        return self.sigma_min, self.sigma_max
 
 
 class EDMSpec(ProcessSpec):

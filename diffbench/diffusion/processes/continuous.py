@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.specs.process import EDMSpec, LinearBetaSpec, ReflectedSpec, VESpec, VPCosineSpec
+from diffbench.specs.process import EDMSpec, GeometricSpec, LinearBetaSpec, VESpec, VPCosineSpec
 
 
 class VP(GaussianProcess):
@@ -166,7 +166,7 @@ class Geometric(Exploding):
 
     data_time = -math.inf
 
-    def __init__(self, spec: VESpec | ReflectedSpec) -> None:
+    def __init__(self, spec: GeometricSpec) -> None:
         super().__init__(spec)
         self.sigma_min = spec.sigma_min
         self.log_growth = math.log(spec.sigma_max / spec.sigma_min)
