@@ -12,9 +12,10 @@ the training ones, are of the same stuff.  Patches overlap inside a part: their 
 The photographs were compressed as JPEG, whose faint 8 x 8 blocks are in the patches.  Decoders may differ in the last
 bit of a pixel: the manifest's checksums tell.
 
-The usual extractor tells the cells of 44 % of the test patches.  Its FID meets the digits' limit for noise (0.2 costs
-2.9 times the floor of 4.7), but not those for a dropped class (0.14 times) and blur (0.13 times): it is no measure of
-sharpness, and only noise is required of it.
+Many cells look like their neighbours (sky, a blurred meadow): a classifier of 30 epochs tells the cells of 51 % of
+the test patches, one of 60 no more than 54 %.  Its FID has a floor of 6.8.  Noise of 0.2 costs 3.3 times the floor,
+which meets the digits' limit; a blur of one pixel costs 2.6 times, a dropped class 0.09 times, which do not (15 and
+8).  FID of patches sees gross loss of sharpness and no missing cell; what is required of its extractor is below.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from diffbench.specs.data import PatchesSpec
 
 SIZE = 16
 GRID = 4
+PATCHES_LIMITS = {"accuracy": (0.4, 1.0), "blur": (2.0, 1e9), **NOISE_LIMIT}
 
 
 class Part(NamedTuple):
@@ -70,7 +72,7 @@ class Patches:
                 f"{name}-{i}{j}" for name in names for i in range(GRID) for j in range(GRID)
             ),
             name="patches",
-            limits=NOISE_LIMIT,
+            limits=PATCHES_LIMITS,
             inception_score=False,
         )
 

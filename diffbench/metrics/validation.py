@@ -4,7 +4,7 @@ All FIDs are to the training split, and all but the first are given relative to 
 
     floor          of the test split: what images as good as the data get
     dropped_class  of the training images without one class; the mean over classes (and the least)
-    blur           of the training images under a Gaussian blur of half a pixel
+    blur           of the training images under a Gaussian blur of a sixteenth of their height
     noise_s        of the training images with N(0, s^2) added in [-1, 1] scale
 
 damaged images being rounded to levels again.  A data set states the limits that its extractor has to meet; for
@@ -25,7 +25,7 @@ from diffbench.metrics.extractor import Classifier, features_and_logits
 from diffbench.metrics.fidelity import fid, fid_statistics
 
 NOISES = (0.05, 0.1, 0.2, 0.4)
-BLUR = 0.5
+BLUR = 1 / 16
 
 
 def validate_extractor(module: Classifier, dataset: Dataset) -> dict[str, float]:
@@ -101,6 +101,6 @@ def _damage(
     return {
         "dropped_class": float(np.mean(dropped)),
         "dropped_class_least": min(dropped),
-        "blur": of(gaussian_blur(dataset, BLUR)),
+        "blur": of(gaussian_blur(dataset, BLUR * dataset.shape[0])),
         **{f"noise_{sigma}": of(gaussian_noise(dataset, sigma)) for sigma in NOISES},
     }
