@@ -285,10 +285,10 @@ def test_the_centre_inverts_the_score(sigma: float) -> None:
 
 
 def test_the_centre_of_an_impossible_score_is_at_a_wall() -> None:
-    x = torch.tensor([0.2, 0.2, 0.7, 0.7])
-    wild = torch.tensor([-1e4, 1e4, -1e4, 1e4])
+    x = torch.tensor([0.2, 0.2, 0.7, 0.7], dtype=torch.float64)
+    wild = torch.tensor([-1e4, 1e4, -1e4, 1e4], dtype=torch.float64)
     for sigma in (0.1, 0.5):
-        close(centre(x, wild, torch.tensor(sigma)), torch.tensor([0.0, 1, 0, 1]))
+        close(centre(x, wild, torch.tensor(sigma)), torch.tensor([0.0, 1, 0, 1]).double())
 
 
 def sigmas(*values: float) -> list[Tensor]:
