@@ -14,6 +14,7 @@ from diffbench.plan.reading import PlanError
 from diffbench.plan.runs import Refusal, load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.cells import COLUMNS
+from diffbench.reporting.context import budget_lines
 from diffbench.reporting.formats import Grid, Table, escaped, to_latex, to_markdown
 from diffbench.reporting.numbers import plain, with_error
 from diffbench.reporting.paper import disagreements
@@ -481,10 +482,26 @@ def test_errors_decide_the_digits(value, error, seeds, wanted):
 
 @pytest.mark.parametrize(
     ("value", "wanted"),
-    [(12345.6, "12346"), (0.00123456, "0.00123"), (9.999, "10.0"), (-2.5, "-2.50")],
+    [
+        (12345.6, "12346"),
+        (0.00123456, "0.00123"),
+        (9.999, "10.0"),
+        (-2.5, "-2.50"),
+        (6e-11, "0"),
+    ],
 )
 def test_plain_numbers_have_three_digits(value, wanted):
     assert plain(value) == wanted
+
+
+def test_notes_say_what_each_denoiser_predicts():
+    benchmark = REPOSITORY / "config" / "digits-reflected.yaml"
+    only = {"only": "vp-cond,reflected,reflected-mixture"}
+    said = budget_lines(load_plan([benchmark], only, REPOSITORY))[2]
+    assert "eps with skip edm, class-conditional, label dropout 0.1 (vp-cond)" in said
+    assert (
+        "score, gated (reflected)" in said and "score, kernel-mixture (reflected-mixture)" in said
+    )
 
 
 def test_tables_are_aligned_and_fit_a_terminal(plan, tmp_path):

@@ -97,7 +97,7 @@ def _predicted(variant: VariantSpec) -> str:
     assert variant.denoiser is not None
     denoiser = variant.denoiser.model_dump(mode="json")
     skip = denoiser.get("skip", "none")
-    words = [f"{denoiser.get('predict')}{f' with skip {skip}' if skip != 'none' else ''}"]
+    words = [f"{variant.denoiser.predicts}{f' with skip {skip}' if skip != 'none' else ''}"]
     words += [
         f"{key.replace('_', ' ')} {denoiser[key]}"
         for key, usual in INPUTS.items()

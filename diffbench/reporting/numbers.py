@@ -24,7 +24,9 @@ def decimals(value: float, digits: int) -> int:
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """Return a number to some significant digits, whole digits never rounded away."""
+    """Return a number to some significant digits, whole digits never rounded away; 0 when it has no decimal shown."""
+    if not float(f"{value:.{MOST_DECIMALS}f}"):
+        return "0"
     return f"{value:z.{decimals(value, digits)}f}"
 
 

@@ -28,6 +28,11 @@ class DenoiserSpec(Registered):
         return False
 
     @property
+    def predicts(self) -> str:
+        """What it predicts, in words."""
+        return f"score, {self.name}"
+
+    @property
     def outputs(self) -> int:
         """How many numbers its network gives for each pixel and channel."""
         return 1
@@ -66,6 +71,11 @@ class NetworkDenoiserSpec(DenoiserSpec):
     conditional: bool = False
     input_scale: Literal["unit", "none"] = "unit"
     noise_input: Literal["log-ratio", "time", "log-sigma"] = "log-ratio"
+
+    @property
+    def predicts(self) -> str:
+        """``predict``."""
+        return self.predict
 
     @property
     def takes_labels(self) -> bool:
