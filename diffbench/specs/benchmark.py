@@ -17,6 +17,7 @@ from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.network import EncoderSpec
 from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.process import ProcessSpec
+from diffbench.specs.restorer import AnyRestorer, TaskSpec
 from diffbench.specs.solver import AnySolver
 from diffbench.specs.stages import (
     AnyAnalysis,
@@ -74,6 +75,23 @@ class ClassifierSettings(Spec):
         return UniformTimesSpec() if process.even else LogNormalTimesSpec()
 
 
+class RestorationsSpec(Spec):
+    """A benchmark's inverse problems.
+
+    tasks: each an operator and a noise; every restorer is tried on every task, and where one cannot serve
+        the table has a footnote.
+    images: test images to restore, the first ones.
+    draws: restorations of each.
+    variants: ids or patterns of the variants on whose models ``restorers`` are tried, besides the variants' own.
+    """
+
+    tasks: dict[Id, TaskSpec] = {}
+    images: PositiveInt = 50
+    draws: Annotated[Int, Field(ge=2)] = 4
+    variants: Patterns = []
+    restorers: dict[Id, AnyRestorer] = {}
+
+
 class BenchmarkSpec(Spec):
     """A benchmark file.
 
@@ -83,6 +101,7 @@ class BenchmarkSpec(Spec):
     classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
         the table has a footnote.
+    restorations: inverse problems, and what is tried on them.
     defaults: lies under every trained variant's own keys.
     overrides: variant id or pattern -> keys that lie over the variant's own.
     methods: further variants, written as in ``config/methods.yaml``.
@@ -106,6 +125,7 @@ class BenchmarkSpec(Spec):
     only: Patterns = []
     solvers: dict[Id, AnySolver] = {}
     likelihoods: dict[Id, AnyLikelihood] = {}
+    restorations: RestorationsSpec = RestorationsSpec()
     defaults: dict[str, Any] = {}
     overrides: dict[str, dict[str, Any]] = {}
     methods: dict[str, dict[str, Any]] = {}
@@ -132,6 +152,7 @@ class VariantSpec(Spec):
     training: TrainingSpec | None = None
     solvers: dict[Id, AnySolver] = {}
     likelihoods: dict[Id, AnyLikelihood] = {}
+    restorers: dict[Id, AnyRestorer] = {}
     analyses: dict[Id, AnyAnalysis] = {}
     control: AnyControl | None = None
 

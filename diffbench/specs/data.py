@@ -23,6 +23,11 @@ class DataSpec(Registered):
         return None
 
     @property
+    def known_shape(self) -> tuple[int, int, int] | None:
+        """The images' (channels, height, width); None where they are known only once data are read."""
+        return None
+
+    @property
     def folder(self) -> str | None:
         """The folder that the images are read from, relative to the working directory."""
         return None
@@ -43,6 +48,11 @@ class DigitsSpec(DataSpec):
         """Ten."""
         return 10
 
+    @property
+    def known_shape(self) -> tuple[int, int, int]:
+        """Grey."""
+        return 1, 8, 8
+
 
 class PatchesSpec(DataSpec):
     """Patches of scikit-learn's two sample photographs: 16x16, RGB, 256 levels, 32 classes.
@@ -58,6 +68,11 @@ class PatchesSpec(DataSpec):
     def known_classes(self) -> int | None:
         """Sixteen of each photograph."""
         return 32
+
+    @property
+    def known_shape(self) -> tuple[int, int, int]:
+        """Colour."""
+        return 3, 16, 16
 
 
 class FolderSpec(DataSpec):

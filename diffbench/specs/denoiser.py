@@ -23,6 +23,11 @@ class DenoiserSpec(Registered):
         return False
 
     @property
+    def takes_masks(self) -> bool:
+        """Whether it can be told pixels of the image."""
+        return False
+
+    @property
     def learns_variance(self) -> bool:
         """Whether it says how to interpolate between the variances of a step."""
         return False

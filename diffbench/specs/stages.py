@@ -22,6 +22,7 @@ from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.network import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.objective import AnyTimes, ObjectiveSpec
 from diffbench.specs.process import ProcessSpec
+from diffbench.specs.restorer import AnyRestorer, TaskSpec
 from diffbench.specs.solver import AnySolver
 from diffbench.specs.training import TrainingSpec
 
@@ -141,6 +142,28 @@ class LikelihoodStageSpec(StageSpec):
     train: TrainSpec
 
 
+class RestoreSpec(StageSpec):
+    """Restore the first ``images`` test images of one task with one method, ``draws`` times each.
+
+    A method without a model has no ``train``.
+    """
+
+    stage: Literal["restore"] = "restore"
+    version: PositiveInt = 1
+
+    variant: str
+    seed: NonNegativeInt
+    task_id: str
+    method_id: str
+    task: TaskSpec
+    restorer: AnyRestorer
+    images: PositiveInt
+    draws: PositiveInt
+    chunk: PositiveInt = 500
+    data: DataStageSpec
+    train: TrainSpec | None = None
+
+
 class AnalysisStageSpec(StageSpec):
     """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model.
 
@@ -165,5 +188,6 @@ STAGES: dict[str, type[StageSpec]] = {
     "sample": SampleSpec,
     "score": ScoreSpec,
     "likelihood": LikelihoodStageSpec,
+    "restore": RestoreSpec,
     "analysis": AnalysisStageSpec,
 }

@@ -1,0 +1,126 @@
+r"""Operators: H of y = H x + noise, by its singular value decomposition.
+
+    H = U diag(s) V^T,     u = V^T x  the D coordinates of an image,     H^+ = V diag(1/s, or 0) U^T
+
+V is orthogonal (D x D), so that the coordinates are a basis in which white noise is white; s has one number for each of
+them, 0 where nothing is measured.  A subclass states V, s and U; what H does follows.  No subclass makes the D x D
+matrices where V factorises.  Everything acts on batches: images (B, C, H, W), coordinates (B, D), measurements
+(B, *measurement_shape).
+
+H is a matrix and knows no data range: images on [-1, 1] and on [0, 1] give different y of one picture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffbench.specs.operator import ImageShape, OperatorSpec
+
+
+def check_shape(spec: OperatorSpec, image_shape: ImageShape) -> None:
+    """Refuse images that the operator cannot degrade.
+
+    Raises:
+        ValueError: naming the key and its value.
+    """
+    if reason := spec.refusal(image_shape):
+        raise ValueError(reason)
+
+
+class Degradation:
+    """What restorers ask of any operator, linear or not.
+
+    Attributes:
+        spec: its parameters.
+        image_shape: (C, H, W).
+        measurement_shape: of y, without the batch.
+    """
+
+    spec: OperatorSpec
+    measurement_shape: tuple[int, ...]
+
+    def __init__(self, spec: OperatorSpec, image_shape: ImageShape) -> None:
+        check_shape(spec, image_shape)
+        self.spec, self.image_shape = spec, image_shape
+
+    def apply(self, x: Tensor) -> Tensor:
+        """H x: (B, C, H, W) -> (B, *measurement_shape)."""
+        raise TypeError(f"{type(self).__name__} does not apply")
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """H^+ y, an image with H H^+ y = y where y is some image's: (B, *measurement_shape) -> (B, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} has no pseudo-inverse")
+
+    def check(self, y: Tensor) -> None:
+        """Refuse a measurement of the wrong size.
+
+        Raises:
+            ValueError: with both sizes.
+        """
+        if tuple(y.shape[1:]) != self.measurement_shape:
+            raise ValueError(
+                f"a measurement of {tuple(y.shape[1:])} for {self.spec.name}, which makes "
+                f"{self.measurement_shape} of images of {self.image_shape}"
+            )
+
+
+class Operator(Degradation):
+    """A linear operator.
+
+    Attributes:
+        s: float64 (D,): the singular value of each coordinate, 0 where there is none.
+    """
+
+    s: Tensor
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """V^T x: (B, C, H, W) -> (B, D)."""
+        raise TypeError(f"{type(self).__name__} states no V")
+
+    def pixels(self, u: Tensor) -> Tensor:
+        """V u: (B, D) -> (B, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} states no V")
+
+    def spectral(self, y: Tensor) -> Tensor:
+        """U^T y, each entry at its coordinate and 0 where s is 0: (B, *measurement_shape) -> (B, D)."""
+        raise TypeError(f"{type(self).__name__} states no U")
+
+    def measurement(self, u: Tensor) -> Tensor:
+        """U u, entries where s is 0 left out: (B, D) -> (B, *measurement_shape)."""
+        raise TypeError(f"{type(self).__name__} states no U")
+
+    @property
+    def singular_values(self) -> Tensor:
+        """All min(M, D) of them, decreasing, float64."""
+        count = min(math.prod(self.measurement_shape), len(self.s))
+        return self.s.sort(descending=True).values[:count]
+
+    def gains(self, like: Tensor) -> Tensor:
+        """S in like's precision, on its device."""
+        return self.s.to(like)
+
+    def inverse_gains(self, like: Tensor) -> Tensor:
+        """1/s, 0 where s is 0."""
+        return torch.where(self.s > 0, 1 / self.s, 0.0).to(like)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """H x = U s V^T x."""
+        u = self.coordinates(x)
+        return self.measurement(self.gains(u) * u)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """H^T y = V s U^T y: (B, *measurement_shape) -> (B, C, H, W)."""
+        u = self.spectral(y)
+        return self.pixels(self.gains(u) * u)
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """H^+ y."""
+        u = self.spectral(y)
+        return self.pixels(self.inverse_gains(u) * u)
+
+    def zero_filled(self, y: Tensor) -> Tensor:
+        """The inverse of the whole transform that H measures a part of, of y and zeros elsewhere; H^+ by default."""
+        return self.pseudo_inverse(y)
