@@ -63,6 +63,18 @@ class RandomMaskSpec(MaskSpec):
     missing: Share = 0.5
     seed: NonNegativeInt = 0
 
+    def refusal(self, image_shape: ImageShape) -> str | None:
+        """Some pixels must be lost and some measured."""
+        pixels = image_shape[1] * image_shape[2]
+        lost = self.lost(image_shape)
+        if 0 < lost < pixels:
+            return None
+        return f"missing: {self.missing} loses {lost} of an image's {pixels} pixels"
+
+    def lost(self, image_shape: ImageShape) -> int:
+        """How many pixels."""
+        return round(self.missing * image_shape[1] * image_shape[2])
+
 
 class BoxMaskSpec(MaskSpec):
     """A box of ``height`` x ``width`` pixels is lost, its corner at (``top``, ``left``); in the middle by default."""
@@ -222,9 +234,15 @@ class CompressedSensingSpec(OperatorSpec):
     def refusal(self, image_shape: ImageShape) -> str | None:
         """Hadamard matrices are of sizes 2^k."""
         pixels = image_shape[1] * image_shape[2]
-        if pixels & (pixels - 1) == 0:
-            return None
-        return f"name: compressed-sensing needs 2^k pixels, and these images have {pixels}"
+        if pixels & (pixels - 1):
+            return f"name: compressed-sensing needs 2^k pixels, and these images have {pixels}"
+        if self.coefficients(image_shape) == 0:
+            return f"measured: {self.measured} of {pixels} coefficients is none"
+        return None
+
+    def coefficients(self, image_shape: ImageShape) -> int:
+        """How many are measured of a channel."""
+        return round(self.measured * image_shape[1] * image_shape[2])
 
 
 class MRISpec(OperatorSpec):
@@ -240,6 +258,14 @@ class MRISpec(OperatorSpec):
     acceleration: Annotated[PositiveFloat, Field(gt=1)] = 4.0
     centre: Share = 0.08
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _has_room_for_the_centre(self) -> Self:
+        if self.centre * self.acceleration > 1:
+            raise ValueError(
+                f"centre: {self.centre} of the rows is more than one in {self.acceleration}, as acceleration asks"
+            )
+        return self
 
 
 class CTSpec(OperatorSpec):
@@ -260,6 +286,16 @@ class CTSpec(OperatorSpec):
         if self.full % self.angles:
             raise ValueError(f"angles: {self.angles} does not divide the {self.full} of full")
         return self
+
+    def refusal(self, image_shape: ImageShape) -> str | None:
+        """The matrix of V has a row and a column for each pixel."""
+        _, height, width = image_shape
+        if height * width <= 64 * 64:
+            return None
+        return (
+            f"name: ct decomposes a matrix of all pixels, at most 64x64, and these images have "
+            f"{height}x{width}"
+        )
 
 
 class JPEGSpec(OperatorSpec):

@@ -13,11 +13,15 @@ H is a matrix and knows no data range: images on [-1, 1] and on [0, 1] give diff
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from diffbench.specs.operator import ImageShape, OperatorSpec
+
+#: Singular values below this share of the largest are rounding, and count as 0.
+ROUNDING = 1e-10
 
 
 def check_shape(spec: OperatorSpec, image_shape: ImageShape) -> None:
@@ -30,21 +34,45 @@ def check_shape(spec: OperatorSpec, image_shape: ImageShape) -> None:
         raise ValueError(reason)
 
 
+class Cast:
+    """Tensors made once, kept in each precision and on each device in which they were asked for."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    def like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Floats in x's precision, indices and booleans as they are, all on x's device."""
+        key = x.dtype, x.device
+        if key not in self._cast:
+            self._cast[key] = tuple(
+                each.to(x) if each.is_floating_point() else each.to(x.device)
+                for each in self.tensors
+            )
+        return self._cast[key]
+
+
 class Degradation:
     """What restorers ask of any operator, linear or not.
+
+    All are made from (spec, image_shape) and the data's range, which a matrix does without.
 
     Attributes:
         spec: its parameters.
         image_shape: (C, H, W).
+        low, high: the data's range.
         measurement_shape: of y, without the batch.
     """
 
     spec: OperatorSpec
     measurement_shape: tuple[int, ...]
 
-    def __init__(self, spec: OperatorSpec, image_shape: ImageShape) -> None:
+    def __init__(
+        self, spec: OperatorSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
+    ) -> None:
         check_shape(spec, image_shape)
         self.spec, self.image_shape = spec, image_shape
+        self.low, self.high = low, high
 
     def apply(self, x: Tensor) -> Tensor:
         """H x: (B, C, H, W) -> (B, *measurement_shape)."""
@@ -76,6 +104,10 @@ class Operator(Degradation):
 
     s: Tensor
 
+    @cached_property
+    def _gains(self) -> Cast:
+        return Cast(self.s, torch.where(self.s > 0, 1 / self.s, 0.0))
+
     def coordinates(self, x: Tensor) -> Tensor:
         """V^T x: (B, C, H, W) -> (B, D)."""
         raise TypeError(f"{type(self).__name__} states no V")
@@ -100,11 +132,11 @@ class Operator(Degradation):
 
     def gains(self, like: Tensor) -> Tensor:
         """S in like's precision, on its device."""
-        return self.s.to(like)
+        return self._gains.like(like)[0]
 
     def inverse_gains(self, like: Tensor) -> Tensor:
-        """1/s, 0 where s is 0."""
-        return torch.where(self.s > 0, 1 / self.s, 0.0).to(like)
+        """1/s, 0 where s is 0, in like's precision, on its device."""
+        return self._gains.like(like)[1]
 
     def apply(self, x: Tensor) -> Tensor:
         """H x = U s V^T x."""
