@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.inverse.dense import Dense, product
-from diffbench.diffusion.inverse.operators import Cast
+from diffbench.diffusion.inverse.operators import Cast, check_shape
 from diffbench.specs.operator import CTSpec, ImageShape
 
 #: The complete scan's inverse does without singular values below this share of the largest.  They fall to 1e-8 (24
@@ -35,6 +35,8 @@ class CT(Dense):
     def __init__(
         self, spec: CTSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
     ) -> None:
+        # Before a matrix of too many pixels is made.
+        check_shape(spec, image_shape)
         channels, height, width = image_shape
         self.every = spec.full // spec.angles
         self.scan = projections(spec.full, height, width)
