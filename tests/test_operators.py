@@ -270,7 +270,9 @@ def test_every_linear_operator_has_a_case() -> None:
 
 @every_case
 def test_the_laws_of_a_decomposition(spec: OperatorSpec, shape: ImageShape) -> None:
-    laws(build(spec, image_shape=shape, low=0.0, high=1.0))
+    operator = build(spec, image_shape=shape, low=0.0, high=3.0)
+    laws(operator)
+    assert (operator.low, operator.high) == (0.0, 3.0)
 
 
 @every_case

@@ -42,7 +42,7 @@ class CT(Dense):
         self.scan = projections(spec.full, height, width)
         matrix = self.scan[:: self.every]
         shape = (channels, *matrix.shape[:2])
-        super().__init__(spec, image_shape, matrix.flatten(0, 1), shape)
+        super().__init__(spec, image_shape, matrix.flatten(0, 1), shape, low=low, high=high)
 
     @cached_property
     def _inverse(self) -> Cast:

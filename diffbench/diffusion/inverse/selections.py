@@ -42,6 +42,7 @@ class Selection(Operator):
         measured: booleans (C, H, W): which coefficients, in the order of ``transform``.
         measurement_shape: of y, which has the measured ones in that order; flat by default.
         gain: what each is multiplied by.
+        low, high: the data's range, which does not matter.
 
     Raises:
         ValueError: when ``measured`` is not of the image's shape, or measures nothing.
@@ -54,8 +55,10 @@ class Selection(Operator):
         measured: Tensor,
         measurement_shape: tuple[int, ...] | None = None,
         gain: float = 1.0,
+        low: float = -1.0,
+        high: float = 1.0,
     ) -> None:
-        super().__init__(spec, image_shape)
+        super().__init__(spec, image_shape, low, high)
         if tuple(measured.shape) != tuple(image_shape) or not measured.any():
             raise ValueError(
                 f"measured: {int(measured.sum())} coefficients of a mask of {tuple(measured.shape)} "
@@ -96,7 +99,7 @@ class Denoising(Selection):
         self, spec: OperatorSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
     ) -> None:
         measured = torch.ones(image_shape, dtype=torch.bool)
-        super().__init__(spec, image_shape, measured, measurement_shape=tuple(image_shape))
+        super().__init__(spec, image_shape, measured, tuple(image_shape), low=low, high=high)
 
 
 class Mask(Selection):
@@ -108,12 +111,15 @@ class Mask(Selection):
         spec: of any operator.
         image_shape: (C, H, W).
         lost: booleans (H, W).
+        low, high: the data's range, which does not matter.
     """
 
-    def __init__(self, spec: OperatorSpec, image_shape: ImageShape, lost: Tensor) -> None:
+    def __init__(
+        self, spec: OperatorSpec, image_shape: ImageShape, lost: Tensor, low: float, high: float
+    ) -> None:
         channels, count = image_shape[0], int((~lost).sum())
         measured = (~lost).expand(channels, *lost.shape)
-        super().__init__(spec, image_shape, measured, measurement_shape=(channels, count))
+        super().__init__(spec, image_shape, measured, (channels, count), low=low, high=high)
 
 
 class RandomMask(Mask):
@@ -124,9 +130,8 @@ class RandomMask(Mask):
     ) -> None:
         _, height, width = image_shape
         order = torch.randperm(height * width, generator=stream("random-mask", spec.seed))
-        super().__init__(
-            spec, image_shape, (order.argsort() < spec.lost(image_shape)).reshape(height, width)
-        )
+        lost = (order.argsort() < spec.lost(image_shape)).reshape(height, width)
+        super().__init__(spec, image_shape, lost, low, high)
 
 
 class BoxMask(Mask):
@@ -139,7 +144,7 @@ class BoxMask(Mask):
         top, left = spec.corner(image_shape)
         lost = torch.zeros(height, width, dtype=torch.bool)
         lost[top : top + spec.height, left : left + spec.width] = True
-        super().__init__(spec, image_shape, lost)
+        super().__init__(spec, image_shape, lost, low, high)
 
 
 class DrawnMask(Mask):
@@ -149,7 +154,7 @@ class DrawnMask(Mask):
         self, spec: DrawnMaskSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
     ) -> None:
         lost = torch.tensor([[pixel == "#" for pixel in row] for row in spec.rows])
-        super().__init__(spec, image_shape, lost)
+        super().__init__(spec, image_shape, lost, low, high)
 
 
 class Colourisation(Selection):
@@ -175,7 +180,8 @@ class Colourisation(Selection):
             weights = torch.full((channels,), 1 / channels, dtype=torch.float64)
         measured = torch.zeros(image_shape, dtype=torch.bool)
         measured[0] = True
-        super().__init__(spec, image_shape, measured, (1, height, width), float(weights.norm()))
+        gain = float(weights.norm())
+        super().__init__(spec, image_shape, measured, (1, height, width), gain, low, high)
         self.rotation = Cast(rotation_towards(weights))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -217,7 +223,7 @@ class BlockAverage(Selection):
         measured = torch.zeros(image_shape, dtype=torch.bool)
         measured[:, ::f, ::f] = True
         smaller = (channels, height // f, width // f)
-        super().__init__(spec, image_shape, measured, smaller, gain=1 / f)
+        super().__init__(spec, image_shape, measured, smaller, 1 / f, low, high)
         self.matrices = Cast(block_cosines(height, f), block_cosines(width, f))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -252,7 +258,7 @@ class CompressedSensing(Selection):
         order = torch.randperm(height * width, generator=draws)
         chosen = torch.randperm(height * width, generator=draws).argsort() < count
         measured = chosen.reshape(height, width).expand(channels, height, width)
-        super().__init__(spec, image_shape, measured, measurement_shape=(channels, count))
+        super().__init__(spec, image_shape, measured, (channels, count), low=low, high=high)
         self.order = Cast(order, order.argsort())
 
     def transform(self, x: Tensor) -> Tensor:

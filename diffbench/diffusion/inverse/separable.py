@@ -45,6 +45,7 @@ class Separable(Operator):
         down: A_rows, (P, H): mixes the pixels of a column.
         along: A_columns, (Q, W): mixes the pixels of a row.
         smallest: singular values below this share of the largest are 0.
+        low, high: the data's range, which does not matter.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Separable(Operator):
         down: Tensor,
         along: Tensor,
         smallest: float = ROUNDING,
+        low: float = -1.0,
+        high: float = 1.0,
     ) -> None:
-        super().__init__(spec, image_shape)
+        super().__init__(spec, image_shape, low, high)
         rows, columns = decompose(down), decompose(along)
         s = truncated(rows.s[:, None] * columns.s, smallest)
         self.s = s.expand(image_shape).flatten()
@@ -94,7 +97,7 @@ class Bicubic(Separable):
     ) -> None:
         sizes = [(n // spec.factor, n) for n in image_shape[1:]]
         down, along = (resizing_matrix(n, small) for small, n in sizes)
-        super().__init__(spec, image_shape, down, along)
+        super().__init__(spec, image_shape, down, along, low=low, high=high)
         self.enlarging = Cast(*(resizing_matrix(small, n) for small, n in sizes))
 
     def enlarge(self, y: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ class UniformBlur(Separable):
         _, height, width = image_shape
         kernel = torch.full((spec.size,), 1 / spec.size, dtype=torch.float64)
         down, along = convolution_matrix(kernel, height), convolution_matrix(kernel, width)
-        super().__init__(spec, image_shape, down, along, spec.smallest)
+        super().__init__(spec, image_shape, down, along, spec.smallest, low, high)
 
 
 class GaussianBlur(Separable):
@@ -155,7 +158,7 @@ class GaussianBlur(Separable):
         _, height, width = image_shape
         kernel = gaussian(spec.size, spec.std)
         down, along = convolution_matrix(kernel, height), convolution_matrix(kernel, width)
-        super().__init__(spec, image_shape, down, along, spec.smallest)
+        super().__init__(spec, image_shape, down, along, spec.smallest, low, high)
 
 
 class AnisotropicBlur(Separable):
@@ -171,7 +174,7 @@ class AnisotropicBlur(Separable):
         _, height, width = image_shape
         down = convolution_matrix(gaussian(spec.size, spec.std_rows), height)
         along = convolution_matrix(gaussian(spec.size, spec.std_columns), width)
-        super().__init__(spec, image_shape, down, along, spec.smallest)
+        super().__init__(spec, image_shape, down, along, spec.smallest, low, high)
 
 
 def gaussian(size: int, std: float) -> Tensor:
