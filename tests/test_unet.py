@@ -10,10 +10,14 @@ from diffbench.networks.unet import FourierFeatures, NoiseEmbedding, UNet
 from diffbench.specs.network import UNetSpec
 
 
-def build(image_shape=(1, 8, 8), out_channels=1, classes=0, **changes) -> UNet:
+def build(image_shape=(1, 8, 8), out_channels=1, classes=0, in_channels=None, **changes) -> UNet:
     torch.manual_seed(0)
     return UNet(
-        UNetSpec(**changes), image_shape=image_shape, out_channels=out_channels, classes=classes
+        UNetSpec(**changes),
+        image_shape=image_shape,
+        in_channels=in_channels or image_shape[0],
+        out_channels=out_channels,
+        classes=classes,
     )
 
 

@@ -19,18 +19,21 @@ rows for VP and VE (table 1) are ``eps`` with 999 t, and ``score`` with c_in = 1
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.masks import Known
 from diffbench.diffusion.predictions import Native, Prediction, linear_form
 from diffbench.diffusion.processes.base import Process, cast
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.solver import Threshold
 
-#: F(x, c_noise, y, raw): x (B, C, H, W) scaled by c_in, c_noise (B,), y (B,) or None, raw the unscaled image.
+#: F(x, c_noise, y, raw): x (B, C, H, W) scaled by c_in, c_noise (B,), y (B,) or None, raw the unscaled image.  Of a
+#: denoiser that takes masks x is (B, 2 C + 1, H, W): the mask and the known image come after.
 Network = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 
 
@@ -38,10 +41,13 @@ class Denoiser:
     """Base of all denoisers: counts its calls, the number of function evaluations (NFE).
 
     ``classes`` is the number of labels it knows, 0 .. classes - 1; ``classes`` itself is the null class.
+    ``takes_masks`` says whether it can be told pixels of the images, and ``known`` are those that it is told now.
     """
 
     process: Process
     classes: int = 0
+    takes_masks: bool = False
+    known: Known | None = None
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -54,6 +60,21 @@ class Denoiser:
         """
         self.calls += 1
         return self.predict(x_t, t, y)
+
+    @contextmanager
+    def informed(self, known: Known | None) -> Iterator[None]:
+        """In this block the denoiser is told pixels of the images; outside it, none.
+
+        Raises:
+            TypeError: when it takes no masks.
+        """
+        if not self.takes_masks:
+            raise TypeError(f"this {type(self).__name__} takes no masks")
+        self.known = known
+        try:
+            yield
+        finally:
+            self.known = None
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """The prediction itself."""
@@ -165,7 +186,7 @@ class NetworkDenoiser(NetworkBased):
         classes: int = 0,
     ) -> None:
         super().__init__(process, network, classes)
-        self.learns_variance = spec.learns_variance
+        self.learns_variance, self.takes_masks = spec.learns_variance, spec.takes_masks
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
@@ -184,10 +205,19 @@ class NetworkDenoiser(NetworkBased):
         scale = self.process.basis.scale
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
         centred = x_t - self.constant(self.process.alpha(t), x_t)
-        answer = self.answer(scale(inside, centred), x_t, t, y, centred / self.half_range)
+        seen = self.seen(scale(inside, centred))
+        answer = self.answer(seen, x_t, t, y, centred / self.half_range)
         answer, fraction = self.split(answer)
         native = scale(skip, centred) + scale(out, answer) + self.offset(x_t, t)
         return Prediction(self.process, x_t, t, self.native, native, fraction)
+
+    def seen(self, scaled: Tensor) -> Tensor:
+        """What the network sees: x_t, scaled, and what it is told of the image, where it takes masks."""
+        if not self.takes_masks:
+            return scaled
+        known = Known.nothing(scaled) if self.known is None else self.known
+        told = known.channels(scaled, self.middle, self.half_range)
+        return torch.cat([scaled, told], dim=1)
 
     def split(self, answer: Tensor) -> tuple[Tensor, Tensor | None]:
         """F, and the variance's fraction v = (o + 1)/2 of the second half o of the outputs, if any."""

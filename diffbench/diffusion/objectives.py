@@ -20,6 +20,7 @@ that makes the expectation that of the paper's distribution.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from torch import Tensor
 from diffbench.diffusion.bound import bound_term
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.masks import Known, training_masks
 from diffbench.diffusion.predictions import Native, Prediction, Truth
 from diffbench.diffusion.processes.base import Process, cast
 from diffbench.diffusion.transitions import model_variance
@@ -256,13 +258,19 @@ class Loss:
         y: labels (B,), None where none are known.
         """
         t, importance = self.times.draw(len(x0), generator)
-        losses = self.losses(x0, t[:, None, None, None], noise, self.labels(y, generator))
+        y = self.labels(y, generator)
+        with self.told(x0, generator):
+            losses = self.losses(x0, t[:, None, None, None], noise, y)
         self.times.update(t, losses.detach())
         return losses * cast(importance, x0)
 
     def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
         """The labels that the model is told."""
         return y
+
+    def told(self, x0: Tensor, generator: torch.Generator) -> AbstractContextManager[None]:
+        """While it lasts, the model is told what it may know of the images x0; most may know nothing."""
+        return nullcontext()
 
     def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         """Losses (B,) at given times t (B, 1, 1, 1), before the times' own weights."""
@@ -287,6 +295,14 @@ class Objective(Loss):
             return y
         drop = torch.rand(len(y), generator=generator) < self.spec.label_dropout
         return y.masked_fill(drop.to(y.device), self.denoiser.classes)
+
+    def told(self, x0: Tensor, generator: torch.Generator) -> AbstractContextManager[None]:
+        """The pixels under random masks, where the denoiser takes any; the loss is over all pixels all the same."""
+        if not self.denoiser.takes_masks:
+            return nullcontext()
+        height, width = x0.shape[2:]
+        mask = training_masks(len(x0), height, width, generator)
+        return self.denoiser.informed(Known.of(x0, mask.to(x0)))
 
     def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         """Losses (B,) at given times t (B, 1, 1, 1), before the times' own weights."""

@@ -120,6 +120,7 @@ class UNet(nn.Module):
     """F(x; c_noise, y), the network of `UNetSpec` for images of one shape.
 
     image_shape: (C, H, W) with H and W even.
+    in_channels: of x; C, and more where it is told more than the image.
     out_channels: of the result; 2 C where a variance is learnt beside the mean.
     classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
 
@@ -127,10 +128,16 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, spec: UNetSpec, *, image_shape: tuple[int, int, int], out_channels: int, classes: int
+        self,
+        spec: UNetSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        in_channels: int,
+        out_channels: int,
+        classes: int,
     ) -> None:
         super().__init__()
-        in_channels, height, width = image_shape
+        channels, height, width = image_shape
         if height % 2 or width % 2:
             raise ValueError(f"the U-Net halves the image once: {height}x{width} is not even")
         outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
@@ -138,7 +145,8 @@ class UNet(nn.Module):
         self.noise_embedding = NoiseEmbedding(embedding)
         self.class_embedding = nn.Embedding(classes + 1, embedding) if classes else None
         self.features = FourierFeatures(spec.fourier) if spec.fourier else None
-        self.stem = nn.Conv2d(in_channels * (1 + 2 * len(spec.fourier)), outer, 3, padding=1)
+        features = channels * 2 * len(spec.fourier)
+        self.stem = nn.Conv2d(in_channels + features, outer, 3, padding=1)
         self.position = self.inner_position = None
         if spec.position_embedding:
             self.position = nn.Parameter(torch.zeros(outer, height, width))
@@ -160,7 +168,7 @@ class UNet(nn.Module):
     ) -> Tensor:
         """The raw network output.
 
-        x: (B, C, H, W), scaled by c_in.
+        x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
         c_noise: (B,), ln(sigma/alpha)/4.
         y: (B,) integer labels, `classes` for the null class; None is the null class for all.
         raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.

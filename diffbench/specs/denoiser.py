@@ -42,6 +42,10 @@ class DenoiserSpec(Registered):
         """How many numbers its network gives for each pixel and channel."""
         return 1
 
+    def inputs(self, channels: int) -> int:
+        """How many channels its network sees of an image that has ``channels``."""
+        return channels
+
     def refusal(self, process: ProcessSpec) -> str | None:
         """Why this denoiser cannot serve the process; None when it can."""
         return None
@@ -59,6 +63,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
     ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
     variances (Nichol & Dhariwal 2021, equation 15).  ``conditional`` networks are told the class.
 
+    ``masks`` adds a mask and the image under it to the network's input: it is trained with random ones, and can be
+    told known pixels of the image (Saharia et al. 2022, Palette; Nichol et al. 2022, GLIDE).
+
     ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], in place of 1/sqrt(alpha^2 + sigma^2) or what
     belongs to the skip; VE's networks of Song et al. 2021 see their input so.  ``noise_input`` is what the
     network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` (999 t, of a chain the level) as
@@ -74,6 +81,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     data_std: PositiveFloat = 0.5
     variance: Literal["fixed", "learned"] = "fixed"
     conditional: bool = False
+    masks: bool = False
     input_scale: Literal["unit", "none"] = "unit"
     noise_input: Literal["log-ratio", "time", "log-sigma"] = "log-ratio"
 
@@ -88,6 +96,11 @@ class NetworkDenoiserSpec(DenoiserSpec):
         return self.conditional
 
     @property
+    def takes_masks(self) -> bool:
+        """``masks``."""
+        return self.masks
+
+    @property
     def learns_variance(self) -> bool:
         """``variance: learned``."""
         return self.variance == "learned"
@@ -96,6 +109,10 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def outputs(self) -> int:
         """Two where the variance is learned beside the mean."""
         return 2 if self.learns_variance else 1
+
+    def inputs(self, channels: int) -> int:
+        """The noisy image's; the mask and those of the known image, where it takes masks."""
+        return 2 * channels + 1 if self.takes_masks else channels
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """The mean of the level before needs levels, and a time as input one that a network can be told."""

@@ -89,10 +89,12 @@ def build_network(spec: TrainSpec, dataset: Dataset) -> nn.Module:
     assert spec.network is not None
     torch.manual_seed(key("initial weights", spec.seed))
     shape = image_shape(dataset)
-    outputs = shape[0] * spec.denoiser.outputs
-    classes = classes_of(spec, dataset)
     network: nn.Module = build(
-        spec.network, image_shape=shape, out_channels=outputs, classes=classes
+        spec.network,
+        image_shape=shape,
+        in_channels=spec.denoiser.inputs(shape[0]),
+        out_channels=shape[0] * spec.denoiser.outputs,
+        classes=classes_of(spec, dataset),
     )
     return network
 
