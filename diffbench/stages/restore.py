@@ -21,10 +21,10 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images, Levels
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.integrators import check_finite
 from diffbench.diffusion.inverse.baselines import PosteriorMean
 from diffbench.diffusion.inverse.operators import Degradation, Operator
 from diffbench.diffusion.inverse.restorers import Measurement, Restorer
-from diffbench.diffusion.integrators import check_finite
 from diffbench.diffusion.streams import stream
 from diffbench.metrics import restoration
 from diffbench.metrics.fidelity import Score
