@@ -14,6 +14,7 @@ include: "workflow/rules/classifier.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/likelihood.smk"
+include: "workflow/rules/restore.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/tables.smk"
 
@@ -30,6 +31,10 @@ rule all:
         paths.tables_complete(PLAN.root),
         [product for run in PLAN.runs for product in run.products],
         [paths.grid(PLAN.root, run.variant, run.seed, run.item) for run in PLAN.of("sample")],
+        [
+            paths.restored_picture(PLAN.root, run.variant, run.seed, *run.item.split("/"))
+            for run in PLAN.of("restore")
+        ],
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.

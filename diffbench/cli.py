@@ -37,6 +37,7 @@ STAGES = {
     "sample": "draw samples with one solver",
     "score": "score the samples of one run",
     "likelihood": "evaluate one likelihood of one run",
+    "restore": "restore degraded test images with one method",
     "analysis": "measure something of one variant",
 }
 KINDS = {
@@ -47,6 +48,8 @@ KINDS = {
     "objectives": "objective:ObjectiveSpec",
     "times": "objective:TimesSpec",
     "likelihoods": "likelihood:LikelihoodSpec",
+    "operators": "operator:OperatorSpec",
+    "restorers": "restorer:RestorerSpec",
     "analyses": "analysis:AnalysisSpec",
     "networks": "network:NetworkSpec",
     "classifiers": "network:ClassifierNetworkSpec",
@@ -280,7 +283,7 @@ def list_names(options: argparse.Namespace) -> int:
         print(matrix(), "", "parameters", sep="\n")
     if options.kind == "variants":
         rows = [
-            (name, ", ".join(each.solvers or each.analyses) or "draw")
+            (name, ", ".join(each.solvers or each.restorers or each.analyses) or "draw")
             for name, each in plan.variants.items()
         ]
     else:

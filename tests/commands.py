@@ -102,7 +102,8 @@ def planned(done: Done) -> set[str]:
 
 def jobs_of(plan: Plan) -> set[str]:
     """All jobs of a plan, in the words of `planned`."""
-    jobs = {" ".join(filter(None, [run.stage, run.variant, run.item])) for run in plan.runs}
+    named = ([run.stage, run.variant, run.item.replace("/", " ")] for run in plan.runs)
+    jobs = {" ".join(filter(None, words)) for words in named}
     return jobs | {"tables"}
 
 

@@ -120,6 +120,22 @@ def test_fid_of_identical_sets_is_zero(fidelity: Fidelity) -> None:
     )
 
 
+def test_fid_alone_is_that_of_all_scores_and_neighbours_are_drawn_together(
+    fidelity: Fidelity,
+) -> None:
+    """Five copies of each image are as many images, not five times as many: the error says so."""
+    levels = images(60, seed=3)
+    assert fidelity.frechet(levels) == fidelity.score(levels)["fid"]
+    repeated = fidelity.frechet(levels.repeat(5, axis=0), together=5)
+    apart = fidelity.frechet(levels.repeat(5, axis=0))
+    alone = fidelity.frechet(levels)
+    assert repeated["se"] is not None and alone["se"] is not None and apart["se"] is not None
+    assert abs(repeated["se"] / alone["se"] - 1) < 0.1
+    assert apart["se"] < 0.75 * repeated["se"]
+    with pytest.raises(ValueError, match="too few"):
+        fidelity.frechet(levels[:19])
+
+
 def test_rounding_never_makes_an_fid_negative_nor_hides_a_nan() -> None:
     sets = [np.random.RandomState(seed).randn(50, 32) * 1000 for seed in range(10)]
     assert min(fid(fid_statistics(z), fid_statistics(z)) for z in sets) >= 0

@@ -345,6 +345,71 @@ MISTAKES = [
         ["there are two variants 'v'"],
     ),
     ("extensions: [mine.py]", {}, ["bench.yaml:8", "extensions", "no file mine.py"]),
+    (
+        "restorations: {tasks: {t: {operator: identity, noise: -0.1}}}",
+        {},
+        ["bench.yaml:8", "restorations.tasks.t.noise", "-0.1", "greater than or equal to 0"],
+    ),
+    (
+        "restorations: {tasks: {t: {operator: idenity}}}",
+        {},
+        ["restorations.tasks.t.operator", "'idenity' is no operator", "did you mean 'identity'"],
+    ),
+    (
+        "restorations:\n  tasks:\n    t:\n      operator: {name: block-average,\n        factor: 3}",
+        {},
+        ["bench.yaml:12", "restorations.tasks.t.operator.factor: 3 does not divide", "8x8"],
+    ),
+    (
+        "restorations: {tasks: {t: {operator: {name: box-mask, height: 9, width: 2}}}}",
+        {},
+        ["restorations.tasks.t.operator.height, width: a box of 9x2", "8x8"],
+    ),
+    (
+        "restorations: {draws: 1}",
+        {},
+        ["restorations.draws", "1", "greater than or equal to 2"],
+    ),
+    (
+        "restorations: {variants: [edmm]}",
+        {},
+        ["bench.yaml:8", "restorations.variants: no variant 'edmm'", "did you mean 'edm'"],
+    ),
+    (
+        "restorations: {restorers: {d: {name: ddmr}}}",
+        {},
+        ["restorations.restorers.d", "'ddmr' is no restorer", "did you mean 'ddrm'"],
+    ),
+    (
+        "overrides: {vp: {restorers: {d: {name: ddrm, grid: strided}}}}",
+        {},
+        ["bench.yaml:8", "vp.restorers.d.grid: strided", "vp"],
+    ),
+    (
+        "overrides: {vp: {restorers: {t: {name: inpaint-tuned}}}}",
+        {},
+        ["vp.restorers.t", "cannot serve the process 'vp'", "denoiser.masks: true"],
+    ),
+    (
+        "overrides: {reflected: {restorers: {d: {name: ddrm}}}}",
+        {"variants": "[reflected]"},
+        ["reflected.restorers.d", "cannot serve the process 'reflected'", "ddrm needs a Gaussian"],
+    ),
+    (
+        "overrides: {vp: {restorers: {i: {name: impute, solver: {name: em, steps: 5}}}}}",
+        {},
+        ["vp.restorers.i.solver", "'em' is no solver"],
+    ),
+    (
+        "overrides: {vp: {restorers: {r: {name: replace, solver: {name: ddim, steps: 5, w: 1}}}}}",
+        {},
+        ["vp.restorers.r", "replace knows no classes", "leave w, classifier_scale and labels out"],
+    ),
+    (
+        "methods: {alone: {restorers: {d: ddrm}}}",
+        {"variants": "[alone]"},
+        ["bench.yaml", "alone", "restorers.d: ddrm uses a process and a denoiser", "missing"],
+    ),
 ]
 
 
@@ -578,6 +643,109 @@ def test_an_analysis_of_a_variant_is_refused_alone(planned, tmp_path, analyses):
     assert wanted in str(error.value)
 
 
+RESTORED = """
+restorations:
+  images: 6
+  draws: 3
+  tasks:
+    box: {operator: {name: box-mask, height: 4, width: 3}}
+    jpeg: {operator: {name: jpeg, quality: 20}, noise: 0.1}
+  variants: ["v*"]
+  restorers: {ddrm-20: {name: ddrm, steps: 20}, replace-10: {name: replace, solver: {name: ancestral, steps: 10}}}
+overrides:
+  edm: {restorers: {snips: {name: snips}, ddrm-20: {name: ddrm, steps: 5}}}
+"""
+RESTORED_VARIANTS = "[vp, edm, ve, baselines]"
+
+
+def restored(plan):
+    """(variant, item) of the jobs of stage restore."""
+    return [(run.variant, run.item) for run in plan.of("restore")]
+
+
+def test_every_restorer_meets_every_task_that_it_can_serve(planned):
+    plan = planned(RESTORED, variants=RESTORED_VARIANTS)
+    assert restored(plan) == [
+        *[("vp", item) for item in ("box/ddrm-20", "box/replace-10", "jpeg/ddrm-20")],
+        *[("edm", item) for item in ("box/snips", "box/ddrm-20", "jpeg/ddrm-20")],
+        *[("ve", item) for item in ("box/ddrm-20", "box/replace-10", "jpeg/ddrm-20")],
+        ("baselines", "box/pseudo-inverse"),
+        ("baselines", "box/posterior-mean"),
+        ("baselines", "jpeg/pseudo-inverse"),
+    ]
+    reason = "needs a linear operator, and jpeg is not"
+    assert {(each.variant, each.item, each.reason) for each in plan.refusals} == {
+        ("vp", "jpeg/replace-10", f"replace {reason}"),
+        ("edm", "jpeg/snips", f"snips {reason}"),
+        ("ve", "jpeg/replace-10", f"replace {reason}"),
+        ("baselines", "jpeg/posterior-mean", f"posterior-mean {reason}"),
+    }
+    assert {each.stage for each in plan.refusals} == {"restore"}
+
+
+def test_a_restoration_waits_for_data_extractor_and_model(planned):
+    plan = planned(RESTORED, variants=RESTORED_VARIANTS, seeds="[0, 1]")
+    run, train = plan.run("restore", "edm", 1, "jpeg/ddrm-20"), plan.run("train", "edm", 1)
+    shared = [paths.levels(plan.root), paths.extractor(plan.root)]
+    assert plan.inputs(run) == [*shared, train.product]
+    spec = run.spec
+    assert (spec.images, spec.draws, spec.chunk, spec.task.noise) == (6, 3, 500, 0.1)
+    assert (spec.restorer.steps, spec.task.operator.quality) == (5, 20)
+    assert (spec.train, spec.data) == (train.spec, plan.run("data").spec)
+    alone = plan.run("restore", "baselines", 1, "box/posterior-mean")
+    assert (plan.inputs(alone), alone.spec.train) == (shared, None)
+    assert [str(path.relative_to(plan.root)) for path in run.products] == [
+        "runs/edm/seed1/restore/jpeg/ddrm-20.json",
+        "runs/edm/seed1/restore/jpeg/ddrm-20/images.npz",
+    ]
+    made = [path for job in plan.runs for path in job.products]
+    assert len(set(made)) == len(made)
+
+
+def test_a_restorer_without_a_model_does_not_wait_for_one(planned):
+    """Offered to a model's variant, it is the same in each: only the range of images is the usual one."""
+    plan = planned(
+        "restorations: {tasks: {clean: {operator: identity}}, variants: [vp], restorers: {p: pseudo-inverse}}"
+    )
+    run = plan.run("restore", "vp", 0, "clean/p")
+    assert (run.spec.train, restored(plan)) == (None, [("vp", "clean/p")])
+
+
+def test_without_tasks_there_is_nothing_to_restore(planned):
+    plan = planned(variants="[vp, baselines]")
+    assert (restored(plan), plan.refusals) == ([], ())
+    assert {run.variant for run in plan.runs} == {"", "vp"}
+
+
+def test_none_in_an_override_drops_a_restorer(planned):
+    text = (
+        "restorations: {tasks: {clean: {operator: identity}}}\n"
+        "overrides: {baselines: {restorers: {posterior-mean: none}}}"
+    )
+    assert restored(planned(text, variants="[baselines]")) == [
+        ("baselines", "clean/pseudo-inverse")
+    ]
+
+
+def test_a_part_of_a_benchmark_restores_its_part(planned):
+    plan = planned(RESTORED, {"only": ["edm"]}, variants=RESTORED_VARIANTS)
+    assert {variant for variant, _ in restored(plan)} == {"edm"}
+
+
+def test_a_new_task_adds_its_jobs_and_changes_none(planned):
+    before = planned(RESTORED, variants=RESTORED_VARIANTS)
+    other = {"restorations": {"tasks": {"clean": {"operator": "identity"}}}}
+    after = planned(RESTORED, other, variants=RESTORED_VARIANTS)
+    assert changed(before, after) == set()
+    added = digests(after).keys() - digests(before).keys()
+    assert len(added) == 8 and {item.partition("/")[0] for _, _, item in added} == {"clean"}
+
+
+def test_an_unknown_shape_is_left_to_the_job(planned):
+    text = "restorations: {tasks: {box: {operator: {name: box-mask, height: 99, width: 3}}}}"
+    assert planned(text, data="{name: folder, path: images}").runs
+
+
 def test_a_benchmark_may_lie_over_another(planned, tmp_path):
     planned("overrides: {vp: {seeds: [0]}, edm: {seeds: [1]}}", seeds="[0, 1]")
     over = tmp_path / "over.yaml"
@@ -600,9 +768,10 @@ def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, mo
 
 
 def test_every_spec_survives_the_command_line(planned):
-    plan = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY)
-    assert {run.stage for run in plan.runs} == set(stages.STAGES)
-    for run in plan.runs:
+    plans = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY), planned(RESTORED)
+    runs = [run for plan in plans for run in plan.runs]
+    assert {run.stage for run in runs} == set(stages.STAGES)
+    for run in runs:
         again = stages.STAGES[run.stage].read(run.spec.canonical())
         assert again == run.spec
         assert again.digest() == run.spec.digest()

@@ -157,6 +157,22 @@ class Fidelity:
         """Mean distance, in levels, of a test image to its nearest training image."""
         return float(nearest_distances(self.reference["test"], self.reference["train"]).mean())
 
+    def frechet(self, levels: Images, together: int = 1) -> Score:
+        """FID of images, uint8 (N, H, W, C), to the train split.
+
+        ``together``: how many neighbours belong to one image; the bootstrap draws them as one.
+
+        Raises:
+            ValueError: as ``score``.
+        """
+        self._check(levels)
+        z, _ = features_and_logits(self.module, levels, self.batch)
+        groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
+        rows = groups[:, :, None] * together + np.arange(together)
+        found = {"fid": self._fid(z, rows.reshape(len(rows), -1), "train")}
+        _refuse_nonfinite(found)
+        return found["fid"]
+
     def _fid(self, z: Features, rows: NDArray[np.int64], split: str) -> Score:
         reference = self.statistics[split]
         resampled = [fid(fid_statistics(z[i]), reference) for i in rows]

@@ -2,12 +2,13 @@
 
     data -> train -> sample -> score                 classifier -> sample, where a solver is guided by one
                   -> likelihood          data -> analysis, or data -> train -> analysis of the model,
-                                         or an analysis that brings all it needs
+                  -> restore                     or an analysis that brings all it needs
+                                         data -> restore, where a restorer needs no model
 
-A row's spec holds the specs of the rows it builds on.  Whether a solver or likelihood can serve a
-process is decided here, from specs: asked for by a variant itself, an impossible one is an error;
-from the lists that a benchmark offers to every variant, it becomes a refusal, which tables print as
-a footnote.
+A row's spec holds the specs of the rows it builds on.  Whether a solver, likelihood or restorer can
+serve a process is decided here, from specs: asked for by a variant itself, an impossible one is an
+error; from the lists that a benchmark offers to every variant, it becomes a refusal, which tables
+print as a footnote.  So does a restorer that cannot serve one of the benchmark's tasks.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from typing import Any, TypeVar
 from diffbench.plan import reading, registry
 from diffbench.plan.devices import resolved
 from diffbench.plan.reading import PlanError, Tree
-from diffbench.plan.variants import refusal, seeds_of, variants_of
+from diffbench.plan.variants import matches, refusal, seeds_of, variants_of
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
 from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.restorer import RestorerSpec
 from diffbench.specs.solver import SolverSpec
 from diffbench.specs.stages import (
     STAGES,
@@ -34,6 +36,7 @@ from diffbench.specs.stages import (
     ClassifierSpec,
     DataStageSpec,
     LikelihoodStageSpec,
+    RestoreSpec,
     SampleSpec,
     ScoreSpec,
     StageSpec,
@@ -53,8 +56,8 @@ C = TypeVar("C", SolverSpec, LikelihoodSpec)
 class Run:
     """One job.
 
-    ``item`` is the solver, likelihood or analysis id, empty where a stage has none; a classifier's
-    ``variant`` is the name of its process.
+    ``item`` is the solver, likelihood or analysis id, or ``task/method`` of a restoration, and empty where a stage
+    has none; a classifier's ``variant`` is the name of its process.
     """
 
     benchmark: str
@@ -82,7 +85,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A solver or likelihood that cannot serve a variant, and why."""
+    """A solver, likelihood or restorer that cannot serve a variant or a task, and why; ``item`` as a job's."""
 
     variant: str
     stage: str
@@ -157,8 +160,8 @@ class Plan:
         """Return the files that a job reads: products, of the data stage the images' folders."""
         if isinstance(run.spec, DataStageSpec):
             return _folders(run.spec.data.folder)
-        # The extractor, the data stage's second product, is read by scores alone.
-        whole = isinstance(run.spec, ScoreSpec)
+        # The extractor, the data stage's second product, is read by what scores images alone.
+        whole = isinstance(run.spec, ScoreSpec | RestoreSpec)
         return [
             path
             for job in self.upstream(run)
@@ -198,6 +201,7 @@ def load_plan(
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     _check_folder(benchmark, tree)
+    _check_tasks(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
     expansion = _Expansion(benchmark, tree, extensions)
     runs = tuple(expansion.runs(variants))
@@ -231,7 +235,9 @@ def _needs_model(spec: StageSpec) -> bool:
     """Whether a job starts from its variant's trained model."""
     if isinstance(spec, AnalysisStageSpec):
         return spec.analysis.uses_model
-    return isinstance(spec, SampleSpec | LikelihoodStageSpec) and spec.train is not None
+    if isinstance(spec, SampleSpec | LikelihoodStageSpec | RestoreSpec):
+        return spec.train is not None
+    return False
 
 
 def _stands_alone(spec: StageSpec) -> bool:
@@ -251,6 +257,18 @@ def _check_folder(benchmark: BenchmarkSpec, tree: Tree) -> None:
     if folder is not None and not Path(folder).is_dir():
         keys = ("data", "path")
         raise PlanError(f"{tree.where(keys)}: data.path: there is no folder {folder!r}")
+
+
+def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse an operator that cannot degrade the data set's images, where their shape is known."""
+    shape = benchmark.data.known_shape
+    if shape is None:
+        return
+    for name, task in benchmark.restorations.tasks.items():
+        if reason := task.operator.refusal(shape):
+            keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
+            place = tree.where(keys)
+            raise PlanError(f"{place}: restorations.tasks.{name}.operator.{reason}")
 
 
 def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
@@ -291,8 +309,9 @@ class _Expansion:
         yield self._row(self.data)
         for name, variant in variants.items():
             served = self._solvers(name, variant), self._likelihoods(name, variant)
+            restored = list(self._restored(name, variant))
             for seed in seeds_of(self.benchmark, variant):
-                yield from self._of_seed(name, variant, seed, *served)
+                yield from self._of_seed(name, variant, seed, *served, restored)
         for classifier in self.classifiers.values():
             yield self._row(classifier)
 
@@ -303,6 +322,7 @@ class _Expansion:
         seed: int,
         solvers: Mapping[str, SolverSpec | None],
         likelihoods: Mapping[str, LikelihoodSpec],
+        restored: Sequence[tuple[str, str, RestorerSpec]],
     ) -> Iterator[Run]:
         train = self._train(name, variant, seed)
         if train is not None:
@@ -321,6 +341,9 @@ class _Expansion:
                 variant=name, seed=seed, kind_id=item, likelihood=likelihood, train=train
             )
             yield self._row(self._stamped(spec), item)
+        for task, method, restorer in restored:
+            job = self._restore(name, seed, task, method, restorer, train)
+            yield self._row(job, f"{task}/{method}")
         for item, analysis in variant.analyses.items():
             subject = train if analysis.uses_variant else None
             wanted = AnalysisStageSpec(
@@ -367,6 +390,31 @@ class _Expansion:
         )
         return self._stamped(spec)
 
+    def _restore(
+        self,
+        name: str,
+        seed: int,
+        task: str,
+        method: str,
+        restorer: RestorerSpec,
+        train: TrainSpec | None,
+    ) -> RestoreSpec:
+        asked = self.benchmark.restorations
+        spec = RestoreSpec(
+            variant=name,
+            seed=seed,
+            task_id=task,
+            method_id=method,
+            task=asked.tasks[task],
+            restorer=restorer,
+            images=asked.images,
+            draws=asked.draws,
+            chunk=self.benchmark.chunk,
+            data=self.data,
+            train=train if restorer.uses_model else None,
+        )
+        return self._stamped(spec)
+
     def _classifier(
         self, variant: VariantSpec, seed: int, solver: SolverSpec | None
     ) -> ClassifierSpec | None:
@@ -399,6 +447,22 @@ class _Expansion:
     def _likelihoods(self, name: str, variant: VariantSpec) -> Mapping[str, LikelihoodSpec]:
         own, offered = variant.likelihoods, self.benchmark.likelihoods
         return self._served(name, variant, "likelihood", own, offered)
+
+    def _restored(self, name: str, variant: VariantSpec) -> Iterator[tuple[str, str, RestorerSpec]]:
+        """Yield task, method and restorer of what can be restored; note what cannot."""
+        asked = self.benchmark.restorations
+        methods = dict(variant.restorers)
+        if variant.process and any(matches(name, pattern) for pattern in asked.variants):
+            methods |= {
+                each: asked.restorers[each] for each in asked.restorers if each not in methods
+            }
+        for task, problem in asked.tasks.items():
+            for method, restorer in methods.items():
+                reason = restorer.refusal(variant.process, variant.denoiser, problem.operator)
+                if reason:
+                    self.refusals.append(Refusal(name, "restore", f"{task}/{method}", reason))
+                else:
+                    yield task, method, restorer
 
     def _served(
         self,

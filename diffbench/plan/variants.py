@@ -6,7 +6,7 @@ Each key of a trained variant comes from the last of these that states it:
 
 A ``sweep`` makes one variant of each combination of its values: ``{sigma_max}`` in the id and in
 any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers, controls and variants of analyses
-alone take no defaults, for these are about networks.
+and restorers alone take no defaults, for these are about networks.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pydantic import TypeAdapter
 
 from diffbench.plan.reading import PlanError, Tree, nearest, validated
 from diffbench.specs.analysis import AnalysisSpec
-from diffbench.specs.benchmark import ABOUT, BenchmarkSpec, Id, VariantSpec
+from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.restorer import RestorerSpec
 from diffbench.specs.solver import SolverSpec
 
-Choice = SolverSpec | LikelihoodSpec | AnalysisSpec
+Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -75,10 +76,15 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
 
 def _overridden(tree: Tree, name: str, overrides: Tree, unused: dict[str, None]) -> Tree:
     for pattern in overrides.value:
-        if pattern == name or fnmatchcase(name, pattern):
+        if matches(name, pattern):
             tree = tree.under(overrides.at(pattern))
             unused.pop(pattern, None)
     return tree
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether an id is, or has the pattern of, what a user wrote."""
+    return pattern == name or fnmatchcase(name, pattern)
 
 
 def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
@@ -108,8 +114,14 @@ def _filled(chosen: Mapping[str, Any], template: str, place: str, value: Any) ->
     return _PLACEHOLDER.sub(lambda match: str(chosen[match[1]]), value)
 
 
-def selected(known: Iterable[str], tree: Tree, key: str) -> list[str]:
+def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> list[str]:
     """Return the names that the patterns under ``key`` choose, in the patterns' order.
+
+    Args:
+        known: all names.
+        tree: what has the key.
+        key: whose patterns are meant.
+        prefix: keys to show before it, with a dot behind each.
 
     Raises:
         PlanError: when a pattern chooses none.
@@ -117,15 +129,15 @@ def selected(known: Iterable[str], tree: Tree, key: str) -> list[str]:
     names, found = list(known), dict[str, None]()
     patterns = tree.value[key]
     for index, pattern in enumerate(patterns):
-        matches = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
-        if not matches:
+        chosen = [name for name in names if matches(name, pattern)]
+        if not chosen:
             place = tree.where((key, index))
             start = pattern.rstrip("*")
             # A pattern is compared with the beginnings that it could have meant.
             near = {f"{name[: len(start)]}*" for name in names} if start != pattern else names
             hint = nearest(pattern, near)
-            raise PlanError(f"{place}: {key}: no variant {pattern!r}{hint}")
-        found |= dict.fromkeys(matches)
+            raise PlanError(f"{place}: {prefix}{key}: no variant {pattern!r}{hint}")
+        found |= dict.fromkeys(chosen)
     return list(found)
 
 
@@ -147,7 +159,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
             if key in benchmark.value:
                 base.put(key, benchmark.at(key))
         tree = base.under(benchmark.at("defaults")).under(tree)
-    for key in ("solvers", "likelihoods", "analyses"):
+    for key in ("solvers", "likelihoods", "restorers", "analyses"):
         tree = _dropped(tree, key)
     validated(_ID.validate_python, Id, Tree(name, {(): tree.where(())}), (name,))
     variant = validated(VariantSpec.model_validate, VariantSpec, tree, (name,))
@@ -180,10 +192,11 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
 
 
 def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
-    """Refuse a solver, likelihood or analysis of the variant's own that cannot serve it."""
+    """Refuse a solver, likelihood, restorer or analysis of the variant's own that cannot serve it."""
     own: list[tuple[str, str, Choice]]
     own = [("solvers", item, choice) for item, choice in variant.solvers.items()]
     own += [("likelihoods", item, choice) for item, choice in variant.likelihoods.items()]
+    own += [("restorers", item, choice) for item, choice in variant.restorers.items()]
     own += [("analyses", item, choice) for item, choice in variant.analyses.items()]
     for key, item, choice in own:
         if variant.process is None or not (reason := refusal(choice, variant, data)):
@@ -201,8 +214,12 @@ def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -
 
 
 def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
-    """Return why a solver, likelihood or analysis cannot serve a variant; None when it can."""
+    """Return why a solver, likelihood, restorer or analysis cannot serve a variant; None when it can."""
     assert variant.process is not None
+    if isinstance(choice, RestorerSpec):
+        if not choice.uses_model:
+            return None
+        return choice.model_refusal(variant.process, variant.denoiser)
     if reason := choice.refusal(variant.process, variant.denoiser):
         return reason
     return _labels_refusal(choice, variant, data) if isinstance(choice, SolverSpec) else None
@@ -247,11 +264,12 @@ def _is_trained(value: Mapping[str, Any]) -> bool:
     name = denoiser.get("name") if isinstance(denoiser, dict) else denoiser
     chosen = DenoiserSpec.known.get(str(name or DenoiserSpec.default_name), DenoiserSpec)
     exact = chosen is not DenoiserSpec and not getattr(chosen, "trained", True)
-    return "control" not in value and set(value) - ABOUT != {"analyses"} and not exact
+    own = set(value) - ABOUT
+    return "control" not in own and not (own and own <= ALONE) and not exact
 
 
 def _dropped(tree: Tree, key: str) -> Tree:
-    """Leave out solvers or likelihoods that an override sets to ``none``."""
+    """Leave out solvers, likelihoods and so on that an override sets to ``none``."""
     part = tree.at(key)
     if not isinstance(part.value, dict):
         return tree
@@ -269,6 +287,9 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     every = expanded(joined(methods, tree.at("methods")), tree.at("overrides"))
     whole = Tree({"variants": benchmark.variants, "only": benchmark.only}, tree.origins)
     names = selected(every, whole, "variants")
+    restorations = benchmark.restorations
+    patterns = Tree({"variants": restorations.variants}, tree.at("restorations").origins)
+    selected(names, patterns, "variants", "restorations.")
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffbench.reporting.cells import text
 from diffbench.reporting.formats import csv_of
@@ -42,6 +42,18 @@ HANDLE_LENGTH = 3.2
 MOST_MARKED = 40
 #: A logarithmic axis that spans fewer decades has plain numbers beside its ticks, no powers of ten.
 PLAIN_DECADES = 2.5
+
+
+class Drawing(Protocol):
+    """A figure of any kind, as data."""
+
+    def png(self) -> bytes:
+        """Return the picture."""
+        ...
+
+    def csv(self, name: str) -> str:
+        """Return what is in it: one row a point, or a picture."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -107,12 +119,20 @@ class Chart:
     floor: float = 0.0
     note: str = ""
 
+    def png(self) -> bytes:
+        """Return the picture."""
+        return to_png(self)
+
+    def csv(self, name: str) -> str:
+        """Return the plotted numbers."""
+        return to_csv(name, self)
+
 
 def to_csv(name: str, chart: Chart) -> str:
     """Return the plotted numbers: one row a point, a dash for what does not exist."""
     return csv_of(
         [
-            dict(zip(COLUMNS, map(text, _values(name, panel, line, point)), strict=True))
+            row(name, panel.name, line.label, point)
             for panel in chart.panels
             for line in panel.lines
             for point in line.points
@@ -121,11 +141,16 @@ def to_csv(name: str, chart: Chart) -> str:
     )
 
 
-def _values(name: str, panel: Panel, line: Line, point: Point) -> tuple[object, ...]:
+def row(name: str, panel: str, series: str, point: Point) -> dict[str, str]:
+    """Return a row of a figure's CSV."""
+    return dict(zip(COLUMNS, map(text, _values(name, panel, series, point)), strict=True))
+
+
+def _values(name: str, panel: str, series: str, point: Point) -> tuple[object, ...]:
     return (
         name,
-        panel.name,
-        line.label,
+        panel,
+        series,
         point.x,
         point.y,
         point.low,

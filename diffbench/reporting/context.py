@@ -8,6 +8,7 @@ from typing import Any
 from diffbench.plan.runs import Plan, Refusal
 from diffbench.reporting.cells import Record
 from diffbench.reporting.layout import BITS
+from diffbench.specs.base import Registered
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.training import TrainingSpec
 
@@ -42,16 +43,21 @@ def protocols(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(filter(None, map(score_protocol, scored))))
 
 
-def data_line(plan: Plan) -> str:
-    """Return the data set and the sampling budget."""
-    data = plan.benchmark.data.model_dump(mode="json", exclude={"name"})
-    options = ", ".join(f"{key} {value}" for key, value in data.items())
+def data_line(plan: Plan, counted: str = "") -> str:
+    """Return the data set and what is counted, by default the sampling budget."""
     seeds = ", ".join(map(str, plan.benchmark.seeds))
     return (
-        f"Data: {plan.benchmark.data.name}{f' ({options})' if options else ''}, "
-        f"{plan.benchmark.data.levels} grey levels; "
-        f"N = {plan.benchmark.samples} samples; {'seeds' if ',' in seeds else 'seed'} {seeds}."
+        f"Data: {described(plan.benchmark.data)}, {plan.benchmark.data.levels} grey levels; "
+        f"{counted or f'N = {plan.benchmark.samples} samples'}; "
+        f"{'seeds' if ',' in seeds else 'seed'} {seeds}."
     )
+
+
+def described(chosen: Registered) -> str:
+    """Return what was chosen by name and its parameters, those that are nothing left out."""
+    name, values = chosen.model_dump()["name"], chosen.model_dump(mode="json", exclude={"name"})
+    options = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    return f"{name} ({options})" if options else name
 
 
 def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]:
@@ -137,15 +143,16 @@ def refusal_lines(refusals: Iterable[Refusal]) -> list[str]:
     return [f"Not possible: {', '.join(who)}: {reason}." for reason, who in groups.items()]
 
 
-def spread_lines(records: Iterable[Record]) -> list[str]:
+#: What the error of a single seed is over.
+OVER = "its samples (FID and IS: bootstrap) or over the test images (bits/dim)"
+
+
+def spread_lines(records: Iterable[Record], over: str = OVER) -> list[str]:
     """Explain the errors that the table shows."""
     cells = [record.cell for record in records if record.cell.mean is not None]
     lines = []
     if any(cell.sd is not None for cell in cells):
         lines.append("a ± b: mean and standard deviation over seeds.")
     if any(cell.sd is None and cell.se is not None for cell in cells):
-        lines.append(
-            "a (b): one seed, and the standard error over its samples (FID and IS: bootstrap) "
-            "or over the test images (bits/dim)."
-        )
+        lines.append(f"a (b): one seed, and the standard error over {over}.")
     return lines

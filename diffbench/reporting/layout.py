@@ -2,7 +2,7 @@
 
 Layouts and figures are registered like everything else that configuration chooses by name.  The
 class that a layout describes takes its spec and has ``make(results, metrics, published) -> Table``;
-a figure's has ``make(results, metrics) -> Chart``.
+a figure's has ``make(results, metrics) -> Drawing``, a ``Chart`` or a ``Gallery``.
 """
 
 from __future__ import annotations
@@ -175,6 +175,24 @@ class ComparisonSpec(TableSpec):
         return self
 
 
+class RestorationsTableSpec(TableSpec):
+    """One row a task, variant and restorer, ``metrics`` as columns.
+
+    truth: further columns, there where some row has them: they compare with a posterior that is rarely known.
+    """
+
+    name: Literal["restorations"] = "restorations"
+    implementation: ClassVar[str] = "diffbench.reporting.restorations:Restorations"
+
+    metrics: Annotated[list[str], Field(min_length=1)]
+    truth: list[str] = []
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that the table names."""
+        return {*self.metrics, *self.truth}
+
+
 AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose)]
 Metrics = dict[str, MetricSpec]
 
@@ -290,6 +308,15 @@ class ReconstructionFigureSpec(FigureSpec):
     implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
 
     series: Annotated[list[ReconstructionSeriesSpec], Field(min_length=1)]
+
+
+class RestorationsFigureSpec(FigureSpec):
+    """The first ``images`` test images, what was measured of them, and a restoration of each method, task by task."""
+
+    name: Literal["restorations"] = "restorations"
+    implementation: ClassVar[str] = "diffbench.reporting.restorations:RestoredImages"
+
+    images: PositiveInt = 6
 
 
 AnyFigure = Annotated[SerializeAsAny[FigureSpec], BeforeValidator(FigureSpec.choose)]

@@ -1,7 +1,7 @@
 """Our own numbers by name: an item of a variant, in whichever stage the benchmark has it.
 
-An item is a solver, a likelihood or an analysis.  Where two stages have one of the same name, it is the one whose
-results have the metric.
+An item is a solver, a likelihood, a restoration (``task/method``) or an analysis.  Where two stages have one of the
+same name, it is the one whose results have the metric.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from diffbench.reporting.results import Outcome, Results
 STAGES: Mapping[str, Callable[[Results, str, int, str], Outcome]] = {
     "sample": lambda results, variant, seed, item: results.score(variant, seed, item),
     "likelihood": lambda results, variant, seed, item: results.likelihood(variant, seed, item),
+    "restore": lambda results, variant, seed, item: results.restoration(variant, seed, item),
     "analysis": lambda results, variant, seed, item: results.analysis(variant, seed, item),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from diffbench.plan.runs import Plan, Run
+from diffbench.plan.runs import Plan, Refusal, Run
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record, cell
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
@@ -22,6 +22,7 @@ from diffbench.specs.stages import LikelihoodStageSpec
 COSTS = {"train": "train_seconds", "sample": "sample_seconds"}
 COSTS_SHOWN = {name: MetricSpec(head=stage, unit="s") for stage, name in COSTS.items()}
 ABSENT = Cell("missing")
+RESTORE = "restore"
 
 
 class Overview:
@@ -85,9 +86,14 @@ class Overview:
 
     def _notes(self, plan: Plan, records: list[Record]) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
-        remarks = [f"{name}: {each.note}." for name, each in plan.variants.items() if each.note]
+        others = {run.variant for run in plan.runs if run.stage != RESTORE}
+        remarks = [
+            f"{name}: {each.note}."
+            for name, each in plan.variants.items()
+            if each.note and name in others
+        ]
         shown = {item for _, item in _kinds(plan)}
-        unseen = (each for each in plan.refusals if each.item not in shown)
+        unseen = (each for each in _refusals(plan) if each.item not in shown)
         return [
             *(line for line in own if line),
             *(f"Scores: {line}." for line in context.protocols(records)),
@@ -97,6 +103,11 @@ class Overview:
             *remarks,
             *context.refusal_lines(unseen),
         ]
+
+
+def _refusals(plan: Plan) -> list[Refusal]:
+    """Return those of solvers and likelihoods: restorations have a table of their own."""
+    return [each for each in plan.refusals if each.stage != RESTORE]
 
 
 def _pairs(plan: Plan) -> list[tuple[str, str]]:
@@ -170,7 +181,7 @@ def _bits_grid(
 
 def _refused(plan: Plan, metrics: list[str], known: Metrics) -> Iterator[Record]:
     """Yield the cells that no job can fill, for the CSV."""
-    for refusal in plan.refusals:
+    for refusal in _refusals(plan):
         names = metrics if refusal.stage == "sample" else [BITS]
         found = Cell("refused", refusal.reason)
         for name in names:

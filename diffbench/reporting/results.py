@@ -42,7 +42,7 @@ class Outcome:
         protocol: how the scores were made.
         seconds: wall time of training and of the job itself; None when a record is missing.
         gpu_seconds: the part of it that ran on a GPU.
-        content: the whole file, of a likelihood or an analysis.
+        content: the whole file, of a likelihood, a restoration or an analysis.
     """
 
     status: Status
@@ -88,6 +88,10 @@ class Results:
     def likelihood(self, variant: str, seed: int, kind: str) -> Outcome:
         """Return one kind of bits per dimension, as the metric ``bits_per_dim``."""
         return self._file(self.jobs("likelihood", variant, seed, kind), _of_likelihood)
+
+    def restoration(self, variant: str, seed: int, item: str) -> Outcome:
+        """Return the scores of one method's restorations of a task; ``item`` is ``task/method``."""
+        return self._file(self.jobs("restore", variant, seed, item), _of_restoration)
 
     def analysis(self, variant: str, seed: int, item: str) -> Outcome:
         """Return one analysis of a variant: its file as ``content``, and its ``metrics``, if it has any."""
@@ -222,6 +226,17 @@ def _of_likelihood(content: Any) -> Outcome:
         nfe=content.get("nfe"),
         images=content["images"],
         protocol=content.get("protocol", {}),
+        content=content,
+    )
+
+
+def _of_restoration(content: Any) -> Outcome:
+    return Outcome(
+        "ok",
+        scores=content["metrics"],
+        nfe=content["nfe"],
+        images=content["samples"],
+        protocol=content["protocol"],
         content=content,
     )
 

@@ -1,10 +1,10 @@
 """Make a benchmark's tables and figures from its plan and whatever results exist.
 
 Each number is looked up for every seed of the plan (``results``), gathered over seeds (``cells``),
-laid out (``overview``, ``paper``, ``comparison``) and written in three formats (``formats``).  What the
-tables say beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.  Claims
+laid out (``overview``, ``paper``, ``comparison``, ``restorations``) and written in three formats (``formats``).
+What the tables say beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.  Claims
 (``config/claims.yaml``) become a table of verdicts (``verdicts``), and figures (``figures``) a picture
-and its numbers (``charts``).
+and its numbers (``charts``, of images ``galleries``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 from diffbench.plan.registry import build
 from diffbench.plan.runs import Plan
 from diffbench.reporting import layout, verdicts
-from diffbench.reporting.charts import Chart, to_png
-from diffbench.reporting.charts import to_csv as chart_csv
+from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, chosen, read_claims
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
 from diffbench.reporting.layout import TablesSpec
@@ -47,8 +46,8 @@ def make(plan: Plan, root: Path) -> list[Path]:
         for suffix, content in texts(name, table).items()
     }
     for name, chart in charts(plan, root).items():
-        made[paths.figure(root, name, "png")] = to_png(chart)
-        made[paths.figure(root, name, "csv")] = chart_csv(name, chart).encode()
+        made[paths.figure(root, name, "png")] = chart.png()
+        made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
     for path, content in made.items():
         files.write(path, content)
     return list(made)
@@ -82,7 +81,7 @@ def tables(plan: Plan, root: Path) -> dict[str, Table]:
     return made
 
 
-def charts(plan: Plan, root: Path) -> dict[str, Chart]:
+def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
     """Return the plan's figures by name."""
     known, results = _known(plan), Results(plan, root)
     return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}

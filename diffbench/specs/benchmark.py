@@ -35,6 +35,8 @@ from diffbench.specs.training import TrainingSpec
 CONTROL_SOLVER = "draw"
 #: What any variant may say.
 ABOUT = {"paper", "note", "seeds"}
+#: What a variant without a process may consist of.
+ALONE = {"analyses", "restorers"}
 
 
 def _listed(value: object) -> object:
@@ -136,7 +138,9 @@ class BenchmarkSpec(Spec):
 
 
 class VariantSpec(Spec):
-    """One variant, everything merged into it: a trained model, an exact denoiser, a control, or analyses alone.
+    """One variant, everything merged into it.
+
+    It is a trained model, an exact denoiser, a control, or analyses and restorers that need no model.
 
     seeds: those of the benchmark's seeds that this variant is run with; all of them when not given.
     """
@@ -169,8 +173,8 @@ class VariantSpec(Spec):
             if extra := own - {"control"}:
                 raise ValueError(f"a control has no {min(extra)}")
             return self
-        if own == {"analyses"}:
-            return self._of_analyses()
+        if own and own <= ALONE:
+            return self._without_model()
         if self.trained:
             wanted |= {"objective", "network", "training"}
         elif self.denoiser and (extra := given & {"objective", "network", "training"}):
@@ -179,11 +183,16 @@ class VariantSpec(Spec):
             raise ValueError(f"{min(missing)} is missing")
         return self
 
-    def _of_analyses(self) -> Self:
-        """Analyses alone must be such as bring all they need."""
+    def _without_model(self) -> Self:
+        """Analyses and restorers alone must be such as bring all they need."""
         for item, analysis in self.analyses.items():
             if analysis.uses_variant:
                 raise ValueError(
                     f"analyses.{item}: {analysis.name} is about a process and a denoiser, and they are missing"
+                )
+        for item, restorer in self.restorers.items():
+            if restorer.uses_model:
+                raise ValueError(
+                    f"restorers.{item}: {restorer.name} uses a process and a denoiser, and they are missing"
                 )
         return self

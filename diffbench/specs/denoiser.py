@@ -14,6 +14,8 @@ class DenoiserSpec(Registered):
     kind: ClassVar[str] = "denoiser"
     default_name: ClassVar[str | None] = "network"
     trained: ClassVar[bool] = False
+    #: Whether it is exact of a Gaussian with the training images' mean and covariance.
+    gaussian: ClassVar[bool] = False
 
     name: str
 
@@ -196,6 +198,7 @@ class GaussianSpec(ExactSpec):
 
     name: Literal["gaussian"] = "gaussian"
     implementation: ClassVar[str] = "diffbench.diffusion.analytic:GaussianDenoiser"
+    gaussian: ClassVar[bool] = True
 
 
 class MixtureSpec(ExactSpec):

@@ -30,6 +30,8 @@ class OperatorSpec(Registered):
     linear: ClassVar[bool] = True
     #: Whether it keeps some pixels as they are and loses the others.
     masks_pixels: ClassVar[bool] = False
+    #: The width of the range of what is measured, where it is not that of images.
+    span: ClassVar[float | None] = None
 
     name: str
 
@@ -307,6 +309,7 @@ class JPEGSpec(OperatorSpec):
     name: Literal["jpeg"] = "jpeg"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.jpeg:JPEG"
     linear: ClassVar[bool] = False
+    span: ClassVar[float | None] = 255.0
 
     quality: Annotated[Int, Field(ge=1, le=100)] = 10
 

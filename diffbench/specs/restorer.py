@@ -1,7 +1,8 @@
 """Specs of the restorers: how an image is drawn, given a measurement y = H x + noise of it.
 
-``refusal(process, denoiser, operator)`` returns None, or why one cannot serve the model and the operator; the plan
-prints it as a footnote before any job runs.
+``operator_refusal(operator)`` and ``model_refusal(process, denoiser)`` return None, or why one cannot serve the
+operator or the model, and ``refusal`` the first of the two.  The plan prints it as a footnote before any job runs; a
+variant's own restorer that cannot serve its model is a mistake.
 """
 
 from __future__ import annotations
@@ -68,14 +69,32 @@ class RestorerSpec(Registered):
         self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
     ) -> str | None:
         """Why this restorer cannot serve the model and the operator; None when it can."""
+        if reason := self.operator_refusal(operator):
+            return reason
         if not self.uses_model:
             return None
         assert process is not None
+        return self.model_refusal(process, denoiser)
+
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
+        """Why this restorer cannot serve the operator; None when it can."""
+        return None
+
+    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
+        """Why this restorer cannot serve the model, whatever the operator; None when it can."""
         if reason := ratio_refusal(process, self.name):
             return reason
         if reason := process.view_refusal("x0"):
             return f"{self.name} needs x0, and {reason}"
-        return self.inner.refusal(process, denoiser) if self.inner else None
+        return self._inner_refusal(self.inner, process, denoiser) if self.inner else None
+
+    def _inner_refusal(
+        self, solver: SolverSpec, process: ProcessSpec, denoiser: DenoiserSpec | None
+    ) -> str | None:
+        """The solver's reason; restorers guide by the measurement alone."""
+        if solver.uses_labels:
+            return f"{self.name} knows no classes; leave w, classifier_scale and labels out"
+        return solver.refusal(process, denoiser)
 
     def _linear_refusal(self, operator: OperatorSpec) -> str | None:
         if operator.linear:
@@ -101,9 +120,7 @@ class PosteriorMeanSpec(RestorerSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.baselines:PosteriorMean"
     facts: ClassVar[tuple[str, ...]] = ("images",)
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
         """A formula for matrices."""
         return self._linear_refusal(operator)
 
@@ -120,13 +137,9 @@ class SteeredSpec(RestorerSpec):
         """Its solver."""
         return self.solver
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
-        """A linear operator, and a solver that can serve the model."""
-        if reason := self._linear_refusal(operator):
-            return reason
-        return super().refusal(process, denoiser, operator)
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
+        """A linear operator."""
+        return self._linear_refusal(operator)
 
 
 class ImputeSpec(SteeredSpec):
@@ -166,13 +179,11 @@ class ILVRSpec(SteeredSpec):
     low_pass: Literal["range", "resizer"] = "range"
     until: Fraction = 1.0
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
         """The resizer's measurement is a bicubic reduction."""
         if self.low_pass == "resizer" and operator.name != "bicubic":
             return f"low_pass: resizer needs bicubic super-resolution, not {operator.name}"
-        return super().refusal(process, denoiser, operator)
+        return super().operator_refusal(operator)
 
 
 class MedicalSpec(SteeredSpec):
@@ -216,13 +227,15 @@ class CCDFSpec(RestorerSpec):
         """That of the restorer inside."""
         return self.around.inner
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
+        """As the restorer inside."""
+        return self.around.operator_refusal(operator)
+
+    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
         """As the restorer inside; and its solver must have steps to leave out."""
         if not hasattr(self.around.solver, "steps"):
             return f"around.solver: {self.around.solver.name} has no fixed steps to leave out"
-        return self.around.refusal(process, denoiser, operator)
+        return self.around.model_refusal(process, denoiser)
 
 
 class DDRMSpec(RestorerSpec):
@@ -240,14 +253,10 @@ class DDRMSpec(RestorerSpec):
     eta: Fraction = 0.85
     eta_b: Fraction = 1.0
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
+    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
         """A grid on the process."""
-        if reason := super().refusal(process, denoiser, operator):
-            return reason
-        assert process is not None
-        return grid_refusal(process, self.grid, self.steps)
+        reason = super().model_refusal(process, denoiser)
+        return reason or grid_refusal(process, self.grid, self.steps)
 
 
 class SNIPSSpec(RestorerSpec):
@@ -276,11 +285,9 @@ class SNIPSSpec(RestorerSpec):
             )
         return self
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
         """A linear operator."""
-        return self._linear_refusal(operator) or super().refusal(process, denoiser, operator)
+        return self._linear_refusal(operator)
 
 
 class InpaintTunedSpec(RestorerSpec):
@@ -297,12 +304,14 @@ class InpaintTunedSpec(RestorerSpec):
         """Its solver."""
         return self.solver
 
-    def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
-    ) -> str | None:
-        """A mask, and a model that was told of masks."""
-        if not operator.masks_pixels:
-            return f"inpaint-tuned needs a mask of pixels, not {operator.name}"
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
+        """A mask."""
+        if operator.masks_pixels:
+            return None
+        return f"inpaint-tuned needs a mask of pixels, not {operator.name}"
+
+    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
+        """A model that was told of masks."""
         if denoiser is not None and not denoiser.takes_masks:
             return "inpaint-tuned needs a model with denoiser.masks: true"
-        return super().refusal(process, denoiser, operator)
+        return super().model_refusal(process, denoiser)

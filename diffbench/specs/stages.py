@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from diffbench.specs.analysis import AnalysisSpec
-from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.control import ControlSpec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
@@ -158,7 +158,7 @@ class RestoreSpec(StageSpec):
     task: TaskSpec
     restorer: AnyRestorer
     images: PositiveInt
-    draws: PositiveInt
+    draws: Annotated[Int, Field(ge=2)]
     chunk: PositiveInt = 500
     data: DataStageSpec
     train: TrainSpec | None = None

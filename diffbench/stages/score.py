@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from diffbench.metrics.extractor import build_extractor
 from diffbench.metrics.fidelity import Fidelity
-from diffbench.specs.stages import SampleSpec, ScoreSpec
+from diffbench.specs.stages import DataStageSpec, SampleSpec, ScoreSpec
 from diffbench.stages import data, machine
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, write_json_product
@@ -33,7 +33,7 @@ def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> N
 
 def score_all(spec: ScoreSpec, root: Path, *, skip: bool) -> dict[str, Any]:
     """Scores by solver, and their protocol; ``skip`` leaves out what cannot be scored."""
-    fidelity = load_fidelity(spec, root)
+    fidelity = load_fidelity(spec.data, root)
     solvers = {}
     for name, sample in spec.samples.items():
         try:
@@ -45,11 +45,11 @@ def score_all(spec: ScoreSpec, root: Path, *, skip: bool) -> dict[str, Any]:
     return {"solvers": solvers, "protocol": fidelity.protocol}
 
 
-def load_fidelity(spec: ScoreSpec, root: Path) -> Fidelity:
+def load_fidelity(spec: DataStageSpec, root: Path) -> Fidelity:
     """The extractor and its reference features."""
-    dataset = data.load(root, spec.data.data)
-    extractor = build_extractor(spec.data.extractor, dataset)
-    extractor.load_state_dict(load_file(read_product(paths.extractor(root), spec.data)))
+    dataset = data.load(root, spec.data)
+    extractor = build_extractor(spec.extractor, dataset)
+    extractor.load_state_dict(load_file(read_product(paths.extractor(root), spec)))
     extractor.eval().requires_grad_(False)
     splits = {"train": dataset.train, "test": dataset.test}
     return Fidelity(

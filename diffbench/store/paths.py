@@ -6,6 +6,8 @@
     {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
     {root}/runs/{variant}/seed{n}/scores.json
     {root}/runs/{variant}/seed{n}/likelihood/{kind}.json
+    {root}/runs/{variant}/seed{n}/restore/{task}/{method}.json
+    {root}/runs/{variant}/seed{n}/restore/{task}/{method}/images.npz
     {root}/runs/{variant}/seed{n}/analysis/{id}.json               with or without {id}.png
     {root}/classifier/{process}/seed{n}/model.safetensors
     {root}/tables/{table}.{csv,md,tex}
@@ -27,6 +29,7 @@ from diffbench.specs.stages import (
     ClassifierSpec,
     DataStageSpec,
     LikelihoodStageSpec,
+    RestoreSpec,
     SampleSpec,
     ScoreSpec,
     StageSpec,
@@ -91,6 +94,21 @@ def partial_scores(root: Path, variant: str, seed: int) -> Path:
 def likelihood(root: Path, variant: str, seed: int, kind: str) -> Path:
     """Return one kind of likelihood of one run."""
     return run_folder(root, variant, seed) / "likelihood" / f"{kind}.json"
+
+
+def restoration(root: Path, variant: str, seed: int, task: str, method: str) -> Path:
+    """Return the scores of one method's restorations of one task."""
+    return run_folder(root, variant, seed) / "restore" / task / f"{method}.json"
+
+
+def restored_images(root: Path, variant: str, seed: int, task: str, method: str) -> Path:
+    """Return the first of these restorations; in a folder of their own, which their sidecar shares with nothing."""
+    return restoration(root, variant, seed, task, method).with_suffix("") / "images.npz"
+
+
+def restored_picture(root: Path, variant: str, seed: int, task: str, method: str) -> Path:
+    """Return the picture of the first restorations; no product, like a grid of samples."""
+    return restored_images(root, variant, seed, task, method).with_name("strip.png")
 
 
 def analysis_picture(root: Path, variant: str, seed: int, item: str) -> Path:
@@ -168,6 +186,11 @@ def _classifier(root: Path, spec: ClassifierSpec) -> tuple[Path, ...]:
     return (classifier(root, spec.variant, spec.seed),)
 
 
+def _restore(root: Path, spec: RestoreSpec) -> tuple[Path, ...]:
+    job = (spec.variant, spec.seed, spec.task_id, spec.method_id)
+    return restoration(root, *job), restored_images(root, *job)
+
+
 def _analysis(root: Path, spec: AnalysisStageSpec) -> tuple[Path, ...]:
     return (analysis(root, spec.variant, spec.seed, spec.analysis_id),)
 
@@ -179,12 +202,13 @@ _PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
     "sample": _sample,
     "score": _score,
     "likelihood": _likelihood,
+    "restore": _restore,
     "analysis": _analysis,
 }
 
 
 def products(root: Path, spec: StageSpec) -> tuple[Path, ...]:
-    """Return all products of a job, the main one first (the data stage has two)."""
+    """Return all products of a job, the main one first (the stages data and restore have two)."""
     return _PRODUCTS[spec.stage](root, spec)
 
 

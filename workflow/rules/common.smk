@@ -45,12 +45,16 @@ MODEL = paths.model(*RUN)
 SAMPLES = paths.samples(*RUN, "{solver}")
 SCORES = paths.scores(*RUN)
 LIKELIHOOD = paths.likelihood(*RUN, "{kind}")
+RESTORATION = paths.restoration(*RUN, "{task}", "{method}")
+RESTORED_IMAGES = paths.restored_images(*RUN, "{task}", "{method}")
 ANALYSIS = paths.analysis(*RUN, "{analysis}")
 # A classifier belongs to a process, whose name stands in the place of a variant's.
 CLASSIFIER = paths.classifier(*RUN)
 LOGS = PLAN.root / "logs"
 BENCHMARKS = PLAN.root / "benchmarks"
 RUN_NAME = "{variant}/seed{seed}"
+# The wildcards of which a job's item is made; a rule has one of them, or task and method.
+ITEM = ("solver", "kind", "task", "method", "analysis")
 
 # Asking for a GPU where there is none would serialise all jobs.
 GPUS = int(PLAN.device != "cpu")
@@ -73,12 +77,14 @@ wildcard_constraints:
     seed=r"\d+",
     solver=r"[^/]+",
     kind=r"[^/]+",
+    task=r"[^/]+",
+    method=r"[^/]+",
     analysis=r"[^/]+",
 
 
 def job(stage, wildcards):
     """The plan's job for a stage and a rule's wildcards."""
-    item = wildcards.get("solver", wildcards.get("kind", wildcards.get("analysis", "")))
+    item = "/".join(wildcards[key] for key in ITEM if key in wildcards.keys())
     return PLAN.run(stage, wildcards.get("variant", ""), int(wildcards.get("seed", 0)), item)
 
 

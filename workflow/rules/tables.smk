@@ -1,7 +1,12 @@
-# After every score, likelihood and analysis; after a failure, `onerror:` in the Snakefile makes the tables of what there is.
+# After all that has numbers; after a failure, `onerror:` in the Snakefile makes the tables of what there is.
 rule tables:
     input:
-        [run.product for stage in ("score", "likelihood", "analysis") for run in PLAN.of(stage)],
+        [
+            product
+            for stage in ("score", "likelihood", "restore", "analysis")
+            for run in PLAN.of(stage)
+            for product in run.products
+        ],
     output:
         tables=TABLES,
         complete=touch(paths.tables_complete(PLAN.root)),

@@ -1,0 +1,82 @@
+r"""What restorations are worth: K draws of each of N images, x (N, K, C, H, W), beside the truth (N, C, H, W).
+
+Of pictures, clipped to [0, 1] and not rounded:
+
+    psnr, ssim   of each draw (``image``); means over draws and images
+    psnr_mean    PSNR of the mean over draws: what is left where a draw's own detail has been averaged away
+    spread       root mean square over images and pixels of the standard deviation over draws
+
+As they were drawn:
+
+    residual     root mean square of (y - H x)/span, span the width of the range: beside the task's noise it says
+                 whether the measurement was honoured, overfitted or ignored
+    bias         root mean square of (mean over draws - posterior mean), in units of [0, 1]
+    sd_ratio     root mean square standard deviation over draws, over that of the posterior
+
+The last two need the true posterior N(m, C), which a Gaussian has.  The mean of K draws misses its own expectation by
+var/K, which is taken off bias^2; what is left below 0 is 0.  Variances over draws divide by K - 1.
+
+Standard errors are over images; of a root they follow from that of the mean square, se/(2 root).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffbench.metrics.fidelity import Score
+from diffbench.metrics.image import psnr, ssim
+
+#: A posterior variance, in units of [0, 1], that is rounding alone.
+ROUNDING = 1e-10
+
+
+def of_pictures(truth: Tensor, drawn: Tensor) -> dict[str, Score]:
+    """psnr, ssim, psnr_mean and spread of draws (N, K, C, H, W), both on [0, 1]; draws are clipped here."""
+    clipped = drawn.double().clamp(0, 1)
+    repeated = truth.repeat_interleave(clipped.shape[1], 0)
+    each = {"psnr": psnr, "ssim": ssim}
+    scores = {
+        name: _mean(of(clipped.flatten(0, 1), repeated).reshape(clipped.shape[:2]).mean(1))
+        for name, of in each.items()
+    }
+    scores["psnr_mean"] = _mean(psnr(clipped.mean(1), truth))
+    scores["spread"] = _root(_over_pixels(clipped.var(1)))
+    return scores
+
+
+def residual(y: Tensor, again: Tensor, span: float) -> Score:
+    """Of measurements (N, ...) and those of the draws (N, K, ...)."""
+    error = (y[:, None].double() - again.double()) / span
+    return _root(error.square().flatten(1).mean(1))
+
+
+def against_posterior(drawn: Tensor, mean: Tensor, variances: Tensor) -> dict[str, Score]:
+    """Bias and sd_ratio of draws (N, K, C, H, W), posterior means (N, C, H, W) and variances (D,), on [0, 1].
+
+    There is no ratio where the posterior is a point.
+    """
+    drawn = drawn.double()
+    spread = _over_pixels(drawn.var(1))
+    error = _over_pixels((drawn.mean(1) - mean.double()).square())
+    scores = {"bias": _root(error - spread / drawn.shape[1])}
+    expected = float(variances.mean())
+    if expected > ROUNDING:
+        scores["sd_ratio"] = _root(spread / expected)
+    return scores
+
+
+def _over_pixels(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1)
+
+
+def _mean(values: Tensor) -> Score:
+    """The mean of one number an image, and its standard error."""
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+    return {"value": float(values.mean()), "se": error}
+
+
+def _root(squares: Tensor) -> Score:
+    """The root of the mean of one square an image."""
+    mean, error = _mean(squares).values()
+    value = max(mean or 0.0, 0.0) ** 0.5
+    return {"value": value, "se": error / (2 * value) if error is not None and value else None}

@@ -1,0 +1,150 @@
+"""A figure of images: rows of them beside one another, under the same images of other rows.
+
+A gallery is panes, a pane is rows of images in grey levels; a row may lack them and say why.  The CSV has one row a
+picture, with its PSNR to the picture in the pane's first row.  The same gallery gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from diffbench.reporting.charts import COLUMNS, DPI, Point, row
+from diffbench.reporting.formats import csv_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+IMAGE_INCHES = 0.42
+#: Of a letter of a row's label, of a pane's title, and of the figure's title and note.
+LETTER_INCHES, HEAD_INCHES, AROUND_INCHES = 0.07, 0.35, 0.8
+PANES_ABREAST = 3
+#: For the title and the note.
+NARROWEST_INCHES = 4.0
+#: Grey of what lies between images, and of a row that has none.
+BETWEEN, LACKING = 96, 225
+SMALLEST_MSE = 1e-10
+
+
+@dataclass(frozen=True)
+class Row:
+    """Images, uint8 (N, H, W, C) in levels, or why there are none; ``seeds`` as a point's."""
+
+    label: str
+    images: Any | None
+    status: str = "ok"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pane:
+    """Rows of the same images, the true ones first."""
+
+    name: str
+    rows: Sequence[Row]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C) of the rows that have images; a pane without any shows one blank."""
+        return next(
+            (each.images.shape for each in self.rows if each.images is not None), (1, 1, 1, 1)
+        )
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A whole figure; ``levels`` is the number of grey levels."""
+
+    title: str
+    panes: Sequence[Pane]
+    levels: int
+    note: str = ""
+
+    def csv(self, name: str) -> str:
+        """Return the PSNR of each picture, from its grey levels."""
+        rows = [
+            row(name, pane.name, each.label, point)
+            for pane in self.panes
+            for each in pane.rows[1:]
+            for point in self._points(pane.rows[0], each)
+        ]
+        return csv_of(rows, COLUMNS)
+
+    def _points(self, truth: Row, shown: Row) -> Iterator[Point]:
+        if shown.images is None or truth.images is None:
+            yield Point(None, status=shown.status, note=shown.note)
+            return
+        errors = (shown.images.astype(float) - truth.images) / (self.levels - 1)
+        for index, error in enumerate((errors**2).mean((1, 2, 3))):
+            psnr = -10 * math.log10(max(float(error), SMALLEST_MSE))
+            yield Point(float(index), psnr, seeds=1, status=shown.status, note=shown.note)
+
+    def png(self) -> bytes:
+        """Return the picture."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        content = io.BytesIO()
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            columns = max(1, min(len(self.panes), PANES_ABREAST))
+            rows = max(1, -(-len(self.panes) // columns))
+            width, height = self._pane_inches()
+            size = max(width * columns, NARROWEST_INCHES), height * rows + AROUND_INCHES
+            figure = Figure(size, dpi=DPI, layout="constrained")
+            grid = figure.subplots(rows, columns, squeeze=False).flatten()
+            for axes, pane in zip(grid, self.panes, strict=False):
+                _draw(axes, pane, self.levels)
+            for axes in grid[len(self.panes) :]:
+                axes.set_axis_off()
+            figure.suptitle(self.title, fontsize="medium")
+            figure.supxlabel(fill(self.note, int(size[0] * 14)), fontsize="x-small")
+            figure.savefig(content, format="png", metadata={"Software": None})
+        return content.getvalue()
+
+    def _pane_inches(self) -> tuple[float, float]:
+        """Return the width and height that the largest pane needs."""
+        labels = [len(each.label) for pane in self.panes for each in pane.rows]
+        across = max((pane.shape[0] for pane in self.panes), default=1)
+        down = max((len(pane.rows) for pane in self.panes), default=1)
+        width = max(labels, default=1) * LETTER_INCHES + across * IMAGE_INCHES
+        return width + HEAD_INCHES, down * IMAGE_INCHES + HEAD_INCHES
+
+
+def _draw(axes: Axes, pane: Pane, levels: int) -> None:
+    height = pane.shape[1] + 1
+    axes.imshow(mosaic(pane, levels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    middles = [index * height + height / 2 for index in range(len(pane.rows))]
+    axes.set_yticks(middles, [each.label for each in pane.rows], fontsize="x-small")
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_anchor("N")
+    axes.set_title(pane.name, fontsize="small")
+    for middle, each in zip(middles, pane.rows, strict=True):
+        if each.images is None:
+            width = pane.shape[0] * (pane.shape[2] + 1)
+            axes.text(width / 2, middle, each.status, ha="center", va="center", fontsize="x-small")
+
+
+def mosaic(pane: Pane, levels: int) -> Any:
+    """Return a pane's images in one, uint8 (height, width) or (height, width, 3) in 0..255, with lines between them."""
+    import numpy as np
+
+    count, height, width, channels = pane.shape
+    shape = len(pane.rows) * (height + 1) + 1, count * (width + 1) + 1, channels
+    whole = np.full(shape, BETWEEN, np.uint8)
+    for down, each in enumerate(pane.rows):
+        top = down * (height + 1) + 1
+        if each.images is None:
+            whole[top : top + height, 1:-1] = LACKING
+            continue
+        scaled = np.round(each.images * (255 / (levels - 1))).astype(np.uint8)
+        for across, image in enumerate(scaled):
+            left = across * (width + 1) + 1
+            whole[top : top + height, left : left + width] = image
+    return whole[..., 0] if channels == 1 else whole
