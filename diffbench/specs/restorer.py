@@ -206,21 +206,37 @@ def _steered(value: object) -> object:
     return chosen
 
 
+def _estimate(value: object) -> object:
+    chosen = RestorerSpec.choose(value)
+    if chosen.uses_model:
+        raise ValueError(f"{chosen.name} uses a model; take pseudo-inverse or posterior-mean")
+    return chosen
+
+
 class CCDFSpec(RestorerSpec):
     """CCDF (Chung, Sim & Ye 2022): start at a share of the way from an estimate, not from noise.
 
     around: the restorer whose steps are taken.
     start: the share of its solver's steps that is left, the last ones; 1 is the full reversal.
-    estimate: ``pseudo-inverse``, the degraded image, or the Gaussian ``posterior-mean``.
+    estimate: a restorer without a model: ``pseudo-inverse``, the degraded image, or the Gaussian ``posterior-mean``.
+
+    Its class is given both, built.
     """
 
     name: Literal["ccdf"] = "ccdf"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.steering:CCDF"
-    facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver", "images")
+    facts: ClassVar[tuple[str, ...]] = ("around", "estimate")
 
     around: Annotated[SerializeAsAny[SteeredSpec], BeforeValidator(_steered)] = ReplaceSpec()
     start: Annotated[Fraction, Field(gt=0)] = 0.2
-    estimate: Literal["pseudo-inverse", "posterior-mean"] = "pseudo-inverse"
+    estimate: Annotated[SerializeAsAny[RestorerSpec], BeforeValidator(_estimate)] = (
+        PseudoInverseSpec()
+    )
+
+    @property
+    def uses_model(self) -> bool:
+        """That of the restorer inside."""
+        return True
 
     @property
     def inner(self) -> SolverSpec | None:

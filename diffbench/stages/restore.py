@@ -166,14 +166,18 @@ def build_restorer(
     spec: RestoreSpec, dataset: Dataset, levels: Levels, denoiser: Denoiser | None
 ) -> Restorer:
     """The restorer, from the facts that it asks for; its solver is around the very denoiser that it is given."""
-    facts: dict[str, Callable[[], Any]] = {
-        "denoiser": lambda: denoiser,
-        "solver": lambda: build(spec.restorer.inner, denoiser) if spec.restorer.inner else None,
-        "images": lambda: levels.to_model(dataset.train),
-    }
-    restorer: Restorer = build(
-        spec.restorer, **{name: facts[name]() for name in spec.restorer.facts}
-    )
+
+    def built(restorer: Any) -> Any:
+        facts: dict[str, Callable[[], Any]] = {
+            "denoiser": lambda: denoiser,
+            "solver": lambda: build(restorer.inner, denoiser),
+            "around": lambda: built(restorer.around),
+            "estimate": lambda: built(restorer.estimate),
+            "images": lambda: levels.to_model(dataset.train),
+        }
+        return build(restorer, **{name: facts[name]() for name in restorer.facts})
+
+    restorer: Restorer = built(spec.restorer)
     return restorer
 
 

@@ -18,6 +18,8 @@ from diffbench.specs.solver import LangevinSpec
 
 #: Fresh standard normal noise shaped like its argument.
 Noise = Callable[[Tensor], Tensor]
+#: What is done to a state (B, C, H, W) at a time after every update.
+Impose = Callable[[Tensor, Tensor, Noise], Tensor]
 
 
 class Langevin:
@@ -27,6 +29,8 @@ class Langevin:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
         #: Whether it goes before the solver's step.
         self.first = spec.order == "corrector-first"
+        #: What is done after every update, if anything.
+        self.impose: Impose | None = None
 
     def step_size(self, t: Tensor, score: Tensor, z: Tensor) -> Tensor | float:
         """eps, of t's shape, or the spec's number."""
@@ -53,4 +57,6 @@ class Langevin:
         """All updates of one level; ``quiet`` leaves out the last one's noise."""
         for i in range(1, self.spec.updates + 1):
             x = self.update(x, t, y, noise, quiet and i == self.spec.updates)
+            if self.impose is not None:
+                x = self.impose(x, t, noise)
         return x

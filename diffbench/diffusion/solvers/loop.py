@@ -2,11 +2,14 @@ r"""The loop that every solver shares.
 
 x = start(z);   for consecutive times (t, s) of the grid:  x <- move(x, t, s)
 
-A move is the solver's step, and the corrector's updates at t before it or at s after it, as its order says.
+A move is the solver's step, and the corrector's updates at t before it or at s after it, as its order says.  A solver
+that is ``steered`` has something done to its state after every one of these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -17,7 +20,7 @@ from diffbench.diffusion.denoisers import Denoiser, thresholded
 from diffbench.diffusion.guidance import Classifier, guided
 from diffbench.diffusion.integrators import check_finite
 from diffbench.diffusion.processes.base import Process, cast
-from diffbench.diffusion.solvers.corrector import Langevin, Noise
+from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.solver import SolverSpec
 
@@ -36,6 +39,8 @@ class Solver:
     quiet_end: bool = False
     #: The fraction of pixels of the last draw that had to be brought back to where the process lives.
     moved: float = 0.0
+    #: What is done after every step, if anything.
+    impose: Impose | None = None
 
     def __init__(
         self, spec: SolverSpec, denoiser: Denoiser, classifier: Classifier | None = None
@@ -83,24 +88,50 @@ class Solver:
     ) -> Tensor:
         """The step from t to s and the corrector's updates; ``quiet`` leaves out the last noise of all."""
         if self.corrector is None:
-            return self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
+            return self._imposed(x_t, t, s, y, noise, quiet)
         if self.corrector.first:
             x_t = self.corrector.correct(x_t, t, y, noise)
-            return self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
-        x_s = self.step(x_t, t, s, y, noise)
+            return self._imposed(x_t, t, s, y, noise, quiet)
+        x_s = self._imposed(x_t, t, s, y, noise)
         if float(s) == self.process.data_time:
             return x_s
         return self.corrector.correct(x_s, s, y, noise, quiet)
 
+    def _imposed(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        y: Tensor | None,
+        noise: Noise,
+        quiet: bool = False,
+    ) -> Tensor:
+        x_s = self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
+        return x_s if self.impose is None else self.impose(x_s, s, noise)
 
-def solve(solver: Solver, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-    """Take x (B, C, H, W) down the solver's grid.
+    @contextmanager
+    def steered(self, impose: Impose) -> Iterator[None]:
+        """Do that after every update, the solver's and the corrector's."""
+        parts = [each for each in (self, self.corrector) if each is not None]
+        for each in parts:
+            each.impose = impose
+        try:
+            yield
+        finally:
+            for each in parts:
+                each.impose = None
+
+
+def solve(
+    solver: Solver, x: Tensor, y: Tensor | None, noise: Noise, times: Tensor | None = None
+) -> Tensor:
+    """Take x (B, C, H, W) down the solver's grid, or down the part of it that ``times`` are.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
     """
     solver.begin()
-    pairs = list(pairwise(solver.times()))
+    pairs = list(pairwise(solver.times() if times is None else times))
     for i, (t, s) in enumerate(pairs, start=1):
         quiet = solver.quiet_end and i == len(pairs)
         x = solver.move(x, t, s, y, noise, quiet)
