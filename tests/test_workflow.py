@@ -11,8 +11,10 @@ import pytest
 from commands import (
     CONFIG,
     PATIENCE,
+    REPOSITORY,
     bench,
     jobs_of,
+    merged,
     plan_of,
     planned,
     run,
@@ -23,6 +25,8 @@ from commands import (
 
 from diffbench.plan.registry import module_name
 from diffbench.specs.objective import ObjectiveSpec
+from diffbench.specs.operator import OperatorSpec
+from diffbench.specs.restorer import RestorerSpec
 from diffbench.specs.solver import SolverSpec
 from diffbench.store import paths
 from diffbench.store.manifest import manifest
@@ -306,6 +310,68 @@ def test_what_fails_costs_nothing_else_its_cells(made, extension):
     assert mended.returncode == 0, said(mended)
     assert cells(overview(made), "ok") == {(job.variant, job.item) for job in cells_of(made)}
     assert {k: v for k, v in products(made).items() if "broken-3" not in k} == before
+
+
+# Inverse problems, with operators and a restorer of an extension.
+
+
+RESTORATIONS = {
+    "extensions": ["halving.py"],
+    "variants": ["edm", "control-test", "baselines"],
+    "tables": ["overview", "restorations"],
+    "figures": ["restorations"],
+    "restorations": {
+        "images": 10,
+        "draws": 2,
+        "tasks": {
+            "half": {"operator": "half"},
+            "noisy": {"operator": "half", "noise": 0.1},
+            "bent": {"operator": "bent"},
+        },
+        "variants": ["edm"],
+        "restorers": {"guess-0.1": {"name": "guess", "spread": 0.1}},
+    },
+}
+
+
+@pytest.fixture
+def restoring(made):
+    """The extension in the working directory; what it registered here is forgotten afterwards."""
+    path = made / "halving.py"
+    path.write_bytes((REPOSITORY / "tests" / path.name).read_bytes())
+    yield made
+    for kind, name in ((OperatorSpec, "half"), (OperatorSpec, "bent"), (RestorerSpec, "guess")):
+        kind.known.pop(name, None)
+    sys.modules.pop(module_name(path), None)
+
+
+def test_restorations_are_jobs_like_all_others(restoring):
+    write_config(restoring, RESTORATIONS)
+    jobs = matching(r"restore .*|tables", restoring)
+    assert planned(bench("-n", cwd=restoring)) == jobs
+    assert len(jobs) == 3 + 5 + 1
+    done = bench("-c2", cwd=restoring)
+    assert done.returncode == 0, said(done)
+    plan = plan_of(restoring)
+    for job in plan.of("restore"):
+        assert {status_of(restoring / path, job.spec) for path in job.products} == {"ok"}
+        picture = paths.restored_picture(job.root, job.variant, 0, *job.item.split("/"))
+        assert (restoring / picture).read_bytes().startswith(b"\x89PNG")
+    with (restoring / paths.table(plan.root, "restorations", "csv")).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {(job.variant, job.item) for job in plan.of("restore")}
+    assert cells(rows, "ok") == wanted
+    assert cells(rows, "refused") == {("baselines", "bent/posterior-mean")}
+    assert NOTHING in said(bench("-n", cwd=restoring))
+    # What was deleted is made again, and a task's noise concerns the task.
+    (restoring / plan.run("restore", "edm", 0, "half/guess-0.1").products[1]).unlink()
+    assert "restore edm half guess-0.1" in planned(bench("-n", cwd=restoring))
+    write_config(restoring, merged(RESTORATIONS, LOUDER))
+    again = matching(r"restore \S+ (noisy .*|half guess-0.1)|tables", restoring)
+    assert planned(bench("-n", cwd=restoring)) == again
+
+
+LOUDER = {"restorations": {"tasks": {"noisy": {"noise": 0.2}}}}
 
 
 # Mistakes, before any job. All kinds of them: test_plan.py.
