@@ -80,14 +80,28 @@ def noise_of(scale: Tensor | float) -> Tensor:
     return (ZERO + scale)[None] if scale > 0 else SILENCE
 
 
+class Data(NamedTuple):
+    """A Gaussian N(mean, axes diag(variances) axes^T)."""
+
+    mean: Tensor
+    axes: Tensor
+    variances: Tensor
+
+    def rotated(self, scales: Tensor) -> Tensor:
+        return self.axes @ scales.diag() @ self.axes.T
+
+
+DATA = Data(MEAN, AXES, VARIANCES)
+
+
 class Marginal:
     """What the rules may know of a time: alpha, sigma, f, g^2 and the score S = P x + R."""
 
-    def __init__(self, process: Process, t: Tensor) -> None:
+    def __init__(self, process: Process, t: Tensor, data: Data = DATA) -> None:
         self.process, self.t = process, t
         self.alpha, self.sigma = process.alpha(t), process.sigma(t)
-        self.mean = self.alpha * (AXES.T @ MEAN)
-        self.variance = self.alpha**2 * VARIANCES + self.sigma**2
+        self.mean = self.alpha * (data.axes.T @ data.mean)
+        self.variance = self.alpha**2 * data.variances + self.sigma**2
         self.P, self.R = -1 / self.variance, self.mean / self.variance
         self.x0 = Affine(
             (1 + self.sigma**2 * self.P) / self.alpha, self.sigma**2 * self.R / self.alpha
@@ -251,12 +265,16 @@ ADAPTIVE = "ode-adaptive"
 
 
 def corrected(spec: SolverSpec, t: Marginal, path: Affine) -> Affine:
-    """x + eps S + sqrt(2 eps) z, as often as is asked (algorithms 4 and 5)."""
-    eps = spec.corrector.step_size
-    update = Affine(1 + eps * t.P, eps * t.R, noise_of(at((2 * eps) ** 0.5)))
+    """The corrector's updates, as often as is asked."""
     for _ in range(spec.corrector.updates):
-        path = update.after(path)
+        path = update(spec, t).after(path)
     return path
+
+
+def update(spec: SolverSpec, t: Marginal) -> Affine:
+    """x + eps S + sqrt(2 eps) z (algorithms 4 and 5)."""
+    eps = spec.corrector.step_size
+    return Affine(1 + eps * t.P, eps * t.R, noise_of(at((2 * eps) ** 0.5)))
 
 
 def whole(spec: SolverSpec, process: Process, times: Tensor, quiet: bool) -> Affine:
@@ -452,15 +470,11 @@ def propagate(
     return got.A @ mean + got.b, got.A @ covariance @ got.A.T + got.covariance
 
 
-def rotated(scales: Tensor) -> Tensor:
-    return AXES @ scales.diag() @ AXES.T
-
-
 def agrees(got: Probed, want: Affine) -> None:
     """To 1e-9 of A's largest entry, but not below 1e-11, what a grid on which x is 1e2 at first and A shrinks
     to nothing rounds by; b passes through x - alpha m, and noises of scale 0 count as none."""
     scale = max(float(want.A.abs().max()), 1e-2)
-    close(got.A, rotated(want.A), atol=1e-9 * scale)
+    close(got.A, DATA.rotated(want.A), atol=1e-9 * scale)
     close(got.b, AXES @ want.b, atol=1e-9 * max(scale, 1.0))
     heard = want.n[(want.n != 0).any(1)]
     columns = got.N.reshape(DIM, -1, DIM)
@@ -468,7 +482,7 @@ def agrees(got: Probed, want: Affine) -> None:
     loudest = max(1.0, float(heard.abs().max())) if len(heard) else 1.0
     assert columns.shape[1] == len(heard)
     for i, each in enumerate(heard):
-        close(columns[:, i], rotated(each), atol=1e-9 * loudest)
+        close(columns[:, i], DATA.rotated(each), atol=1e-9 * loudest)
 
 
 def test_every_registered_solver_has_a_rule() -> None:
@@ -525,7 +539,7 @@ def test_whole_grids_are_the_papers_formulas(spec: SolverSpec, process: ProcessS
     close(solver.start(torch.ones(1, 1, 1, DIM).double()).flatten(), ZERO + std)
     close(got.b, AXES @ want.b, atol=1e-9)
     covariance = std**2 * got.A @ got.A.T + got.covariance
-    close(covariance, rotated((want.A * std) ** 2 + (want.n**2).sum(0)), atol=1e-9)
+    close(covariance, DATA.rotated((want.A * std) ** 2 + (want.n**2).sum(0)), atol=1e-9)
 
 
 IMAGES = 10_000
@@ -652,8 +666,8 @@ def test_order_of_convergence(solver: str, options: dict, order: int, process: s
         times = built.times()
         times = times[built.process.sigma(times) > 0]
         first, last = (Marginal(built.process, times[i]) for i in (0, -1))
-        _, got = propagate(built, times, AXES @ first.mean, rotated(first.variance))
-        errors.append(float(torch.linalg.norm(got - rotated(last.variance))))
+        _, got = propagate(built, times, AXES @ first.mean, DATA.rotated(first.variance))
+        errors.append(float(torch.linalg.norm(got - DATA.rotated(last.variance))))
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert abs(slope + order) <= 0.15, (slope, errors)
 

@@ -232,7 +232,7 @@ def test_snips_draws_from_the_posterior_of_a_full_rank_measurement() -> None:
         y.reshape(1, 1, 2, 2).expand(count, 1, 2, 2),
         std,
     )
-    snips = SNIPS(SNIPSSpec(levels=400), denoiser)
+    snips = SNIPS(SNIPSSpec(), denoiser)
     x = snips.restore(measurement, torch.Generator().manual_seed(0)).flatten(1)
     assert abs(float((x.std(0) / sd).mean()) - 1) < 0.05
     assert bool(((x.mean(0) - want).abs() / sd < 5 / count**0.5 + 0.05).all())

@@ -9,6 +9,7 @@ is returned agrees with the measurement.  The noise of the measurement is not ac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,7 +38,7 @@ class Imposition:
     operator: Operator
     y: Tensor
     mix: float = 1.0
-    until: float = -1.0
+    until: float = -math.inf
 
     def back(self, residual: Tensor) -> Tensor:
         """R of a residual (B, *measurement_shape): H^+."""
@@ -134,7 +135,7 @@ class ILVR(Steered):
         last = round(self.spec.until * (len(times) - 1))
         kind = {"range": Imposition, "resizer": Resized}[self.spec.low_pass]
         # A free step has none: with until 0 no time is late enough.
-        until = float(times[last]) if last else float("inf")
+        until = float(times[last]) if last else math.inf
         return kind(self.solver.process, operator, y, until=until)
 
 
