@@ -289,7 +289,7 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     names = selected(every, whole, "variants")
     restorations = benchmark.restorations
     patterns = Tree({"variants": restorations.variants}, tree.at("restorations").origins)
-    selected(names, patterns, "variants", "restorations.")
+    selected(every, patterns, "variants", "restorations.")
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
