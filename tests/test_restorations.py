@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_reporting import PROTOCOL, plan_of
 
-from diffbench.reporting import galleries
+from diffbench.reporting import context, galleries
 from diffbench.reporting.galleries import Gallery, Pane, Row, mosaic
 from diffbench.reporting.ours import number
 from diffbench.reporting.restorations import places
@@ -266,3 +266,19 @@ def test_matplotlib_is_loaded_only_to_draw():
     code = "import sys, diffbench.reporting.restorations; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "pandas", "matplotlib", "numpy"} & set(done.stdout.split())
+
+
+def test_what_is_counted_is_what_is_shown(plan):
+    sampled = next((run.variant, run.item) for run in plan.of("sample"))
+    restored = ("edm", "box/snips")
+    samples = f"N = {plan.benchmark.samples} samples"
+    images = f"test images, {plan.benchmark.restorations.draws} restorations of each"
+    for items, wanted in (
+        ((), (True, False)),
+        ([sampled], (True, False)),
+        ([restored], (False, True)),
+    ):
+        line = context.data_line(plan, items)
+        assert (samples in line, images in line) == wanted
+    both = context.data_line(plan, [sampled, restored])
+    assert samples in both and images in both

@@ -75,7 +75,7 @@ class Comparison:
         return [
             *(line for line in own if line),
             *(f"Scores: {line}." for line in context.protocols(records)),
-            context.data_line(plan),
+            context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan, variants),
             *context.spread_lines(records),
             *(f"{name}: {remark}." for name, remark in remarks.items() if remark),

@@ -43,13 +43,24 @@ def protocols(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(filter(None, map(score_protocol, scored))))
 
 
-def data_line(plan: Plan, counted: str = "") -> str:
-    """Return the data set and what is counted, by default the sampling budget."""
+def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the data set and what is counted.
+
+    Args:
+        plan: the benchmark.
+        items: (variant, item) of what a table shows: the restored images are counted where there are restorations among
+            them, and the sampling budget unless there is nothing else.
+    """
+    wanted, asked = set(items), plan.benchmark.restorations
+    stages = {run.stage for run in plan.runs if (run.variant, run.item) in wanted}
+    counted = [] if stages == {"restore"} else [f"N = {plan.benchmark.samples} samples"]
+    if "restore" in stages:
+        each = f"the first {asked.images} test images, {asked.draws} restorations of each"
+        counted.append(f"{each}, N = {asked.images * asked.draws}")
     seeds = ", ".join(map(str, plan.benchmark.seeds))
     return (
         f"Data: {described(plan.benchmark.data)}, {plan.benchmark.data.levels} grey levels; "
-        f"{counted or f'N = {plan.benchmark.samples} samples'}; "
-        f"{'seeds' if ',' in seeds else 'seed'} {seeds}."
+        f"{'; '.join(counted)}; {'seeds' if ',' in seeds else 'seed'} {seeds}."
     )
 
 

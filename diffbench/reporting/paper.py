@@ -102,7 +102,7 @@ class PaperTable:
             f"{protocol.steps} steps of {protocol.batch} images. Context, not a target"
             f"{': no difference is taken across protocols' if differing else ''}.",
             *(f"Our scores: {line}." for line in context.protocols(records)),
-            context.data_line(plan),
+            context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan),
             *context.spread_lines(records),
             *rows,

@@ -109,12 +109,10 @@ class Restorations:
         return Grid([*HEADS, *(each.head for each in columns.values())], lines, labels=3)
 
     def _notes(self, plan: Plan, records: Sequence[Record]) -> list[str]:
-        asked = plan.benchmark.restorations
         variants = dict.fromkeys(record.variant for record in records)
-        each = f"the first {asked.images} test images, {asked.draws} restorations of each"
         tasks = [
             f"{name}: {context.described(task.operator)}, noise {task.noise:g}."
-            for name, task in asked.tasks.items()
+            for name, task in plan.benchmark.restorations.tasks.items()
         ]
         remarks = [
             f"{name}: {plan.variants[name].note}." for name in variants if plan.variants[name].note
@@ -123,7 +121,7 @@ class Restorations:
             *(line for line in (self.spec.note, plan.benchmark.note) if line),
             *tasks,
             *(f"FID: {line}." for line in context.protocols(records)),
-            context.data_line(plan, f"{each}, N = {asked.images * asked.draws}"),
+            context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan, variants),
             *context.spread_lines(records, OVER),
             *remarks,

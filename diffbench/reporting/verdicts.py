@@ -246,7 +246,8 @@ def _notes(plan: Plan, verdicts: Sequence[Verdict]) -> list[str]:
         for each in verdicts
         if each.verdict == "contradicted"
     ]
-    named = {cell.variant for each in verdicts for cell in _cells(each.claim)}
+    cells = [cell for each in verdicts for cell in _cells(each.claim)]
+    named = {cell.variant for cell in cells}
     return [
         *filter(None, [plan.benchmark.note]),
         f"Verdicts: {summary}.",
@@ -254,7 +255,7 @@ def _notes(plan: Plan, verdicts: Sequence[Verdict]) -> list[str]:
         "Effect: how much better the better side is, paired by seed, and its 95 % interval by Student's t; "
         "runs of one seed share their sampling noise. A claim holds when the interval lies above 0 "
         "(or its margin), is contradicted when it lies below, and undecided otherwise.",
-        context.data_line(plan),
+        context.data_line(plan, ((each.variant, each.item) for each in cells)),
         *context.budget_lines(plan, named),
     ]
 
