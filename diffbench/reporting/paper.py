@@ -95,11 +95,12 @@ class PaperTable:
         own = [self.spec.note, plan.benchmark.note]
         rows = [f"{row.row}: {row.note}." for row in self.spec.rows if row.note]
         protocol = self.spec.protocol
+        trained = f", {protocol.steps} steps of {protocol.batch} images" if protocol.steps else ""
         differing = any(record.difference is None for record in records)
         return [
             *(line for line in own if line),
-            f"Published: {protocol.data}, {protocol.samples} samples, {protocol.extractor}, "
-            f"{protocol.steps} steps of {protocol.batch} images. Context, not a target"
+            f"Published: {protocol.data}, {protocol.samples} samples, {protocol.extractor}{trained}"
+            f". Context, not a target"
             f"{': no difference is taken across protocols' if differing else ''}.",
             *(f"Our scores: {line}." for line in context.protocols(records)),
             context.data_line(plan, ((each.variant, each.solver) for each in records)),
