@@ -25,9 +25,9 @@ from diffbench.diffusion.inverse.operators import Cast, check_shape
 from diffbench.specs.operator import CTSpec, ImageShape
 
 #: The complete scan's inverse T^+ does without singular values below this share of the largest.  They fall to 1e-8 (24
-#: directions of 28 x 28 pixels).  With measured directions P alone, T^+ P T moves what strong coordinates hold into weak
-#: ones, enlarged by their ratio, at every step of the medical restorer: of four of 24 directions of 8 x 8 pixels its
-#: norm is 34, 3.8, 1.1 and 0.7 at 0.001, 0.01, 0.05 and 0.1.  Filtered backprojection cuts the same frequencies.
+#: directions of 28 x 28 pixels).  With the measured directions P alone, T^+ P T moves what strong coordinates hold into
+#: weak ones, enlarged by their ratio, at every step of the medical restorer: of four of 24 directions of 8 x 8 pixels
+#: its norm is 34, 3.8, 1.1 and 0.7 at 0.001, 0.01, 0.05 and 0.1.  Filtered backprojection cuts the same frequencies.
 SMALLEST = 0.1
 
 
