@@ -1,0 +1,1 @@
+"""The papers' released checkpoints: one module per official layout, and what they share."""
