@@ -1,0 +1,119 @@
+"""Published files: weights and archives that are fetched once, checked, and kept in a cache.
+
+A file is known by its SHA-256, so it does not matter where it came from: a path that the configuration
+names, the cache, or its address.  It is checked each time it is asked for.
+
+The cache is the folder ``$DIFFBENCH_CACHE``, else ``$XDG_CACHE_HOME/diffbench``, else
+``~/.cache/diffbench``.  A download goes to a temporary name there and gets its own once it is whole; jobs
+that want the same file wait for the first of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from diffbench.store import files
+from diffbench.store.products import StoreError
+
+#: Seconds without a byte after which a download is given up.
+TIMEOUT = 60.0
+
+
+def cache() -> Path:
+    """Return the folder that downloads are kept in."""
+    if chosen := os.environ.get("DIFFBENCH_CACHE"):
+        return Path(chosen).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "diffbench"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that somebody has published.
+
+    Attributes:
+        name: what messages call it.
+        url: where it would come from.
+        sha256: of its content, 64 hexadecimal digits.
+        size: its bytes; None where nobody has said.
+        key: the configuration key that names a local copy.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int | None
+    key: str
+
+    @property
+    def cached(self) -> Path:
+        """Where the cache keeps it: files of one name and different content do not meet."""
+        filename = self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
+        return cache() / f"{self.sha256[:16]}-{filename}"
+
+    def local(self, path: Path | None = None) -> Path:
+        """Return a whole local copy: ``path`` where one is given, else the cache's, downloaded if need be.
+
+        Raises:
+            StoreError: when it is missing and cannot be downloaded, or is another file.  The message says
+                what is missing, where it comes from, its SHA-256 and the key for a local path.
+        """
+        if path is not None:
+            if not path.is_file():
+                raise self._error(f"there is no file {path}")
+            self._check(path, str(path))
+            return path
+        if not self.cached.is_file():
+            self._download()
+        self._check(self.cached, f"{self.cached} (remove it)")
+        return self.cached
+
+    def _download(self) -> None:
+        print(f"{self.name}: downloading {self.url} to {self.cached}", file=sys.stderr)
+        try:
+            with _alone(self.cached), files.temporary(self.cached) as unfinished:
+                if self.cached.is_file():
+                    return
+                self._fetch(unfinished)
+                self._check(unfinished, "what was downloaded")
+                files.publish(unfinished, self.cached)
+        except (OSError, HTTPException) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise self._error(f"it cannot be downloaded to {cache()} ({reason})") from error
+
+    def _fetch(self, path: Path) -> None:
+        request = urllib.request.Request(self.url, headers={"User-Agent": "diffbench"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file, 2**20)
+
+    def _check(self, path: Path, shown: str) -> None:
+        size = path.stat().st_size
+        if self.size is not None and size != self.size:
+            raise self._error(f"{shown} has {size:,} bytes")
+        if (found := files.sha256(path)) != self.sha256:
+            raise self._error(f"{shown} has sha256 {found}")
+
+    def _error(self, problem: str) -> StoreError:
+        size = f", {self.size:,} bytes" if self.size is not None else ""
+        return StoreError(
+            f"{self.name}: {problem}; wanted is {self.url} (sha256 {self.sha256}{size}); "
+            f"`{self.key}` names a local copy"
+        )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process downloads the file; the lock goes with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
