@@ -50,7 +50,12 @@ MISTAKES = [
     ("sede: [1]", {}, ["bench.yaml:8", "sede", "[1]", "did you mean 'seeds'"]),
     ("", {"samples": -5}, ["samples", "-5", "20"]),
     ("", {"samples": 10}, ["samples", "10", "20"]),
-    ("", {"data": "{name: folder, path: nowhere}"}, ["data.path", "no folder 'nowhere'"]),
+    ("", {"data": "{name: folder, path: nowhere}"}, ["data.path", "no file or folder 'nowhere'"]),
+    (
+        "",
+        {"data": "{name: cifar10, archive: nowhere.tar.gz}"},
+        ["data.archive", "no file or folder 'nowhere.tar.gz'", "toronto", "6d958be0"],
+    ),
     ("", {"training": "{steps: 9, ema: 1}"}, ["training.ema", "1", "less than 1"]),
     ("", {"training": "{steps: 9, betas: [0.9, 1]}"}, ["training.betas", "less than 1"]),
     (

@@ -159,7 +159,7 @@ class ImageFolder:
 
 
 def manifest(dataset: Dataset) -> dict[str, Any]:
-    """Counts, shape, levels, class counts and SHA-256 of the arrays: what identifies a data set."""
+    """Counts, shape, levels, range, class counts and SHA-256 of the arrays: what identifies a data set."""
     images = {"train": dataset.train, "test": dataset.test}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
     return {
@@ -167,6 +167,7 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
         "counts": {split: len(array) for split, array in images.items()},
         "shape": list(dataset.shape),
         "levels": dataset.levels,
+        "range": {split: [int(array.min()), int(array.max())] for split, array in images.items()},
         "classes": list(dataset.classes),
         "class_counts": {
             split: np.bincount(array, minlength=len(dataset.classes)).tolist()
@@ -198,7 +199,8 @@ def _split(images: Images, labels: Labels, *, test: int, seed: int, **facts: Any
 
 
 def _sha256(array: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    # A view, not tobytes: of a large set there is no room for a second copy.
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).data).hexdigest()
 
 
 def _pngs(folder: Path) -> list[Path]:

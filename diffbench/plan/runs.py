@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -157,9 +157,9 @@ class Plan:
         return found
 
     def inputs(self, run: Run) -> list[Path]:
-        """Return the files that a job reads: products, of the data stage the images' folders."""
+        """Return the files that a job reads: products, of the data stage the images' files and folders."""
         if isinstance(run.spec, DataStageSpec):
-            return _folders(run.spec.data.folder)
+            return _sources(run.spec.data.paths.values())
         # The extractor, the data stage's second product, is read by what scores images alone.
         whole = isinstance(run.spec, ScoreSpec | RestoreSpec)
         return [
@@ -200,7 +200,7 @@ def load_plan(
     tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
-    _check_folder(benchmark, tree)
+    _check_sources(benchmark, tree)
     _check_tasks(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
     expansion = _Expansion(benchmark, tree, extensions)
@@ -245,18 +245,20 @@ def _stands_alone(spec: StageSpec) -> bool:
     return isinstance(spec, AnalysisStageSpec) and spec.train is None
 
 
-def _folders(folder: str | None) -> list[Path]:
-    """A folder of images and its class folders: their times change when files come or go."""
-    if folder is None:
-        return []
-    return [Path(folder), *sorted(each for each in Path(folder).iterdir() if each.is_dir())]
+def _sources(paths: Iterable[str]) -> list[Path]:
+    """Files, or folders and those in them: a folder's time changes when files come or go."""
+    found = list(map(Path, paths))
+    inner = [each for path in found if path.is_dir() for each in path.iterdir() if each.is_dir()]
+    return [*found, *sorted(inner)]
 
 
-def _check_folder(benchmark: BenchmarkSpec, tree: Tree) -> None:
-    folder = benchmark.data.folder
-    if folder is not None and not Path(folder).is_dir():
-        keys = ("data", "path")
-        raise PlanError(f"{tree.where(keys)}: data.path: there is no folder {folder!r}")
+def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    data = benchmark.data
+    for key, path in data.paths.items():
+        if not Path(path).exists():
+            wanted = f"; wanted is {data.origin}" if data.origin else ""
+            place = tree.where(("data", key))
+            raise PlanError(f"{place}: data.{key}: there is no file or folder {path!r}{wanted}")
 
 
 def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:

@@ -15,12 +15,13 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from diffbench.plan.listing import listing
 from diffbench.plan.reading import PlanError, Tree, nearest, validated
 from diffbench.specs.analysis import AnalysisSpec
 from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec
@@ -252,11 +253,20 @@ def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
 
 
 def classes_of(data: DataSpec) -> int:
-    """Return the number of classes: known, or that of a folder's class folders; 0 where nobody knows yet."""
-    if data.known_classes is not None or data.folder is None:
+    """Return the number of classes: known, or that of the images in a folder or zip; 0 where nobody knows yet."""
+    if data.known_classes is not None or data.listed is None:
         return data.known_classes or 0
-    folders = (each for each in Path(data.folder).iterdir() if each.is_dir())
-    return max(1, sum(any(each.iterdir()) for each in folders))
+    path = Path(data.listed)
+    return _listed_classes(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _listed_classes(path: Path, _time: int) -> int:
+    """Count the classes of listed images, once while nothing there changes."""
+    try:
+        return len(listing(path).classes)
+    except ValueError as error:
+        raise PlanError(f"data.path: {error}") from None
 
 
 def _is_trained(value: Mapping[str, Any]) -> bool:

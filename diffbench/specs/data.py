@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing
 
+SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
 
 class DataSpec(Registered):
     """A data set: images in grey levels 0..levels-1 with a fixed train/test split."""
@@ -28,9 +30,24 @@ class DataSpec(Registered):
         return None
 
     @property
-    def folder(self) -> str | None:
-        """The folder that the images are read from, relative to the working directory."""
+    def paths(self) -> dict[str, str]:
+        """Configuration key -> file or folder that the images are read from, relative to the working directory."""
+        return {}
+
+    @property
+    def listed(self) -> str | None:
+        """The folder or zip that `diffbench.plan.listing` finds the images' classes in, if it is such a data set."""
         return None
+
+    @property
+    def origin(self) -> str:
+        """Where those files come from, for whom they are missing; empty where only the user can know."""
+        return ""
+
+    @property
+    def title(self) -> str:
+        """The name as tables show it: marked where the images are no exact copies of the published ones."""
+        return self.name
 
 
 class DigitsSpec(DataSpec):
@@ -75,6 +92,41 @@ class PatchesSpec(DataSpec):
         return 3, 16, 16
 
 
+class CIFAR10Spec(DataSpec):
+    """CIFAR-10 from its original python archive: 60,000 photographs, 32x32, RGB, 256 levels, ten classes.
+
+    archive: a local copy of cifar-10-python.tar.gz; ``none`` downloads it once.
+    sha256: of the archive; another one is wanted only by who has made another archive of that layout.
+    """
+
+    name: Literal["cifar10"] = "cifar10"
+    implementation: ClassVar[str] = "diffbench.data.cifar:CIFAR10"
+    levels: ClassVar[int] = 256
+
+    archive: Annotated[str | None, BeforeValidator(nothing)] = None
+    sha256: SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+
+    @property
+    def known_classes(self) -> int | None:
+        """Ten."""
+        return 10
+
+    @property
+    def known_shape(self) -> tuple[int, int, int]:
+        """Colour."""
+        return 3, 32, 32
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The archive, if it is a local one."""
+        return {} if self.archive is None else {"archive": self.archive}
+
+    @property
+    def origin(self) -> str:
+        """The archive's address and checksum."""
+        return f"cifar-10-python.tar.gz of www.cs.toronto.edu/~kriz (sha256 {self.sha256})"
+
+
 class FolderSpec(DataSpec):
     """A folder of PNGs, in class sub-folders or not; ``size`` crops to a square and resizes."""
 
@@ -88,6 +140,11 @@ class FolderSpec(DataSpec):
     seed: Int = 0
 
     @property
-    def folder(self) -> str | None:
+    def paths(self) -> dict[str, str]:
+        """``path``."""
+        return {"path": self.path}
+
+    @property
+    def listed(self) -> str | None:
         """``path``."""
         return self.path

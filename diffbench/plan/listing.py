@@ -1,0 +1,177 @@
+"""What images lie in a folder or a zip, and their classes, found without decoding any.
+
+    images directly inside                one class, "all"
+    images in folders                     a folder is a class, in sorted order
+    a `dataset.json` beside them          {"labels": [[name, class], ...]}, or null for no classes: the layout of
+                                          Karras et al., EDM, 2022 (https://github.com/NVlabs/edm), where folders only
+                                          keep the number of files small
+
+Folders around all images count for nothing.  A zip is read where it lies, and still refused when a name in it
+would leave the folder that it was unpacked to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Protocol
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+LABELS = "dataset.json"
+#: What a torn or encrypted zip raises when it is read.
+TORN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+
+
+class Files(Protocol):
+    """Files by their names, ``/`` between folders."""
+
+    def names(self) -> list[str]:
+        """Return all names, in any order."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one."""
+        ...
+
+
+class FolderFiles:
+    """The files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Return all names, in any order."""
+        return [
+            (Path(folder) / file).relative_to(self.root).as_posix()
+            for folder, _, files in os.walk(self.root, followlinks=True)
+            for file in files
+        ]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one."""
+        return (self.root / name).read_bytes()
+
+
+class ZipFiles:
+    """The files in a zip.
+
+    Raises:
+        ValueError: when it is no whole zip, or a name in it leaves its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except TORN as error:
+            raise ValueError(f"{path} is no whole zip ({error})") from None
+
+    def names(self) -> list[str]:
+        """Return all names, in any order."""
+        found = [each.filename for each in self.zip.infolist() if not each.is_dir()]
+        for name in found:
+            inside(name, str(self.path))
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one."""
+        try:
+            return self.zip.read(name)
+        except (*TORN, KeyError) as error:
+            raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Names of images, sorted, the class of each, the classes' names, and the files to read them from."""
+
+    names: list[str]
+    labels: list[int]
+    classes: tuple[str, ...]
+    files: Files
+
+
+def inside(name: str, archive: str) -> None:
+    """Refuse a name in an archive that leads out of the folder that it would be unpacked to.
+
+    Raises:
+        ValueError: when it does.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+        raise ValueError(f"{archive} is refused: the path {name!r} in it leads out of its folder")
+
+
+def opened(path: Path) -> Files:
+    """Return the files of a folder or a zip.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    if path.is_dir():
+        return FolderFiles(path)
+    if path.is_file():
+        return ZipFiles(path)
+    raise ValueError(f"{path} is no folder and no zip: `path:` must name one of PNG images")
+
+
+def listing(path: Path) -> Listing:
+    """Return the images of a folder or a zip.
+
+    Raises:
+        ValueError: when it is neither, has images beside class folders or below them, or when its `dataset.json` is
+            torn or about other images.
+    """
+    files = opened(path)
+    found = files.names()
+    names = sorted(filter(_is_image, found))
+    if LABELS in found:
+        labels, classes = _numbered(files.read(LABELS), names, path)
+    else:
+        labels, classes = _by_folder(names, path)
+    return Listing(names, labels, classes, files)
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
+    folders = [PurePosixPath(name).parent.parts for name in names]
+    around = len(os.path.commonprefix(folders)) if names else 0
+    depth = max(map(len, folders), default=0)
+    own = [parts[min(around, depth - 1) :] if depth else () for parts in folders]
+    if len({len(parts) for parts in own}) > 1:
+        raise ValueError(f"{path} holds images beside class sub-folders: use one or the other")
+    if any(len(parts) > 1 for parts in own):
+        raise ValueError(f"{path} holds folders in class sub-folders: one level of them is read")
+    classes = sorted({parts[0] for parts in own if parts})
+    number = {name: index for index, name in enumerate(classes)}
+    return [number[parts[0]] if parts else 0 for parts in own], tuple(classes) or ("all",)
+
+
+def _numbered(content: bytes, names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
+    where = f"{path}: {LABELS}"
+    try:
+        pairs = json.loads(content)["labels"]
+        given: dict[str, Any] = dict(pairs or [])
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f'{where} must be {{"labels": [[name, class], ...]}}') from None
+    if pairs is None:
+        return [0] * len(names), ("all",)
+    known = set(names)
+    if strange := next((name for name in given if name not in known), None):
+        raise ValueError(f"{where} names {strange!r}, which is no image there")
+    if missing := next((name for name in names if name not in given), None):
+        raise ValueError(f"{where} has no label of {missing}")
+    labels = [given[name] for name in names]
+    if wrong := [each for each in labels if type(each) is not int or each < 0]:
+        raise ValueError(f"{where} has the label {wrong[0]!r}: labels are numbers from 0")
+    return labels, tuple(map(str, range(max(labels, default=0) + 1)))

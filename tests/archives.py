@@ -1,0 +1,68 @@
+"""Small data sets in the layouts that the real ones are published in."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+ROOT = "cifar-10-batches-py"
+
+
+def random_images(seed: int, count: int, size: int = 32, channels: int = 3) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (count, size, size, channels), np.uint8)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def python2(data: np.ndarray, labels: list[int]) -> bytes:
+    """A batch as Python 2 and NumPy 1 pickled it: text is bytes, the array behind `numpy.core`."""
+
+    def short(text: bytes) -> bytes:
+        return b"U" + bytes([len(text)]) + text
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    raw = data.tobytes()
+    kind = b"cnumpy\ndtype\nq\x01(U\x02u1K\x00K\x01tRq\x02(K\x03U\x01|NNN" + 2 * number(-1)
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btRq\x03(K\x01("
+        + number(data.shape[0])
+        + number(data.shape[1])
+        + b"t"
+        + kind
+        + b"K\x00tb\x89T"
+        + len(raw).to_bytes(4, "little")
+        + raw
+        + b"tb"
+    )
+    listed = b"](" + b"".join(map(number, labels)) + b"e"
+    return b"\x80\x02}q\x00(" + short(b"labels") + listed + short(b"data") + array + b"u."
+
+
+def cifar_members(per_batch: int = 4, **replaced: bytes) -> tuple[dict[str, bytes], np.ndarray]:
+    """The members of an archive and its images, training batches first, labelled 0, 1, 2, ..."""
+    images = random_images(1, 6 * per_batch)
+    members = {"batches.meta": pickle.dumps({b"label_names": [n.encode() for n in NAMES]}, 2)}
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for i, name in enumerate(names):
+        part = slice(i * per_batch, (i + 1) * per_batch)
+        rows = images[part].transpose(0, 3, 1, 2).reshape(per_batch, -1)
+        members[name] = python2(rows, [label % 10 for label in range(part.start, part.stop)])
+    members |= replaced
+    return {f"{ROOT}/{name}": content for name, content in members.items()}, images
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path

@@ -1,0 +1,113 @@
+"""Pickles read as data: what plain ones hold, and that nothing in a hostile one runs."""
+
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+from archives import python2, random_images
+
+from diffbench.data.unpickling import read_dictionary
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_and_arrays_come_back(protocol):
+    wanted = {
+        "text": "grey \u2013 level",
+        "bytes": b"\x00\xff",
+        "numbers": [0, -1, 255, 70000, 2**40, 1.5, True, None],
+        "nested": {"tuple": (1, (2, 3, 4, 5)), "empty": [(), {}, ""]},
+        "u1": np.arange(12, dtype=np.uint8).reshape(3, 4),
+        "i8": np.array([-(2**40), 7]),
+        "big-endian": np.arange(3, dtype=">i4"),
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    }
+    found = read_dictionary(pickle.dumps(wanted, protocol), "it")
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert (
+            np.array_equal(found[key], value)
+            if isinstance(value, np.ndarray)
+            else (found[key] == value)
+        )
+
+
+def test_shared_values_are_read_through_the_memo():
+    label = "a long enough label"
+    assert read_dictionary(pickle.dumps({"x": [label] * 3}), "it") == {"x": [label] * 3}
+
+
+def test_a_batch_of_python_2_is_read_as_python_reads_it():
+    rows = random_images(0, 2).reshape(2, -1)
+    content = python2(rows, [3, 4])
+    found = read_dictionary(content, "it")
+    pickled = pickle.loads(content, encoding="bytes")
+    assert np.array_equal(found["data"], rows) and np.array_equal(pickled[b"data"], rows)
+    assert found["labels"] == pickled[b"labels"] == [3, 4]
+
+
+class _Runs:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path, call=os.mkdir):
+        self.made = (call, (str(path),))
+
+    def __reduce__(self):
+        return self.made
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, protocol, nested):
+    made = tmp_path / "made"
+    bomb = {"data": [_Runs(made)]} if nested else _Runs(made)
+    content = pickle.dumps(bomb, protocol)
+    pickle.loads(content)
+    assert made.is_dir(), "the pickle is hostile: Python runs it"
+    made.rmdir()
+    with pytest.raises(ValueError, match="it is refused") as error:
+        read_dictionary(content, "it")
+    assert not made.exists() and "\n" not in str(error.value)
+
+
+def test_a_name_by_an_alias_is_refused():
+    """numpy.core.multiarray is allowed, what else it can reach is not."""
+    for name in ("os", "fromstring", "_reconstruct.__globals__"):
+        content = b"\x80\x04cnumpy.core.multiarray\n" + name.encode() + b"\n."
+        with pytest.raises(ValueError, match=f"names numpy.core.multiarray.{name}"):
+            read_dictionary(content, "it")
+
+
+@pytest.mark.parametrize("value", [collections.OrderedDict(a=1), {1, 2}, np.array([{}, None])])
+def test_other_objects_are_refused_by_name(value):
+    with pytest.raises(ValueError, match="it is refused: its pickle (names|has)"):
+        read_dictionary(pickle.dumps({"x": value}), "it")
+
+
+def test_persistent_ids_and_extension_codes_are_refused():
+    for content, code in ((b"\x80\x02}U\x01aQ.", "BINPERSID"), (b"\x80\x02\x82\x01.", "EXT1")):
+        with pytest.raises(ValueError, match=f"instruction {code}"):
+            read_dictionary(content, "it")
+
+
+def test_an_array_whose_bytes_do_not_fit_its_shape_is_refused():
+    content = pickle.dumps({"x": np.zeros((3, 5), np.uint8)}, 4)
+    assert content.count(b"K\x03K\x05") == 1
+    forged = content.replace(b"K\x03K\x05", b"K\x09K\x05")
+    with pytest.raises(ValueError, match="15 bytes for an array of shape"):
+        read_dictionary(forged, "it")
+
+
+def test_every_torn_pickle_is_one_line():
+    content = pickle.dumps({"data": np.zeros((2, 3), np.uint8), "labels": [1, 2]}, 2)
+    for length in range(len(content)):
+        with pytest.raises(ValueError, match="it (is no whole pickle|is refused)") as error:
+            read_dictionary(content[:length], "it")
+        assert "\n" not in str(error.value)
+
+
+def test_what_is_no_dictionary_of_names_is_refused():
+    for value in ([1], 3, {4: 5}):
+        with pytest.raises(ValueError, match="no whole pickle of a dictionary"):
+            read_dictionary(pickle.dumps(value), "it")
