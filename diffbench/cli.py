@@ -55,6 +55,7 @@ KINDS = {
     "classifiers": "network:ClassifierNetworkSpec",
     "data": "data:DataSpec",
     "controls": "control:ControlSpec",
+    "averages": "average:AverageSpec",
 }
 
 

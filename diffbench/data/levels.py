@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -86,14 +87,20 @@ class Levels:
             ValueError: when the array is not uint8 of four dimensions, or has a level of `count` or
                 more.
         """
+        return self.values(self.checked(levels))
+
+    def checked(self, levels: Images | Tensor) -> Tensor:
+        """Levels, uint8 (N, H, W, C), as a tensor; raises as `to_model` does."""
         k = torch.as_tensor(levels)
         if k.dtype != torch.uint8 or k.ndim != 4:
             raise ValueError(f"levels are uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
         if k.numel() and int(k.max()) >= self.count:
             raise ValueError(f"level {int(k.max())} in a data set of {self.count} levels")
-        # A table computed in float64: each level has one float32 value, whatever the device.
-        table = (self.first + self.spacing * torch.arange(self.count, dtype=torch.float64)).float()
-        x = table.to(k.device).index_select(0, k.flatten().int()).view(k.shape)
+        return k
+
+    def values(self, k: Tensor) -> Tensor:
+        """`to_model` of levels that are known to be such: nothing is looked at, so no device is waited for."""
+        x = _table(self, k.device).index_select(0, k.flatten().int()).view(k.shape)
         return x.permute(0, 3, 1, 2).contiguous()
 
     def from_model(self, x: Tensor) -> Images:
@@ -115,3 +122,10 @@ class Levels:
     def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
         """Spread each value over its level's cell: x + (u - 1/2) d, u ~ U[0, 1) of x's shape."""
         return x + (uniform - 0.5) * self.spacing
+
+
+@cache
+def _table(levels: Levels, device: torch.device) -> Tensor:
+    """The value of each level, computed in float64: each has one float32 value, whatever the device."""
+    k = torch.arange(levels.count, dtype=torch.float64)
+    return (levels.first + levels.spacing * k).float().to(device)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -244,6 +245,38 @@ class ImportanceTimes(CellTimes):
         self.losses, self.seen = state["losses"].clone(), state["seen"].clone()
 
 
+def some(batch: Tensor | None, part: slice) -> Tensor | None:
+    """Part of a batch, where there is one."""
+    return None if batch is None else batch[part]
+
+
+class Draws(NamedTuple):
+    """What is drawn for a batch of B images, all before any loss, so that a batch can be cut into parts.
+
+    noise: (B, C, H, W).
+    t, importance: times and their weights, float64 (B,) on the CPU.
+    y: labels that the model is told (B,), or None.
+    mask: what it is told of the images (B, 1, H, W), or None.
+    """
+
+    noise: Tensor
+    t: Tensor
+    importance: Tensor
+    y: Tensor | None
+    mask: Tensor | None
+
+    def cut(self, part: slice) -> Draws:
+        """Some of the batch."""
+        noise, t, importance, y, mask = self
+        return Draws(noise[part], t[part], importance[part], some(y, part), some(mask, part))
+
+    def on(self, x0: Tensor) -> Draws:
+        """For images x0 on their device and in their precision; times stay where they are."""
+        y = None if self.y is None else self.y.to(x0.device)
+        mask = None if self.mask is None else self.mask.to(x0)
+        return self._replace(noise=self.noise.to(x0), y=y, mask=mask)
+
+
 class Loss:
     """Base of what is trained on x_t at drawn times: one loss per example."""
 
@@ -257,19 +290,37 @@ class Loss:
 
         y: labels (B,), None where none are known.
         """
-        t, importance = self.times.draw(len(x0), generator)
+        draws = self.draw(noise, generator, y)
+        losses = self.at(x0, draws)
+        self.times.update(draws.t, losses.detach())
+        return losses * cast(draws.importance, x0)
+
+    def draw(self, noise: Tensor, generator: torch.Generator, y: Tensor | None = None) -> Draws:
+        """All that is drawn for images with this noise (B, C, H, W) and labels y (B,), if any are known."""
+        t, importance = self.times.draw(len(noise), generator)
         y = self.labels(y, generator)
-        with self.told(x0, generator):
-            losses = self.losses(x0, t[:, None, None, None], noise, y)
-        self.times.update(t, losses.detach())
-        return losses * cast(importance, x0)
+        return Draws(noise, t, importance, y, self.mask(noise.shape, generator))
+
+    def at(self, x0: Tensor, draws: Draws) -> Tensor:
+        """Losses (B,) of images x0 (B, C, H, W) at what was drawn, before the times' own weights."""
+        draws = draws.on(x0)
+        with self.told(x0, draws.mask):
+            return self.losses(x0, draws.t[:, None, None, None], draws.noise, draws.y)
+
+    def numbers(self, shape: tuple[int, int, int]) -> int:
+        """Of how many numbers of an image (C, H, W) the loss is the mean."""
+        return 1
 
     def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
         """The labels that the model is told."""
         return y
 
-    def told(self, x0: Tensor, generator: torch.Generator) -> AbstractContextManager[None]:
-        """While it lasts, the model is told what it may know of the images x0; most may know nothing."""
+    def mask(self, shape: torch.Size, generator: torch.Generator) -> Tensor | None:
+        """Which pixels of images of that shape the model is told; None where it takes no masks."""
+        return None
+
+    def told(self, x0: Tensor, mask: Tensor | None) -> AbstractContextManager[None]:
+        """While it lasts, the model is told the images x0 under the mask."""
         return nullcontext()
 
     def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
@@ -289,6 +340,10 @@ class Objective(Loss):
         super().__init__(times)
         self.spec, self.denoiser, self.spacing = spec, denoiser, spacing
 
+    def numbers(self, shape: tuple[int, int, int]) -> int:
+        """All pixels of all channels."""
+        return math.prod(shape)
+
     def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
         """A fraction ``label_dropout`` is replaced by the null class."""
         if y is None or not self.spec.label_dropout:
@@ -296,13 +351,15 @@ class Objective(Loss):
         drop = torch.rand(len(y), generator=generator) < self.spec.label_dropout
         return y.masked_fill(drop.to(y.device), self.denoiser.classes)
 
-    def told(self, x0: Tensor, generator: torch.Generator) -> AbstractContextManager[None]:
-        """The pixels under random masks, where the denoiser takes any; the loss is over all pixels all the same."""
+    def mask(self, shape: torch.Size, generator: torch.Generator) -> Tensor | None:
+        """A random mask an image, where the denoiser takes any."""
         if not self.denoiser.takes_masks:
-            return nullcontext()
-        height, width = x0.shape[2:]
-        mask = training_masks(len(x0), height, width, generator)
-        return self.denoiser.informed(Known.of(x0, mask.to(x0)))
+            return None
+        return training_masks(shape[0], shape[2], shape[3], generator)
+
+    def told(self, x0: Tensor, mask: Tensor | None) -> AbstractContextManager[None]:
+        """The pixels under the mask; the loss is over all pixels all the same."""
+        return nullcontext() if mask is None else self.denoiser.informed(Known.of(x0, mask))
 
     def losses(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         """Losses (B,) at given times t (B, 1, 1, 1), before the times' own weights."""

@@ -1,34 +1,77 @@
 """Exponential moving average of a network's parameters.
 
     shadow_n = d_n shadow_{n-1} + (1 - d_n) parameter_n,    n = 1, 2, ...
-    d_n      = min(rate, (1 + n)/(10 + n))
 
-The warm-up forgets the initial weights quickly: d_1 = 2/11, d_10 = 11/20. Buffers are not averaged.
+    warm       d_n = min(rate, (1 + n)/(10 + n))             d_1 = 2/11, d_10 = 11/20
+    constant   d_n = rate
+    half-life  d_n = 2^(-B/h_n),  h_n = min(h, r (n - 1) B)  in images, of batches of B; d_1 = 0
 
-Source: `models/ema.py` of "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
-https://arxiv.org/abs/2011.13456, https://github.com/yang-song/score_sde_pytorch).
+A warm-up forgets the initial weights quickly. Buffers are not averaged.
+
+Sources: `models/ema.py` of "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
+https://arxiv.org/abs/2011.13456, https://github.com/yang-song/score_sde_pytorch); "Denoising Diffusion Probabilistic
+Models" (Ho et al. 2020, https://arxiv.org/abs/2006.11239, appendix B); "Elucidating the Design Space of
+Diffusion-Based Generative Models" (Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix F.2).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from diffbench.specs.average import ConstantAverageSpec, HalfLifeAverageSpec, WarmAverageSpec
+
+
+class Average(Protocol):
+    """A rule of averaging."""
+
+    def decay(self, n: int) -> float:
+        """d_n of the n-th update, n = 1, 2, ..., in [0, 1)."""
+
+
+class Warm:
+    """A rate that is reached in the course of time; ``batch`` is of no matter."""
+
+    def __init__(self, spec: WarmAverageSpec, batch: int = 1) -> None:
+        self.rate = spec.rate
+
+    def decay(self, n: int) -> float:
+        """min(rate, (1 + n)/(10 + n))."""
+        return min(self.rate, (1 + n) / (10 + n))
+
+
+class Constant:
+    """One rate; ``batch`` is of no matter."""
+
+    def __init__(self, spec: ConstantAverageSpec, batch: int = 1) -> None:
+        self.rate = spec.rate
+
+    def decay(self, n: int) -> float:
+        """The rate."""
+        return self.rate
+
+
+class HalfLife:
+    """A half-life in images, of batches of ``batch``."""
+
+    def __init__(self, spec: HalfLifeAverageSpec, batch: int) -> None:
+        self.spec, self.batch = spec, batch
+
+    def decay(self, n: int) -> float:
+        """2^(-B/h_n), 0 while h_n is."""
+        half = self.spec.images
+        if self.spec.ramp_up is not None:
+            half = min(half, self.spec.ramp_up * (n - 1) * self.batch)
+        return 0.5 ** (self.batch / half) if half else 0.0
+
 
 class EMA:
-    """The average of the parameters of `module`, begun at their present values.
+    """The average of the parameters of `module` by a rule, begun at their present values."""
 
-    rate: the decay reached after warm-up, in [0, 1).
-
-    Raises ValueError on another rate.
-    """
-
-    def __init__(self, module: nn.Module, rate: float) -> None:
-        if not 0 <= rate < 1:
-            raise ValueError(f"the rate of an average lies in [0, 1), not {rate}")
-        self.rate = rate
+    def __init__(self, module: nn.Module, rule: Average) -> None:
+        self.rule = rule
         self.updates = 0
         self.shadow: dict[str, Tensor] = {
             name: parameter.detach().clone() for name, parameter in module.named_parameters()
@@ -40,7 +83,7 @@ class EMA:
     @property
     def decay(self) -> float:
         """d_n of the latest update."""
-        return min(self.rate, (1 + self.updates) / (10 + self.updates))
+        return self.rule.decay(self.updates)
 
     @torch.no_grad()
     def update(self) -> None:

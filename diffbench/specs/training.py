@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, model_validator
 
+from diffbench.specs.average import AnyAverage, Decay, WarmAverageSpec
 from diffbench.specs.base import (
-    Float,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -17,28 +17,42 @@ from diffbench.specs.base import (
     nothing,
 )
 
-#: A rate of averaging: at 1 nothing would ever be taken in.
-Decay = Annotated[Float, Field(ge=0, lt=1)]
-
 
 class TrainingSpec(Spec):
     """AdamW with warm-up, a flat stretch and a linear decay; gradients clipped; weights averaged.
 
     The rate rises linearly over ``warmup`` steps, stays at ``lr`` until the fraction ``flat`` of the
     run, then falls linearly to ``final * lr``.  ``clip`` is the largest gradient norm, or ``none``.
-    ``ema`` is the averaging rate, reached as min(ema, (1 + n)/(10 + n)).  ``threads`` is part of the
-    spec because sums over threads change the last bits of every result.
+    ``ema`` is a rule of averaging; a number is its rate, reached as min(ema, (1 + n)/(10 + n)).
+    ``threads`` is part of the spec because sums over threads change the last bits of every result.
+
+    ``accumulate`` cuts each process's share of a batch into so many parts, to save memory: the same
+    gradient but for rounding.  ``reduction`` is how the loss joins an image's numbers before its gradient is
+    taken, which clipping and Adam's ``eps`` notice: ``mean``, ``sum`` (EDM), ``half-sum`` (Song et al. 2021).
+    ``flip`` mirrors each training image, left to right, with probability 1/2.
     """
 
     steps: PositiveInt
     batch: PositiveInt = 128
+    accumulate: PositiveInt = 1
     lr: PositiveFloat = 2e-4
     warmup: NonNegativeInt = 0
     flat: Fraction = 1.0
     final: Fraction = 1.0
     betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
+    reduction: Literal["mean", "sum", "half-sum"] = "mean"
     clip: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = 1.0
-    ema: Decay = 0.9999
+    ema: AnyAverage = WarmAverageSpec()
+    flip: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> Self:
+        if self.accumulate > self.batch:
+            raise ValueError(
+                f"accumulate: a batch of {self.batch} cannot be cut into {self.accumulate} parts"
+            )
+        return self

@@ -11,7 +11,8 @@ from diffbench.diffusion.objectives import CrossEntropy
 from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec
 from diffbench.stages import data, machine, models
-from diffbench.stages.train import Trainer, train_network
+from diffbench.stages.train import train_network
+from diffbench.stages.trainer import Trainer
 
 
 def run(spec: ClassifierSpec, root: Path, device: str) -> None:

@@ -38,7 +38,8 @@ from diffbench.specs.stages import TrainSpec
 from diffbench.stages import models
 from diffbench.stages.bench import Bench
 from diffbench.stages.progress import Progress
-from diffbench.stages.train import Trainer, denoiser_trainer
+from diffbench.stages.train import denoiser_trainer
+from diffbench.stages.trainer import Trainer
 
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     "vlb": VLBObjectiveSpec(),
@@ -136,7 +137,7 @@ class GradientNoise:
         x0 = trainer.images[rows]
         noise = torch.randn(x0.shape, generator=generator)
         y = None if trainer.labels is None else trainer.labels[rows].to(trainer.device)
-        return x0.to(trainer.device), noise.to(trainer.device), y
+        return x0, noise.to(trainer.device), y
 
     def draws(self, trainer: Trainer, objective: Objective) -> Iterator[Tensor]:
         """The gradients of single minibatches, flat."""

@@ -32,7 +32,7 @@ from diffbench.specs.process import ReflectedSpec
 from diffbench.specs.solver import EulerMaruyamaSpec, SolverSpec, TransportSpec
 from diffbench.stages.bench import Bench
 from diffbench.stages.progress import Progress
-from diffbench.stages.train import TrainingError, learning_rate
+from diffbench.stages.trainer import TrainingError, learning_rate
 
 Measured = dict[str, float | None]
 
@@ -99,7 +99,7 @@ class Simplex:
             network.parameters(), training.lr, training.betas, weight_decay=training.weight_decay
         )
         average, images = (
-            EMA(network, training.ema),
+            EMA(network, build(training.ema, training.batch)),
             self.cube(self.points(spec.points, "simplex", bench.seed)),
         )
         progress = Progress(f"analysis simplex {spec.categories}", training.steps, "step")

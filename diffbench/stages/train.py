@@ -18,27 +18,21 @@ from typing import Self
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffbench.data.datasets import Dataset
-from diffbench.diffusion.objectives import CrossEntropy, Objective
-from diffbench.diffusion.streams import stream
-from diffbench.networks.ema import EMA
+from diffbench.diffusion.objectives import Objective
 from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
-from diffbench.specs.training import TrainingSpec
 from diffbench.stages import data, machine, models
 from diffbench.stages.progress import Progress
+from diffbench.stages.trainer import Trainer, TrainingError
 from diffbench.store import paths
 from diffbench.store.products import write_product
 from diffbench.store.state import StateStore
 
 #: Exit status of a run that saved its state when asked to stop: call again to go on.
 STOPPED = 85
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on."""
 
 
 def run(spec: TrainSpec, root: Path, device: str) -> None:
@@ -85,130 +79,6 @@ def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSp
     """Write the product."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_product(paths.product(root, spec), lambda file: save_file(tensors, file), spec)
-
-
-def learning_rate(training: TrainingSpec, step: int) -> float:
-    """The rate of a step 0 .. steps-1: warm-up, flat, linear to ``final``."""
-    warm = min(1.0, (step + 1) / (training.warmup + 1))
-    turn = training.flat * training.steps
-    down = max(0.0, (step - turn) / max(training.steps - turn, 1))
-    return training.lr * warm * (1 - (1 - training.final) * down)
-
-
-class Trainer:
-    """Network, average and optimiser of one run, and the step that advances them."""
-
-    def __init__(
-        self,
-        spec: TrainSpec | ClassifierSpec,
-        network: nn.Module,
-        objective: Objective | CrossEntropy,
-        dataset: Dataset,
-        device: torch.device,
-        *,
-        labelled: bool,
-    ) -> None:
-        assert spec.training is not None
-        self.spec, self.training, self.device = spec, spec.training, device
-        self.step = 0
-        self.network, self.objective = network, objective
-        self.ema = EMA(self.network, self.training.ema)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.training.lr,
-            betas=self.training.betas,
-            weight_decay=self.training.weight_decay,
-            fused=True,
-        )
-        self.levels = models.levels_of(dataset, spec.process)
-        self.images = self.levels.to_model(dataset.train)
-        self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
-        self.orders: dict[int, Tensor] = {}
-
-    def order(self, epoch: int) -> Tensor:
-        """The order of the images in one pass."""
-        if epoch not in self.orders:
-            generator = stream("order", self.spec.seed, epoch)
-            self.orders = {key: value for key, value in self.orders.items() if key >= epoch - 1} | {
-                epoch: torch.randperm(len(self.images), generator=generator)
-            }
-        return self.orders[epoch]
-
-    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """The images of this step, (B, C, H, W) on the CPU, and their labels (B,) if it has any."""
-        count, size = len(self.images), self.training.batch
-        positions = torch.arange(self.step * size, (self.step + 1) * size)
-        epochs = positions // count
-        chosen = torch.cat(
-            [self.order(int(e))[positions[epochs == e] % count] for e in epochs.unique()]
-        )
-        x0, y = self.images[chosen], None if self.labels is None else self.labels[chosen]
-        if self.spec.dequantise == "none":
-            return x0, y
-        return self.levels.dequantise(x0, torch.rand(x0.shape, generator=generator)), y
-
-    def advance(self) -> Tensor:
-        """One optimiser step; returns the loss, a scalar on the device."""
-        generator = stream("training", self.spec.seed, self.step)
-        x0, y = self.batch(generator)
-        noise = torch.randn(x0.shape, generator=generator).to(self.device)
-        y = None if y is None else y.to(self.device)
-        loss = self.objective(x0.to(self.device), noise, generator, y).mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.training.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.training, self.step)
-        self.optimiser.step()
-        self.ema.update()
-        self.step += 1
-        return loss.detach()
-
-    def averaged(self) -> dict[str, Tensor]:
-        """The network's tensors with averaged parameters: the product."""
-        return {**self.network.state_dict(), **self.ema.shadow}
-
-    def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on."""
-        optimiser = self.optimiser.state_dict()["state"]
-        tensors = {f"model.{name}": each for name, each in self.network.state_dict().items()}
-        tensors |= {f"ema.{name}": each for name, each in self.ema.shadow.items()}
-        tensors |= {
-            f"optimiser.{index}.{name}": each
-            for index, parts in optimiser.items()
-            for name, each in parts.items()
-        }
-        tensors |= {f"times.{name}": each for name, each in self.objective.times.state().items()}
-        tensors["ema.updates"] = torch.tensor(self.ema.updates)
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        return tensors
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take up a saved state."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, each in tensors.items():
-            part, _, inner = name.partition(".")
-            parts.setdefault(part, {})[inner] = each
-        self.step = int(tensors["step"])
-        self.network.load_state_dict(parts["model"])
-        updates = int(parts["ema"].pop("updates"))
-        self.ema.load({"updates": updates, "shadow": parts["ema"]})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, each in parts["optimiser"].items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = each
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        times = parts.get("times", {})
-        if missing := sorted(self.objective.times.state().keys() - times.keys()):
-            raise TrainingError(f"the training state lacks times.{missing[0]}: remove it")
-        self.objective.times.load(times)
-        torch.set_rng_state(parts["rng"]["cpu"])
-        if "cuda" in parts["rng"]:
-            torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)
 
 
 def resume(trainer: Trainer, state: StateStore) -> float:

@@ -1,0 +1,246 @@
+"""One training run in memory: network, average and optimiser, and the step that advances them.
+
+Every random draw of step i is a function of (seed, i) and is made for the whole batch before any loss; then the batch
+is cut, into parts that fit the memory, b_1 + ... + b_k = B:
+
+    gradient = sum_j (b_j/B) grad mean_j = grad mean over the batch
+
+so the number of parts changes nothing but the rounding (dropout, drawn inside the network, is the exception).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.data.datasets import Dataset
+from diffbench.data.levels import Images, Levels
+from diffbench.diffusion.objectives import Draws, Loss, some
+from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.streams import stream
+from diffbench.networks.ema import EMA
+from diffbench.plan.registry import build
+from diffbench.specs.stages import ClassifierSpec, TrainSpec
+from diffbench.specs.training import TrainingSpec
+from diffbench.stages import models
+
+#: What the mean over an image's numbers is multiplied by before its gradient is taken.
+REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+def learning_rate(training: TrainingSpec, step: int) -> float:
+    """The rate of a step 0 .. steps-1: warm-up, flat, linear to ``final``."""
+    warm = min(1.0, (step + 1) / (training.warmup + 1))
+    turn = training.flat * training.steps
+    down = max(0.0, (step - turn) / max(training.steps - turn, 1))
+    return training.lr * warm * (1 - (1 - training.final) * down)
+
+
+def portions(count: int, parts: int) -> list[slice]:
+    """0 .. count-1 cut into consecutive parts whose sizes differ by one at most."""
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+class TrainingImages:
+    """Grey levels of images, uint8, kept on the device when they fit, in model scale when asked for.
+
+    They fit when they take a quarter of the device's free memory at most; else rows are copied when asked for.
+    """
+
+    SHARE = 1 / 4
+
+    def __init__(self, levels: Levels, images: Images, device: torch.device) -> None:
+        self.levels, self.device = levels, device
+        stored = levels.checked(images)
+        if device.type == "cuda":
+            fits = stored.nbytes <= self.SHARE * torch.cuda.mem_get_info(device)[0]
+            stored = stored.to(device) if fits else stored.pin_memory()
+        self.stored = stored
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, height, width, channels = self.stored.shape
+        return channels, height, width
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The images of these rows (B,), float32 (B, C, H, W) on the device."""
+        chosen = self.stored[rows.to(self.stored.device)]
+        return self.levels.values(chosen.to(self.device, non_blocking=True))
+
+
+class Drawn(NamedTuple):
+    """All that is random in a step on B images, or on some of them.
+
+    rows: which images (B,).
+    mirrored: whether each is flipped (B,), or None.
+    uniform: where in its cell each level lies (B, C, H, W), or None.
+    draws: what the objective drew.
+    """
+
+    rows: Tensor
+    mirrored: Tensor | None
+    uniform: Tensor | None
+    draws: Draws
+
+    def cut(self, part: slice) -> Drawn:
+        """Some of the batch."""
+        rows, mirrored, uniform, draws = self
+        return Drawn(rows[part], some(mirrored, part), some(uniform, part), draws.cut(part))
+
+
+class Trainer:
+    """Network, average and optimiser of one run, and the step that advances them."""
+
+    def __init__(
+        self,
+        spec: TrainSpec | ClassifierSpec,
+        network: nn.Module,
+        objective: Loss,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        labelled: bool,
+    ) -> None:
+        assert spec.training is not None
+        self.spec, self.training, self.device = spec, spec.training, device
+        self.step = 0
+        self.network, self.objective = network, objective
+        self.ema = EMA(self.network, build(self.training.ema, self.training.batch))
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.training.lr,
+            betas=self.training.betas,
+            eps=self.training.eps,
+            weight_decay=self.training.weight_decay,
+            fused=True,
+        )
+        self.levels = models.levels_of(dataset, spec.process)
+        self.images = TrainingImages(self.levels, dataset.train, device)
+        self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
+        self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
+        self.orders: dict[int, Tensor] = {}
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the images in one pass."""
+        if epoch not in self.orders:
+            generator = stream("order", self.spec.seed, epoch)
+            self.orders = {key: value for key, value in self.orders.items() if key >= epoch - 1} | {
+                epoch: torch.randperm(len(self.images), generator=generator)
+            }
+        return self.orders[epoch]
+
+    def rows(self) -> Tensor:
+        """Which images this step sees (B,)."""
+        count, size = len(self.images), self.training.batch
+        positions = torch.arange(self.step * size, (self.step + 1) * size)
+        epochs = positions // count
+        return torch.cat(
+            [self.order(int(e))[positions[epochs == e] % count] for e in epochs.unique()]
+        )
+
+    def drawn(self) -> Drawn:
+        """All that is random in this step, on the CPU."""
+        generator, rows = stream("training", self.spec.seed, self.step), self.rows()
+        shape = (len(rows), *self.images.shape)
+        mirrored = uniform = None
+        if self.training.flip:
+            # A stream of its own: other draws are the same with it and without.
+            coins = stream("flip", self.spec.seed, self.step)
+            mirrored = torch.rand(len(rows), generator=coins) < 0.5
+        if self.spec.dequantise == "uniform":
+            uniform = torch.rand(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        y = None if self.labels is None else self.labels[rows]
+        return Drawn(rows, mirrored, uniform, self.objective.draw(noise, generator, y))
+
+    def pixels(self, drawn: Drawn) -> Tensor:
+        """The images that were drawn, (B, C, H, W) on the device."""
+        x0 = self.images[drawn.rows]
+        if drawn.mirrored is not None:
+            x0 = torch.where(drawn.mirrored[:, None, None, None].to(x0.device), x0.flip(-1), x0)
+        if drawn.uniform is not None:
+            x0 = self.levels.dequantise(x0, drawn.uniform.to(x0))
+        return x0
+
+    def backward(self, drawn: Drawn) -> Tensor:
+        """Add up the gradient of a batch, part by part; returns its mean loss."""
+        losses, mean = [], torch.zeros((), device=self.device)
+        for rows in portions(len(drawn.rows), self.training.accumulate):
+            part = drawn.cut(rows)
+            found = self.objective.at(self.pixels(part), part.draws)
+            weighted = found * cast(part.draws.importance, found)
+            share = weighted.mean() * (len(part.rows) / self.training.batch)
+            (share * self.scale).backward()
+            losses.append(found.detach())
+            mean = mean + share.detach()
+        self.objective.times.update(drawn.draws.t, torch.cat(losses))
+        return mean
+
+    def advance(self) -> Tensor:
+        """One optimiser step; returns the loss, a scalar on the device."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.backward(self.drawn())
+        if self.training.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.training, self.step)
+        self.optimiser.step()
+        self.ema.update()
+        self.step += 1
+        return loss
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The network's tensors with averaged parameters: the product."""
+        return {**self.network.state_dict(), **self.ema.shadow}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on."""
+        optimiser = self.optimiser.state_dict()["state"]
+        tensors = {f"model.{name}": each for name, each in self.network.state_dict().items()}
+        tensors |= {f"ema.{name}": each for name, each in self.ema.shadow.items()}
+        tensors |= {
+            f"optimiser.{index}.{name}": each
+            for index, parts in optimiser.items()
+            for name, each in parts.items()
+        }
+        tensors |= {f"times.{name}": each for name, each in self.objective.times.state().items()}
+        tensors["ema.updates"] = torch.tensor(self.ema.updates)
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up a saved state."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, each in tensors.items():
+            part, _, inner = name.partition(".")
+            parts.setdefault(part, {})[inner] = each
+        self.step = int(tensors["step"])
+        self.network.load_state_dict(parts["model"])
+        updates = int(parts["ema"].pop("updates"))
+        self.ema.load({"updates": updates, "shadow": parts["ema"]})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, each in parts["optimiser"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = each
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        times = parts.get("times", {})
+        if missing := sorted(self.objective.times.state().keys() - times.keys()):
+            raise TrainingError(f"the training state lacks times.{missing[0]}: remove it")
+        self.objective.times.load(times)
+        torch.set_rng_state(parts["rng"]["cpu"])
+        if "cuda" in parts["rng"]:
+            torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)

@@ -1,0 +1,161 @@
+"""A step of training: a batch in parts is a batch, flips are flips, and the loss has the paper's scale.
+
+The comparisons of parts are in float64, where only the order of sums differs: 1e-16 each, and less than 1e-9 after a
+few steps of Adam, which divides by gradients.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffbench.data.datasets import Dataset
+from diffbench.plan.registry import build
+from diffbench.specs.data import DataSpec
+from diffbench.specs.stages import ClassifierSpec, TrainSpec
+from diffbench.stages import models
+from diffbench.stages.classifier import classifier_trainer
+from diffbench.stages.train import denoiser_trainer
+from diffbench.stages.trainer import Trainer, TrainingImages, portions
+
+CPU = torch.device("cpu")
+STEPS, BATCH = 4, 11
+CHAIN = {"name": "discrete", "schedule": "cosine", "steps": 5}
+#: Whatever draws: dequantisation, labels and their dropout, masks, losses that times learn from, flips.
+CASES = {
+    "edm": {
+        "dequantise": "uniform",
+        "process": {"name": "edm"},
+        "denoiser": {"predict": "edm"},
+        "objective": {"name": "edm"},
+        "training": {"flip": True, "reduction": "sum", "clip": "none", "ema": "half-life"},
+    },
+    "importance": {
+        "process": CHAIN,
+        "denoiser": {"predict": "eps", "conditional": True, "variance": "learned"},
+        "objective": {
+            "name": "vlb",
+            "variance": "learned",
+            "label_dropout": 0.3,
+            # Two losses of each of the six times are seen within the steps: then the probabilities differ.
+            "times": {"name": "importance", "history": 2, "draw": "stratified"},
+        },
+    },
+    "masks": {
+        "process": {"name": "vp"},
+        "denoiser": {"predict": "eps", "masks": True},
+        "objective": {
+            "name": "score-matching",
+            "times": {"name": "uniform", "draw": "low-discrepancy"},
+        },
+    },
+}
+NETWORK = {"name": "unet", "channels": 8, "inner_channels": 8, "heads": 2, "embedding": 16}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return build(DataSpec.choose("digits")).load()
+
+
+def spec_of(case: str, **training: object) -> TrainSpec:
+    base = CASES[case]
+    budget = {"steps": STEPS, "batch": BATCH, "lr": 1e-2, **base.get("training", {}), **training}
+    about = {"variant": case, "seed": 3, "data": {"name": "digits"}, "network": NETWORK}
+    return TrainSpec.model_validate({**about, **base, "training": budget})
+
+
+def trainer_of(digits: Dataset, case: str, **training: object) -> Trainer:
+    return denoiser_trainer(spec_of(case, **training), digits, CPU)
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks and images in float64."""
+    built, taken = models.build_network, TrainingImages.__getitem__
+    monkeypatch.setattr(models, "build_network", lambda *spec: built(*spec).double())
+    monkeypatch.setattr(TrainingImages, "__getitem__", lambda *rows: taken(*rows).double())
+
+
+@pytest.mark.parametrize("parts", [2, 3, BATCH])
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_in_parts_is_the_batch(digits, double, case, parts):
+    whole, cut = trainer_of(digits, case), trainer_of(digits, case, accumulate=parts)
+    losses = [(whole.advance(), cut.advance()) for _ in range(STEPS)]
+    assert losses[0][0].dtype == torch.float64
+    torch.testing.assert_close(*zip(*losses, strict=True), rtol=1e-9, atol=0)
+    ends = whole.state(), cut.state()
+    for name, expected in ends[0].items():
+        if name.partition(".")[0] != "rng":
+            torch.testing.assert_close(ends[1][name], expected, rtol=1e-9, atol=1e-9, msg=name)
+    if case == "importance":
+        assert whole.objective.times.probability.std() > 0.01
+
+
+def test_no_part_is_larger_than_the_others_by_more_than_one():
+    for count in range(1, 30):
+        for parts in range(1, count + 1):
+            sizes = [len(range(count)[part]) for part in portions(count, parts)]
+            assert sum(sizes) == count
+            assert len(sizes) == parts
+            assert max(sizes) - min(sizes) in (0, 1)
+
+
+def test_more_parts_than_images_are_refused():
+    with pytest.raises(ValueError, match="accumulate: a batch of 11 cannot be cut into 12 parts"):
+        spec_of("edm", accumulate=12)
+
+
+def test_flips_mirror_half_of_the_images_and_change_no_other_draw(digits):
+    plain, flipped = (trainer_of(digits, "masks", flip=flip, batch=400) for flip in (False, True))
+    before, after = plain.drawn(), flipped.drawn()
+    assert torch.equal(before.rows, after.rows)
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.draws, after.draws, strict=True) if a is not None
+    )
+    x0, mirrored = plain.pixels(before), after.mirrored
+    assert torch.equal(flipped.pixels(after)[mirrored], x0[mirrored].flip(3))
+    assert torch.equal(flipped.pixels(after)[~mirrored], x0[~mirrored])
+    # Of 400 fair coins 200 +- 10 show heads.
+    assert abs(int(mirrored.sum()) - 200) < 50
+    # A function of the step alone.
+    assert torch.equal(trainer_of(digits, "masks", flip=True, batch=400).drawn().mirrored, mirrored)
+    flipped.step = 1
+    assert not torch.equal(flipped.drawn().mirrored, mirrored)
+
+
+@pytest.mark.parametrize(("reduction", "factor"), [("sum", 64), ("half-sum", 32)])
+def test_the_reduction_scales_the_gradient_and_not_the_loss(digits, reduction, factor):
+    mean, other = (trainer_of(digits, "masks", reduction=name) for name in ("mean", reduction))
+    losses = [trainer.backward(trainer.drawn()) for trainer in (mean, other)]
+    assert torch.equal(*losses)
+    pairs = zip(mean.network.parameters(), other.network.parameters(), strict=True)
+    # A power of two: exact.
+    assert all(torch.equal(factor * a.grad, b.grad) for a, b in pairs)
+
+
+def test_a_classifiers_loss_is_of_one_number_an_image(digits):
+    network = {"name": "encoder", "channels": 8, "inner_channels": 8, "embedding": 16}
+    shared = {"seed": 3, "data": {"name": "digits"}, "process": {"name": "vp"}, "network": network}
+    training = {"steps": 1, "batch": 8, "reduction": "sum"}
+    spec = ClassifierSpec.model_validate({**shared, "times": "uniform", "training": training})
+    assert classifier_trainer(spec, digits, CPU).scale == 1
+
+
+def test_the_optimisers_constants_are_the_specs(digits):
+    found = trainer_of(digits, "edm", eps=1e-4, betas=[0.5, 0.75], weight_decay=0.5).optimiser
+    assert {key: found.defaults[key] for key in ("eps", "betas", "weight_decay", "fused")} == {
+        "eps": 1e-4,
+        "betas": (0.5, 0.75),
+        "weight_decay": 0.5,
+        "fused": True,
+    }
+
+
+def test_images_are_kept_as_levels_and_given_in_model_scale(digits):
+    trainer = trainer_of(digits, "edm")
+    assert trainer.images.stored.dtype == torch.uint8
+    assert trainer.images.shape == (1, 8, 8)
+    rows = torch.tensor([5, 5, 1499, 0])
+    expected = trainer.levels.to_model(digits.train[rows.numpy()])
+    assert torch.equal(trainer.images[rows], expected)
