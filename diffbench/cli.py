@@ -51,7 +51,7 @@ KINDS = {
     "operators": "operator:OperatorSpec",
     "restorers": "restorer:RestorerSpec",
     "analyses": "analysis:AnalysisSpec",
-    "networks": "network:NetworkSpec",
+    "networks": "networks:NetworkSpec",
     "classifiers": "network:ClassifierNetworkSpec",
     "data": "data:DataSpec",
     "controls": "control:ControlSpec",

@@ -12,8 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from diffbench.plan.registry import build
+from diffbench.specs.network import NetworkSpec
 
 #: How many keys an error names.
 SHOWN = 3
@@ -21,6 +26,35 @@ SHOWN = 3
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or is not of the network it is said to be of."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What network a checkpoint is of, and what denoiser it makes.
+
+    network: its spec.
+    denoiser: keys of the denoiser's spec that such a network needs: predict, noise_input ..
+    image_shape, in_channels, out_channels, classes: what the network is built with.
+    """
+
+    network: NetworkSpec
+    denoiser: Mapping[str, Any]
+    image_shape: tuple[int, int, int]
+    in_channels: int
+    out_channels: int
+    classes: int
+
+    def skeleton(self) -> nn.Module:
+        """The network on the meta device: names and shapes alone."""
+        with torch.device("meta"):
+            network: nn.Module = build(
+                self.network,
+                image_shape=self.image_shape,
+                in_channels=self.in_channels,
+                out_channels=self.out_channels,
+                classes=self.classes,
+            )
+        return network
 
 
 def same(tensor: Tensor) -> Tensor:

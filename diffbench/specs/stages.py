@@ -19,7 +19,7 @@ from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.network import ClassifierNetworkSpec, NetworkSpec
+from diffbench.specs.networks import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.objective import AnyTimes, ObjectiveSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.restorer import AnyRestorer, TaskSpec

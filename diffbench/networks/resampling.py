@@ -1,0 +1,82 @@
+"""Halving and doubling of images, in plain convolutions.
+
+With taps f, normalised to sum 1, and the filter k = f f^T of two dimensions,
+
+    down(h) = every second pixel of k * h          up(h) = 4 k * (h with a zero after every pixel)
+
+    box   f = (1, 1)/2          the mean of four pixels; each pixel four times
+    fir   f = (1, 3, 3, 1)/8    without the aliases that the box lets through
+
+Beyond the edge all is zero. Source: "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
+https://arxiv.org/abs/2011.13456, appendix H.1), after "Making Convolutional Networks Shift-Invariant Again" (Zhang
+2019, https://arxiv.org/abs/1904.11486).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Fir(nn.Module):
+    """k * h of images (B, C, H, W) inside `padding` zeros, every `stride`-th pixel of it."""
+
+    kernel: Tensor
+
+    def __init__(self, stride: int = 2, padding: int = 1) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.conv2d(h, self.each(h), None, self.stride, self.padding, groups=h.shape[1])
+
+    def each(self, h: Tensor) -> Tensor:
+        """The kernel once for every channel of h, (C, 1, 4, 4)."""
+        return self.kernel.to(h.dtype).expand(h.shape[1], 1, -1, -1)
+
+
+class FirUp(Fir):
+    """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.conv_transpose2d(h, 4 * self.each(h), None, 2, 1, groups=h.shape[1])
+
+
+#: (B, C, H, W) -> (B, C, H/2, W/2), and back: filters' name -> what makes the two.
+DOWN: dict[str, Callable[[], nn.Module]] = {"box": partial(nn.AvgPool2d, 2), "fir": Fir}
+UP: dict[str, Callable[[], nn.Module]] = {
+    "box": partial(nn.Upsample, scale_factor=2.0, mode="nearest"),
+    "fir": FirUp,
+}
+
+
+class StridedConvolution(nn.Module):
+    """(B, in, H, W) -> (B, out, H/2, W/2): a 3x3 convolution of stride 2, zeros on the right and below."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride=2)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.convolution(F.pad(h, (0, 1, 0, 1)))
+
+
+class FilteredConvolution(nn.Module):
+    """(B, in, H, W) -> (B, out, H/2, W/2): the `fir` filter, then a 3x3 convolution of stride 2.
+
+    They commute, since the filter is given all the zeros that either of them sees.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.fir = Fir(stride=1, padding=2)
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride=2)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.convolution(self.fir(h))

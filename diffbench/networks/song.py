@@ -1,0 +1,257 @@
+r"""Song et al.'s U-Nets: DDPM, DDPM++, NCSN++, EDM's variants of them and reflected diffusion's.
+
+    h_0 = conv(x)                                           kept
+    down   at every resolution: [down, + pyramid(x), kept]; then blocks, each of them kept
+    middle block with attention, block
+    up     at every resolution: [up]; then blocks of [h, the one kept last], one more than on the way down
+    F   = conv(silu(norm(h)))
+
+What is kept is used up exactly. With a pyramid p_0 = x the smaller image joins in at each halving:
+
+    p <- h <- s (pyramid(p) + h),     s = 1/sqrt(2), or 1
+
+The last block on the way up attends where those on the way down do. Sources: `diffbench.specs.song`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.networks.resampling import DOWN, UP, FilteredConvolution, StridedConvolution
+from diffbench.networks.song_parts import (
+    EMBEDDINGS,
+    SMALL,
+    Attention,
+    Embedding,
+    ResidualBlock,
+    convolution,
+    normalisation,
+)
+from diffbench.specs.song import SongSpec
+
+
+class Blocks:
+    """What the residual blocks of one network have in common, and the making of them."""
+
+    def __init__(self, spec: SongSpec) -> None:
+        self.spec = spec
+        self.scale = math.sqrt(0.5) if spec.rescaled else 1.0
+        self.embedding = 4 * spec.channels
+
+    def __call__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        attends: bool = False,
+        resample: nn.Module | None = None,
+    ) -> ResidualBlock:
+        """A block, with attention after it or without."""
+        spec = self.spec
+        return ResidualBlock(
+            in_channels,
+            out_channels,
+            self.embedding,
+            Attention(out_channels, spec.heads, self.scale) if attends else nn.Identity(),
+            dropout=spec.dropout,
+            scale=self.scale,
+            resample=resample,
+        )
+
+
+class Untold(nn.Module):
+    """A layer called with (h, e) that is not told e."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(*layers)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        changed: Tensor = self.layer(h)
+        return changed
+
+
+#: A change of resolution, called with (h, e), of blocks and their width.
+Change = Callable[[Blocks, int], nn.Module]
+
+
+def around(filtering: Callable[[], nn.Module]) -> Change:
+    """A residual block around a filter."""
+    return lambda blocks, width: blocks(width, width, resample=filtering())
+
+
+def smaller(blocks: Blocks, width: int) -> nn.Module:
+    """A convolution of stride 2."""
+    return Untold(StridedConvolution(width, width))
+
+
+def larger(blocks: Blocks, width: int) -> nn.Module:
+    """Every pixel four times, then a convolution."""
+    return Untold(UP["box"](), convolution(width, width))
+
+
+DOWNWARD: dict[str, Change] = {name: around(each) for name, each in DOWN.items()}
+UPWARD: dict[str, Change] = {name: around(each) for name, each in UP.items()}
+DOWNWARD["convolution"], UPWARD["convolution"] = smaller, larger
+
+PYRAMIDS: dict[str, Callable[[int, int], nn.Module | None]] = {
+    "none": lambda in_channels, out_channels: None,
+    "fir": FilteredConvolution,
+    "convolution": StridedConvolution,
+}
+
+
+class LevelDown(nn.Module):
+    """One resolution on the way down; appends to what is kept."""
+
+    def __init__(
+        self,
+        change: nn.Module | None,
+        pyramid: nn.Module | None,
+        blocks: Iterable[nn.Module],
+        scale: float,
+    ) -> None:
+        super().__init__()
+        self.change, self.pyramid, self.scale = change, pyramid, scale
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(
+        self, h: Tensor, small: Tensor, e: Tensor, kept: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The image and the pyramid's at this resolution, from those at the one before."""
+        if self.change is not None:
+            h = self.change(h, e)
+            if self.pyramid is not None:
+                h = small = (self.pyramid(small) + h) * self.scale
+            kept.append(h)
+        for block in self.blocks:
+            h = block(h, e)
+            kept.append(h)
+        return h, small
+
+
+class LevelUp(nn.Module):
+    """One resolution on the way up; takes from what is kept."""
+
+    def __init__(self, change: nn.Module | None, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.change, self.blocks = change, nn.ModuleList(blocks)
+
+    def forward(self, h: Tensor, e: Tensor, kept: list[Tensor]) -> Tensor:
+        if self.change is not None:
+            h = self.change(h, e)
+        for block in self.blocks:
+            h = block(torch.cat([h, kept.pop()], dim=1), e)
+        return h
+
+
+class Song(nn.Module):
+    """F(x; c_noise, y), the network of a `SongSpec` for images of one shape.
+
+    image_shape: (C, H, W), H and W multiples of 2^(resolutions - 1).
+    in_channels: of x; C, and more where it is told more than the image.
+    out_channels: of the result; 2 C where a variance is learnt beside the mean.
+    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+
+    Raises ValueError where H or W cannot be halved so often.
+    """
+
+    def __init__(
+        self,
+        spec: SongSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        in_channels: int,
+        out_channels: int,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        _, height, width = image_shape
+        halvings = len(spec.multipliers) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise ValueError(
+                f"network {spec.name} halves the image {halvings} times (multipliers), "
+                f"and {height}x{width} is no multiple of {2**halvings}"
+            )
+        blocks = Blocks(spec)
+        widths = [spec.channels * multiplier for multiplier in spec.multipliers]
+        attends = [height >> level in spec.attention for level in range(len(widths))]
+        noise = EMBEDDINGS[spec.embedding](spec.channels)
+        self.embedding = Embedding(noise, blocks.embedding, classes, spec.augmentation)
+        self.enter = convolution(in_channels, spec.channels)
+        kept = [spec.channels]
+        self.down = nn.ModuleList(self._downward(blocks, widths, attends, in_channels, kept))
+        deepest = widths[-1]
+        self.middle = nn.ModuleList(
+            [blocks(deepest, deepest, attends=True), blocks(deepest, deepest)]
+        )
+        self.up = nn.ModuleList(self._upward(blocks, widths, attends, kept))
+        self.leave = nn.Sequential(
+            normalisation(widths[0]), nn.SiLU(), convolution(widths[0], out_channels, gain=SMALL)
+        )
+
+    @staticmethod
+    def _downward(
+        blocks: Blocks, widths: list[int], attends: list[bool], in_channels: int, kept: list[int]
+    ) -> Iterator[LevelDown]:
+        spec, small = blocks.spec, in_channels
+        for level, width in enumerate(widths):
+            before, change, pyramid = kept[-1], None, None
+            if level:
+                change = DOWNWARD[spec.resampling](blocks, before)
+                pyramid, small = PYRAMIDS[spec.pyramid](small, before), before
+                kept.append(before)
+            ins = [before] + [width] * (spec.blocks - 1)
+            each = [blocks(channels, width, attends=attends[level]) for channels in ins]
+            kept += [width] * spec.blocks
+            yield LevelDown(change, pyramid, each, blocks.scale)
+
+    @staticmethod
+    def _upward(
+        blocks: Blocks, widths: list[int], attends: list[bool], kept: list[int]
+    ) -> Iterator[LevelUp]:
+        spec, before = blocks.spec, widths[-1]
+        for level in reversed(range(len(widths))):
+            change = None if level == len(widths) - 1 else UPWARD[spec.resampling](blocks, before)
+            each = []
+            for index in range(spec.blocks + 1):
+                last = index == spec.blocks
+                each.append(
+                    blocks(before + kept.pop(), widths[level], attends=attends[level] and last)
+                )
+                before = widths[level]
+            yield LevelUp(change, each)
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        y: Tensor | None = None,
+        raw: Tensor | None = None,
+        augmented: Tensor | None = None,
+    ) -> Tensor:
+        """The raw network output.
+
+        x: (B, in_channels, H, W).
+        c_noise: (B,), what it is told of the noise level; see the denoiser's `noise_input`.
+        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
+        raw: not looked at.
+        augmented: (B, augmentation) numbers that tell how each image was augmented; None is 0 for all.
+
+        Returns (B, out_channels, H, W). Raises ValueError on labels, of classes or of augmentation, that the
+        network does not know.
+        """
+        e = self.embedding(c_noise, y, augmented)
+        h, small = self.enter(x), x
+        kept = [h]
+        for level in self.down:
+            h, small = level(h, small, e, kept)
+        for block in self.middle:
+            h = block(h, e)
+        for level in self.up:
+            h = level(h, e, kept)
+        return self.leave(h)

@@ -1,0 +1,188 @@
+r"""The parts of Song et al.'s networks: embeddings, residual blocks, attention.
+
+    noise      e = [sin(w c_noise), cos(w c_noise)]
+                   positional   w = 10000^(-i/(n - 1)), i = 0 .. n - 1
+                   Fourier      w = 2 pi 16 z, z ~ N(0, 1) once and for all
+    embedding  e <- silu(B silu(A (e + classes + augmentation)))
+    block      b = conv(silu(norm(conv(r(silu(norm(h)))) + D e)))
+               h <- s (skip(r(h)) + b),     r the identity, or down or up
+    attention  h <- s (h + P softmax(q k^T/sqrt(d)) v),     [q, k, v] = Q norm(h)
+
+s = 1 in Ho et al. 2020 (https://arxiv.org/abs/2006.11239), 1/sqrt(2) in Song et al. 2021
+(https://arxiv.org/abs/2011.13456, appendix H.1). Weights start uniform with variance 2/(fan in + fan out), the
+last ones of every branch a hundred thousand times smaller, Q's a fifth of the variance.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Of the last layer of a branch: it starts at its skip, all but.
+SMALL = 1e-5
+
+
+def normalisation(channels: int) -> nn.GroupNorm:
+    """Group norm with 32 groups, with four channels or more in each, as many as divide the channels."""
+    groups = math.gcd(channels, min(32, max(1, channels // 4)))
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def started(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> nn.Linear | nn.Conv2d:
+    """The layer with weights uniform in gain sqrt(6/(fan in + fan out)) of 0, its bias 0."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def convolution(in_channels: int, out_channels: int, size: int = 3, gain: float = 1.0) -> nn.Module:
+    """A convolution that keeps the image's size."""
+    return started(nn.Conv2d(in_channels, out_channels, size, padding=size // 2), gain)
+
+
+class Positional(nn.Module):
+    """c_noise (B,) -> (B, width): sines, then cosines, at geometric frequencies from 1 to 1/10000."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.width = channels
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        half = self.width // 2
+        exponents = torch.arange(half, dtype=c_noise.dtype, device=c_noise.device) / (half - 1)
+        angles = c_noise[:, None] * (1 / 10000) ** exponents
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Fourier(nn.Module):
+    """c_noise (B,) -> (B, 2 channels): sines, then cosines, at random frequencies that are not trained."""
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.width = 2 * channels
+        self._keep(16 * torch.randn(channels))
+
+    def _keep(self, frequencies: Tensor) -> None:
+        self.frequencies = nn.Parameter(frequencies, requires_grad=False)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        # Elementwise products stay in full precision under autocast.
+        angles = 2 * math.pi * c_noise[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class FourierBuffer(Fourier):
+    """The same, whose frequencies are no parameter (Karras et al. 2022, official code)."""
+
+    def _keep(self, frequencies: Tensor) -> None:
+        self.register_buffer("frequencies", frequencies)
+
+
+EMBEDDINGS: dict[str, type[Positional | Fourier]] = {
+    "positional": Positional,
+    "fourier": Fourier,
+    "fourier-buffer": FourierBuffer,
+}
+
+
+class Embedding(nn.Module):
+    """e (B, width) of the noise level, the class and the augmentation.
+
+    noise: the embedding of c_noise.
+    classes: number of labels, 0 for none; the null class is all zeros among them.
+    augmentation: how many numbers tell of the augmentation.
+    """
+
+    def __init__(
+        self, noise: Positional | Fourier, width: int, classes: int, augmentation: int
+    ) -> None:
+        super().__init__()
+        self.noise, self.known = noise, classes
+        self.classes = started(nn.Linear(classes, noise.width)) if classes else None
+        self.augmentation = (
+            started(nn.Linear(augmentation, noise.width, bias=False)) if augmentation else None
+        )
+        self.enter = started(nn.Linear(noise.width, width))
+        self.leave = started(nn.Linear(width, width))
+
+    def forward(self, c_noise: Tensor, y: Tensor | None, augmented: Tensor | None) -> Tensor:
+        e = self.noise(c_noise)
+        if self.classes is not None:
+            e = e + self.classes(self._one_of(c_noise, y))
+        elif y is not None:
+            raise ValueError("this network knows no classes, yet it was given labels")
+        if augmented is not None:
+            e = e + self._augmentation(augmented.to(e.dtype))
+        return F.silu(self.leave(F.silu(self.enter(e))))
+
+    def _one_of(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
+        """(B, classes): sqrt(classes) at the label, 0 elsewhere, so that the mean square is 1."""
+        if y is None:
+            return c_noise.new_zeros(len(c_noise), self.known)
+        one_hot = F.one_hot(y, self.known + 1)[:, :-1]
+        return math.sqrt(self.known) * one_hot.to(c_noise.dtype)
+
+    def _augmentation(self, augmented: Tensor) -> Tensor:
+        if self.augmentation is None:
+            raise ValueError("this network is told of no augmentation: set network.augmentation")
+        told: Tensor = self.augmentation(augmented)
+        return told
+
+
+class Attention(nn.Module):
+    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h, times `scale`."""
+
+    def __init__(self, channels: int, heads: int, scale: float) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, scale
+        self.norm = normalisation(channels)
+        self.qkv = convolution(channels, 3 * channels, 1, gain=math.sqrt(0.2))
+        self.project = convolution(channels, channels, 1, gain=SMALL)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v).mT
+        return (h + self.project(mixed.reshape(h.shape))) * self.scale
+
+
+class ResidualBlock(nn.Module):
+    """h (B, in, H, W), e (B, E) -> (B, out, H', W'): two 3x3 convolutions beside a skip, then attention.
+
+    attention: what follows; nn.Identity for nothing.
+    resample: what makes H' and W' of H and W, after the first norm and in the skip.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        attention: nn.Module,
+        *,
+        dropout: float,
+        scale: float,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale, self.resample = scale, resample or nn.Identity()
+        self.norm_in = normalisation(in_channels)
+        self.conv_in = convolution(in_channels, out_channels)
+        self.shift = started(nn.Linear(embedding, out_channels))
+        self.norm_out = normalisation(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = convolution(out_channels, out_channels, gain=SMALL)
+        changes = in_channels != out_channels or resample is not None
+        self.skip = convolution(in_channels, out_channels, 1) if changes else nn.Identity()
+        self.attention = attention
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        branch = self.conv_in(self.resample(F.silu(self.norm_in(h))))
+        branch = branch + self.shift(e)[:, :, None, None]
+        branch = self.conv_out(self.dropout(F.silu(self.norm_out(branch))))
+        return self.attention((self.skip(self.resample(h)) + branch) * self.scale)

@@ -1,0 +1,173 @@
+"""EDM's checkpoints of DDPM++ and NCSN++: the state_dict of what is in its pickles, or of their ``ema``.
+
+    map_noise  map_label  map_augment  map_layer0  map_layer1       the embedding
+    enc.RxR_conv, _down, _aux_residual, _block0 ..                  R the resolution
+    dec.RxR_in0, _in1, _up, _block0 .., _aux_norm, _aux_conv
+
+Channels of ``qkv`` are in the order (channel, which of q, k, v), ours in the order (which, channel).  The state does
+not say which preconditioning the network was trained with: EDM's own is taken.  The baselines' is
+
+    VP    denoiser: {predict: eps, noise_input: time}
+    VE    denoiser: {predict: score, input_scale: none, noise_input: log-sigma}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule
+from diffbench.specs.song import EDMDDPMppSpec, EDMNCSNppSpec, SongSpec
+
+SOURCE = "https://github.com/NVlabs/edm: Elucidating the Design Space (Karras et al. 2022)"
+
+#: Ours -> theirs, inside a residual block.
+BLOCK = {
+    "norm_in": "norm0",
+    "conv_in": "conv0",
+    "shift": "affine",
+    "norm_out": "norm1",
+    "conv_out": "conv1",
+    "skip": "skip",
+    "attention.norm": "norm2",
+    "attention.qkv": "qkv",
+    "attention.project": "proj",
+}
+
+
+def weights(contents: Any) -> dict[str, Tensor]:
+    """The averaged weights: ``contents`` is their state_dict, or has it under ``ema``.
+
+    Raises:
+        CheckpointError: when it holds no tensors under EDM's names.
+    """
+    state = contents.get("ema", contents) if isinstance(contents, Mapping) else {}
+    if not isinstance(state, Mapping):
+        state = {}
+    found = {
+        key.removeprefix("model."): each for key, each in state.items() if isinstance(each, Tensor)
+    }
+    if not any(key.startswith("enc.") for key in found):
+        raise CheckpointError(
+            "there is no state_dict of EDM's here: keys such as model.enc.32x32_conv.weight are wanted"
+        )
+    return found
+
+
+def architecture(state: Mapping[str, Tensor]) -> Architecture:
+    """What network the weights are of.
+
+    Raises:
+        CheckpointError: when they are of none of DDPM++ and NCSN++.
+    """
+    if "out_norm.weight" in state:
+        raise CheckpointError("this is EDM's ADM network, and the family edm has DDPM++ and NCSN++")
+    enter = _one(state, r"enc\.(\d+)x\d+_conv\.weight")
+    channels, in_channels = state[enter].shape[:2]
+    sizes = sorted(_sizes(state, r"enc\.(\d+)x\d+_block0\."), reverse=True)
+    first = f"enc.{sizes[0]}x{sizes[0]}_"
+    leave = f"dec.{sizes[0]}x{sizes[0]}_aux_conv.weight"
+    if leave not in state:
+        raise CheckpointError(f"the checkpoint lacks {leave}: it is of another network")
+    filters = [each for key, each in state.items() if key.endswith("resample_filter")]
+    resampling = "fir" if any(each.shape[-1] == 4 for each in filters) else "box"
+    spec = EDMNCSNppSpec if "map_noise.freqs" in state else EDMDDPMppSpec
+    classes = state["map_label.weight"].shape[1] if "map_label.weight" in state else 0
+    augmentation = state["map_augment.weight"].shape[1] if "map_augment.weight" in state else 0
+    network = spec(
+        channels=channels,
+        multipliers=tuple(
+            len(state[f"enc.{size}x{size}_block0.conv0.weight"]) // channels for size in sizes
+        ),
+        blocks=len(_sizes(state, re.escape(first) + r"block(\d+)\.conv0\.weight")),
+        attention=tuple(sorted(_sizes(state, r"enc\.(\d+)x\d+_block0\.qkv"), reverse=True)),
+        resampling=resampling,
+        pyramid="fir" if any("aux_residual" in key for key in state) else "none",
+        augmentation=augmentation,
+    )
+    return Architecture(
+        network=network,
+        denoiser={"predict": "edm", "conditional": classes > 0},
+        image_shape=(len(state[leave]), sizes[0], sizes[0]),
+        in_channels=in_channels,
+        out_channels=len(state[leave]),
+        classes=classes,
+    )
+
+
+def _sizes(state: Mapping[str, Tensor], pattern: str) -> set[int]:
+    """The numbers that the pattern's group takes."""
+    return {int(found[1]) for key in state if (found := re.match(pattern, key))}
+
+
+def _one(state: Mapping[str, Tensor], pattern: str) -> str:
+    keys = [key for key in state if re.fullmatch(pattern, key)]
+    if len(keys) != 1:
+        raise CheckpointError(f"the checkpoint has {len(keys)} keys like {pattern}, not one")
+    return keys[0]
+
+
+def rules(architecture: Architecture) -> list[Rule]:
+    """How each tensor of ours is made."""
+    made = []
+    for ours in architecture.skeleton().state_dict():
+        theirs = _theirs(ours, dict(_units(architecture)))
+        if ".attention.qkv." in ours:
+            made.append(rule(ours, theirs, change=by_kind))
+        else:
+            made.append(rule(ours, theirs))
+    return made
+
+
+def by_kind(qkv: Tensor) -> Tensor:
+    """Order (C, 3) of the first axis to (3, C)."""
+    return qkv.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+
+
+def ignored(architecture: Architecture) -> set[str]:
+    """The resampling filters, which the code makes anew."""
+    changes = [theirs for _, theirs in _units(architecture) if re.search("_(down|up)$", theirs)]
+    blocks = {f"{each}.{layer}.resample_filter" for each in changes for layer in ("conv0", "skip")}
+    pyramids = {
+        theirs.removesuffix(".weight") + ".resample_filter"
+        for ours, theirs in _units(architecture)
+        if ours.endswith(".pyramid.convolution")
+    }
+    return blocks | pyramids
+
+
+def _theirs(ours: str, units: Mapping[str, str]) -> str:
+    """Their key of one of our tensors."""
+    unit = next(each for each in units if ours.startswith(each + ".") or ours == each)
+    inner, _, kind = ours.removeprefix(unit).removeprefix(".").rpartition(".")
+    return ".".join(filter(None, [units[unit], BLOCK.get(inner, inner), kind]))
+
+
+def _units(architecture: Architecture) -> Iterator[tuple[str, str]]:
+    """Ours -> theirs: names of layers, and of residual blocks."""
+    spec, height = architecture.network, architecture.image_shape[1]
+    assert isinstance(spec, SongSpec)
+    levels = range(len(spec.multipliers))
+    sizes = [f"{height >> level}x{height >> level}" for level in levels]
+    yield "embedding.noise.frequencies", "map_noise.freqs"
+    yield "embedding.classes", "map_label"
+    yield "embedding.augmentation", "map_augment"
+    yield "embedding.enter", "map_layer0"
+    yield "embedding.leave", "map_layer1"
+    yield "enter", f"enc.{sizes[0]}_conv"
+    for level, size in enumerate(sizes):
+        yield f"down.{level}.change", f"enc.{size}_down"
+        yield f"down.{level}.pyramid.convolution", f"enc.{size}_aux_residual"
+        for index in range(spec.blocks):
+            yield f"down.{level}.blocks.{index}", f"enc.{size}_block{index}"
+    for index in range(2):
+        yield f"middle.{index}", f"dec.{sizes[-1]}_in{index}"
+    for level, size in enumerate(reversed(sizes)):
+        yield f"up.{level}.change", f"dec.{size}_up"
+        for index in range(spec.blocks + 1):
+            yield f"up.{level}.blocks.{index}", f"dec.{size}_block{index}"
+    yield "leave.0", f"dec.{sizes[0]}_aux_norm"
+    yield "leave.2", f"dec.{sizes[0]}_aux_conv"
