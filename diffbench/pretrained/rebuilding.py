@@ -1,0 +1,120 @@
+"""What a pickle of tensors may call, each written here: tensors, their numbers, plain containers."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+#: How a torch file of the older format begins: the magic number 0x1950a86a20f9469cfc6c, pickled.
+OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
+#: Why a name is refused.
+NEEDLESS = "which weights have no need of; nothing of it was run"
+
+
+class RefusedError(ValueError):
+    """A pickle that is malformed, or wants more than data."""
+
+
+@dataclass(eq=False)
+class Inert:
+    """What a pickle would make of a class or a harmless function: only what it was told."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
+    entries: list[Any] = field(default_factory=list)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, or its name; at most 200 characters of it, the last ones."""
+    return (" ".join(str(error).split()) or type(error).__name__)[-200:]
+
+
+def torch_contents(file: IO[bytes]) -> Any:
+    """What a torch file holds: tensors, numbers, text and containers.
+
+    Raises:
+        RefusedError: when it is damaged or holds anything else.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL (\S+\.\S+)", str(error)):
+            raise RefusedError(f"it names {named[1]}, {NEEDLESS}") from None
+        raise RefusedError(
+            f"it is damaged, or holds more than weights ({one_line(error)})"
+        ) from None
+    except Exception as error:
+        # torch checks little of a damaged file: what it stumbles over may be of any kind.
+        raise RefusedError(f"it is no whole torch file ({one_line(error)})") from None
+
+
+def _storage(content: bytes) -> Any:
+    """A tensor's numbers: bytes of a torch file of their own."""
+    if not isinstance(content, bytes) or not content.startswith(OLD_TORCH):
+        raise RefusedError("the numbers of a tensor are no torch file of the older format")
+    try:
+        return torch_contents(io.BytesIO(content))
+    except RefusedError as error:
+        raise RefusedError(f"the numbers of a tensor are refused: {error}") from None
+
+
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A tensor on a part of a storage, within its bounds."""
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise RefusedError("a tensor has no storage")
+    # Its public accessor warns that typed storages are to go.
+    held = storage._untyped_storage
+    size = size.args[0] if isinstance(size, Inert) and size.args else size
+    numbers = [offset, *size, *stride]
+    if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise RefusedError("a tensor has a shape that is none")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= held.nbytes() // storage.dtype.itemsize:
+        raise RefusedError(f"a tensor of shape {list(size)} is larger than its numbers")
+    empty = torch.empty(0, dtype=storage.dtype)
+    return empty.set_(held, offset, tuple(size), tuple(stride))
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise RefusedError("a parameter is no tensor")
+    return data
+
+
+def _persistent(meta: Any) -> Inert:
+    """An object of EDM's: the source code that it brings is not even kept."""
+    if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
+        raise RefusedError("an object of a persistent class does not say which")
+    return Inert(meta["class_name"], state=meta.get("state"))
+
+
+def _encoded(text: str, coding: str) -> bytes:
+    """How old pickles write bytes."""
+    if coding not in ("latin1", "latin-1"):
+        raise RefusedError(f"bytes are written as {coding!r}")
+    return text.encode("latin-1")
+
+
+#: What is called, by the name that a pickle has for it.
+CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": OrderedDict,
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "_codecs.encode": _encoded,
+    "torch.storage._load_from_bytes": _storage,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
+}
