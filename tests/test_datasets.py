@@ -85,6 +85,18 @@ def test_a_flat_grey_folder_has_one_class(tmp_path: Path) -> None:
     assert found == {image.tobytes() for image in images}
 
 
+def test_test_images_of_a_folder_are_not_in_the_order_of_its_classes(tmp_path: Path) -> None:
+    for name in "abcd":
+        for i in range(20):
+            write(
+                tmp_path / name / f"{i}.png", np.full((4, 4), 40 * "abcd".index(name) + i, np.uint8)
+            )
+    data = folder(tmp_path, test_fraction=0.5)
+    # Each image still has its own class; in order the first ten would be of one.
+    assert (data.test[:, 0, 0, 0] // 40 == data.test_labels).all()
+    assert len(set(data.test_labels[:10].tolist())) > 1
+
+
 def test_sub_folders_are_classes_in_sorted_order(tmp_path: Path) -> None:
     for name, value in (("dog", 200), ("cat", 100)):
         for i in range(6):

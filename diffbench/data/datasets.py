@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 class Dataset:
     """Grey levels 0..levels-1 of two splits, uint8 (N, H, W, C), and their classes, int64 (N,).
 
+    The test split is in no order: what measures its first images alone measures a sample of it.
     ``limits`` are the least values of what `diffbench.metrics.validation` measures of an extractor trained on this
     set, and the greatest; without any it is not tried on damaged images.  ``inception_score`` says whether the
     Inception score of its classes means anything.
@@ -119,7 +120,7 @@ class ImageFolder:
                     f"{file} is {_describe(array)} but {files[0][0]} is {_describe(arrays[0])}: "
                     "all must have one number of channels and one size (`size:` crops and resizes)"
                 )
-        return _split(
+        dataset = _split(
             np.stack(arrays),
             np.array([label for _, label in files], dtype=np.int64),
             test=max(1, round(self.spec.test_fraction * len(files))),
@@ -128,6 +129,7 @@ class ImageFolder:
             classes=classes,
             name=Path(self.spec.path).resolve().name,
         )
+        return mixed(dataset, self.spec.seed)
 
     def _files(self) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         root = Path(self.spec.path)
@@ -187,6 +189,12 @@ def stratified_mask(labels: Labels, test: int, seed: int) -> NDArray[np.bool_]:
     mask = np.zeros(len(labels), dtype=bool)
     mask[by_class[chosen]] = True
     return mask
+
+
+def mixed(dataset: Dataset, seed: int) -> Dataset:
+    """Return the data set with its test split in a random order, fixed by the seed, in place of one by class."""
+    order = np.random.RandomState(seed).permutation(len(dataset.test))
+    return replace(dataset, test=dataset.test[order], test_labels=dataset.test_labels[order])
 
 
 def _split(images: Images, labels: Labels, *, test: int, seed: int, **facts: Any) -> Dataset:

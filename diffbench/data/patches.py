@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffbench.data.datasets import NOISE_LIMIT, Dataset, Labels
+from diffbench.data.datasets import NOISE_LIMIT, Dataset, Labels, mixed
 from diffbench.data.levels import Images
 from diffbench.specs.data import PatchesSpec
 
@@ -62,7 +62,7 @@ class Patches:
         names = [name.rpartition("/")[2].partition(".")[0] for name in sample.filenames]
         train, train_labels = cut(sample.images, TRAIN)
         test, test_labels = cut(sample.images, TEST)
-        return Dataset(
+        dataset = Dataset(
             train,
             test,
             train_labels,
@@ -75,6 +75,7 @@ class Patches:
             limits=PATCHES_LIMITS,
             inception_score=False,
         )
+        return mixed(dataset, seed=0)
 
 
 def cut(photographs: list[Images], part: Part) -> tuple[Images, Labels]:

@@ -51,7 +51,7 @@ class DataStageSpec(StageSpec):
     """Read the data set, store its levels, train and validate the feature extractor."""
 
     stage: Literal["data"] = "data"
-    version: PositiveInt = 2
+    version: PositiveInt = 3
 
     data: AnyData
     extractor: ExtractorSpec = ExtractorSpec()
