@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import json
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 ROOT = "cifar-10-batches-py"
@@ -65,4 +68,38 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def png(array: np.ndarray, kind: str = "PNG") -> bytes:
+    """An image file of an array (H, W, C)."""
+    buffer = io.BytesIO()
+    Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_parquet(path: Path, files: list, labels: list | None, names: list | None = None) -> Path:
+    """A split as on the Hugging Face hub: `img` has the files' bytes (or None), `label` integers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": file, "path": f"{i}.png"} for i, file in enumerate(files)]
+    columns = {"img": pa.array(rows, kind)}
+    if labels is not None:
+        columns["label"] = pa.array(labels, pa.int64())
+    table = pa.table(columns)
+    if names is not None:
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        facts = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": facts})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=7)
     return path

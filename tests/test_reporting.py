@@ -13,7 +13,7 @@ import yaml
 from diffbench.plan.reading import PlanError
 from diffbench.plan.runs import Refusal, load_plan
 from diffbench.reporting import layout
-from diffbench.reporting.cells import COLUMNS
+from diffbench.reporting.cells import COLUMNS, Cell
 from diffbench.reporting.context import budget_lines
 from diffbench.reporting.formats import Grid, Table, escaped, to_latex, to_markdown
 from diffbench.reporting.numbers import plain, with_error
@@ -383,6 +383,41 @@ def test_a_difference_needs_the_same_protocol(plan, tmp_path):
         other = same.model_copy(update={key: value})
         assert len(disagreements(*ask, other, Published("2", "", "10"))) == 1
     assert disagreements(*ask, same, Published("2", "", "1000")) == ["NFE 10, not 1000"]
+
+
+def test_every_table_of_lossy_images_says_so(tmp_path):
+    (tmp_path / "images").mkdir()
+    data = {"name": "folder", "path": str(tmp_path / "images"), "size": 8, "channels": 1}
+    whole = {"tables": ["overview", "ddpm-table1"], "claims": ["ddpm-*"]}
+    exact, lossy = (plan_of(data=data | more, **whole) for more in ({}, {"lossy": True}))
+    fabricate(lossy, tmp_path)
+    found = [file for file in make(lossy, tmp_path) if file.parent.name == "tables"]
+    assert len(found) == 9
+    for file in found:
+        lines = file.read_text().splitlines()
+        marked = lines[1:] if file.suffix == ".csv" else [" ".join(lines)]
+        assert all("lossy images: their artefacts are learnt and scored" in line for line in marked)
+        assert file.suffix == ".csv" or "folder (lossy)" in marked[0].split("variant")[0]
+    assert not any(
+        "lossy images" in to_markdown(table) for table in tables(exact, tmp_path / "none").values()
+    )
+
+
+def test_lossy_images_are_never_the_published_data_set(tmp_path):
+    plan = plan_of(data={"name": "parquet", "path": str(tmp_path), "lossy": True})
+    variant = plan.variants["ddpm-cosine"]
+    protocol = layout.ProtocolSpec(
+        data="parquet",
+        samples=64,
+        images=1,
+        extractor="classifier",
+        steps=variant.training.steps,
+        batch=variant.training.batch,
+    )
+    ours = Cell("ok", mean=1.0, nfe=10, images=64, protocol=PROTOCOL)
+    theirs = Published("1", "source", "10")
+    found = disagreements(plan, "ddpm-cosine", "fid", ours, protocol, theirs)
+    assert found == ["data set parquet (lossy), not parquet"]
 
 
 @pytest.fixture

@@ -13,15 +13,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from diffbench.data.levels import Images
-from diffbench.specs.data import DigitsSpec, FolderSpec
+from diffbench.specs.data import DigitsSpec
 
 Labels = NDArray[np.int64]
 
@@ -34,8 +32,6 @@ DIGITS_LIMITS = {
     "blur": (15.0, 1e9),
     **NOISE_LIMIT,
 }
-
-_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 
 
 @dataclass(frozen=True)
@@ -94,72 +90,6 @@ class Digits:
         )
 
 
-class ImageFolder:
-    """A folder of 8-bit PNGs, greyscale or RGB, with 256 levels.
-
-    Sub-folders that hold images are the classes, in sorted order; without any, all images are of
-    one class.  With ``size``, images are cropped to the centred square and resized by Pillow's
-    antialiased bicubic filter; without, all must have one size already.
-    """
-
-    def __init__(self, spec: FolderSpec) -> None:
-        self.spec = spec
-
-    def load(self) -> Dataset:
-        """Read the images.
-
-        Raises:
-            ValueError: when there are no PNGs or not enough, when there are JPEGs (whose artefacts
-                a model would learn), or when images differ in size or kind.
-        """
-        files, classes = self._files()
-        arrays = [self._read(file) for file, _ in files]
-        for (file, _), array in zip(files, arrays, strict=True):
-            if array.shape != arrays[0].shape:
-                raise ValueError(
-                    f"{file} is {_describe(array)} but {files[0][0]} is {_describe(arrays[0])}: "
-                    "all must have one number of channels and one size (`size:` crops and resizes)"
-                )
-        dataset = _split(
-            np.stack(arrays),
-            np.array([label for _, label in files], dtype=np.int64),
-            test=max(1, round(self.spec.test_fraction * len(files))),
-            seed=self.spec.seed,
-            levels=self.spec.levels,
-            classes=classes,
-            name=Path(self.spec.path).resolve().name,
-        )
-        return mixed(dataset, self.spec.seed)
-
-    def _files(self) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-        root = Path(self.spec.path)
-        if not root.is_dir():
-            raise ValueError(f"{root} is no folder: `path:` must name a folder of PNG images")
-        _refuse_jpeg(root)
-        folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _pngs(folder)]
-        if folders and _pngs(root):
-            raise ValueError(f"{root} holds images beside class sub-folders: use one or the other")
-        files = [(f, i) for i, folder in enumerate(folders or [root]) for f in _pngs(folder)]
-        if len(files) < 2:
-            raise ValueError(
-                f"{root} holds {len(files)} PNG images: `path:` must name a folder of two or more, "
-                "directly or in one sub-folder a class"
-            )
-        return files, tuple(folder.name for folder in folders) or ("all",)
-
-    def _read(self, file: Path) -> Images:
-        with Image.open(file) as image:
-            if image.format != "PNG":
-                raise ValueError(f"{file} is {image.format}, not PNG, whatever its name says")
-            if image.mode not in _MODES:
-                raise ValueError(f"{file} has mode {image.mode}: images must be 8-bit grey or RGB")
-            converted = image.convert(_MODES[image.mode])
-        if self.spec.size is not None:
-            converted = _square(converted, self.spec.size)
-        array = np.asarray(converted, dtype=np.uint8)
-        return array if array.ndim == 3 else array[..., None]
-
-
 def manifest(dataset: Dataset) -> dict[str, Any]:
     """Counts, shape, levels, range, class counts and SHA-256 of the arrays: what identifies a data set."""
     images = {"train": dataset.train, "test": dataset.test}
@@ -197,11 +127,18 @@ def mixed(dataset: Dataset, seed: int) -> Dataset:
     return replace(dataset, test=dataset.test[order], test_labels=dataset.test_labels[order])
 
 
+def check_split(test: int, count: int) -> None:
+    """Refuse a test split of nothing or of everything.
+
+    Raises:
+        ValueError: when it is.
+    """
+    if not 0 < test < count:
+        raise ValueError(f"a test split of {test} out of {count} images leaves none to train on")
+
+
 def _split(images: Images, labels: Labels, *, test: int, seed: int, **facts: Any) -> Dataset:
-    if not 0 < test < len(images):
-        raise ValueError(
-            f"a test split of {test} out of {len(images)} images leaves none to train on"
-        )
+    check_split(test, len(images))
     mask = stratified_mask(labels, test, seed)
     return Dataset(images[~mask], images[mask], labels[~mask], labels[mask], **facts)
 
@@ -209,31 +146,3 @@ def _split(images: Images, labels: Labels, *, test: int, seed: int, **facts: Any
 def _sha256(array: NDArray[Any]) -> str:
     # A view, not tobytes: of a large set there is no room for a second copy.
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).data).hexdigest()
-
-
-def _pngs(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() == ".png" and f.is_file())
-
-
-def _refuse_jpeg(root: Path) -> None:
-    jpegs = sorted(f for f in root.rglob("*") if f.suffix.lower() in (".jpg", ".jpeg"))
-    if jpegs:
-        raise ValueError(
-            f"{root} holds JPEG images ({jpegs[0].name}, {len(jpegs)} in all): their artefacts "
-            "would be learnt and scored; make PNGs from the lossless originals"
-        )
-
-
-def _square(image: Image.Image, size: int) -> Image.Image:
-    """The centred square of an image, resized."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    # Cropped first: given a box, Pillow's filter would read pixels outside it.
-    square = image.crop((left, top, left + side, top + side))
-    return square.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def _describe(array: Images) -> str:
-    height, width, channels = array.shape
-    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"

@@ -65,9 +65,12 @@ def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
 
 
 def described(chosen: Registered) -> str:
-    """Return what was chosen by name and its parameters, those that are nothing left out."""
+    """Return what was chosen by name and its parameters, those that are nothing or off left out."""
     name, values = chosen.model_dump()["name"], chosen.model_dump(mode="json", exclude={"name"})
-    options = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    given = {
+        key: value for key, value in values.items() if value is not None and value is not False
+    }
+    options = ", ".join(f"{key} {value}" for key, value in given.items())
     return f"{name} ({options})" if options else name
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from diffbench.reporting.cells import COLUMNS, Cell
+from diffbench.reporting.cells import COLUMNS, DASH, Cell
 from diffbench.reporting.layout import MetricSpec
 from diffbench.reporting.numbers import plain, with_error
 
 NOTHING = "–"
+NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class Line(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """A table in full: what goes into the CSV, under ``columns``, and what people see."""
+    """A table in full: what goes into the CSV, under ``columns``, and what people see.
+
+    ``remark`` is what holds of all of it: the title is marked by it, and each row of the CSV.
+    """
 
     title: str
     records: Sequence[Line]
@@ -46,6 +50,14 @@ class Table:
     notes: Sequence[str] = ()
     footnotes: Sequence[str] = ()
     columns: Sequence[str] = COLUMNS
+    remark: str = ""
+
+    def remarked(self, name: str, remark: str) -> Table:
+        """Return the table marked by a remark on the data set of that name; itself where there is none."""
+        if not remark:
+            return self
+        title, notes = f"{self.title} [{name}]", [f"{name}: {remark}.", *self.notes]
+        return replace(self, title=title, notes=notes, remark=remark)
 
 
 @dataclass
@@ -91,7 +103,14 @@ def number(cell: Cell, metric: MetricSpec) -> str:
 
 def to_csv(name: str, table: Table) -> str:
     """Return the records as CSV: one row a number, a dash for what does not exist."""
-    return csv_of([record.line(name) for record in table.records], table.columns)
+    lines = [record.line(name) for record in table.records]
+    return csv_of([_remarked(line, table.remark) for line in lines], table.columns)
+
+
+def _remarked(line: dict[str, str], remark: str) -> dict[str, str]:
+    """Add a remark to what a row of the CSV says already."""
+    notes = [each for each in (line.get(NOTE, DASH), remark) if each not in (DASH, "")]
+    return line | ({NOTE: "; ".join(notes)} if remark else {})
 
 
 def csv_of(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:

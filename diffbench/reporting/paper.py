@@ -121,7 +121,7 @@ def disagreements(
         return []
     training = plan.variants[variant].training
     facts: list[tuple[str, object, object]] = [
-        ("data set", plan.benchmark.data.name, protocol.data),
+        ("data set", plan.benchmark.data.title, protocol.data),
         ("training steps", training and training.steps, protocol.steps),
         ("batch", training and training.batch, protocol.batch),
     ]

@@ -68,7 +68,7 @@ def outputs(plan: Plan, root: Path) -> list[Path]:
 
 
 def tables(plan: Plan, root: Path) -> dict[str, Table]:
-    """Return the plan's tables by name, the claims' table last."""
+    """Return the plan's tables by name, the claims' table last, each with what must be said of the data."""
     known = _known(plan)
     published = PublishedValues(plan.repository / layout.PUBLISHED)
     results = Results(plan, root)
@@ -78,7 +78,8 @@ def tables(plan: Plan, root: Path) -> dict[str, Table]:
     }
     if plan.benchmark.claims:
         made[layout.CLAIMS_TABLE] = verdicts.table(results, _claims(plan, known), known.metrics)
-    return made
+    data = plan.benchmark.data
+    return {name: table.remarked(data.title, data.remark) for name, table in made.items()}
 
 
 def charts(plan: Plan, root: Path) -> dict[str, Drawing]:

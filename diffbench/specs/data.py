@@ -45,8 +45,13 @@ class DataSpec(Registered):
         return ""
 
     @property
+    def remark(self) -> str:
+        """What every table must say of the images; empty where they are what was published."""
+        return ""
+
+    @property
     def title(self) -> str:
-        """The name as tables show it: marked where the images are no exact copies of the published ones."""
+        """The name as tables have it: never that of a published set for images that are no exact copies."""
         return self.name
 
 
@@ -127,15 +132,50 @@ class CIFAR10Spec(DataSpec):
         return f"cifar-10-python.tar.gz of www.cs.toronto.edu/~kriz (sha256 {self.sha256})"
 
 
-class FolderSpec(DataSpec):
-    """A folder of PNGs, in class sub-folders or not; ``size`` crops to a square and resizes."""
+class ImageFilesSpec(DataSpec):
+    """Image files, decoded one by one.
 
-    name: Literal["folder"] = "folder"
-    implementation: ClassVar[str] = "diffbench.data.datasets:ImageFolder"
+    size: the side of the square that images are cropped and resized to, antialiased; ``none`` leaves them as they are.
+    channels: 1 or 3, which all images must have; ``none`` takes what the first has.
+    lossy: whether JPEG and WebP are read; every table then says so.
+    """
+
     levels: ClassVar[int] = 256
 
-    path: str
     size: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    channels: Annotated[Literal[1, 3] | None, BeforeValidator(nothing)] = None
+    lossy: bool = False
+
+    @property
+    def known_shape(self) -> tuple[int, int, int] | None:
+        """Known where ``channels`` and ``size`` are given."""
+        if self.size is None or self.channels is None:
+            return None
+        return self.channels, self.size, self.size
+
+    @property
+    def remark(self) -> str:
+        """That scores of such images stand alone."""
+        if not self.lossy:
+            return ""
+        return "lossy images: their artefacts are learnt and scored, and no score compares with a published one"
+
+    @property
+    def title(self) -> str:
+        """Marked where lossy."""
+        return f"{self.name} (lossy)" if self.lossy else self.name
+
+
+class FolderSpec(ImageFilesSpec):
+    """A folder or zip of PNGs; folders in it, or numbers in a ``dataset.json``, are classes.
+
+    test_fraction: of the images, taken in each class by ``seed``, are the test split.
+    """
+
+    name: Literal["folder"] = "folder"
+    implementation: ClassVar[str] = "diffbench.data.folder:ImageFolder"
+
+    path: str
     test_fraction: Fraction = 0.1
     seed: Int = 0
 
@@ -148,3 +188,29 @@ class FolderSpec(DataSpec):
     def listed(self) -> str | None:
         """``path``."""
         return self.path
+
+
+class ParquetSpec(ImageFilesSpec):
+    """The parquet files of a data set on the Hugging Face hub: ``train*.parquet`` and ``test*.parquet`` in a folder.
+
+    image, label: the columns; ``none`` takes the only one that can be it.  Without labels there is one class.
+    classes: their number, where plans are to know it before data are read; checked then.
+    """
+
+    name: Literal["parquet"] = "parquet"
+    implementation: ClassVar[str] = "diffbench.data.parquet:ParquetImages"
+
+    path: str
+    image: Annotated[str | None, BeforeValidator(nothing)] = None
+    label: Annotated[str | None, BeforeValidator(nothing)] = None
+    classes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+
+    @property
+    def known_classes(self) -> int | None:
+        """``classes``."""
+        return self.classes
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """``path``."""
+        return {"path": self.path}

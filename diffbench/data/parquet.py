@@ -1,0 +1,182 @@
+"""Parquet files of images, as data sets on the Hugging Face hub have them.
+
+    train*.parquet, test*.parquet    a split each, anywhere in the folder, its pieces in the order of their names
+    image column                     struct of `bytes` (a PNG file) and `path` (which is never followed)
+    label column                     integers from 0, named in the schema's metadata under "huggingface", if at all
+
+A test split that comes class by class is mixed.
+
+Rows are decoded as they are read: a set is in memory once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffbench.data.datasets import Dataset, Labels, mixed
+from diffbench.data.decoding import Decoder, Splits
+from diffbench.specs.data import ParquetSpec
+
+SPLITS = ("train", "test")
+#: Rows that are read at a time.
+BATCH = 256
+
+
+class ParquetImages:
+    """Images of 256 levels with their own split; `size` crops and resizes as in a folder."""
+
+    def __init__(self, spec: ParquetSpec) -> None:
+        self.spec = spec
+
+    def load(self) -> Dataset:
+        """Read both splits.
+
+        Raises:
+            ValueError: when a split or a column is missing, a file or an image is torn, an image is lossy and the data
+                set not, images differ in size or kind, or labels do not fit.
+        """
+        spec = self.spec
+        root = Path(spec.path)
+        files = {split: _files(root, split) for split in SPLITS}
+        columns = _columns(files["train"][0], spec)
+        counts = {split: sum(map(_rows, each)) for split, each in files.items()}
+        if empty := [split for split, count in counts.items() if not count]:
+            raise ValueError(f"{root}: the {empty[0]} split has no rows")
+        images, decoder = Splits(**counts), Decoder(spec.size, spec.channels, spec.lossy)
+        labels = {split: np.zeros(count, np.int64) for split, count in counts.items()}
+        for split in SPLITS:
+            for row, (content, label, where) in enumerate(_read(files[split], columns)):
+                images.add(split, decoder.read(content, where), where)
+                labels[split][row] = label
+        dataset = Dataset(
+            images.train,
+            images.test,
+            labels["train"],
+            labels["test"],
+            levels=spec.levels,
+            classes=self._classes(files["train"][0], columns[1], labels),
+            name=root.resolve().name,
+        )
+        return mixed(dataset, seed=0) if _is_sorted(labels["test"]) else dataset
+
+    def _classes(self, file: Path, label: str | None, labels: dict[str, Labels]) -> tuple[str, ...]:
+        if label is None:
+            found: tuple[str, ...] = ("all",)
+        else:
+            most = 1 + max(int(each.max()) for each in labels.values())
+            found = _names(file, label) or tuple(map(str, range(most)))
+            if most > len(found):
+                raise ValueError(f"{file.parent} has the label {most - 1} and {len(found)} classes")
+        if self.spec.classes not in (None, len(found)):
+            raise ValueError(
+                f"{file.parent} has {len(found)} classes, and data.classes is {self.spec.classes}"
+            )
+        return found
+
+
+def _is_sorted(labels: Labels) -> bool:
+    return bool((np.diff(labels) >= 0).all() and labels[0] != labels[-1])
+
+
+def _files(root: Path, split: str) -> list[Path]:
+    found = sorted(root.rglob(f"{split}*.parquet"))
+    if not found:
+        raise ValueError(
+            f"{root} has no {split}*.parquet: `path:` must name a folder with both splits"
+        )
+    return found
+
+
+def _open(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _torn(file, error) from None
+
+
+def _torn(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{file} is no whole parquet file ({' '.join(str(error).split())})")
+
+
+def _rows(file: Path) -> int:
+    return int(_open(file).metadata.num_rows)
+
+
+def _columns(file: Path, spec: ParquetSpec) -> tuple[str, str | None]:
+    """The names of the image column and of the label column, None without one."""
+    schema = _open(file).schema_arrow
+    images = {
+        field.name
+        for field in schema
+        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+    }
+    labels = {field.name for field in schema if pa.types.is_integer(field.type)}
+    image = _chosen(file, "image", spec.image, images, "a struct with `bytes`")
+    if image is None:
+        raise ValueError(f"{file} has no column of images, a struct with `bytes`")
+    return image, _chosen(file, "label", spec.label, labels, "integers")
+
+
+def _chosen(file: Path, key: str, name: str | None, found: set[str], kind: str) -> str | None:
+    if name is None and len(found) > 1:
+        raise ValueError(
+            f"{file} has several columns that can be it: name one of {', '.join(sorted(found))} by "
+            f"data.{key}"
+        )
+    if name is not None and name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise ValueError(f"{file}: data.{key}: {name!r} is no column of {kind}; there is {known}")
+    return name or next(iter(found), None)
+
+
+def _read(files: list[Path], columns: tuple[str, str | None]) -> Iterator[tuple[bytes, int, str]]:
+    """Yield each row's image file, label and name."""
+    image, label = columns
+    for file in files:
+        row = 0
+        for batch in _batches(file, [each for each in columns if each is not None]):
+            contents = batch.column(image).to_pylist()
+            labels = [0] * len(contents) if label is None else batch.column(label).to_pylist()
+            for each, number in zip(contents, labels, strict=True):
+                yield _content(each, file, row), _label(number, file, row), f"{file}: image {row}"
+                row += 1
+
+
+def _batches(file: Path, columns: list[str]) -> Iterator[Any]:
+    opened = _open(file)
+    if missing := [each for each in columns if each not in opened.schema_arrow.names]:
+        raise ValueError(f"{file} has no column {missing[0]!r}")
+    try:
+        yield from opened.iter_batches(BATCH, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise _torn(file, error) from None
+
+
+def _content(value: dict[str, Any] | None, file: Path, row: int) -> bytes:
+    content = (value or {}).get("bytes")
+    if not isinstance(content, bytes):
+        raise ValueError(f"{file}: image {row} has no bytes; files that it may name are not read")
+    return content
+
+
+def _label(value: Any, file: Path, row: int) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{file}: image {row} has the label {value}: labels are numbers from 0")
+    return value
+
+
+def _names(file: Path, label: str) -> tuple[str, ...]:
+    """The names of the classes; empty where the file does not say."""
+    metadata = _open(file).schema_arrow.metadata or {}
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return tuple(map(str, features[label]["names"]))
+    except (KeyError, TypeError, ValueError):
+        return ()
