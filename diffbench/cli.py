@@ -1,6 +1,6 @@
 """The command line: one thin front, each command a function elsewhere.
 
-    diffbench data|train|classifier|sample|score|likelihood|analysis --root results/digits --spec JSON
+    diffbench data|train|classifier|shard|sample|score|likelihood|analysis --root results/digits --spec JSON
     diffbench score --partial | table       what a whole benchmark needs at its end
     diffbench list | show | check-config    look at the configuration
     diffbench manifest | doctor | clean     look after the results
@@ -34,7 +34,8 @@ STAGES = {
     "data": "read the data set, train its feature extractor",
     "train": "train one variant, resuming where it was stopped",
     "classifier": "train a classifier of noisy images, for guidance",
-    "sample": "draw samples with one solver",
+    "shard": "draw one part of the samples of one solver",
+    "sample": "draw samples with one solver, or gather those of its shards",
     "score": "score the samples of one run",
     "likelihood": "evaluate one likelihood of one run",
     "restore": "restore degraded test images with one method",
@@ -107,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--spec", help="the job's spec as JSON, as the plan makes it")
         sub.add_argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto"))
         sub.add_argument("--extension", type=Path, action="append", default=_extensions())
+        if stage == "sample":
+            default = os.environ.get("DIFFBENCH_SHARDS", "1")
+            sub.add_argument("--shards", type=int, default=default, help="gather that many")
+            sub.set_defaults(command=sample)
         if stage == "score":
             sub.add_argument("--partial", action="store_true", help="score what a failed run left")
             _plan_options(sub)
@@ -210,14 +215,19 @@ def stage_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
     return spec
 
 
-def run_stage(options: argparse.Namespace) -> int:
+def sample(options: argparse.Namespace) -> int:
+    """Draw samples, or gather those of shards."""
+    return run_stage(options, **({"shards": options.shards} if options.shards > 1 else {}))
+
+
+def run_stage(options: argparse.Namespace, **extra: Any) -> int:
     """Run one job from its spec."""
     if options.root is None or options.spec is None:
         raise ValueError("--root and --spec are wanted; the Snakefile shows how (snakemake -np)")
     from diffbench.plan.devices import resolved
 
     spec = stage_spec(options.name, options.spec, options.extension)
-    return run_job(options.name, spec, options.root, resolved(options.device))
+    return run_job(options.name, spec, options.root, resolved(options.device), **extra)
 
 
 def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
@@ -227,7 +237,7 @@ def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) 
 
     check_writable(root)
     folder = paths.state(root, spec)
-    if not extra:
+    if not extra.get("partial"):
         # Scoring what a failed run left must not forget why it failed.
         status.clear(folder)
     try:

@@ -773,7 +773,7 @@ def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, mo
 def test_every_spec_survives_the_command_line(planned):
     plans = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY), planned(RESTORED)
     runs = [run for plan in plans for run in plan.runs]
-    assert {run.stage for run in runs} == set(stages.STAGES)
+    assert {run.stage for run in runs} == set(stages.STAGES) - {"shard"}
     for run in runs:
         again = stages.STAGES[run.stage].read(run.spec.canonical())
         assert again == run.spec

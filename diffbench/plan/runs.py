@@ -4,6 +4,7 @@
                   -> likelihood          data -> analysis, or data -> train -> analysis of the model,
                   -> restore                     or an analysis that brings all it needs
                                          data -> restore, where a restorer needs no model
+    train -> shards -> sample            where a benchmark spreads sampling over jobs
 
 A row's spec holds the specs of the rows it builds on.  Whether a solver, likelihood or restorer can
 serve a process is decided here, from specs: asked for by a variant itself, an impossible one is an
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ from diffbench.specs.stages import (
     RestoreSpec,
     SampleSpec,
     ScoreSpec,
+    ShardSpec,
     StageSpec,
     TrainSpec,
 )
@@ -56,8 +58,8 @@ C = TypeVar("C", SolverSpec, LikelihoodSpec)
 class Run:
     """One job.
 
-    ``item`` is the solver, likelihood or analysis id, or ``task/method`` of a restoration, and empty where a stage
-    has none; a classifier's ``variant`` is the name of its process.
+    ``item`` is the solver, likelihood or analysis id, ``task/method`` of a restoration, ``solver/2of3`` of a shard, and
+    empty where a stage has none; a classifier's ``variant`` is the name of its process.
     """
 
     benchmark: str
@@ -100,7 +102,7 @@ class Plan:
     Attributes:
         benchmark: the benchmark file, validated.
         variants: the chosen variants by id, everything merged into them.
-        runs: the jobs, in the order of STAGES.
+        runs: the jobs, in the order of STAGES; without shards, whose products are gone once samples are gathered.
         refusals: cells that no job can fill.
         device: ``cpu``, ``cuda`` or ``mps``.
         extensions: the extension files.
@@ -124,7 +126,11 @@ class Plan:
 
     @cached_property
     def _index(self) -> dict[tuple[str, str, int, str], Run]:
-        return {(run.stage, run.variant, run.seed, run.item): run for run in self.runs}
+        return {(run.stage, run.variant, run.seed, run.item): run for run in self._every}
+
+    @cached_property
+    def _every(self) -> list[Run]:
+        return [*self.runs, *(shard for run in self.runs for shard in self.shards(run))]
 
     def seeds(self, variant: str) -> list[int]:
         """Return the seeds that a variant is run with."""
@@ -139,12 +145,28 @@ class Plan:
         return self._index[stage, variant, seed, item]
 
     def of(self, stage: str) -> list[Run]:
-        """Return all jobs of a stage."""
-        return [run for run in self.runs if run.stage == stage]
+        """Return all jobs of a stage, shards too."""
+        return [run for run in self._every if run.stage == stage]
+
+    def shards(self, run: Run) -> list[Run]:
+        """Return the jobs that draw the chunks of a sample job; none where it draws them itself, as a control does."""
+        spec, count = run.spec, self.benchmark.shards
+        if not isinstance(spec, SampleSpec) or spec.solver is None or count == 1:
+            return []
+        parts = [
+            ShardSpec(sample=spec, shard=shard, shards=count, extensions=spec.extensions)
+            for shard in range(1, count + 1)
+        ]
+        return [
+            replace(run, stage="shard", item=f"{run.item}/{part.part}", spec=part) for part in parts
+        ]
 
     def upstream(self, run: Run) -> list[Run]:
-        """Return the jobs that a job builds on directly, the data stage first; it may be that there is none."""
-        spec = run.spec
+        """Return the jobs that a job builds on directly, the data stage first; it may be that there is none.
+
+        Of a sample job they are those of its shards, without the shards themselves.
+        """
+        spec = run.spec.sample if isinstance(run.spec, ShardSpec) else run.spec
         if isinstance(spec, DataStageSpec) or _stands_alone(spec):
             return []
         found = [self.run("data")]
@@ -162,11 +184,15 @@ class Plan:
             return _sources(run.spec.data.paths.values())
         # The extractor, the data stage's second product, is read by what scores images alone.
         whole = isinstance(run.spec, ScoreSpec | RestoreSpec)
-        return [
+        above = [
             path
             for job in self.upstream(run)
             for path in (job.products if whole else job.products[:1])
         ]
+        # Shards' files are removed once no job that names them is left, so all that is read must be named.
+        beside = (paths.sidecar, paths.run_record)
+        parts = [shard.product for shard in self.shards(run)]
+        return above + [path for part in parts for path in (part, *(each(part) for each in beside))]
 
     def digest(self) -> str:
         """Return a hash of all that tables depend on: a change to it makes them anew."""
@@ -202,6 +228,7 @@ def load_plan(
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     _check_sources(benchmark, tree)
     _check_tasks(benchmark, tree)
+    _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
     expansion = _Expansion(benchmark, tree, extensions)
     runs = tuple(expansion.runs(variants))
@@ -271,6 +298,16 @@ def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
             keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
             place = tree.where(keys)
             raise PlanError(f"{place}: restorations.tasks.{name}.operator.{reason}")
+
+
+def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse more shards than there are chunks."""
+    chunks = -(-benchmark.samples // benchmark.chunk)
+    if benchmark.shards > chunks:
+        raise PlanError(
+            f"{tree.where(('shards',))}: shards: {benchmark.shards}, but {benchmark.samples} samples in chunks of "
+            f"{benchmark.chunk} are {chunks}, and a shard has at least one; lower shards or chunk"
+        )
 
 
 def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:

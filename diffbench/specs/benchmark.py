@@ -100,6 +100,7 @@ class BenchmarkSpec(Spec):
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
+    shards: the jobs that the chunks of each solver's images are spread over; the images do not depend on it.
     classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
         the table has a footnote.
@@ -123,6 +124,7 @@ class BenchmarkSpec(Spec):
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
     samples: Annotated[Int, Field(ge=20)]
     chunk: PositiveInt = 500
+    shards: PositiveInt = 1
     variants: Annotated[Patterns, Field(min_length=1)]
     only: Patterns = []
     solvers: dict[Id, AnySolver] = {}

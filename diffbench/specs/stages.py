@@ -117,6 +117,35 @@ class SampleSpec(StageSpec):
     control: AnyControl | None = None
 
 
+class ShardSpec(StageSpec):
+    """Draw one part of the chunks of a sample job that has a solver.
+
+    How many parts there are is no part of the samples' spec: each chunk has a random stream of its own.
+    """
+
+    stage: Literal["shard"] = "shard"
+    version: PositiveInt = 1
+
+    sample: SampleSpec
+    shard: PositiveInt
+    shards: PositiveInt
+
+    @property
+    def part(self) -> str:
+        """The shard's name: ``2of3``."""
+        return f"{self.shard}of{self.shards}"
+
+    @property
+    def variant(self) -> str:
+        """That of the samples."""
+        return self.sample.variant
+
+    @property
+    def seed(self) -> int:
+        """That of the samples."""
+        return self.sample.seed
+
+
 class ScoreSpec(StageSpec):
     """Score all samples of one variant and seed with one extractor."""
 
@@ -185,6 +214,7 @@ STAGES: dict[str, type[StageSpec]] = {
     "data": DataStageSpec,
     "train": TrainSpec,
     "classifier": ClassifierSpec,
+    "shard": ShardSpec,
     "sample": SampleSpec,
     "score": ScoreSpec,
     "likelihood": LikelihoodStageSpec,

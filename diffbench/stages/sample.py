@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +17,104 @@ from diffbench.data.pictures import grid_png
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.streams import stream
 from diffbench.plan.registry import build
-from diffbench.specs.stages import SampleSpec
+from diffbench.specs.stages import SampleSpec, ShardSpec
 from diffbench.stages import data, machine, models
 from diffbench.stages.progress import Progress
 from diffbench.store import files, paths
-from diffbench.store.products import write_product
+from diffbench.store.chunks import Chunk, ChunkStore, indices, share
+from diffbench.store.products import read_product, write_product
+from diffbench.store.runs import RunRecord
+
+#: Seconds after which finished chunks are kept on disk.
+KEEP_AFTER = 10.0
 
 
-def run(spec: SampleSpec, root: Path, device: str) -> None:
+def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
     """Write samples.npz and a picture of a hundred.
 
     The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and of a process between walls ``moved``, the
     fraction of pixels that had to be brought back inside at the end.
+
+    Args:
+        spec: the job.
+        root: the results folder.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        shards: where there is more than one, their chunks are gathered; a control has none.
     """
-    place = machine.prepare(device, spec.train.training if spec.train else None)
-    path = paths.product(root, spec)
-    with machine.record(path, place):
+    if spec.control is not None:
+        _run_control(spec, root, device)
+    elif shards > 1:
+        gather(spec, root, shards)
+    else:
+        _run_solver(spec, root, device)
+
+
+def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
+    with machine.record(paths.product(root, spec), machine.prepare(device)):
         dataset = data.load(root, spec.data)
-        labels = labels_of(spec, dataset)
-        if spec.control is None:
-            arrays = draw(spec, root, dataset, labels, place)
-        else:
-            arrays = draw_control(spec, dataset)
-        if labels is not None:
-            arrays["labels"] = labels
-        levels = arrays["levels"]
-        write_product(path, lambda file: np.savez(file, **arrays), spec)
-        picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
-        files.write(picture, grid_png(levels[:100], dataset.levels))
+        write(spec, root, dataset, draw_control(spec, dataset))
+
+
+def _run_solver(spec: SampleSpec, root: Path, device: str) -> None:
+    place = machine.prepare(device, spec.train.training if spec.train else None)
+    every = indices(spec.samples, spec.chunk)
+    kept = ChunkStore(paths.state(root, spec))
+    drawn = kept.load(every)
+    with machine.record(paths.product(root, spec), place, seconds_of(drawn)):
+        dataset = data.load(root, spec.data)
+        draw(spec, root, dataset, place, every, drawn, kept)
+        write(spec, root, dataset, assemble(spec, [drawn[index] for index in every]))
+    kept.remove(every)
+
+
+def gather(spec: SampleSpec, root: Path, shards: int) -> None:
+    """Write the samples from the chunks of all shards; the record has the sum of their times.
+
+    Raises:
+        StoreError: when a shard's product is missing, altered or of another spec.
+    """
+    machine.prepare("cpu")
+    parts = [
+        ShardSpec(sample=spec, shard=shard, shards=shards, extensions=spec.extensions)
+        for shard in range(1, shards + 1)
+    ]
+    chunks = [chunk for part in parts for chunk in read_shard(part, root)]
+    records = [
+        json.loads(paths.run_record(paths.product(root, part)).read_bytes()) for part in parts
+    ]
+    memory = [each["device_memory_mib"] for each in records if each["device_memory_mib"]]
+    with RunRecord(
+        paths.product(root, spec),
+        records[0]["device"],
+        (lambda: max(memory)) if memory else None,
+        sum(each["seconds"] for each in records),
+    ) as record:
+        record.note(shards=shards)
+        write(spec, root, data.load(root, spec.data), assemble(spec, chunks))
+    ChunkStore(paths.state(root, spec)).remove(indices(spec.samples, spec.chunk))
+
+
+def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
+    """The chunks of one shard, from its verified product."""
+    sample = spec.sample
+    numbers = share(sample.samples, sample.chunk, spec.shard, spec.shards)
+    with np.load(read_product(paths.product(root, spec), spec)) as archive:
+        levels, calls, moved = archive["levels"], archive["calls"], archive["moved"]
+    parts = np.split(levels, np.arange(1, len(numbers)) * sample.chunk)
+    return [
+        Chunk(part, int(count), float(fraction))
+        for part, count, fraction in zip(parts, calls, moved, strict=True)
+    ]
+
+
+def write(spec: SampleSpec, root: Path, dataset: Dataset, arrays: dict[str, Any]) -> None:
+    """Write the product and its picture."""
+    labels = labels_of(spec, dataset)
+    if labels is not None:
+        arrays["labels"] = labels
+    write_product(paths.product(root, spec), lambda file: np.savez(file, **arrays), spec)
+    picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
+    files.write(picture, grid_png(arrays["levels"][:100], dataset.levels))
 
 
 def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
@@ -81,37 +154,85 @@ def draw(
     spec: SampleSpec,
     root: Path,
     dataset: Dataset,
-    labels: Labels | None,
     device: torch.device,
-) -> dict[str, Any]:
-    """Sample in chunks, each from a stream of its own: levels, the denoiser's calls for an image, what was moved.
+    wanted: Sequence[int],
+    drawn: dict[int, Chunk],
+    kept: ChunkStore,
+) -> None:
+    """Draw the wanted chunks, each from a stream of its own, into ``drawn``, but for those that are there already.
+
+    What took longer than a few seconds is also kept on disk, so that a job that is stopped goes on from there.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
     """
+    missing = [index for index in wanted if index not in drawn]
+    if not missing:
+        return
+    one = _drawing(spec, root, dataset, device)
+    title = f"sample {spec.variant} {spec.solver_id}"
+    sizes = {index: min(spec.chunk, spec.samples - index * spec.chunk) for index in wanted}
+    done = sum(sizes[index] for index in wanted if index in drawn)
+    progress = Progress(title, sum(sizes.values()), "image", done)
+    unsaved: list[int] = []
+    saved_at = time.monotonic()
+    for index in missing:
+        drawn[index] = one(index)
+        unsaved.append(index)
+        if time.monotonic() - saved_at > KEEP_AFTER:
+            for each in unsaved:
+                kept.save(each, drawn[each])
+            unsaved, saved_at = [], time.monotonic()
+        progress.advance(sizes[index])
+    progress.close()
+
+
+def _drawing(
+    spec: SampleSpec, root: Path, dataset: Dataset, device: torch.device
+) -> Callable[[int], Chunk]:
+    """What draws the chunk of a number."""
     assert spec.train is not None
     assert spec.solver is not None
+    process = spec.train.process
     loaded = models.load_denoiser(spec.train, root, dataset, device)
     denoiser = models.at_full_precision(loaded, spec.solver.full_precision)
     classifier = models.load_classifier(
         spec.classifier, root, dataset, device, spec.solver.full_precision
     )
     solver = build(spec.solver, denoiser, classifier)
-    levels, shape = models.levels_of(dataset, spec.train.process), models.image_shape(dataset)
-    progress = Progress(f"sample {spec.variant} {spec.solver_id}", spec.samples, "image")
-    images: list[Images] = []
-    calls, moved = 0, 0.0
-    for chunk, start in enumerate(range(0, spec.samples, spec.chunk)):
+    levels, shape = models.levels_of(dataset, process), models.image_shape(dataset)
+    labels = labels_of(spec, dataset)
+
+    def one(index: int) -> Chunk:
+        begin, start = time.monotonic(), index * spec.chunk
         count = min(spec.chunk, spec.samples - start)
         denoiser.calls = 0
-        generator = stream("sample", spec.seed, chunk)
+        generator = stream("sample", spec.seed, index)
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
         x = sample(solver, (count, *shape), generator, y, device=device)
-        images.append(levels.from_model(x.cpu()))
-        calls += denoiser.calls * count
-        moved += solver.moved * count / spec.samples
-        progress.advance(count)
-    progress.close()
+        images = levels.from_model(x.cpu())
+        moved = solver.moved if process.bounded else 0.0
+        return Chunk(images, denoiser.calls, moved, time.monotonic() - begin)
+
+    return one
+
+
+def seconds_of(drawn: Mapping[int, Chunk]) -> float:
+    """What earlier attempts spent on these chunks."""
+    return sum(chunk.seconds for chunk in drawn.values())
+
+
+def assemble(spec: SampleSpec, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """All levels in order, the denoiser's calls for an image, and what was moved."""
+    calls, moved = 0, 0.0
+    for chunk in chunks:
+        calls += chunk.calls * len(chunk.levels)
+        # Not by `sum`, which rounds otherwise from Python 3.12 on.
+        moved += chunk.moved * len(chunk.levels) / spec.samples
     # Step size control gives chunks different numbers; their mean is rounded to a whole one.
-    arrays = {"levels": np.concatenate(images), "nfe": np.array(round(calls / spec.samples))}
+    arrays = {
+        "levels": np.concatenate([chunk.levels for chunk in chunks]),
+        "nfe": np.array(round(calls / spec.samples)),
+    }
+    assert spec.train is not None
     return arrays | ({"moved": np.array(moved)} if spec.train.process.bounded else {})

@@ -4,6 +4,7 @@
     {root}/data/extractor/model.safetensors
     {root}/runs/{variant}/seed{n}/model.safetensors
     {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
+    {root}/runs/{variant}/seed{n}/samples/{solver}/{k}of{n}/chunks.npz       until the samples are gathered
     {root}/runs/{variant}/seed{n}/scores.json
     {root}/runs/{variant}/seed{n}/likelihood/{kind}.json
     {root}/runs/{variant}/seed{n}/restore/{task}/{method}.json
@@ -32,6 +33,7 @@ from diffbench.specs.stages import (
     RestoreSpec,
     SampleSpec,
     ScoreSpec,
+    ShardSpec,
     StageSpec,
     TrainSpec,
 )
@@ -74,6 +76,11 @@ def model(root: Path, variant: str, seed: int) -> Path:
 def samples(root: Path, variant: str, seed: int, solver: str) -> Path:
     """Return the samples that one solver drew from one run."""
     return run_folder(root, variant, seed) / "samples" / solver / "samples.npz"
+
+
+def shard(root: Path, variant: str, seed: int, solver: str, part: str) -> Path:
+    """Return the chunks that one shard drew of these samples; ``part`` is ``2of3``."""
+    return samples(root, variant, seed, solver).parent / part / "chunks.npz"
 
 
 def grid(root: Path, variant: str, seed: int, solver: str) -> Path:
@@ -158,7 +165,9 @@ def states(root: Path) -> Path:
 
 
 def state(root: Path, spec: StageSpec) -> Path:
-    """Return the folder of one job's training state, status and events."""
+    """Return the folder of one job's state, status and events; a shard's is inside that of its samples."""
+    if isinstance(spec, ShardSpec):
+        return state(root, spec.sample) / spec.part
     return states(root) / spec.digest()
 
 
@@ -172,6 +181,11 @@ def _train(root: Path, spec: TrainSpec) -> tuple[Path, ...]:
 
 def _sample(root: Path, spec: SampleSpec) -> tuple[Path, ...]:
     return (samples(root, spec.variant, spec.seed, spec.solver_id),)
+
+
+def _shard(root: Path, spec: ShardSpec) -> tuple[Path, ...]:
+    sample = spec.sample
+    return (shard(root, sample.variant, sample.seed, sample.solver_id, spec.part),)
 
 
 def _score(root: Path, spec: ScoreSpec) -> tuple[Path, ...]:
@@ -199,6 +213,7 @@ _PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
     "data": _data,
     "train": _train,
     "classifier": _classifier,
+    "shard": _shard,
     "sample": _sample,
     "score": _score,
     "likelihood": _likelihood,

@@ -1,4 +1,7 @@
-"""Why a job failed: one line in ``status.json`` of its state folder, for the tables to quote."""
+"""Why a job failed: one line in ``status.json`` of its state folder, for the tables to quote.
+
+A job's parts (shards) have folders inside its own: where the job itself left no reason, a part's is the job's.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,19 @@ def record_failure(folder: Path, stage: str, reason: object, trace: str = "") ->
 
 
 def clear(folder: Path) -> None:
-    """Forget an earlier failure: the job is starting again, or done."""
-    (folder / NAME).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    """Forget an earlier failure of a job and of its parts: it is starting again, or done."""
+    for file in (folder / NAME, *folder.glob(f"*/{NAME}")):
+        file.unlink(missing_ok=True)
+    for each in (*folder.glob("*/"), folder):
+        if each.is_dir() and not any(each.iterdir()):
+            each.rmdir()
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
-    """Return the recorded failure (keys stage, reason, time, traceback...); None without one."""
-    try:
-        return dict(json.loads((folder / NAME).read_bytes()))
-    except (FileNotFoundError, ValueError):
-        return None
+    """Return the recorded failure (keys stage, reason, time, traceback...) of a job or a part; None without one."""
+    for file in (folder / NAME, *sorted(folder.glob(f"*/{NAME}"))):
+        try:
+            return dict(json.loads(file.read_bytes()))
+        except (FileNotFoundError, ValueError):
+            continue
+    return None

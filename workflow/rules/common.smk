@@ -28,10 +28,12 @@ def quoted(*words):
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
-# Device and extensions go by the environment: they are no part of a job's identity and must not cause reruns.
+# Device, extensions and the number of shards go by the environment: they are no part of a job's identity and must not
+# cause reruns.
 shell.prefix(
     f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
+    f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
     f" diffbench() {{{{ PYTHONPATH={quoted(workflow.basedir)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
     f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
 )
@@ -43,6 +45,7 @@ LEVELS = paths.levels(PLAN.root)
 EXTRACTOR = paths.extractor(PLAN.root)
 MODEL = paths.model(*RUN)
 SAMPLES = paths.samples(*RUN, "{solver}")
+SHARD = paths.shard(*RUN, "{solver}", "{shard}")
 SCORES = paths.scores(*RUN)
 LIKELIHOOD = paths.likelihood(*RUN, "{kind}")
 RESTORATION = paths.restoration(*RUN, "{task}", "{method}")
@@ -53,8 +56,8 @@ CLASSIFIER = paths.classifier(*RUN)
 LOGS = PLAN.root / "logs"
 BENCHMARKS = PLAN.root / "benchmarks"
 RUN_NAME = "{variant}/seed{seed}"
-# The wildcards of which a job's item is made; a rule has one of them, or task and method.
-ITEM = ("solver", "kind", "task", "method", "analysis")
+# The wildcards of which a job's item is made; a rule has one of them, or solver and shard, or task and method.
+ITEM = ("solver", "shard", "kind", "task", "method", "analysis")
 
 # Asking for a GPU where there is none would serialise all jobs.
 GPUS = int(PLAN.device != "cpu")
@@ -76,6 +79,7 @@ wildcard_constraints:
     variant=r"[^/]+",
     seed=r"\d+",
     solver=r"[^/]+",
+    shard=r"\d+of\d+",
     kind=r"[^/]+",
     task=r"[^/]+",
     method=r"[^/]+",
