@@ -2,6 +2,7 @@
 
     diffbench data|train|classifier|shard|sample|score|likelihood|analysis --root results/digits --spec JSON
     diffbench score --partial | table       what a whole benchmark needs at its end
+    diffbench import FAMILY FILE            take a paper's checkpoint
     diffbench list | show | check-config    look at the configuration
     diffbench manifest | doctor | clean     look after the results
 
@@ -57,6 +58,7 @@ KINDS = {
     "data": "data:DataSpec",
     "controls": "control:ControlSpec",
     "averages": "average:AverageSpec",
+    "families": "",
 }
 
 
@@ -85,7 +87,7 @@ def fail(name: str, error: BaseException) -> int:
 def reason(error: BaseException) -> str:
     """Return what went wrong in one line, its type added unless it was written for users."""
     text = " ".join(str(error).split())
-    plain = {"PlanError", "StoreError", "TrainingError"}
+    plain = {"PlanError", "StoreError", "TrainingError", "CheckpointError"}
     if type(error).__name__ in plain:
         return text
     return f"{text} ({type(error).__name__})" if text else type(error).__name__
@@ -120,6 +122,13 @@ def parser() -> argparse.ArgumentParser:
     listing = add("list", "list variants, solvers, processes, ...", list_names)
     listing.add_argument("kind", nargs="?", choices=KINDS, default="variants")
     _plan_options(listing)
+    importing = add(
+        "import", "turn a paper's checkpoint into weights that a variant can name", import_
+    )
+    importing.add_argument("family", help="its layout: see diffbench list families")
+    importing.add_argument("file", type=Path)
+    importing.add_argument("--to", type=Path, metavar="FOLDER", help="default: models/NAME")
+    importing.add_argument("--name", dest="called", default="", help="default: the file's name")
     showing = add("show", "print a variant with everything merged into it", show)
     showing.add_argument("variant")
     _plan_options(showing)
@@ -292,25 +301,67 @@ def list_names(options: argparse.Namespace) -> int:
         from diffbench.plan.matrix import matrix
 
         print(matrix(), "", "parameters", sep="\n")
-    if options.kind == "variants":
-        rows = [
-            (name, ", ".join(each.solvers or each.restorers or each.analyses) or "draw")
-            for name, each in plan.variants.items()
-        ]
-    else:
-        module, _, name = KINDS[options.kind].partition(":")
-        kind = getattr(importlib.import_module(f"diffbench.specs.{module}"), name)
-        rows = [(key, _summary(each)) for key, each in sorted(kind.known.items())]
+    rows = ROWS.get(options.kind, _registered)(plan, options.kind)
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:{width}}  {text}")
     return 0
 
 
+def _registered(plan: Plan, kind: str) -> list[tuple[str, str]]:
+    module, _, name = KINDS[kind].partition(":")
+    chosen = getattr(importlib.import_module(f"diffbench.specs.{module}"), name)
+    return [(key, _summary(each)) for key, each in sorted(chosen.known.items())]
+
+
+def _variants(plan: Plan, kind: str) -> list[tuple[str, str]]:
+    return [
+        (name, ", ".join(each.solvers or each.restorers or each.analyses) or "draw")
+        for name, each in plan.variants.items()
+    ]
+
+
+def _networks(plan: Plan, kind: str) -> list[tuple[str, str]]:
+    """Networks with their numbers of parameters at their default sizes, for CIFAR-10's images."""
+    from diffbench.networks.counting import parameters_of
+    from diffbench.specs.networks import NetworkSpec
+
+    rows = []
+    for name, text in _registered(plan, kind):
+        spec = NetworkSpec.choose(name)
+        fixed, learned = (f"{parameters_of(spec, outputs):,}" for outputs in (1, 2))
+        rows.append((name, f"{fixed:>11}  {learned:>11}  {text}"))
+    heads = f"{'parameters':>11}  {'with var.':>11}  for 3x32x32 images; with learned variances"
+    return [("", heads), *rows]
+
+
+def _families(plan: Plan, kind: str) -> list[tuple[str, str]]:
+    from diffbench.pretrained.families import FAMILIES
+
+    return [(name, f"{each.title}  {each.source}") for name, each in sorted(FAMILIES.items())]
+
+
+#: What is listed in a way of its own.
+ROWS = {"variants": _variants, "networks": _networks, "families": _families}
+
+
 def _summary(spec: type[Any]) -> str:
     fields = [name for name in spec.model_fields if name != "name"]
     line = (spec.__doc__ or "").strip().partition("\n")[0].rstrip(".")
     return f"{line} [{', '.join(fields)}]".lstrip() if fields else line
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Import an official checkpoint."""
+    import_checkpoint = importlib.import_module("diffbench.pretrained.importing").import_checkpoint
+    folder, spec = import_checkpoint(options.family, options.file, options.to, options.called)
+    channels, height, width = spec.image_shape
+    averaged = ", averaged" if spec.ema else ""
+    print(
+        f"{folder}: {spec.network.name} of {spec.family}, {spec.parameters:,} parameters{averaged}, for "
+        f"{height}x{width} images with {channels} channel{'s' if channels > 1 else ''}"
+    )
+    return 0
 
 
 def show(options: argparse.Namespace) -> int:

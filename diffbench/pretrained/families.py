@@ -1,0 +1,79 @@
+"""The families of official checkpoints, by name; a family's module is imported when a file of it is.
+
+A module gives
+
+    SOURCE                       whose checkpoints they are, in a line
+    weights(contents)            the state_dict of the averaged weights, in what the file holds
+    architecture(state)          the network and the denoiser that they are of, read off names and shapes
+    rules(architecture)          how each tensor of our network is made of theirs
+    ignored(architecture)        keys that hold no weights
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from diffbench.plan.reading import PlanError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffbench.pretrained.conversion import Architecture, Rule
+
+
+class Layout(Protocol):
+    """What a family's module gives."""
+
+    SOURCE: str
+
+    def weights(self, contents: Any) -> dict[str, Tensor]:
+        """Return the averaged weights' state_dict, of what the file holds."""
+        ...
+
+    def architecture(self, state: Mapping[str, Tensor]) -> Architecture:
+        """Return the network and the denoiser that a state_dict is of."""
+        ...
+
+    def rules(self, architecture: Architecture) -> list[Rule]:
+        """Return how each tensor of our network is made of theirs."""
+        ...
+
+    def ignored(self, architecture: Architecture) -> Collection[str]:
+        """Return the keys that hold no weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A layout of checkpoints: the networks that it is for, whose it is, and the module that reads it."""
+
+    title: str
+    source: str
+    module: str
+
+    def layout(self) -> Layout:
+        """Import the module."""
+        return cast(Layout, importlib.import_module(self.module))
+
+
+FAMILIES = {
+    "edm": Family(
+        "EDM: DDPM++ and NCSN++ (Karras et al. 2022)",
+        "https://github.com/NVlabs/edm",
+        "diffbench.pretrained.edm",
+    ),
+}
+
+
+def family(name: str) -> Family:
+    """Return the family of that name.
+
+    Raises:
+        PlanError: when there is none.
+    """
+    if name not in FAMILIES:
+        raise PlanError(f"{name!r} is no family of checkpoints{nearest(name, FAMILIES)}")
+    return FAMILIES[name]
