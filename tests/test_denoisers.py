@@ -19,7 +19,9 @@ from diffbench.diffusion.denoisers import (
 )
 from diffbench.diffusion.predictions import Prediction, linear_form
 from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.processes.discrete import Discrete
 from diffbench.specs.denoiser import NetworkDenoiserSpec
+from diffbench.specs.process import DiscreteSpec
 
 VIEWS = ["x0", "eps", "v", "score"]
 #: Of a chain, which has a level before each.
@@ -259,6 +261,18 @@ def test_noise_inputs_and_unscaled_input(name: str, kind: str, predict: str) -> 
     close(x, centred * (2 if spec.low == 0 else 1), rtol=1e-15)
     close(x, raw, rtol=1e-15)
     assert torch.equal(c_noise_scaled, c_noise) and torch.equal(raw_scaled, raw)
+
+
+@pytest.mark.parametrize("steps", [50, 4000])
+def test_rescaled_time_is_a_thousand_whatever_the_number_of_levels(steps: int) -> None:
+    """1000 t/T with t from 0; a continuous time has no levels to count."""
+    process = Discrete(DiscreteSpec(steps=steps, schedule="cosine"))
+    spec = NetworkDenoiserSpec(predict="eps", noise_input="rescaled-time")
+    t, x = column(at([0, 1, steps - 1])), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    want = torch.tensor([0, 1000 / steps, 1000 - 1000 / steps], dtype=torch.float64)
+    close(noise_input(process, x, t, spec.noise_input), want, rtol=1e-15)
+    assert spec.refusal(process.spec) is None
+    assert "counts levels" in spec.refusal(process_of("vp").spec)
 
 
 def test_noise_inputs_follow_the_images_precision() -> None:

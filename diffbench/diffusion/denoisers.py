@@ -145,12 +145,22 @@ def time(process: Process, t: Tensor) -> Tensor:
     return t if process.spec.time == "discrete" else 999 * t
 
 
+def rescaled_time(process: Process, t: Tensor) -> Tensor:
+    """1000 t/T of a chain of T levels (Nichol & Dhariwal 2021, official code)."""
+    return 1000 * t / (process.t_max + 1)
+
+
 def log_sigma(process: Process, t: Tensor) -> Tensor:
     """ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
     return (process.sigma(t) / (2 * process.spec.half_range)).log()
 
 
-NOISE_INPUTS = {"log-ratio": log_ratio, "time": time, "log-sigma": log_sigma}
+NOISE_INPUTS = {
+    "log-ratio": log_ratio,
+    "time": time,
+    "rescaled-time": rescaled_time,
+    "log-sigma": log_sigma,
+}
 
 
 def noise_input(process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio") -> Tensor:

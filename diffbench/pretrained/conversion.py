@@ -57,6 +57,40 @@ class Architecture:
         return network
 
 
+def tensors(contents: Any, source: str) -> dict[str, Tensor]:
+    """The contents of a file that is a state_dict and nothing else.
+
+    Raises:
+        CheckpointError: when it is something else; ``source`` says what was wanted.
+    """
+    if not isinstance(contents, Mapping) or not contents:
+        raise CheckpointError(f"a state_dict is wanted, not {_kind(contents)}: {source}")
+    for key, value in contents.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"a state_dict is wanted, and {key!r} is {_kind(value)}: {source}"
+            )
+    return dict(contents)
+
+
+def _kind(value: object) -> str:
+    return "empty" if isinstance(value, Mapping) and not value else f"a {type(value).__name__}"
+
+
+def shape_of(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+    """The shape of an official tensor of that many dimensions.
+
+    Raises:
+        CheckpointError: when there is none of that name, or it has another number of dimensions or no numbers.
+    """
+    if key not in state:
+        raise CheckpointError(f"the checkpoint lacks {key}: it is of another family")
+    shape = tuple(state[key].shape)
+    if len(shape) != dims or 0 in shape:
+        raise CheckpointError(f"{key} has shape {list(shape)}, and {dims} sizes above 0 are wanted")
+    return shape
+
+
 def same(tensor: Tensor) -> Tensor:
     """The tensor as it is."""
     return tensor
@@ -98,7 +132,7 @@ def converted(
     needed = {key for each in rules for key in each.theirs}
     _refuse("the checkpoint lacks", needed - state.keys())
     _refuse("the checkpoint has unknown keys", state.keys() - needed - set(ignored))
-    made = {each.ours: each.change(*(state[key] for key in each.theirs)) for each in rules}
+    made = {each.ours: _changed(each, state) for each in rules}
     _refuse("nothing in the checkpoint makes", wanted.keys() - made.keys())
     _refuse("the network has no", made.keys() - wanted.keys())
     for name, tensor in made.items():
@@ -109,6 +143,17 @@ def converted(
                 f"{name}: the checkpoint is of another configuration"
             )
     return {name: made[name].to(wanted[name].dtype).contiguous() for name in wanted}
+
+
+def _changed(each: Rule, state: Mapping[str, Tensor]) -> Tensor:
+    theirs = [state[key] for key in each.theirs]
+    try:
+        return each.change(*theirs)
+    except (RuntimeError, IndexError) as error:
+        shapes = ", ".join(f"{key} {list(state[key].shape)}" for key in each.theirs)
+        raise CheckpointError(
+            f"{shapes} cannot make {each.ours}: the checkpoint is of another configuration"
+        ) from error
 
 
 def _refuse(what: str, keys: Collection[str]) -> None:

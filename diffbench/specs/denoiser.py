@@ -71,7 +71,8 @@ class NetworkDenoiserSpec(DenoiserSpec):
     ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], in place of 1/sqrt(alpha^2 + sigma^2) or what
     belongs to the skip; VE's networks of Song et al. 2021 see their input so.  ``noise_input`` is what the
     network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` (999 t, of a chain the level) as
-    in DDPM and in VP's networks, or ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's.
+    in DDPM and in VP's networks, its ``rescaled-time``, 1000 t/T of a chain of T levels, as in Improved DDPM's, or
+    ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's.
     """
 
     name: Literal["network"] = "network"
@@ -85,7 +86,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     conditional: bool = False
     masks: bool = False
     input_scale: Literal["unit", "none"] = "unit"
-    noise_input: Literal["log-ratio", "time", "log-sigma"] = "log-ratio"
+    noise_input: Literal["log-ratio", "time", "rescaled-time", "log-sigma"] = "log-ratio"
 
     @property
     def predicts(self) -> str:
@@ -120,6 +121,8 @@ class NetworkDenoiserSpec(DenoiserSpec):
         """The mean of the level before needs levels, and a time as input one that a network can be told."""
         if self.noise_input == "time" and process.time != "discrete" and process.t_max != 1:
             return f"noise_input: time is 999 t, and {process.name}'s goes up to {process.t_max:g}"
+        if self.noise_input == "rescaled-time" and process.time != "discrete":
+            return f"noise_input: rescaled-time counts levels, and {process.name} is continuous"
         if self.predict == "mean" and process.time != "discrete":
             return f"predict: mean needs integer times, and {process.name} is continuous"
         view = "x0" if self.predict == "edm" else self.predict

@@ -1,6 +1,15 @@
 """Every network's spec: what is imported here is known by name."""
 
 from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec, UNetSpec
+from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec
 from diffbench.specs.song import SongSpec
 
-__all__ = ["ClassifierNetworkSpec", "EncoderSpec", "NetworkSpec", "SongSpec", "UNetSpec"]
+__all__ = [
+    "ADMSpec",
+    "ClassifierNetworkSpec",
+    "EncoderSpec",
+    "IDDPMSpec",
+    "NetworkSpec",
+    "SongSpec",
+    "UNetSpec",
+]

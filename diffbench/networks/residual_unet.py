@@ -1,0 +1,340 @@
+"""The U-Net of DDPM, Improved DDPM and ADM.
+
+    e    = MLP(sinusoids(c_noise)) + class embedding
+    h_0  = stem(x),   h_i = layers_i(h_{i-1}, e)                    the way in: blocks, attention, halving
+    h    = middle(h_n, e)
+    h    = layers_j([h, h_i], e)   for i = n .. 0                   the way out: every h_i is met again
+    out  = conv(silu(norm(h)))
+
+A residual block is h + conv(silu(told(norm, conv(silu(norm h)), e))), where
+
+    addition     told(norm, h, e) = norm(h + linear(silu e))
+    scale-shift  told(norm, h, e) = norm(h) (1 + scale) + shift,    scale, shift = linear(silu e)
+
+One that resamples does so to both of its branches, before the first convolution.  The sinusoids of c are, with w
+features, k = 0 .. w/2 - 1,
+
+    cosine-first  cos(c f_k), sin(c f_k),   f_k = 10000^(-k/(w/2))
+    sine-first    sin(c f_k), cos(c f_k),   f_k = 10000^(-k/(w/2 - 1))
+
+Sources: "Denoising Diffusion Probabilistic Models" (Ho et al. 2020, https://arxiv.org/abs/2006.11239, appendix B);
+"Improved Denoising Diffusion Probabilistic Models" (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672);
+"Diffusion Models Beat GANs on Image Synthesis" (Dhariwal & Nichol 2021, https://arxiv.org/abs/2105.05233).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffbench.specs.residual_unet import ResidualUNetSpec
+
+
+def cosine_first(c: Tensor, width: int) -> Tensor:
+    """Sinusoids (B, width) of c (B,), in c's precision (Nichol & Dhariwal 2021, official code)."""
+    steps = torch.arange(width // 2, device=c.device, dtype=c.dtype) / (width // 2)
+    angles = c[:, None] * (-math.log(10_000) * steps).exp()
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def sine_first(c: Tensor, width: int) -> Tensor:
+    """Sinusoids (B, width) of c (B,), in c's precision (Ho et al. 2020, official code)."""
+    steps = torch.arange(width // 2, device=c.device, dtype=c.dtype) / (width // 2 - 1)
+    angles = c[:, None] * (-math.log(10_000) * steps).exp()
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "cosine-first": cosine_first,
+    "sine-first": sine_first,
+}
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """The convolution, at zero: a block starts as its skip."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Conditioning(nn.Module):
+    """c_noise (B,) and y (B,) or None -> e (B, width).
+
+    features: c_noise, and how many -> what the layers see of it.
+    classes: number of labels, 0 for an unconditional network; index ``classes`` is the null class.
+    """
+
+    def __init__(
+        self, features: Callable[[Tensor, int], Tensor], count: int, width: int, classes: int
+    ) -> None:
+        super().__init__()
+        self.features, self.count, self.known = features, count, classes
+        self.enter, self.leave = nn.Linear(count, width), nn.Linear(width, width)
+        self.classes = nn.Embedding(classes + 1, width) if classes else None
+
+    def forward(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
+        """The embedding; None is the null class.  Raises ValueError on labels without classes."""
+        e = self.leave(F.silu(self.enter(self.features(c_noise, self.count))))
+        if self.classes is None:
+            if y is not None:
+                raise ValueError("this network knows no classes, yet it was given labels")
+            return e
+        if y is None:
+            y = torch.full_like(c_noise, self.known, dtype=torch.long)
+        return e + self.classes(y)
+
+
+class Addition(nn.Module):
+    """e is added to each channel, before the norm."""
+
+    def __init__(self, embedding: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embedding, channels)
+
+    def forward(self, norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+        return norm(h + self.linear(e)[:, :, None, None])
+
+
+class ScaleShift(nn.Module):
+    """e scales and shifts each channel, after the norm."""
+
+    def __init__(self, embedding: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embedding, 2 * channels)
+
+    def forward(self, norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+        scale, shift = self.linear(e)[:, :, None, None].chunk(2, dim=1)
+        return norm(h) * (1 + scale) + shift
+
+
+MODULATIONS: dict[str, Callable[[int, int], nn.Module]] = {
+    "addition": Addition,
+    "scale-shift": ScaleShift,
+}
+
+
+class ResidualBlock(nn.Module):
+    """h (B, C, H, W), e (B, E), through a silu -> (B, C', H', W').
+
+    resample: what changes the resolution of both branches; None changes nothing.
+    """
+
+    def __init__(
+        self,
+        spec: ResidualUNetSpec,
+        in_channels: int,
+        out_channels: int,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.resample = resample or nn.Identity()
+        self.enter_norm = nn.GroupNorm(spec.groups, in_channels, spec.epsilon)
+        self.enter = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.modulation = MODULATIONS[spec.modulation](spec.embedding, out_channels)
+        self.leave_norm = nn.GroupNorm(spec.groups, out_channels, spec.epsilon)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.leave = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        widens = in_channels != out_channels
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if widens else nn.Identity()
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        inner = self.enter(self.resample(F.silu(self.enter_norm(h))))
+        inner = F.silu(self.modulation(self.leave_norm, inner, e))
+        return self.skip(self.resample(h)) + self.leave(self.dropout(inner))
+
+
+class Attention(nn.Module):
+    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h; e is not looked at.
+
+    Channels of ``qkv`` are (3, heads, C/heads).
+    """
+
+    def __init__(self, spec: ResidualUNetSpec, channels: int) -> None:
+        super().__init__()
+        self.heads = spec.heads_of(channels)
+        self.norm = nn.GroupNorm(spec.groups, channels, spec.epsilon)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v).mT
+        return h + self.project(mixed.reshape(h.shape))
+
+
+class Layers(nn.ModuleList):
+    """Layers that are told e, one after the other."""
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        for layer in self:
+            h = layer(h, e)
+        return h
+
+
+class Plain(nn.ModuleDict):
+    """Named layers that are not told e, one after the other."""
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        for layer in self.values():
+            h = layer(h)
+        return h
+
+
+def _halved(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    return Plain({"shrink": nn.Conv2d(channels, channels, 3, stride=2, padding=1)})
+
+
+def _halved_same(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    convolution = nn.Conv2d(channels, channels, 3, stride=2)
+    return Plain({"pad": nn.ZeroPad2d((0, 1, 0, 1)), "shrink": convolution})
+
+
+def _doubled(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    convolution = nn.Conv2d(channels, channels, 3, padding=1)
+    return Plain({"repeat": nn.Upsample(scale_factor=2), "grow": convolution})
+
+
+def _pooled(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    return Plain({"shrink": nn.AvgPool2d(2)})
+
+
+def _repeated(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    return Plain({"grow": nn.Upsample(scale_factor=2)})
+
+
+def _pooled_block(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    return ResidualBlock(spec, channels, channels, nn.AvgPool2d(2))
+
+
+def _repeated_block(spec: ResidualUNetSpec, channels: int) -> nn.Module:
+    return ResidualBlock(spec, channels, channels, nn.Upsample(scale_factor=2))
+
+
+Resampling = Callable[[ResidualUNetSpec, int], nn.Module]
+
+#: How the resolution is halved, and doubled.
+RESAMPLINGS: dict[str, tuple[Resampling, Resampling]] = {
+    "convolution": (_halved, _doubled),
+    "same-convolution": (_halved_same, _doubled),
+    "average": (_pooled, _repeated),
+    "block": (_pooled_block, _repeated_block),
+}
+
+
+def way_in(spec: ResidualUNetSpec, height: int) -> Iterator[tuple[Layers, int]]:
+    """The layers of the way in with their widths, in order, for images of that height."""
+    halved, _ = RESAMPLINGS[spec.resampling]
+    width = spec.widths[0]
+    for level, wanted in enumerate(spec.widths):
+        for _ in range(spec.blocks):
+            layers = Layers([ResidualBlock(spec, width, wanted)])
+            width = wanted
+            if height >> level in spec.attention:
+                layers.append(Attention(spec, width))
+            yield layers, width
+        if level < len(spec.widths) - 1:
+            yield Layers([halved(spec, width)]), width
+
+
+def way_out(spec: ResidualUNetSpec, height: int, met: list[int]) -> Iterator[Layers]:
+    """The layers of the way out, in order; each meets the last of the widths ``met`` that is left."""
+    _, doubled = RESAMPLINGS[spec.resampling]
+    width = spec.widths[-1]
+    for level, wanted in reversed(list(enumerate(spec.widths))):
+        for block in range(spec.blocks + 1):
+            layers = Layers([ResidualBlock(spec, width + met.pop(), wanted)])
+            width = wanted
+            if height >> level in spec.attention:
+                layers.append(Attention(spec, width))
+            if level and block == spec.blocks:
+                layers.append(doubled(spec, width))
+            yield layers
+
+
+def fan_average(network: nn.Module) -> None:
+    """Weights uniform with variance 2/(fan-in + fan-out), biases 0; what is 0 stays (Ho et al. 2020, official code)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            parts = 3 if module.weight.shape[0] == 3 * module.weight.shape[1] else 1
+            for part in module.weight.data.chunk(parts) if module.weight.any() else ():
+                nn.init.xavier_uniform_(part)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+INITIAL: dict[str, Callable[[nn.Module], None]] = {
+    "fan-in": lambda network: None,
+    "fan-average": fan_average,
+}
+
+
+class ResidualUNet(nn.Module):
+    """F(x; c_noise, y), the network of a `ResidualUNetSpec` for images of one shape; it starts at zero.
+
+    image_shape: (C, H, W) with H and W that halve between resolutions without a rest.
+    in_channels: of x; C, and more where it is told more than the image.
+    out_channels: of the result; 2 C where a variance is learnt beside the mean.
+    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+
+    Raises ValueError where H or W does not halve.
+    """
+
+    def __init__(
+        self,
+        spec: ResidualUNetSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        in_channels: int,
+        out_channels: int,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        halvings, (_, height, width) = len(spec.widths) - 1, image_shape
+        if height % 2**halvings or width % 2**halvings:
+            raise ValueError(
+                f"the network {spec.name} halves the image {halvings} times, and {height}x{width} is no multiple "
+                f"of {2**halvings}"
+            )
+        features = FEATURES[spec.features]
+        self.conditioning = Conditioning(features, spec.channels, spec.embedding, classes)
+        outer, inner = spec.widths[0], spec.widths[-1]
+        self.stem = nn.Conv2d(in_channels, outer, 3, padding=1)
+        entered = list(way_in(spec, height))
+        self.encoder = nn.ModuleList(layers for layers, _ in entered)
+        self.middle = Layers(
+            [
+                ResidualBlock(spec, inner, inner),
+                Attention(spec, inner),
+                ResidualBlock(spec, inner, inner),
+            ]
+        )
+        met = [outer, *(width for _, width in entered)]
+        self.decoder = nn.ModuleList(way_out(spec, height, met))
+        self.norm = nn.GroupNorm(spec.groups, outer, spec.epsilon)
+        self.head = zeroed(nn.Conv2d(outer, out_channels, 3, padding=1))
+        INITIAL[spec.initial](self)
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        """The raw network output (B, out_channels, H, W).
+
+        x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
+        c_noise: (B,), usually a time of 0 to 1000.
+        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
+        raw: not looked at.
+
+        Raises ValueError on labels for an unconditional network.
+        """
+        e = F.silu(self.conditioning(c_noise, y))
+        met = [self.stem(x)]
+        for layers in self.encoder:
+            met.append(layers(met[-1], e))
+        h = self.middle(met[-1], e)
+        for layers in self.decoder:
+            h = layers(torch.cat([h, met.pop()], dim=1), e)
+        return self.head(F.silu(self.norm(h)))

@@ -1,0 +1,106 @@
+"""improved-diffusion's and guided-diffusion's layouts, held to the recorded ones and to a recorded output."""
+
+import pytest
+import torch
+from fills import filled_layout, layout
+from toys import recorded
+
+from diffbench.pretrained import openai
+from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.specs.residual_unet import IDDPMSpec
+
+CIFAR = "net_iddpm_cifar10_learnsigma"
+LAYOUTS = [CIFAR, "net_iddpm_cifar10"]
+
+
+def imported(state, dtype=torch.float64):
+    """The network that an official state_dict is of, with its weights, ready to be called."""
+    architecture = openai.architecture(state)
+    network = architecture.skeleton().to(dtype)
+    tensors = converted(state, openai.rules(architecture), network, openai.ignored(architecture))
+    network.load_state_dict(tensors, assign=True)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
+def test_iddpm_through_its_official_layout(dtype, tolerance):
+    """Outputs up to 2.2: float64 to a few thousand roundings, float32 to 20 times the official code's own 5.1e-6."""
+    arrays = recorded(CIFAR)
+    network = imported(filled_layout(CIFAR), dtype)
+    with torch.no_grad():
+        got = network(arrays["x"].to(dtype), arrays["t"].to(dtype))
+    torch.testing.assert_close(got.double(), arrays["out_hash"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_official_key_is_mapped_and_counts_agree(name):
+    state = {key: torch.empty(shape, device="meta") for key, shape, _ in layout(name)["state_dict"]}
+    architecture = openai.architecture(state)
+    network = architecture.skeleton()
+    converted(state, openai.rules(architecture), network)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == layout(name)["n_params_total"]
+
+
+@pytest.mark.parametrize(("name", "variance"), [(CIFAR, "learned"), (LAYOUTS[1], "fixed")])
+def test_the_architecture_is_read_off_the_shapes(name, variance):
+    state = {key: torch.empty(shape, device="meta") for key, shape, _ in layout(name)["state_dict"]}
+    found = openai.architecture(state)
+    assert found.network == IDDPMSpec()
+    assert found.image_shape == (3, 32, 32) and found.classes == 0 and found.in_channels == 3
+    assert found.out_channels == (6 if variance == "learned" else 3)
+    told = {"predict": "eps", "noise_input": "rescaled-time"}
+    assert found.denoiser == told | {"variance": variance, "conditional": False}
+
+
+def state_of_cifar():
+    shapes = layout(CIFAR)["state_dict"]
+    return {key: torch.empty(shape, device="meta") for key, shape, _ in shapes}
+
+
+def refusal(state):
+    with pytest.raises(CheckpointError) as caught:
+        architecture = openai.architecture(state)
+        converted(state, openai.rules(architecture), architecture.skeleton())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["time_embed.0.weight", "out.2.weight", "middle_block.1.qkv.bias"])
+def test_a_missing_key_is_named(key):
+    state = state_of_cifar()
+    del state[key]
+    assert f"lacks {key}" in refusal(state)
+
+
+def test_an_unknown_key_is_named():
+    assert "unknown keys extra.weight" in refusal(
+        state_of_cifar() | {"extra.weight": torch.ones(1)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("middle_block.1.qkv.weight", (767, 256, 1), "[767, 256, 1] cannot make"),
+        ("middle_block.1.proj_out.weight", (256, 255, 1), "the network wants [256, 256, 1, 1]"),
+        ("input_blocks.5.0.out_layers.0.weight", (384,), "128 times [1.0, 3.0, 2.0, 2.0]"),
+        ("input_blocks.0.0.weight", (128, 3), "4 sizes above 0"),
+        ("time_embed.0.weight", (512, 0), "2 sizes above 0"),
+        ("out.2.weight", (5, 128, 3, 3), "makes 5 channels of 3"),
+        ("time_embed.0.weight", (512, 126), "the widths are 126 times"),
+    ],
+)
+def test_a_wrong_shape_is_named(key, shape, said):
+    assert said in refusal(state_of_cifar() | {key: torch.empty(shape, device="meta")})
+
+
+@pytest.mark.parametrize("contents", [{}, [], None, {"a": 1}, {"state": {"a": torch.ones(1)}}])
+def test_only_a_state_dict_has_weights(contents):
+    with pytest.raises(CheckpointError, match="state_dict is wanted"):
+        openai.weights(contents)
+
+
+def test_the_weights_are_the_file():
+    state = {"a": torch.ones(1)}
+    assert openai.weights(state) == state
