@@ -1,13 +1,12 @@
 """EDM's checkpoints through the importer: recorded outputs, every key, and what is refused."""
 
-import numpy as np
 import pytest
 import torch
-from fills import filled_layout, layout
-from toys import REFERENCE
+from fills import layout
+from official import empty, filled, imported, loaded, recorded
 
 from diffbench.pretrained import edm
-from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.pretrained.conversion import CheckpointError
 from diffbench.specs.song import EDMDDPMppSpec, EDMNCSNppSpec
 
 RECORDED = {
@@ -17,24 +16,14 @@ RECORDED = {
 LAYOUTS = RECORDED | {"net_edm_ncsnpp": EDMNCSNppSpec()}
 
 
-def checkpoint(name, device="meta"):
-    """All of a recorded network's official tensors, empty: parameters and buffers."""
-    return {
-        f"model.{key}": torch.empty(shape, device=device)
-        for key, shape, _ in layout(name)["state_dict"]
-    }
-
-
-def imported(state, dtype=torch.float32):
-    """What is imported of a state_dict: the network's description and tensors."""
-    found = edm.architecture(state)
-    skeleton = found.skeleton().to(dtype)
-    return found, converted(state, edm.rules(found), skeleton, edm.ignored(found))
+def prefixed(state):
+    """As in EDM's files."""
+    return {f"model.{key}": each for key, each in state.items()}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_sizes_are_read_off_and_every_key_is_used(name):
-    found, tensors = imported(edm.weights({"ema": checkpoint(name)}))
+    found, tensors = imported(edm, {"ema": prefixed(empty(name))})
     assert found.network == LAYOUTS[name]
     assert (found.image_shape, found.in_channels, found.out_channels) == ((3, 32, 32), 3, 3)
     assert found.classes == 0 and found.denoiser["predict"] == "edm"
@@ -47,23 +36,16 @@ def test_the_sizes_are_read_off_and_every_key_is_used(name):
 @pytest.mark.parametrize("name", RECORDED)
 def test_filled_networks_give_the_recorded_output(name, dtype):
     """In float32 within 20 times what the official code's own two precisions differ by: 2.1e-6 and 2.8e-6."""
-    recorded = np.load(REFERENCE / f"{name}.npz")
-    filled = filled_layout(name, dtype)
-    buffers = checkpoint(name)
-    state = edm.weights(buffers | {f"model.{key}": each for key, each in filled.items()})
-    found, tensors = imported(state, dtype)
-    network = found.skeleton().to(dtype).to_empty(device="cpu").eval()
-    network.load_state_dict(tensors)
-    x, t = (torch.from_numpy(recorded[key]).to(dtype) for key in ("x", "t"))
-    with torch.no_grad():
-        error = network(x, t).double() - torch.from_numpy(recorded["out_hash"])
-    assert error.abs().max() < (1e-9 if dtype == torch.float64 else 20 * 2.1e-6)
+    network = loaded(*imported(edm, prefixed(filled(name, dtype)), dtype))
+    x, t, expected = recorded(name, dtype)
+    error = (network(x, t).double() - expected).abs().max()
+    assert error < (1e-9 if dtype == torch.float64 else 20 * 2.1e-6)
 
 
 def test_classes_are_read_off():
-    state = edm.weights(checkpoint("net_edm_ddpmpp"))
+    state = empty("net_edm_ddpmpp")
     classes = {"map_label.weight": torch.empty(128, 10), "map_label.bias": torch.empty(128)}
-    found, tensors = imported(state | classes)
+    found, tensors = imported(edm, state | classes)
     assert found.classes == 10 and found.denoiser["conditional"]
     assert tensors["embedding.classes.weight"].shape == (128, 10)
 
@@ -91,7 +73,7 @@ def without(state, part):
 )
 def test_other_checkpoints_are_refused_in_one_line(change, named):
     with pytest.raises(CheckpointError, match=named) as error:
-        imported(change(edm.weights(checkpoint("net_edm_ddpmpp"))))
+        imported(edm, change(empty("net_edm_ddpmpp")))
     assert "\n" not in str(error.value)
 
 

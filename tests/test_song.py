@@ -2,9 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy.signal import upfirdn
 
 from diffbench.networks.resampling import DOWN, UP, FilteredConvolution
 from diffbench.networks.song import Song
@@ -134,6 +136,20 @@ def test_the_fir_filter_halves_by_its_taps():
     taps = torch.tensor([1.0, 3, 3, 1]) / 8
     expected = torch.stack([(padded[2 * i : 2 * i + 4] * taps).sum() for i in range(4)])
     torch.testing.assert_close(DOWN["fir"]()(image)[0, 0, 1], expected)
+
+
+def test_the_fir_filter_is_scipys():
+    """scipy's upfirdn along both axes, cut to what zeros (1, 1), of doubling (2, 1), around the image leave."""
+    taps = np.array([1, 3, 3, 1]) / 8
+    image = np.random.default_rng(0).normal(size=(8, 6))
+    small, large = image, image
+    for axis in (0, 1):
+        count = image.shape[axis]
+        small = upfirdn(taps, small, 1, 1, axis).take(range(2, count + 2, 2), axis)
+        large = upfirdn(2 * taps, large, 2, 1, axis).take(range(1, 2 * count + 1), axis)
+    tensor = torch.from_numpy(image)[None, None]
+    np.testing.assert_allclose(DOWN["fir"]()(tensor)[0, 0], small, atol=1e-15)
+    np.testing.assert_allclose(UP["fir"]()(tensor)[0, 0], large, atol=1e-15)
 
 
 def test_filter_and_convolution_commute():

@@ -65,6 +65,16 @@ FAMILIES = {
         "https://github.com/NVlabs/edm",
         "diffbench.pretrained.edm",
     ),
+    "reflected": Family(
+        "Reflected-Diffusion: its DDPM++ for images (Lou & Ermon 2023)",
+        "https://github.com/louaaron/Reflected-Diffusion",
+        "diffbench.pretrained.reflected",
+    ),
+    "score-sde": Family(
+        "score_sde_pytorch: DDPM, DDPM++ and NCSN++ (Song et al. 2021)",
+        "https://github.com/yang-song/score_sde_pytorch",
+        "diffbench.pretrained.score_sde",
+    ),
 }
 
 

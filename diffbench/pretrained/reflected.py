@@ -1,0 +1,29 @@
+"""Reflected-Diffusion's checkpoints of the networks that it has from score_sde: the same layers, deeper.
+
+The network's output over sigma is the score of data in [0, 1]; it is told ln(sigma).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from diffbench.pretrained.conversion import Architecture
+from diffbench.pretrained.score_sde import SCORE, Layers, ignored, rules, weights
+from diffbench.specs.song import ReflectedNetworkSpec
+
+SOURCE = (
+    "https://github.com/louaaron/Reflected-Diffusion: Reflected Diffusion Models (Lou & Ermon 2023)"
+)
+
+__all__ = ["SOURCE", "architecture", "ignored", "rules", "weights"]
+
+
+def architecture(state: Mapping[str, Tensor]) -> Architecture:
+    """What network the weights are of.
+
+    Raises:
+        CheckpointError: when they are of no such network.
+    """
+    return Layers(state).architecture(ReflectedNetworkSpec, SCORE)

@@ -1,0 +1,270 @@
+"""Checkpoints of score_sde_pytorch: DDPM, DDPM++ and NCSN++ of one set of numbered layers.
+
+    all_modules.N.GroupNorm_0, Conv_0, Dense_0, GroupNorm_1, Conv_1, [Conv_2 or NIN_0]        a residual block
+    all_modules.N.GroupNorm_0, NIN_0 (q), NIN_1 (k), NIN_2 (v), NIN_3                         attention
+    all_modules.N.weight, .bias                           the embedding's two layers, the first and the last convolution
+    all_modules.N.Conv_0 or .Conv2d_0                     a change of resolution, or the pyramid's
+    all_modules.0.W                                       Fourier frequencies
+
+A ``NIN`` is a 1x1 convolution with W (in, out).  A checkpoint has the network of the last step under ``model``, its
+keys after ``module.``, and under ``ema`` the averages of what was trained, as a list in the order of the parameters.
+The images' size is in no tensor: what attends is taken to be 16 pixels high, as in all the official configurations.
+Nor are the resampling filters: NCSN++ is told by the layer names of its pyramid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.networks.resampling import FilteredConvolution, StridedConvolution
+from diffbench.networks.song import Song, Untold
+from diffbench.networks.song_parts import Attention, Fourier, ResidualBlock
+from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule
+from diffbench.specs.song import DDPMppSpec, DDPMSpec, NCSNppSpec, SongSpec
+
+SOURCE = (
+    "https://github.com/yang-song/score_sde_pytorch: Score-Based Generative Modeling through SDEs "
+    "(Song et al. 2021)"
+)
+
+#: Keys of the denoisers of VE's networks, and of VP's and sub-VP's.
+SCORE = {"predict": "score", "noise_input": "log-sigma", "input_scale": "none"}
+EPS = {"predict": "eps", "noise_input": "time", "input_scale": "none"}
+
+#: The height of the images that all official networks attend over.
+ATTENDS = 16
+
+#: Ours -> theirs, inside a residual block.
+BLOCK = {
+    "norm_in": "GroupNorm_0",
+    "conv_in": "Conv_0",
+    "shift": "Dense_0",
+    "norm_out": "GroupNorm_1",
+    "conv_out": "Conv_1",
+    "skip": "Conv_2",
+}
+#: Ours -> theirs, inside the layers of each kind.
+LAYERS: dict[type[nn.Module], dict[str, str]] = {
+    ResidualBlock: BLOCK,
+    Untold: {"layer.0.convolution": "Conv_0", "layer.1": "Conv_0"},
+    StridedConvolution: {"convolution": "Conv_0"},
+    FilteredConvolution: {"convolution": "Conv2d_0"},
+}
+#: The skip of DDPM's blocks.
+NARROW = "NIN_0"
+STRIDED = LAYERS | {ResidualBlock: BLOCK | {"skip": NARROW}}
+KINDS = {"frequencies": "W"}
+QKV = ("NIN_0", "NIN_1", "NIN_2")
+
+
+def weights(contents: Any) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint; those of a state_dict as they are.
+
+    Raises:
+        CheckpointError: when there are none under their names, or when the averages do not fit the names.
+    """
+    outer = contents if isinstance(contents, Mapping) else {}
+    model = outer.get("model", outer)
+    state = {
+        str(key).removeprefix("module."): each
+        for key, each in (model.items() if isinstance(model, Mapping) else ())
+        if isinstance(each, Tensor)
+    }
+    if not any(key.startswith("all_modules.") for key in state):
+        raise CheckpointError(
+            "there is no state_dict of score_sde's here: keys such as all_modules.0.weight are wanted"
+        )
+    if "ema" in outer:
+        state |= averages(outer["ema"], state)
+    return state
+
+
+def averages(ema: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name -> average, of a list in the order of the trained parameters, which is the state_dict's."""
+    listed = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    names = [key for key in state if key != "sigmas" and key != "all_modules.0.W"]
+    if not isinstance(listed, Sequence) or len(listed) != len(names):
+        count = len(listed) if isinstance(listed, Sequence) else "no"
+        raise CheckpointError(
+            f"ema.shadow_params has {count} tensors, and the model {len(names)} trained ones"
+        )
+    for name, average in zip(names, listed, strict=True):
+        if not isinstance(average, Tensor) or average.shape != state[name].shape:
+            raise CheckpointError(
+                f"ema.shadow_params does not fit the model: {name} has shape {list(state[name].shape)}"
+            )
+    return dict(zip(names, listed, strict=True))
+
+
+def architecture(state: Mapping[str, Tensor]) -> Architecture:
+    """What network the weights are of: Fourier features are VE's, positional ones VP's and sub-VP's.
+
+    Raises:
+        CheckpointError: when they are of no such network.
+    """
+    layers = Layers(state)
+    spec: Callable[..., SongSpec] = DDPMppSpec
+    if layers.strided:
+        spec = DDPMSpec
+    elif layers.pyramid == "fir":
+        spec = NCSNppSpec
+    return layers.architecture(spec, SCORE if layers.fourier else EPS)
+
+
+class Layers:
+    """The sizes that can be read off the numbered layers.
+
+    Raises:
+        CheckpointError: when they are not of such a network.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        parts: dict[int, dict[str, Tensor]] = {}
+        for key, each in state.items():
+            if found := re.fullmatch(r"all_modules\.(\d+)\.(.+)", key):
+                parts.setdefault(int(found[1]), {})[found[2]] = each
+        inside = [parts[number] for number in sorted(parts)]
+        bare = [part["weight"] for part in inside if "weight" in part and part["weight"].ndim == 4]
+        if len(bare) != 2:
+            raise CheckpointError(
+                f"the checkpoint has {len(bare)} convolutions outside blocks, not a first and a last"
+            )
+        self.enter, self.leave = bare
+        self.fourier = "W" in inside[0]
+        self.strided = not any(self.changes(part) for part in inside)
+        single = [part for part in inside if part.keys() == {"Conv_0.weight", "Conv_0.bias"}]
+        filtered = any("Conv2d_0.weight" in part for part in inside)
+        self.pyramid = (
+            "fir" if filtered else "convolution" if single and not self.strided else "none"
+        )
+        filtering = "fir" if filtered else "box"
+        self.resampling = "convolution" if self.strided else filtering
+        changes = single if self.strided else [part for part in inside if self.changes(part)]
+        self.levels = len(changes) // 2 + 1
+        blocks = [
+            i for i, part in enumerate(inside) if self.is_block(part) and not self.changes(part)
+        ]
+        # n blocks a level on the way down, n + 1 on the way up, 2 in the middle.
+        self.blocks, odd = divmod((len(blocks) - 2) // self.levels - 1, 2)
+        if self.blocks < 1 or odd or len(blocks) != self.levels * (2 * self.blocks + 1) + 2:
+            raise CheckpointError(
+                f"the checkpoint has {len(blocks)} residual blocks and {len(changes)} changes of resolution: "
+                "it is of another network"
+            )
+        firsts = [blocks[level * self.blocks] for level in range(self.levels)]
+        self.widths = [len(inside[i]["Conv_0.weight"]) for i in firsts]
+        self.attends = [level for level, i in enumerate(firsts) if "NIN_3.W" in inside[i + 1]]
+        if not self.attends:
+            raise CheckpointError("nothing attends on the way down: the image size cannot be told")
+
+    @staticmethod
+    def is_block(part: Mapping[str, Tensor]) -> bool:
+        """Whether a layer is a residual block."""
+        return "Conv_1.weight" in part and "Conv_0.weight" in part
+
+    @classmethod
+    def changes(cls, part: Mapping[str, Tensor]) -> bool:
+        """Whether it is a residual block with a skip of its own although its width stays."""
+        if not cls.is_block(part) or "Conv_2.weight" not in part:
+            return False
+        after, before = part["Conv_0.weight"].shape[:2]
+        return after == before
+
+    def architecture(
+        self, spec: Callable[..., SongSpec], denoiser: Mapping[str, Any]
+    ) -> Architecture:
+        """What they are of, described by that spec with these sizes."""
+        height = ATTENDS << self.attends[0]
+        channels, in_channels = self.enter.shape[:2]
+        changed = spec(
+            channels=channels,
+            multipliers=tuple(width // channels for width in self.widths),
+            blocks=self.blocks,
+            attention=tuple(height >> level for level in self.attends),
+            resampling=self.resampling,
+            pyramid=self.pyramid,
+            embedding="fourier" if self.fourier else "positional",
+        )
+        out_channels = len(self.leave)
+        return Architecture(
+            changed, denoiser, (out_channels, height, height), in_channels, out_channels, 0
+        )
+
+
+def rules(architecture: Architecture) -> list[Rule]:
+    """How each tensor of ours is made."""
+    network, spec, number = architecture.skeleton(), architecture.network, 0
+    assert isinstance(network, Song) and isinstance(spec, SongSpec)
+    layers = STRIDED if spec.resampling == "convolution" else LAYERS
+    made: list[Rule] = []
+    for ours, module in units(network):
+        made += unit_rules(ours, module, f"all_modules.{number}", layers)
+        number += 1
+        if isinstance(module, ResidualBlock) and isinstance(module.attention, Attention):
+            made += attention_rules(f"{ours}.attention", f"all_modules.{number}")
+            number += 1
+    return made
+
+
+def ignored(architecture: Architecture) -> set[str]:
+    """The process's noise levels."""
+    return {"sigmas"}
+
+
+def units(network: Song) -> Iterator[tuple[str, nn.Module]]:
+    """Our layers and blocks in the order of the numbers, attention inside its block."""
+    embedding = network.embedding
+    if isinstance(embedding.noise, Fourier):
+        yield "embedding.noise", embedding.noise
+    yield from (("embedding.enter", embedding.enter), ("embedding.leave", embedding.leave))
+    yield "enter", network.enter
+    for name, module in network.named_modules():
+        if re.fullmatch(r"(down|up)\.\d+\.(change|pyramid|blocks\.\d+)|middle\.\d+", name):
+            yield name, module
+    yield from (("leave.0", network.leave[0]), ("leave.2", network.leave[2]))
+
+
+def unit_rules(
+    ours: str, module: nn.Module, theirs: str, layers: Mapping[type[nn.Module], Mapping[str, str]]
+) -> Iterator[Rule]:
+    """The rules of one layer or block, without attention."""
+    for name in module.state_dict():
+        inner, _, kind = name.rpartition(".")
+        if inner.startswith("attention"):
+            continue
+        layer = layers.get(type(module), {}).get(inner, inner)
+        if layer == NARROW:
+            yield one_by_one(f"{ours}.{inner}", kind, f"{theirs}.{layer}")
+        else:
+            yield rule(
+                f"{ours}.{name}", ".".join(filter(None, [theirs, layer, KINDS.get(kind, kind)]))
+            )
+
+
+def attention_rules(ours: str, theirs: str) -> Iterator[Rule]:
+    """The rules of one attention."""
+    for kind in ("weight", "bias"):
+        yield rule(f"{ours}.norm.{kind}", f"{theirs}.GroupNorm_0.{kind}")
+        yield one_by_one(f"{ours}.qkv", kind, *(f"{theirs}.{each}" for each in QKV))
+        yield one_by_one(f"{ours}.project", kind, f"{theirs}.NIN_3")
+
+
+def one_by_one(ours: str, kind: str, *theirs: str) -> Rule:
+    """Weight or bias of a 1x1 convolution of ours from one or several of theirs, side by side."""
+    letter, change = {"weight": ("W", turned), "bias": ("b", joined)}[kind]
+    return rule(f"{ours}.{kind}", *(f"{each}.{letter}" for each in theirs), change=change)
+
+
+def turned(*weights: Tensor) -> Tensor:
+    """W (in, out) each -> (all out, in, 1, 1)."""
+    return torch.cat([each.T for each in weights])[..., None, None]
+
+
+def joined(*biases: Tensor) -> Tensor:
+    """One after the other."""
+    return torch.cat(biases)
