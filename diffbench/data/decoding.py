@@ -22,6 +22,8 @@ LOSSLESS = ("PNG",)
 LOSSY = ("JPEG", "WEBP")
 #: Pillow's mode of a file -> the mode it is read in.  What has transparency or more than 8 bits is refused.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
+#: What is read, by whether the configuration allows loss.
+FORMATS = {False: LOSSLESS, True: LOSSLESS + LOSSY}
 KINDS = {1: "grey (1 channel)", 3: "RGB (3 channels)"}
 
 
@@ -32,12 +34,12 @@ class Decoder:
     Attributes:
         size: the side of the square that images are cropped and resized to; None leaves them as they are.
         channels: 1 or 3, which all images must have; None takes either.
-        lossy: whether JPEG and WebP are read.
+        formats: Pillow's names of the formats that are read.
     """
 
     size: int | None = None
     channels: int | None = None
-    lossy: bool = False
+    formats: tuple[str, ...] = LOSSLESS
 
     def read(self, content: bytes, name: str) -> Images:
         """Decode one image, uint8 (H, W, C).
@@ -62,7 +64,7 @@ class Decoder:
 
     def _read(self, content: bytes) -> Images:
         with Image.open(io.BytesIO(content), formats=(*LOSSLESS, *LOSSY)) as image:
-            if image.format not in LOSSLESS and not self.lossy:
+            if image.format not in self.formats:
                 raise _RefusedError(_other_format(str(image.format)))
             if image.mode not in MODES:
                 raise _RefusedError(f"has mode {image.mode}: images must be 8-bit grey or RGB")

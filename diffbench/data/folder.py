@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from diffbench.data.datasets import Dataset, check_split, mixed, stratified_mask
-from diffbench.data.decoding import Decoder, Splits
+from diffbench.data.decoding import FORMATS, Decoder, Splits
 from diffbench.plan.listing import Listing, listing
 from diffbench.specs.data import FolderSpec
 
@@ -40,7 +40,7 @@ class ImageFolder:
         check_split(test, len(labels))
         mask = stratified_mask(labels, test, spec.seed)
         images = Splits(len(labels) - test, test)
-        decoder = Decoder(spec.size, spec.channels, spec.lossy)
+        decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy])
         for name, held in zip(listed.names, mask, strict=True):
             where = f"{spec.path}/{name}"
             image = decoder.read(listed.files.read(name), where)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffbench.data.datasets import Dataset, Labels, mixed
-from diffbench.data.decoding import Decoder, Splits
+from diffbench.data.decoding import FORMATS, Decoder, Splits
 from diffbench.specs.data import ParquetSpec
 
 SPLITS = ("train", "test")
@@ -49,7 +49,7 @@ class ParquetImages:
         counts = {split: sum(map(_rows, each)) for split, each in files.items()}
         if empty := [split for split, count in counts.items() if not count]:
             raise ValueError(f"{root}: the {empty[0]} split has no rows")
-        images, decoder = Splits(**counts), Decoder(spec.size, spec.channels, spec.lossy)
+        images, decoder = Splits(**counts), Decoder(spec.size, spec.channels, FORMATS[spec.lossy])
         labels = {split: np.zeros(count, np.int64) for split, count in counts.items()}
         for split in SPLITS:
             for row, (content, label, where) in enumerate(_read(files[split], columns)):

@@ -120,8 +120,8 @@ def opened(path: Path) -> Files:
     raise ValueError(f"{path} is no folder and no zip: `path:` must name one of PNG images")
 
 
-def listing(path: Path) -> Listing:
-    """Return the images of a folder or a zip.
+def listing(path: Path, flat: bool = False) -> Listing:
+    """Return the images of a folder or a zip; ``flat`` has them all in one class, wherever they lie.
 
     Raises:
         ValueError: when it is neither, has images beside class folders or below them, or when its `dataset.json` is
@@ -130,6 +130,8 @@ def listing(path: Path) -> Listing:
     files = opened(path)
     found = files.names()
     names = sorted(filter(_is_image, found))
+    if flat:
+        return Listing(names, [0] * len(names), ("all",), files)
     if LABELS in found:
         labels, classes = _numbered(files.read(LABELS), names, path)
     else:

@@ -6,9 +6,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing
+from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing, number
 
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+#: The archives of downsampled ImageNet by size, with the checksums that TensorFlow Datasets has recorded
+#: (https://github.com/tensorflow/datasets, imagenet_resized/checksums.tsv).
+IMAGENET = {
+    32: {
+        "train_npz.zip": "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
+        "val_npz.zip": "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
+    },
+    64: {
+        "train_part1_npz.zip": "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1",
+        "train_part2_npz.zip": "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30",
+        "val_npz.zip": "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8",
+    },
+}
 
 
 class DataSpec(Registered):
@@ -214,3 +228,86 @@ class ParquetSpec(ImageFilesSpec):
     def paths(self) -> dict[str, str]:
         """``path``."""
         return {"path": self.path}
+
+
+class ImageNetSpec(DataSpec):
+    """Downsampled ImageNet from its npz batches: RGB, 256 levels, 1,000 classes.
+
+    path: a folder with ``train_data_batch_1.npz`` and so on, and ``val_data.npz``.
+    size: 32 or 64.
+    batches: how many there are for training; the published set has ten.
+    """
+
+    name: Literal["imagenet"] = "imagenet"
+    implementation: ClassVar[str] = "diffbench.data.imagenet:ImageNet"
+    levels: ClassVar[int] = 256
+
+    path: str
+    size: Annotated[Literal[32, 64], BeforeValidator(number)]
+    batches: PositiveInt = 10
+
+    @property
+    def known_classes(self) -> int | None:
+        """A thousand."""
+        return 1000
+
+    @property
+    def known_shape(self) -> tuple[int, int, int]:
+        """Colour."""
+        return 3, self.size, self.size
+
+    @property
+    def title(self) -> str:
+        """Which of the two."""
+        return f"imagenet{self.size}"
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """``path``."""
+        return {"path": self.path}
+
+    @property
+    def origin(self) -> str:
+        """The archives and their checksums; image-net.org wants an account."""
+        archives = ", ".join(
+            f"Imagenet{self.size}_{name} (sha256 {digest})"
+            for name, digest in IMAGENET[self.size].items()
+        )
+        return f"what unpacks from https://image-net.org/data/downsample/ {archives}"
+
+
+class LSUNSpec(ImageFilesSpec):
+    """LSUN, photographs of one scene: an LMDB as published, or a folder or zip of the images in it.
+
+    size: the side of the square that images are cropped and resized to.
+    test_path: the published validation set; ``none`` holds back ``test_fraction`` of ``path``, chosen by ``seed``.
+    lossy: needed for JPEG files in a folder alone, which are copies of copies.
+    """
+
+    name: Literal["lsun"] = "lsun"
+    implementation: ClassVar[str] = "diffbench.data.lsun:LSUN"
+
+    path: str
+    size: PositiveInt = 256
+    channels: Literal[3] = 3
+    test_path: Annotated[str | None, BeforeValidator(nothing)] = None
+    test_fraction: Fraction = 0.1
+    seed: Int = 0
+
+    @property
+    def known_classes(self) -> int | None:
+        """None: one for all."""
+        return 1
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """``path``, and ``test_path`` where one is given."""
+        given = {"path": self.path, "test_path": self.test_path}
+        return {key: path for key, path in given.items() if path is not None}
+
+    @property
+    def origin(self) -> str:
+        """Where the databases are; no checksums of them are published."""
+        return (
+            "an unpacked LMDB of http://dl.yf.io/lsun/scenes/, e.g. church_outdoor_train_lmdb.zip"
+        )

@@ -1,0 +1,151 @@
+"""LSUN: photographs of one kind of scene, from its LMDB or a folder of images.
+
+Source: Yu et al., "LSUN: Construction of a Large-scale Image Dataset using Deep Learning with Humans in the
+Loop", 2015, https://arxiv.org/abs/1506.03365; https://github.com/fyu/lsun.  An LMDB has one image file a key,
+compressed with loss: no other original exists, so the images of an LMDB, or WebP files exported from it, are not
+marked as lossy.  JPEG files in a folder were made from those by somebody, and are.
+
+Images are cut to the centred square and resized, antialiased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from diffbench.data.datasets import Dataset, check_split, stratified_mask
+from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
+from diffbench.plan.listing import listing
+from diffbench.specs.data import LSUNSpec
+
+
+class Source(Protocol):
+    """Image files in a fixed order."""
+
+    formats: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each file's name and content."""
+        ...
+
+
+class FolderSource:
+    """The images of a folder, in sub-folders or not, or of a zip, in the order of their names."""
+
+    def __init__(self, path: Path, lossy: bool) -> None:
+        self.path = path
+        self.formats = FORMATS[True] if lossy else (*LOSSLESS, "WEBP")
+        self.listed = listing(path, flat=True)
+
+    def __len__(self) -> int:
+        return len(self.listed.names)
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for name in self.listed.names:
+            yield f"{self.path}/{name}", self.listed.files.read(name)
+
+
+class LMDBSource:
+    """The images of an LMDB, in the order of their keys.
+
+    Raises:
+        ValueError: when the package lmdb is missing, or the database is torn.
+    """
+
+    formats = FORMATS[True]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lmdb = _package()
+        try:
+            self.environment = self.lmdb.open(
+                str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
+            )
+        except self.lmdb.Error as error:
+            raise self._torn(error) from None
+        facts = self.environment.stat()
+        self.count = int(facts["entries"])
+        # The file is mapped into memory: reading past the end of a short one would kill the process.
+        whole = (self.environment.info()["last_pgno"] + 1) * facts["psize"]
+        if (path / "data.mdb" if path.is_dir() else path).stat().st_size < whole:
+            raise self._torn(f"{whole} bytes are wanted")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        try:
+            with self.environment.begin() as transaction:
+                for key, content in transaction.cursor():
+                    yield f"{self.path}: {key.decode('latin-1')}", content
+        except self.lmdb.Error as error:
+            raise self._torn(error) from None
+
+    def _torn(self, error: object) -> ValueError:
+        return ValueError(f"{self.path} is no whole LMDB ({' '.join(str(error).split())})")
+
+
+def _package() -> ModuleType:
+    try:
+        import lmdb
+    except ImportError:
+        raise ValueError(
+            "LSUN's LMDB needs the package lmdb: `pip install lmdb`, or name a folder of exported images"
+        ) from None
+    return lmdb
+
+
+class LSUN:
+    """RGB photographs of one scene, 256 grey levels, without classes."""
+
+    def __init__(self, spec: LSUNSpec) -> None:
+        self.spec = spec
+
+    def load(self) -> Dataset:
+        """Read the images: ``path`` for training and ``test_path`` for tests, or a part of ``path`` for tests.
+
+        Raises:
+            ValueError: when there are none, a file is torn, grey or in a format that is not wanted, or the package
+                lmdb is missing.
+        """
+        spec = self.spec
+        source = self._source(spec.path)
+        if spec.test_path is None:
+            test = max(1, round(spec.test_fraction * len(source)))
+            check_split(test, len(source))
+            held = stratified_mask(np.zeros(len(source), np.int64), test, spec.seed)
+            images = Splits(len(source) - test, test)
+            self._fill(images, source, ["test" if each else "train" for each in held])
+        else:
+            tests = self._source(spec.test_path)
+            images = Splits(len(source), len(tests))
+            self._fill(images, source, ["train"] * len(source))
+            self._fill(images, tests, ["test"] * len(tests))
+        return Dataset(
+            images.train,
+            images.test,
+            np.zeros(len(images.train), np.int64),
+            np.zeros(len(images.test), np.int64),
+            levels=spec.levels,
+            classes=("all",),
+            name=Path(spec.path).resolve().name,
+        )
+
+    def _source(self, path: str) -> Source:
+        root = Path(path)
+        is_lmdb = (root / "data.mdb").is_file() or root.suffix == ".mdb"
+        source: Source = LMDBSource(root) if is_lmdb else FolderSource(root, self.spec.lossy)
+        if not len(source):
+            raise ValueError(f"{path} holds no images; wanted is {self.spec.origin}")
+        return source
+
+    def _fill(self, images: Splits, source: Source, splits: list[str]) -> None:
+        decoder = Decoder(self.spec.size, 3, source.formats)
+        for split, (name, content) in zip(splits, source, strict=True):
+            images.add(split, decoder.read(content, name), name)
