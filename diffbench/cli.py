@@ -42,6 +42,8 @@ STAGES = {
     "restore": "restore degraded test images with one method",
     "analysis": "measure something of one variant",
 }
+#: Stages that several processes can share.
+SHARED = ("train", "classifier")
 KINDS = {
     "variants": "",
     "solvers": "solver:SolverSpec",
@@ -114,6 +116,10 @@ def parser() -> argparse.ArgumentParser:
             default = os.environ.get("DIFFBENCH_SHARDS", "1")
             sub.add_argument("--shards", type=int, default=default, help="gather that many")
             sub.set_defaults(command=sample)
+        if stage in SHARED:
+            sub.add_argument(
+                "--processes", type=int, default=1, help="started by torchrun (0: one)"
+            )
         if stage == "score":
             sub.add_argument("--partial", action="store_true", help="score what a failed run left")
             _plan_options(sub)
@@ -236,25 +242,47 @@ def run_stage(options: argparse.Namespace, **extra: Any) -> int:
     from diffbench.plan.devices import resolved
 
     spec = stage_spec(options.name, options.spec, options.extension)
-    return run_job(options.name, spec, options.root, resolved(options.device), **extra)
+    device = resolved(options.device)
+    if getattr(options, "processes", 1) > 1 and getattr(spec, "training", None):
+        from diffbench.stages import launch
+
+        if not launch.launched():
+            return launch_job(options, spec, device)
+    return run_job(options.name, spec, options.root, device, **extra)
+
+
+def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int:
+    """Run one job in several processes."""
+    from diffbench.plan.runs import check_writable
+    from diffbench.stages import launch
+    from diffbench.store import paths
+
+    check_writable(options.root)
+    words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
+    for file in options.extension:
+        words += ["--extension", str(file)]
+    return launch.launch(options.processes, words, paths.state(options.root, spec))
 
 
 def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
     """Run a stage; record why it failed, or forget an earlier failure."""
     from diffbench.plan.runs import check_writable
+    from diffbench.stages import launch
     from diffbench.store import paths, status
 
     check_writable(root)
     folder = paths.state(root, spec)
-    if not extra.get("partial"):
+    if not extra.get("partial") and launch.rank() == 0:
         # Scoring what a failed run left must not forget why it failed.
         status.clear(folder)
     try:
         importlib.import_module(f"diffbench.stages.{stage}").run(spec, root, device, **extra)
     except Exception as error:
         # A full disk may be the reason; then the status cannot be written either.
+        # Of several processes the first to fail has the reason; the others lost it.
         with suppress(OSError):
-            status.record_failure(folder, stage, reason(error), traceback.format_exc())
+            if not (launch.launched() and status.read_status(folder)):
+                status.record_failure(folder, stage, reason(error), traceback.format_exc())
         return fail(stage, error)
     return 0
 

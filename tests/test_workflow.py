@@ -419,6 +419,16 @@ def test_a_gpu_is_asked_for_where_one_is_used(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_training_job_gets_as_many_processes_as_gpus_are_allowed(tmp_path):
+    write_config(tmp_path, {"device": "cuda", "gpus": 4, "only": ["edm"]})
+    for limit, found in (("4", 4), ("2", 2)):
+        shown = said(bench("-np", "--resources", f"gpu={limit}", cwd=tmp_path))
+        assert shown.count(f"gpu={found}\n") == 1
+        assert f" --processes {found} " in shown
+    write_config(tmp_path, {"only": ["edm"]})
+    assert " --processes 0 " in said(bench("-np", cwd=tmp_path))
+
+
 def test_the_linter_is_content(tmp_path):
     done = snakemake("--lint", cwd=tmp_path)
     assert done.returncode == 0, said(done)

@@ -101,6 +101,7 @@ class BenchmarkSpec(Spec):
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
     shards: the jobs that the chunks of each solver's images are spread over; the images do not depend on it.
+    gpus: how many a training job uses, each with its share of a batch; Snakemake must be told that there are as many.
     classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
         the table has a footnote.
@@ -121,6 +122,7 @@ class BenchmarkSpec(Spec):
     training: dict[str, Any] = {}
     classifier: ClassifierSettings = ClassifierSettings()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    gpus: PositiveInt = 1
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
     samples: Annotated[Int, Field(ge=20)]
     chunk: PositiveInt = 500

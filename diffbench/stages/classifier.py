@@ -11,6 +11,7 @@ from diffbench.diffusion.objectives import CrossEntropy
 from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec
 from diffbench.stages import data, machine, models
+from diffbench.stages.team import Alone
 from diffbench.stages.train import train_network
 from diffbench.stages.trainer import Trainer
 
@@ -19,12 +20,16 @@ def run(spec: ClassifierSpec, root: Path, device: str) -> None:
     """Write model.safetensors: averaged weights."""
     place = machine.prepare(device, spec.training)
     dataset = data.load(root, spec.data)
-    train_network(spec, root, place, lambda: classifier_trainer(spec, dataset, place))
+    train_network(spec, root, place, lambda team: classifier_trainer(spec, dataset, place, team))
 
 
-def classifier_trainer(spec: ClassifierSpec, dataset: Dataset, device: torch.device) -> Trainer:
+def classifier_trainer(
+    spec: ClassifierSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+) -> Trainer:
     """The trainer of a classifier by cross-entropy on noisy images."""
     network = models.build_classifier(spec, dataset).to(device).train()
-    classifier = models.wrap_classifier(spec, network, dataset, device)
+    classifier = models.wrap_classifier(
+        spec, team.joined(network) if team else network, dataset, device
+    )
     objective = CrossEntropy(classifier, build(spec.times, classifier.process))
-    return Trainer(spec, network, objective, dataset, device, labelled=True)
+    return Trainer(spec, network, objective, dataset, device, labelled=True, team=team)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from diffbench.specs.training import TrainingSpec
+from diffbench.stages.launch import launched, local_rank
 from diffbench.store.runs import RunRecord
 
 
@@ -25,6 +26,14 @@ def prepare(device: str, training: TrainingSpec | None = None) -> torch.device:
     # The same switch as use_deterministic_algorithms(True, warn_only=True), which also imports the
     # compiler: a second of CPU time in every job.
     torch.set_deterministic_debug_mode("warn")
+    return placed(device)
+
+
+def placed(device: str) -> torch.device:
+    """The device; of several processes on several GPUs each has the one of its rank."""
+    if device == "cuda" and launched():
+        torch.cuda.set_device(local_rank())
+        return torch.device("cuda", local_rank())
     return torch.device(device)
 
 

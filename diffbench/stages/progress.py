@@ -46,3 +46,13 @@ class Progress:
         """End the bar's line."""
         if self.bar is not None:
             self.bar.close()
+
+
+class Silent:
+    """The progress of a process of which another one speaks."""
+
+    def advance(self, count: int = 1, **values: SupportsFloat) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

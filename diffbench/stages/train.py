@@ -3,6 +3,8 @@
 Every random draw of step i is a function of (seed, i), and the state holds all else: weights, average,
 optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed ends in the
 same bits as one that was not.  The classifier stage trains by the same code.
+
+Several processes (``team``) may share the work: the first writes state, log and product, the others read the state.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -25,14 +28,13 @@ from diffbench.diffusion.objectives import Objective
 from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.stages import data, machine, models
-from diffbench.stages.progress import Progress
+from diffbench.stages.launch import STOPPED
+from diffbench.stages.progress import Progress, Silent
+from diffbench.stages.team import Alone, joined_team
 from diffbench.stages.trainer import Trainer, TrainingError
 from diffbench.store import paths
 from diffbench.store.products import write_product
-from diffbench.store.state import StateStore
-
-#: Exit status of a run that saved its state when asked to stop: call again to go on.
-STOPPED = 85
+from diffbench.store.state import SpectatorStore, StateStore
 
 
 def run(spec: TrainSpec, root: Path, device: str) -> None:
@@ -43,36 +45,47 @@ def run(spec: TrainSpec, root: Path, device: str) -> None:
         with machine.record(paths.product(root, spec), place):
             write(models.fit_exact(spec, dataset), root, spec)
         return
-    train_network(spec, root, place, lambda: denoiser_trainer(spec, dataset, place))
+    train_network(spec, root, place, lambda team: denoiser_trainer(spec, dataset, place, team))
 
 
-def denoiser_trainer(spec: TrainSpec, dataset: Dataset, device: torch.device) -> Trainer:
+def denoiser_trainer(
+    spec: TrainSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+) -> Trainer:
     """The trainer of a variant's network by its objective."""
     assert spec.objective is not None
     network = models.build_network(spec, dataset).to(device).train()
     process = models.build_process(spec.process, dataset)
-    denoiser = models.wrap(spec, process, network, dataset, device)
+    called = team.joined(network) if team else network
+    denoiser = models.wrap(spec, process, called, dataset, device)
     times = build(spec.objective.times, process)
     spacing = models.levels_of(dataset, spec.process).spacing
     objective: Objective = build(spec.objective, denoiser, times, spacing)
-    return Trainer(spec, network, objective, dataset, device, labelled=denoiser.classes > 0)
+    labelled = denoiser.classes > 0
+    return Trainer(spec, network, objective, dataset, device, labelled=labelled, team=team)
 
 
 def train_network(
-    spec: TrainSpec | ClassifierSpec, root: Path, place: torch.device, make: Callable[[], Trainer]
+    spec: TrainSpec | ClassifierSpec,
+    root: Path,
+    place: torch.device,
+    make: Callable[[Alone], Trainer],
 ) -> None:
-    """Train what ``make`` makes, or go on, and write the averaged weights."""
-    state = StateStore(paths.state(root, spec), spec)
-    with state.lock():
-        trainer = make()
-        earlier = resume(trainer, state)
-        with machine.record(paths.product(root, spec), place, earlier) as record:
-            with Stop() as stop:
-                executed = train(trainer, state, earlier, stop)
-            record.note(
-                steps=trainer.training.steps, executed=executed, start=trainer.step - executed
-            )
-            write(trainer.averaged(), root, spec)
+    """Train what ``make`` makes for a team, or go on, and write the averaged weights."""
+    with joined_team(place) as processes:
+        store = StateStore if processes.first else SpectatorStore
+        state = store(paths.state(root, spec), spec)
+        with state.lock():
+            trainer = make(processes)
+            earlier = resume(trainer, state)
+            record = machine.record(paths.product(root, spec), place, earlier)
+            with record if processes.first else nullcontext():
+                with Stop() as stop:
+                    executed = train(trainer, state, earlier, stop)
+                if processes.first:
+                    steps = trainer.training.steps
+                    record.note(steps=steps, executed=executed, start=trainer.step - executed)
+                    record.note(processes=processes.size)
+                    write(trainer.averaged(), root, spec)
 
 
 def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSpec) -> None:
@@ -82,14 +95,25 @@ def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSp
 
 
 def resume(trainer: Trainer, state: StateStore) -> float:
-    """Restore the newest state, if any; returns the seconds that led to it."""
+    """Restore the newest state, if any; returns the seconds that led to it.
+
+    Raises:
+        TrainingError: when other processes of the team found another state.
+    """
     tensors = state.load()
     if tensors is not None:
         trainer.restore(tensors)
-        print(
-            f"{trainer.spec.stage} {trainer.spec.variant}: resume at step {trainer.step}",
-            file=sys.stderr,
-            flush=True,
+        if trainer.team.first:
+            print(
+                f"{trainer.spec.stage} {trainer.spec.variant}: resume at step {trainer.step}",
+                file=sys.stderr,
+                flush=True,
+            )
+    step, size = torch.tensor(trainer.step, device=trainer.device), trainer.team.size
+    if int(trainer.team.total(step)) != trainer.step * size:
+        raise TrainingError(
+            f"process {trainer.team.rank} resumes at step {trainer.step} and others do not: "
+            f"all must see the same {state.folder}"
         )
     state.event("resume" if tensors is not None else "start", step=trainer.step)
     saved = [
@@ -128,22 +152,24 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop) -> in
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
     every, saved_at = max(1, math.ceil(steps / 10)), start
     title = f"{trainer.spec.stage} {trainer.spec.variant} seed {trainer.spec.seed}"
-    progress = Progress(title, steps, "step", trainer.step)
+    progress = Progress(title, steps, "step", trainer.step) if trainer.team.first else Silent()
 
     def save(loss: Tensor) -> None:
         if not bool(loss.isfinite()):
             raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
         state.save(trainer.state(), trainer.step)
         seconds = round(earlier + time.monotonic() - start, 3)
-        state.event("saved", step=trainer.step, seconds=seconds)
+        state.event("saved", step=trainer.step, seconds=seconds, loss=float(loss))
 
     while trainer.step < steps:
         loss = trainer.advance()
-        due = trainer.step % every == 0 or time.monotonic() - saved_at > 300
-        if due or stop.asked or trainer.step == steps:
+        late = time.monotonic() - saved_at > 300
+        late, asked = trainer.team.agreed(trainer.step, late, stop.asked)
+        if trainer.step % every == 0 or late or asked or trainer.step == steps:
             save(loss)
             saved_at = time.monotonic()
-        if stop.asked and trainer.step < steps:
+        if asked and trainer.step < steps:
+            progress.close()
             print(
                 f"{title}: stopped at step {trainer.step}, state saved: call again", file=sys.stderr
             )

@@ -1,7 +1,7 @@
 """One training run in memory: network, average and optimiser, and the step that advances them.
 
 Every random draw of step i is a function of (seed, i) and is made for the whole batch before any loss; then the batch
-is cut, into parts that fit the memory, b_1 + ... + b_k = B:
+is cut, into the shares of processes (``team``) and into parts that fit the memory, b_1 + ... + b_k = B:
 
     gradient = sum_j (b_j/B) grad mean_j = grad mean over the batch
 
@@ -25,6 +25,7 @@ from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.specs.training import TrainingSpec
 from diffbench.stages import models
+from diffbench.stages.team import Alone
 
 #: What the mean over an image's numbers is multiplied by before its gradient is taken.
 REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
@@ -111,9 +112,12 @@ class Trainer:
         device: torch.device,
         *,
         labelled: bool,
+        team: Alone | None = None,
     ) -> None:
         assert spec.training is not None
         self.spec, self.training, self.device = spec, spec.training, device
+        self.team = team or Alone()
+        self.check_shares()
         self.step = 0
         self.network, self.objective = network, objective
         self.ema = EMA(self.network, build(self.training.ema, self.training.batch))
@@ -130,6 +134,14 @@ class Trainer:
         self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
         self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
         self.orders: dict[int, Tensor] = {}
+
+    def check_shares(self) -> None:
+        """Raise TrainingError where the batch has fewer images than parts."""
+        batch, parts, size = self.training.batch, self.training.accumulate, self.team.size
+        if batch < parts * size:
+            raise TrainingError(
+                f"training.batch: {batch} images cannot be shared by {size} processes in parts of {parts} each"
+            )
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in one pass."""
@@ -175,17 +187,24 @@ class Trainer:
 
     def backward(self, drawn: Drawn) -> Tensor:
         """Add up the gradient of a batch, part by part; returns its mean loss."""
-        losses, mean = [], torch.zeros((), device=self.device)
-        for rows in portions(len(drawn.rows), self.training.accumulate):
-            part = drawn.cut(rows)
-            found = self.objective.at(self.pixels(part), part.draws)
-            weighted = found * cast(part.draws.importance, found)
-            share = weighted.mean() * (len(part.rows) / self.training.batch)
-            (share * self.scale).backward()
+        count = len(drawn.rows)
+        share, losses = drawn.cut(self.team.share(count)), []
+        parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
+        self.team.seed(self.spec.seed, self.step)
+        for index, rows in enumerate(portions(len(share.rows), parts)):
+            with self.team.adding(last=index == parts - 1):
+                found, loss = self.part(share.cut(rows), count)
+                (loss * (self.scale * self.team.size)).backward()
             losses.append(found.detach())
-            mean = mean + share.detach()
-        self.objective.times.update(drawn.draws.t, torch.cat(losses))
-        return mean
+            mean = mean + loss.detach()
+        self.objective.times.update(drawn.draws.t, self.team.whole(torch.cat(losses), count))
+        return self.team.total(mean)
+
+    def part(self, drawn: Drawn, count: int) -> tuple[Tensor, Tensor]:
+        """The losses of some of a batch of ``count``, and what they add to its mean loss."""
+        losses = self.objective.at(self.pixels(drawn), drawn.draws)
+        weighted = losses * cast(drawn.draws.importance, losses)
+        return losses, weighted.mean() * (len(drawn.rows) / count)
 
     def advance(self) -> Tensor:
         """One optimiser step; returns the loss, a scalar on the device."""

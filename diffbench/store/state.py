@@ -129,7 +129,7 @@ class StateStore:
             raise StoreError(f"training state {path} lacks {part}: {self._remedy}")
         return tensors
 
-    def save(self, tensors: dict[str, Tensor], step: int) -> Path:
+    def save(self, tensors: dict[str, Tensor], step: int) -> Path | None:
         """Save a state as the newest and drop all but the two newest.
 
         Raises:
@@ -163,6 +163,28 @@ class StateStore:
         path = self.folder / "events.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [event for line in lines if (event := _parsed(line)) is not None]
+
+
+class SpectatorStore(StateStore):
+    """What another process writes: it is read here, and nothing is written."""
+
+    def _claim(self) -> None:
+        """The other process does."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The other process does."""
+        yield
+
+    def load(self) -> dict[str, Tensor] | None:
+        """As `StateStore.load`; None too while there is no folder."""
+        return super().load() if self.folder.is_dir() else None
+
+    def save(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Nothing."""
+
+    def event(self, name: str, **values: Any) -> None:
+        """Nothing."""
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

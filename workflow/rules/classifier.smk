@@ -13,9 +13,10 @@ rule classifier:
         "../../environment.yml"
     threads: threads_of("classifier")
     resources:
-        gpu=GPUS,
+        gpu=TRAINING_GPUS,
     params:
         root=root_of,
         spec=spec_of("classifier"),
     shell:
-        "diffbench classifier --root {params.root:q} --spec {params.spec:q} > {log:q} 2>&1"
+        "diffbench classifier --root {params.root:q} --spec {params.spec:q}"
+        " --processes {resources.gpu} > {log:q} 2>&1"

@@ -61,6 +61,8 @@ ITEM = ("solver", "shard", "kind", "task", "method", "analysis")
 
 # Asking for a GPU where there is none would serialise all jobs.
 GPUS = int(PLAN.device != "cpu")
+# Training alone can use several; Snakemake cuts a wish down to its own limit, --resources gpu=N.
+TRAINING_GPUS = GPUS * PLAN.benchmark.gpus
 
 PLAN_ARGUMENTS = [
     "--config",

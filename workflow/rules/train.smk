@@ -13,9 +13,10 @@ rule train:
         "../../environment.yml"
     threads: threads_of("train")
     resources:
-        gpu=GPUS,
+        gpu=TRAINING_GPUS,
     params:
         root=root_of,
         spec=spec_of("train"),
     shell:
-        "diffbench train --root {params.root:q} --spec {params.spec:q} > {log:q} 2>&1"
+        "diffbench train --root {params.root:q} --spec {params.spec:q}"
+        " --processes {resources.gpu} > {log:q} 2>&1"

@@ -1,0 +1,193 @@
+"""Several processes train as one does: the same losses, the same weights, one state, one log."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from commands import run
+from safetensors.torch import load_file
+
+from diffbench.specs.data import DigitsSpec
+from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.stages import DataStageSpec, TrainSpec
+from diffbench.stages import data, launch
+from diffbench.stages.team import Alone
+from diffbench.stages.train import denoiser_trainer, train_network
+from diffbench.stages.trainer import Trainer, TrainingError
+from diffbench.store import files, paths, status
+from diffbench.store.products import write_product
+from diffbench.store.state import SpectatorStore, StateStore, generations
+
+CPU = torch.device("cpu")
+ROOT = Path("results/team")
+STEPS, HALF, BATCH = 12, 6, 11
+#: Whatever draws, in shares of 5 and 6 images and parts of 2 and 3.  ``eps`` keeps Adam from making steps of rounding
+#: where a gradient is zero (a bias before a norm over its channel alone has no effect).
+SPEC = TrainSpec.model_validate(
+    {
+        "variant": "some",
+        "seed": 3,
+        "data": {"name": "digits"},
+        "dequantise": "uniform",
+        "process": {"name": "discrete", "schedule": "cosine", "steps": 5},
+        "denoiser": {"predict": "eps", "conditional": True, "variance": "learned"},
+        "objective": {
+            "name": "vlb",
+            "variance": "learned",
+            "label_dropout": 0.3,
+            "times": {"name": "importance", "history": 2, "draw": "stratified"},
+        },
+        "network": {
+            "name": "unet",
+            "channels": 8,
+            "inner_channels": 8,
+            "heads": 2,
+            "embedding": 16,
+        },
+        "training": {
+            "steps": STEPS,
+            "batch": BATCH,
+            "accumulate": 2,
+            "lr": 1e-2,
+            "eps": 1e-2,
+            "flip": True,
+        },
+    }
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the data set and no more of the data stage."""
+    monkeypatch.chdir(tmp_path)
+    stage = DataStageSpec(data=DigitsSpec(), extractor=ExtractorSpec())
+    digits = data.build(stage.data).load()
+    write_product(paths.levels(ROOT), lambda file: data.save(digits, file), stage)
+    return tmp_path
+
+
+def trainer() -> Trainer:
+    return denoiser_trainer(SPEC, data.load(ROOT, SPEC.data), CPU)
+
+
+def events(name: str) -> list[dict]:
+    return [
+        each for each in StateStore(paths.state(ROOT, SPEC), SPEC).events() if each["event"] == name
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_one_would(folder):
+    torch.set_num_threads(1)
+    whole = trainer()
+    losses = [float(whole.advance()) for _ in range(HALF)]
+    state = StateStore(paths.state(ROOT, SPEC), SPEC)
+    state.save(whole.state(), HALF)
+    losses += [float(whole.advance()) for _ in range(STEPS - HALF)]
+
+    command = ["train", "--root", ROOT, "--spec", SPEC.canonical(), "--device", "cpu"]
+    done = run(*command, "--processes", 2, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    # One of them speaks and writes.
+    assert done.stderr.count(f"resume at step {HALF}\n") == 1
+    assert [each["step"] for each in events("resume")] == [HALF]
+    assert [each["executed"] for each in events("end")] == [STEPS - HALF]
+    record = json.loads(paths.run_record(paths.product(ROOT, SPEC)).read_text())
+    assert record["notes"]["processes"] == 2
+    # Saved every second step: the losses of a whole batch, in float32, whose sums differ in order.
+    found = {each["step"]: each["loss"] for each in events("saved")}
+    assert list(found) == [8, 10, 12]
+    for step, loss in found.items():
+        assert loss == pytest.approx(losses[step - 1], rel=1e-5)
+    # Six steps of lr g/eps at most: an error of 1e-7 of a gradient of order 1 becomes 6e-7.
+    ends = load_file(paths.product(ROOT, SPEC))
+    for name, expected in whole.averaged().items():
+        torch.testing.assert_close(ends[name], expected, rtol=0, atol=1e-6, msg=name)
+    # The state is one that a single process takes up, with what the times learned.
+    again = trainer()
+    again.restore(StateStore(paths.state(ROOT, SPEC), SPEC).load())
+    assert again.step == STEPS
+    learned = again.objective.times.state(), whole.objective.times.state()
+    assert torch.equal(learned[0]["seen"], learned[1]["seen"])
+    torch.testing.assert_close(learned[0]["losses"], learned[1]["losses"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_leaves_its_reason(folder):
+    spec = SPEC.model_copy(update={"training": SPEC.training.model_copy(update={"batch": 3})})
+    command = ["train", "--root", ROOT, "--spec", spec.canonical(), "--device", "cpu"]
+    done = run(*command, "--processes", 2, cwd=folder)
+    reason = "training.batch: 3 images cannot be shared by 2 processes in parts of 2 each"
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"diffbench train: {reason}"
+    assert status.read_status(paths.state(ROOT, spec))["reason"] == reason
+    assert not paths.product(ROOT, spec).exists()
+
+
+class Third(Alone):
+    """One of four processes, for its share alone."""
+
+    rank, size = 2, 4
+
+
+def test_shares_make_the_batch():
+    def share(rank: int, count: int) -> range:
+        member = Third()
+        member.rank = rank
+        return range(count)[member.share(count)]
+
+    for count in range(4, 30):
+        shares = [share(rank, count) for rank in range(4)]
+        assert [row for each in shares for row in each] == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_too_many_processes_for_a_batch_are_refused(folder):
+    digits = data.load(ROOT, SPEC.data)
+    training = SPEC.training.model_copy(update={"batch": 7})
+    with pytest.raises(TrainingError, match=r"^training\.batch: 7 images cannot be shared by 4"):
+        denoiser_trainer(SPEC.model_copy(update={"training": training}), digits, CPU, Third())
+
+
+def test_processes_that_resume_at_different_steps_stop(folder):
+    class Behind(Third):
+        def total(self, x):
+            return 4 * x - 1
+
+    with pytest.raises(TrainingError, match=r"process 2 resumes at step 0 and others do not"):
+        train_network(
+            SPEC,
+            ROOT,
+            CPU,
+            lambda _: denoiser_trainer(SPEC, data.load(ROOT, SPEC.data), CPU, Behind()),
+        )
+
+
+def test_spectators_read_and_write_nothing(tmp_path):
+    spectator = SpectatorStore(tmp_path / "state", SPEC)
+    assert spectator.load() is None
+    spectator.save({}, 3)
+    spectator.event("saved", step=3)
+    assert not (tmp_path / "state").exists()
+    state = StateStore(tmp_path / "state", SPEC)
+    parts = {f"{part}.x": torch.ones(1) for part in ("model", "ema", "optimiser", "rng")}
+    state.save(parts, 3)
+    with state.lock(), spectator.lock():
+        assert int(spectator.load()["step"]) == 3
+    before = {path.name: files.sha256(path) for path in state.folder.iterdir()}
+    spectator.save(parts, 4)
+    spectator.event("saved", step=4)
+    assert {path.name: files.sha256(path) for path in state.folder.iterdir()} == before
+    assert len(generations(state.folder)) == 1
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "TORCHELASTIC_RUN_ID" not in os.environ
+    assert not launch.launched()
+    assert launch.rank() == launch.local_rank() == 0
