@@ -103,3 +103,22 @@ def write_parquet(path: Path, files: list, labels: list | None, names: list | No
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=7)
     return path
+
+
+def write_layouts(folder: Path, train: int = 60, test: int = 30) -> dict[str, dict]:
+    """A tiny CIFAR-10 in each layout; the configuration's `data` of each, paths relative to the folder."""
+    members, images = cifar_members(per_batch=test)
+    archive = write_tar(folder / "cifar.tar.gz", members)
+    files = [png(image) for image in images[: train + test]]
+    labels = [i % 10 for i in range(train + test)]
+    write_parquet(folder / "hub" / "train.parquet", files[:train], labels[:train], NAMES)
+    write_parquet(folder / "hub" / "test.parquet", files[train:], labels[train:], NAMES)
+    edm = [[f"{i // 50:05}/img{i:08}.png", label] for i, label in enumerate(labels)]
+    packed = {name: file for (name, _), file in zip(edm, files, strict=True)}
+    packed["dataset.json"] = json.dumps({"labels": edm}).encode()
+    write_zip(folder / "edm.zip", packed)
+    return {
+        "cifar10": {"name": "cifar10", "archive": archive.name, "sha256": sha256(archive)},
+        "parquet": {"name": "parquet", "path": "hub", "size": 32, "channels": 3, "classes": 10},
+        "folder": {"name": "folder", "path": "edm.zip", "test_fraction": 0.34},
+    }

@@ -100,7 +100,7 @@ def root_of(wildcards):
 
 
 def inputs_of(stage):
-    """An input function: the products that the job reads."""
+    """An input function: the products that the job reads, or the files of the data set."""
 
     def inputs(wildcards):
         return [str(path) for path in PLAN.inputs(job(stage, wildcards))]

@@ -1,4 +1,6 @@
 rule data:
+    input:
+        inputs_of("data"),
     output:
         product=LEVELS,
         sidecar=paths.sidecar(LEVELS),
