@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from fills import filled_layout, layout
+from fills import filled, filled_layout, layout
+from official_unet import output_of, shapes_of
 from toys import recorded
 
 from diffbench.pretrained import openai
 from diffbench.pretrained.conversion import CheckpointError, converted
-from diffbench.specs.residual_unet import IDDPMSpec
+from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec
 
 CIFAR = "net_iddpm_cifar10_learnsigma"
 LAYOUTS = [CIFAR, "net_iddpm_cifar10"]
@@ -104,3 +105,82 @@ def test_only_a_state_dict_has_weights(contents):
 def test_the_weights_are_the_file():
     state = {"a": torch.ones(1)}
     assert openai.weights(state) == state
+
+
+def empty(shapes):
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(("name", "out"), [(CIFAR, 6), (LAYOUTS[1], 3)])
+def test_the_second_implementation_has_the_recorded_layout(name, out):
+    got = {key: tuple(shape) for key, shape, _ in layout(name)["state_dict"]}
+    assert shapes_of(128, (1, 2, 2, 2), 3, (1, 2), out=out) == got
+
+
+def test_the_second_implementation_gives_the_recorded_output():
+    arrays = recorded(CIFAR)
+    got = output_of(filled_layout(CIFAR), arrays["x"], arrays["t"], blocks=3, heads=lambda width: 4)
+    torch.testing.assert_close(got, arrays["out_hash"], rtol=0, atol=1e-11)
+
+
+def by_width(width):
+    return width // 64
+
+
+#: Released kinds, made small: options of `shapes_of`, heads, whether q comes first, classes.
+SMALL = {
+    "imagenet 64, 4 heads": (((1, 2, 3, 4), 1, (2, 3), {"classes": 5}), lambda width: 4, False),
+    "lsun": (((1, 1, 2, 2, 4, 4), 1, (4, 5), {"out": 6}), lambda width: 4, False),
+    "adm 64": (
+        ((1, 2, 3, 4), 1, (1, 2, 3), {"in_blocks": True, "classes": 5, "out": 6}),
+        by_width,
+        True,
+    ),
+    "adm 128": (
+        ((1, 1, 2, 3, 4), 1, (2, 3, 4), {"in_blocks": True, "classes": 3}),
+        lambda width: 4,
+        False,
+    ),
+    "adm 256": (((1, 1, 2, 2, 4, 4), 1, (3, 4, 5), {"in_blocks": True}), by_width, False),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_other_released_kinds_against_the_second_implementation(name):
+    """Small, of random labels, on images of the least size, whose attention is where it was at the official one."""
+    (multipliers, blocks, attending, options), heads, q_first = SMALL[name]
+    state = filled(shapes_of(64, multipliers, blocks, attending, **options))
+    network = imported(state)
+    side = 2 ** len(multipliers)
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).double()
+    t = torch.tensor([7.0, 900.25], dtype=torch.float64)
+    y = torch.tensor([2, 0]) if "classes" in options else None
+    with torch.no_grad():
+        got = network(x, t, y)
+        want = output_of(state, x, t, y, blocks=blocks, heads=heads, q_first=q_first)
+        assert got.abs().max() > 0.1
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
+        if y is not None:
+            none = output_of(state, x, t, blocks=blocks, heads=heads, q_first=q_first)
+            torch.testing.assert_close(network(x, t), none, rtol=0, atol=1e-11)
+
+
+def test_adm_64_has_its_official_size_and_default_spec():
+    """295,904,454 parameters, and 768 more for our null class."""
+    shapes = shapes_of(192, (1, 2, 3, 4), 3, (1, 2, 3), in_blocks=True, classes=1000, out=6)
+    state = empty(shapes)
+    assert sum(each.numel() for each in state.values()) == 295_904_454
+    found = openai.architecture(state)
+    assert found.network == ADMSpec() and found.classes == 1000
+    assert found.denoiser["noise_input"] == "time" and found.denoiser["conditional"]
+    network = found.skeleton()
+    converted(state, openai.rules(found), network)
+    assert sum(each.numel() for each in network.parameters()) == 295_904_454 + 4 * 192
+
+
+def test_adm_512_halves_its_first_width():
+    multipliers = (0.5, 1, 1, 2, 2, 4, 4)
+    state = empty(shapes_of(256, multipliers, 2, (4, 5, 6), in_blocks=True, classes=1000, out=6))
+    found = openai.architecture(state)
+    assert found.image_shape == (3, 512, 512) and found.network.attention == (32, 16, 8)
+    converted(state, openai.rules(found), found.skeleton())

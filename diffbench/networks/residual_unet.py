@@ -54,11 +54,13 @@ FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The convolution, at zero: a block starts as its skip."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
+class Last(nn.Conv2d):
+    """The last convolution of a branch, which starts at zero: its block starts as the skip."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 class Conditioning(nn.Module):
@@ -137,7 +139,7 @@ class ResidualBlock(nn.Module):
         self.modulation = MODULATIONS[spec.modulation](spec.embedding, out_channels)
         self.leave_norm = nn.GroupNorm(spec.groups, out_channels, spec.epsilon)
         self.dropout = nn.Dropout(spec.dropout)
-        self.leave = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.leave = Last(out_channels, out_channels, 3, padding=1)
         widens = in_channels != out_channels
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if widens else nn.Identity()
 
@@ -158,7 +160,7 @@ class Attention(nn.Module):
         self.heads = spec.heads_of(channels)
         self.norm = nn.GroupNorm(spec.groups, channels, spec.epsilon)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.project = zeroed(nn.Conv2d(channels, channels, 1))
+        self.project = Last(channels, channels, 1)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
@@ -256,14 +258,13 @@ def way_out(spec: ResidualUNetSpec, height: int, met: list[int]) -> Iterator[Lay
 
 
 def fan_average(network: nn.Module) -> None:
-    """Weights uniform with variance 2/(fan-in + fan-out), biases 0; what is 0 stays (Ho et al. 2020, official code)."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            parts = 3 if module.weight.shape[0] == 3 * module.weight.shape[1] else 1
-            for part in module.weight.data.chunk(parts) if module.weight.any() else ():
+    """Weights uniform with variance 2/(fan-in + fan-out), biases 0 (Ho et al. 2020, official code)."""
+    for name, module in network.named_modules():
+        if type(module) in (nn.Conv2d, nn.Linear):
+            # q, k and v are layers of their own, kept as one.
+            for part in module.weight.data.chunk(3 if name.endswith("qkv") else 1):
                 nn.init.xavier_uniform_(part)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.bias)
 
 
 INITIAL: dict[str, Callable[[nn.Module], None]] = {
@@ -315,7 +316,7 @@ class ResidualUNet(nn.Module):
         met = [outer, *(width for _, width in entered)]
         self.decoder = nn.ModuleList(way_out(spec, height, met))
         self.norm = nn.GroupNorm(spec.groups, outer, spec.epsilon)
-        self.head = zeroed(nn.Conv2d(outer, out_channels, 3, padding=1))
+        self.head = Last(outer, out_channels, 3, padding=1)
         INITIAL[spec.initial](self)
 
     def forward(

@@ -1,12 +1,13 @@
 """Every network's spec: what is imported here is known by name."""
 
 from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec, UNetSpec
-from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec
+from diffbench.specs.residual_unet import ADMSpec, DDPMOriginalSpec, IDDPMSpec
 from diffbench.specs.song import SongSpec
 
 __all__ = [
     "ADMSpec",
     "ClassifierNetworkSpec",
+    "DDPMOriginalSpec",
     "EncoderSpec",
     "IDDPMSpec",
     "NetworkSpec",

@@ -90,8 +90,8 @@ class IDDPMSpec(ResidualUNetSpec):
 class ADMSpec(ResidualUNetSpec):
     """ADM's U-Net (Dhariwal & Nichol 2021, table 4 and appendix I); the defaults are ImageNet-64's.
 
-    295,904,454 parameters with learned variances, 1,000 classes and none.  ``blocks: 2`` and other ``multipliers`` at
-    larger sizes.
+    With learned variances and 1,000 classes 295,904,454 parameters, and 768 of the null class.  Larger images have
+    ``blocks: 2`` and other ``multipliers``.
     """
 
     name: Literal["adm"] = "adm"
@@ -101,3 +101,22 @@ class ADMSpec(ResidualUNetSpec):
     attention: tuple[PositiveInt, ...] = (32, 16, 8)
     head_channels: PositiveInt | None = 64
     resampling: Resampling = "block"
+
+
+class DDPMOriginalSpec(ResidualUNetSpec):
+    """The U-Net of Ho et al. 2020, as in their TensorFlow code; the defaults are CIFAR-10's, 35,746,307 parameters.
+
+    Song et al.'s ``ddpm`` has attention after the last block only of a resolution on the way out.  LSUN's has
+    ``multipliers: [1, 1, 2, 2, 4, 4]`` and ``dropout: 0``.
+    """
+
+    name: Literal["ddpm-original"] = "ddpm-original"
+
+    blocks: PositiveInt = 2
+    attention: tuple[PositiveInt, ...] = (16,)
+    heads: PositiveInt = 1
+    modulation: Literal["addition", "scale-shift"] = "addition"
+    resampling: Resampling = "same-convolution"
+    features: Literal["cosine-first", "sine-first"] = "sine-first"
+    initial: Literal["fan-in", "fan-average"] = "fan-average"
+    epsilon: PositiveFloat = 1e-6

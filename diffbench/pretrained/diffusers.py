@@ -1,0 +1,183 @@
+"""Checkpoints of diffusers' unconditional U-Nets in the layout of google/ddpm-cifar10-32: DDPM's own, converted.
+
+    time_embedding.linear_1  conv_in  conv_norm_out  conv_out
+    down_blocks.L.resnets.I  .attentions.I  .downsamplers.0       L resolutions down, I blocks
+    mid_block.resnets.0  .attentions.0  .resnets.1
+    up_blocks.L.resnets.I  .attentions.I  .upsamplers.0
+
+q, k and v are linear layers of their own, called ``to_q`` or, before diffusers 0.17, ``query``.  What the shapes do not
+say is taken to be as in the released models: the size of the images, which goes with the widths; one head, sines first,
+halving padded on the far sides.  diffusers' defaults are other ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from diffbench.pretrained.conversion import (
+    Architecture,
+    CheckpointError,
+    Rule,
+    rule,
+    same,
+    shape_of,
+    tensors,
+)
+from diffbench.specs.residual_unet import DDPMOriginalSpec
+
+SOURCE = (
+    "https://huggingface.co/google/ddpm-cifar10-32 and its sisters, of https://github.com/hojonathanho/diffusion "
+    "(Ho et al. 2020)"
+)
+
+#: Multipliers of the widths of the released models, and their images' size.
+SIZES: dict[tuple[float, ...], int] = {(1, 2, 2, 2): 32, (1, 1, 2, 2, 4, 4): 256}
+
+#: Parts of our layers, and theirs.
+ENDS = {
+    "conditioning.enter": "time_embedding.linear_1",
+    "conditioning.leave": "time_embedding.linear_2",
+    "stem": "conv_in",
+    "norm": "conv_norm_out",
+    "head": "conv_out",
+}
+BLOCK = {
+    "enter_norm": "norm1",
+    "enter": "conv1",
+    "modulation.linear": "time_emb_proj",
+    "leave_norm": "norm2",
+    "leave": "conv2",
+    "skip": "conv_shortcut",
+}
+ATTENTION = {
+    "norm": ("group_norm",),
+    "qkv": ("to_q", "to_k", "to_v"),
+    "project": ("to_out.0",),
+}
+MOVES = {"shrink": "downsamplers.0.conv", "grow": "upsamplers.0.conv"}
+
+#: What older versions called what is in an attention layer.
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def weights(contents: Any) -> dict[str, Tensor]:
+    """The file is the state_dict; diffusers keeps the average in a file of its own.
+
+    Names of older versions become those of newer ones.
+
+    Raises:
+        CheckpointError: when it is something else.
+    """
+    state = tensors(contents, "diffusion_pytorch_model.safetensors or .bin holds one network")
+    return {_renamed(key): tensor for key, tensor in state.items()}
+
+
+def _renamed(key: str) -> str:
+    found = re.fullmatch(rf"(.*\.attentions\.\d+)\.({'|'.join(RENAMED)})\.(weight|bias)", key)
+    return f"{found[1]}.{RENAMED[found[2]]}.{found[3]}" if found else key
+
+
+def architecture(state: Mapping[str, Tensor]) -> Architecture:
+    """The network that the shapes say.
+
+    Raises:
+        CheckpointError: when the tensors are not of such a network, or of none that was released.
+    """
+    in_channels = shape_of(state, "conv_in.weight", 4)[1]
+    out_channels = shape_of(state, "conv_out.weight", 4)[0]
+    levels = _count(state, r"down_blocks\.(\d+)\.")
+    widths = [
+        shape_of(state, f"down_blocks.{each}.resnets.0.norm2.weight", 1)[0]
+        for each in range(levels)
+    ]
+    channels = shape_of(state, "time_embedding.linear_1.weight", 2)[1]
+    multipliers = tuple(width / channels for width in widths)
+    if (size := SIZES.get(multipliers)) is None:
+        known = ", ".join(str(list(each)) for each in SIZES)
+        raise CheckpointError(
+            f"the widths are {channels} times {list(multipliers)}; of the released models times {known}"
+        )
+    if out_channels not in (in_channels, 2 * in_channels):
+        raise CheckpointError(
+            f"the network makes {out_channels} channels of {in_channels}, neither as many nor twice as many"
+        )
+    attending = [
+        each for each in range(levels) if f"down_blocks.{each}.attentions.0.to_q.weight" in state
+    ]
+    try:
+        network = DDPMOriginalSpec(
+            channels=channels,
+            multipliers=multipliers,
+            blocks=_count(state, r"down_blocks\.0\.resnets\.(\d+)\."),
+            attention=tuple(size >> each for each in attending),
+            dropout=0.1 if size == 32 else 0.0,
+        )
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise CheckpointError(f"the shapes are of no network of the family: {reason}") from error
+    return Architecture(
+        network=network,
+        denoiser={
+            "predict": "eps",
+            "noise_input": "time",
+            "variance": "fixed" if out_channels == in_channels else "learned",
+        },
+        image_shape=(in_channels, size, size),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        classes=0,
+    )
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many numbers the pattern's group takes."""
+    return len({found[1] for key in state if (found := re.match(pattern, key))})
+
+
+def rules(architecture: Architecture) -> list[Rule]:
+    """How each tensor of our network is made."""
+    spec = architecture.network
+    assert isinstance(spec, DDPMOriginalSpec)
+    found = []
+    for ours in architecture.skeleton().state_dict():
+        part, _, leaf = ours.rpartition(".")
+        theirs = [f"{each}.{leaf}" for each in their_parts(part, spec.blocks)]
+        found.append(rule(ours, *theirs, change=pixelwise if ".attentions." in theirs[0] else same))
+    return found
+
+
+def ignored(architecture: Architecture) -> set[str]:
+    """Nothing: every tensor is a weight."""
+    return set()
+
+
+def their_parts(part: str, blocks: int) -> list[str]:
+    """Their names of what makes one of our parts, of a network with so many blocks a resolution."""
+    if part in ENDS:
+        return [ENDS[part]]
+    place, rest = part.split(".", 1)
+    if place == "middle":
+        number, name = rest.split(".", 1)
+        # A block, attention, a block: the second block is the third layer.
+        theirs, index = "mid_block", int(number) // 2
+    else:
+        number, _, name = rest.split(".", 2)
+        level, index = divmod(int(number), blocks + 1)
+        theirs = f"{'down' if place == 'encoder' else 'up'}_blocks.{level}"
+    if name in MOVES:
+        return [f"{theirs}.{MOVES[name]}"]
+    if name in BLOCK:
+        return [f"{theirs}.resnets.{index}.{BLOCK[name]}"]
+    return [f"{theirs}.attentions.{index}.{each}" for each in ATTENTION[name]]
+
+
+def pixelwise(*parts: Tensor) -> Tensor:
+    """Weights of linear layers (C', C) as one of a convolution (sum of C', C, 1, 1); norms and biases joined."""
+    joined = torch.cat(parts)
+    return joined[..., None, None] if joined.ndim == 2 else joined
