@@ -4,6 +4,7 @@
     diffbench score --partial | table       what a whole benchmark needs at its end
     diffbench import FAMILY FILE            take a paper's checkpoint
     diffbench list | show | check-config    look at the configuration
+    diffbench estimate                      time a few steps of it
     diffbench manifest | doctor | clean     look after the results
 
 Mistakes of the user leave as one line on stderr and status 1.  A failing stage also leaves its
@@ -141,6 +142,11 @@ def parser() -> argparse.ArgumentParser:
     checking = add("check-config", "check a benchmark file and say what it would run", check_config)
     checking.add_argument("file", type=Path)
     _plan_options(checking)
+    costing = add("estimate", "say what a benchmark would cost on this machine", estimate)
+    costing.add_argument("file", type=Path)
+    costing.add_argument("--steps", type=_count, default=3, help="of each kind that are timed")
+    costing.add_argument("--shape", type=_shape, metavar="C,H,W", help="of images, if not known")
+    _plan_options(costing)
     hashing = add("manifest", "print the SHA-256 of every product", print_manifest)
     hashing.add_argument("root", type=Path)
     curing = add("doctor", "verify every product and training state", doctor)
@@ -187,6 +193,19 @@ def _setting(text: str) -> dict[str, Any]:
     import yaml
 
     return {key: yaml.safe_load(value)}
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number from 1 on is wanted")
+    return int(text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r}: C,H,W is wanted, such as 3,32,32")
+    return tuple(_count(part.strip()) for part in parts)
 
 
 def repository() -> Path:
@@ -417,6 +436,15 @@ def check_config(options: argparse.Namespace) -> int:
     print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
     for refusal in plan.refusals:
         print(f"  {refusal.variant} without {refusal.item}: {refusal.reason}")
+    return 0
+
+
+def estimate(options: argparse.Namespace) -> int:
+    """Time a few steps of what a benchmark would run, and say what all of it would cost."""
+    plan = load(options, options.file)
+    estimates = importlib.import_module("diffbench.reporting.estimates")
+    module = importlib.import_module("diffbench.stages.estimate")
+    print(estimates.text(module.estimate(plan, options.steps, options.shape)), end="")
     return 0
 
 

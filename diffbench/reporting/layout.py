@@ -57,6 +57,10 @@ class TableSpec(Registered):
         """The metrics that the table names."""
         return set()
 
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Whether the table shows what a job of that stage makes."""
+        return stage in ("sample", "likelihood")
+
 
 class OverviewSpec(TableSpec):
     """One row a variant and solver, ``metrics`` as columns; bits per dimension in a grid below."""
@@ -126,6 +130,12 @@ class PaperTableSpec(TableSpec):
         """The metrics that the table names."""
         return {metric for row in self.rows for metric in row.cells}
 
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Whether a row names it."""
+        return any(
+            row.variant == variant and item in (*row.solvers, *row.likelihoods) for row in self.rows
+        )
+
 
 class ComparisonRowSpec(Spec):
     """One row of a comparison.
@@ -164,6 +174,14 @@ class ComparisonSpec(TableSpec):
         """The metrics that the table names."""
         return set(self.columns.values())
 
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Whether a cell names it."""
+        return any(
+            row.variant == variant and item == row.chosen(head, metric)
+            for row in self.rows
+            for head, metric in self.columns.items()
+        )
+
     @model_validator(mode="after")
     def _cells_have_columns(self) -> Self:
         for row in self.rows:
@@ -191,6 +209,10 @@ class RestorationsTableSpec(TableSpec):
     def named(self) -> set[str]:
         """The metrics that the table names."""
         return {*self.metrics, *self.truth}
+
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Restorations alone."""
+        return stage == "restore"
 
 
 AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose)]

@@ -44,6 +44,11 @@ class DataSpec(Registered):
         return None
 
     @property
+    def known_test(self) -> int | None:
+        """The number of test images; None where it is known only once data are read."""
+        return None
+
+    @property
     def paths(self) -> dict[str, str]:
         """Configuration key -> file or folder that the images are read from, relative to the working directory."""
         return {}
@@ -89,6 +94,11 @@ class DigitsSpec(DataSpec):
         """Grey."""
         return 1, 8, 8
 
+    @property
+    def known_test(self) -> int:
+        """``test``."""
+        return self.test
+
 
 class PatchesSpec(DataSpec):
     """Patches of scikit-learn's two sample photographs: 16x16, RGB, 256 levels, 32 classes.
@@ -109,6 +119,11 @@ class PatchesSpec(DataSpec):
     def known_shape(self) -> tuple[int, int, int]:
         """Colour."""
         return 3, 16, 16
+
+    @property
+    def known_test(self) -> int:
+        """Thirty-three of each class."""
+        return 1056
 
 
 class CIFAR10Spec(DataSpec):
@@ -134,6 +149,11 @@ class CIFAR10Spec(DataSpec):
     def known_shape(self) -> tuple[int, int, int]:
         """Colour."""
         return 3, 32, 32
+
+    @property
+    def known_test(self) -> int:
+        """A sixth of all."""
+        return 10_000
 
     @property
     def paths(self) -> dict[str, str]:

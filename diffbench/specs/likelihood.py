@@ -32,6 +32,15 @@ class LikelihoodSpec(Registered):
         """Whether the network must be evaluated in float32."""
         return False
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of its evaluations depends on the images."""
+        return False
+
+    def backward_passes(self, dims: int) -> int:
+        """How many backward passes there are for each evaluation, of images of ``dims`` numbers."""
+        return 0
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why this likelihood cannot serve the denoiser on the process; None when it can."""
         return None
@@ -150,6 +159,15 @@ class ODELikelihoodSpec(LikelihoodSpec):
     def full_precision(self) -> bool:
         """Traces and error estimates are small differences."""
         return True
+
+    @property
+    def adaptive(self) -> bool:
+        """By its method."""
+        return self.method == "adaptive"
+
+    def backward_passes(self, dims: int) -> int:
+        """One a probe; one a number for the exact trace."""
+        return dims if self.trace == "exact" else self.probes
 
     def first_time(self, process: ProcessSpec) -> float:
         """The time of an image."""

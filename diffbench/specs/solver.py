@@ -141,6 +141,11 @@ class SolverSpec(Registered):
         """Whether the network must be evaluated in float32: a step size control takes rounding for error."""
         return False
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of its evaluations depends on the images."""
+        return False
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why this solver cannot serve the denoiser on the process; None when it can."""
         if self.threshold != "none" and (reason := process.view_refusal("x0")):
@@ -433,6 +438,11 @@ class AdaptiveODESpec(TimeSpec):
     @property
     def full_precision(self) -> bool:
         """The error is estimated."""
+        return True
+
+    @property
+    def adaptive(self) -> bool:
+        """Steps are as long as the error allows."""
         return True
 
 

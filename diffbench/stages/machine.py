@@ -37,10 +37,18 @@ def placed(device: str) -> torch.device:
     return torch.device(device)
 
 
+def name(device: torch.device) -> str:
+    """The device as records name it: ``cpu``, or ``cuda:`` and the GPU's name."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device}: {torch.cuda.get_device_name(device)}"
+
+
 def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
     """A run record that knows the device's name and its memory."""
     if device.type != "cuda":
-        return RunRecord(product, device.type, earlier=earlier)
+        return RunRecord(product, name(device), earlier=earlier)
     torch.cuda.reset_peak_memory_stats()
-    name = f"{device}: {torch.cuda.get_device_name(device)}"
-    return RunRecord(product, name, lambda: torch.cuda.max_memory_allocated() / 2**20, earlier)
+    return RunRecord(
+        product, name(device), lambda: torch.cuda.max_memory_allocated() / 2**20, earlier
+    )

@@ -1,0 +1,76 @@
+"""What the jobs of a plan are expected to cost; numbers alone, measured elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from diffbench.plan.runs import Plan, Run
+from diffbench.store.products import status_of
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one job.
+
+    Attributes:
+        run: the job.
+        hours: of the device; None where nobody has estimated it.
+        size: bytes of what it leaves on disk, its training state with it; 0 where it is little.
+        done: whether its products are there already, so that it costs nothing any more.
+        notes: what was assumed.
+    """
+
+    run: Run
+    hours: float | None
+    size: int = 0
+    done: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One thing that was timed: ``seconds`` for a batch of ``batch`` images, found with ``images`` of them."""
+
+    what: str
+    batch: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The costs of all jobs of a plan, what they were computed from, and the machine."""
+
+    plan: Plan
+    costs: tuple[Cost, ...]
+    timed: tuple[Timed, ...]
+    machine: str
+    repeats: int
+
+
+def is_done(plan: Plan, run: Run) -> bool:
+    """Say whether all products of a job are there and whole."""
+    return all(status_of(path, run.spec) == "ok" for path in run.products)
+
+
+def left(costs: Iterable[Cost]) -> float:
+    """Return the hours of the jobs that are not done yet; those that nobody has estimated count nothing."""
+    return sum(cost.hours or 0.0 for cost in costs if not cost.done)
+
+
+def size(costs: Iterable[Cost]) -> int:
+    """Return the bytes of all jobs, done or not."""
+    return sum(cost.size for cost in costs)
+
+
+def with_upstream(plan: Plan, runs: Iterable[Run]) -> list[Run]:
+    """Return jobs and all that they are built on, each once."""
+    found: dict[int, Run] = {}
+    waiting = list(runs)
+    while waiting:
+        run = waiting.pop()
+        if id(run) not in found:
+            found[id(run)] = run
+            waiting += plan.upstream(run)
+    return list(found.values())
