@@ -61,6 +61,7 @@ KINDS = {
     "data": "data:DataSpec",
     "controls": "control:ControlSpec",
     "averages": "average:AverageSpec",
+    "augmentations": "augmentation:AugmentationSpec",
     "families": "",
 }
 

@@ -252,6 +252,21 @@ MISTAKES = [
     ("", {"training": "{steps: 5, lr: yes}"}, ["training.lr", "'yes'"]),
     ("", {"training": "{steps: 5, precision: fp16}"}, ["precision", "'fp16'", "'bf16'"]),
     ("", {"network": "{name: unit}"}, ["vp.network", "'unit'", "did you mean 'unet'"]),
+    (
+        "overrides: {edm: {objective: {augmentation: {name: edm}}}}",
+        {},
+        [
+            "bench.yaml:8",
+            "edm.objective: augmentation: edm is told",
+            "in 9 numbers",
+            "unet takes 0",
+        ],
+    ),
+    (
+        "overrides: {edm: {objective: {augmentation: {name: emd}}}}",
+        {},
+        ["edm.objective.augmentation", "'emd'", "did you mean 'edm'"],
+    ),
     ("", {"network": "{chanels: 5}"}, ["vp.network", "needs a name"]),
     (
         "overrides: {vq: {dequantise: none}}",

@@ -125,6 +125,12 @@ def test_other_checkpoints_are_refused_in_one_line(change, named):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["net_sde_ddpm_cifar10", "net_sde_ddpmpp_vp", "net_sde_ncsnpp_ve"])
+def test_reflected_diffusions_network_is_told_from_score_sdes(name):
+    with pytest.raises(CheckpointError, match="not reflected diffusion's network"):
+        reflected.architecture(empty(name))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -169,9 +169,13 @@ def noise_input(process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio
 
 
 class NetworkBased(Denoiser):
-    """Base of what a network makes, told one of ``classes`` labels (0: none)."""
+    """Base of what a network makes, told one of ``classes`` labels (0: none).
+
+    ``augmentation`` is what the network is told now of how its images were augmented, (B, labels).
+    """
 
     noise_input: str = "log-ratio"
+    augmentation: Tensor | None = None
 
     def __init__(self, process: Process, network: Network, classes: int = 0) -> None:
         super().__init__(process)
@@ -182,7 +186,17 @@ class NetworkBased(Denoiser):
     ) -> Tensor:
         """F of what it sees of x_t, scaled, and of x_t as it is, in [-1, 1] where data are."""
         c_noise = noise_input(self.process, x_t, t, self.noise_input)
-        return self.network(seen, c_noise, y, centred).to(x_t.dtype)
+        told = () if self.augmentation is None else (self.augmentation,)
+        return self.network(seen, c_noise, y, centred, *told).to(x_t.dtype)
+
+    @contextmanager
+    def told_augmentation(self, labels: Tensor) -> Iterator[None]:
+        """In this block the network is told how its images were augmented, by labels (B, n)."""
+        self.augmentation = labels
+        try:
+            yield
+        finally:
+            self.augmentation = None
 
 
 class NetworkDenoiser(NetworkBased):

@@ -27,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffbench.diffusion.augmentation import Augmentation
 from diffbench.diffusion.bound import bound_term
-from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.denoisers import Denoiser, NetworkBased
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.masks import Known, training_masks
 from diffbench.diffusion.predictions import Native, Prediction, Truth
@@ -257,6 +258,7 @@ class Draws(NamedTuple):
     t, importance: times and their weights, float64 (B,) on the CPU.
     y: labels that the model is told (B,), or None.
     mask: what it is told of the images (B, 1, H, W), or None.
+    augmentation: how the images are changed, (B, parameters) on the CPU, or None.
     """
 
     noise: Tensor
@@ -264,11 +266,12 @@ class Draws(NamedTuple):
     importance: Tensor
     y: Tensor | None
     mask: Tensor | None
+    augmentation: Tensor | None = None
 
     def cut(self, part: slice) -> Draws:
         """Some of the batch."""
-        noise, t, importance, y, mask = self
-        return Draws(noise[part], t[part], importance[part], some(y, part), some(mask, part))
+        noise, t, importance, *others = self
+        return Draws(noise[part], t[part], importance[part], *(some(each, part) for each in others))
 
     def on(self, x0: Tensor) -> Draws:
         """For images x0 on their device and in their precision; times stay where they are."""
@@ -299,7 +302,8 @@ class Loss:
         """All that is drawn for images with this noise (B, C, H, W) and labels y (B,), if any are known."""
         t, importance = self.times.draw(len(noise), generator)
         y = self.labels(y, generator)
-        return Draws(noise, t, importance, y, self.mask(noise.shape, generator))
+        mask = self.mask(noise.shape, generator)
+        return Draws(noise, t, importance, y, mask, self.changes(len(noise), generator))
 
     def at(self, x0: Tensor, draws: Draws) -> Tensor:
         """Losses (B,) of images x0 (B, C, H, W) at what was drawn, before the times' own weights."""
@@ -319,6 +323,10 @@ class Loss:
         """Which pixels of images of that shape the model is told; None where it takes no masks."""
         return None
 
+    def changes(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """How so many images are augmented; None where they are not."""
+        return None
+
     def told(self, x0: Tensor, mask: Tensor | None) -> AbstractContextManager[None]:
         """While it lasts, the model is told the images x0 under the mask."""
         return nullcontext()
@@ -331,14 +339,21 @@ class Loss:
 class Objective(Loss):
     """Base of a denoiser's objectives: squared error of one view of the prediction, weighted.
 
-    ``spacing`` of the grey levels, in model units, is what the bound's decoder needs.
+    ``spacing`` of the grey levels, in model units, is what the bound's decoder needs.  ``augmentation`` changes the
+    images, if any does, and the denoiser is told how.
     """
 
     def __init__(
-        self, spec: ObjectiveSpec, denoiser: Denoiser, times: Times, spacing: float = 0.0
+        self,
+        spec: ObjectiveSpec,
+        denoiser: Denoiser,
+        times: Times,
+        spacing: float = 0.0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__(times)
         self.spec, self.denoiser, self.spacing = spec, denoiser, spacing
+        self.augmentation = augmentation
 
     def numbers(self, shape: tuple[int, int, int]) -> int:
         """All pixels of all channels."""
@@ -356,6 +371,19 @@ class Objective(Loss):
         if not self.denoiser.takes_masks:
             return None
         return training_masks(shape[0], shape[2], shape[3], generator)
+
+    def changes(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Drawn last, so that all else is the same with an augmentation and without."""
+        return None if self.augmentation is None else self.augmentation.draw(count, generator)
+
+    def at(self, x0: Tensor, draws: Draws) -> Tensor:
+        """Losses (B,) of images x0 (B, C, H, W), changed as drawn, at what was drawn."""
+        if self.augmentation is None or draws.augmentation is None:
+            return super().at(x0, draws)
+        assert isinstance(self.denoiser, NetworkBased)
+        x0 = self.augmentation.apply(x0, draws.augmentation)
+        with self.denoiser.told_augmentation(self.augmentation.labels(draws.augmentation).to(x0)):
+            return super().at(x0, draws)
 
     def told(self, x0: Tensor, mask: Tensor | None) -> AbstractContextManager[None]:
         """The pixels under the mask; the loss is over all pixels all the same."""

@@ -117,8 +117,12 @@ class Embedding(nn.Module):
             e = e + self.classes(self._one_of(c_noise, y))
         elif y is not None:
             raise ValueError("this network knows no classes, yet it was given labels")
-        if augmented is not None:
-            e = e + self._augmentation(augmented.to(e.dtype))
+        if self.augmentation is not None:
+            if augmented is None:
+                augmented = e.new_zeros(len(e), self.augmentation.in_features)
+            e = e + self.augmentation(augmented.to(e.dtype))
+        elif augmented is not None:
+            raise ValueError("this network is told of no augmentation: set network.augmentation")
         return F.silu(self.leave(F.silu(self.enter(e))))
 
     def _one_of(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
@@ -127,12 +131,6 @@ class Embedding(nn.Module):
             return c_noise.new_zeros(len(c_noise), self.known)
         one_hot = F.one_hot(y, self.known + 1)[:, :-1]
         return math.sqrt(self.known) * one_hot.to(c_noise.dtype)
-
-    def _augmentation(self, augmented: Tensor) -> Tensor:
-        if self.augmentation is None:
-            raise ValueError("this network is told of no augmentation: set network.augmentation")
-        told: Tensor = self.augmentation(augmented)
-        return told
 
 
 class Attention(nn.Module):

@@ -28,6 +28,8 @@ from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSp
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.network import NetworkSpec
+from diffbench.specs.objective import ObjectiveSpec
 from diffbench.specs.restorer import RestorerSpec
 from diffbench.specs.solver import SolverSpec
 
@@ -179,6 +181,7 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
         reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
     if objective is not None:
         reasons.append(("objective", objective.refusal(process, denoiser)))
+        reasons.append(("objective", _augmentation_refusal(objective, variant.network)))
         if objective.needs_levels and variant.dequantise != "none":
             given = f"dequantise: {variant.dequantise}"
             reasons.append(
@@ -190,6 +193,19 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
             named = tuple(reason.partition(":")[0].split("."))
             keys = named if named[0] in tree.value else (key, *named)
             raise PlanError(f"{tree.where(keys)}: {name}.{key}: {reason}")
+
+
+def _augmentation_refusal(objective: ObjectiveSpec, network: NetworkSpec | None) -> str | None:
+    """Return why the network cannot be told of the objective's augmentation; None when it can."""
+    if objective.augmentation is None or network is None:
+        return None
+    wanted, given = objective.augmentation.labels, network.augmentation_labels
+    if wanted == given:
+        return None
+    return (
+        f"augmentation: {objective.augmentation.name} is told to the network in {wanted} numbers, and "
+        f"{network.name} takes {given}"
+    )
 
 
 def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from diffbench.pretrained.conversion import Architecture
+from diffbench.pretrained.conversion import Architecture, CheckpointError
 from diffbench.pretrained.score_sde import SCORE, Layers, ignored, rules, weights
 from diffbench.specs.song import ReflectedNetworkSpec
 
@@ -26,4 +26,10 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     Raises:
         CheckpointError: when they are of no such network.
     """
-    return Layers(state).architecture(ReflectedNetworkSpec, SCORE)
+    layers = Layers(state)
+    if not layers.fourier or layers.pyramid != "convolution":
+        raise CheckpointError(
+            "this is not reflected diffusion's network, with Fourier features and a strided pyramid; "
+            "score-sde reads the others of these layers"
+        )
+    return layers.architecture(ReflectedNetworkSpec, SCORE)

@@ -33,6 +33,11 @@ class NetworkSpec(Registered):
 
     name: str
 
+    @property
+    def augmentation_labels(self) -> int:
+        """How many numbers it can be told of how an image was augmented."""
+        return 0
+
 
 class ClassifierNetworkSpec(Registered):
     """A network that gives the logits of p(y | x_t) from (x, c_noise)."""

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from diffbench.specs.augmentation import AnyAugmentation
 from diffbench.specs.base import (
     Float,
     Fraction,
@@ -162,7 +163,8 @@ class ObjectiveSpec(Registered):
     """A training objective.
 
     ``label_dropout``, for a conditional denoiser alone: the fraction of labels that is replaced by the null
-    class (Ho & Salimans 2022, algorithm 1: p_uncond).
+    class (Ho & Salimans 2022, algorithm 1: p_uncond).  ``augmentation`` changes training images and tells the
+    network how.
     """
 
     kind: ClassVar[str] = "objective"
@@ -170,6 +172,7 @@ class ObjectiveSpec(Registered):
     name: str
     times: AnyTimes
     label_dropout: Annotated[Fraction | None, BeforeValidator(nothing)] = None
+    augmentation: AnyAugmentation = None
 
     @property
     def trains_variance(self) -> bool:
@@ -194,7 +197,17 @@ class ObjectiveSpec(Registered):
             return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
         if self.label_dropout is not None and not denoiser.takes_labels:
             return f"label_dropout: {self.label_dropout:g} of the labels of an unconditional model"
-        return self.times.refusal(process)
+        return self._augmentation_refusal(process) or self.times.refusal(process)
+
+    def _augmentation_refusal(self, process: ProcessSpec) -> str | None:
+        """Changed images are between grey levels, and reach a little beyond the ends of their range."""
+        if self.augmentation is None:
+            return None
+        if self.needs_levels:
+            return f"augmentation: images leave their grey levels, which {self.name} needs"
+        if process.bounded:
+            return f"augmentation: images reach a little beyond the walls of {process.name}"
+        return None
 
 
 class SimpleSpec(ObjectiveSpec):

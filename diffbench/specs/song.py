@@ -52,6 +52,11 @@ class SongSpec(NetworkSpec):
     rescaled: bool = True
     augmentation: NonNegativeInt = 0
 
+    @property
+    def augmentation_labels(self) -> int:
+        """``augmentation``."""
+        return self.augmentation
+
     @model_validator(mode="after")
     def _sizes_divide(self) -> SongSpec:
         if self.channels % 4 or self.channels % self.heads:

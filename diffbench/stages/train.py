@@ -59,7 +59,9 @@ def denoiser_trainer(
     denoiser = models.wrap(spec, process, called, dataset, device)
     times = build(spec.objective.times, process)
     spacing = models.levels_of(dataset, spec.process).spacing
-    objective: Objective = build(spec.objective, denoiser, times, spacing)
+    changes = spec.objective.augmentation
+    augmentation = None if changes is None else build(changes)
+    objective: Objective = build(spec.objective, denoiser, times, spacing, augmentation)
     labelled = denoiser.classes > 0
     return Trainer(spec, network, objective, dataset, device, labelled=labelled, team=team)
 
