@@ -9,6 +9,7 @@ from fills import filled
 
 from diffbench.pretrained import diffusers
 from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.pretrained.importing import import_checkpoint
 from diffbench.specs.residual_unet import DDPMOriginalSpec
 
 CIFAR = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attending": (1,)}
@@ -223,3 +224,14 @@ def test_a_wrong_shape_is_named(key, shape, said):
 def test_only_a_state_dict_has_weights(contents):
     with pytest.raises(CheckpointError, match="state_dict is wanted"):
         diffusers.weights(contents)
+
+
+def test_a_file_is_imported(tmp_path):
+    torch.save(filled(shapes_of(32, (1, 2, 2, 2), 1, (1,)), torch.float32), tmp_path / "file.pt")
+    folder, spec = import_checkpoint("diffusers", tmp_path / "file.pt", tmp_path / "model")
+    assert (folder / "model.safetensors").exists()
+    assert (
+        spec.image_shape[1] in (28, 32)
+        and spec.network.channels == 32
+        and spec.denoiser.noise_input == "time"
+    )

@@ -8,6 +8,7 @@ from toys import recorded
 
 from diffbench.pretrained import openai
 from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.pretrained.importing import import_checkpoint
 from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec
 
 CIFAR = "net_iddpm_cifar10_learnsigma"
@@ -184,3 +185,17 @@ def test_adm_512_halves_its_first_width():
     found = openai.architecture(state)
     assert found.image_shape == (3, 512, 512) and found.network.attention == (32, 16, 8)
     converted(state, openai.rules(found), found.skeleton())
+
+
+def test_a_file_is_imported(tmp_path):
+    torch.save(
+        filled(shapes_of(32, (1, 2, 2, 2), 1, (1, 2), classes=3), torch.float32),
+        tmp_path / "file.pt",
+    )
+    folder, spec = import_checkpoint("openai", tmp_path / "file.pt", tmp_path / "model")
+    assert (folder / "model.safetensors").exists()
+    assert (
+        spec.image_shape[1] in (28, 32)
+        and spec.classes == 3
+        and spec.denoiser.noise_input == "rescaled-time"
+    )

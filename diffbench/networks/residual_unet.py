@@ -339,3 +339,15 @@ class ResidualUNet(nn.Module):
         for layers in self.decoder:
             h = layers(torch.cat([h, met.pop()], dim=1), e)
         return self.head(F.silu(self.norm(h)))
+
+
+class IHDMUNet(ResidualUNet):
+    """The same, told of images in [0, 1] and of levels from 1 (Rissanen et al. 2023, official code).
+
+    x and c_noise are as everywhere, in [-1, 1] where data are, and the levels from 0.
+    """
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        return super().forward((x + 1) / 2, c_noise + 1, y, raw)

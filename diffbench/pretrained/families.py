@@ -60,10 +60,25 @@ class Family:
 
 
 FAMILIES = {
+    "diffusers": Family(
+        "diffusers' google/ddpm-cifar10-32 and its sisters: DDPM (Ho et al. 2020)",
+        "https://huggingface.co/google/ddpm-cifar10-32",
+        "diffbench.pretrained.diffusers",
+    ),
     "edm": Family(
         "EDM: DDPM++ and NCSN++ (Karras et al. 2022)",
         "https://github.com/NVlabs/edm",
         "diffbench.pretrained.edm",
+    ),
+    "ihdm": Family(
+        "Inverse heat dissipation (Rissanen et al. 2023)",
+        "https://github.com/AaltoML/generative-inverse-heat-dissipation",
+        "diffbench.pretrained.ihdm",
+    ),
+    "openai": Family(
+        "improved-diffusion and guided-diffusion: Improved DDPM and ADM (Nichol & Dhariwal 2021)",
+        "https://github.com/openai/guided-diffusion",
+        "diffbench.pretrained.openai",
     ),
     "reflected": Family(
         "Reflected-Diffusion: its DDPM++ for images (Lou & Ermon 2023)",

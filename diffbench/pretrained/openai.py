@@ -96,7 +96,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
             f"the network makes {outputs} channels of {channels}: an image's has 1 or 3, and makes as many or twice "
             "as many"
         )
-    size = outline.size()
+    size = outline.size(SIZES)
     spec, time = outline.spec(IDDPMSpec, size), "rescaled-time"
     if outline.in_blocks:
         spec, time = outline.spec(ADMSpec, size, head_channels=None if size == 128 else 64), "time"
@@ -152,18 +152,18 @@ class Outline:
         self.modulation = "addition" if told == widths[0] else "scale-shift"
         self.in_blocks = any(part == "in_layers.2.weight" for _, part in doubles)
 
-    def size(self) -> int:
-        """Of the images of the released models with such widths.
+    def size(self, sizes: Mapping[tuple[float, ...], int]) -> int:
+        """Of the images, by the multipliers of the widths.
 
         Raises:
-            CheckpointError: when there is none.
+            CheckpointError: when there are no such widths.
         """
-        if self.multipliers not in SIZES:
-            known = ", ".join(str(list(each)) for each in SIZES)
+        if self.multipliers not in sizes:
+            known = ", ".join(str(list(each)) for each in sizes)
             raise CheckpointError(
                 f"the widths are {self.channels} times {list(self.multipliers)}; of the released models times {known}"
             )
-        return SIZES[self.multipliers]
+        return sizes[self.multipliers]
 
     def spec(self, kind: type[ResidualUNetSpec], size: int, **others: Any) -> ResidualUNetSpec:
         """The network's spec for images of that size; ``others`` are what the shapes do not say.

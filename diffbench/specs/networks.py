@@ -1,7 +1,7 @@
 """Every network's spec: what is imported here is known by name."""
 
 from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec, UNetSpec
-from diffbench.specs.residual_unet import ADMSpec, DDPMOriginalSpec, IDDPMSpec
+from diffbench.specs.residual_unet import ADMSpec, DDPMOriginalSpec, IDDPMSpec, IHDMUNetSpec
 from diffbench.specs.song import SongSpec
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DDPMOriginalSpec",
     "EncoderSpec",
     "IDDPMSpec",
+    "IHDMUNetSpec",
     "NetworkSpec",
     "SongSpec",
     "UNetSpec",

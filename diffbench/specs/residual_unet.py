@@ -120,3 +120,18 @@ class DDPMOriginalSpec(ResidualUNetSpec):
     features: Literal["cosine-first", "sine-first"] = "sine-first"
     initial: Literal["fan-in", "fan-average"] = "fan-average"
     epsilon: PositiveFloat = 1e-6
+
+
+class IHDMUNetSpec(ResidualUNetSpec):
+    """The U-Net of inverse heat dissipation (Rissanen et al. 2023); 61,060,867 parameters, the defaults, on CIFAR-10.
+
+    Its ``noise_input`` is the ``time``.
+    """
+
+    name: Literal["ihdm"] = "ihdm"
+    implementation: ClassVar[str] = "diffbench.networks.residual_unet:IHDMUNet"
+
+    blocks: PositiveInt = 4
+    attention: tuple[PositiveInt, ...] = (8, 4)
+    heads: PositiveInt = 1
+    modulation: Literal["addition", "scale-shift"] = "addition"
