@@ -58,6 +58,7 @@ def test_the_sizes_are_read_off_and_every_key_is_used(name):
     assert tensors.keys() == skeleton.state_dict().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", RECORDED)
 def test_filled_networks_give_the_recorded_output(name, dtype):
