@@ -105,20 +105,32 @@ def write_parquet(path: Path, files: list, labels: list | None, names: list | No
     return path
 
 
-def write_layouts(folder: Path, train: int = 60, test: int = 30) -> dict[str, dict]:
-    """A tiny CIFAR-10 in each layout; the configuration's `data` of each, paths relative to the folder."""
-    members, images = cifar_members(per_batch=test)
-    archive = write_tar(folder / "cifar.tar.gz", members)
-    files = [png(image) for image in images[: train + test]]
+def write_layout(folder: Path, layout: str, train: int = 60, test: int = 30) -> dict:
+    """A tiny CIFAR-10 in a layout; the configuration's `data` of it, its path relative to the folder."""
+    files = [png(image) for image in random_images(1, train + test)]
     labels = [i % 10 for i in range(train + test)]
+    return LAYOUTS[layout](folder, files, labels, train)
+
+
+def _cifar10(folder: Path, files: list[bytes], labels: list[int], train: int) -> dict:
+    members, _ = cifar_members(per_batch=len(files) - train)
+    archive = write_tar(folder / "cifar.tar.gz", members)
+    return {"name": "cifar10", "archive": archive.name, "sha256": sha256(archive)}
+
+
+def _parquet(folder: Path, files: list[bytes], labels: list[int], train: int) -> dict:
     write_parquet(folder / "hub" / "train.parquet", files[:train], labels[:train], NAMES)
     write_parquet(folder / "hub" / "test.parquet", files[train:], labels[train:], NAMES)
-    edm = [[f"{i // 50:05}/img{i:08}.png", label] for i, label in enumerate(labels)]
-    packed = {name: file for (name, _), file in zip(edm, files, strict=True)}
-    packed["dataset.json"] = json.dumps({"labels": edm}).encode()
-    write_zip(folder / "edm.zip", packed)
-    return {
-        "cifar10": {"name": "cifar10", "archive": archive.name, "sha256": sha256(archive)},
-        "parquet": {"name": "parquet", "path": "hub", "size": 32, "channels": 3, "classes": 10},
-        "folder": {"name": "folder", "path": "edm.zip", "test_fraction": 0.34},
-    }
+    return {"name": "parquet", "path": "hub", "size": 32, "channels": 3, "classes": 10}
+
+
+def _folder(folder: Path, files: list[bytes], labels: list[int], train: int) -> dict:
+    names = [f"{i // 50:05}/img{i:08}.png" for i in range(len(files))]
+    members = dict(zip(names, files, strict=True))
+    listed = [list(pair) for pair in zip(names, labels, strict=True)]
+    members["dataset.json"] = json.dumps({"labels": listed}).encode()
+    write_zip(folder / "edm.zip", members)
+    return {"name": "folder", "path": "edm.zip", "test_fraction": 1 - train / len(files)}
+
+
+LAYOUTS = {"cifar10": _cifar10, "parquet": _parquet, "folder": _folder}

@@ -26,14 +26,11 @@ from numpy.typing import NDArray
 from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
 from diffbench.specs.data import ImageNetSpec
+from diffbench.store.mapped import NPY_HEADERS
 
 CLASSES = 1000
 #: Bytes that are read at a time.
 CHUNK = 2**24
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 class ImageNet:
@@ -131,7 +128,7 @@ def _member(file: Path, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dt
     try:
         with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
             version = np.lib.format.read_magic(stream)
-            shape, fortran, dtype = HEADERS[version](stream)
+            shape, fortran, dtype = NPY_HEADERS[version](stream)
             if fortran or dtype.hasobject:
                 raise ValueError(f"`{name}` must be an array of numbers, row by row")
             if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:

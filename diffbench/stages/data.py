@@ -15,7 +15,7 @@ from diffbench.plan.registry import build
 from diffbench.specs.data import DataSpec
 from diffbench.specs.stages import DataStageSpec
 from diffbench.stages import machine
-from diffbench.store import files, paths
+from diffbench.store import files, mapped, paths
 from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
 
 #: Fewer images have no useful statistics.
@@ -52,7 +52,7 @@ def save(dataset: Dataset, file: Path) -> None:
 
 
 def load(root: Path, spec: DataSpec) -> Dataset:
-    """Read the stored data set.
+    """Read the stored data set; its images are mapped into memory, and shared by all jobs that read them.
 
     Raises:
         StoreError: when it is missing, altered, or another data set than the spec's.
@@ -60,8 +60,7 @@ def load(root: Path, spec: DataSpec) -> Dataset:
     path = read_product(paths.levels(root))
     if read_sidecar(path)["spec"]["data"] != spec.model_dump(mode="json"):
         raise StoreError(f"{path} is stale, it holds another data set: run the data stage again")
-    with np.load(path) as archive:
-        arrays = dict(archive)
+    arrays = mapped.load(path)
     facts = json.loads(str(arrays.pop("facts")))
     if facts.keys() != set(FACTS):
         raise StoreError(f"{path} is stale, it has other facts: run the data stage again")

@@ -1,0 +1,56 @@
+"""Arrays of an npz file mapped into memory.
+
+`numpy.savez` stores each array uncompressed, so that it lies in the file as it would in memory:
+
+    local header of 30 bytes, name, extra field | header of the npy format | content
+
+Pages are read when they are used, and shared by all processes that read the file: ten jobs on a set of 15 GB take 15
+GB, not 150.  What a process writes to an array is its own and never reaches the file.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOCAL_HEADER = struct.Struct("<26xHH")
+NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the arrays of an npz file by name: mapped where they are stored as bytes, else read.
+
+    Raises:
+        ValueError: when an array is compressed, or holds objects.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return {
+            member.filename.removesuffix(".npy"): _array(path, archive, member)
+            for member in archive.infolist()
+        }
+
+
+def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        shape, fortran, dtype = NPY_HEADERS[version](stream)
+        length = stream.tell()
+    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject:
+        raise ValueError(f"{path}: {member.filename} must be stored uncompressed, and no objects")
+    # Other types need addresses that are multiples of their size, which no offset in a zip promises.
+    if dtype.itemsize > 1 or not np.prod(shape):
+        with archive.open(member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+    start = member.header_offset + LOCAL_HEADER.size + name + extra + length
+    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")
