@@ -137,6 +137,14 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument("file", type=Path)
     importing.add_argument("--to", type=Path, metavar="FOLDER", help="default: models/NAME")
     importing.add_argument("--name", dest="called", default="", help="default: the file's name")
+    importing.add_argument(
+        "--denoiser",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what the weights do not say and the family takes otherwise (predict=eps)",
+    )
     showing = add("show", "print a variant with everything merged into it", show)
     showing.add_argument("variant")
     _plan_options(showing)
@@ -402,7 +410,10 @@ def _summary(spec: type[Any]) -> str:
 def import_(options: argparse.Namespace) -> int:
     """Import an official checkpoint."""
     import_checkpoint = importlib.import_module("diffbench.pretrained.importing").import_checkpoint
-    folder, spec = import_checkpoint(options.family, options.file, options.to, options.called)
+    denoiser = {key: value for setting in options.denoiser for key, value in setting.items()}
+    folder, spec = import_checkpoint(
+        options.family, options.file, options.to, options.called, denoiser
+    )
     channels, height, width = spec.image_shape
     averaged = ", averaged" if spec.ema else ""
     print(

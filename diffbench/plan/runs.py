@@ -189,6 +189,7 @@ class Plan:
             for job in self.upstream(run)
             for path in (job.products if whole else job.products[:1])
         ]
+        above += _imported(run.spec)
         # Shards' files are removed once no job that names them is left, so all that is read must be named.
         beside = (paths.sidecar, paths.run_record)
         parts = [shard.product for shard in self.shards(run)]
@@ -265,6 +266,14 @@ def _needs_model(spec: StageSpec) -> bool:
     if isinstance(spec, SampleSpec | LikelihoodStageSpec | RestoreSpec):
         return spec.train is not None
     return False
+
+
+def _imported(spec: StageSpec) -> list[Path]:
+    """The files of the imported model that a job takes, if it takes one."""
+    if not isinstance(spec, TrainSpec) or spec.pretrained is None:
+        return []
+    path = paths.imported(spec.pretrained.folder)
+    return [path, paths.sidecar(path)]
 
 
 def _stands_alone(spec: StageSpec) -> bool:
@@ -403,6 +412,7 @@ class _Expansion:
             network=variant.network,
             objective=variant.objective,
             training=variant.training,
+            pretrained=variant.pretrained,
         )
         return self._stamped(spec)
 

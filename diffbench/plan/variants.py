@@ -6,7 +6,8 @@ Each key of a trained variant comes from the last of these that states it:
 
 A ``sweep`` makes one variant of each combination of its values: ``{sigma_max}`` in the id and in
 any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers, controls and variants of analyses
-and restorers alone take no defaults, for these are about networks.
+and restorers alone take no defaults, for these are about networks; nor do imported models, whose folder says what
+they are (`pretrained`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from diffbench.plan import pretrained
 from diffbench.plan.listing import listing
 from diffbench.plan.reading import PlanError, Tree, nearest, validated
 from diffbench.specs.analysis import AnalysisSpec
@@ -162,6 +164,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
             if key in benchmark.value:
                 base.put(key, benchmark.at(key))
         tree = base.under(benchmark.at("defaults")).under(tree)
+    tree = pretrained.filled(name, tree)
     for key in ("solvers", "likelihoods", "restorers", "analyses"):
         tree = _dropped(tree, key)
     validated(_ID.validate_python, Id, Tree(name, {(): tree.where(())}), (name,))
@@ -177,6 +180,10 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
     if process is None or denoiser is None:
         return
     reasons: list[tuple[str, str | None]] = [("denoiser", denoiser.refusal(process))]
+    if variant.pretrained is not None:
+        classes = classes_of(data) if variant.pretrained.classes else 0
+        of_data = variant.pretrained.refusal(data.known_shape, classes, data.name)
+        reasons.insert(0, ("pretrained", of_data))
     if denoiser.takes_labels:
         reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
     if objective is not None:
@@ -239,6 +246,8 @@ def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
         return choice.model_refusal(variant.process, variant.denoiser)
     if reason := choice.refusal(variant.process, variant.denoiser):
         return reason
+    if isinstance(choice, AnalysisSpec) and choice.trains and variant.pretrained:
+        return f"{choice.name} trains the network, and an imported model is not trained"
     return _labels_refusal(choice, variant, data) if isinstance(choice, SolverSpec) else None
 
 
@@ -252,6 +261,8 @@ def _labels_refusal(solver: SolverSpec, variant: VariantSpec, data: DataSpec) ->
     classes = classes_of(data)
     if wrong := [label for label in solver.labels or () if classes and label >= classes]:
         return f"labels: {wrong[0]} is no class of {data.name}; its labels are 0 to {classes - 1}"
+    if solver.w and variant.pretrained:
+        return f"w: {solver.w:g} needs a null class, and imported models were trained without one"
     if solver.w and variant.objective and variant.objective.label_dropout == 0:
         return (
             "objective.label_dropout: 0 never trains the null class, which "
@@ -291,7 +302,7 @@ def _is_trained(value: Mapping[str, Any]) -> bool:
     chosen = DenoiserSpec.known.get(str(name or DenoiserSpec.default_name), DenoiserSpec)
     exact = chosen is not DenoiserSpec and not getattr(chosen, "trained", True)
     own = set(value) - ABOUT
-    return "control" not in own and not (own and own <= ALONE) and not exact
+    return not {"control", "pretrained"} & own and not (own and own <= ALONE) and not exact
 
 
 def _dropped(tree: Tree, key: str) -> Tree:

@@ -24,7 +24,11 @@ SHOWN = 3
 
 
 def import_checkpoint(
-    family_name: str, file: Path, folder: Path | None = None, name: str = ""
+    family_name: str,
+    file: Path,
+    folder: Path | None = None,
+    name: str = "",
+    denoiser: Mapping[str, Any] | None = None,
 ) -> tuple[Path, ImportedSpec]:
     """Read a checkpoint, convert its weights, and write them with their spec; the folder, and the spec.
 
@@ -33,6 +37,8 @@ def import_checkpoint(
         file: the checkpoint.
         folder: where to write; ``models/NAME`` when not given.
         name: what to call the model; the file's name without its suffix when not given.
+        denoiser: keys of the denoiser that the family's assumption is wrong in, such as what the network predicts:
+            weights do not say it.
 
     Raises:
         PlanError: when there is no such family.
@@ -54,7 +60,7 @@ def import_checkpoint(
             sha256=files.sha256(file),
             ema=_averaged(contents, file),
             network=architecture.network,
-            denoiser=DenoiserSpec.choose(dict(architecture.denoiser)),
+            denoiser=DenoiserSpec.choose({**architecture.denoiser, **(denoiser or {})}),
             image_shape=architecture.image_shape,
             in_channels=architecture.in_channels,
             out_channels=architecture.out_channels,
@@ -62,10 +68,14 @@ def import_checkpoint(
             parameters=count,
         )
     except ValidationError as error:
-        raise CheckpointError(f"{file} as {family_name}: {error.errors()[0]['msg']}") from None
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{file} as {family_name}: {': '.join(filter(None, [place, first['msg']]))}"
+        ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{file} as {family_name}: {error}") from None
-    write_product(folder / "model.safetensors", lambda path: save_file(tensors, path), spec)
+    write_product(paths.imported(folder), lambda path: save_file(tensors, path), spec)
     return folder, spec
 
 
@@ -95,7 +105,7 @@ def _averaged(contents: Mapping[str, Any], file: Path) -> bool | None:
 
 def _check_free(folder: Path) -> None:
     """Refuse a folder that holds a model which was not imported, such as a run's."""
-    path = folder / "model.safetensors"
+    path = paths.imported(folder)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file, and a folder is wanted")
     if not path.exists() and not paths.sidecar(path).exists():

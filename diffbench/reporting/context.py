@@ -86,17 +86,29 @@ def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]
     if not trained:
         return []
     return [
-        f"Training: {_grouped(trained, lambda each: budget(each.training))}.",
+        f"Training: {_grouped(trained, _trained)}.",
         f"Network: {_grouped(trained, _network)}.",
         f"Predicted: {_grouped(trained, _predicted)}.",
         f"Training times: {_grouped(trained, _times)}.",
-        f"Dequantisation of training data: {_grouped(trained, lambda each: each.dequantise)}.",
+        f"Dequantisation of training data: {_grouped(trained, _dequantised)}.",
     ]
 
 
 def budget(training: TrainingSpec | None) -> str:
     """Return a training budget in a few words."""
     return f"{training.steps} steps of {training.batch} images" if training else "none"
+
+
+def _trained(variant: VariantSpec) -> str:
+    """The training budget, or whose checkpoint it is."""
+    taken = variant.pretrained
+    if taken is None:
+        return budget(variant.training)
+    return f"{CHECKPOINT}, imported (family {taken.family}, sha256 {taken.checkpoint[:16]})"
+
+
+def _dequantised(variant: VariantSpec) -> str:
+    return CHECKPOINT if variant.pretrained else variant.dequantise
 
 
 def _network(variant: VariantSpec) -> str:
@@ -108,6 +120,8 @@ def _network(variant: VariantSpec) -> str:
     return f"{described} with {f'Fourier features {fourier}' if fourier else 'no input features'}"
 
 
+#: Who knows how an imported model was trained.
+CHECKPOINT = "the official checkpoint's"
 #: What a network is told, and how unless said.
 INPUTS = {"input_scale": "unit", "noise_input": "log-ratio"}
 
@@ -125,14 +139,17 @@ def _predicted(variant: VariantSpec) -> str:
     ]
     if variant.denoiser.learns_variance:
         words.append("learned variance")
+    if variant.denoiser.takes_labels:
+        words.append("class-conditional")
     if variant.denoiser.takes_labels and variant.objective is not None:
-        words.append(f"class-conditional, label dropout {variant.objective.label_dropout:g}")
+        words.append(f"label dropout {variant.objective.label_dropout:g}")
     return ", ".join(words)
 
 
 def _times(variant: VariantSpec) -> str:
     """How training times are drawn; mixed ones are weighted back to uniform."""
-    assert variant.objective is not None
+    if variant.objective is None:
+        return CHECKPOINT
     times = variant.objective.times.model_dump(mode="json")
     name, draw = times.pop("name"), times.pop("draw")
     shown = ", ".join(f"{key} {value:g}" for key, value in times.items() if value is not None)

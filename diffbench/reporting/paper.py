@@ -119,12 +119,17 @@ def disagreements(
     """
     if ours.mean is None:
         return []
-    training = plan.variants[variant].training
+    chosen = plan.variants[variant]
     facts: list[tuple[str, object, object]] = [
-        ("data set", plan.benchmark.data.title, protocol.data),
-        ("training steps", training and training.steps, protocol.steps),
-        ("batch", training and training.batch, protocol.batch),
+        ("data set", plan.benchmark.data.title, protocol.data)
     ]
+    if chosen.pretrained is None:
+        # An imported model had its paper's budget; the table's notes say whose it is.
+        training = chosen.training
+        facts += [
+            ("training steps", training and training.steps, protocol.steps),
+            ("batch", training and training.batch, protocol.batch),
+        ]
     if metric == BITS:
         facts.append(("test images", ours.images, protocol.images))
     else:

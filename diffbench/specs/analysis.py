@@ -27,6 +27,11 @@ class AnalysisSpec(Registered):
 
     name: str
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains the variant's network itself."""
+        return False
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why the variant cannot be analysed so; None when it can."""
         return None
@@ -46,6 +51,11 @@ class GradientNoiseSpec(AnalysisSpec):
 
     checkpoints: PositiveInt = 10
     draws: Annotated[Int, Field(ge=2)] = 64
+
+    @property
+    def trains(self) -> bool:
+        """By L_simple."""
+        return True
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """L_vlb needs a chain, L_hybrid a learned variance."""

@@ -8,6 +8,7 @@ result.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
@@ -16,6 +17,7 @@ from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.network import EncoderSpec
 from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
+from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.restorer import AnyRestorer, TaskSpec
 from diffbench.specs.solver import AnySolver
@@ -141,10 +143,25 @@ class BenchmarkSpec(Spec):
     figures: Ids = []
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from: the keys that it then needs, and why it has no other of `MADE_OF`."""
+
+    needs: frozenset[str]
+    reason: str
+
+
+#: What a model may be made of, besides its process and its denoiser.
+MADE_OF = frozenset({"objective", "network", "training", "pretrained"})
+TRAINED = Origin(MADE_OF - {"pretrained"}, "a trained model has no {key}")
+EXACT = Origin(frozenset(), "the {denoiser} denoiser is exact and has no {key}")
+IMPORTED = Origin(frozenset({"network", "pretrained"}), "an imported model has no {key}")
+
+
 class VariantSpec(Spec):
     """One variant, everything merged into it.
 
-    It is a trained model, an exact denoiser, a control, or analyses and restorers that need no model.
+    It is a trained or an imported model, an exact denoiser, a control, or analyses and restorers that need no model.
 
     seeds: those of the benchmark's seeds that this variant is run with; all of them when not given.
     """
@@ -158,6 +175,7 @@ class VariantSpec(Spec):
     dequantise: Literal["none", "uniform"] = "none"
     network: AnyNetwork | None = None
     training: TrainingSpec | None = None
+    pretrained: PretrainedSpec | None = None
     solvers: dict[Id, AnySolver] = {}
     likelihoods: dict[Id, AnyLikelihood] = {}
     restorers: dict[Id, AnyRestorer] = {}
@@ -166,8 +184,15 @@ class VariantSpec(Spec):
 
     @property
     def trained(self) -> bool:
-        """Whether a network is trained for it."""
+        """Whether its denoiser is a network, trained for it or before."""
         return self.denoiser is not None and self.denoiser.trained
+
+    @property
+    def origin(self) -> Origin:
+        """Where its model comes from."""
+        if self.pretrained is not None:
+            return IMPORTED
+        return TRAINED if self.trained else EXACT
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -179,11 +204,10 @@ class VariantSpec(Spec):
             return self
         if own and own <= ALONE:
             return self._without_model()
-        if self.trained:
-            wanted |= {"objective", "network", "training"}
-        elif self.denoiser and (extra := given & {"objective", "network", "training"}):
-            raise ValueError(f"the {self.denoiser.name} denoiser is exact and has no {min(extra)}")
-        if missing := wanted - given:
+        if self.denoiser and (extra := given & (MADE_OF - self.origin.needs)):
+            reason = self.origin.reason.format(denoiser=self.denoiser.name, key=min(extra))
+            raise ValueError(reason)
+        if missing := (wanted | (self.origin.needs if self.denoiser else set())) - given:
             raise ValueError(f"{min(missing)} is missing")
         return self
 

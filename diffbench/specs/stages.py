@@ -21,6 +21,7 @@ from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.networks import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.objective import AnyTimes, ObjectiveSpec
+from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.restorer import AnyRestorer, TaskSpec
 from diffbench.specs.solver import AnySolver
@@ -58,7 +59,7 @@ class DataStageSpec(StageSpec):
 
 
 class TrainSpec(StageSpec):
-    """Train one variant; an exact denoiser (no network, objective or budget) is fitted instead."""
+    """Train one variant; an exact denoiser (no network, objective or budget) is fitted, imported weights are taken."""
 
     stage: Literal["train"] = "train"
     version: PositiveInt = 4
@@ -72,6 +73,12 @@ class TrainSpec(StageSpec):
     network: AnyNetwork | None = None
     objective: AnyObjective | None = None
     training: TrainingSpec | None = None
+    pretrained: PretrainedSpec | None = None
+
+    @property
+    def running(self) -> TrainingSpec | PretrainedSpec | None:
+        """What says how the network is run: its precision, its threads; None for an exact denoiser."""
+        return self.training or self.pretrained
 
 
 class ClassifierSpec(StageSpec):

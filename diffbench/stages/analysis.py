@@ -19,7 +19,7 @@ from diffbench.store.state import StateStore
 def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
     """Write analysis/{id}.json, and its picture if it has one."""
     train = spec.train
-    place = machine.prepare(device, train.training if train else None)
+    place = machine.prepare(device, train.running if train else None)
     path = paths.product(root, spec)
     state = StateStore(paths.state(root, spec), spec)
     with state.lock(), machine.record(path, place):

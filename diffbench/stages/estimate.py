@@ -29,6 +29,7 @@ from diffbench.plan.runs import Plan, Run
 from diffbench.plan.variants import classes_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.likelihood import LikelihoodSpec
+from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.stages import (
     ClassifierSpec,
@@ -211,9 +212,9 @@ class _Estimator:
         found = generations(folder) if folder.is_dir() else []
         return int(found[0].stem.split("-")[1]) if found else 0
 
-    def hours(self, seconds: float, training: TrainingSpec | None) -> float:
+    def hours(self, seconds: float, running: TrainingSpec | PretrainedSpec | None) -> float:
         """Of the device: of a CPU's threads each counts."""
-        threads = training.threads if training and self.device.type == "cpu" else 1
+        threads = running.threads if running and self.device.type == "cpu" else 1
         return seconds * threads / 3600
 
     # What asks a trained network.
@@ -234,7 +235,7 @@ class _Estimator:
         if spec.classifier is not None:
             gradient = self.gradient(spec.classifier, chunk, solver.full_precision)
             seconds += calls.classifier * gradient.seconds
-        hours = self.hours(seconds * spec.samples / chunk, train.training)
+        hours = self.hours(seconds * spec.samples / chunk, train.running)
         return Cost(run, hours, size, notes=notes)
 
     def restore(self, run: Run, spec: RestoreSpec) -> Cost:
@@ -255,7 +256,7 @@ class _Estimator:
         call = self.call(train, chunk, full, train.denoiser.takes_labels)
         return Cost(
             run,
-            self.hours(calls.network * call.seconds * count / chunk, train.training),
+            self.hours(calls.network * call.seconds * count / chunk, train.running),
             notes=notes,
         )
 
@@ -276,7 +277,7 @@ class _Estimator:
         count = images or TEST_IMAGES
         batch = min(getattr(likelihood, "batch", count), count)
         seconds = calls.network * self.evaluation(train, likelihood, batch)
-        return Cost(run, self.hours(seconds * count / batch, train.training), notes=notes)
+        return Cost(run, self.hours(seconds * count / batch, train.running), notes=notes)
 
     def evaluation(self, train: TrainSpec, likelihood: LikelihoodSpec, batch: int) -> float:
         """Seconds of a call with the backward passes that it has."""
@@ -302,8 +303,8 @@ class _Estimator:
         self, train: TrainSpec, batch: int, full: bool, labelled: bool, *, backward: bool = False
     ) -> Timed:
         """One evaluation of a network, with or without the gradient with respect to the image."""
-        assert train.training is not None and train.network is not None
-        precision = "fp32" if full else train.training.precision
+        assert train.running is not None and train.network is not None
+        precision = "fp32" if full else train.running.precision
         what = f"{'gradient' if backward else 'call'}: {train.network.name}, {precision}, {train.variant}"
         key = (
             "call",

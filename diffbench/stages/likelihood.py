@@ -19,7 +19,7 @@ from diffbench.store.products import write_json_product
 
 def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
     """Write likelihood/{kind}.json."""
-    place = machine.prepare(device, spec.train.training)
+    place = machine.prepare(device, spec.train.running)
     path = paths.product(root, spec)
     with machine.record(path, place):
         write_json_product(path, evaluate(spec, root, place), spec)

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import torch
 
+from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.training import TrainingSpec
 from diffbench.stages.launch import launched, local_rank
 from diffbench.store.runs import RunRecord
 
 
-def prepare(device: str, training: TrainingSpec | None = None) -> torch.device:
+def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
     """Pin the threads that the spec asks for and choose repeatable kernels.
 
     Raises:
         RuntimeError: when there is no such device.
     """
-    torch.set_num_threads(training.threads if training else 1)
+    torch.set_num_threads(running.threads if running else 1)
     if device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():

@@ -20,8 +20,8 @@ from diffbench.diffusion.streams import key
 from diffbench.plan.registry import build, implementation
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
-from diffbench.store import paths
-from diffbench.store.products import read_product
+from diffbench.store import files, paths
+from diffbench.store.products import StoreError, read_product
 
 
 def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
@@ -107,8 +107,8 @@ def wrap(
     device: torch.device,
 ) -> Denoiser:
     """The denoiser around a network on its device."""
-    assert spec.training is not None
-    runner = Precision(network, device, spec.training.precision)
+    assert spec.running is not None
+    runner = Precision(network, device, spec.running.precision)
     denoiser: Denoiser = build(spec.denoiser, process, runner, classes=classes_of(spec, dataset))
     return denoiser
 
@@ -170,6 +170,35 @@ def fit_exact(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
     labels = torch.from_numpy(dataset.train_labels)
     tensors: Mapping[str, Tensor] = implementation(spec.denoiser).fit(images, labels)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def taken(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
+    """The tensors of an imported model, from its verified folder.
+
+    Raises:
+        StoreError: when they are missing, altered, or others than were planned with.
+        ValueError: when the model is of other images than the data set's, or of another network than the spec's.
+    """
+    assert spec.pretrained is not None
+    if reason := spec.pretrained.refusal(
+        image_shape(dataset), classes_of(spec, dataset), dataset.name
+    ):
+        raise ValueError(f"{spec.variant}.pretrained.{reason}")
+    path = read_product(paths.imported(spec.pretrained.folder))
+    if files.sha256(path) != spec.pretrained.weights:
+        raise StoreError(f"{path} has changed since the plan was made: plan again")
+    tensors = load_file(path)
+    with torch.device("meta"):
+        wanted = build_network(spec, dataset).state_dict()
+    shapes = [{name: each.shape for name, each in state.items()} for state in (tensors, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{path} holds the weights of another network than its spec.json says")
+    return tensors
+
+
+def untrained(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
+    """The tensors of a model that is not trained: an imported one's, or an exact denoiser's."""
+    return fit_exact(spec, dataset) if spec.pretrained is None else taken(spec, dataset)
 
 
 def load_denoiser(spec: TrainSpec, root: Path, dataset: Dataset, device: torch.device) -> Denoiser:

@@ -79,7 +79,7 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
     The latter has, as grey levels NHWC, ``truth``, ``measurement`` (H^+ y), ``restorations`` (N, K, H, W, C) and
     their ``mean``.
     """
-    place = machine.prepare(device, spec.train.training if spec.train else None)
+    place = machine.prepare(device, spec.train.running if spec.train else None)
     path, archive = paths.products(root, spec)
     with machine.record(path, place):
         dataset = data.load(root, spec.data.data)

@@ -56,7 +56,7 @@ def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
 
 
 def _run_solver(spec: SampleSpec, root: Path, device: str) -> None:
-    place = machine.prepare(device, spec.train.training if spec.train else None)
+    place = machine.prepare(device, spec.train.running if spec.train else None)
     every = indices(spec.samples, spec.chunk)
     kept = ChunkStore(paths.state(root, spec))
     drawn = kept.load(every)

@@ -18,7 +18,7 @@ from diffbench.store.products import write_product
 def run(spec: ShardSpec, root: Path, device: str) -> None:
     """Write chunks.npz: ``levels`` NHWC uint8 of the shard's chunks, in order, and ``calls`` and ``moved`` of each."""
     sample = spec.sample
-    place = machine.prepare(device, sample.train.training if sample.train else None)
+    place = machine.prepare(device, sample.train.running if sample.train else None)
     wanted = share(sample.samples, sample.chunk, spec.shard, spec.shards)
     kept = ChunkStore(paths.state(root, sample))
     drawn = kept.load(wanted)

@@ -38,12 +38,12 @@ from diffbench.store.state import SpectatorStore, StateStore
 
 
 def run(spec: TrainSpec, root: Path, device: str) -> None:
-    """Write model.safetensors: averaged weights, or the tensors of an exact denoiser."""
-    place = machine.prepare(device, spec.training)
+    """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser."""
+    place = machine.prepare(device, spec.running)
     dataset = data.load(root, spec.data)
-    if not spec.denoiser.trained:
+    if spec.training is None:
         with machine.record(paths.product(root, spec), place):
-            write(models.fit_exact(spec, dataset), root, spec)
+            write(models.untrained(spec, dataset), root, spec)
         return
     train_network(spec, root, place, lambda team: denoiser_trainer(spec, dataset, place, team))
 

@@ -73,6 +73,11 @@ def model(root: Path, variant: str, seed: int) -> Path:
     return run_folder(root, variant, seed) / "model.safetensors"
 
 
+def imported(folder: str | Path) -> Path:
+    """Return the weights of an imported model, which lies in a folder of its own, outside any results."""
+    return Path(folder) / "model.safetensors"
+
+
 def samples(root: Path, variant: str, seed: int, solver: str) -> Path:
     """Return the samples that one solver drew from one run."""
     return run_folder(root, variant, seed) / "samples" / solver / "samples.npz"

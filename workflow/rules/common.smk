@@ -118,11 +118,12 @@ def spec_of(stage):
 
 
 def threads_of(stage):
-    """A threads function: what the training budget pins, else one."""
+    """A threads function: what the training budget or the imported model pins, else one."""
 
     def threads(wildcards):
         spec = job(stage, wildcards).spec
-        training = getattr(getattr(spec, "train", spec), "training", None)
-        return training.threads if training else 1
+        trained = getattr(spec, "train", spec)
+        running = getattr(trained, "training", None) or getattr(trained, "pretrained", None)
+        return running.threads if running else 1
 
     return threads

@@ -1,0 +1,94 @@
+"""From ``pretrained: FOLDER`` to the keys that an imported model has: its network, its denoiser, its checksums.
+
+A variant may repeat what the folder says, and may not contradict it. What belongs to training it does not have.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from diffbench.plan.reading import PlanError, Tree
+from diffbench.specs.imported import ImportedSpec
+from diffbench.store import paths
+from diffbench.store.products import StoreError, read_sidecar
+
+#: Keys of training, and why an imported model has none.
+NEEDLESS = {
+    "network": "an imported model has its own network",
+    "objective": "an imported model is not trained",
+    "training": "an imported model is not trained",
+    "dequantise": "an imported model is not trained",
+}
+
+
+def filled(name: str, tree: Tree) -> Tree:
+    """Add to a variant's own keys those that its imported model states; without one they stay as they are.
+
+    Raises:
+        PlanError: when there is no imported model in the folder, or the variant has keys that it cannot have.
+    """
+    if "pretrained" not in tree.value:
+        return tree
+    for key, reason in NEEDLESS.items():
+        if key in tree.value:
+            raise PlanError(f"{tree.where((key,))}: {name}.{key}: {reason}; leave {key} out")
+    place, own = tree.where(("pretrained",)), tree.at("pretrained")
+    if isinstance(own.value, str):
+        own = Tree({"folder": own.value}, {(): place, ("folder",): place})
+    folder = own.value.get("folder") if isinstance(own.value, dict) else None
+    if not isinstance(folder, str):
+        raise PlanError(
+            f"{place}: {name}.pretrained: a folder that diffbench import wrote is wanted, not {own.value!r}"
+        )
+    imported, weights = _found(folder, f"{own.where(('folder',))}: {name}.pretrained")
+    stated = {
+        "family": imported.family,
+        "checkpoint": imported.sha256,
+        "weights": weights,
+        "ema": imported.ema,
+        "image_shape": list(imported.image_shape),
+        "classes": imported.classes,
+    }
+    whole = tree.without("pretrained").without("denoiser")
+    whole.put("pretrained", _agreeing(stated, own, f"{name}.pretrained", place))
+    denoiser = imported.denoiser.model_dump(mode="json")
+    whole.put("denoiser", _agreeing(denoiser, _denoiser(tree), f"{name}.denoiser", place))
+    whole.put("network", Tree(imported.network.model_dump(mode="json"), {(): place}))
+    return whole
+
+
+def _denoiser(tree: Tree) -> Tree:
+    """The denoiser's keys that a variant repeats; a name alone is one of them."""
+    own = tree.at("denoiser")
+    return own if isinstance(own.value, dict) else Tree({"name": own.value}, own.origins)
+
+
+def _agreeing(stated: dict[str, Any], own: Tree, keys: str, place: str) -> Tree:
+    """Lay the folder's keys over the variant's own, which must agree."""
+    for key, value in own.value.items():
+        if key in stated and value != stated[key]:
+            raise PlanError(
+                f"{own.where((key,))}: {keys}.{key}: {value!r} contradicts the imported model, which has "
+                f"{stated[key]!r}"
+            )
+    return own.merged(Tree(stated, {(): place})) if own.value else Tree(stated, {(): place})
+
+
+def _found(folder: str, keys: str) -> tuple[ImportedSpec, str]:
+    """What is imported in a folder, and the checksum of its weights."""
+    path = paths.imported(folder)
+    if not path.is_file():
+        raise PlanError(
+            f"{keys}: there is no {path}: make it with diffbench import FAMILY FILE --to {folder}"
+        )
+    try:
+        sidecar = read_sidecar(path)
+        return ImportedSpec.model_validate(sidecar["spec"]), str(sidecar["sha256"][path.name])
+    except StoreError as error:
+        raise PlanError(f"{keys}: {error}") from None
+    except ValidationError:
+        raise PlanError(
+            f"{keys}: {folder} holds something else than an imported model; import it again"
+        ) from None

@@ -1,0 +1,56 @@
+"""Spec of the imported weights that a variant has in place of training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.data import SHA256
+
+
+class PretrainedSpec(Spec):
+    """A folder that ``diffbench import`` wrote; ``pretrained: FOLDER`` is short for ``pretrained: {folder: FOLDER}``.
+
+    folder: relative to the working directory.
+    precision, threads: of the network's arithmetic, as in a training budget.
+
+    The rest is the folder's to say. Where it is written too, it must agree: so a configuration can hold on to the
+    weights that it means.
+
+    family: of the checkpoint.
+    checkpoint, weights: SHA-256 of the official file, and of ``model.safetensors``.
+    ema: whether they are averages; None where nobody knows.
+    image_shape, classes: what the network is for.
+    """
+
+    folder: str
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: PositiveInt = 1
+    family: str
+    checkpoint: SHA256
+    weights: SHA256
+    ema: bool | None
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    classes: NonNegativeInt
+
+    def refusal(self, shape: tuple[int, int, int] | None, classes: int, data: str) -> str | None:
+        """Why the model is not of some images; None when it is, or as far as is known.
+
+        Args:
+            shape: (channels, height, width) of the images; None where nobody knows yet.
+            classes: of the images; 0 where nobody knows yet.
+            data: what to call the data set.
+        """
+        if shape is not None and shape != self.image_shape:
+            return (
+                f"folder: {self.folder} is a model of {_size(self.image_shape)}, and those of the data set {data} "
+                f"are {_size(shape)}"
+            )
+        if self.classes and classes and classes != self.classes:
+            return f"folder: {self.folder} is a model of {self.classes} classes, and the data set {data} has {classes}"
+        return None
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{height}x{width} images with {channels} channel{'s' if channels > 1 else ''}"

@@ -1,0 +1,320 @@
+"""A variant whose weights are imported: what its plan says and refuses, and its jobs on real images."""
+
+import importlib
+import json
+from pathlib import Path
+
+import checkpoints
+import numpy as np
+import pytest
+import torch
+from commands import REPOSITORY
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from diffbench import cli
+from diffbench.diffusion.denoisers import NetworkDenoiser
+from diffbench.diffusion.solvers.loop import sample
+from diffbench.diffusion.streams import stream
+from diffbench.plan.reading import PlanError
+from diffbench.plan.registry import build
+from diffbench.plan.runs import load_plan
+from diffbench.plan.variants import refusal
+from diffbench.pretrained.importing import import_checkpoint
+from diffbench.reporting.context import budget_lines
+from diffbench.specs.analysis import GradientNoiseSpec
+from diffbench.specs.denoiser import NetworkDenoiserSpec
+from diffbench.specs.process import DiscreteSpec
+from diffbench.stages import data, load, models, train
+from diffbench.store import files, paths
+from diffbench.store.products import StoreError, read_product, status_of, write_product
+
+BENCHMARK = """\
+name: bench
+data: {name: digits}
+network: {name: unet, channels: 4}
+training: {steps: 10, lr: 1e-4}
+defaults: {dequantise: uniform, denoiser: {skip: edm}}
+device: cpu
+samples: 20
+chunk: 10
+variants: [mine]
+methods:
+  mine:
+    paper: toy
+    pretrained: model
+    process: {name: vp}
+    solvers: {ddim-3: {name: ddim, steps: 3}}
+    likelihoods: {ode: {name: ode, method: euler, steps: 2}}
+"""
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Plan BENCHMARK with other lines in place of some; ``model`` is an imported checkpoint of 8x8 grey images."""
+    checkpoints.installed(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    checkpoints.written(Path("ema_1.pt"))
+    import_checkpoint("toy", Path("ema_1.pt"), Path("model"))
+
+    def plan(*replaced, text=""):
+        whole = BENCHMARK + text
+        for old, new in replaced:
+            assert old in whole
+            whole = whole.replace(old, new)
+        Path("bench.yaml").write_text(whole)
+        return load_plan([Path("bench.yaml")], {}, REPOSITORY)
+
+    return plan
+
+
+def again(network, **importing):
+    torch.save(checkpoints.official(network), "ema_1.pt")
+    return import_checkpoint("toy", Path("ema_1.pt"), Path("model"), **importing)
+
+
+def test_an_imported_model_is_a_variant_like_any_other(planned):
+    plan = planned()
+    variant = plan.variants["mine"]
+    assert variant.network.channels == 8 and variant.denoiser.predict == "v"
+    assert variant.denoiser.skip == "none" and variant.dequantise == "none"
+    assert variant.objective is None and variant.training is None
+    spec = plan.run("train", "mine").spec
+    assert spec.pretrained.checkpoint == files.sha256(Path("ema_1.pt"))
+    assert spec.pretrained.weights == files.sha256(Path("model/model.safetensors"))
+    assert (spec.pretrained.family, spec.pretrained.ema) == ("toy", True)
+    assert {run.stage for run in plan.runs} == {"data", "train", "sample", "score", "likelihood"}
+    inputs = plan.inputs(plan.run("train", "mine"))
+    assert inputs[1:] == [Path("model/model.safetensors"), Path("model/spec.json")]
+    assert plan.run("sample", "mine", item="ddim-3").spec.train == spec
+
+
+def test_other_weights_are_another_training_run(planned):
+    before = planned().run("sample", "mine", item="ddim-3").spec.digest()
+    assert planned().run("sample", "mine", item="ddim-3").spec.digest() == before
+    again(checkpoints.network(seed=1))
+    assert planned().run("sample", "mine", item="ddim-3").spec.digest() != before
+
+
+def test_what_the_folder_says_may_be_repeated(planned):
+    weights = files.sha256(Path("model/model.safetensors"))
+    plan = planned(
+        (
+            "pretrained: model",
+            f"pretrained: {{folder: model, weights: {weights}, precision: bf16}}",
+        ),
+        ("    process:", "    denoiser: {predict: v, skip: none, data_std: 0.5}\n    process:"),
+    )
+    spec = plan.run("train", "mine").spec
+    assert spec.running.precision == "bf16" and spec.denoiser.predict == "v"
+
+
+#: What is put in place of what, and what the one line must name.
+MISTAKES = [
+    (
+        "pretrained: model",
+        "pretrained: modle",
+        ["mine.pretrained: there is no modle/", "--to modle"],
+    ),
+    ("pretrained: model", "pretrained: 3", ["mine.pretrained: a folder", "not 3"]),
+    ("pretrained: model", "pretrained: {weights: x}", ["mine.pretrained: a folder"]),
+    (
+        "pretrained: model",
+        "pretrained: {folder: model, weights: abc}",
+        ["mine.pretrained.weights: 'abc' contradicts the imported model, which has '"],
+    ),
+    (
+        "pretrained: model",
+        "pretrained: {folder: model, precison: bf16}",
+        ["mine.pretrained.precison: unknown key", "did you mean 'precision'?"],
+    ),
+    ("paper: toy", "network: unet", ["mine.network: an imported model has its own network"]),
+    ("paper: toy", "objective: simple", ["mine.objective: an imported model is not trained"]),
+    ("paper: toy", "training: {steps: 3}", ["mine.training: an imported model is not trained"]),
+    ("paper: toy", "dequantise: uniform", ["mine.dequantise: an imported model is not trained"]),
+    ("    process: {name: vp}\n", "", ["mine: process is missing"]),
+    (
+        "paper: toy",
+        "denoiser: {predict: eps}",
+        ["mine.denoiser.predict: 'eps' contradicts the imported model, which has 'v'"],
+    ),
+    (
+        "paper: toy",
+        "denoiser: gaussian",
+        ["mine.denoiser.name: 'gaussian' contradicts the imported model, which has 'network'"],
+    ),
+    ("paper: toy", "denoiser: {predcit: v}", ["mine.denoiser.predcit: unknown key", "'predict'"]),
+    (
+        "{name: digits}",
+        "{name: patches}",
+        [
+            "mine.pretrained: folder: model is a model of 8x8 images with 1 channel",
+            "patches are 16x16 images with 3 channels",
+        ],
+    ),
+    ("{name: vp}", "{name: reflected}", ["mine.denoiser", "predict: v"]),
+    (
+        "    likelihoods: {ode: {name: ode, method: euler, steps: 2}}",
+        "    analyses: {noise: {name: gradient-noise}}",
+        ["mine.analyses.noise", "gradient-noise"],
+    ),
+    ("paper: toy", "control: {name: split, split: test}", ["mine", "a control has no"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "named"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line_that_names_it(planned, old, new, named):
+    with pytest.raises(PlanError) as error:
+        planned((old, new))
+    assert "\n" not in str(error.value) and "bench.yaml:" in str(error.value)
+    for each in named:
+        assert each in str(error.value)
+
+
+def test_a_folder_with_something_else_is_refused(planned):
+    sidecar = Path("model/spec.json")
+    whole = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps(whole | {"spec": {"stage": "train"}}))
+    with pytest.raises(PlanError, match="holds something else than an imported model"):
+        planned()
+    sidecar.write_text("{")
+    with pytest.raises(PlanError, match="not a whole sidecar"):
+        planned()
+
+
+def test_a_conditional_model_wants_its_number_of_classes(planned):
+    again(checkpoints.network(classes=3))
+    with pytest.raises(PlanError, match="is a model of 3 classes, and the data set digits has 10"):
+        planned()
+    again(checkpoints.network(classes=10))
+    assert planned().variants["mine"].denoiser.conditional
+
+
+def test_what_needs_training_is_refused(planned):
+    again(checkpoints.network(classes=10))
+    with pytest.raises(PlanError, match=r"mine.solvers.ddim-3.w: 1 needs a null class"):
+        planned(("steps: 3}", "steps: 3, w: 1}"))
+    plan = planned()
+    learned = {"process": DiscreteSpec(schedule="cosine", steps=9)}
+    learned["denoiser"] = NetworkDenoiserSpec(predict="eps", variance="learned")
+    variant = plan.variants["mine"].model_copy(update=learned)
+    reason = refusal(GradientNoiseSpec(), variant, plan.benchmark.data)
+    assert reason == "gradient-noise trains the network, and an imported model is not trained"
+
+
+def test_what_the_weights_do_not_say_is_said_when_they_are_imported(planned):
+    again(checkpoints.network(), denoiser={"predict": "eps"})
+    assert planned().variants["mine"].denoiser.predict == "eps"
+    with pytest.raises(ValueError, match="predict: Input should be"):
+        again(checkpoints.network(), denoiser={"predict": "epsilon"})
+
+
+def prepared(plan):
+    """The data stage's product without its extractor, which takes seconds to train."""
+    spec = plan.run("data").spec
+    dataset = build(spec.data).load()
+    write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
+    return dataset
+
+
+def run(plan, stage, item=""):
+    job = plan.run(stage, "mine", 0, item)
+    importlib.import_module(f"diffbench.stages.{stage}").run(job.spec, plan.root, "cpu")
+    return job
+
+
+def by_hand(network, process, solver, dataset, count, chunk):
+    """Samples of a network itself, in the levels of the data set."""
+    denoiser = NetworkDenoiser(NetworkDenoiserSpec(predict="v"), process, network)
+    shape = (chunk, *models.image_shape(dataset))
+    parts = [
+        sample(build(solver, denoiser, None), shape, stream("sample", 0, index))
+        for index in range(count // chunk)
+    ]
+    return models.levels_of(dataset, process.spec).from_model(torch.cat(parts))
+
+
+def test_without_training_it_is_sampled_and_scored_as_the_network_itself(planned, monkeypatch):
+    plan = planned()
+    dataset = prepared(plan)
+    monkeypatch.setattr(train, "train_network", None)
+    job = run(plan, "train")
+    assert status_of(job.product, job.spec) == "ok"
+    network = checkpoints.network()
+    tensors = load_file(read_product(job.product, job.spec))
+    assert all(torch.equal(tensors[name], each) for name, each in network.state_dict().items())
+    drawn = run(plan, "sample", "ddim-3")
+    with np.load(read_product(drawn.product, drawn.spec)) as archive:
+        samples = archive["levels"]
+    process = models.build_process(plan.variants["mine"].process, dataset)
+    solver = plan.variants["mine"].solvers["ddim-3"]
+    assert np.array_equal(samples, by_hand(network, process, solver, dataset, 20, 10))
+    assert len(np.unique(samples)) > 2
+    likelihood = run(plan, "likelihood", "ode")
+    assert status_of(likelihood.product, likelihood.spec) == "ok"
+    opened = load.load(paths.run_folder(plan.root, "mine", 0))
+    assert opened.sample(2, solver).shape == (2, 8, 8, 1)
+
+
+def pictures(size):
+    Path("images").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (24, size, size, 3), dtype=np.uint8)
+    for index, each in enumerate(noise):
+        Image.fromarray(each).save(f"images/{index:02}.png")
+
+
+def test_a_folder_of_colour_images_is_sampled_so_too(planned):
+    again(checkpoints.network(image_shape=(3, 8, 8)))
+    pictures(8)
+    plan = planned(("{name: digits}", "{name: folder, path: images}"))
+    prepared(plan)
+    run(plan, "train")
+    drawn = run(plan, "sample", "ddim-3")
+    with np.load(read_product(drawn.product, drawn.spec)) as archive:
+        assert archive["levels"].shape == (20, 8, 8, 3)
+
+
+def test_images_of_another_size_are_refused_when_they_are_known(planned, capsys):
+    again(checkpoints.network(image_shape=(3, 8, 8)))
+    pictures(10)
+    plan = planned(("{name: digits}", "{name: folder, path: images}"))
+    prepared(plan)
+    job = plan.run("train", "mine")
+    assert cli.run_job("train", job.spec, plan.root, "cpu") == 1
+    error = capsys.readouterr().err
+    assert "mine.pretrained.folder: model is a model of 8x8 images with 3 channels" in error
+    assert "10x10" in error and error.count("\n") == 1 and not job.product.exists()
+
+
+def test_weights_that_changed_after_the_plan_are_refused(planned):
+    plan = planned()
+    prepared(plan)
+    again(checkpoints.network(seed=1))
+    with pytest.raises(StoreError, match="has changed since the plan was made: plan again"):
+        run(plan, "train")
+    plan = planned()
+    path = Path("model/model.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match="its sidecar says"):
+        run(plan, "train")
+    assert not plan.run("train", "mine").product.exists()
+
+
+def test_weights_of_another_network_are_refused(planned):
+    path = Path("model/model.safetensors")
+    sidecar = json.loads(Path("model/spec.json").read_text())
+    save_file({"a": torch.ones(1)}, path)
+    sidecar["sha256"] = {path.name: files.sha256(path)}
+    Path("model/spec.json").write_text(json.dumps(sidecar))
+    plan = planned()
+    prepared(plan)
+    with pytest.raises(ValueError, match="weights of another network than its spec.json says"):
+        run(plan, "train")
+
+
+def test_tables_say_whose_the_weights_are(planned):
+    plan = planned(("variants: [mine]", "variants: [mine, vp]"))
+    checksum = files.sha256(Path("ema_1.pt"))[:16]
+    text = " ".join(budget_lines(plan))
+    assert f"imported (family toy, sha256 {checksum}) (mine)" in text
+    assert "uniform (vp)" in text and "10 steps" in text
