@@ -289,7 +289,8 @@ def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int
     words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
     for file in options.extension:
         words += ["--extension", str(file)]
-    return launch.launch(options.processes, words, paths.state(options.root, spec))
+    state = paths.state(options.root, spec)
+    return launch.launch(options.processes, words, state, on_gpus=device == "cuda")
 
 
 def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) -> int:

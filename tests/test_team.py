@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from commands import run
+from commands import run, start, until
 from safetensors.torch import load_file
 
 from diffbench.specs.data import DigitsSpec
 from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.stages import DataStageSpec, TrainSpec
 from diffbench.stages import data, launch
-from diffbench.stages.team import Alone
+from diffbench.stages.launch import STOPPED
+from diffbench.stages.team import Alone, Team
 from diffbench.stages.train import denoiser_trainer, train_network
 from diffbench.stages.trainer import Trainer, TrainingError
 from diffbench.store import files, paths, status
@@ -114,6 +116,25 @@ def test_two_processes_go_on_as_one_would(folder):
     learned = again.objective.times.state(), whole.objective.times.state()
     assert torch.equal(learned[0]["seen"], learned[1]["seen"])
     torch.testing.assert_close(learned[0]["losses"], learned[1]["losses"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
+def test_asked_to_stop_all_processes_do_at_the_same_step(folder):
+    budget = SPEC.training.model_copy(update={"steps": 10**5})
+    spec = SPEC.model_copy(update={"training": budget})
+    command = ["train", "--root", ROOT, "--spec", spec.canonical(), "--device", "cpu"]
+    log = paths.state(ROOT, spec) / "events.jsonl"
+    process = start(*command, "--processes", 2, cwd=folder)
+    until(lambda: log.exists() and "start" in log.read_text(), "the first step")
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate()
+    assert process.returncode == STOPPED, error
+    stopped = StateStore(paths.state(ROOT, spec), spec).events()[-1]
+    assert stopped["event"] == "saved"
+    assert stopped["step"] % Team.EVERY == 0
+    assert f"stopped at step {stopped['step']}, state saved: call again\n" in error
+    assert not paths.product(ROOT, spec).exists()
+    assert status.read_status(paths.state(ROOT, spec)) is None
 
 
 @pytest.mark.slow

@@ -6,15 +6,19 @@ few steps of Adam, which divides by gradients.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffbench.data.datasets import Dataset
 from diffbench.plan.registry import build
 from diffbench.specs.data import DataSpec
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
-from diffbench.stages import models
+from diffbench.stages import gpus, models
 from diffbench.stages.classifier import classifier_trainer
+from diffbench.stages.meter import matrix_peak, operations
 from diffbench.stages.train import denoiser_trainer
 from diffbench.stages.trainer import Trainer, TrainingImages, portions
 
@@ -159,3 +163,92 @@ def test_images_are_kept_as_levels_and_given_in_model_scale(digits):
     rows = torch.tensor([5, 5, 1499, 0])
     expected = trainer.levels.to_model(digits.train[rows.numpy()])
     assert torch.equal(trainer.images[rows], expected)
+
+
+def test_channels_last_changes_the_rounding_alone_and_resumes_in_the_same_bits(digits, tmp_path):
+    plain, ordered = (trainer_of(digits, "edm", channels_last=order) for order in (False, True))
+    kernel = ordered.network.enter.enter[2].weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert not kernel.is_contiguous()
+    seen = []
+    ordered.network.stem.register_forward_pre_hook(lambda module, x: seen.append(x[0]))
+    assert float(ordered.advance()) == pytest.approx(float(plain.advance()), rel=1e-5)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    save_file(
+        {name: each.contiguous() for name, each in ordered.state().items()}
+        | {"step": torch.tensor(1)},
+        tmp_path / "state",
+    )
+    resumed = trainer_of(digits, "edm", channels_last=True)
+    resumed.restore(load_file(tmp_path / "state"))
+    for _ in range(2):
+        assert torch.equal(resumed.advance(), ordered.advance())
+    for name, expected in ordered.state().items():
+        assert torch.equal(resumed.state()[name], expected), name
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_and_is_saved_as_the_plain_one(digits, monkeypatch):
+    # The compiler's front alone, which calls the same operations: compiling would take a minute.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = (trainer_of(digits, "masks", compile=each) for each in (False, True))
+    assert operations(compiled) == operations(plain)
+    for _ in range(2):
+        assert torch.equal(compiled.advance(), plain.advance())
+    assert compiled.state().keys() == plain.state().keys()
+    assert all(
+        torch.equal(compiled.averaged()[name], each) for name, each in plain.averaged().items()
+    )
+
+
+GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is false"
+)
+FAST = [
+    {"precision": "bf16"},
+    {"channels_last": True},
+    {"precision": "bf16", "channels_last": True, "compile": True},
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@GPU
+@pytest.mark.parametrize("fast", FAST, ids=lambda each: "+".join(each))
+def test_what_is_for_speed_trains_as_the_cpu_does(digits, fast):
+    device = torch.device("cuda")
+    ours = denoiser_trainer(spec_of("edm", **fast), digits, device)
+    theirs = trainer_of(digits, "edm")
+    assert ours.images.stored.device.type == "cuda"
+    for _ in range(STEPS):
+        # Eight bits of mantissa and a few layers; TF32 has ten.
+        assert float(ours.advance()) == pytest.approx(float(theirs.advance()), rel=5e-2)
+    assert operations(ours) > 0
+    assert 1e12 < matrix_peak(device, ours.training.precision) < 1e16
+    # Resumed as it was left.
+    again = denoiser_trainer(spec_of("edm", **fast), digits, device)
+    again.restore({**{k: v.cpu() for k, v in ours.state().items()}, "step": torch.tensor(STEPS)})
+    assert float(again.advance()) == pytest.approx(float(ours.advance()), rel=1e-3)
+
+
+@pytest.mark.gpu
+@GPU
+def test_images_that_do_not_fit_stay_on_the_cpu(digits, monkeypatch):
+    device = torch.device("cuda")
+    kept = denoiser_trainer(spec_of("edm"), digits, device)
+    monkeypatch.setattr(TrainingImages, "SHARE", 0)
+    copied = denoiser_trainer(spec_of("edm"), digits, device)
+    assert (kept.images.stored.device.type, copied.images.stored.device.type) == ("cuda", "cpu")
+    assert torch.equal(kept.pixels(kept.drawn()), copied.pixels(copied.drawn()))
+
+
+@pytest.mark.gpu
+@GPU
+def test_the_lock_is_of_a_real_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv(gpus.FOLDER, str(tmp_path))
+    monkeypatch.setattr(gpus, "_held", [])
+    names = gpus.visible()
+    assert len(set(names)) == torch.cuda.device_count() == len(gpus.entries())
+    assert gpus.claim(names) == [0]
+    assert (tmp_path / f"{names[0]}.lock").exists()
+    gpus._held[0].close()

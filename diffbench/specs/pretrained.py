@@ -12,7 +12,7 @@ class PretrainedSpec(Spec):
     """A folder that ``diffbench import`` wrote; ``pretrained: FOLDER`` is short for ``pretrained: {folder: FOLDER}``.
 
     folder: relative to the working directory.
-    precision, threads: of the network's arithmetic, as in a training budget.
+    precision, channels_last, threads: of the network's arithmetic, as in a training budget.
 
     The rest is the folder's to say. Where it is written too, it must agree: so a configuration can hold on to the
     weights that it means.
@@ -25,6 +25,7 @@ class PretrainedSpec(Spec):
 
     folder: str
     precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
     threads: PositiveInt = 1
     family: str
     checkpoint: SHA256

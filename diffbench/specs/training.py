@@ -29,6 +29,8 @@ class TrainingSpec(Spec):
     ``accumulate`` cuts each process's share of a batch into so many parts, to save memory: the same
     gradient but for rounding.  ``reduction`` is how the loss joins an image's numbers before its gradient is
     taken, which clipping and Adam's ``eps`` notice: ``mean``, ``sum`` (EDM), ``half-sum`` (Song et al. 2021).
+    ``channels_last`` keeps an image's channels together in memory, ``compile`` has the network compiled for
+    training: both are for speed, and both round otherwise.
     ``flip`` mirrors each training image, left to right, with probability 1/2.
     """
 
@@ -47,6 +49,8 @@ class TrainingSpec(Spec):
     ema: AnyAverage = WarmAverageSpec()
     flip: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
     threads: PositiveInt = 1
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec
 from diffbench.stages import data, machine, models
 from diffbench.stages.team import Alone
-from diffbench.stages.train import train_network
+from diffbench.stages.train import called_in, train_network
 from diffbench.stages.trainer import Trainer
 
 
@@ -27,9 +27,8 @@ def classifier_trainer(
     spec: ClassifierSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
 ) -> Trainer:
     """The trainer of a classifier by cross-entropy on noisy images."""
-    network = models.build_classifier(spec, dataset).to(device).train()
-    classifier = models.wrap_classifier(
-        spec, team.joined(network) if team else network, dataset, device
-    )
+    network = models.placed(models.build_classifier(spec, dataset), spec.training, device).train()
+    called = called_in(team, network, spec.training)
+    classifier = models.wrap_classifier(spec, called, dataset, device)
     objective = CrossEntropy(classifier, build(spec.times, classifier.process))
     return Trainer(spec, network, objective, dataset, device, labelled=True, team=team)

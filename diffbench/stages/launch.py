@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from diffbench.stages import gpus
 from diffbench.store import status
 
 #: Exit status of a run that saved its state when asked to stop: call again to go on.
 STOPPED = 85
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: What torchrun is asked: a meeting point of this run alone, on a port that is free.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
 
@@ -41,21 +43,27 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
-def launch(processes: int, arguments: Sequence[str], state: Path, visible: str = "") -> int:
+def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bool) -> int:
     """Run ``diffbench`` with these arguments in so many processes; return the exit status.
 
     Args:
         processes: two or more.
         arguments: of the command line, the stage first.
         state: the job's state folder, whose earlier failure is forgotten; the processes note theirs.
-        visible: the GPUs that they may see, comma-separated; empty for what this process sees.
+        on_gpus: whether each is to have a GPU of its own; this process waits until as many are free.
+
+    Raises:
+        RuntimeError: when there are fewer GPUs than processes.
     """
     status.clear(state)
     command = [sys.executable, *TORCHRUN, "--nproc-per-node", str(processes), "-m", "diffbench"]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    if visible:
-        environment["CUDA_VISIBLE_DEVICES"] = visible
+    if on_gpus:
+        names = gpus.entries()
+        chosen = gpus.claim(gpus.visible(), processes)
+        environment[gpus.VISIBLE] = ",".join(names[index] for index in chosen)
     # Ignored signals stay so in the programs that are started: SIGUSR1, sent to all, would end torchrun.
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     child = subprocess.Popen([*command, *arguments], env=environment)
     asked = False
@@ -65,9 +73,11 @@ def launch(processes: int, arguments: Sequence[str], state: Path, visible: str =
         asked = True
         child.terminate()
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, hand_on)
     code = child.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
     if code and asked:
         return STOPPED
     if code:

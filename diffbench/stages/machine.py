@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.training import TrainingSpec
+from diffbench.stages import gpus
 from diffbench.stages.launch import launched, local_rank
 from diffbench.store.runs import RunRecord
+from diffbench.store.runs import peak_memory as peak_resident
 
 
 def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
@@ -31,10 +34,13 @@ def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -
 
 
 def placed(device: str) -> torch.device:
-    """The device; of several processes on several GPUs each has the one of its rank."""
+    """The device: ``cuda`` is a GPU that is free; of several processes of a job each has the one of its rank."""
     if device == "cuda" and launched():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
+    if device == "cuda":
+        torch.cuda.set_device(own_gpu())
+        return torch.device("cuda", own_gpu())
     return torch.device(device)
 
 
@@ -45,11 +51,22 @@ def name(device: torch.device) -> str:
     return f"{device}: {torch.cuda.get_device_name(device)}"
 
 
+@cache
+def own_gpu() -> int:
+    """The number of the GPU that this process holds until it ends."""
+    return gpus.claim(gpus.visible())[0]
+
+
+def peak_memory(device: torch.device) -> float:
+    """The largest memory so far, in MiB: allocated on a GPU, else this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return peak_resident()
+
+
 def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
     """A run record that knows the device's name and its memory."""
     if device.type != "cuda":
         return RunRecord(product, name(device), earlier=earlier)
-    torch.cuda.reset_peak_memory_stats()
-    return RunRecord(
-        product, name(device), lambda: torch.cuda.max_memory_allocated() / 2**20, earlier
-    )
+    torch.cuda.reset_peak_memory_stats(device)
+    return RunRecord(product, name(device), lambda: peak_memory(device), earlier)

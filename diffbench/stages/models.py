@@ -18,10 +18,15 @@ from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.streams import key
 from diffbench.plan.registry import build, implementation
+from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
+from diffbench.specs.training import TrainingSpec
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product
+
+#: What says how a network is run.
+Running = TrainingSpec | PretrainedSpec
 
 
 def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
@@ -45,18 +50,36 @@ def image_shape(dataset: Dataset) -> tuple[int, int, int]:
     return channels, height, width
 
 
-class Precision:
-    """A network called under the precision of its spec; x in and out stay float32."""
+def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Module:
+    """The network on the device, in the order of memory that is asked for."""
+    network = network.to(device)
+    if running.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
-    def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
-        self.network, self.device, self.low = network, device, precision == "bf16"
+
+class Precision:
+    """A network called as is asked: precision and order of memory; x in and out stay float32."""
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        device: torch.device,
+        running: Running,
+        *,
+        low: bool | None = None,
+    ) -> None:
+        self.network, self.device, self.running = network, device, running
+        self.low = running.precision == "bf16" if low is None else low
 
     def full(self) -> Precision:
         """The same network without autocast."""
-        return Precision(self.network, self.device, "fp32")
+        return Precision(self.network, self.device, self.running, low=False)
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """The network's output for x and what else it is told (c_noise, y, raw)."""
+        if self.running.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             answer: Tensor = self.network(x, *others)
         return answer.to(x.dtype)
@@ -102,13 +125,13 @@ def build_network(spec: TrainSpec, dataset: Dataset) -> nn.Module:
 def wrap(
     spec: TrainSpec,
     process: Process,
-    network: nn.Module,
+    network: Callable[..., Tensor],
     dataset: Dataset,
     device: torch.device,
 ) -> Denoiser:
     """The denoiser around a network on its device."""
     assert spec.running is not None
-    runner = Precision(network, device, spec.running.precision)
+    runner = Precision(network, device, spec.running)
     denoiser: Denoiser = build(spec.denoiser, process, runner, classes=classes_of(spec, dataset))
     return denoiser
 
@@ -122,10 +145,10 @@ def build_classifier(spec: ClassifierSpec, dataset: Dataset) -> nn.Module:
 
 
 def wrap_classifier(
-    spec: ClassifierSpec, network: nn.Module, dataset: Dataset, device: torch.device
+    spec: ClassifierSpec, network: Callable[..., Tensor], dataset: Dataset, device: torch.device
 ) -> Classifier:
     """The classifier around a network on its device."""
-    runner = Precision(network, device, spec.training.precision)
+    runner = Precision(network, device, spec.training)
     process = build_process(spec.process, dataset)
     return Classifier(process, runner, known_classes(dataset, "classifier_scale"))
 
@@ -146,7 +169,7 @@ def load_classifier(
         return None
     network = build_classifier(spec, dataset)
     network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
-    network = network.to(device).eval().requires_grad_(False)
+    network = placed(network, spec.training, device).eval().requires_grad_(False)
     classifier = wrap_classifier(spec, network, dataset, device)
     return at_full_precision(classifier, full_precision)
 
@@ -215,4 +238,6 @@ def load_denoiser(spec: TrainSpec, root: Path, dataset: Dataset, device: torch.d
         return denoiser
     network = build_network(spec, dataset)
     network.load_state_dict(tensors)
-    return wrap(spec, process, network.to(device).eval().requires_grad_(False), dataset, device)
+    assert spec.running is not None
+    network = placed(network, spec.running, device).eval().requires_grad_(False)
+    return wrap(spec, process, network, dataset, device)

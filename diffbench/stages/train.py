@@ -21,14 +21,16 @@ from typing import Self
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.diffusion.objectives import Objective
 from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
+from diffbench.specs.training import TrainingSpec
 from diffbench.stages import data, machine, models
 from diffbench.stages.launch import STOPPED
+from diffbench.stages.meter import Meter, matrix_peak, operations
 from diffbench.stages.progress import Progress, Silent
 from diffbench.stages.team import Alone, joined_team
 from diffbench.stages.trainer import Trainer, TrainingError
@@ -52,10 +54,10 @@ def denoiser_trainer(
     spec: TrainSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
 ) -> Trainer:
     """The trainer of a variant's network by its objective."""
-    assert spec.objective is not None
-    network = models.build_network(spec, dataset).to(device).train()
+    assert spec.objective is not None and spec.training is not None
+    network = models.placed(models.build_network(spec, dataset), spec.training, device).train()
     process = models.build_process(spec.process, dataset)
-    called = team.joined(network) if team else network
+    called = called_in(team, network, spec.training)
     denoiser = models.wrap(spec, process, called, dataset, device)
     times = build(spec.objective.times, process)
     spacing = models.levels_of(dataset, spec.process).spacing
@@ -64,6 +66,16 @@ def denoiser_trainer(
     objective: Objective = build(spec.objective, denoiser, times, spacing, augmentation)
     labelled = denoiser.classes > 0
     return Trainer(spec, network, objective, dataset, device, labelled=labelled, team=team)
+
+
+def called_in(
+    team: Alone | None, network: nn.Module, training: TrainingSpec
+) -> Callable[..., Tensor]:
+    """What calls a network in training: joined to those of the team, and compiled if the budget says so."""
+    called = team.joined(network) if team else network
+    # Compiled last, so that gradients are exchanged while the rest is still being made.
+    compiled: Callable[..., Tensor] = torch.compile(called) if training.compile else called
+    return compiled
 
 
 def train_network(
@@ -82,12 +94,21 @@ def train_network(
             record = machine.record(paths.product(root, spec), place, earlier)
             with record if processes.first else nullcontext():
                 with Stop() as stop:
-                    executed = train(trainer, state, earlier, stop)
+                    meter = metered(trainer)
+                    executed = train(trainer, state, earlier, stop, meter)
                 if processes.first:
                     steps = trainer.training.steps
                     record.note(steps=steps, executed=executed, start=trainer.step - executed)
-                    record.note(processes=processes.size)
+                    record.note(processes=processes.size, **meter.summary())
                     write(trainer.averaged(), root, spec)
+
+
+def metered(trainer: Trainer) -> Meter:
+    """A meter of the training; nothing is counted where no step is left."""
+    if trainer.step == trainer.training.steps:
+        return Meter(trainer, 0, None)
+    peak = matrix_peak(trainer.device, trainer.training.precision)
+    return Meter(trainer, operations(trainer), peak)
 
 
 def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSpec) -> None:
@@ -144,7 +165,7 @@ class Stop:
         self.asked = True
 
 
-def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop) -> int:
+def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter: Meter) -> int:
     """Advance to the end of the budget, saving about ten times; returns the steps executed.
 
     Raises:
@@ -159,9 +180,12 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop) -> in
     def save(loss: Tensor) -> None:
         if not bool(loss.isfinite()):
             raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
+        speed = meter.stop(trainer.step)
         state.save(trainer.state(), trainer.step)
-        seconds = round(earlier + time.monotonic() - start, 3)
-        state.event("saved", step=trainer.step, seconds=seconds, loss=float(loss))
+        facts = {"seconds": round(earlier + time.monotonic() - start, 3), "loss": float(loss)}
+        memory = {"memory_mib": round(machine.peak_memory(trainer.device), 1)}
+        state.event("saved", step=trainer.step, **facts, **speed, **memory)
+        meter.go(trainer.step)
 
     while trainer.step < steps:
         loss = trainer.advance()

@@ -223,6 +223,13 @@ class Trainer:
         """The network's tensors with averaged parameters: the product."""
         return {**self.network.state_dict(), **self.ema.shadow}
 
+    def ordered(self, index: int, moment: Tensor) -> Tensor:
+        """A tensor of the optimiser in its parameter's order of memory, on which fused kernels rely unasked."""
+        parameter = self.optimiser.param_groups[0]["params"][index]
+        if moment.shape != parameter.shape:
+            return moment
+        return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on."""
         optimiser = self.optimiser.state_dict()["state"]
@@ -253,7 +260,7 @@ class Trainer:
         state: dict[int, dict[str, Tensor]] = {}
         for name, each in parts["optimiser"].items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = each
+            state.setdefault(int(index), {})[key] = self.ordered(int(index), each)
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         times = parts.get("times", {})
