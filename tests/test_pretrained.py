@@ -26,6 +26,7 @@ from diffbench.specs.analysis import GradientNoiseSpec
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.process import DiscreteSpec
 from diffbench.stages import data, load, models, train
+from diffbench.stages.estimate import estimate
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, status_of, write_product
 
@@ -318,3 +319,11 @@ def test_tables_say_whose_the_weights_are(planned):
     text = " ".join(budget_lines(plan))
     assert f"imported (family toy, sha256 {checksum}) (mine)" in text
     assert "uniform (vp)" in text and "10 steps" in text
+
+
+def test_an_imported_model_is_estimated_without_training(planned):
+    found = {cost.run.stage: cost for cost in estimate(planned(), 1).costs}
+    assert found["train"].hours == 0
+    tensors = load_file("model/model.safetensors").values()
+    assert found["train"].size == sum(each.numel() * each.element_size() for each in tensors)
+    assert found["sample"].hours > 0 and found["likelihood"].hours > 0

@@ -100,7 +100,8 @@ def _notes(estimate: Estimate) -> Iterator[str]:
 def hours(costs: Iterable[Cost]) -> str:
     """Return the hours that are left, three digits; a dash where nothing is estimated."""
     known = [cost for cost in costs if cost.hours is not None]
-    return f"{left(known):.3g}" if known else DASH
+    value = left(known)
+    return (f"{value:,.0f}" if value >= 100 else f"{value:.3g}") if known else DASH
 
 
 def seconds(value: float) -> str:

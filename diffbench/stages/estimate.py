@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +28,6 @@ from diffbench.plan.runs import Plan, Run
 from diffbench.plan.variants import classes_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.stages import (
     ClassifierSpec,
@@ -39,7 +37,6 @@ from diffbench.specs.stages import (
     StageSpec,
     TrainSpec,
 )
-from diffbench.specs.training import TrainingSpec
 from diffbench.stages import counting, machine, models
 from diffbench.stages.classifier import classifier_trainer
 from diffbench.stages.counting import ADAPTIVE_CALLS, Calls
@@ -55,6 +52,9 @@ IMAGES = 64
 #: Evaluations are counted on images no larger than this.
 SMALL = 8
 
+#: What of a budget the time of a step does not depend on.
+OF_NO_STEP = {"steps", "lr", "warmup", "flat", "final", "betas", "eps", "weight_decay", "ema"}
+
 Shape = tuple[int, int, int]
 
 
@@ -68,7 +68,7 @@ class Training:
 
 
 def estimate(
-    plan: Plan, repeats: int = 3, shape: Shape | None = None, clock: Clock = time.perf_counter
+    plan: Plan, repeats: int = 3, shape: Shape | None = None, clock: Clock | None = None
 ) -> Estimate:
     """Time what a plan needs on its device and add up its jobs.
 
@@ -76,7 +76,7 @@ def estimate(
         plan: the benchmark.
         repeats: how often each thing is timed, after once to warm up.
         shape: of images (C, H, W), where the data set does not say.
-        clock: seconds.
+        clock: seconds; of a GPU, or of all of a CPU's cores, unless it is given.
 
     Raises:
         PlanError: when nothing says what shape images have.
@@ -118,7 +118,7 @@ def noise_images(data: DataSpec, shape: Shape) -> Dataset:
 class _Estimator:
     """Times each thing once, however many jobs need it."""
 
-    def __init__(self, plan: Plan, repeats: int, shape: Shape, clock: Clock) -> None:
+    def __init__(self, plan: Plan, repeats: int, shape: Shape, clock: Clock | None) -> None:
         self.plan, self.repeats = plan, repeats
         trained = (each.training for each in plan.variants.values() if each.training)
         self.device = machine.prepare(plan.device, next(trained, None))
@@ -159,19 +159,24 @@ class _Estimator:
 
     def train(self, run: Run, spec: TrainSpec | ClassifierSpec) -> Cost:
         """The steps that are left, and the weights with the training states that are kept."""
-        if spec.network is None or spec.training is None:
+        if spec.network is None:
             return Cost(run, None)
+        if spec.training is None:
+            return Cost(run, 0.0, self.imported(spec))
         found = self.training(spec)
         saved = self.saved_step(spec)
         notes = (f"{run.variant} seed {run.seed} goes on from step {saved}",) if saved else ()
-        hours = self.hours((spec.training.steps - saved) * found.step.seconds, spec.training)
+        hours = (spec.training.steps - saved) * found.step.seconds / 3600
         return Cost(run, hours, found.weights + GENERATIONS * found.state, notes=notes)
+
+    def imported(self, spec: TrainSpec) -> int:
+        """The bytes of imported weights."""
+        with torch.device("meta"):
+            return _size(models.build_network(spec, self.dataset).state_dict())
 
     def training(self, spec: TrainSpec | ClassifierSpec) -> Training:
         """What is measured of a network's training; the same for all with the same kind of step."""
         assert spec.training is not None
-        parts = ("batch", "accumulate", "precision")
-        kind = [getattr(spec.training, part) for part in parts]
         objective = getattr(spec, "objective", None)
         key = (
             spec.stage,
@@ -179,7 +184,7 @@ class _Estimator:
             getattr(spec, "denoiser", None),
             objective and objective.name,
             *_kind(spec.process),
-            *kind,
+            spec.training.model_dump(mode="json", exclude=OF_NO_STEP),
         )
         found: Training = self.once(key, lambda: self._training(spec))
         return found
@@ -212,11 +217,6 @@ class _Estimator:
         found = generations(folder) if folder.is_dir() else []
         return int(found[0].stem.split("-")[1]) if found else 0
 
-    def hours(self, seconds: float, running: TrainingSpec | PretrainedSpec | None) -> float:
-        """Of the device: of a CPU's threads each counts."""
-        threads = running.threads if running and self.device.type == "cpu" else 1
-        return seconds * threads / 3600
-
     # What asks a trained network.
 
     def sample(self, run: Run, spec: SampleSpec) -> Cost:
@@ -235,7 +235,7 @@ class _Estimator:
         if spec.classifier is not None:
             gradient = self.gradient(spec.classifier, chunk, solver.full_precision)
             seconds += calls.classifier * gradient.seconds
-        hours = self.hours(seconds * spec.samples / chunk, train.running)
+        hours = seconds * spec.samples / chunk / 3600
         return Cost(run, hours, size, notes=notes)
 
     def restore(self, run: Run, spec: RestoreSpec) -> Cost:
@@ -256,7 +256,7 @@ class _Estimator:
         call = self.call(train, chunk, full, train.denoiser.takes_labels)
         return Cost(
             run,
-            self.hours(calls.network * call.seconds * count / chunk, train.running),
+            calls.network * call.seconds * count / chunk / 3600,
             notes=notes,
         )
 
@@ -277,7 +277,7 @@ class _Estimator:
         count = images or TEST_IMAGES
         batch = min(getattr(likelihood, "batch", count), count)
         seconds = calls.network * self.evaluation(train, likelihood, batch)
-        return Cost(run, self.hours(seconds * count / batch, train.running), notes=notes)
+        return Cost(run, seconds * count / batch / 3600, notes=notes)
 
     def evaluation(self, train: TrainSpec, likelihood: LikelihoodSpec, batch: int) -> float:
         """Seconds of a call with the backward passes that it has."""
