@@ -46,6 +46,13 @@ def test_pieces_in_a_sub_folder_are_read_in_the_order_of_their_names(tmp_path):
     assert data.classes == ("0", "1", "2")
 
 
+def test_a_split_of_another_name_can_be_the_test_split(tmp_path):
+    write(tmp_path)
+    write_parquet(tmp_path / "validation-00000-of-00001.parquet", FILES[5:8], LABELS[5:8])
+    data = load(tmp_path, test="validation")
+    assert len(data.train) == 20 and np.array_equal(data.test, IMAGES[5:8])
+
+
 def test_without_labels_there_is_one_class(tmp_path):
     data = load(write(tmp_path, labels=None))
     assert data.classes == ("all",) and not data.train_labels.any()

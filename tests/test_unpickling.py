@@ -107,6 +107,30 @@ def test_every_torn_pickle_is_one_line():
         assert "\n" not in str(error.value)
 
 
+def test_nesting_without_end_is_refused():
+    deep = b"\x80\x02}" + b")" + 200_000 * b"\x85"
+    for content in (deep + b"K\x01s.", deep + b")R.", deep + b"}b."):
+        with pytest.raises(ValueError, match="it is refused"):
+            read_dictionary(content, "it")
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
+def test_no_flipped_byte_is_more_than_one_line():
+    rng = np.random.RandomState(0)
+    contents = [python2(random_images(0, 1).reshape(1, -1)[:, :40], [3])]
+    contents += [pickle.dumps({"a": np.arange(5), "b": [1, "x", (2, None)]}, p) for p in (2, 4, 5)]
+    for _ in range(4000):
+        content = bytearray(contents[rng.randint(4)])
+        for at in rng.randint(0, len(content), 1 + rng.randint(3)):
+            content[at] = rng.randint(256)
+        try:
+            found = read_dictionary(bytes(content), "it")
+        except ValueError as error:
+            assert str(error).startswith("it is ") and len(str(error)) < 1000
+        else:
+            assert isinstance(found, dict)
+
+
 def test_what_is_no_dictionary_of_names_is_refused():
     for value in ([1], 3, {4: 5}):
         with pytest.raises(ValueError, match="no whole pickle of a dictionary"):

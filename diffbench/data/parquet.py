@@ -24,7 +24,6 @@ from diffbench.data.datasets import Dataset, Labels, mixed
 from diffbench.data.decoding import FORMATS, Decoder, Splits
 from diffbench.specs.data import ParquetSpec
 
-SPLITS = ("train", "test")
 #: Rows that are read at a time.
 BATCH = 256
 
@@ -44,14 +43,14 @@ class ParquetImages:
         """
         spec = self.spec
         root = Path(spec.path)
-        files = {split: _files(root, split) for split in SPLITS}
+        files = {"train": _files(root, "train"), "test": _files(root, spec.test)}
         columns = _columns(files["train"][0], spec)
         counts = {split: sum(map(_rows, each)) for split, each in files.items()}
         if empty := [split for split, count in counts.items() if not count]:
             raise ValueError(f"{root}: the {empty[0]} split has no rows")
         images, decoder = Splits(**counts), Decoder(spec.size, spec.channels, FORMATS[spec.lossy])
         labels = {split: np.zeros(count, np.int64) for split, count in counts.items()}
-        for split in SPLITS:
+        for split in files:
             for row, (content, label, where) in enumerate(_read(files[split], columns)):
                 images.add(split, decoder.read(content, where), where)
                 labels[split][row] = label

@@ -148,10 +148,15 @@ class _Machine:
     def _setitem(self, _: Any) -> None:
         key, value = self.stack[-2:]
         del self.stack[-2:]
-        self._top(dict)[key] = value
+        self._fill([key, value])
 
     def _setitems(self, _: Any) -> None:
-        values = self._to_mark()
+        self._fill(self._to_mark())
+
+    def _fill(self, values: list[Any]) -> None:
+        # Keys are hashed: of tuples in tuples without end that would overflow the interpreter's stack.
+        if strange := [key for key in values[::2] if type(key) not in (str, bytes, int)]:
+            raise RefusedError(f"has a key of type {type(strange[0]).__name__}")
         self._top(dict).update(zip(values[::2], values[1::2], strict=True))
 
     def _top(self, kind: type[Any]) -> Any:
@@ -188,8 +193,8 @@ class _Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        if called not in CALLS:
-            raise RefusedError(f"calls {called!r}")
+        if not isinstance(called, _Name) or called not in CALLS:
+            raise RefusedError(f"calls a {type(called).__name__} that cannot be called")
         self.stack.append(CALLS[called](*arguments))
 
     def _build(self, _: Any) -> None:

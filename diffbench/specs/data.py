@@ -227,6 +227,7 @@ class FolderSpec(ImageFilesSpec):
 class ParquetSpec(ImageFilesSpec):
     """The parquet files of a data set on the Hugging Face hub: ``train*.parquet`` and ``test*.parquet`` in a folder.
 
+    test: how the names of the test split's files begin; on the hub it may be ``validation``.
     image, label: the columns; ``none`` takes the only one that can be it.  Without labels there is one class.
     classes: their number, where plans are to know it before data are read; checked then.
     """
@@ -235,6 +236,7 @@ class ParquetSpec(ImageFilesSpec):
     implementation: ClassVar[str] = "diffbench.data.parquet:ParquetImages"
 
     path: str
+    test: str = "test"
     image: Annotated[str | None, BeforeValidator(nothing)] = None
     label: Annotated[str | None, BeforeValidator(nothing)] = None
     classes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
