@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -149,13 +150,28 @@ class ResidualBlock(nn.Module):
         return self.skip(self.resample(h)) + self.leave(self.dropout(inner))
 
 
+class Attends(Protocol):
+    """What attention must know."""
+
+    @property
+    def groups(self) -> int:
+        """Of the group norm."""
+
+    @property
+    def epsilon(self) -> float:
+        """Of the group norm."""
+
+    def heads_of(self, width: int) -> int:
+        """How many heads that many channels have."""
+
+
 class Attention(nn.Module):
     """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h; e is not looked at.
 
     Channels of ``qkv`` are (3, heads, C/heads).
     """
 
-    def __init__(self, spec: ResidualUNetSpec, channels: int) -> None:
+    def __init__(self, spec: Attends, channels: int) -> None:
         super().__init__()
         self.heads = spec.heads_of(channels)
         self.norm = nn.GroupNorm(spec.groups, channels, spec.epsilon)

@@ -3,6 +3,7 @@
 from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec, UNetSpec
 from diffbench.specs.residual_unet import ADMSpec, DDPMOriginalSpec, IDDPMSpec, IHDMUNetSpec
 from diffbench.specs.song import SongSpec
+from diffbench.specs.vdm import VDMSpec
 
 __all__ = [
     "ADMSpec",
@@ -14,4 +15,5 @@ __all__ = [
     "NetworkSpec",
     "SongSpec",
     "UNetSpec",
+    "VDMSpec",
 ]

@@ -1,0 +1,134 @@
+"""VDM's U-Net, all of it at the image's resolution.
+
+    e   = silu(MLP(sinusoids(1000 t)) + class embedding),   t = (gamma - gamma_min)/(gamma_max - gamma_min)
+    h_0 = stem([x, features(raw)]),     h_i = block(h_{i-1}, e)                         i = 1 .. n
+    h   = block(attend(block(h_n, e)), e)
+    h   = block([h, h_i], e)            for i = n .. 0
+    F   = x + conv(silu(norm(h)))
+
+    block(h, e) = skip(h) + conv(silu(norm(conv(silu(norm(h))) + W e)))
+
+gamma = -ln SNR = 2 ln(sigma/alpha), so c_noise = ln(sigma/alpha)/4 is gamma/8.  F is close to x from the start: eps
+is, where there is much noise.  The features sin(2 pi f x), cos(2 pi f x) see a single grey level.
+
+Source: "Variational Diffusion Models" (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix B) and its code,
+https://github.com/google-research/vdm.  There a label is one more input of the MLP, 0 without labels; here it is an
+embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffbench.networks.residual_unet import Attention, Conditioning, Last, sine_first
+from diffbench.networks.unet import FourierFeatures
+from diffbench.specs.vdm import VDMSpec
+
+#: Standard deviation of a standard normal cut at twice that.
+CUT = 0.87962566103423978
+
+
+class Projection(nn.Linear):
+    """e -> one number a channel, at first 0."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
+class ResidualBlock(nn.Module):
+    """h (B, C, H, W), e (B, E) -> (B, C', H, W)."""
+
+    def __init__(self, spec: VDMSpec, in_channels: int) -> None:
+        super().__init__()
+        channels = spec.channels
+        self.enter_norm = nn.GroupNorm(spec.groups, in_channels, spec.epsilon)
+        self.enter = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.told = Projection(spec.embedding, channels, bias=False)
+        self.leave_norm = nn.GroupNorm(spec.groups, channels, spec.epsilon)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.leave = Last(channels, channels, 3, padding=1)
+        widens = in_channels != channels
+        self.skip = nn.Conv2d(in_channels, channels, 1) if widens else nn.Identity()
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        inner = self.enter(F.silu(self.enter_norm(h))) + self.told(e)[:, :, None, None]
+        return self.skip(h) + self.leave(self.dropout(F.silu(self.leave_norm(inner))))
+
+
+class VDM(nn.Module):
+    """F(x; c_noise, y), the network of `VDMSpec`; it starts at x.
+
+    image_shape: (C, H, W), of any height and width.
+    in_channels: of x; C, and more where it is told more than the image.
+    out_channels: of the result; the first C start at x, what comes after, as a variance, at 0.
+    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+    """
+
+    def __init__(
+        self,
+        spec: VDMSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        in_channels: int,
+        out_channels: int,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.image_channels, width = image_shape[0], spec.channels
+        self.gamma_min, self.gamma_range = spec.gamma_min, spec.gamma_max - spec.gamma_min
+        self.conditioning = Conditioning(sine_first, width, spec.embedding, classes)
+        self.features = FourierFeatures(spec.fourier) if spec.fourier else None
+        seen = in_channels + 2 * len(spec.fourier) * self.image_channels
+        self.stem = nn.Conv2d(seen, width, 3, padding=1)
+        self.encoder = nn.ModuleList(ResidualBlock(spec, width) for _ in range(spec.blocks))
+        self.enter = ResidualBlock(spec, width)
+        self.attention = Attention(spec, width)
+        self.leave = ResidualBlock(spec, width)
+        self.decoder = nn.ModuleList(ResidualBlock(spec, 2 * width) for _ in range(spec.blocks + 1))
+        self.norm = nn.GroupNorm(spec.groups, width, spec.epsilon)
+        self.head = Last(width, out_channels, 3, padding=1)
+        fan_in(self)
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        """The raw network output (B, out_channels, H, W).
+
+        x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
+        c_noise: (B,), ln(sigma/alpha)/4.
+        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
+        raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
+
+        Raises ValueError on labels for an unconditional network, and where the Fourier features have no `raw` to look
+        at.
+        """
+        time = (8 * c_noise - self.gamma_min) / self.gamma_range
+        e = F.silu(self.conditioning(1000 * time, y))
+        met = [self.stem(self._inputs(x, raw))]
+        for block in self.encoder:
+            met.append(block(met[-1], e))
+        h = self.leave(self.attention(self.enter(met[-1], e), e), e)
+        for block in self.decoder:
+            h = block(torch.cat([h, met.pop()], dim=1), e)
+        answer = self.head(F.silu(self.norm(h)))
+        image, rest = answer.tensor_split([self.image_channels], dim=1)
+        return torch.cat([image + x[:, : self.image_channels], rest], dim=1)
+
+    def _inputs(self, x: Tensor, raw: Tensor | None) -> Tensor:
+        if self.features is None:
+            return x
+        if raw is None:
+            raise ValueError("Fourier features look at the unscaled image: pass it as `raw`")
+        return torch.cat([x, self.features(raw).to(x)], dim=1)
+
+
+def fan_in(network: nn.Module) -> None:
+    """Normal weights of variance 1/fan-in, none beyond two deviations; biases 0 (as Flax has it); what is 0 stays."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Last | Projection):
+            deviation = module.weight[0].numel() ** -0.5 / CUT
+            nn.init.trunc_normal_(module.weight, 0, deviation, -2 * deviation, 2 * deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
