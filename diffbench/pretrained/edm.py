@@ -5,7 +5,8 @@
     dec.RxR_in0, _in1, _up, _block0 .., _aux_norm, _aux_conv
 
 Channels of ``qkv`` are in the order (channel, which of q, k, v), ours in the order (which, channel).  The state does
-not say which preconditioning the network was trained with: EDM's own is taken.  The baselines' is
+not say which preconditioning the network was trained with, but the name of its class in a pickle does; EDM's own is
+taken where there is none.  The baselines' is
 
     VP    denoiser: {predict: eps, noise_input: time}
     VE    denoiser: {predict: score, input_scale: none, noise_input: log-sigma}
@@ -55,6 +56,27 @@ def weights(contents: Any) -> dict[str, Tensor]:
             "there is no state_dict of EDM's here: keys such as model.enc.32x32_conv.weight are wanted"
         )
     return found
+
+
+#: The classes of whole networks, and what the denoiser is where EDM's own is not it.
+PRECONDITIONINGS: dict[str, dict[str, str]] = {
+    "EDMPrecond": {},
+    "VPPrecond": {"predict": "eps", "noise_input": "time"},
+    "VEPrecond": {"predict": "score", "input_scale": "none", "noise_input": "log-sigma"},
+}
+
+
+def parameterisation(contents: Any) -> dict[str, str]:
+    """Keys of the denoiser that the file says beside its weights, by the class of its network.
+
+    Raises:
+        CheckpointError: when the class is another than EDM's and its baselines'.
+    """
+    kind = getattr(contents.get("ema"), "kind", "EDMPrecond")
+    if kind not in PRECONDITIONINGS:
+        known = ", ".join(PRECONDITIONINGS)
+        raise CheckpointError(f"the network is preconditioned as {kind}; {known} are known")
+    return PRECONDITIONINGS[kind]
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:

@@ -7,6 +7,7 @@ A module gives
     architecture(state)          the network and the denoiser that they are of, read off names and shapes
     rules(architecture)          how each tensor of our network is made of theirs
     ignored(architecture)        keys that hold no weights
+    parameterisation(contents)   optional: keys of the denoiser that the file says elsewhere than in its weights
 """
 
 from __future__ import annotations

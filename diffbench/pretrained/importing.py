@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffbench.networks.counting import parameters
-from diffbench.pretrained.conversion import Architecture, CheckpointError, converted
+from diffbench.pretrained.conversion import CheckpointError, converted
 from diffbench.pretrained.families import Layout, family
 from diffbench.pretrained.files import read
 from diffbench.specs.denoiser import DenoiserSpec
@@ -45,57 +45,85 @@ def import_checkpoint(
         CheckpointError: when the file cannot be read safely or is not of the family, when a key or a shape does not
             fit, when a weight is not finite, or when the folder holds something else; nothing is written then.
     """
-    layout = family(family_name).layout()
+    family(family_name)
     name = name or file.stem
     folder = folder or Path("models") / name
     _check_free(folder)
     contents = read(file)
-    try:
-        tensors, architecture, count = weights_of(layout, contents)
-        spec = ImportedSpec(
-            name=name,
-            family=family_name,
-            source=layout.SOURCE,
-            file=file.name,
-            sha256=files.sha256(file),
-            ema=_averaged(contents, file),
-            network=architecture.network,
-            denoiser=DenoiserSpec.choose({**architecture.denoiser, **(denoiser or {})}),
-            image_shape=architecture.image_shape,
-            in_channels=architecture.in_channels,
-            out_channels=architecture.out_channels,
-            classes=architecture.classes,
-            parameters=count,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"{file} as {family_name}: {': '.join(filter(None, [place, first['msg']]))}"
-        ) from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{file} as {family_name}: {error}") from None
+    spec, tensors = described(family_name, contents, file, files.sha256(file), name, denoiser)
     write_product(paths.imported(folder), lambda path: save_file(tensors, path), spec)
     return folder, spec
 
 
-def weights_of(
-    layout: Layout, contents: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], Architecture, int]:
-    """The network's state_dict from what a checkpoint holds, what it is of, and its number of parameters.
+def described(
+    family_name: str,
+    contents: Mapping[str, Any],
+    file: Path,
+    sha256: str,
+    name: str = "",
+    denoiser: Mapping[str, Any] | None = None,
+) -> tuple[ImportedSpec, dict[str, Tensor]]:
+    """What a checkpoint's contents are, and the tensors of our network.
+
+    Args:
+        family_name: whose layout it has.
+        contents: what the file holds.
+        file: its path.
+        sha256: its checksum.
+        name: what to call the model.
+        denoiser: keys that the family's assumption is wrong in.
 
     Raises:
-        CheckpointError: when a key, a shape or a number is wrong.
+        CheckpointError: when they are not of the family, or a key, a shape or a number is wrong.
     """
-    state = layout.weights(contents)
-    architecture = layout.architecture(state)
-    network = architecture.skeleton()
-    rules, ignored = layout.rules(architecture), layout.ignored(architecture)
-    tensors = converted(state, rules, network, ignored)
+    layout = family(family_name).layout()
+    try:
+        state = layout.weights(contents)
+        architecture = layout.architecture(state)
+        network = architecture.skeleton()
+        rules, ignored = layout.rules(architecture), layout.ignored(architecture)
+        tensors = converted(state, rules, network, ignored)
+        check_finite(tensors)
+        keys = {**architecture.denoiser, **_stated(layout, contents), **(denoiser or {})}
+        spec = ImportedSpec(
+            name=name or file.stem,
+            family=family_name,
+            source=layout.SOURCE,
+            file=file.name,
+            sha256=sha256,
+            ema=_averaged(contents, file),
+            network=architecture.network,
+            denoiser=DenoiserSpec.choose(keys),
+            image_shape=architecture.image_shape,
+            in_channels=architecture.in_channels,
+            out_channels=architecture.out_channels,
+            classes=architecture.classes,
+            parameters=parameters(network),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise CheckpointError(f"{file} as {family_name}: {reason}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{file} as {family_name}: {error}") from None
+    return spec, tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        CheckpointError: naming the first of them.
+    """
     if broken := [name for name, each in tensors.items() if not bool(each.isfinite().all())]:
         more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
         raise CheckpointError(f"not every number of {', '.join(broken[:SHOWN])}{more} is finite")
-    return tensors, architecture, parameters(network)
+
+
+def _stated(layout: Layout, contents: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keys of the denoiser that a file says beside its weights, in the families whose files do."""
+    stated = getattr(layout, "parameterisation", None)
+    return stated(contents) if stated else {}
 
 
 def _averaged(contents: Mapping[str, Any], file: Path) -> bool | None:

@@ -8,14 +8,14 @@ with ``weights_only``), and those of plain containers. A name that is not known,
 
 EDM's networks are such pickles (Karras et al. 2022, https://github.com/NVlabs/edm): each object of a "persistent" class
 brings its own source code, which is text here and stays text. A module is recognised by the state of
-`torch.nn.Module`, and comes out as its state_dict.
+`torch.nn.Module`, and comes out as its state_dict, with the name of its class.
 """
 
 from __future__ import annotations
 
 import pickletools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,14 @@ class Name:
     """What a pickle would import."""
 
     text: str
+
+
+class Module(dict[str, Tensor]):
+    """The state_dict of a module; ``kind`` is the name of its class."""
+
+    def __init__(self, kind: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        super().__init__(tensors)
+        self.kind = kind
 
 
 _MARK = object()
@@ -265,7 +273,7 @@ def described(content: bytes) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return dict(_tensors_of(value)) if _is_module(value) else value
+    return Module(value.name, _tensors_of(value)) if _is_module(value) else value
 
 
 def _is_module(value: Any) -> bool:
