@@ -16,14 +16,16 @@ from archives import (
     write_tar,
     write_zip,
 )
-from commands import bench, plan_of, planned, said, write_config
+from commands import CONFIG, bench, plan_of, planned, said, write_config
 
 from diffbench import cli
+from diffbench.plan.registry import build
 from diffbench.reporting import tables
-from diffbench.specs.data import DataSpec
+from diffbench.specs.data import CIFAR10Spec, DataSpec
 from diffbench.specs.stages import DataStageSpec
+from diffbench.stages import data as stages_data
 from diffbench.store import paths
-from diffbench.store.products import read_product
+from diffbench.store.products import StoreError, read_product, write_product
 
 #: One variant with classes, one solver, the overview.
 SMALL = {
@@ -82,6 +84,28 @@ def test_each_layout_is_trained_on_sampled_and_scored(tmp_path, monkeypatch, lay
         if ",fid," in line
     )
     assert ",ok," in row, row
+
+
+def test_a_copy_of_an_archive_elsewhere_is_the_same_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configured(tmp_path, "cifar10")
+    first = plan_of(tmp_path)
+    data, train = first.run("data"), first.run("train", "iddpm-hybrid")
+    images = build(data.spec.data).load()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cifar.tar.gz").rename(tmp_path / "elsewhere" / "c.tar.gz")
+    text = (tmp_path / CONFIG).read_text().replace("cifar.tar.gz", "elsewhere/c.tar.gz")
+    (tmp_path / CONFIG).write_text(text)
+    second = plan_of(tmp_path)
+    assert second.run("train", "iddpm-hybrid").spec == train.spec
+    assert second.run("data").spec != data.spec and second.inputs(second.run("data")) != []
+    write_product(paths.levels(tmp_path), lambda file: stages_data.save(images, file), data.spec)
+    for plan in (first, second):
+        stored = stages_data.load(tmp_path, plan.run("train", "iddpm-hybrid").spec.data)
+        assert stored.shape == (32, 32, 3)
+    other = CIFAR10Spec()
+    with pytest.raises(StoreError, match="holds another data set"):
+        stages_data.load(tmp_path, other)
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
         counted.append(f"{each}, N = {asked.images * asked.draws}")
     seeds = ", ".join(map(str, plan.benchmark.seeds))
     return (
-        f"Data: {described(plan.benchmark.data)}, {plan.benchmark.data.levels} grey levels; "
+        f"Data: {described(plan.benchmark.data.unplaced)}, {plan.benchmark.data.levels} grey levels; "
         f"{'; '.join(counted)}; {'seeds' if ',' in seeds else 'seed'} {seeds}."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -30,6 +30,8 @@ class DataSpec(Registered):
 
     kind: ClassVar[str] = "data"
     levels: ClassVar[int]
+    #: Keys that say where files lie which another key knows by their content: a copy elsewhere is the same data set.
+    places: ClassVar[tuple[str, ...]] = ()
 
     name: str
 
@@ -52,6 +54,11 @@ class DataSpec(Registered):
     def paths(self) -> dict[str, str]:
         """Configuration key -> file or folder that the images are read from, relative to the working directory."""
         return {}
+
+    @property
+    def unplaced(self) -> Self:
+        """The same data set without its ``places``: what is made of it does not depend on them."""
+        return self.model_copy(update=dict.fromkeys(self.places)) if self.places else self
 
     @property
     def listed(self) -> str | None:
@@ -136,6 +143,7 @@ class CIFAR10Spec(DataSpec):
     name: Literal["cifar10"] = "cifar10"
     implementation: ClassVar[str] = "diffbench.data.cifar:CIFAR10"
     levels: ClassVar[int] = 256
+    places: ClassVar[tuple[str, ...]] = ("archive",)
 
     archive: Annotated[str | None, BeforeValidator(nothing)] = None
     sha256: SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from diffbench.specs.analysis import AnalysisSpec
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
@@ -33,6 +33,8 @@ AnyClassifierNetwork = Annotated[
 ]
 AnyControl = Annotated[SerializeAsAny[ControlSpec], BeforeValidator(ControlSpec.choose)]
 AnyData = Annotated[SerializeAsAny[DataSpec], BeforeValidator(DataSpec.choose)]
+#: Of jobs that read what the data stage stored: where it was read from is none of their business.
+StoredData = Annotated[AnyData, AfterValidator(lambda data: data.unplaced)]
 AnyDenoiser = Annotated[SerializeAsAny[DenoiserSpec], BeforeValidator(DenoiserSpec.choose)]
 AnyLikelihood = Annotated[SerializeAsAny[LikelihoodSpec], BeforeValidator(LikelihoodSpec.choose)]
 AnyNetwork = Annotated[SerializeAsAny[NetworkSpec], BeforeValidator(NetworkSpec.choose)]
@@ -66,7 +68,7 @@ class TrainSpec(StageSpec):
 
     variant: str
     seed: NonNegativeInt
-    data: AnyData
+    data: StoredData
     dequantise: Literal["none", "uniform"] = "none"
     process: AnyProcess
     denoiser: AnyDenoiser
@@ -91,7 +93,7 @@ class ClassifierSpec(StageSpec):
     version: PositiveInt = 1
 
     seed: NonNegativeInt
-    data: AnyData
+    data: StoredData
     dequantise: Literal["none", "uniform"] = "none"
     process: AnyProcess
     network: AnyClassifierNetwork
@@ -117,7 +119,7 @@ class SampleSpec(StageSpec):
     solver_id: str
     samples: PositiveInt
     chunk: PositiveInt = 500
-    data: AnyData
+    data: StoredData
     train: TrainSpec | None = None
     classifier: ClassifierSpec | None = None
     solver: AnySolver | None = None

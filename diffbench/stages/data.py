@@ -58,7 +58,8 @@ def load(root: Path, spec: DataSpec) -> Dataset:
         StoreError: when it is missing, altered, or another data set than the spec's.
     """
     path = read_product(paths.levels(root))
-    if read_sidecar(path)["spec"]["data"] != spec.model_dump(mode="json"):
+    found = read_sidecar(path)["spec"]["data"] | dict.fromkeys(spec.places)
+    if found != spec.unplaced.model_dump(mode="json"):
         raise StoreError(f"{path} is stale, it holds another data set: run the data stage again")
     arrays = mapped.load(path)
     facts = json.loads(str(arrays.pop("facts")))
