@@ -303,8 +303,9 @@ class _Estimator:
         self, train: TrainSpec, batch: int, full: bool, labelled: bool, *, backward: bool = False
     ) -> Timed:
         """One evaluation of a network, with or without the gradient with respect to the image."""
-        assert train.running is not None and train.network is not None
-        precision = "fp32" if full else train.running.precision
+        running = train.running
+        assert running is not None and train.network is not None
+        precision = "fp32" if full else running.precision
         what = f"{'gradient' if backward else 'call'}: {train.network.name}, {precision}, {train.variant}"
         key = (
             "call",
@@ -313,13 +314,14 @@ class _Estimator:
             *_kind(train.process),
             batch,
             precision,
+            running.channels_last,
             backward,
         )
 
         def make(count: int) -> Callable[[], object]:
-            network = models.build_network(train, self.dataset)
+            network = self.frozen(models.build_network(train, self.dataset), running)
             process = models.build_process(train.process, self.dataset)
-            wrapped = models.wrap(train, process, self.placed(network), self.dataset, self.device)
+            wrapped = models.wrap(train, process, network, self.dataset, self.device)
             denoiser = models.at_full_precision(wrapped, full)
             x, t, y = self.question(train.process.t_max, count, labelled)
 
@@ -340,10 +342,11 @@ class _Estimator:
         """One gradient of a classifier."""
         precision = "fp32" if full else spec.training.precision
         what = f"classifier gradient: {spec.network.name}, {precision}"
-        key = ("gradient", spec.network, *_kind(spec.process), batch, precision)
+        parts = batch, precision, spec.training.channels_last
+        key = ("gradient", spec.network, *_kind(spec.process), *parts)
 
         def make(count: int) -> Callable[[], object]:
-            network = self.placed(models.build_classifier(spec, self.dataset))
+            network = self.frozen(models.build_classifier(spec, self.dataset), spec.training)
             wrapped = models.wrap_classifier(spec, network, self.dataset, self.device)
             classifier = models.at_full_precision(wrapped, full)
             x, t, y = self.question(spec.process.t_max, count, labelled=True)
@@ -353,9 +356,9 @@ class _Estimator:
         found: Timed = self.once(key, lambda: self.meter.of_batch(what, batch, make))
         return found
 
-    def placed(self, network: nn.Module) -> nn.Module:
+    def frozen(self, network: nn.Module, running: models.Running) -> nn.Module:
         """A network as samplers have it."""
-        return network.to(self.device).eval().requires_grad_(False)
+        return models.placed(network, running, self.device).eval().requires_grad_(False)
 
     def question(
         self, t_max: float, count: int, labelled: bool
