@@ -5,7 +5,8 @@ import torch
 from fills import filled
 from pydantic import ValidationError
 
-from diffbench.networks.residual_unet import FEATURES, RESAMPLINGS, ResidualUNet
+from diffbench.networks.residual_parts import FEATURES, RESAMPLINGS
+from diffbench.networks.residual_unet import ResidualUNet
 from diffbench.plan.registry import build
 from diffbench.specs.networks import NetworkSpec
 from diffbench.specs.residual_unet import ResidualUNetSpec
@@ -163,3 +164,18 @@ def test_a_size_that_does_not_halve_is_refused(size):
 def test_sizes_that_do_not_divide_are_refused(changes, said):
     with pytest.raises(ValidationError, match=said):
         NetworkSpec.choose({"name": "iddpm"} | SMALL | changes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_near(name):
+    """Outputs of order 1 through some twenty layers of bfloat16, 2^-9 each."""
+    network = made(name)
+    x, t = batch()
+    with torch.no_grad():
+        full = network(x, t)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(x, t)
+    assert (half - full).abs().max() < 0.1 * full.abs().max()
+    laid_out = network.to(memory_format=torch.channels_last)
+    again = laid_out(x.to(memory_format=torch.channels_last), t)
+    torch.testing.assert_close(again, full, rtol=1e-4, atol=1e-4)

@@ -6,17 +6,6 @@
     h    = layers_j([h, h_i], e)   for i = n .. 0                   the way out: every h_i is met again
     out  = conv(silu(norm(h)))
 
-A residual block is h + conv(silu(told(norm, conv(silu(norm h)), e))), where
-
-    addition     told(norm, h, e) = norm(h + linear(silu e))
-    scale-shift  told(norm, h, e) = norm(h) (1 + scale) + shift,    scale, shift = linear(silu e)
-
-One that resamples does so to both of its branches, before the first convolution.  The sinusoids of c are, with w
-features, k = 0 .. w/2 - 1,
-
-    cosine-first  cos(c f_k), sin(c f_k),   f_k = 10000^(-k/(w/2))
-    sine-first    sin(c f_k), cos(c f_k),   f_k = 10000^(-k/(w/2 - 1))
-
 Sources: "Denoising Diffusion Probabilistic Models" (Ho et al. 2020, https://arxiv.org/abs/2006.11239, appendix B);
 "Improved Denoising Diffusion Probabilistic Models" (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672);
 "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal & Nichol 2021, https://arxiv.org/abs/2105.05233).
@@ -24,223 +13,23 @@ Sources: "Denoising Diffusion Probabilistic Models" (Ho et al. 2020, https://arx
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.residual_parts import (
+    FEATURES,
+    INITIAL,
+    RESAMPLINGS,
+    Attention,
+    Conditioning,
+    Last,
+    Layers,
+    ResidualBlock,
+)
 from diffbench.specs.residual_unet import ResidualUNetSpec
-
-
-def cosine_first(c: Tensor, width: int) -> Tensor:
-    """Sinusoids (B, width) of c (B,), in c's precision (Nichol & Dhariwal 2021, official code)."""
-    steps = torch.arange(width // 2, device=c.device, dtype=c.dtype) / (width // 2)
-    angles = c[:, None] * (-math.log(10_000) * steps).exp()
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def sine_first(c: Tensor, width: int) -> Tensor:
-    """Sinusoids (B, width) of c (B,), in c's precision (Ho et al. 2020, official code)."""
-    steps = torch.arange(width // 2, device=c.device, dtype=c.dtype) / (width // 2 - 1)
-    angles = c[:, None] * (-math.log(10_000) * steps).exp()
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "cosine-first": cosine_first,
-    "sine-first": sine_first,
-}
-
-
-class Last(nn.Conv2d):
-    """The last convolution of a branch, which starts at zero: its block starts as the skip."""
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
-class Conditioning(nn.Module):
-    """c_noise (B,) and y (B,) or None -> e (B, width).
-
-    features: c_noise, and how many -> what the layers see of it.
-    classes: number of labels, 0 for an unconditional network; index ``classes`` is the null class.
-    """
-
-    def __init__(
-        self, features: Callable[[Tensor, int], Tensor], count: int, width: int, classes: int
-    ) -> None:
-        super().__init__()
-        self.features, self.count, self.known = features, count, classes
-        self.enter, self.leave = nn.Linear(count, width), nn.Linear(width, width)
-        self.classes = nn.Embedding(classes + 1, width) if classes else None
-
-    def forward(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        """The embedding; None is the null class.  Raises ValueError on labels without classes."""
-        e = self.leave(F.silu(self.enter(self.features(c_noise, self.count))))
-        if self.classes is None:
-            if y is not None:
-                raise ValueError("this network knows no classes, yet it was given labels")
-            return e
-        if y is None:
-            y = torch.full_like(c_noise, self.known, dtype=torch.long)
-        return e + self.classes(y)
-
-
-class Addition(nn.Module):
-    """e is added to each channel, before the norm."""
-
-    def __init__(self, embedding: int, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(embedding, channels)
-
-    def forward(self, norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-        return norm(h + self.linear(e)[:, :, None, None])
-
-
-class ScaleShift(nn.Module):
-    """e scales and shifts each channel, after the norm."""
-
-    def __init__(self, embedding: int, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(embedding, 2 * channels)
-
-    def forward(self, norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-        scale, shift = self.linear(e)[:, :, None, None].chunk(2, dim=1)
-        return norm(h) * (1 + scale) + shift
-
-
-MODULATIONS: dict[str, Callable[[int, int], nn.Module]] = {
-    "addition": Addition,
-    "scale-shift": ScaleShift,
-}
-
-
-class ResidualBlock(nn.Module):
-    """h (B, C, H, W), e (B, E), through a silu -> (B, C', H', W').
-
-    resample: what changes the resolution of both branches; None changes nothing.
-    """
-
-    def __init__(
-        self,
-        spec: ResidualUNetSpec,
-        in_channels: int,
-        out_channels: int,
-        resample: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.resample = resample or nn.Identity()
-        self.enter_norm = nn.GroupNorm(spec.groups, in_channels, spec.epsilon)
-        self.enter = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.modulation = MODULATIONS[spec.modulation](spec.embedding, out_channels)
-        self.leave_norm = nn.GroupNorm(spec.groups, out_channels, spec.epsilon)
-        self.dropout = nn.Dropout(spec.dropout)
-        self.leave = Last(out_channels, out_channels, 3, padding=1)
-        widens = in_channels != out_channels
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if widens else nn.Identity()
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        inner = self.enter(self.resample(F.silu(self.enter_norm(h))))
-        inner = F.silu(self.modulation(self.leave_norm, inner, e))
-        return self.skip(self.resample(h)) + self.leave(self.dropout(inner))
-
-
-class Attends(Protocol):
-    """What attention must know."""
-
-    @property
-    def groups(self) -> int:
-        """Of the group norm."""
-
-    @property
-    def epsilon(self) -> float:
-        """Of the group norm."""
-
-    def heads_of(self, width: int) -> int:
-        """How many heads that many channels have."""
-
-
-class Attention(nn.Module):
-    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h; e is not looked at.
-
-    Channels of ``qkv`` are (3, heads, C/heads).
-    """
-
-    def __init__(self, spec: Attends, channels: int) -> None:
-        super().__init__()
-        self.heads = spec.heads_of(channels)
-        self.norm = nn.GroupNorm(spec.groups, channels, spec.epsilon)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.project = Last(channels, channels, 1)
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v).mT
-        return h + self.project(mixed.reshape(h.shape))
-
-
-class Layers(nn.ModuleList):
-    """Layers that are told e, one after the other."""
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        for layer in self:
-            h = layer(h, e)
-        return h
-
-
-class Plain(nn.ModuleDict):
-    """Named layers that are not told e, one after the other."""
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        for layer in self.values():
-            h = layer(h)
-        return h
-
-
-def _halved(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    return Plain({"shrink": nn.Conv2d(channels, channels, 3, stride=2, padding=1)})
-
-
-def _halved_same(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    convolution = nn.Conv2d(channels, channels, 3, stride=2)
-    return Plain({"pad": nn.ZeroPad2d((0, 1, 0, 1)), "shrink": convolution})
-
-
-def _doubled(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    convolution = nn.Conv2d(channels, channels, 3, padding=1)
-    return Plain({"repeat": nn.Upsample(scale_factor=2), "grow": convolution})
-
-
-def _pooled(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    return Plain({"shrink": nn.AvgPool2d(2)})
-
-
-def _repeated(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    return Plain({"grow": nn.Upsample(scale_factor=2)})
-
-
-def _pooled_block(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    return ResidualBlock(spec, channels, channels, nn.AvgPool2d(2))
-
-
-def _repeated_block(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    return ResidualBlock(spec, channels, channels, nn.Upsample(scale_factor=2))
-
-
-Resampling = Callable[[ResidualUNetSpec, int], nn.Module]
-
-#: How the resolution is halved, and doubled.
-RESAMPLINGS: dict[str, tuple[Resampling, Resampling]] = {
-    "convolution": (_halved, _doubled),
-    "same-convolution": (_halved_same, _doubled),
-    "average": (_pooled, _repeated),
-    "block": (_pooled_block, _repeated_block),
-}
 
 
 def way_in(spec: ResidualUNetSpec, height: int) -> Iterator[tuple[Layers, int]]:
@@ -271,22 +60,6 @@ def way_out(spec: ResidualUNetSpec, height: int, met: list[int]) -> Iterator[Lay
             if level and block == spec.blocks:
                 layers.append(doubled(spec, width))
             yield layers
-
-
-def fan_average(network: nn.Module) -> None:
-    """Weights uniform with variance 2/(fan-in + fan-out), biases 0 (Ho et al. 2020, official code)."""
-    for name, module in network.named_modules():
-        if type(module) in (nn.Conv2d, nn.Linear):
-            # q, k and v are layers of their own, kept as one.
-            for part in module.weight.data.chunk(3 if name.endswith("qkv") else 1):
-                nn.init.xavier_uniform_(part)
-            nn.init.zeros_(module.bias)
-
-
-INITIAL: dict[str, Callable[[nn.Module], None]] = {
-    "fan-in": lambda network: None,
-    "fan-average": fan_average,
-}
 
 
 class ResidualUNet(nn.Module):

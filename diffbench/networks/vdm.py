@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffbench.networks.residual_unet import Attention, Conditioning, Last, sine_first
+from diffbench.networks.residual_parts import Attention, Conditioning, Last, sine_first
 from diffbench.networks.unet import FourierFeatures
 from diffbench.specs.vdm import VDMSpec
 

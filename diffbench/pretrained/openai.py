@@ -19,7 +19,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from diffbench.networks.residual_unet import Attention, Plain, ResidualBlock, ResidualUNet
+from diffbench.networks.residual_parts import Attention, Plain, ResidualBlock
+from diffbench.networks.residual_unet import ResidualUNet
 from diffbench.pretrained.conversion import (
     Architecture,
     CheckpointError,
