@@ -102,3 +102,30 @@ def written(path, **options):
     made = network(**options)
     torch.save(official(made), path)
     return made
+
+
+def edm(image_shape=(1, 8, 8), seed=0):
+    """The contents of a small checkpoint in EDM's layout, of its DDPM++, and the network."""
+    from diffbench.pretrained import edm as layout
+    from diffbench.specs.song import EDMDDPMppSpec
+
+    spec = EDMDDPMppSpec(channels=32, multipliers=(1, 1), blocks=1, attention=(4,), augmentation=0)
+    channels = image_shape[0]
+    found = Architecture(spec, {"predict": "edm"}, image_shape, channels, channels, 0)
+    made, generator = found.skeleton(), torch.Generator().manual_seed(seed)
+    made = made.to_empty(device="cpu").eval().requires_grad_(False)
+    for name, each in made.named_parameters():
+        each.copy_(0.1 * torch.randn(each.shape, generator=generator) + ("norm" in name))
+    ours = made.state_dict()
+    state = {
+        each.theirs[0]: by_channel(ours[each.ours])
+        if each.change is layout.by_kind
+        else ours[each.ours]
+        for each in layout.rules(found)
+    }
+    return {"ema": {f"model.{key}": each.clone() for key, each in state.items()}}, made
+
+
+def by_channel(qkv):
+    """Order (3, C) of the first axis to EDM's (C, 3)."""
+    return qkv.unflatten(0, (3, -1)).transpose(0, 1).flatten(0, 1)

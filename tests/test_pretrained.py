@@ -2,13 +2,15 @@
 
 import importlib
 import json
+import subprocess
 from pathlib import Path
 
 import checkpoints
 import numpy as np
 import pytest
 import torch
-from commands import REPOSITORY
+import yaml
+from commands import REPOSITORY, bench, diffbench, environment, said
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -327,3 +329,60 @@ def test_an_imported_model_is_estimated_without_training(planned):
     tensors = load_file("model/model.safetensors").values()
     assert found["train"].size == sum(each.numel() * each.element_size() for each in tensors)
     assert found["sample"].hours > 0 and found["likelihood"].hours > 0
+
+
+DAG = {
+    "name": "imported",
+    "data": {"name": "digits"},
+    "extractor": {"epochs": 12},
+    "device": "cpu",
+    "samples": 40,
+    "chunk": 20,
+    "variants": ["official"],
+    "methods": {
+        "official": {
+            "paper": "edm",
+            "pretrained": "models/tiny",
+            "process": {"name": "edm"},
+            "solvers": {"heun-3": {"name": "heun", "steps": 3}},
+            "likelihoods": {"ode": {"name": "ode", "method": "euler", "steps": 2}},
+        }
+    },
+    "restorations": {
+        "images": 4,
+        "draws": 2,
+        "variants": ["official"],
+        "tasks": {"half": {"operator": {"name": "block-average", "factor": 2}, "noise": 0.05}},
+        "restorers": {"ddrm-3": {"name": "ddrm", "steps": 3}},
+    },
+}
+
+
+@pytest.mark.slow
+def test_the_workflow_samples_scores_and_restores_imported_weights(tmp_path):
+    contents, network = checkpoints.edm()
+    torch.save(contents, tmp_path / "tiny.pt")
+    done = subprocess.run(
+        diffbench("import", "edm", "tiny.pt", "--to", "models/tiny"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONPATH=str(REPOSITORY)),
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(DAG))
+    done = bench("-c2", cwd=tmp_path)
+    assert done.returncode == 0, said(done)
+    root = tmp_path / "results" / "imported"
+    tensors = load_file(read_product(paths.model(root, "official", 0)))
+    assert all(torch.equal(tensors[name], each) for name, each in network.state_dict().items())
+    run = paths.run_folder(root, "official", 0)
+    scores = json.loads((run / "scores.json").read_text())["solvers"]["heun-3"]["metrics"]
+    assert scores["fid"]["value"] > 0
+    assert (run / "restore" / "half" / "ddrm-3.json").is_file()
+    assert (run / "likelihood" / "ode.json").is_file()
+    checksum = files.sha256(tmp_path / "tiny.pt")[:16]
+    table = paths.table(root, "overview", "md").read_text()
+    assert f"imported (family edm, sha256 {checksum})" in table
+    again = bench("-n", cwd=tmp_path)
+    assert "Nothing to be done" in said(again)
