@@ -1,37 +1,81 @@
-"""Training steps of the embedded benchmark's network in fp32 and bf16, interleaved, one thread."""
+"""Training steps under several budgets, interleaved: what precision, memory order and the compiler bring.
 
+    python benchmarks/training_step.py [CONFIG] [VARIANT] [--device cuda] [--steps 20] [--rounds 5]
+
+On a CPU one thread's CPU time counts and nothing is compiled; on a GPU the clock does, and the share of its matrix peak
+is shown beside.
+"""
+
+import argparse
 import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from diffbench.plan.runs import load_plan
-from diffbench.stages import data
+from diffbench.stages import data, machine
+from diffbench.stages.meter import matrix_peak, operations
 from diffbench.stages.train import denoiser_trainer
 
-STEPS, ROUNDS = 20, 5
+ROOT = Path(__file__).resolve().parent.parent
+BUDGETS = {
+    "fp32": {"precision": "fp32"},
+    "fp32, channels last": {"precision": "fp32", "channels_last": True},
+    "bf16": {"precision": "bf16"},
+    "bf16, channels last": {"precision": "bf16", "channels_last": True},
+}
+COMPILED = {
+    "bf16, compiled": {"precision": "bf16", "compile": True},
+    "bf16, channels last, compiled": {"precision": "bf16", "channels_last": True, "compile": True},
+}
+
+
+def seconds(trainer, steps: int) -> float:
+    """Of one step."""
+    on_gpu = trainer.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    start = clock()
+    for _ in range(steps):
+        loss = trainer.advance()
+    float(loss)
+    return (clock() - start) / steps
+
 
 if __name__ == "__main__":
-    root = Path(__file__).resolve().parent.parent
-    plan = load_plan([root / "config" / "digits.yaml"], {}, root)
-    spec = plan.run("train", "ddpm-cosine", 0, "").spec
-    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", nargs="?", type=Path, default=ROOT / "config" / "digits.yaml")
+    parser.add_argument("variant", nargs="?", default="ddpm-cosine")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    plan = load_plan([options.config], {}, ROOT)
+    spec = plan.run("train", options.variant, plan.seeds(options.variant)[0]).spec
+    device = machine.prepare(options.device, spec.training)
+    budgets = BUDGETS | (COMPILED if device.type == "cuda" else {})
     with tempfile.TemporaryDirectory() as folder:
-        data.run(plan.run("data", "", 0, "").spec, Path(folder), "cpu")
+        data.run(plan.run("data").spec, Path(folder), "cpu")
         dataset = data.load(Path(folder), spec.data)
-        trainers = {}
-        for precision in ("fp32", "bf16"):
-            training = spec.training.model_copy(update={"precision": precision})
-            variant = spec.model_copy(update={"training": training})
-            trainers[precision] = denoiser_trainer(variant, dataset, torch.device("cpu"))
-        best = dict.fromkeys(trainers, float("inf"))
-        for _ in range(ROUNDS):
-            for precision, trainer in trainers.items():
-                start = time.process_time()
-                for _ in range(STEPS):
-                    trainer.advance()
-                best[precision] = min(best[precision], (time.process_time() - start) / STEPS)
-    for precision, seconds in best.items():
-        ratio = best["fp32"] / seconds
-        print(f"{precision}: {1000 * seconds:.1f} CPU ms a step, {ratio:.2f} x fp32")
+    trainers, best = {}, dict.fromkeys(budgets, float("inf"))
+    for name, budget in budgets.items():
+        off = {"channels_last": False, "compile": False}
+        training = spec.training.model_copy(update=off | budget)
+        variant = spec.model_copy(update={"training": training})
+        trainers[name] = denoiser_trainer(variant, dataset, device)
+        seconds(trainers[name], 3)
+    for _ in range(options.rounds):
+        for name, trainer in trainers.items():
+            best[name] = min(best[name], seconds(trainer, options.steps))
+    for name, trainer in trainers.items():
+        speed, peak = (
+            spec.training.batch / best[name],
+            matrix_peak(device, budgets[name]["precision"]),
+        )
+        share = (
+            f", {speed * operations(trainer) / peak:.1%} of {peak / 1e12:.0f} TFLOP/s"
+            if peak
+            else ""
+        )
+        ratio = best["fp32"] / best[name]
+        print(
+            f"{name}: {1000 * best[name]:.2f} ms a step, {speed:.0f} images/s, {ratio:.2f} x fp32{share}"
+        )

@@ -115,7 +115,10 @@ def joined_team(device: torch.device) -> Iterator[Alone]:
         return
     from torch import distributed
 
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        distributed.init_process_group("nccl", device_id=device)
+    else:
+        distributed.init_process_group("gloo")
     try:
         yield Team(device)
     finally:

@@ -100,6 +100,18 @@ class Drawn(NamedTuple):
         return Drawn(rows[part], some(mirrored, part), some(uniform, part), draws.cut(part))
 
 
+def sent(drawn: Drawn, device: torch.device) -> Drawn:
+    """The same with what is large on a GPU: from pinned memory, or each copy would wait for the step before."""
+    if device.type != "cuda":
+        return drawn
+    noise, uniform = (
+        None if each is None else each.pin_memory().to(device, non_blocking=True)
+        for each in (drawn.draws.noise, drawn.uniform)
+    )
+    assert noise is not None
+    return drawn._replace(uniform=uniform, draws=drawn.draws._replace(noise=noise))
+
+
 class Trainer:
     """Network, average and optimiser of one run, and the step that advances them."""
 
@@ -188,7 +200,7 @@ class Trainer:
     def backward(self, drawn: Drawn) -> Tensor:
         """Add up the gradient of a batch, part by part; returns its mean loss."""
         count = len(drawn.rows)
-        share, losses = drawn.cut(self.team.share(count)), []
+        share, losses = sent(drawn.cut(self.team.share(count)), self.device), []
         parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
         self.team.seed(self.spec.seed, self.step)
         for index, rows in enumerate(portions(len(share.rows), parts)):
