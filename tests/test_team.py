@@ -12,8 +12,10 @@ import torch
 from commands import run, start, until
 from safetensors.torch import load_file
 
+from diffbench.plan.registry import build
 from diffbench.specs.data import DigitsSpec
 from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.network import NetworkSpec
 from diffbench.specs.stages import DataStageSpec, TrainSpec
 from diffbench.stages import data, launch
 from diffbench.stages.launch import STOPPED
@@ -67,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the data set and no more of the data stage."""
     monkeypatch.chdir(tmp_path)
     stage = DataStageSpec(data=DigitsSpec(), extractor=ExtractorSpec())
-    digits = data.build(stage.data).load()
+    digits = build(stage.data).load()
     write_product(paths.levels(ROOT), lambda file: data.save(digits, file), stage)
     return tmp_path
 
@@ -204,6 +206,19 @@ def test_spectators_read_and_write_nothing(tmp_path):
     spectator.event("saved", step=4)
     assert {path.name: files.sha256(path) for path in state.folder.iterdir()} == before
     assert len(generations(state.folder)) == 1
+
+
+@pytest.mark.parametrize("name", sorted(NetworkSpec.known))
+def test_every_parameter_of_a_network_gets_a_gradient(name):
+    """DistributedDataParallel waits for all of them."""
+    shape = (3, 32, 32)
+    with torch.device("meta"):
+        spec = NetworkSpec.choose(name)
+        network = build(spec, image_shape=shape, in_channels=3, out_channels=3, classes=10)
+        x, y = torch.empty(2, *shape), torch.zeros(2, dtype=torch.long)
+        network(x, torch.empty(2), y, x).sum().backward()
+    parameters = dict(network.named_parameters()).items()
+    assert [key for key, each in parameters if each.requires_grad and each.grad is None] == []
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
