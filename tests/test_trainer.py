@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffbench.data.datasets import Dataset
+from diffbench.data.resident import TrainingImages
 from diffbench.plan.registry import build
 from diffbench.specs.data import DataSpec
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
@@ -20,7 +21,7 @@ from diffbench.stages import gpus, models
 from diffbench.stages.classifier import classifier_trainer
 from diffbench.stages.meter import matrix_peak, operations
 from diffbench.stages.train import denoiser_trainer
-from diffbench.stages.trainer import Trainer, TrainingImages, portions
+from diffbench.stages.trainer import Trainer, portions
 
 CPU = torch.device("cpu")
 STEPS, BATCH = 4, 11

@@ -1,0 +1,39 @@
+"""Training images where they are used: uint8 on the device, a quarter of what float32 takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffbench.data.levels import Images, Levels
+
+
+class TrainingImages:
+    """Grey levels of images, uint8, kept on the device when they fit, in model scale when asked for.
+
+    They fit when they take a quarter of the device's free memory at most; else rows are copied when asked for.
+    """
+
+    SHARE = 1 / 4
+
+    def __init__(self, levels: Levels, images: Images, device: torch.device) -> None:
+        self.levels, self.device = levels, device
+        stored = levels.checked(images)
+        if device.type == "cuda":
+            fits = stored.nbytes <= self.SHARE * torch.cuda.mem_get_info(device)[0]
+            stored = stored.to(device) if fits else stored.pin_memory()
+        self.stored = stored
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, height, width, channels = self.stored.shape
+        return channels, height, width
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The images of these rows (B,), float32 (B, C, H, W) on the device."""
+        chosen = self.stored[rows.to(self.stored.device)]
+        return self.levels.values(chosen.to(self.device, non_blocking=True))
