@@ -1,6 +1,7 @@
 """Every official layout of CIFAR-10 becomes a folder that a variant of its paper's process can name."""
 
 import pickle
+import random
 import sys
 import types
 from pathlib import Path
@@ -104,6 +105,26 @@ def test_an_official_layout_becomes_a_variant_of_its_paper(name, tmp_path, monke
     plan = load_plan([Path("bench.yaml")], {}, REPOSITORY)
     assert plan.run("train", "official").spec.network == spec.network
     assert plan.run("sample", "official", item="some")
+
+
+@pytest.mark.filterwarnings("ignore:The use of `x.T`")
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_tensors_of_other_ranks_and_keys_are_refused_in_one_line(name, monkeypatch):
+    chosen, contents, *_ = OFFICIAL[name]
+    monkeypatch.setattr(importing, "check_finite", lambda tensors: None)
+    chance = random.Random(name)
+    for change in range(12):
+        whole = contents()
+        state = next((whole[key] for key in ("model", "ema") if key in whole), whole)
+        key = chance.choice([key for key in state if not key.endswith(("sigmas", "filter"))])
+        taken = state.pop(key)
+        rank = change % 4
+        if rank < 3:
+            state[key] = torch.empty([2] * (rank + (rank >= taken.ndim)), device="meta")
+        with pytest.raises(CheckpointError) as refusal:
+            importing.described(chosen, whole, Path("a.pt"), "0" * 64)
+        assert str(refusal.value).startswith(f"a.pt as {chosen}: ")
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def test_families_are_listed_without_torch(tmp_path):
 def test_networks_are_listed_with_their_parameters(capsys):
     assert cli.main(["list", "networks"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert rows["iddpm"].split()[2] == "52,546,438"
     for name, count in {
         "ddpm": "35,218,947",
         "ddpmpp": "61,804,419",

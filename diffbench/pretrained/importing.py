@@ -14,11 +14,14 @@ from diffbench.networks.counting import parameters
 from diffbench.pretrained.conversion import CheckpointError, converted
 from diffbench.pretrained.families import Layout, family
 from diffbench.pretrained.files import read
+from diffbench.pretrained.rebuilding import one_line
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_sidecar, write_product
 
+#: What reading sizes off a stranger's tensors may stumble over.
+STUMBLES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 #: How errors name keys at most.
 SHOWN = 3
 
@@ -106,6 +109,9 @@ def described(
         raise CheckpointError(f"{file} as {family_name}: {reason}") from None
     except CheckpointError as error:
         raise CheckpointError(f"{file} as {family_name}: {error}") from None
+    except STUMBLES as error:
+        reason = f"its tensors are not shaped like that family's ({one_line(error)})"
+        raise CheckpointError(f"{file} as {family_name}: {reason}") from error
     return spec, tensors
 
 
