@@ -9,6 +9,7 @@ min_version("9.8")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/reference.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/classifier.smk"
 include: "workflow/rules/sample.smk"

@@ -1,6 +1,7 @@
 """The command line: one thin front, each command a function elsewhere.
 
-    diffbench data|train|classifier|shard|sample|score|likelihood|analysis --root results/digits --spec JSON
+    diffbench data|reference|train|classifier|shard|sample|score|likelihood|restore|analysis
+                                            one job: --root results/digits --spec JSON
     diffbench score --partial | table       what a whole benchmark needs at its end
     diffbench import FAMILY FILE            take a paper's checkpoint
     diffbench list | show | check-config    look at the configuration
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from diffbench.specs.stages import StageSpec
 
 STAGES = {
-    "data": "read the data set, train its feature extractor",
+    "data": "read the data set",
+    "reference": "measure the data set with the feature extractor",
     "train": "train one variant, resuming where it was stopped",
     "classifier": "train a classifier of noisy images, for guidance",
     "shard": "draw one part of the samples of one solver",
@@ -59,6 +61,7 @@ KINDS = {
     "networks": "networks:NetworkSpec",
     "classifiers": "network:ClassifierNetworkSpec",
     "data": "data:DataSpec",
+    "extractors": "extractor:ExtractorSpec",
     "controls": "control:ControlSpec",
     "averages": "average:AverageSpec",
     "augmentations": "augmentation:AugmentationSpec",

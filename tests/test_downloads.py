@@ -151,3 +151,11 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache() == tmp_path / ".cache" / "diffbench"
+
+
+def test_a_file_that_nobody_offers_has_to_be_given(tmp_path):
+    file = Published("the weights", None, DIGEST, None, "extractor.weights")
+    with pytest.raises(StoreError, match=f"it is not here; wanted is a file .sha256 {DIGEST}"):
+        file.local()
+    (tmp_path / "mine.bin").write_bytes(CONTENT)
+    assert file.local(tmp_path / "mine.bin") == tmp_path / "mine.bin"

@@ -192,7 +192,7 @@ def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
     assert set(tables) == {"overview", "iddpm-variance"}
     plan = found.plan
     assert {id(cost) for cost in tables["overview"]} == {
-        id(cost) for cost in found.costs if cost.run.stage not in ("score", "analysis")
+        id(cost) for cost in found.costs if cost.run.stage not in ("reference", "score", "analysis")
     }
     of_one = {(cost.run.stage, cost.run.variant) for cost in tables["iddpm-variance"]}
     assert {variant for stage, variant in of_one if stage == "train"} == {
@@ -201,7 +201,8 @@ def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
     }
     assert left(tables["iddpm-variance"]) < left(tables["overview"])
     runs = with_upstream(plan, [plan.run("score", "iddpm-hybrid")])
-    assert sorted(run.stage for run in runs) == ["classifier", "data", "sample", "score", "train"]
+    wanted = ["classifier", "data", "reference", "sample", "score", "train"]
+    assert sorted(run.stage for run in runs) == wanted
 
 
 def test_the_disk_is_what_training_leaves(here):
@@ -237,7 +238,7 @@ def test_the_command_prints_an_estimate_without_data(here, capsys):
     assert float(rows["ddpm-cosine"][1]) > 0 and float(rows["ddpm-cosine"][3]) > 0
     assert rows["all"][1:] == rows["ddpm-cosine"][1:]
     assert float(rows["overview"][2]) > 0
-    assert "- not estimated: data, score" in out
+    assert "- not estimated: data, reference, score" in out
     assert not Path("results").exists()
 
 

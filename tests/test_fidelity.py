@@ -10,12 +10,11 @@ from scipy import linalg
 from torch import Tensor, nn
 
 from diffbench.data.levels import Images
-from diffbench.metrics.extractor import features_and_logits
-from diffbench.metrics.fidelity import (
+from diffbench.metrics import reference
+from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
     PRC_OPTIONS,
-    Fidelity,
     bootstrap_rows,
     fid,
     fid_statistics,
@@ -27,6 +26,8 @@ from diffbench.metrics.fidelity import (
     precision_recall,
     torch_fidelity,
 )
+from diffbench.metrics.extractor import features_and_logits
+from diffbench.metrics.fidelity import Fidelity
 
 KEYS = {
     "fid",
@@ -69,11 +70,21 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def fidelity() -> Fidelity:
-    return Fidelity(Projection(), {"train": images(300, seed=1), "test": images(100, seed=2)})
+    return measured(SPLITS)
+
+
+def measured(
+    splits: dict[str, Images], module: nn.Module | None = None, **options: object
+) -> Fidelity:
+    module = module or Projection()
+    return Fidelity(module, reference.measure(module, splits), splits["train"], **options)  # type: ignore[arg-type]
 
 
 def images(count: int, seed: int, most: int = 17) -> Images:
     return np.random.RandomState(seed).randint(0, most, (count, 4, 4, 1)).astype(np.uint8)
+
+
+SPLITS = {"train": images(300, seed=1), "test": images(100, seed=2)}
 
 
 def normal(count: int, seed: int, shift: float = 0.0) -> NDArray[np.float64]:
@@ -114,10 +125,8 @@ def test_statistics_are_mean_and_unbiased_covariance() -> None:
 
 
 def test_fid_of_identical_sets_is_zero(fidelity: Fidelity) -> None:
-    assert fidelity.score(fidelity.reference["train"])["fid"]["value"] == pytest.approx(0, abs=1e-9)
-    assert fidelity.score(fidelity.reference["test"])["fid_test"]["value"] == pytest.approx(
-        0, abs=1e-9
-    )
+    assert fidelity.score(SPLITS["train"])["fid"]["value"] == pytest.approx(0, abs=1e-9)
+    assert fidelity.score(SPLITS["test"])["fid_test"]["value"] == pytest.approx(0, abs=1e-9)
 
 
 def test_fid_alone_is_that_of_all_scores_and_neighbours_are_drawn_together(
@@ -225,7 +234,7 @@ def test_nearest_ratio_is_in_units_of_the_test_images() -> None:
     test[:, 0, 0, 0] = 4
     samples = np.zeros((20, 4, 4, 1), np.uint8)
     samples[:10, 1, 1, 0] = 2
-    score = Fidelity(Projection(), {"train": train, "test": test}).score(samples)["nearest_ratio"]
+    score = measured({"train": train, "test": test}).score(samples)["nearest_ratio"]
     assert score["value"] == pytest.approx(0.25)
     assert score["se"] == pytest.approx(np.std([0.5, 0] * 10, ddof=1) / 20**0.5)
 
@@ -242,9 +251,9 @@ def test_scores_have_every_metric_with_its_error(fidelity: Fidelity) -> None:
 
 
 def test_a_copy_of_the_training_set_has_nearest_ratio_zero(fidelity: Fidelity) -> None:
-    copied = fidelity.score(fidelity.reference["train"][:100])
+    copied = fidelity.score(SPLITS["train"][:100])
     assert copied["nearest_ratio"] == {"value": 0, "se": 0} and copied["precision"]["value"] == 1
-    assert fidelity.score(fidelity.reference["test"])["nearest_ratio"]["value"] == pytest.approx(1)
+    assert fidelity.score(SPLITS["test"])["nearest_ratio"]["value"] == pytest.approx(1)
 
 
 def test_confidence_is_the_mean_largest_probability(fidelity: Fidelity) -> None:
@@ -293,7 +302,7 @@ def test_agrees_with_calculate_metrics_on_the_registered_extractor(fidelity: Fid
 
     theirs = package.calculate_metrics(
         input1=Levels(samples),
-        input2=Levels(fidelity.reference["train"]),
+        input2=Levels(SPLITS["train"]),
         feature_extractor="projection-for-test",
         isc=True,
         fid=True,
@@ -326,8 +335,8 @@ def test_the_protocol_names_what_a_comparison_needs(fidelity: Fidelity) -> None:
 
 
 def test_without_resamples_there_are_no_bootstrap_errors() -> None:
-    reference = {"train": images(40, seed=1), "test": images(40, seed=2)}
-    scores = Fidelity(Projection(), reference, resamples=0).score(images(40, seed=3))
+    splits = {"train": images(40, seed=1), "test": images(40, seed=2)}
+    scores = measured(splits, resamples=0).score(images(40, seed=3))
     assert (
         scores["fid"]["se"] is None
         and scores["is"]["se"] is None
@@ -339,10 +348,10 @@ def test_nan_weights_and_nan_metrics_are_refused(fidelity: Fidelity) -> None:
     broken = Projection()
     broken.head.bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="NaN"):
-        Fidelity(broken, fidelity.reference)
+        measured(SPLITS, broken)
     same = np.zeros((40, 4, 4, 1), np.uint8)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="nearest_ratio has value"):
-        Fidelity(Projection(), {"train": same, "test": same}).score(images(40, seed=0))
+        measured({"train": same, "test": same}).score(images(40, seed=0))
 
 
 def test_samples_of_another_shape_or_too_few_are_refused(fidelity: Fidelity) -> None:
@@ -354,13 +363,13 @@ def test_samples_of_another_shape_or_too_few_are_refused(fidelity: Fidelity) -> 
 
 def test_saturated_pixels_are_those_at_either_end_of_the_levels() -> None:
     """One of four pixels of each image at 0, one at 16."""
-    reference = {"train": images(60, seed=1), "test": images(40, seed=2)}
+    splits = {"train": images(60, seed=1), "test": images(40, seed=2)}
     samples = np.tile(np.array([[0, 3], [16, 15]], np.uint8), (30, 2, 2))[..., None]
-    found = Fidelity(Projection(), reference, grey_levels=17, resamples=0).score(samples)
+    found = measured(splits, grey_levels=17, resamples=0).score(samples)
     assert found["saturated"] == {"value": 0.5, "se": 0.0}
 
 
 def test_an_inception_score_without_meaning_is_left_out() -> None:
-    reference = {"train": images(60, seed=1), "test": images(40, seed=2)}
-    found = Fidelity(Projection(), reference, inception_score=False).score(images(40, seed=3))
+    splits = {"train": images(60, seed=1), "test": images(40, seed=2)}
+    found = measured(splits, inception_score=False).score(images(40, seed=3))
     assert set(found) == KEYS - {"is"}

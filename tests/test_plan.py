@@ -701,15 +701,15 @@ def test_every_restorer_meets_every_task_that_it_can_serve(planned):
     assert {each.stage for each in plan.refusals} == {"restore"}
 
 
-def test_a_restoration_waits_for_data_extractor_and_model(planned):
+def test_a_restoration_waits_for_data_reference_and_model(planned):
     plan = planned(RESTORED, variants=RESTORED_VARIANTS, seeds="[0, 1]")
     run, train = plan.run("restore", "edm", 1, "jpeg/ddrm-20"), plan.run("train", "edm", 1)
-    shared = [paths.levels(plan.root), paths.extractor(plan.root)]
+    shared = [getattr(paths, each)(plan.root) for each in ("levels", "reference", "extractor")]
     assert plan.inputs(run) == [*shared, train.product]
     spec = run.spec
     assert (spec.images, spec.draws, spec.chunk, spec.task.noise) == (6, 3, 500, 0.1)
     assert (spec.restorer.steps, spec.task.operator.quality) == (5, 20)
-    assert (spec.train, spec.data) == (train.spec, plan.run("data").spec)
+    assert (spec.train, spec.reference) == (train.spec, plan.run("reference").spec)
     alone = plan.run("restore", "baselines", 1, "box/posterior-mean")
     assert (plan.inputs(alone), alone.spec.train) == (shared, None)
     assert [str(path.relative_to(plan.root)) for path in run.products] == [
@@ -1033,3 +1033,61 @@ def test_planning_loads_no_torch():
         [sys.executable, "-c", code, str(REPOSITORY)], capture_output=True, text=True, check=True
     )
     assert not {"'torch'", "'numpy'", "'pandas'"} & set(done.stdout.strip("[]\n").split(", "))
+
+
+INCEPTION = "name: inception, weights: network.pth, opinions: [clean_fid]"
+
+
+def test_scores_wait_for_the_reference_and_training_does_not(planned):
+    plan = planned()
+    reference, score = plan.run("reference"), plan.run("score", "vp")
+    assert plan.inputs(reference) == [paths.levels(plan.root)]
+    assert plan.inputs(score)[:3] == [paths.levels(plan.root), *reference.products]
+    assert score.spec.reference == reference.spec
+    assert plan.inputs(plan.run("train", "vp")) == [paths.levels(plan.root)]
+    changed = planned(extractor="{epochs: 3}")
+    for stage in ("data", "train"):
+        assert [each.spec for each in changed.of(stage)] == [each.spec for each in plan.of(stage)]
+    assert changed.run("score", "vp").spec != score.spec
+
+
+def test_the_reference_says_how_images_are_measured(planned):
+    spec = planned().run("reference").spec
+    assert (spec.library, spec.split) == ("torch-fidelity 0.4.0", "train")
+    assert spec.conversion == "grey levels to [-1, 1]"
+
+
+def test_where_weights_lie_is_in_no_spec_and_what_they_are_is(planned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("network.pth").touch()
+    plan = planned(extractor=f"{{{INCEPTION}}}")
+    spec = plan.run("reference").spec
+    assert plan.benchmark.extractor.file == spec.extractor.file == "network.pth"
+    assert "network.pth" not in spec.canonical()
+    assert "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2" in spec.canonical()
+    assert stages.STAGES["reference"].read(spec.canonical()).extractor.opinions == ("clean_fid",)
+    elsewhere = planned(extractor="{name: inception, opinions: [clean_fid]}")
+    assert elsewhere.run("reference").spec.digest() == spec.digest()
+    assert plan.run("reference").products == (paths.reference(plan.root),)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "words"),
+    [
+        (
+            "{name: inception, weights: gone.pth}",
+            ["extractor.weights", "no file 'gone.pth'", "github.com/toshas", "sha256 6726825d"],
+        ),
+        ("{name: inception, sha256: abc}", ["extractor.sha256", "abc"]),
+        ("{name: inception, opinions: [other]}", ["extractor.opinions", "clean_fid"]),
+        ("{name: inseption}", ["inseption", "did you mean 'inception'"]),
+        ("{name: inception, epochs: 3}", ["epochs"]),
+    ],
+)
+def test_an_extractor_that_cannot_be_is_refused_in_one_line(planned, extractor, words):
+    with pytest.raises(PlanError) as caught:
+        planned(extractor=extractor)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text

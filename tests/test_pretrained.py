@@ -86,7 +86,8 @@ def test_an_imported_model_is_a_variant_like_any_other(planned):
     assert spec.pretrained.checkpoint == files.sha256(Path("ema_1.pt"))
     assert spec.pretrained.weights == files.sha256(Path("model/model.safetensors"))
     assert (spec.pretrained.family, spec.pretrained.ema) == ("toy", True)
-    assert {run.stage for run in plan.runs} == {"data", "train", "sample", "score", "likelihood"}
+    of_all = {"data", "reference"}
+    assert {run.stage for run in plan.runs} == of_all | {"train", "sample", "score", "likelihood"}
     inputs = plan.inputs(plan.run("train", "mine"))
     assert inputs[1:] == [Path("model/model.safetensors"), Path("model/spec.json")]
     assert plan.run("sample", "mine", item="ddim-3").spec.train == spec
@@ -213,7 +214,7 @@ def test_what_the_weights_do_not_say_is_said_when_they_are_imported(planned):
 
 
 def prepared(plan):
-    """The data stage's product without its extractor, which takes seconds to train."""
+    """The data stage's product."""
     spec = plan.run("data").spec
     dataset = build(spec.data).load()
     write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)

@@ -4,8 +4,9 @@ import os
 import pytest
 
 from diffbench.specs.data import DigitsSpec
+from diffbench.specs.extractor import TrainedExtractorSpec
 from diffbench.specs.process import VPSpec
-from diffbench.specs.stages import DataStageSpec
+from diffbench.specs.stages import ReferenceSpec
 from diffbench.store import files, paths, products, status
 from diffbench.store.products import StoreError
 from diffbench.store.runs import RunRecord
@@ -134,11 +135,13 @@ def test_specs_that_agree_have_no_difference():
     assert products.difference({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2]}}) is None
 
 
-def test_the_data_stage_has_two_products_with_sidecars_of_their_own(tmp_path):
-    spec = DataStageSpec(data=DigitsSpec())
+def test_a_reference_with_an_extractor_has_two_products_with_sidecars_of_their_own(tmp_path):
+    spec = ReferenceSpec(
+        data=DigitsSpec(), extractor=TrainedExtractorSpec(), library="some", conversion="none"
+    )
     made = paths.products(tmp_path, spec)
     assert [path.relative_to(tmp_path).as_posix() for path in made] == [
-        "data/levels.npz",
+        "data/reference/statistics.npz",
         "data/extractor/model.safetensors",
     ]
     assert len({paths.sidecar(path) for path in made}) == 2

@@ -19,8 +19,8 @@ from diffbench.plan.registry import build, module_name
 from diffbench.plan.runs import load_plan
 from diffbench.specs.operator import OperatorSpec
 from diffbench.specs.restorer import PosteriorMeanSpec, RestorerSpec
-from diffbench.stages import data, restore, train
-from diffbench.stages.score import load_fidelity
+from diffbench.stages import data, reference, restore, train
+from diffbench.stages.reference import load_fidelity
 from diffbench.store import paths
 from diffbench.store.products import status_of
 
@@ -69,7 +69,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("restored")
     (folder / "restored.yaml").write_text(yaml.safe_dump(BENCHMARK))
     plan, root = load_plan([folder / "restored.yaml"], {}, REPOSITORY), folder / "results"
-    for module in (data, train, restore):
+    for module in (data, reference, train, restore):
         for run in plan.of(module.__name__.rpartition(".")[2]):
             module.run(run.spec, root, "cpu")
     yield plan, root
@@ -90,7 +90,7 @@ def result(done, variant, item):
 def posed(done, variant, item):
     plan, root = done
     spec = plan.run("restore", variant, 0, item).spec
-    dataset = data.load(root, spec.data.data)
+    dataset = data.load(root, spec.data)
     return spec, dataset, restore.pose(spec, dataset)
 
 
@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_restorations(done):
     assert (metrics["spread"], scores["nfe"]) == (0, 0)
     # H H^+ y is y: the noise is kept as it is.
     assert metrics["residual"] == pytest.approx(0, abs=1e-7)
-    fidelity = load_fidelity(spec.data, done[1])
+    fidelity = load_fidelity(spec.reference, done[1], dataset, torch.device("cpu"))
     levels = Levels(17).from_model(whole).repeat(DRAWS, axis=0)
     assert metrics["fid"] == pytest.approx(fidelity.frechet(levels)["value"])
     assert scores["protocol"] == json.loads(json.dumps(fidelity.protocol)) | {

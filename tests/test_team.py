@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from diffbench.plan.registry import build
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.extractor import ExtractorSpec
 from diffbench.specs.network import NetworkSpec
 from diffbench.specs.stages import DataStageSpec, TrainSpec
 from diffbench.stages import data, launch
@@ -68,7 +67,7 @@ SPEC = TrainSpec.model_validate(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the data set and no more of the data stage."""
     monkeypatch.chdir(tmp_path)
-    stage = DataStageSpec(data=DigitsSpec(), extractor=ExtractorSpec())
+    stage = DataStageSpec(data=DigitsSpec())
     digits = build(stage.data).load()
     write_product(paths.levels(ROOT), lambda file: data.save(digits, file), stage)
     return tmp_path

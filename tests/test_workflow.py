@@ -12,6 +12,7 @@ from commands import (
     CONFIG,
     PATIENCE,
     REPOSITORY,
+    TINY,
     bench,
     jobs_of,
     merged,
@@ -409,12 +410,18 @@ def test_without_a_file_the_digits_are_planned_in_the_folder_that_is_named(tmp_p
     assert "results/digits/runs/edm/seed0/model.safetensors" in said(done)
 
 
-def test_a_gpu_is_asked_for_where_one_is_used(tmp_path):
-    write_config(tmp_path, {"device": "cuda"})
+@pytest.mark.parametrize(
+    ("extractor", "without"),
+    [("classifier", {"data", "reference", "score"}), ("inception", {"data"})],
+)
+def test_a_gpu_is_asked_for_where_one_is_used(tmp_path, extractor, without):
+    """Data are read on the CPU, and scored there by a small extractor."""
+    content = (TINY.read_text() + "device: cuda\n").replace("device: cpu\n", "")
+    lines = [line for line in content.splitlines() if not line.startswith("extractor:")]
+    (tmp_path / CONFIG).write_text("\n".join([*lines, f"extractor: {{name: {extractor}}}\n"]))
     done = bench("-n", cwd=tmp_path)
-    # Data and scores are made on the CPU.
     stages = [run.stage for run in plan_of(tmp_path).runs]
-    wanted = sum(stage not in ("data", "score") for stage in stages)
+    wanted = sum(stage not in without for stage in stages)
     assert said(done).count("gpu=1") == wanted
     assert not (tmp_path / "results").exists()
 

@@ -1,112 +1,65 @@
-"""A feature extractor for small images: a seeded classifier, trained on the data set itself.
+"""What every feature extractor is, and how features are computed.
 
-Inception-v3 knows nothing of 8x8 digits.  FID, KID, precision and recall are taken instead on the
-features z in R^d of a small classifier, the Inception score on its class probabilities p(y|x):
-
-    z_0 = linear(mean over pixels of convolutions(x)),   p(y|x) = softmax(linear(relu(z_0)))
-    z   = c z_0,   c such that the total variance of z over the training images is ``variance``
-
-A classifier's features have no scale of their own and FID is quadratic in it; c fixes the unit, so
-that values compare across seeds.  KID's cubic kernel is not homogeneous: it uses z.z'/``variance``
-in place of z.z'/d, which expects features of unit size.  Gaussian noise is added to the training
-images; labels are not smoothed, which would pull all probabilities from 0 and 1 and cap the
-Inception score.
-
-Every extractor, this one or torch-fidelity's, is a module from levels, uint8 (B, C, H, W), to the
-pair (features, logits).  Where a data set has one class there is nothing to classify: the task is
-then to tell by which quarter turn an image was rotated (half turn, where images are not square),
-after Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image
-Rotations", 2018, https://arxiv.org/abs/1803.07728.
+An extractor is a module from levels, uint8 (B, C, H, W), to the pair (features (B, d), logits (B, K)).  A registered
+`Extractor` says how one kind of them is come by: trained on the data set, or published by somebody.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images, Levels
-from diffbench.specs.extractor import ExtractorSpec
+from diffbench.data.levels import Images
 
 Features = NDArray[np.float64]
 
 
-class Classifier(nn.Module):
-    """3x3 convolutions with batch norm, the second of stride 2; pixel mean; two linear maps.
+class Extractor(ABC):
+    """How one kind of extractor is come by; modules are in evaluation mode and without gradients."""
 
-    Args:
-        spec: widths and the number of features.
-        channels: colour channels C of the images; their size is free.
-        classes: number of logits.
-        levels: grey levels L of the images.
-        name: what scores call this extractor.
-    """
+    @abstractmethod
+    def make(self, dataset: Dataset) -> nn.Module:
+        """The extractor of a data set, trained or fetched.
 
-    def __init__(
-        self, spec: ExtractorSpec, *, channels: int, classes: int, levels: int, name: str = ""
-    ) -> None:
-        super().__init__()
-        self.name = name or spec.name
-        self.levels = Levels(levels)
-        self.kid_gamma = 1 / spec.variance
-        widths = (channels, *spec.channels)
-        blocks = [
-            _block(before, after, stride=2 if i == 1 else 1)
-            for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
-        ]
-        self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.features = nn.Linear(widths[-1], spec.features)
-        self.head = nn.Linear(spec.features, classes)
-        self.scale: Tensor
-        self.register_buffer("scale", torch.ones(()))
+        Raises:
+            StoreError: when its weights are published and there is no whole copy of them.
+        """
 
-    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, d) and logits (B, classes) of levels, uint8 (B, C, H, W)."""
-        return self.embed(self.levels.to_model(levels.permute(0, 2, 3, 1)))
+    def load(self, dataset: Dataset, weights: Path) -> nn.Module:
+        """The same from the weights that were stored, where the spec says that they are."""
+        raise NotImplementedError
 
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, d) and logits (B, classes) of images x (B, C, H, W) in [-1, 1]."""
-        z = self.features(self.body(x))
-        return self.scale * z, self.head(z.relu())
+    def validate(self, module: nn.Module, dataset: Dataset) -> dict[str, float]:
+        """Numbers that say whether it is fit to measure with.
 
+        Raises:
+            ValueError: when it is not.
+        """
+        return {}
 
-def build_extractor(spec: ExtractorSpec, dataset: Dataset) -> Classifier:
-    """The untrained extractor that suits a data set: what stored weights are loaded into."""
-    return Classifier(
-        spec,
-        channels=dataset.shape[2],
-        classes=len(dataset.classes) if len(dataset.classes) > 1 else _turns(dataset.shape),
-        levels=dataset.levels,
-        name=f"{dataset.name}-{spec.name}" + ("" if len(dataset.classes) > 1 else "-turns"),
-    )
+    def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
+        """Metric -> a further extractor, whose FID it is."""
+        return {}
 
-
-def train_extractor(spec: ExtractorSpec, dataset: Dataset) -> Classifier:
-    """Train the extractor on the training split: on the CPU, a pure function of spec and data set.
-
-    Returns the module in evaluation mode, without gradients.
-    """
-    with _isolated(spec.seed, spec.threads):
-        module = build_extractor(spec, dataset)
-        images, labels = _task(dataset)
-        x, y = module.levels.to_model(images), torch.from_numpy(labels)
-        _fit(module, spec, x, y)
-        module.eval().requires_grad_(False)
-        features, _ = features_and_logits(module, dataset.train)
-        module.scale.fill_(float(np.sqrt(spec.variance / features.var(axis=0).sum())))
-    return module
+    def sha256(self, module: nn.Module) -> str:
+        """What its weights are known by."""
+        return weights_sha256(module)
 
 
 def features_and_logits(
-    module: nn.Module, levels: Images, batch: int = 1000
+    module: nn.Module, levels: Images, batch: int | None = None
 ) -> tuple[Features, Features]:
     """Features (N, d) and logits (N, classes), float64, of levels, uint8 (N, H, W, C).
+
+    ``batch``: images a forward pass; the module's own ``batch`` by default, else 1,000.
 
     Raises:
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
@@ -116,7 +69,10 @@ def features_and_logits(
     device = next(module.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 3, 1, 2)))
     with torch.no_grad():
-        outputs = [module(part.to(device)) for part in images.split(batch)]
+        outputs = [
+            module(part.to(device))
+            for part in images.split(batch or int(getattr(module, "batch", 1000)))
+        ]
     features, logits = (
         torch.cat(parts).double().cpu().numpy() for parts in zip(*outputs, strict=True)
     )
@@ -133,50 +89,3 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _block(channels: int, width: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
-
-
-def _fit(module: Classifier, spec: ExtractorSpec, x: Tensor, y: Tensor) -> None:
-    """Adam with a cosine-decayed learning rate, ``epochs`` passes in random order."""
-    optimiser = torch.optim.Adam(module.parameters(), lr=spec.lr)
-    batches = -(-len(x) // spec.batch)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, spec.epochs * batches)
-    module.train()
-    for _ in range(spec.epochs):
-        for rows in torch.randperm(len(x)).tensor_split(batches):
-            noisy = x[rows] + spec.noise * torch.randn_like(x[rows])
-            loss = nn.functional.cross_entropy(module.embed(noisy)[1], y[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            decay.step()
-
-
-def _task(dataset: Dataset) -> tuple[Images, NDArray[np.int64]]:
-    """Images and the labels to tell: the data set's classes, else how far an image was turned."""
-    if len(dataset.classes) > 1:
-        return dataset.train, dataset.train_labels
-    turns = _turns(dataset.shape)
-    turned = [np.rot90(dataset.train, k * 4 // turns, axes=(1, 2)) for k in range(turns)]
-    return np.concatenate(turned), np.repeat(np.arange(turns), len(dataset.train))
-
-
-def _turns(shape: tuple[int, int, int]) -> int:
-    return 4 if shape[0] == shape[1] else 2
-
-
-@contextmanager
-def _isolated(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch and pin its threads, and put both back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)

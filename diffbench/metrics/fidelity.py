@@ -14,9 +14,8 @@ With features z of samples (mean m, covariance S) and of reference images (m', S
     saturated      share of pixels (and channels) at the first or last grey level
 
 https://arxiv.org/abs/1706.08500, https://arxiv.org/abs/1606.03498, https://arxiv.org/abs/1801.01401,
-https://arxiv.org/abs/1904.06991.  torch-fidelity computes the first five.  Features are computed
-once and handed to its functions, every option given, so that neither its defaults (VGG-16 for
-precision and recall) nor its cache (keyed by names, not contents) has a part in any number.
+https://arxiv.org/abs/1904.06991.  FID is to the statistics of whole splits, KID, precision and recall to
+at most as many training images as the reference keeps the features of.
 
 Standard errors are over samples, the reference held fixed: of FID and IS by bootstrap, of KID from
 disjoint blocks, of precision, nearest_ratio and confidence as those of a mean.  Recall has none:
@@ -36,73 +35,87 @@ from torch import nn
 
 from diffbench.data.datasets import Labels
 from diffbench.data.levels import Images
+from diffbench.metrics.distances import (
+    IS_OPTIONS,
+    KID_OPTIONS,
+    PRC_OPTIONS,
+    Statistics,
+    bootstrap_rows,
+    fid,
+    fid_statistics,
+    inception_score,
+    kernel_distance,
+    kernel_distance_se,
+    nearest_distances,
+    precision_recall,
+    torch_fidelity,
+)
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
-from diffbench.metrics.torchvision_operators import ensure_importable
+from diffbench.metrics.reference import Reference
 
 Score = dict[str, float | None]
 
-IS_OPTIONS: dict[str, Any] = {"splits": 10, "shuffle": True, "rng_seed": 2020}
-KID_OPTIONS: dict[str, Any] = {
-    "kid_subsets": 20,
-    "kid_kernel": "poly",
-    "kid_kernel_poly_degree": 3,
-    "kid_kernel_poly_coef0": 1,
-    "rng_seed": 2020,
-}
-# The part of torch-fidelity that saves memory agrees with the other and bounds it by batch x N.
-PRC_OPTIONS: dict[str, Any] = {"prc_neighborhood": 3, "prc_batch_size": 2000, "save_cpu_ram": True}
-
 
 class Fidelity:
-    """Scores sets of samples against the train and test splits of one data set.
+    """Scores sets of samples against what is known of one data set.
 
     Args:
         module: the extractor: levels, uint8 (B, C, H, W), to features (B, d) and logits (B, K).
             KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
-        reference_levels: "train" and "test", uint8 (N, H, W, C).
+        reference: what the extractor makes of the data set's splits.
+        train: the training images, uint8 (N, H, W, C).
         name: what the protocol calls the extractor; the module's own ``name`` by default.
-        batch: images a forward pass.
+        sha256: what its weights are known by; made of them by default.
+        opinions: metric -> a further extractor, whose FID it is; the reference has the statistics of each.
+        batch: images a forward pass; the module's own choice by default.
         resamples: bootstrap resamples for the standard errors of FID and IS; 0 for none.  An FID
             costs the eigenvalues of a d x d matrix: at d = 2048 that is minutes for 20.
         seed: of the bootstrap.
         inception_score: whether IS is among the scores.
+        class_accuracy: whether the logits are of the data set's classes.
         grey_levels: the data set's number of grey levels.
+        conversion: what the extractor makes of them, in words for the protocol.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        reference_levels: Mapping[str, Images],
+        reference: Reference,
+        train: Images,
         *,
         name: str | None = None,
-        batch: int = 1000,
+        sha256: str | None = None,
+        opinions: Mapping[str, nn.Module] | None = None,
+        batch: int | None = None,
         resamples: int = 20,
         seed: int = 0,
         inception_score: bool = True,
+        class_accuracy: bool = True,
         grey_levels: int = 256,
+        conversion: str | None = None,
     ) -> None:
-        self.module = module
+        self.module, self.reference, self.train = module, reference, train
         self.name: str = name or str(module.name)
-        self.reference = {split: reference_levels[split] for split in ("train", "test")}
+        self.sha256 = sha256 or weights_sha256(module)
+        self.opinions = dict(opinions or {})
         self.batch, self.resamples, self.seed = batch, resamples, seed
-        self.inception_score, self.grey_levels = inception_score, grey_levels
-        self.features = {
-            split: features_and_logits(module, levels, batch)[0]
-            for split, levels in self.reference.items()
-        }
-        self.kid_gamma = float(getattr(module, "kid_gamma", 1 / self.features["train"].shape[1]))
-        self.statistics = {split: fid_statistics(z) for split, z in self.features.items()}
+        self.inception_score, self.class_accuracy = inception_score, class_accuracy
+        self.grey_levels, self.conversion = grey_levels, conversion
+        self.device = next(module.parameters()).device
+        self.kid_gamma = float(getattr(module, "kid_gamma", 1 / reference.features.shape[1]))
 
     @cached_property
     def protocol(self) -> dict[str, Any]:
         """What two scores must share to be compared."""
         return {
             "extractor": self.name,
-            "extractor_sha256": weights_sha256(self.module),
-            "extractor_features": self.features["train"].shape[1],
+            "extractor_sha256": self.sha256,
+            "conversion": self.conversion,
+            "extractor_features": self.reference.features.shape[1],
             "torch_fidelity": str(torch_fidelity().__version__),
             "reference_split": "train",
-            "reference_counts": {split: len(levels) for split, levels in self.reference.items()},
+            "reference_counts": dict(self.reference.counts),
+            "reference_neighbours": len(self.reference.features),
             "is_splits": IS_OPTIONS["splits"],
             "is_shuffle_seed": IS_OPTIONS["rng_seed"],
             "kid_subsets": KID_OPTIONS["kid_subsets"],
@@ -127,19 +140,20 @@ class Fidelity:
         self._check(levels)
         z, logits = features_and_logits(self.module, levels, self.batch)
         rows = bootstrap_rows(len(z), self.resamples, self.seed)
-        precision, recall = precision_recall(z, self.features["train"])
+        neighbours = self.reference.features
+        precision, recall = precision_recall(z, neighbours, self.device)
         confidence = torch.from_numpy(logits).softmax(1).amax(1).numpy()
-        nearest = nearest_distances(levels, self.reference["train"])
+        nearest = nearest_distances(levels, self.train, device=self.device)
         scores: dict[str, Score] = {
-            "fid": self._fid(z, rows, "train"),
-            "fid_test": self._fid(z, rows, "test"),
+            "fid": self._fid(z, rows, self.reference.statistics["train"]),
+            "fid_test": self._fid(z, rows, self.reference.statistics["test"]),
             "kid": {
-                "value": kernel_distance(z, self.features["train"], self.kid_gamma),
-                "se": kernel_distance_se(z, self.features["train"], self.kid_gamma),
+                "value": kernel_distance(z, neighbours, self.kid_gamma),
+                "se": kernel_distance_se(z, neighbours, self.kid_gamma),
             },
             "precision": {"value": precision, "se": (precision * (1 - precision) / len(z)) ** 0.5},
             "recall": {"value": recall, "se": None},
-            "nearest_ratio": _mean(nearest / self.nearest_of_test),
+            "nearest_ratio": _mean(nearest / self.reference.nearest_of_test),
             "confidence": _mean(confidence),
         }
         ends = (levels == 0) | (levels == self.grey_levels - 1)
@@ -147,15 +161,13 @@ class Fidelity:
         if self.inception_score:
             resampled = [inception_score(logits[i]) for i in rows]
             scores["is"] = _bootstrapped(inception_score(logits), resampled)
-        if labels is not None:
+        if labels is not None and self.class_accuracy:
             scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
+        for metric, opinion in self.opinions.items():
+            other, _ = features_and_logits(opinion, levels, self.batch)
+            scores[metric] = self._fid(other, rows, self.reference.opinions[metric])
         _refuse_nonfinite(scores)
         return scores
-
-    @cached_property
-    def nearest_of_test(self) -> float:
-        """Mean distance, in levels, of a test image to its nearest training image."""
-        return float(nearest_distances(self.reference["test"], self.reference["train"]).mean())
 
     def frechet(self, levels: Images, together: int = 1) -> Score:
         """FID of images, uint8 (N, H, W, C), to the train split.
@@ -169,143 +181,22 @@ class Fidelity:
         z, _ = features_and_logits(self.module, levels, self.batch)
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
-        found = {"fid": self._fid(z, rows.reshape(len(rows), -1), "train")}
+        found = {
+            "fid": self._fid(z, rows.reshape(len(rows), -1), self.reference.statistics["train"])
+        }
         _refuse_nonfinite(found)
         return found["fid"]
 
-    def _fid(self, z: Features, rows: NDArray[np.int64], split: str) -> Score:
-        reference = self.statistics[split]
+    def _fid(self, z: Features, rows: NDArray[np.int64], reference: Statistics) -> Score:
         resampled = [fid(fid_statistics(z[i]), reference) for i in rows]
         return _bootstrapped(fid(fid_statistics(z), reference), resampled)
 
     def _check(self, levels: Images) -> None:
-        wanted = self.reference["train"].shape[1:]
+        wanted = self.train.shape[1:]
         if levels.shape[1:] != wanted:
             raise ValueError(f"samples are {levels.shape[1:]}, the reference images {wanted}")
         if len(levels) < 20:
             raise ValueError(f"{len(levels)} samples are too few to score: give at least 20")
-
-
-def torch_fidelity() -> Any:
-    """torch-fidelity, imported when first needed: that costs seconds."""
-    ensure_importable()
-    import torch_fidelity as package
-
-    return package
-
-
-def fid_statistics(z: Features) -> dict[str, Features]:
-    """Mean ``mu`` (d,) and covariance ``sigma`` (d, d) of features (N, d).
-
-    Raises:
-        ValueError: when there are fewer than four rows.
-    """
-    if len(z) < 4:
-        raise ValueError(f"a split of {len(z)} images has no statistics: at least four are needed")
-    torch_fidelity()
-    from torch_fidelity.metric_fid import fid_features_to_statistics
-
-    statistics: dict[str, Features] = fid_features_to_statistics(torch.from_numpy(z))
-    return statistics
-
-
-def fid(statistics: dict[str, Features], reference: dict[str, Features]) -> float:
-    """Frechet distance of two Gaussians given as `fid_statistics`; rounding below 0 is 0."""
-    torch_fidelity()
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
-    value = float(fid_statistics_to_metric(statistics, reference, verbose=False)[KEY_METRIC_FID])
-    return 0.0 if value < 0 else value
-
-
-def inception_score(logits: Features) -> float:
-    """Inception score of logits (N, classes)."""
-    torch_fidelity()
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
-
-    return float(
-        isc_features_to_metric(torch.from_numpy(logits), **IS_OPTIONS)[KEY_METRIC_ISC_MEAN]
-    )
-
-
-def kid_subset_size(samples: int, reference: int) -> int:
-    """Size of KID's random subsets: torch-fidelity's 1,000, or half of the smaller set."""
-    return min(1000, min(samples, reference) // 2)
-
-
-def kernel_distance(z: Features, reference: Features, gamma: float) -> float:
-    """KID of features (N, d) to reference features (M, d), with the kernel (gamma z.z' + 1)^3."""
-    torch_fidelity()
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-
-    metric = kid_features_to_metric(
-        torch.from_numpy(z),
-        torch.from_numpy(reference),
-        kid_kernel_poly_gamma=gamma,
-        kid_subset_size=kid_subset_size(len(z), len(reference)),
-        verbose=False,
-        **KID_OPTIONS,
-    )
-    return float(metric[KEY_METRIC_KID_MEAN])
-
-
-def kernel_distance_se(z: Features, reference: Features, gamma: float, blocks: int = 10) -> float:
-    """Standard error of KID, from its spread over disjoint blocks of the samples.
-
-    Of MMD^2 = E k(z, z) - 2 E k(z, z') + E k(z', z') the last term is the reference's and drops out
-    of a spread; 2,000 reference images at most stand for the second.
-    """
-    parts = np.array_split(z[: 1000 * blocks], blocks)
-    reference = reference[np.linspace(0, len(reference) - 1, min(len(reference), 2000)).astype(int)]
-    values = [_within(part, gamma) - 2 * _kernel(part, reference, gamma).mean() for part in parts]
-    # One block's deviation, to the size of all samples.
-    return float(np.std(values, ddof=1) * (len(parts[0]) / len(z)) ** 0.5)
-
-
-def precision_recall(z: Features, reference: Features) -> tuple[float, float]:
-    """Improved precision and recall of features (N, d) against reference features (M, d)."""
-    torch_fidelity()
-    from torch_fidelity.metric_prc import (
-        KEY_METRIC_PRECISION,
-        KEY_METRIC_RECALL,
-        prc_features_to_metric,
-    )
-
-    metric = prc_features_to_metric(
-        torch.from_numpy(z), torch.from_numpy(reference), verbose=False, **PRC_OPTIONS
-    )
-    return float(metric[KEY_METRIC_PRECISION]), float(metric[KEY_METRIC_RECALL])
-
-
-def nearest_distances(levels: Images, reference: Images, chunk: int = 4000) -> NDArray[np.float64]:
-    """L2 distance (N,), in levels, of each image to its nearest reference image.
-
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, levels being integers: a copy is at 0.
-    """
-    a = torch.from_numpy(levels.reshape(len(levels), -1)).double()
-    nearest = torch.full((len(a),), torch.inf, dtype=torch.float64)
-    for part in torch.from_numpy(reference.reshape(len(reference), -1)).split(chunk):
-        b = part.double()
-        squares = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
-        nearest = nearest.minimum(squares.amin(1))
-    distances: NDArray[np.float64] = nearest.sqrt().numpy()
-    return distances
-
-
-def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """Row numbers (resamples, count), drawn with replacement."""
-    # RandomState, whose streams NumPy froze.
-    return np.random.RandomState(seed).randint(0, count, size=(resamples, count))
-
-
-def _kernel(a: Features, b: Features, gamma: float) -> Features:
-    k: Features = gamma * a @ b.T + 1
-    return k * k * k
-
-
-def _within(z: Features, gamma: float) -> float:
-    k = _kernel(z, z, gamma)
-    return float((k.sum() - np.trace(k)) / (len(z) * (len(z) - 1)))
 
 
 def _mean(values: NDArray[Any]) -> Score:

@@ -17,18 +17,18 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, from_numpy
+from torch import Tensor, from_numpy, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images, Levels
-from diffbench.metrics.extractor import Classifier, features_and_logits
-from diffbench.metrics.fidelity import fid, fid_statistics
+from diffbench.metrics.distances import fid, fid_statistics
+from diffbench.metrics.extractor import features_and_logits
 
 NOISES = (0.05, 0.1, 0.2, 0.4)
 BLUR = 1 / 16
 
 
-def validate_extractor(module: Classifier, dataset: Dataset) -> dict[str, float]:
+def validate_extractor(module: nn.Module, dataset: Dataset) -> dict[str, float]:
     """Measure an extractor on the data set it was trained on.
 
     Returns accuracy (where there are classes) and floor; with ``dataset.limits`` also
@@ -87,7 +87,7 @@ def _in_model_scale(dataset: Dataset) -> tuple[Levels, Tensor]:
 
 
 def _damage(
-    module: Classifier, dataset: Dataset, reference: NDArray[np.float64], floor: float
+    module: nn.Module, dataset: Dataset, reference: NDArray[np.float64], floor: float
 ) -> dict[str, float]:
     statistics = fid_statistics(reference)
 

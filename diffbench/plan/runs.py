@@ -5,6 +5,7 @@
                   -> restore                     or an analysis that brings all it needs
                                          data -> restore, where a restorer needs no model
     train -> shards -> sample            where a benchmark spreads sampling over jobs
+    data -> reference -> score, restore
 
 A row's spec holds the specs of the rows it builds on.  Whether a solver, likelihood or restorer can
 serve a process is decided here, from specs: asked for by a variant itself, an impossible one is an
@@ -20,6 +21,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +39,7 @@ from diffbench.specs.stages import (
     ClassifierSpec,
     DataStageSpec,
     LikelihoodStageSpec,
+    ReferenceSpec,
     RestoreSpec,
     SampleSpec,
     ScoreSpec,
@@ -170,6 +173,8 @@ class Plan:
         if isinstance(spec, DataStageSpec) or _stands_alone(spec):
             return []
         found = [self.run("data")]
+        if isinstance(spec, ScoreSpec | RestoreSpec):
+            found.append(self.run("reference"))
         if isinstance(spec, ScoreSpec):
             found += [self.run("sample", run.variant, run.seed, item) for item in spec.samples]
         if _needs_model(spec):
@@ -182,13 +187,7 @@ class Plan:
         """Return the files that a job reads: products, of the data stage the images' files and folders."""
         if isinstance(run.spec, DataStageSpec):
             return _sources(run.spec.data.paths.values())
-        # The extractor, the data stage's second product, is read by what scores images alone.
-        whole = isinstance(run.spec, ScoreSpec | RestoreSpec)
-        above = [
-            path
-            for job in self.upstream(run)
-            for path in (job.products if whole else job.products[:1])
-        ]
+        above = [path for job in self.upstream(run) for path in job.products]
         above += _imported(run.spec)
         # Shards' files are removed once no job that names them is left, so all that is read must be named.
         beside = (paths.sidecar, paths.run_record)
@@ -228,6 +227,7 @@ def load_plan(
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     _check_sources(benchmark, tree)
+    _check_weights(benchmark, tree)
     _check_tasks(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
@@ -297,6 +297,16 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
             raise PlanError(f"{place}: data.{key}: there is no file or folder {path!r}{wanted}")
 
 
+def _check_weights(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    extractor = benchmark.extractor
+    if extractor.file is not None and not Path(extractor.file).is_file():
+        place = tree.where(("extractor", "weights"))
+        raise PlanError(
+            f"{place}: extractor.weights: there is no file {extractor.file!r}; "
+            f"wanted is {extractor.origin}"
+        )
+
+
 def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
     """Refuse an operator that cannot degrade the data set's images, where their shape is known."""
     shape = benchmark.data.known_shape
@@ -341,7 +351,8 @@ class _Expansion:
         self.extensions = extensions
         self.refusals: list[Refusal] = []
         self.classifiers: dict[tuple[str, int], ClassifierSpec] = {}
-        self.data = self._stamped(DataStageSpec(data=benchmark.data, extractor=benchmark.extractor))
+        self.data = self._stamped(DataStageSpec(data=benchmark.data))
+        self.reference = self._stamped(reference_of(benchmark))
 
     def _stamped(self, spec: S) -> S:
         """Add the contents of the extensions that a spec uses."""
@@ -355,6 +366,7 @@ class _Expansion:
     def runs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Run]:
         """Make all jobs."""
         yield self._row(self.data)
+        yield self._row(self.reference)
         for name, variant in variants.items():
             served = self._solvers(name, variant), self._likelihoods(name, variant)
             restored = list(self._restored(name, variant))
@@ -382,7 +394,7 @@ class _Expansion:
         for item, sample in samples.items():
             yield self._row(sample, item)
         if samples:
-            score = ScoreSpec(variant=name, seed=seed, data=self.data, samples=samples)
+            score = ScoreSpec(variant=name, seed=seed, reference=self.reference, samples=samples)
             yield self._row(self._stamped(score))
         for item, likelihood in likelihoods.items():
             spec = LikelihoodStageSpec(
@@ -459,7 +471,8 @@ class _Expansion:
             images=asked.images,
             draws=asked.draws,
             chunk=self.benchmark.chunk,
-            data=self.data,
+            data=self.benchmark.data,
+            reference=self.reference,
             train=train if restorer.uses_model else None,
         )
         return self._stamped(spec)
@@ -536,6 +549,16 @@ class _Expansion:
             else:
                 kept[item] = choice
         return kept
+
+
+def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:
+    """How a benchmark's data set is measured, with the library that is installed."""
+    return ReferenceSpec(
+        data=benchmark.data,
+        extractor=benchmark.extractor,
+        library=f"torch-fidelity {metadata.version('torch-fidelity')}",
+        conversion=benchmark.extractor.conversion,
+    )
 
 
 def check_writable(root: Path) -> None:

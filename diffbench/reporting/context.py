@@ -21,8 +21,9 @@ def score_protocol(protocol: Mapping[str, Any] | None) -> str:
     counts = protocol.get("reference_counts") or {}
     split = protocol.get("reference_split", "")
     images = f" ({counts[split]} images)" if split in counts else ""
+    conversion = f" ({protocol['conversion']})" if protocol.get("conversion") else ""
     return (
-        f"extractor {protocol['extractor']}{f' sha256 {digest}' if digest else ''}, "
+        f"extractor {protocol['extractor']}{f' sha256 {digest}' if digest else ''}{conversion}, "
         f"reference {split}{images}, torch-fidelity {protocol.get('torch_fidelity', 'unknown')}"
     )
 

@@ -74,7 +74,7 @@ class Results:
 
     def score(self, variant: str, seed: int, solver: str) -> Outcome:
         """Return the scores of one solver's samples."""
-        jobs = self.jobs("sample", variant, seed, solver)
+        jobs = [self.plan.run("reference"), *self.jobs("sample", variant, seed, solver)]
         job = self.plan.run("score", variant, seed)
         found = self._scored(job, solver)
         for outcome in (found, self._partly_scored(job, solver)):
@@ -153,9 +153,6 @@ class Results:
         except StoreError as error:
             return Outcome("failed", f"{job.stage}: {shortened(path, error)}")
         wanted = job.spec.model_dump(mode="json")
-        if job.stage == "data":
-            # The extractor's spec is there too, and concerns scores alone: they hold it themselves.
-            found, wanted = {"data": found.get("data")}, {"data": wanted["data"]}
         reason = products.difference(found, wanted)
         return (
             Outcome("stale", f"{job.stage}: {path.name} was {reason}") if reason else Outcome("ok")
@@ -211,12 +208,14 @@ class Results:
 
 
 _WRONG = ("failed", "stale")
+#: Stages that all variants of a benchmark share.
+SHARED = ("data", "reference")
 _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 def _own(jobs: Sequence[Run]) -> list[Run]:
-    """Return those of a job's chain that are the variant's: all but the data stage."""
-    return [job for job in jobs if job.stage != "data"]
+    """Return those of a job's chain that are the variant's: the others measure the data set."""
+    return [job for job in jobs if job.stage not in SHARED]
 
 
 def _of_likelihood(content: Any) -> Outcome:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
-from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.extractor import TrainedExtractorSpec
 from diffbench.specs.network import EncoderSpec
 from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -27,6 +27,7 @@ from diffbench.specs.stages import (
     AnyControl,
     AnyData,
     AnyDenoiser,
+    AnyExtractor,
     AnyLikelihood,
     AnyNetwork,
     AnyObjective,
@@ -119,7 +120,7 @@ class BenchmarkSpec(Spec):
     name: Id
     note: str = ""
     data: AnyData
-    extractor: ExtractorSpec = ExtractorSpec()
+    extractor: AnyExtractor = TrainedExtractorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
     classifier: ClassifierSettings = ClassifierSettings()

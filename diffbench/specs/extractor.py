@@ -1,20 +1,76 @@
-"""Spec of the feature extractor that a data set without a published one trains for itself."""
+"""Specs of the feature extractors that samples are scored by."""
 
 from __future__ import annotations
 
-from diffbench.specs.base import Int, NonNegativeFloat, PositiveFloat, PositiveInt, Spec
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from diffbench.specs.base import (
+    Int,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Registered,
+    nothing,
+)
+
+#: torch-fidelity's Inception-v3: TensorFlow's weights of 2015-12-05 (Szegedy et al., 2015).
+INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_SIZE = 95_628_359
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class ExtractorSpec(Spec):
-    """A small seeded classifier: its penultimate features give FID, its class probabilities IS.
+class ExtractorSpec(Registered):
+    """A feature extractor: its features give FID, KID, precision and recall, its logits the Inception score.
 
+    resamples: bootstrap resamples for the standard errors of FID and Inception score; 0 for none.
+    """
+
+    kind: ClassVar[str] = "extractor"
+    default_name: ClassVar[str | None] = "classifier"
+    #: Whether its weights are made here, and kept beside the reference statistics.
+    stored: ClassVar[bool] = False
+    #: Whether it is large enough to want a GPU.
+    heavy: ClassVar[bool] = False
+    #: Whether its logits are of the data set's classes.
+    tells_classes: ClassVar[bool] = False
+    #: What it makes of the grey levels.
+    conversion: ClassVar[str]
+
+    name: str
+    resamples: NonNegativeInt = 20
+
+    @property
+    def file(self) -> str | None:
+        """The file that its weights are read from, relative to the working directory."""
+        return None
+
+    @property
+    def origin(self) -> str:
+        """Where such a file would come from."""
+        return ""
+
+
+class TrainedExtractorSpec(ExtractorSpec):
+    """A small seeded classifier, trained on the data set itself.
+
+    features: of its penultimate layer.
     channels: widths of its convolutions; the second halves the resolution.
     noise: standard deviation, in [-1, 1] scale, of the Gaussian noise added to its training images.
     variance: total variance to which its features are scaled, over the training images.
     threads: CPU threads it is trained with; the order of float sums depends on them.
     """
 
-    name: str = "classifier"
+    name: Literal["classifier"] = "classifier"
+    implementation: ClassVar[str] = "diffbench.metrics.trained:Trained"
+    stored: ClassVar[bool] = True
+    tells_classes: ClassVar[bool] = True
+    conversion: ClassVar[str] = "grey levels to [-1, 1]"
+
     features: PositiveInt = 32
     channels: tuple[PositiveInt, ...] = (24, 48, 96)
     epochs: PositiveInt = 40
@@ -24,3 +80,37 @@ class ExtractorSpec(Spec):
     variance: PositiveFloat = 350.0
     seed: Int = 0
     threads: PositiveInt = 1
+
+
+class InceptionSpec(ExtractorSpec):
+    """Inception-v3 as torch-fidelity has it, for photographs; its weights are fetched once or given.
+
+    weights: a local copy of the weights; its place is in no hash, its sha256 is.  The environment variable
+        DIFFBENCH_WEIGHTS says the same; without either they are downloaded into the cache.
+    sha256: of the weights.
+    opinions: further scores, by the same network: ``clean_fid``, FID of images resized without aliasing.
+    resamples: none by default; each costs the eigenvalues of a 2048 x 2048 matrix, seconds of a CPU.
+    """
+
+    name: Literal["inception"] = "inception"
+    implementation: ClassVar[str] = "diffbench.metrics.inception:PublishedInception"
+    heavy: ClassVar[bool] = True
+    conversion: ClassVar[str] = (
+        "grey levels to 0..255, grey repeated to RGB, resized to 299x299 as TensorFlow 1 does, float32"
+    )
+
+    weights: Annotated[str | None, BeforeValidator(nothing), Field(exclude=True)] = None
+    sha256: Sha256 = INCEPTION_SHA256
+    opinions: tuple[Literal["clean_fid"], ...] = ()
+    resamples: NonNegativeInt = 0
+
+    @property
+    def file(self) -> str | None:
+        """``weights``."""
+        return self.weights
+
+    @property
+    def origin(self) -> str:
+        """The address, where it is known, and the SHA-256."""
+        published = self.sha256 == INCEPTION_SHA256
+        return f"{INCEPTION_URL if published else 'a file'} (sha256 {self.sha256})"

@@ -36,6 +36,7 @@ AnyData = Annotated[SerializeAsAny[DataSpec], BeforeValidator(DataSpec.choose)]
 #: Of jobs that read what the data stage stored: where it was read from is none of their business.
 StoredData = Annotated[AnyData, AfterValidator(lambda data: data.unplaced)]
 AnyDenoiser = Annotated[SerializeAsAny[DenoiserSpec], BeforeValidator(DenoiserSpec.choose)]
+AnyExtractor = Annotated[SerializeAsAny[ExtractorSpec], BeforeValidator(ExtractorSpec.choose)]
 AnyLikelihood = Annotated[SerializeAsAny[LikelihoodSpec], BeforeValidator(LikelihoodSpec.choose)]
 AnyNetwork = Annotated[SerializeAsAny[NetworkSpec], BeforeValidator(NetworkSpec.choose)]
 AnyObjective = Annotated[SerializeAsAny[ObjectiveSpec], BeforeValidator(ObjectiveSpec.choose)]
@@ -51,13 +52,32 @@ class StageSpec(Spec):
 
 
 class DataStageSpec(StageSpec):
-    """Read the data set, store its levels, train and validate the feature extractor."""
+    """Read the data set, store its levels."""
 
     stage: Literal["data"] = "data"
     version: PositiveInt = 3
 
     data: AnyData
-    extractor: ExtractorSpec = ExtractorSpec()
+
+
+class ReferenceSpec(StageSpec):
+    """Measure the data set with the extractor, trained and validated here or published: what scores start from.
+
+    library: what computes distances, and its version.
+    conversion: what the extractor makes of the grey levels.
+    split: whose statistics samples are measured against.
+    neighbours: images of it, at most, whose features KID, precision and recall compare with.
+    """
+
+    stage: Literal["reference"] = "reference"
+    version: PositiveInt = 1
+
+    data: StoredData
+    extractor: AnyExtractor
+    library: str
+    conversion: str
+    split: Literal["train"] = "train"
+    neighbours: PositiveInt = 50_000
 
 
 class TrainSpec(StageSpec):
@@ -156,14 +176,14 @@ class ShardSpec(StageSpec):
 
 
 class ScoreSpec(StageSpec):
-    """Score all samples of one variant and seed with one extractor."""
+    """Score all samples of one variant and seed against one reference."""
 
     stage: Literal["score"] = "score"
     version: PositiveInt = 3
 
     variant: str
     seed: NonNegativeInt
-    data: DataStageSpec
+    reference: ReferenceSpec
     samples: dict[str, SampleSpec]
 
 
@@ -198,7 +218,8 @@ class RestoreSpec(StageSpec):
     images: PositiveInt
     draws: Annotated[Int, Field(ge=2)]
     chunk: PositiveInt = 500
-    data: DataStageSpec
+    data: StoredData
+    reference: ReferenceSpec
     train: TrainSpec | None = None
 
 
@@ -221,6 +242,7 @@ class AnalysisStageSpec(StageSpec):
 #: The stages, each before those that build on it.
 STAGES: dict[str, type[StageSpec]] = {
     "data": DataStageSpec,
+    "reference": ReferenceSpec,
     "train": TrainSpec,
     "classifier": ClassifierSpec,
     "shard": ShardSpec,

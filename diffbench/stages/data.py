@@ -1,4 +1,4 @@
-"""The data stage: store the data set's levels, and the feature extractor that every score uses."""
+"""The data stage: read the data set and store its levels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save_file
 
 from diffbench.data.datasets import Dataset, manifest
-from diffbench.metrics.extractor import train_extractor
-from diffbench.metrics.validation import validate_extractor
 from diffbench.plan.registry import build
 from diffbench.specs.data import DataSpec
 from diffbench.specs.stages import DataStageSpec
@@ -24,9 +21,9 @@ FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
 
 def run(spec: DataStageSpec, root: Path, device: str) -> None:
-    """Write levels.npz, manifest.json and the extractor, validated where the data set says so."""
+    """Write levels.npz and manifest.json."""
     path = paths.levels(root)
-    with machine.record(path, machine.prepare("cpu")) as record:
+    with machine.record(path, machine.prepare("cpu")):
         dataset: Dataset = build(spec.data).load()
         if len(dataset.test) < FEWEST:
             raise ValueError(
@@ -34,12 +31,7 @@ def run(spec: DataStageSpec, root: Path, device: str) -> None:
                 f"{FEWEST} are needed (more images, or a larger test_fraction)"
             )
         write_product(path, lambda file: save(dataset, file), spec)
-        extractor = train_extractor(spec.extractor, dataset)
-        validation = validate_extractor(extractor, dataset)
-        record.note(extractor=validation)
-        tensors = {name: each.contiguous() for name, each in extractor.state_dict().items()}
-        write_product(paths.extractor(root), lambda file: save_file(tensors, file), spec)
-        files.write_json(paths.data_manifest(root), manifest(dataset) | {"extractor": validation})
+        files.write_json(paths.data_manifest(root), manifest(dataset))
 
 
 def save(dataset: Dataset, file: Path) -> None:

@@ -5,8 +5,8 @@
     likelihood            test images/batch x calls x (seconds of a call + backward passes x theirs)
     restore               images x draws/chunk x calls x seconds of a call
 
-No data are read: images are noise of the data set's known shape.  Data, scores, analyses and models without a network
-are not estimated.
+No data are read: images are noise of the data set's known shape.  Data, references, scores, analyses and models without
+a network are not estimated.
 """
 
 from __future__ import annotations

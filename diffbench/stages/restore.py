@@ -27,13 +27,13 @@ from diffbench.diffusion.inverse.operators import Degradation, Operator
 from diffbench.diffusion.inverse.restorers import Measurement, Restorer
 from diffbench.diffusion.streams import stream
 from diffbench.metrics import restoration
-from diffbench.metrics.fidelity import Score
+from diffbench.metrics.fidelity import Fidelity, Score
 from diffbench.plan.registry import build
 from diffbench.specs.restorer import PosteriorMeanSpec
 from diffbench.specs.stages import RestoreSpec
 from diffbench.stages import data, machine, models
 from diffbench.stages.progress import Progress
-from diffbench.stages.score import load_fidelity
+from diffbench.stages.reference import load_fidelity
 from diffbench.store import files, paths
 from diffbench.store.products import write_json_product, write_product
 
@@ -82,15 +82,23 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
     place = machine.prepare(device, spec.train.running if spec.train else None)
     path, archive = paths.products(root, spec)
     with machine.record(path, place):
-        dataset = data.load(root, spec.data.data)
+        dataset = data.load(root, spec.data)
         problem = pose(spec, dataset)
         drawn, nfe = restore(spec, root, dataset, problem, place)
-        content = score(spec, root, dataset, problem, drawn) | {"nfe": nfe}
+        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place))
+        content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
         shown = pictures(problem, drawn[:SHOWN])
         job = (spec.variant, spec.seed, spec.task_id, spec.method_id)
         files.write(paths.restored_picture(root, *job), strip(shown, dataset.levels))
         write_product(archive, lambda file: np.savez(file, **shown), spec)
         write_json_product(path, content, spec)
+
+
+def scoring(spec: RestoreSpec, device: torch.device) -> torch.device:
+    """Where features are computed: where restorations are, if their extractor is large."""
+    return (
+        device if spec.reference.extractor.heavy and device.type == "cuda" else torch.device("cpu")
+    )
 
 
 def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
@@ -182,7 +190,7 @@ def build_restorer(
 
 
 def score(
-    spec: RestoreSpec, root: Path, dataset: Dataset, problem: Problem, drawn: Tensor
+    spec: RestoreSpec, dataset: Dataset, problem: Problem, drawn: Tensor, fidelity: Fidelity
 ) -> dict[str, Any]:
     """Metrics with their standard errors, counts and protocol.
 
@@ -195,7 +203,7 @@ def score(
     metrics = restoration.of_pictures(problem.on_unit(problem.x), problem.on_unit(drawn))
     metrics["residual"] = restoration.residual(problem.measurement.y, again, span)
     metrics |= posterior_scores(spec, dataset, problem, drawn)
-    fidelity, count = load_fidelity(spec.data, root), spec.images * spec.draws
+    count = spec.images * spec.draws
     if count >= data.FEWEST:
         levels = problem.levels.from_model(drawn.flatten(0, 1))
         metrics["fid"] = fidelity.frechet(levels, spec.draws)

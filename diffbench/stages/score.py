@@ -7,33 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
+import torch
 
-from diffbench.metrics.extractor import build_extractor
 from diffbench.metrics.fidelity import Fidelity
-from diffbench.specs.stages import DataStageSpec, SampleSpec, ScoreSpec
+from diffbench.specs.stages import SampleSpec, ScoreSpec
 from diffbench.stages import data, machine
+from diffbench.stages.reference import load_fidelity, prepare
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, write_json_product
 
 
 def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
     """Write scores.json; with ``partial`` score what there is, into scores.partial.json."""
-    place = machine.prepare("cpu")
+    place = prepare(spec.reference, device)
     path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
     if partial:
         # Not a declared output, so without a sidecar: the spec lies inside.
-        content = score_all(spec, root, skip=True) | {"spec": spec.model_dump(mode="json")}
+        content = score_all(spec, root, place, skip=True) | {"spec": spec.model_dump(mode="json")}
         files.write_json(leftover, content)
         return
     with machine.record(path, place):
-        write_json_product(path, score_all(spec, root, skip=False), spec)
+        write_json_product(path, score_all(spec, root, place, skip=False), spec)
     leftover.unlink(missing_ok=True)
 
 
-def score_all(spec: ScoreSpec, root: Path, *, skip: bool) -> dict[str, Any]:
+def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) -> dict[str, Any]:
     """Scores by solver, and their protocol; ``skip`` leaves out what cannot be scored."""
-    fidelity = load_fidelity(spec.data, root)
+    dataset = data.load(root, spec.reference.data)
+    fidelity = load_fidelity(spec.reference, root, dataset, device)
     solvers = {}
     for name, sample in spec.samples.items():
         try:
@@ -43,21 +44,6 @@ def score_all(spec: ScoreSpec, root: Path, *, skip: bool) -> dict[str, Any]:
                 raise
             print(f"score {spec.variant} {name}: {error}", file=sys.stderr)
     return {"solvers": solvers, "protocol": fidelity.protocol}
-
-
-def load_fidelity(spec: DataStageSpec, root: Path) -> Fidelity:
-    """The extractor and its reference features."""
-    dataset = data.load(root, spec.data)
-    extractor = build_extractor(spec.extractor, dataset)
-    extractor.load_state_dict(load_file(read_product(paths.extractor(root), spec)))
-    extractor.eval().requires_grad_(False)
-    splits = {"train": dataset.train, "test": dataset.test}
-    return Fidelity(
-        extractor,
-        splits,
-        inception_score=dataset.inception_score,
-        grey_levels=dataset.levels,
-    )
 
 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:

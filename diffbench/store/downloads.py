@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from diffbench.store import files
 from diffbench.store.products import StoreError
@@ -42,14 +43,14 @@ class Published:
 
     Attributes:
         name: what messages call it.
-        url: where it would come from.
+        url: where it would come from; None where nobody offers it.
         sha256: of its content, 64 hexadecimal digits.
         size: its bytes; None where nobody has said.
         key: the configuration key that names a local copy.
     """
 
     name: str
-    url: str
+    url: str | None
     sha256: str
     size: int | None
     key: str
@@ -57,7 +58,7 @@ class Published:
     @property
     def cached(self) -> Path:
         """Where the cache keeps it: files of one name and different content do not meet."""
-        filename = self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
+        filename = (self.url or "").partition("?")[0].rstrip("/").rpartition("/")[2]
         return cache() / f"{self.sha256[:16]}-{filename}"
 
     def local(self, path: Path | None = None) -> Path:
@@ -73,27 +74,24 @@ class Published:
             self._check(path, str(path))
             return path
         if not self.cached.is_file():
-            self._download()
+            if self.url is None:
+                raise self._error("it is not here")
+            self._download(self.url)
         self._check(self.cached, f"{self.cached} (remove it)")
         return self.cached
 
-    def _download(self) -> None:
-        print(f"{self.name}: downloading {self.url} to {self.cached}", file=sys.stderr)
+    def _download(self, url: str) -> None:
+        print(f"{self.name}: downloading {url} to {self.cached}", file=sys.stderr)
         try:
             with _alone(self.cached), files.temporary(self.cached) as unfinished:
                 if self.cached.is_file():
                     return
-                self._fetch(unfinished)
+                _fetch(url, unfinished)
                 self._check(unfinished, "what was downloaded")
                 files.publish(unfinished, self.cached)
         except (OSError, HTTPException) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self._error(f"it cannot be downloaded to {cache()} ({reason})") from error
-
-    def _fetch(self, path: Path) -> None:
-        request = urllib.request.Request(self.url, headers={"User-Agent": "diffbench"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file, 2**20)
 
     def _check(self, path: Path, shown: str) -> None:
         size = path.stat().st_size
@@ -105,9 +103,20 @@ class Published:
     def _error(self, problem: str) -> StoreError:
         size = f", {self.size:,} bytes" if self.size is not None else ""
         return StoreError(
-            f"{self.name}: {problem}; wanted is {self.url} (sha256 {self.sha256}{size}); "
+            f"{self.name}: {problem}; wanted is {self.url or 'a file'} (sha256 {self.sha256}{size}); "
             f"`{self.key}` names a local copy"
         )
+
+
+def _fetch(url: str, path: Path) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "diffbench"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file, 2**20)
+    except HTTPError as error:
+        # It is an open answer too.
+        error.close()
+        raise
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Where everything lies, said once.
 
     {root}/data/levels.npz
-    {root}/data/extractor/model.safetensors
+    {root}/data/reference/statistics.npz
+    {root}/data/extractor/model.safetensors                        where it is trained on the data set
     {root}/runs/{variant}/seed{n}/model.safetensors
     {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
     {root}/runs/{variant}/seed{n}/samples/{solver}/{k}of{n}/chunks.npz       until the samples are gathered
@@ -30,6 +31,7 @@ from diffbench.specs.stages import (
     ClassifierSpec,
     DataStageSpec,
     LikelihoodStageSpec,
+    ReferenceSpec,
     RestoreSpec,
     SampleSpec,
     ScoreSpec,
@@ -56,6 +58,11 @@ def levels(root: Path) -> Path:
 def data_manifest(root: Path) -> Path:
     """Return the data set's manifest."""
     return root / "data" / "manifest.json"
+
+
+def reference(root: Path) -> Path:
+    """Return what the extractor makes of the data set."""
+    return root / "data" / "reference" / "statistics.npz"
 
 
 def extractor(root: Path) -> Path:
@@ -177,7 +184,11 @@ def state(root: Path, spec: StageSpec) -> Path:
 
 
 def _data(root: Path, spec: DataStageSpec) -> tuple[Path, ...]:
-    return levels(root), extractor(root)
+    return (levels(root),)
+
+
+def _reference(root: Path, spec: ReferenceSpec) -> tuple[Path, ...]:
+    return (reference(root), *([extractor(root)] if spec.extractor.stored else []))
 
 
 def _train(root: Path, spec: TrainSpec) -> tuple[Path, ...]:
@@ -216,6 +227,7 @@ def _analysis(root: Path, spec: AnalysisStageSpec) -> tuple[Path, ...]:
 
 _PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
     "data": _data,
+    "reference": _reference,
     "train": _train,
     "classifier": _classifier,
     "shard": _shard,
@@ -228,7 +240,7 @@ _PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
 
 
 def products(root: Path, spec: StageSpec) -> tuple[Path, ...]:
-    """Return all products of a job, the main one first (the stages data and restore have two)."""
+    """Return all products of a job, the main one first (the stages reference and restore may have two)."""
     return _PRODUCTS[spec.stage](root, spec)
 
 

@@ -28,12 +28,14 @@ def quoted(*words):
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
-# Device, extensions and the number of shards go by the environment: they are no part of a job's identity and must not
-# cause reruns.
+# Device, extensions, the number of shards and where weights lie go by the environment: they are no part of a job's
+# identity and must not cause reruns.
+WEIGHTS = PLAN.benchmark.extractor.file
 shell.prefix(
     f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
+    f"{f' export DIFFBENCH_WEIGHTS={quoted(Path(WEIGHTS).resolve())};' if WEIGHTS else ''}"
     f" diffbench() {{{{ PYTHONPATH={quoted(workflow.basedir)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
     f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
 )
@@ -42,7 +44,7 @@ shell.prefix(
 ROOT = str(PLAN.root)
 RUN = (PLAN.root, "{variant}", "{seed}")
 LEVELS = paths.levels(PLAN.root)
-EXTRACTOR = paths.extractor(PLAN.root)
+REFERENCE = [path for run in PLAN.of("reference") for path in run.products]
 MODEL = paths.model(*RUN)
 SAMPLES = paths.samples(*RUN, "{solver}")
 SHARD = paths.shard(*RUN, "{solver}", "{shard}")
@@ -63,6 +65,8 @@ ITEM = ("solver", "shard", "kind", "task", "method", "analysis")
 GPUS = int(PLAN.device != "cpu")
 # Training alone can use several; Snakemake cuts a wish down to its own limit, --resources gpu=N.
 TRAINING_GPUS = GPUS * PLAN.benchmark.gpus
+# Only a large extractor's features are computed there.
+SCORING_GPUS = GPUS * PLAN.benchmark.extractor.heavy
 
 PLAN_ARGUMENTS = [
     "--config",

@@ -4,8 +4,6 @@ rule data:
     output:
         product=LEVELS,
         sidecar=paths.sidecar(LEVELS),
-        extractor=EXTRACTOR,
-        extractor_sidecar=paths.sidecar(EXTRACTOR),
         manifest=paths.data_manifest(PLAN.root),
         record=paths.run_record(LEVELS),
     log:

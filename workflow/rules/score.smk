@@ -13,7 +13,7 @@ rule score:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=SCORING_GPUS,
     params:
         root=root_of,
         spec=spec_of("score"),

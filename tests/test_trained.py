@@ -8,13 +8,8 @@ import pytest
 import torch
 
 from diffbench.data.datasets import DIGITS_LIMITS, Dataset, Digits
-from diffbench.metrics.extractor import (
-    Classifier,
-    build_extractor,
-    features_and_logits,
-    train_extractor,
-    weights_sha256,
-)
+from diffbench.metrics.extractor import features_and_logits, weights_sha256
+from diffbench.metrics.trained import Classifier, build_extractor, train_extractor
 from diffbench.metrics.validation import (
     NOISES,
     check_limits,
@@ -22,9 +17,9 @@ from diffbench.metrics.validation import (
     validate_extractor,
 )
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.extractor import TrainedExtractorSpec
 
-BRIEF = ExtractorSpec(epochs=2)
+BRIEF = TrainedExtractorSpec(epochs=2)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +37,7 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def module(digits: Dataset) -> Classifier:
-    return train_extractor(ExtractorSpec(), digits)
+    return train_extractor(TrainedExtractorSpec(), digits)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +76,7 @@ def test_features_have_the_total_variance_of_the_spec(module: Classifier, digits
     features, logits = features_and_logits(module, digits.train)
     assert features.shape == (1500, 32) and logits.shape == (1500, 10)
     assert features.dtype == logits.dtype == np.float64
-    assert features.var(axis=0).sum() == pytest.approx(ExtractorSpec().variance, rel=1e-5)
+    assert features.var(axis=0).sum() == pytest.approx(TrainedExtractorSpec().variance, rel=1e-5)
 
 
 def test_training_is_a_function_of_the_spec(digits: Dataset) -> None:
@@ -95,7 +90,7 @@ def test_training_is_a_function_of_the_spec(digits: Dataset) -> None:
 
 
 def test_stored_weights_give_the_same_features(module: Classifier, digits: Dataset) -> None:
-    again = build_extractor(ExtractorSpec(), digits)
+    again = build_extractor(TrainedExtractorSpec(), digits)
     again.load_state_dict(module.state_dict())
     again.eval()
     assert weights_sha256(again) == weights_sha256(module) and again.name == "digits-classifier"
@@ -138,7 +133,7 @@ def test_a_number_outside_its_limits_is_named(report: dict[str, float], name: st
 
 def test_an_untrained_extractor_fails_validation(digits: Dataset) -> None:
     with pytest.raises(ValueError, match="accuracy"):
-        validate_extractor(build_extractor(ExtractorSpec(), digits).eval(), digits)
+        validate_extractor(build_extractor(TrainedExtractorSpec(), digits).eval(), digits)
 
 
 def test_noise_that_lowers_fid_is_refused(report: dict[str, float]) -> None:
@@ -147,7 +142,7 @@ def test_noise_that_lowers_fid_is_refused(report: dict[str, float]) -> None:
 
 
 def test_non_finite_features_are_refused(module: Classifier, digits: Dataset) -> None:
-    broken = build_extractor(ExtractorSpec(), digits).eval()
+    broken = build_extractor(TrainedExtractorSpec(), digits).eval()
     torch.nn.init.constant_(broken.features.bias, torch.nan)
     with pytest.raises(ValueError, match="NaN"):
         features_and_logits(broken, digits.test)

@@ -1,0 +1,156 @@
+"""Distances between sets of features or of images, by torch-fidelity.
+
+Features are computed once and handed to its functions, every option given, so that neither its defaults
+(VGG-16 for precision and recall) nor its cache (keyed by names, not contents) has a part in any number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffbench.data.levels import Images
+from diffbench.metrics.extractor import Features
+from diffbench.metrics.torchvision_operators import ensure_importable
+
+#: Mean ``mu`` (d,) and covariance ``sigma`` (d, d).
+Statistics = dict[str, Features]
+
+IS_OPTIONS: dict[str, Any] = {"splits": 10, "shuffle": True, "rng_seed": 2020}
+KID_OPTIONS: dict[str, Any] = {
+    "kid_subsets": 20,
+    "kid_kernel": "poly",
+    "kid_kernel_poly_degree": 3,
+    "kid_kernel_poly_coef0": 1,
+    "rng_seed": 2020,
+}
+# The part of torch-fidelity that saves memory agrees with the other and bounds it by batch x N.
+PRC_OPTIONS: dict[str, Any] = {"prc_neighborhood": 3, "prc_batch_size": 2000, "save_cpu_ram": True}
+
+
+def torch_fidelity() -> Any:
+    """torch-fidelity, imported when first needed: that costs seconds."""
+    ensure_importable()
+    import torch_fidelity as package
+
+    return package
+
+
+def fid_statistics(z: Features) -> Statistics:
+    """Mean ``mu`` (d,) and covariance ``sigma`` (d, d) of features (N, d).
+
+    Raises:
+        ValueError: when there are fewer than four rows.
+    """
+    if len(z) < 4:
+        raise ValueError(f"a split of {len(z)} images has no statistics: at least four are needed")
+    torch_fidelity()
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    statistics: Statistics = fid_features_to_statistics(torch.from_numpy(z))
+    return statistics
+
+
+def fid(statistics: Statistics, reference: Statistics) -> float:
+    """Frechet distance of two Gaussians given as `fid_statistics`; rounding below 0 is 0."""
+    torch_fidelity()
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    value = float(fid_statistics_to_metric(statistics, reference, verbose=False)[KEY_METRIC_FID])
+    return 0.0 if value < 0 else value
+
+
+def inception_score(logits: Features) -> float:
+    """Inception score of logits (N, classes)."""
+    torch_fidelity()
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+
+    return float(
+        isc_features_to_metric(torch.from_numpy(logits), **IS_OPTIONS)[KEY_METRIC_ISC_MEAN]
+    )
+
+
+def kid_subset_size(samples: int, reference: int) -> int:
+    """Size of KID's random subsets: torch-fidelity's 1,000, or half of the smaller set."""
+    return min(1000, min(samples, reference) // 2)
+
+
+def kernel_distance(z: Features, reference: Features, gamma: float) -> float:
+    """KID of features (N, d) to reference features (M, d), with the kernel (gamma z.z' + 1)^3."""
+    torch_fidelity()
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    metric = kid_features_to_metric(
+        torch.from_numpy(z),
+        torch.from_numpy(reference),
+        kid_kernel_poly_gamma=gamma,
+        kid_subset_size=kid_subset_size(len(z), len(reference)),
+        verbose=False,
+        **KID_OPTIONS,
+    )
+    return float(metric[KEY_METRIC_KID_MEAN])
+
+
+def kernel_distance_se(z: Features, reference: Features, gamma: float, blocks: int = 10) -> float:
+    """Standard error of KID, from its spread over disjoint blocks of the samples.
+
+    Of MMD^2 = E k(z, z) - 2 E k(z, z') + E k(z', z') the last term is the reference's and drops out
+    of a spread; 2,000 reference images at most stand for the second.
+    """
+    parts = np.array_split(z[: 1000 * blocks], blocks)
+    reference = reference[np.linspace(0, len(reference) - 1, min(len(reference), 2000)).astype(int)]
+    values = [_within(part, gamma) - 2 * _kernel(part, reference, gamma).mean() for part in parts]
+    # One block's deviation, to the size of all samples.
+    return float(np.std(values, ddof=1) * (len(parts[0]) / len(z)) ** 0.5)
+
+
+def precision_recall(
+    z: Features, reference: Features, device: torch.device | str = "cpu"
+) -> tuple[float, float]:
+    """Improved precision and recall of features (N, d) against reference features (M, d)."""
+    torch_fidelity()
+    from torch_fidelity.metric_prc import (
+        KEY_METRIC_PRECISION,
+        KEY_METRIC_RECALL,
+        prc_features_to_metric,
+    )
+
+    both = (torch.from_numpy(each).to(device) for each in (z, reference))
+    metric = prc_features_to_metric(*both, verbose=False, **PRC_OPTIONS)
+    return float(metric[KEY_METRIC_PRECISION]), float(metric[KEY_METRIC_RECALL])
+
+
+def nearest_distances(
+    levels: Images, reference: Images, chunk: int = 4000, device: torch.device | str = "cpu"
+) -> NDArray[np.float64]:
+    """L2 distance (N,), in levels, of each image to its nearest reference image.
+
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, levels being integers: a copy is at 0.
+    """
+    a = torch.from_numpy(levels.reshape(len(levels), -1)).to(device).double()
+    nearest = torch.full((len(a),), torch.inf, dtype=torch.float64, device=device)
+    for part in torch.from_numpy(reference.reshape(len(reference), -1)).split(chunk):
+        b = part.to(device).double()
+        squares = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
+        nearest = nearest.minimum(squares.amin(1))
+    distances: NDArray[np.float64] = nearest.sqrt().cpu().numpy()
+    return distances
+
+
+def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Row numbers (resamples, count), drawn with replacement."""
+    # RandomState, whose streams NumPy froze.
+    return np.random.RandomState(seed).randint(0, count, size=(resamples, count))
+
+
+def _kernel(a: Features, b: Features, gamma: float) -> Features:
+    k: Features = gamma * a @ b.T + 1
+    return k * k * k
+
+
+def _within(z: Features, gamma: float) -> float:
+    k = _kernel(z, z, gamma)
+    return float((k.sum() - np.trace(k)) / (len(z) * (len(z) - 1)))

@@ -1,0 +1,193 @@
+"""Inception-v3, as torch-fidelity has it, as the extractor of photographs.
+
+    grey levels 0..L-1  ->  255 k/(L - 1), rounded  ->  RGB, grey repeated  ->  299 x 299  ->  (x - 128)/128
+    ->  the network  ->  2048 features, the mean over pixels before its last layer, and 1008 logits without bias
+
+Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer Vision", 2015,
+https://arxiv.org/abs/1512.00567, with the weights of TensorFlow's release of 2015-12-05, by which FID and Inception
+score are defined; https://github.com/toshas/torch-fidelity converted them and resizes as TensorFlow 1 did.
+
+That resizing is bilinear and reads four neighbours whatever the size: it aliases where images are larger than 299.
+Parmar, Zhang, Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", 2021,
+https://arxiv.org/abs/2104.11222, resize by Pillow's antialiased bicubic filter, in floating point and without rounding,
+and call the FID of that *clean*; it is a second opinion here.  The two are not interchangeable.
+
+Batch normalisation is folded into the convolutions (of weights W and batch statistics m, v: W g/sqrt(v + e) and
+b - m g/sqrt(v + e)), which is exact but for rounding and half as fast again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from diffbench.data.datasets import Dataset
+from diffbench.metrics.distances import torch_fidelity
+from diffbench.metrics.extractor import Extractor
+from diffbench.specs.extractor import (
+    INCEPTION_SHA256,
+    INCEPTION_SIZE,
+    INCEPTION_URL,
+    InceptionSpec,
+)
+from diffbench.store.downloads import Published
+
+SIDE = 299
+FEATURES = ("2048", "logits_unbiased")
+#: The network's layers up to its features, in order.
+LAYERS = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1"),
+    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d"),
+    *("Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+    *("Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool"),
+)
+#: The environment variable that names a local copy of the weights.
+WEIGHTS = "DIFFBENCH_WEIGHTS"
+
+#: From float32 (B, 3, H, W) to (B, 3, 299, 299), both on 0..255.
+Resize = Callable[[Tensor], Tensor]
+
+
+class Inception(nn.Module):
+    """The network behind one way of resizing.
+
+    Args:
+        network: torch-fidelity's, folded.
+        levels: grey levels L of the images.
+        resize: to 299 x 299.
+    """
+
+    name = "inception-v3"
+    batch = 100
+
+    def __init__(self, network: nn.Module, levels: int, resize: Resize) -> None:
+        super().__init__()
+        self.network, self.resize = network, resize
+        self.table: Tensor
+        table = torch.arange(levels, dtype=torch.float64) * 255 / (levels - 1)
+        self.register_buffer("table", (table + 0.5).floor().float())
+
+    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2048) and logits (B, 1008) of levels, uint8 (B, C, H, W), C being 1 or 3."""
+        x = self.resize(self.table[levels.int()].expand(-1, 3, -1, -1))
+        # TF32, which convolutions on a GPU take by default, keeps three digits.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            return self.embed((x - 128) / 128)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of images x (B, 3, 299, 299) in about [-1, 1]."""
+        for layer in LAYERS:
+            x = self.network.get_submodule(layer)(x)
+        z = x.flatten(1)
+        weight: Tensor = self.network.get_parameter("fc.weight")
+        return z, z @ weight.T
+
+
+class PublishedInception(Extractor):
+    """The network with its published weights."""
+
+    def __init__(self, spec: InceptionSpec) -> None:
+        self.spec = spec
+
+    @property
+    def published(self) -> Published:
+        """The file of the weights."""
+        own = self.spec.sha256 == INCEPTION_SHA256
+        return Published(
+            "the weights of Inception-v3",
+            INCEPTION_URL if own else None,
+            self.spec.sha256,
+            INCEPTION_SIZE if own else None,
+            "extractor.weights",
+        )
+
+    def make(self, dataset: Dataset) -> Inception:
+        """Read the weights, downloaded if need be.
+
+        Raises:
+            StoreError: when there is no whole copy of them.
+            ValueError: when they are not of this network, or images are neither grey nor RGB.
+        """
+        if dataset.shape[2] not in (1, 3):
+            raise ValueError(
+                f"extractor: inception takes grey or RGB images, and those of {dataset.name} have "
+                f"{dataset.shape[2]} channels"
+            )
+        given = self.spec.weights or os.environ.get(WEIGHTS)
+        file = self.published.local(Path(given) if given else None)
+        return Inception(folded(read_network(file)), dataset.levels, tensorflow_resize)
+
+    def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
+        """Clean FID: the same network behind the other resizing."""
+        assert isinstance(module, Inception)
+        ways: dict[str, Resize] = {"clean_fid": clean_resize}
+        device = module.table.device
+        return {
+            name: Inception(module.network, len(module.table), ways[name]).to(device).eval()
+            for name in self.spec.opinions
+        }
+
+    def sha256(self, module: nn.Module) -> str:
+        """That of the file."""
+        return self.spec.sha256
+
+
+def read_network(file: Path) -> Any:
+    """torch-fidelity's own module with the weights of a file.
+
+    Raises:
+        ValueError: when the file is not a state_dict of it; nothing in the file is executed.
+    """
+    torch_fidelity()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:
+        # Its constructor would unpickle anything.
+        torch.load(file, map_location="cpu", weights_only=True)
+        return FeatureExtractorInceptionV3("inception-v3", list(FEATURES), str(file))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"extractor.weights: {file} is no state_dict of torch-fidelity's Inception-v3 ({reason})"
+        ) from error
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Fold each batch normalisation into the convolution before it, in float64; in place."""
+    for block in list(network.modules()):
+        convolution, norm = getattr(block, "conv", None), getattr(block, "bn", None)
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            fused = nn.utils.fuse_conv_bn_eval(convolution.double(), norm.double())
+            block.conv, block.bn = fused.float(), nn.Identity()
+    return network.eval().requires_grad_(False)
+
+
+def tensorflow_resize(x: Tensor) -> Tensor:
+    """As TensorFlow 1 resizes, by torch-fidelity."""
+    from torch_fidelity.interpolate_compat_tensorflow import (
+        interpolate_bilinear_2d_like_tensorflow1x,
+    )
+
+    resized: Tensor = interpolate_bilinear_2d_like_tensorflow1x(
+        x, size=(SIDE, SIDE), align_corners=False
+    )
+    return resized
+
+
+def clean_resize(x: Tensor) -> Tensor:
+    """Each channel by Pillow's antialiased bicubic filter, clipped to 0..255 and not rounded."""
+    planes = x.cpu().numpy().astype(np.float32).reshape(-1, *x.shape[2:])
+    resized = [
+        np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        for plane in planes
+    ]
+    whole = torch.from_numpy(np.stack(resized)).clamp(0, 255)
+    return whole.reshape(len(x), -1, SIDE, SIDE).to(x.device)

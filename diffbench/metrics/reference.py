@@ -1,0 +1,143 @@
+"""What an extractor makes of a data set, once: what every set of samples is then measured against.
+
+Mean and covariance of a split are of all its images.  Features are computed in parts, whose moments are joined:
+with counts n, m, means a, b and sums of centred products A, B,
+
+    mean = a + (b - a) m/(n + m),        A + B + (b - a)(b - a)' n m/(n + m)
+
+(Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
+Features themselves, which KID, precision and recall need, are kept of the training split alone, of at most
+``neighbours`` images, evenly spaced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from diffbench.data.levels import Images
+from diffbench.metrics.distances import Statistics, fid_statistics, nearest_distances
+from diffbench.metrics.extractor import Features, features_and_logits
+
+#: Images whose features are held at a time.
+PART = 10_000
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference of one data set and extractor.
+
+    statistics: of "train" and "test": ``mu`` (d,) and ``sigma`` (d, d).
+    opinions: metric -> the same of the training split by another extractor.
+    features: (M, d), of training images.
+    counts: images of each split.
+    nearest_of_test: mean distance, in levels, of a test image to its nearest training image.
+    """
+
+    statistics: Mapping[str, Statistics]
+    opinions: Mapping[str, Statistics]
+    features: Features
+    counts: Mapping[str, int]
+    nearest_of_test: float
+
+    def save(self, file: Path) -> None:
+        """Write it as npz; features as float32, in which extractors compute."""
+        arrays: dict[str, Any] = {"features": self.features.astype(np.float32)}
+        for name, each in {**self.statistics, **self.opinions}.items():
+            arrays |= {f"{name}_{key}": each[key] for key in ("mu", "sigma")}
+        facts = {
+            "counts": dict(self.counts),
+            "nearest_of_test": self.nearest_of_test,
+            "opinions": list(self.opinions),
+        }
+        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def load(file: Path) -> Reference:
+    """Read what `Reference.save` wrote."""
+    with np.load(file) as archive:
+        facts = json.loads(str(archive["facts"]))
+        both = {
+            name: {key: archive[f"{name}_{key}"] for key in ("mu", "sigma")}
+            for name in (*SPLITS, *facts["opinions"])
+        }
+        features = archive["features"].astype(np.float64)
+    return Reference(
+        {split: both[split] for split in SPLITS},
+        {name: both[name] for name in facts["opinions"]},
+        features,
+        facts["counts"],
+        facts["nearest_of_test"],
+    )
+
+
+def measure(
+    module: nn.Module,
+    splits: Mapping[str, Images],
+    *,
+    neighbours: int = 50_000,
+    opinions: Mapping[str, nn.Module] | None = None,
+    batch: int | None = None,
+    part: int = PART,
+) -> Reference:
+    """Measure the splits "train" and "test", uint8 (N, H, W, C).
+
+    Raises:
+        ValueError: when a feature is not finite, or a split has fewer than four images.
+    """
+    train, test = (splits[name] for name in SPLITS)
+    rows = np.linspace(0, len(train) - 1, min(len(train), neighbours)).round().astype(int)
+    kept: list[Features] = []
+
+    def of_train() -> Iterator[Features]:
+        for start, z in zip(
+            range(0, len(train), part), _parts(module, train, part, batch), strict=True
+        ):
+            kept.append(z[rows[(rows >= start) & (rows < start + part)] - start])
+            yield z
+
+    device = next(module.parameters()).device
+    return Reference(
+        {"train": joined(of_train()), "test": joined(_parts(module, test, part, batch))},
+        {
+            name: joined(_parts(opinion, train, part, batch))
+            for name, opinion in (opinions or {}).items()
+        },
+        np.concatenate(kept),
+        {name: len(splits[name]) for name in SPLITS},
+        float(nearest_distances(test, train, device=device).mean()),
+    )
+
+
+def joined(parts: Iterator[Features]) -> Statistics:
+    """Mean and covariance of all rows of the parts (N_i, d), of which the first has at least four.
+
+    One part alone has torch-fidelity's own.
+    """
+    first = next(parts)
+    statistics, n = fid_statistics(first), len(first)
+    for z in parts:
+        m = len(z)
+        mean = z.mean(0)
+        centred = z - mean
+        apart = mean - statistics["mu"]
+        products = (n - 1) * statistics["sigma"] + centred.T @ centred
+        products += np.outer(apart, apart) * (n * m / (n + m))
+        statistics = {
+            "mu": statistics["mu"] + apart * (m / (n + m)),
+            "sigma": products / (n + m - 1),
+        }
+        n += m
+    return statistics
+
+
+def _parts(module: nn.Module, levels: Images, part: int, batch: int | None) -> Iterator[Features]:
+    for start in range(0, len(levels), part):
+        yield features_and_logits(module, levels[start : start + part], batch)[0]
