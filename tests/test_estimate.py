@@ -161,6 +161,12 @@ def test_a_batch_that_would_take_too_long_is_timed_in_part():
     assert (slow.images, slow.seconds, made) == (FEW, batch / FEW / 4, [FEW])
 
 
+def test_nothing_is_compiled_on_a_cpu(here, monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    _, by_job = costs(here, {"only": ["ve"], "training": {"compile": True}})
+    assert by_job["train", "ve", ""].notes == ("training is timed without compiling the network",)
+
+
 def test_a_cpu_is_timed_by_what_the_process_used():
     """Nobody's load makes an estimate longer: what sleeps costs nothing."""
     assert Meter(CPU, 2).seconds(lambda: time.sleep(0.05)) < 0.05

@@ -165,7 +165,12 @@ class _Estimator:
             return Cost(run, 0.0, self.imported(spec))
         found = self.training(spec)
         saved = self.saved_step(spec)
-        notes = (f"{run.variant} seed {run.seed} goes on from step {saved}",) if saved else ()
+        notes: tuple[str, ...] = ()
+        if saved:
+            notes += (f"{run.variant} seed {run.seed} goes on from step {saved}",)
+        whole = found.step.images == spec.training.batch
+        if spec.training.compile and not (whole and self.device.type == "cuda"):
+            notes += ("training is timed without compiling the network",)
         hours = (spec.training.steps - saved) * found.step.seconds / 3600
         return Cost(run, hours, found.weights + GENERATIONS * found.state, notes=notes)
 
@@ -195,7 +200,14 @@ class _Estimator:
 
         def step(batch: int) -> Callable[[], object]:
             parts = min(training.accumulate, batch)
-            some = training.model_copy(update={"batch": batch, "accumulate": parts})
+            # The compiler takes minutes on a CPU, and as long for a few images as for a batch.
+            worth_it = self.device.type == "cuda" and batch == training.batch
+            changes = {
+                "batch": batch,
+                "accumulate": parts,
+                "compile": training.compile and worth_it,
+            }
+            some = training.model_copy(update=changes)
             trainer = self.trainer(spec.model_copy(update={"training": some}))
             trainer.advance()
             sizes[:] = _size(trainer.averaged()), _size(trainer.state())
