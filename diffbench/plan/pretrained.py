@@ -1,6 +1,9 @@
 """From ``pretrained: FOLDER`` to the keys that an imported model has: its network, its denoiser, its checksums.
 
 A variant may repeat what the folder says, and may not contradict it. What belongs to training it does not have.
+
+The folder's files are no inputs of a job: the checksum in its spec says when it is to run again, and a copy of the same
+weights with another date, or the same import done twice, is no reason to.
 """
 
 from __future__ import annotations

@@ -188,7 +188,6 @@ class Plan:
         if isinstance(run.spec, DataStageSpec):
             return _sources(run.spec.data.paths.values())
         above = [path for job in self.upstream(run) for path in job.products]
-        above += _imported(run.spec)
         # Shards' files are removed once no job that names them is left, so all that is read must be named.
         beside = (paths.sidecar, paths.run_record)
         parts = [shard.product for shard in self.shards(run)]
@@ -266,14 +265,6 @@ def _needs_model(spec: StageSpec) -> bool:
     if isinstance(spec, SampleSpec | LikelihoodStageSpec | RestoreSpec):
         return spec.train is not None
     return False
-
-
-def _imported(spec: StageSpec) -> list[Path]:
-    """The files of the imported model that a job takes, if it takes one."""
-    if not isinstance(spec, TrainSpec) or spec.pretrained is None:
-        return []
-    path = paths.imported(spec.pretrained.folder)
-    return [path, paths.sidecar(path)]
 
 
 def _stands_alone(spec: StageSpec) -> bool:
