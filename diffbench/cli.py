@@ -6,6 +6,7 @@
     diffbench import FAMILY FILE            take a paper's checkpoint
     diffbench list | show | check-config    look at the configuration
     diffbench estimate                      time a few steps of it
+    diffbench coverage                      which published numbers are filled
     diffbench manifest | doctor | clean     look after the results
 
 Mistakes of the user leave as one line on stderr and status 1.  A failing stage also leaves its
@@ -159,6 +160,10 @@ def parser() -> argparse.ArgumentParser:
     costing.add_argument("--steps", type=_count, default=3, help="of each kind that are timed")
     costing.add_argument("--shape", type=_shape, metavar="C,H,W", help="of images, if not known")
     _plan_options(costing)
+    covering = add(
+        "coverage", "say which published number which cell fills, or why none does", cover
+    )
+    covering.add_argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
     hashing = add("manifest", "print the SHA-256 of every product", print_manifest)
     hashing.add_argument("root", type=Path)
     curing = add("doctor", "verify every product and training state", doctor)
@@ -226,13 +231,13 @@ def repository() -> Path:
     return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
 
 
-def load(options: argparse.Namespace, config: Path | None = None) -> Plan:
+def load(options: argparse.Namespace, config: Path | None = None, needs_files: bool = True) -> Plan:
     """Load the plan that the options name."""
     from diffbench.plan.runs import load_plan
 
     chosen = config or options.config
     overrides = {key: value for setting in options.set for key, value in setting.items()}
-    return load_plan([chosen] if chosen else [], overrides, repository(), "--set")
+    return load_plan([chosen] if chosen else [], overrides, repository(), "--set", needs_files)
 
 
 def stage_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
@@ -457,10 +462,24 @@ def check_config(options: argparse.Namespace) -> int:
 
 def estimate(options: argparse.Namespace) -> int:
     """Time a few steps of what a benchmark would run, and say what all of it would cost."""
-    plan = load(options, options.file)
+    plan = load(options, options.file, needs_files=False)
     estimates = importlib.import_module("diffbench.reporting.estimates")
     module = importlib.import_module("diffbench.stages.estimate")
     print(estimates.text(module.estimate(plan, options.steps, options.shape)), end="")
+    return 0
+
+
+def cover(options: argparse.Namespace) -> int:
+    """Print, or write, the table of all published numbers of the data sets that benchmarks are about."""
+    from diffbench.reporting.coverage import coverage
+    from diffbench.reporting.formats import to_markdown
+    from diffbench.store import files
+
+    text = to_markdown(coverage(repository()))
+    if options.write:
+        files.write(options.write, text.encode())
+    else:
+        print(text, end="")
     return 0
 
 

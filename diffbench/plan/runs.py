@@ -209,6 +209,7 @@ def load_plan(
     overrides: Mapping[str, Any],
     repository: Path,
     origin: str = "--config",
+    needs_files: bool = True,
 ) -> Plan:
     """Read a benchmark and expand it to its jobs.
 
@@ -217,6 +218,7 @@ def load_plan(
         overrides: laid over the benchmark file; nested mappings or dotted keys.
         repository: the folder that holds the Snakefile and ``config/methods.yaml``.
         origin: the option that the overrides came from, for messages.
+        needs_files: whether the files that the data set is read from must be there, as they must for any job to run.
 
     Raises:
         PlanError: for the first mistake: file and line, key, value, nearest valid name.
@@ -225,8 +227,9 @@ def load_plan(
     tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
-    _check_sources(benchmark, tree)
-    _check_weights(benchmark, tree)
+    if needs_files:
+        _check_sources(benchmark, tree)
+        _check_weights(benchmark, tree)
     _check_tasks(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -116,6 +116,7 @@ class PaperTableSpec(TableSpec):
     """A paper's rows: our cells, and beside them, as context, what the paper published.
 
     context: the head of the published column, which says data set and samples.
+    each: keys of a row that lie under every row's own.
     """
 
     name: Literal["paper"] = "paper"
@@ -123,6 +124,7 @@ class PaperTableSpec(TableSpec):
 
     context: str
     protocol: ProtocolSpec
+    each: dict[str, Any] = {}
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 
     @property
@@ -135,6 +137,24 @@ class PaperTableSpec(TableSpec):
         return any(
             row.variant == variant and item in (*row.solvers, *row.likelihoods) for row in self.rows
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_are_whole(cls, value: Any) -> Any:
+        each, rows = value.get("each"), value.get("rows")
+        if not isinstance(each, dict) or not isinstance(rows, list):
+            return value
+        return value | {"rows": [_laid_over(row, each) for row in rows]}
+
+
+def _laid_over(row: Any, each: dict[str, Any]) -> Any:
+    """Return a row over the keys that all share; what is published is merged column by column."""
+    if not isinstance(row, dict):
+        return row
+    published = [part.get("published", {}) for part in (each, row)]
+    if all(isinstance(part, dict) for part in published):
+        row = row | {"published": published[0] | published[1]}
+    return each | row
 
 
 class ComparisonRowSpec(Spec):

@@ -45,17 +45,29 @@ class PublishedValues:
         """Return the one value whose columns are as selected.
 
         Raises:
+            PlanError: as ``line``.
+        """
+        row = self.rows[self.line(selection)]
+        source = f"{row['source']}, {row['table']}, {row['dataset']} ({row['certainty']})"
+        return Published(row["value"], source, row["nfe"])
+
+    def line(self, selection: Mapping[str, str]) -> int:
+        """Return the index in ``rows`` of the one value whose columns are as selected.
+
+        Raises:
             PlanError: when a column does not exist, or none or several values are selected.
         """
         for column in selection:
             if column not in self.columns:
                 known = nearest(column, self.columns)
                 raise PlanError(f"tables: published.csv has no column {column!r}{known}")
-        found = [row for row in self.rows if all(row[k] == v for k, v in selection.items())]
+        found = [
+            index
+            for index, row in enumerate(self.rows)
+            if all(row[k] == v for k, v in selection.items())
+        ]
         if len(found) != 1:
             raise PlanError(
                 f"tables: {len(found)} published values have {dict(selection)}, not one"
             )
-        row = found[0]
-        source = f"{row['source']}, {row['table']}, {row['dataset']} ({row['certainty']})"
-        return Published(row["value"], source, row["nfe"])
+        return found[0]

@@ -35,7 +35,8 @@ class Latents:
         """Encode and decode.
 
         Returns:
-            steps; nfe, of one way; error and se, over images; all by number of steps.  And the picture.
+            steps; nfe, of one way; error and se, over images; all by number of steps.  metrics: the error with the
+            last number of steps.  And the picture.
         """
         dataset = bench.dataset
         loaded = models.load_denoiser(self.train, bench.root, dataset, bench.device)
@@ -59,7 +60,14 @@ class Latents:
         content: dict[str, Any] = {
             name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
         }
-        content |= {"images": len(x), "solver": self.spec.solver.model_dump(mode="json")}
+        last: dict[str, Any] = {"value": content["error"][-1]}
+        if content["se"][-1] is not None:
+            last["se"] = content["se"][-1]
+        content |= {
+            "metrics": {"reconstruction": last},
+            "images": len(x),
+            "solver": self.spec.solver.model_dump(mode="json"),
+        }
         return content, self.picture(solver, images, z, y, levels)
 
     def labels(self, bench: Bench, denoiser: Denoiser) -> Tensor | None:

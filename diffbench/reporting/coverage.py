@@ -1,0 +1,179 @@
+"""Which published number is filled by which cell of ours, and why the others are not.
+
+``config/coverage.yaml`` names data sets, the benchmarks that are about them, and reasons; the cells are the rows of
+the paper tables that those benchmarks name, as their plans can fill them.  Nothing is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from diffbench.plan import reading
+from diffbench.plan.reading import PlanError
+from diffbench.plan.runs import Plan, load_plan
+from diffbench.reporting import layout
+from diffbench.reporting.formats import Grid, Table
+from diffbench.reporting.layout import BITS, PaperTableSpec
+from diffbench.reporting.ours import stages_of
+from diffbench.reporting.published import PublishedValues
+from diffbench.specs.base import Spec
+
+COVERAGE = Path("config") / "coverage.yaml"
+HEADS = ("paper", "table", "method", "solver", "NFE", "metric", "value", "ours, or why not")
+
+
+class ReasonSpec(Spec):
+    """Why published values are not filled: those whose columns have one of these values."""
+
+    published: Annotated[dict[str, list[str]], Field(min_length=1)]
+    why: str
+
+    def names(self, row: Mapping[str, str]) -> bool:
+        """Say whether a published value is meant."""
+        return all(row[column] in values for column, values in self.published.items())
+
+
+class CoverageSpec(Spec):
+    """The whole of ``coverage.yaml``.
+
+    datasets: of ``published.csv``, all of whose values must be filled or have a reason.
+    benchmarks: files beside this one, in whose plans cells are looked for.
+    reasons: the first that names a value is printed.
+    """
+
+    datasets: Annotated[list[str], Field(min_length=1)]
+    benchmarks: Annotated[list[str], Field(min_length=1)]
+    reasons: list[ReasonSpec] = []
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of ours: ``item`` is the solver, likelihood or analysis that makes the number."""
+
+    benchmark: str
+    table: str
+    variant: str
+    item: str
+
+    def text(self) -> str:
+        """Return it in one line."""
+        return f"`{self.variant}` {self.item} ({self.benchmark}.yaml, {self.table})"
+
+
+def read_coverage(repository: Path) -> CoverageSpec:
+    """Read ``config/coverage.yaml``.
+
+    Raises:
+        PlanError: for the first mistake, with file, line and key.
+    """
+    tree = reading.read(repository / COVERAGE)
+    return reading.validated(CoverageSpec.model_validate, CoverageSpec, tree)
+
+
+def coverage(repository: Path) -> Table:
+    """Return the table of all published values of the data sets.
+
+    Raises:
+        PlanError: when a value is neither filled nor has a reason, when a reason names none or a filled value, or
+            when a benchmark names a paper's row that its plan cannot fill.
+    """
+    spec = read_coverage(repository)
+    published = PublishedValues(repository / layout.PUBLISHED)
+    filled: dict[int, list[Place]] = {}
+    for name in spec.benchmarks:
+        plan = load_plan([repository / "config" / name], {}, repository, needs_files=False)
+        for line, place in places(plan, published):
+            filled.setdefault(line, []).append(place)
+    lines = [i for i, row in enumerate(published.rows) if row["dataset"] in spec.datasets]
+    if strange := sorted(set(filled) - set(lines)):
+        row = published.rows[strange[0]]
+        raise PlanError(f"{COVERAGE}: datasets lacks {row['dataset']!r}, of which a cell is filled")
+    reasons = _reasons(spec, published, lines, filled)
+    grids = []
+    for dataset in spec.datasets:
+        own = [line for line in lines if published.rows[line]["dataset"] == dataset]
+        rows = [
+            _shown(published.rows[line], filled.get(line, ()), reasons.get(line)) for line in own
+        ]
+        count = sum(line in filled for line in own)
+        grids.append(
+            Grid(HEADS, rows, labels=len(HEADS), caption=f"{dataset}: {count} of {len(own)}")
+        )
+    return Table("Coverage of the published numbers", [], grids, NOTES)
+
+
+NOTES = (
+    "Written by `diffbench coverage` from `config/published.csv`, `config/tables.yaml`, the benchmarks' plans and the "
+    "reasons in `config/coverage.yaml`; a test keeps it so.",
+    "A cell is a variant and what makes the number: a solver, a likelihood or an analysis. That it can be filled says "
+    "nothing about the budget: `diffbench estimate` does.",
+)
+
+
+def places(plan: Plan, published: PublishedValues) -> list[tuple[int, Place]]:
+    """Return the published values that a benchmark's paper tables stand beside, by line, and our cells.
+
+    Raises:
+        PlanError: when the plan has no job for one of them.
+    """
+    known = layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+    found = []
+    for name, table in known.tables.items():
+        for row in table.rows if isinstance(table, PaperTableSpec) else ():
+            for metric, selection in row.cells.items():
+                items = row.likelihoods if metric == BITS else row.solvers
+                item = next((each for each in items if stages_of(plan, row.variant, each)), None)
+                if item is None:
+                    raise PlanError(
+                        f"{plan.config}: tables: {name}, row {row.row!r}: the benchmark has no "
+                        f"{' or '.join(items)} of {row.variant}"
+                    )
+                line = published.line(row.published | selection)
+                found.append((line, Place(plan.benchmark.name, name, row.variant, item)))
+    return found
+
+
+def _reasons(
+    spec: CoverageSpec,
+    published: PublishedValues,
+    lines: Sequence[int],
+    filled: Mapping[int, Sequence[Place]],
+) -> dict[int, str]:
+    """Return the reason of each value that is not filled."""
+    reasons: dict[int, str] = {}
+    used = set()
+    for line in lines:
+        row = published.rows[line]
+        index = next((i for i, each in enumerate(spec.reasons) if each.names(row)), None)
+        if (index is None) == (line not in filled):
+            said = "neither filled nor has a reason" if index is None else "filled and has a reason"
+            value = ", ".join(filter(None, (row[column] for column in published.columns[:9])))
+            raise PlanError(f"{COVERAGE}: the published value [{value}] is {said}")
+        if index is not None:
+            used.add(index)
+            reasons[line] = spec.reasons[index].why
+    if unused := sorted(set(range(len(spec.reasons))) - used):
+        raise PlanError(
+            f"{COVERAGE}: reasons.{unused[0]} names no value: {spec.reasons[unused[0]].why}"
+        )
+    return reasons
+
+
+def _shown(row: Mapping[str, str], places: Sequence[Place], reason: str | None) -> list[str]:
+    method = "; ".join(filter(None, (row["method"], row["setting"])))
+    ours = "; ".join(dict.fromkeys(place.text() for place in places)) or f"not filled: {reason}"
+    return [
+        row["paper"],
+        row["table"],
+        method,
+        row["solver"],
+        row["nfe"],
+        row["metric"],
+        row["value"],
+        ours,
+    ]
