@@ -401,7 +401,8 @@ def test_the_latents_of_an_exact_denoiser_are_stored_with_a_picture(trained: Pla
     """Numbers by hand: of n noisy levels each but the last costs Heun two evaluations; errors are those of data in
     [0, 1], a quarter of those in [-1, 1]; se is over images.  The picture's outer columns are the images."""
     content, picture = analysed(trained, "exact", "latents")
-    assert set(content) == {"steps", "nfe", "error", "se", "images", "solver"}
+    assert set(content) == {"steps", "nfe", "error", "se", "metrics", "images", "solver"}
+    assert content["metrics"]["reconstruction"]["value"] == content["error"][-1]
     assert (content["steps"], content["nfe"], content["images"]) == ([5, 20], [8, 38], 30)
     assert content["solver"]["name"] == "heun"
     assert 0 < content["error"][1] < content["error"][0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,12 @@ class Dataset:
     name: str = "images"
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inception_score: bool = True
+
+    def split(self, name: Literal["train", "test"]) -> tuple[Images, Labels]:
+        """Images and labels of a split."""
+        if name == "train":
+            return self.train, self.train_labels
+        return self.test, self.test_labels
 
     @property
     def shape(self) -> tuple[int, int, int]:

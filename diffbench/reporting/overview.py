@@ -176,7 +176,11 @@ def _bits_grid(
         if name in named
     ]
     heads = [item if item.startswith(kind) else f"{kind}: {item}" for kind, item in kinds]
-    return Grid(["variant", *heads], rows, caption="Bits per dimension of the test split")
+    return Grid(
+        ["variant", *heads],
+        rows,
+        caption="Bits per dimension, of the test split but where the id says train",
+    )
 
 
 def _refused(plan: Plan, metrics: list[str], known: Metrics) -> Iterator[Record]:

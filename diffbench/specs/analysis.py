@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from diffbench.specs.base import Int, PositiveFloat, PositiveInt, Registered, nothing
 from diffbench.specs.denoiser import DenoiserSpec
-from diffbench.specs.process import ProcessSpec
+from diffbench.specs.likelihood import VLBSpec
+from diffbench.specs.process import ProcessSpec, Variance
 from diffbench.specs.solver import AnySolver, GridSolverSpec
 from diffbench.specs.training import TrainingSpec
 
@@ -114,6 +115,35 @@ class LatentsSpec(AnalysisSpec):
         if key == "steps":
             return reason
         return f"solver{'.' if key in type(self.solver).model_fields else ': '}{reason}"
+
+
+class ProgressiveCodingSpec(AnalysisSpec):
+    """What a chain's first ``steps`` levels cost, and how far the image guessed from them is (Ho et al. 2020, table 4).
+
+    Of the first ``images`` of the test split: the rate in bits/dim, of the bound with ``variance``, and the distortion.
+    """
+
+    name: Literal["progressive-coding"] = "progressive-coding"
+    implementation: ClassVar[str] = "diffbench.stages.coding:ProgressiveCoding"
+    uses_model: ClassVar[bool] = True
+
+    steps: PositiveInt
+    variance: Variance = "large"
+    images: Annotated[Int, Field(ge=2)] = 500
+
+    @property
+    def bound(self) -> VLBSpec:
+        """The bound whose terms are sent."""
+        return VLBSpec(variance=self.variance)
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Of chains alone, and of no more levels than they have."""
+        if process.time != "discrete":
+            return f"progressive-coding sends levels, and {process.name} is continuous"
+        levels = round(process.t_max) + 1
+        if self.steps > levels:
+            return f"steps: {self.steps}, and {process.name} has {levels} levels"
+        return self.bound.refusal(process, denoiser)
 
 
 class SimplexSpec(AnalysisSpec):

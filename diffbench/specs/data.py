@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
@@ -46,9 +47,9 @@ class DataSpec(Registered):
         return None
 
     @property
-    def known_test(self) -> int | None:
-        """The number of test images; None where it is known only once data are read."""
-        return None
+    def known_counts(self) -> Mapping[str, int]:
+        """The number of images of each split; nothing where it is known only once data are read."""
+        return {}
 
     @property
     def paths(self) -> dict[str, str]:
@@ -102,9 +103,9 @@ class DigitsSpec(DataSpec):
         return 1, 8, 8
 
     @property
-    def known_test(self) -> int:
-        """``test``."""
-        return self.test
+    def known_counts(self) -> Mapping[str, int]:
+        """``test``, and the rest."""
+        return {"train": 1797 - self.test, "test": self.test}
 
 
 class PatchesSpec(DataSpec):
@@ -128,9 +129,9 @@ class PatchesSpec(DataSpec):
         return 3, 16, 16
 
     @property
-    def known_test(self) -> int:
-        """Thirty-three of each class."""
-        return 1056
+    def known_counts(self) -> Mapping[str, int]:
+        """Of each class 154 for training and 33 for tests."""
+        return {"train": 4928, "test": 1056}
 
 
 class CIFAR10Spec(DataSpec):
@@ -159,9 +160,9 @@ class CIFAR10Spec(DataSpec):
         return 3, 32, 32
 
     @property
-    def known_test(self) -> int:
-        """A sixth of all."""
-        return 10_000
+    def known_counts(self) -> Mapping[str, int]:
+        """A sixth of all for tests."""
+        return {"train": 50_000, "test": 10_000}
 
     @property
     def paths(self) -> dict[str, str]:
@@ -285,6 +286,11 @@ class ImageNetSpec(DataSpec):
     def known_shape(self) -> tuple[int, int, int]:
         """Colour."""
         return 3, self.size, self.size
+
+    @property
+    def known_counts(self) -> Mapping[str, int]:
+        """The challenge's of 2012, its validation set for tests; none where ``batches`` leaves some out."""
+        return {"train": 1_281_167, "test": 50_000} if self.batches == 10 else {}
 
     @property
     def title(self) -> str:

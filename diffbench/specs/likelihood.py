@@ -20,12 +20,13 @@ from diffbench.specs.solver import (
 
 
 class LikelihoodSpec(Registered):
-    """A bound on, or the value of, the negative log likelihood of the test set."""
+    """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise."""
 
     kind: ClassVar[str] = "likelihood"
     column: ClassVar[str]
 
     name: str
+    split: Literal["test", "train"] = "test"
 
     @property
     def full_precision(self) -> bool:

@@ -46,7 +46,7 @@ from diffbench.store import paths
 from diffbench.store.state import GENERATIONS, generations
 
 #: Test images, where a data set does not say how many it has.
-TEST_IMAGES = 10_000
+ASSUMED_IMAGES = 10_000
 #: Images of noise that stand for each split.
 IMAGES = 64
 #: Evaluations are counted on images no larger than this.
@@ -273,7 +273,7 @@ class _Estimator:
         )
 
     def likelihood(self, run: Run, spec: LikelihoodStageSpec) -> Cost:
-        """The whole test split."""
+        """The whole split."""
         train, likelihood = spec.train, spec.likelihood
         if train.network is None:
             return Cost(run, None)
@@ -283,10 +283,10 @@ class _Estimator:
             likelihood.adaptive,
             lambda: counting.of_likelihood(train, likelihood, self.small),
         )
-        images = self.plan.benchmark.data.known_test
+        images = self.plan.benchmark.data.known_counts.get(likelihood.split)
         if images is None:
-            notes += (f"{TEST_IMAGES:,} test images are assumed",)
-        count = images or TEST_IMAGES
+            notes += (f"{ASSUMED_IMAGES:,} {likelihood.split} images are assumed",)
+        count = images or ASSUMED_IMAGES
         batch = min(getattr(likelihood, "batch", count), count)
         seconds = calls.network * self.evaluation(train, likelihood, batch)
         return Cost(run, seconds * count / batch / 3600, notes=notes)

@@ -1,4 +1,4 @@
-"""The likelihood stage: bits per dimension of the test split, with a standard error over images."""
+"""The likelihood stage: bits per dimension of a split, with a standard error over images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
 
 
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
-    """The whole test split, ``batch`` images at a time, each batch with a stream of its own."""
+    """The whole split, ``batch`` images at a time, each batch with a stream of its own."""
     dataset = data.load(root, spec.train.data)
     loaded = models.load_denoiser(spec.train, root, dataset, device)
     denoiser = models.at_full_precision(loaded, spec.likelihood.full_precision)
     levels = models.levels_of(dataset, spec.train.process)
     likelihood = build(spec.likelihood, denoiser, levels)
-    images = levels.to_model(dataset.test).to(device)
-    labels = torch.from_numpy(dataset.test_labels).to(device) if denoiser.classes else None
+    stored, known = dataset.split(spec.likelihood.split)
+    images = levels.to_model(stored).to(device)
+    labels = torch.from_numpy(known).to(device) if denoiser.classes else None
     title = f"likelihood {spec.variant} {spec.kind_id}"
     progress = Progress(title, len(images), "image")
     parts: list[dict[str, Tensor]] = []
@@ -60,7 +61,7 @@ def summary(
         **bound_terms(parts),
         "images": len(total),
         "nfe": calls,
-        "protocol": {"split": "test", "levels": levels, **spec.likelihood.model_dump(mode="json")},
+        "protocol": {"levels": levels, **spec.likelihood.model_dump(mode="json")},
     }
 
 
