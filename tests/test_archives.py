@@ -164,7 +164,7 @@ def _small(folder):
 DAMAGES = {
     "cifar10": {
         "torn": (lambda folder: _cut(folder / "cifar.tar.gz", 0.6), "no whole gzipped tar"),
-        "hostile": (_hostile, "test_batch is refused: its pickle names"),
+        "hostile": (_hostile, "test_batch is refused: it names"),
         "escaping": (_escaping_tar, "'../made' in it leads out of its folder"),
         "without a batch": (_missing_batch, "has no cifar-10-batches-py/data_batch_5"),
     },

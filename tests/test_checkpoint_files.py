@@ -165,7 +165,7 @@ def test_the_hostile_files_would_have_run(tmp_path, kind):
 def test_a_refused_name_is_said(tmp_path):
     call = Calls(os.system, "true")
     for writer in ("pickle-4", "torch"):
-        with pytest.raises(CheckpointError, match=r"names posix\.system, which weights have no"):
+        with pytest.raises(CheckpointError, match=r"names posix\.system, which data have no"):
             read(WRITERS[writer](tmp_path / "a", {"a": call}))
 
 
@@ -189,6 +189,25 @@ def test_a_module_that_contains_itself_ends(tmp_path):
         doubled = nn.ModuleList([doubled, doubled])
     with pytest.raises(CheckpointError, match="without end"):
         read(written(tmp_path / "a", pickle.dumps({"ema": doubled})))
+
+
+@pytest.mark.parametrize(
+    "instructions", [b"}%sK\x01s.", b"\x8f(%s\x90.", b"cbuiltins\nset\n](%se\x85R."]
+)
+def test_keys_nested_without_end_are_refused(tmp_path, instructions):
+    """To hash them would overflow the interpreter's stack, and end it."""
+    content = b"\x80\x04" + instructions % (b")" + 200_000 * b"\x85")
+    with pytest.raises(CheckpointError, match="it has a key of type tuple"):
+        read(written(tmp_path / "a", content))
+
+
+@pytest.mark.parametrize("part", ["_parameters", "_buffers", "_non_persistent_buffers_set"])
+@pytest.mark.parametrize("value", [3, "text", [1], torch.ones(2)])
+def test_a_module_whose_parts_are_something_else_is_without_them(tmp_path, part, value):
+    module = nn.BatchNorm1d(2)
+    module.__dict__[part] = value
+    contents = read(written(tmp_path / "a", pickle.dumps({"ema": module})))
+    assert len(contents["ema"]) == {"_parameters": 3, "_buffers": 2}.get(part, 5)
 
 
 @pytest.mark.parametrize("size", [(2**40,), (4, 2**40), (-1,), (3.0,), "ab"])

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffbench.pretrained.conversion import CheckpointError
-from diffbench.pretrained.rebuilding import OLD_TORCH, RefusedError, one_line, torch_contents
+from diffbench.pretrained.rebuilding import OLD_TORCH, torch_contents
 from diffbench.pretrained.unpickling import described
+from diffbench.store.pickles import RefusedError, one_line
 
 #: The largest file that is read, in bytes: several times the papers' largest, with optimiser and all.
 LARGEST = 16 * 2**30

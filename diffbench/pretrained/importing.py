@@ -14,10 +14,10 @@ from diffbench.networks.counting import parameters
 from diffbench.pretrained.conversion import CheckpointError, converted
 from diffbench.pretrained.families import Layout, family
 from diffbench.pretrained.files import read
-from diffbench.pretrained.rebuilding import one_line
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files, paths
+from diffbench.store.pickles import one_line
 from diffbench.store.products import StoreError, read_sidecar, write_product
 
 #: What reading sizes off a stranger's tensors may stumble over.

@@ -5,38 +5,35 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
+from diffbench.store.pickles import (
+    RefusedError,
+    Stateful,
+    encoded,
+    hashable,
+    needless,
+    one_line,
+)
+
 #: How a torch file of the older format begins: the magic number 0x1950a86a20f9469cfc6c, pickled.
 OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
-#: Why a name is refused.
-NEEDLESS = "which weights have no need of; nothing of it was run"
 
 
-class RefusedError(ValueError):
-    """A pickle that is malformed, or wants more than data."""
+class Inert(dict[Any, Any], Stateful):
+    """What a pickle would make of a class or a harmless function: only what it was told, its items among it."""
 
+    def __init__(self, name: str, *args: Any, state: Any = None) -> None:
+        super().__init__()
+        self.name, self.args, self.state = name, args, state
 
-@dataclass(eq=False)
-class Inert:
-    """What a pickle would make of a class or a harmless function: only what it was told."""
-
-    name: str
-    args: tuple[Any, ...] = ()
-    state: Any = None
-    items: dict[Any, Any] = field(default_factory=dict)
-    entries: list[Any] = field(default_factory=list)
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, or its name; at most 200 characters of it, the last ones."""
-    return (" ".join(str(error).split()) or type(error).__name__)[-200:]
+    def build(self, state: Any) -> None:
+        """Keep it."""
+        self.state = state
 
 
 def torch_contents(file: IO[bytes]) -> Any:
@@ -49,7 +46,7 @@ def torch_contents(file: IO[bytes]) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if named := re.search(r"GLOBAL (\S+\.\S+)", str(error)):
-            raise RefusedError(f"it names {named[1]}, {NEEDLESS}") from None
+            raise RefusedError(needless(named[1])) from None
         raise RefusedError(
             f"it is damaged, or holds more than weights ({one_line(error)})"
         ) from None
@@ -93,24 +90,27 @@ def _parameter(data: Any, *_: Any) -> Tensor:
 
 def _persistent(meta: Any) -> Inert:
     """An object of EDM's: the source code that it brings is not even kept."""
-    if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
+    name = meta.get("class_name") if isinstance(meta, dict) else None
+    if not isinstance(name, str) or not name.isidentifier():
         raise RefusedError("an object of a persistent class does not say which")
-    return Inert(meta["class_name"], state=meta.get("state"))
+    return Inert(name, state=meta.get("state"))
 
 
-def _encoded(text: str, coding: str) -> bytes:
-    """How old pickles write bytes."""
-    if coding not in ("latin1", "latin-1"):
-        raise RefusedError(f"bytes are written as {coding!r}")
-    return text.encode("latin-1")
+def _ordered() -> Inert:
+    """An ordered dictionary; its own state, such as a state_dict's ``_metadata``, is no weight."""
+    return Inert("collections.OrderedDict")
+
+
+def _set(values: Iterable[Any] = ()) -> set[Any]:
+    return set(hashable(values))
 
 
 #: What is called, by the name that a pickle has for it.
 CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": OrderedDict,
-    "builtins.set": set,
-    "__builtin__.set": set,
-    "_codecs.encode": _encoded,
+    "collections.OrderedDict": _ordered,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
+    "_codecs.encode": encoded,
     "torch.storage._load_from_bytes": _storage,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
