@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from diffbench.networks.unet import FourierFeatures, NoiseEmbedding, UNet
+from diffbench.networks.parts import FourierFeatures
+from diffbench.networks.unet import NoiseEmbedding, UNet
 from diffbench.specs.network import UNetSpec
 
 

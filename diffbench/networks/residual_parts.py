@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.parts import attended, with_class
 from diffbench.specs.residual_unet import ResidualUNetSpec
 
 
@@ -71,20 +72,14 @@ class Conditioning(nn.Module):
         self, features: Callable[[Tensor, int], Tensor], count: int, width: int, classes: int
     ) -> None:
         super().__init__()
-        self.features, self.count, self.known = features, count, classes
+        self.features, self.count = features, count
         self.enter, self.leave = nn.Linear(count, width), nn.Linear(width, width)
         self.classes = nn.Embedding(classes + 1, width) if classes else None
 
     def forward(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
         """The embedding; None is the null class.  Raises ValueError on labels without classes."""
         e = self.leave(F.silu(self.enter(self.features(c_noise, self.count))))
-        if self.classes is None:
-            if y is not None:
-                raise ValueError("this network knows no classes, yet it was given labels")
-            return e
-        if y is None:
-            y = torch.full_like(c_noise, self.known, dtype=torch.long)
-        return e + self.classes(y)
+        return with_class(e, self.classes, y)
 
 
 class Addition(nn.Module):
@@ -175,9 +170,7 @@ class Attention(nn.Module):
         self.project = Last(channels, channels, 1)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v).mT
-        return h + self.project(mixed.reshape(h.shape))
+        return h + self.project(attended(self.qkv(self.norm(h)), self.heads))
 
 
 class Layers(nn.ModuleList):

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.parts import check_halvings
 from diffbench.networks.residual_parts import (
     FEATURES,
     INITIAL,
@@ -83,12 +84,8 @@ class ResidualUNet(nn.Module):
         classes: int,
     ) -> None:
         super().__init__()
-        halvings, (_, height, width) = len(spec.widths) - 1, image_shape
-        if height % 2**halvings or width % 2**halvings:
-            raise ValueError(
-                f"the network {spec.name} halves the image {halvings} times, and {height}x{width} is no multiple "
-                f"of {2**halvings}"
-            )
+        _, height, width = image_shape
+        check_halvings(spec.name, height, width, len(spec.widths) - 1)
         features = FEATURES[spec.features]
         self.conditioning = Conditioning(features, spec.channels, spec.embedding, classes)
         outer, inner = spec.widths[0], spec.widths[-1]

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from diffbench.networks.parts import check_halvings
 from diffbench.networks.resampling import DOWN, UP, FilteredConvolution, StridedConvolution
 from diffbench.networks.song_parts import (
     EMBEDDINGS,
@@ -171,12 +172,7 @@ class Song(nn.Module):
     ) -> None:
         super().__init__()
         _, height, width = image_shape
-        halvings = len(spec.multipliers) - 1
-        if height % 2**halvings or width % 2**halvings:
-            raise ValueError(
-                f"network {spec.name} halves the image {halvings} times (multipliers), "
-                f"and {height}x{width} is no multiple of {2**halvings}"
-            )
+        check_halvings(spec.name, height, width, len(spec.multipliers) - 1)
         blocks = Blocks(spec)
         widths = [spec.channels * multiplier for multiplier in spec.multipliers]
         attends = [height >> level in spec.attention for level in range(len(widths))]

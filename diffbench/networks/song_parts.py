@@ -21,6 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.parts import attended
+from diffbench.networks.residual_parts import sine_first
+
 #: Of the last layer of a branch: it starts at its skip, all but.
 SMALL = 1e-5
 
@@ -52,10 +55,7 @@ class Positional(nn.Module):
         self.width = channels
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        half = self.width // 2
-        exponents = torch.arange(half, dtype=c_noise.dtype, device=c_noise.device) / (half - 1)
-        angles = c_noise[:, None] * (1 / 10000) ** exponents
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+        return sine_first(c_noise, self.width)
 
 
 class Fourier(nn.Module):
@@ -144,9 +144,7 @@ class Attention(nn.Module):
         self.project = convolution(channels, channels, 1, gain=SMALL)
 
     def forward(self, h: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v).mT
-        return (h + self.project(mixed.reshape(h.shape))) * self.scale
+        return (h + self.project(attended(self.qkv(self.norm(h)), self.heads))) * self.scale
 
 
 class ResidualBlock(nn.Module):

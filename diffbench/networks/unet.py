@@ -26,12 +26,12 @@ Models" (Kingma et al. 2021, https://arxiv.org/abs/2107.00630).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.parts import FourierFeatures, attended, with_class, with_features
 from diffbench.specs.network import UNetSpec
 
 
@@ -65,22 +65,6 @@ class NoiseEmbedding(nn.Module):
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
 
 
-class FourierFeatures(nn.Module):
-    """x (B, C, H, W) in data units -> (B, 2 C n, H, W) float32: sin, cos of 2 pi f x, n f's."""
-
-    angular: Tensor
-
-    def __init__(self, frequencies: Sequence[float]) -> None:
-        super().__init__()
-        angular = 2 * math.pi * torch.tensor(frequencies, dtype=torch.float64)
-        self.register_buffer("angular", angular.float()[:, None, None, None], persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Elementwise products stay float32 under autocast; a matrix product would be bfloat16.
-        phase = (x.float()[:, None] * self.angular).flatten(1, 2)
-        return torch.cat([phase.sin(), phase.cos()], dim=1)
-
-
 class ResidualBlock(nn.Module):
     """h (B, C, H, W), e (B, E) -> (B, C, H, W): two 3x3 convolutions, modulated in between."""
 
@@ -111,9 +95,7 @@ class Attention(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, h: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v).mT
-        return h + self.project(mixed.reshape(h.shape))
+        return h + self.project(attended(self.qkv(self.norm(h)), self.heads))
 
 
 class UNet(nn.Module):
@@ -141,7 +123,6 @@ class UNet(nn.Module):
         if height % 2 or width % 2:
             raise ValueError(f"the U-Net halves the image once: {height}x{width} is not even")
         outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
-        self.classes = classes
         self.noise_embedding = NoiseEmbedding(embedding)
         self.class_embedding = nn.Embedding(classes + 1, embedding) if classes else None
         self.features = FourierFeatures(spec.fourier) if spec.fourier else None
@@ -176,28 +157,11 @@ class UNet(nn.Module):
         Returns (B, out_channels, H, W). Raises ValueError on labels for an unconditional network,
         and where the Fourier features have no `raw` to look at.
         """
-        e = F.silu(self._embed(c_noise, y))
-        h = self.stem(self._inputs(x, raw))
+        e = F.silu(with_class(self.noise_embedding(c_noise), self.class_embedding, y))
+        h = self.stem(with_features(x, self.features, raw))
         skip = self.enter(h if self.position is None else h + self.position, e)
         h = self.down(skip)
         h = self.inner_enter(h if self.inner_position is None else h + self.inner_position, e)
         h = self.inner_leave(self.attention(h), e)
         h = self.join(torch.cat([skip, self.up(h)], dim=1))
         return self.head(self.leave(h, e))
-
-    def _embed(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        e = self.noise_embedding(c_noise)
-        if self.class_embedding is None:
-            if y is not None:
-                raise ValueError("this network knows no classes, yet it was given labels")
-            return e
-        if y is None:
-            y = torch.full_like(c_noise, self.classes, dtype=torch.long)
-        return e + self.class_embedding(y)
-
-    def _inputs(self, x: Tensor, raw: Tensor | None) -> Tensor:
-        if self.features is None:
-            return x
-        if raw is None:
-            raise ValueError("Fourier features look at the unscaled image: pass it as `raw`")
-        return torch.cat([x, self.features(raw)], dim=1)

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.parts import FourierFeatures, with_features
 from diffbench.networks.residual_parts import Attention, Conditioning, Last, sine_first
-from diffbench.networks.unet import FourierFeatures
 from diffbench.specs.vdm import VDMSpec
 
 #: Standard deviation of a standard normal cut at twice that.
@@ -106,7 +106,7 @@ class VDM(nn.Module):
         """
         time = (8 * c_noise - self.gamma_min) / self.gamma_range
         e = F.silu(self.conditioning(1000 * time, y))
-        met = [self.stem(self._inputs(x, raw))]
+        met = [self.stem(with_features(x, self.features, raw))]
         for block in self.encoder:
             met.append(block(met[-1], e))
         h = self.leave(self.attention(self.enter(met[-1], e), e), e)
@@ -115,13 +115,6 @@ class VDM(nn.Module):
         answer = self.head(F.silu(self.norm(h)))
         image, rest = answer.tensor_split([self.image_channels], dim=1)
         return torch.cat([image + x[:, : self.image_channels], rest], dim=1)
-
-    def _inputs(self, x: Tensor, raw: Tensor | None) -> Tensor:
-        if self.features is None:
-            return x
-        if raw is None:
-            raise ValueError("Fourier features look at the unscaled image: pass it as `raw`")
-        return torch.cat([x, self.features(raw).to(x)], dim=1)
 
 
 def fan_in(network: nn.Module) -> None:

@@ -1,0 +1,79 @@
+"""What the U-Nets have in common, whosever they are.
+
+attention    softmax(q k^T/sqrt(d)) v over all pixels, of each head of d channels
+classes      e + class embedding; the last one is the null class
+features     sin(2 pi f x), cos(2 pi f x) of the unscaled x_t (Kingma et al. 2021,
+             https://arxiv.org/abs/2107.00630, appendix C)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attended(qkv: Tensor, heads: int) -> Tensor:
+    """Each pixel's mean of all v, (B, C, H, W), of q, k and v (B, 3 C, H, W) with channels (3, heads, d)."""
+    batch, channels, height, width = qkv.shape
+    q, k, v = qkv.flatten(2).unflatten(1, (3, heads, -1)).mT.unbind(1)
+    mixed = F.scaled_dot_product_attention(q, k, v).mT
+    return mixed.reshape(batch, channels // 3, height, width)
+
+
+def with_class(e: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
+    """The sum of e (B, E) and the embeddings of labels y (B,); None is the last one, the null class, for all.
+
+    Raises ValueError on labels where there is no embedding of them.
+    """
+    if embedding is None:
+        if y is not None:
+            raise ValueError("this network knows no classes, yet it was given labels")
+        return e
+    if y is None:
+        y = torch.full((len(e),), embedding.num_embeddings - 1, device=e.device)
+    labelled: Tensor = e + embedding(y)
+    return labelled
+
+
+class FourierFeatures(nn.Module):
+    """x (B, C, H, W) in data units -> (B, 2 C n, H, W) float32: sin, cos of 2 pi f x, n f's."""
+
+    angular: Tensor
+
+    def __init__(self, frequencies: Sequence[float]) -> None:
+        super().__init__()
+        angular = 2 * math.pi * torch.tensor(frequencies, dtype=torch.float64)
+        self.register_buffer("angular", angular.float()[:, None, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Elementwise products stay float32 under autocast; a matrix product would be bfloat16.
+        phase = (x.float()[:, None] * self.angular).flatten(1, 2)
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def with_features(x: Tensor, features: nn.Module | None, raw: Tensor | None) -> Tensor:
+    """The channels of x (B, C', H, W), then the features of the unscaled image raw (B, C, H, W).
+
+    Raises ValueError where there are features and no `raw`.
+    """
+    if features is None:
+        return x
+    if raw is None:
+        raise ValueError("Fourier features look at the unscaled image: pass it as `raw`")
+    return torch.cat([x, features(raw).to(x)], dim=1)
+
+
+def check_halvings(network: str, height: int, width: int, halvings: int) -> None:
+    """Refuse images that cannot be halved so often without a rest.
+
+    Raises ValueError when they cannot.
+    """
+    if height % 2**halvings or width % 2**halvings:
+        raise ValueError(
+            f"network {network} halves the image {halvings} times (multipliers), and {height}x{width} is no multiple "
+            f"of {2**halvings}"
+        )
