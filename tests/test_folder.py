@@ -113,6 +113,13 @@ def test_images_of_two_sizes_or_kinds_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "alpha" / "b.png", noise(1, 4, 4, 4))
     with pytest.raises(ValueError, match="mode RGBA.*8-bit grey or RGB"):
         folder(tmp_path / "alpha")
+    (tmp_path / "palette").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(noise(0, 4, 4)).convert("P").save(
+            tmp_path / "palette" / name, transparency=0
+        )
+    with pytest.raises(ValueError, match=r"a\.png has transparent pixels"):
+        folder(tmp_path / "palette")
 
 
 def test_images_beside_class_folders_are_refused(tmp_path: Path) -> None:

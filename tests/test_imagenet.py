@@ -96,6 +96,21 @@ def test_a_flipped_bit_is_found(batches):
         load(batches)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_whatever_is_damaged_in_a_header_is_named(batches):
+    path = batches / "train" / "train_data_batch_1.npz"
+    content, rng = path.read_bytes(), np.random.RandomState(0)
+    start = content.index(b"\x93NUMPY")
+    assert b"3072)" in content[start : start + 128]
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[start + rng.randint(128)] ^= rng.randint(1, 256)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="train_data_batch_1") as error:
+            load(batches)
+        assert "\n" not in str(error.value)
+
+
 class _Runs:
     def __init__(self, path):
         self.path = path
@@ -129,7 +144,7 @@ def test_a_pickled_array_is_refused_and_nothing_runs(batches, tmp_path):
 )
 def test_a_wrong_batch_is_named(batches, arrays, message):
     np.savez(batches / "val_data.npz", **arrays)
-    with pytest.raises(ValueError, match=f"{message}"):
+    with pytest.raises(ValueError, match=f"val_data.npz.* {message}|val_data.npz: .*{message}"):
         load(batches)
 
 

@@ -68,6 +68,8 @@ class Decoder:
                 raise _RefusedError(_other_format(str(image.format)))
             if image.mode not in MODES:
                 raise _RefusedError(f"has mode {image.mode}: images must be 8-bit grey or RGB")
+            if "transparency" in image.info:
+                raise _RefusedError("has transparent pixels: images must be 8-bit grey or RGB")
             converted = image.convert(MODES[image.mode])
         if self.size is not None:
             converted = square(converted, self.size)

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
+from diffbench.plan.listing import TORN
 from diffbench.specs.data import ImageNetSpec
-from diffbench.store.mapped import NPY_HEADERS
+from diffbench.store.mapped import header
 
 CLASSES = 1000
 #: Bytes that are read at a time.
@@ -126,15 +126,26 @@ def _content(stream: Any, file: Path, size: int) -> bytes:
 def _member(file: Path, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dtype[Any]]]:
     """Open an array of an npz file: a stream of its content, its shape and type.  Nothing is unpickled."""
     try:
-        with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            shape, fortran, dtype = NPY_HEADERS[version](stream)
-            if fortran or dtype.hasobject:
-                raise ValueError(f"`{name}` must be an array of numbers, row by row")
-            if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
-                raise ValueError("an array ends early")
-            yield stream, shape, dtype
-    except KeyError:
-        raise ValueError(f"{file} has no `{name}`") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        with zipfile.ZipFile(file) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                raise ValueError(f"{file} has no `{name}`")
+            member = archive.getinfo(f"{name}.npy")
+            with archive.open(member) as stream:
+                yield stream, *_checked_header(stream, member.file_size, f"{file}: `{name}`")
+    except TORN as error:
         raise ValueError(f"{file} is no whole npz file ({error})") from None
+
+
+def _checked_header(
+    stream: IO[bytes], length: int, where: str
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and the type of an array of numbers, for which there must be enough bytes."""
+    try:
+        shape, fortran, dtype = header(stream)
+    except ValueError as error:
+        raise ValueError(f"{where} is no array ({' '.join(str(error).split())})") from None
+    if fortran or dtype.hasobject:
+        raise ValueError(f"{where} must be an array of numbers, row by row")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > length:
+        raise ValueError(f"{where} ends early")
+    return shape, dtype

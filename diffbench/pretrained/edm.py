@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule
+from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule, same
 from diffbench.specs.song import EDMDDPMppSpec, EDMNCSNppSpec, SongSpec
 
 SOURCE = "https://github.com/NVlabs/edm: Elucidating the Design Space (Karras et al. 2022)"
@@ -134,14 +134,11 @@ def _one(state: Mapping[str, Tensor], pattern: str) -> str:
 
 def rules(architecture: Architecture) -> list[Rule]:
     """How each tensor of ours is made."""
-    made = []
-    for ours in architecture.skeleton().state_dict():
-        theirs = _theirs(ours, dict(_units(architecture)))
-        if ".attention.qkv." in ours:
-            made.append(rule(ours, theirs, change=by_kind))
-        else:
-            made.append(rule(ours, theirs))
-    return made
+    units = dict(_units(architecture))
+    return [
+        rule(ours, _theirs(ours, units), change=by_kind if ".attention.qkv." in ours else same)
+        for ours in architecture.skeleton().state_dict()
+    ]
 
 
 def by_kind(qkv: Tensor) -> Tensor:

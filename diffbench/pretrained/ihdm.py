@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, shape_of
 from diffbench.pretrained.openai import Outline, head_first, unet_rules
-from diffbench.pretrained.score_sde import averages
+from diffbench.pretrained.score_sde import averaged
 from diffbench.specs.residual_unet import IHDMUNetSpec
 
 SOURCE = (
@@ -40,18 +40,7 @@ def weights(contents: Any) -> dict[str, Tensor]:
     Raises:
         CheckpointError: when there are none under their names, or when the averages do not fit the names.
     """
-    outer = contents if isinstance(contents, Mapping) else {}
-    model = outer.get("model", outer)
-    state = {
-        str(key).removeprefix("module."): each
-        for key, each in (model.items() if isinstance(model, Mapping) else ())
-        if isinstance(each, Tensor)
-    }
-    if not any(key.startswith("input_blocks.") for key in state):
-        raise CheckpointError(
-            "there is no state_dict of IHDM's here: keys such as input_blocks.0.0.weight are wanted"
-        )
-    return state | averages(outer["ema"], state) if "ema" in outer else state
+    return averaged(contents, "IHDM", "input_blocks.0.0.weight")
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:

@@ -68,6 +68,20 @@ def weights(contents: Any) -> dict[str, Tensor]:
     Raises:
         CheckpointError: when there are none under their names, or when the averages do not fit the names.
     """
+    return averaged(contents, "score_sde", "all_modules.0.weight")
+
+
+def averaged(contents: Any, whose: str, example: str) -> dict[str, Tensor]:
+    """What is under ``model``, without the prefix of DataParallel, with the averages under ``ema`` in its place.
+
+    Args:
+        contents: of the file; may be the state_dict itself.
+        whose: it is said to be.
+        example: a key that such a state_dict has; some must begin alike, up to the dot.
+
+    Raises:
+        CheckpointError: when none does, or when the averages do not fit the names.
+    """
     outer = contents if isinstance(contents, Mapping) else {}
     model = outer.get("model", outer)
     state = {
@@ -75,13 +89,11 @@ def weights(contents: Any) -> dict[str, Tensor]:
         for key, each in (model.items() if isinstance(model, Mapping) else ())
         if isinstance(each, Tensor)
     }
-    if not any(key.startswith("all_modules.") for key in state):
+    if not any(key.startswith(example.partition(".")[0] + ".") for key in state):
         raise CheckpointError(
-            "there is no state_dict of score_sde's here: keys such as all_modules.0.weight are wanted"
+            f"there is no state_dict of {whose}'s here: keys such as {example} are wanted"
         )
-    if "ema" in outer:
-        state |= averages(outer["ema"], state)
-    return state
+    return state | averages(outer["ema"], state) if "ema" in outer else state
 
 
 def averages(ema: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

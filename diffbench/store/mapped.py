@@ -13,13 +13,14 @@ from __future__ import annotations
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 LOCAL_HEADER = struct.Struct("<26xHH")
-NPY_HEADERS = {
+HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
@@ -38,10 +39,24 @@ def load(path: Path) -> dict[str, Any]:
         }
 
 
+def header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of the npy format: the array's shape, whether it lies column by column, its type.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in HEADERS:
+        raise ValueError(f"version {version} of the npy format is not known")
+    try:
+        return HEADERS[version](stream)
+    except (SyntaxError, TokenError, TypeError) as error:
+        raise ValueError(f"the header of an array is damaged: {type(error).__name__}") from None
+
+
 def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        shape, fortran, dtype = NPY_HEADERS[version](stream)
+        shape, fortran, dtype = header(stream)
         length = stream.tell()
     if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject:
         raise ValueError(f"{path}: {member.filename} must be stored uncompressed, and no objects")
