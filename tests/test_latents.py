@@ -437,6 +437,18 @@ def test_an_analysis_gives_the_same_bytes_again(trained: Plan) -> None:
     assert first == again
 
 
+@pytest.mark.parametrize("variant", ["exact", "conditional"])
+def test_images_that_are_seen_apart_have_the_same_latents(
+    trained: Plan, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    together, _ = analysed(trained, variant, "latents")
+    monkeypatch.setattr("diffbench.stages.latents.TOGETHER", 2)
+    apart, _ = analysed(trained, variant, "latents")
+    assert apart["nfe"] == together["nfe"]
+    # Float32 sums of another batch size.
+    assert apart["error"] == pytest.approx(together["error"], rel=1e-4)
+
+
 def test_one_image_has_no_standard_error_and_no_pair(trained: Plan) -> None:
     content, _ = analysed(trained, "exact", "one")
     assert (content["steps"], content["nfe"], content["images"]) == ([3], [2], 1)

@@ -383,6 +383,18 @@ def test_a_difference_needs_the_same_protocol(plan, tmp_path):
         other = same.model_copy(update={key: value})
         assert len(disagreements(*ask, other, Published("2", "", "10"))) == 1
     assert disagreements(*ask, same, Published("2", "", "1000")) == ["NFE 10, not 1000"]
+    assert disagreements(*ask, same, Published("2", "", "")) == ["NFE 10, not unknown"]
+
+
+def test_an_analysis_is_compared_by_its_images(plan):
+    protocol = layout.ProtocolSpec(
+        data="digits", samples=64, images=297, extractor="classifier", steps=4, batch=16
+    )
+    ask = [plan, "ddpm-cosine", "rate"]
+    ours = Cell("ok", mean=1.0, images=297)
+    assert disagreements(*ask, ours, protocol, Published("1", "", "10")) == []
+    fewer = Cell("ok", mean=1.0, images=100)
+    assert disagreements(*ask, fewer, protocol, Published("1", "", "10")) == ["images 100, not 297"]
 
 
 def test_every_table_of_lossy_images_says_so(tmp_path):

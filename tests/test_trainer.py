@@ -139,6 +139,26 @@ def test_the_reduction_scales_the_gradient_and_not_the_loss(digits, reduction, f
     assert all(torch.equal(factor * a.grad, b.grad) for a, b in pairs)
 
 
+def test_gradients_are_made_finite_where_that_is_asked_for(digits):
+    plain, mended = (trainer_of(digits, "edm", finite=each, lr=1.0) for each in (False, True))
+    # The first step's gradients alone are the same: weights differ thereafter.
+    broken = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    found = []
+    for trainer in (plain, mended):
+        weight = next(each for each in trainer.network.parameters() if each.numel() > 3)
+        weight.register_hook(lambda g: torch.cat([broken, g.flatten()[3:]]).view_as(g))
+        trainer.advance()
+        found.append(weight.grad.flatten())
+    assert torch.equal(found[0][:3].nan_to_num(7), broken.nan_to_num(7))
+    assert found[1][:3].tolist() == [0, 1e5, -1e5]
+    assert torch.equal(found[0][3:], found[1][3:])
+    finite = [
+        all(bool(each.isfinite().all()) for each in trainer.network.parameters())
+        for trainer in (plain, mended)
+    ]
+    assert finite == [False, True]
+
+
 def test_a_classifiers_loss_is_of_one_number_an_image(digits):
     network = {"name": "encoder", "channels": 8, "inner_channels": 8, "embedding": 16}
     shared = {"seed": 3, "data": {"name": "digits"}, "process": {"name": "vp"}, "network": network}

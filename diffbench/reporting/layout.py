@@ -80,7 +80,7 @@ class ProtocolSpec(Spec):
     """How published numbers were made: what must agree before a difference is taken.
 
     data, samples, extractor: the data set's name, generated images and extractor of FID or IS.
-    images: test images of a likelihood.
+    images: of the data set, of a likelihood or an analysis: test images, or a bound's of the training split.
     steps, batch: the training budget.  ``none`` where the source does not say: nothing agrees then.
     """
 

@@ -4,7 +4,7 @@ A difference, ours minus published, is taken only when everything that decides t
 
     data set, training steps and batch      always
     samples, extractor, NFE                 of FID, IS and the like
-    test images                             of bits per dimension
+    images of the data set                  of bits per dimension, and of an analysis
 
 else the column holds a dash and the note says what differs.
 """
@@ -30,6 +30,7 @@ from diffbench.reporting.ours import first_of
 from diffbench.reporting.published import Published, PublishedValues
 from diffbench.reporting.results import Results
 
+UNKNOWN = "unknown"
 HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
 
 
@@ -130,16 +131,19 @@ def disagreements(
             ("training steps", training and training.steps, protocol.steps),
             ("batch", training and training.batch, protocol.batch),
         ]
-    if metric == BITS:
-        facts.append(("test images", ours.images, protocol.images))
+    if metric == BITS or ours.protocol is None:
+        facts.append(("images", ours.images, protocol.images))
     else:
-        extractor = (ours.protocol or {}).get("extractor")
         facts += [
             ("samples", ours.images, protocol.samples),
-            ("extractor", extractor, protocol.extractor),
-            ("NFE", count(ours.nfe), theirs.nfe),
+            ("extractor", ours.protocol.get("extractor"), protocol.extractor),
+            ("NFE", count(ours.nfe) or None, theirs.nfe or None),
         ]
-    return [f"{what} {a}, not {b}" for what, a, b in facts if a is None or b is None or a != b]
+    return [
+        f"{what} {UNKNOWN if a is None else a}, not {UNKNOWN if b is None else b}"
+        for what, a, b in facts
+        if a is None or b is None or a != b
+    ]
 
 
 def _incomparable(differing: Sequence[str]) -> str:

@@ -241,7 +241,8 @@ def _of_restoration(content: Any) -> Outcome:
 
 
 def _of_analysis(content: Any) -> Outcome:
-    return Outcome("ok", scores=content.get("metrics", {}), content=dict(content))
+    scores, images = content.get("metrics", {}), content.get("images")
+    return Outcome("ok", scores=scores, images=images, content=dict(content))
 
 
 def _of_solver(content: Any, made_of: Any, job: Run, solver: str) -> Outcome:

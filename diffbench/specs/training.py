@@ -32,6 +32,8 @@ class TrainingSpec(Spec):
     ``channels_last`` keeps an image's channels together in memory, ``compile`` has the network compiled for
     training: both are for speed, and both round otherwise.
     ``flip`` mirrors each training image, left to right, with probability 1/2.
+    ``finite`` takes 0 for what is NaN in a gradient, and +-1e5 for what is infinite, before it is clipped (Karras
+    et al. 2022, official code): one bad batch does not end a training then, nor does a loss that is not finite.
     """
 
     steps: PositiveInt
@@ -47,6 +49,7 @@ class TrainingSpec(Spec):
     reduction: Literal["mean", "sum", "half-sum"] = "mean"
     clip: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = 1.0
     ema: AnyAverage = WarmAverageSpec()
+    finite: bool = False
     flip: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False

@@ -6,6 +6,8 @@ https://arxiv.org/abs/2010.02502, table 2); it is taken before rounding to grey 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from diffbench.specs.stages import TrainSpec
 from diffbench.stages import models
 from diffbench.stages.bench import Bench
 from diffbench.stages.progress import Progress
+
+#: Images that the network sees at a time.
+TOGETHER = 500
 
 
 class Latents:
@@ -50,9 +55,10 @@ class Latents:
         for steps in self.spec.steps:
             solver = build(self.spec.with_steps(steps), denoiser)
             denoiser.calls = 0
-            z = encode(solver, x, y)
-            calls = denoiser.calls
-            rows.append((steps, calls, *error_of(decode(solver, z, y), x, levels)))
+            z = in_parts(partial(encode, solver), x, y)
+            calls = denoiser.calls // len(x.split(TOGETHER))
+            back = in_parts(partial(decode, solver), z, y)
+            rows.append((steps, calls, *error_of(back, x, levels)))
             progress.advance(1)
         progress.close()
         assert solver is not None
@@ -90,6 +96,13 @@ class Latents:
         columns.append(images[ends[1]])
         grid = np.stack(columns, axis=1)
         return grid_png(grid.reshape(-1, *grid.shape[2:]), levels.count, columns=len(columns))
+
+
+def in_parts(way: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
+    """One way for images or latents x (B, C, H, W) with labels y (B,), if any, some at a time."""
+    parts = x.split(TOGETHER)
+    labels = [None] * len(parts) if y is None else y.split(TOGETHER)
+    return torch.cat([way(*each) for each in zip(parts, labels, strict=True)])
 
 
 def decode(solver: Solver, z: Tensor, y: Tensor | None) -> Tensor:

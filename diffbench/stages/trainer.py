@@ -10,6 +10,7 @@ so the number of parts changes nothing but the rounding (dropout, drawn inside t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,10 @@ from diffbench.stages.team import Alone
 REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
 
 
+#: What an infinite gradient becomes where gradients are made finite.
+LARGEST = 1e5
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on."""
 
@@ -47,6 +52,12 @@ def portions(count: int, parts: int) -> list[slice]:
     """0 .. count-1 cut into consecutive parts whose sizes differ by one at most."""
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def make_finite(parameters: Iterable[Tensor]) -> None:
+    """Put 0 for NaN and +-1e5 for infinities in the gradients of these parameters, in place."""
+    for gradient in (each.grad for each in parameters if each.grad is not None):
+        torch.nan_to_num_(gradient, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
 
 
 class Drawn(NamedTuple):
@@ -191,6 +202,8 @@ class Trainer:
         """One optimiser step; returns the loss, a scalar on the device."""
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.backward(self.drawn())
+        if self.training.finite:
+            make_finite(self.network.parameters())
         if self.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
         for group in self.optimiser.param_groups:
