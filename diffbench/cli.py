@@ -309,8 +309,9 @@ def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) 
 
     check_writable(root)
     folder = paths.state(root, spec)
-    if not extra.get("partial") and launch.rank() == 0:
-        # Scoring what a failed run left must not forget why it failed.
+    if not (extra.get("partial") or launch.launched()):
+        # Scoring what a failed run left must not forget why it failed, nor one of several processes, of which the
+        # launcher has forgotten it already, why another one has just failed.
         status.clear(folder)
     try:
         importlib.import_module(f"diffbench.stages.{stage}").run(spec, root, device, **extra)

@@ -12,6 +12,7 @@ import torch
 from commands import run, start, until
 from safetensors.torch import load_file
 
+from diffbench import cli
 from diffbench.plan.registry import build
 from diffbench.specs.data import DigitsSpec
 from diffbench.specs.network import NetworkSpec
@@ -218,6 +219,22 @@ def test_every_parameter_of_a_network_gets_a_gradient(name):
         network(x, torch.empty(2), y, x).sum().backward()
     parameters = dict(network.named_parameters()).items()
     assert [key for key, each in parameters if each.requires_grad and each.grad is None] == []
+
+
+def test_the_first_process_keeps_the_reason_of_one_that_failed_before_it(tmp_path, monkeypatch):
+    folder = paths.state(tmp_path, SPEC)
+    monkeypatch.setenv(launch.LAUNCHED, "x")
+    monkeypatch.setenv("RANK", "0")
+    status.record_failure(folder, "train", "out of memory")
+
+    class Stage:
+        @staticmethod
+        def run(spec, root, device):
+            raise RuntimeError("connection closed by peer")
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
+    assert cli.run_job("train", SPEC, tmp_path, "cpu") == 1
+    assert status.read_status(folder)["reason"] == "out of memory"
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

@@ -11,7 +11,8 @@ from diffbench.data.levels import Images, Levels
 class TrainingImages:
     """Grey levels of images, uint8, kept on the device when they fit, in model scale when asked for.
 
-    They fit when they take a quarter of the device's free memory at most; else rows are copied when asked for.
+    They fit when they take a quarter of the device's free memory at most; else they stay where they are, as a rule a
+    file mapped into memory that all jobs share, and rows are copied when asked for.
     """
 
     SHARE = 1 / 4
@@ -21,7 +22,7 @@ class TrainingImages:
         stored = levels.checked(images)
         if device.type == "cuda":
             fits = stored.nbytes <= self.SHARE * torch.cuda.mem_get_info(device)[0]
-            stored = stored.to(device) if fits else stored.pin_memory()
+            stored = stored.to(device) if fits else stored
         self.stored = stored
 
     def __len__(self) -> int:
@@ -36,4 +37,8 @@ class TrainingImages:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The images of these rows (B,), float32 (B, C, H, W) on the device."""
         chosen = self.stored[rows.to(self.stored.device)]
-        return self.levels.values(chosen.to(self.device, non_blocking=True))
+        on_gpu = self.device.type == "cuda"
+        if on_gpu and not chosen.is_cuda:
+            # A large copy from pageable memory would wait for the step before.
+            chosen = chosen.pin_memory()
+        return self.levels.values(chosen.to(self.device, non_blocking=on_gpu))

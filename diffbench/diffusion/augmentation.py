@@ -124,12 +124,12 @@ class EDMAugmentation:
         """Mirrored, then warped where anything else changes."""
         x = x0
         for column, axis in ((MIRRORED, -1), (TURNED, -2)):
-            flipped = parameters[:, column].bool()[:, None, None, None].to(x.device)
-            x = torch.where(flipped, x.flip(axis), x)
+            flipped = parameters[:, column].bool().to(x.device, non_blocking=x.is_cuda)
+            x = torch.where(flipped[:, None, None, None], x.flip(axis), x)
         moved = (parameters[:, SCALE:] != 0).any(1).nonzero()[:, 0]
         if not len(moved):
             return x
-        places = moved.to(x.device)
+        places = moved.to(x.device, non_blocking=x.is_cuda)
         warped = warp(x[places], *self.inverse(parameters[moved], x0.shape[-1], x0.shape[-2]))
         return x.index_copy(0, places, warped)
 
@@ -161,14 +161,14 @@ def warp(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     if min(height, width) < 2:
         raise ValueError(f"augmentation needs two rows and columns or more, not {height}x{width}")
     taps = torch.tensor(SYM6, dtype=torch.float64)
-    kernel = torch.outer(taps, taps).to(x)[None, None]
+    kernel = torch.outer(taps, taps).to(x, non_blocking=x.is_cuda)[None, None]
     rows, columns = continued(height, x.device), continued(width, x.device)
     planes = x[:, :, rows][..., columns].flatten(0, 1)[:, None]
     fine = F.conv_transpose2d(planes, kernel, stride=2).unflatten(0, x.shape[:2])[:, :, 0]
     origins = [origin(matrix, shift, axis, height, width) for axis in (0, 1)]
     last = (fine.shape[-1] - 1, fine.shape[-2] - 1)
     grid = torch.stack([2 * o / end - 1 for o, end in zip(origins, last, strict=True)], dim=-1)
-    moved = F.grid_sample(fine, grid.to(x), align_corners=True)
+    moved = F.grid_sample(fine, grid.to(x, non_blocking=x.is_cuda), align_corners=True)
     coarse = F.conv2d(moved.flatten(0, 1)[:, None], kernel, stride=2)
     return coarse[:, 0].unflatten(0, x.shape[:2])
 

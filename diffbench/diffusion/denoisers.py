@@ -165,7 +165,8 @@ NOISE_INPUTS = {
 
 def noise_input(process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio") -> Tensor:
     """What a network is told of the noise: c_noise, (B,) in x_t's precision."""
-    return NOISE_INPUTS[kind](process, t).to(x_t).expand(len(x_t), 1, 1, 1).flatten()
+    level = NOISE_INPUTS[kind](process, t).to(x_t, non_blocking=x_t.is_cuda)
+    return level.expand(len(x_t), 1, 1, 1).flatten()
 
 
 class NetworkBased(Denoiser):

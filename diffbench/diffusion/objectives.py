@@ -275,8 +275,8 @@ class Draws(NamedTuple):
 
     def on(self, x0: Tensor) -> Draws:
         """For images x0 on their device and in their precision; times stay where they are."""
-        y = None if self.y is None else self.y.to(x0.device)
-        mask = None if self.mask is None else self.mask.to(x0)
+        y = None if self.y is None else self.y.to(x0.device, non_blocking=x0.is_cuda)
+        mask = None if self.mask is None else self.mask.to(x0, non_blocking=x0.is_cuda)
         return self._replace(noise=self.noise.to(x0), y=y, mask=mask)
 
 

@@ -172,7 +172,8 @@ class Trainer:
         """The images that were drawn, (B, C, H, W) on the device."""
         x0 = self.images[drawn.rows]
         if drawn.mirrored is not None:
-            x0 = torch.where(drawn.mirrored[:, None, None, None].to(x0.device), x0.flip(-1), x0)
+            mirrored = drawn.mirrored.to(x0.device, non_blocking=x0.is_cuda)
+            x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
         if drawn.uniform is not None:
             x0 = self.levels.dequantise(x0, drawn.uniform.to(x0))
         return x0

@@ -29,8 +29,13 @@ def at(t: float | Sequence[float] | Tensor) -> Tensor:
 
 
 def cast(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A float64 coefficient in x's precision; a scalar one stays on the CPU, where it costs no copy."""
-    return coefficient.to(x.dtype) if coefficient.ndim == 0 else coefficient.to(x)
+    """A float64 coefficient in x's precision; a scalar one stays on the CPU, where it costs no copy.
+
+    Any other is copied to a GPU without waiting for what the GPU still has to do.
+    """
+    if coefficient.ndim == 0:
+        return coefficient.to(x.dtype)
+    return coefficient.to(x, non_blocking=x.is_cuda)
 
 
 class Process:
