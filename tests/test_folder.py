@@ -185,10 +185,12 @@ def test_a_dataset_json_without_labels_is_one_class(tmp_path: Path) -> None:
 BROKEN = [
     (b"{", "must be"),
     (b"[]", "must be"),
+    (200_000 * b"[", "must be"),
     (b'{"labels": [["0.png"]]}', "must be"),
     (b'{"labels": [["0.png", 0]]}', "no label of 1.png"),
     (b'{"labels": [["0.png", 0], ["1.png", 0.5]]}', "label 0.5"),
     (b'{"labels": [["0.png", 0], ["1.png", -1]]}', "label -1"),
+    (b'{"labels": [["0.png", 0], ["1.png", 100000000000]]}', "label 100000000000.* below 100,000"),
     (b'{"labels": [["0.png", 0], ["1.png", 1], ["../2.png", 1]]}', "names '../2.png'"),
 ]
 

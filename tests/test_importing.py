@@ -63,6 +63,17 @@ def test_the_same_checkpoint_gives_the_same_bytes():
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
 
 
+def test_tensors_that_share_their_numbers_are_written_each_for_itself():
+    network = checkpoints.network()
+    contents = checkpoints.official(network)
+    first, second = sorted(key for key in contents["ema"] if key.endswith("modulation.bias"))[:2]
+    contents["ema"][first] = contents["ema"][second]
+    found = load_file(imported(contents)[0] / "model.safetensors")
+    wanted = network.state_dict()[second.removeprefix("net.")]
+    for key in (first, second):
+        assert torch.equal(found[key.removeprefix("net.")], wanted)
+
+
 def without(contents, key):
     contents["ema"].pop(key)
     return contents

@@ -131,6 +131,7 @@ def test_a_wrong_image_is_named(tmp_path, image, options, message):
     ("labels", "names", "options", "message"),
     [
         ([-1, *LABELS[1:]], None, {}, "image 0 has the label -1"),
+        ([2**40, *LABELS[1:]], None, {}, "image 0 has the label 1099511627776.* below 100,000"),
         ([None, *LABELS[1:]], None, {}, "image 0 has the label None"),
         (LABELS, ["a", "b"], {}, "label 2 and 2 classes"),
         (LABELS, None, {"classes": 10}, "has 3 classes, and data.classes is 10"),

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from diffbench.data.levels import Images
+from diffbench.store.status import one_line
 
 LOSSLESS = ("PNG",)
 LOSSY = ("JPEG", "WEBP")
@@ -59,7 +60,7 @@ class Decoder:
         except _RefusedError as error:
             raise ValueError(f"{name} {error}") from None
         except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
-            reason = " ".join(str(error).split()).replace("<_io.BytesIO object at", "<")
+            reason = one_line(error).replace("<_io.BytesIO object at", "<")
             raise ValueError(f"{name} is no whole image ({reason})") from None
 
     def _read(self, content: bytes) -> Images:

@@ -27,6 +27,7 @@ from diffbench.data.levels import Images
 from diffbench.plan.listing import TORN
 from diffbench.specs.data import ImageNetSpec
 from diffbench.store.mapped import header
+from diffbench.store.status import one_line
 
 CLASSES = 1000
 #: Bytes that are read at a time.
@@ -143,7 +144,7 @@ def _checked_header(
     try:
         shape, fortran, dtype = header(stream)
     except ValueError as error:
-        raise ValueError(f"{where} is no array ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{where} is no array ({one_line(error)})") from None
     if fortran or dtype.hasobject:
         raise ValueError(f"{where} must be an array of numbers, row by row")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > length:

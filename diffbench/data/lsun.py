@@ -21,6 +21,7 @@ from diffbench.data.datasets import Dataset, check_split, stratified_mask
 from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
 from diffbench.plan.listing import listing
 from diffbench.specs.data import LSUNSpec
+from diffbench.store.status import one_line
 
 
 class Source(Protocol):
@@ -88,7 +89,7 @@ class LMDBSource:
             raise self._torn(error) from None
 
     def _torn(self, error: object) -> ValueError:
-        return ValueError(f"{self.path} is no whole LMDB ({' '.join(str(error).split())})")
+        return ValueError(f"{self.path} is no whole LMDB ({one_line(error)})")
 
 
 def _package() -> ModuleType:

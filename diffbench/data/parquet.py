@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 
 from diffbench.data.datasets import Dataset, Labels, mixed
 from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.plan.listing import MOST_CLASSES
 from diffbench.specs.data import ParquetSpec
+from diffbench.store.status import one_line
 
 #: Rows that are read at a time.
 BATCH = 256
@@ -101,7 +103,7 @@ def _open(file: Path) -> pq.ParquetFile:
 
 
 def _torn(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file} is no whole parquet file ({' '.join(str(error).split())})")
+    return ValueError(f"{file} is no whole parquet file ({one_line(error)})")
 
 
 def _rows(file: Path) -> int:
@@ -166,8 +168,10 @@ def _content(value: dict[str, Any] | None, file: Path, row: int) -> bytes:
 
 
 def _label(value: Any, file: Path, row: int) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{file}: image {row} has the label {value}: labels are numbers from 0")
+    if not isinstance(value, int) or not 0 <= value < MOST_CLASSES:
+        raise ValueError(
+            f"{file}: image {row} has the label {value}: labels are numbers from 0, below {MOST_CLASSES:,}"
+        )
     return value
 
 
@@ -177,5 +181,5 @@ def _names(file: Path, label: str) -> tuple[str, ...]:
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[label]["names"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()

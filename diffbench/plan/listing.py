@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 LABELS = "dataset.json"
+#: Labels are below this: each number up to the largest is a class with a name.
+MOST_CLASSES = 100_000
 #: What a torn or encrypted zip raises when it is read.
 TORN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
@@ -164,7 +166,7 @@ def _numbered(content: bytes, names: list[str], path: Path) -> tuple[list[int], 
     try:
         pairs = json.loads(content)["labels"]
         given: dict[str, Any] = dict(pairs or [])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f'{where} must be {{"labels": [[name, class], ...]}}') from None
     if pairs is None:
         return [0] * len(names), ("all",)
@@ -174,6 +176,8 @@ def _numbered(content: bytes, names: list[str], path: Path) -> tuple[list[int], 
     if missing := next((name for name in names if name not in given), None):
         raise ValueError(f"{where} has no label of {missing}")
     labels = [given[name] for name in names]
-    if wrong := [each for each in labels if type(each) is not int or each < 0]:
-        raise ValueError(f"{where} has the label {wrong[0]!r}: labels are numbers from 0")
+    if wrong := [x for x in labels if type(x) is not int or not 0 <= x < MOST_CLASSES]:
+        raise ValueError(
+            f"{where} has the label {wrong[0]!r}: labels are numbers from 0, below {MOST_CLASSES:,}"
+        )
     return labels, tuple(map(str, range(max(labels, default=0) + 1)))

@@ -10,7 +10,7 @@ tensor of the network is made, once, and has its shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,12 @@ def converted(
                 f"{theirs} has shape {list(tensor.shape)}, and the network wants {list(wanted[name].shape)} for "
                 f"{name}: the checkpoint is of another configuration"
             )
-    return {name: made[name].to(wanted[name].dtype).contiguous() for name in wanted}
+    return {name: _own(made[name].to(wanted[name].dtype)) for name in wanted}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    # A copy: in the file, tensors may share their numbers, and safetensors writes none that do.
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _changed(each: Rule, state: Mapping[str, Tensor]) -> Tensor:
@@ -158,8 +163,12 @@ def _changed(each: Rule, state: Mapping[str, Tensor]) -> Tensor:
 
 def _refuse(what: str, keys: Collection[str]) -> None:
     if keys:
-        some = ", ".join(sorted(keys)[:SHOWN])
-        more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
         raise CheckpointError(
-            f"{what} {some}{more}: it is of another network, or of another family"
+            f"{what} {first_of(sorted(keys))}: it is of another network, or of another family"
         )
+
+
+def first_of(keys: Sequence[str]) -> str:
+    """The first of the keys, and how many more there are."""
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more

@@ -25,7 +25,8 @@ from torch import Tensor
 from diffbench.pretrained.conversion import CheckpointError
 from diffbench.pretrained.rebuilding import OLD_TORCH, torch_contents
 from diffbench.pretrained.unpickling import described
-from diffbench.store.pickles import RefusedError, one_line
+from diffbench.store.pickles import LONGEST, RefusedError
+from diffbench.store.status import one_line
 
 #: The largest file that is read, in bytes: several times the papers' largest, with optimiser and all.
 LARGEST = 16 * 2**30
@@ -92,7 +93,9 @@ def read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise RefusedError(f"it is no whole safetensors file ({one_line(error)})") from None
+        raise RefusedError(
+            f"it is no whole safetensors file ({one_line(error, LONGEST)})"
+        ) from None
 
 
 def read_archive(path: Path) -> Any:
@@ -101,7 +104,7 @@ def read_archive(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(each.file_size for each in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise RefusedError(f"it is no whole torch file ({one_line(error)})") from None
+        raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
     # torch packs without compression.
     if unpacked > path.stat().st_size:
         raise RefusedError(f"it would unpack to {unpacked} bytes, more than the file has")

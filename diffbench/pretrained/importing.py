@@ -11,19 +11,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffbench.networks.counting import parameters
-from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.pretrained.conversion import CheckpointError, converted, first_of
 from diffbench.pretrained.families import Layout, family
 from diffbench.pretrained.files import read
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files, paths
-from diffbench.store.pickles import one_line
+from diffbench.store.pickles import LONGEST
 from diffbench.store.products import StoreError, read_sidecar, write_product
+from diffbench.store.status import one_line
 
 #: What reading sizes off a stranger's tensors may stumble over.
 STUMBLES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
-#: How errors name keys at most.
-SHOWN = 3
 
 
 def import_checkpoint(
@@ -110,7 +109,7 @@ def described(
     except CheckpointError as error:
         raise CheckpointError(f"{file} as {family_name}: {error}") from None
     except STUMBLES as error:
-        reason = f"its tensors are not shaped like that family's ({one_line(error)})"
+        reason = f"its tensors are not shaped like that family's ({one_line(error, LONGEST)})"
         raise CheckpointError(f"{file} as {family_name}: {reason}") from error
     return spec, tensors
 
@@ -122,8 +121,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
         CheckpointError: naming the first of them.
     """
     if broken := [name for name, each in tensors.items() if not bool(each.isfinite().all())]:
-        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-        raise CheckpointError(f"not every number of {', '.join(broken[:SHOWN])}{more} is finite")
+        raise CheckpointError(f"not every number of {first_of(broken)} is finite")
 
 
 def _stated(layout: Layout, contents: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,14 +11,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from diffbench.store.pickles import (
-    RefusedError,
-    Stateful,
-    encoded,
-    hashable,
-    needless,
-    one_line,
-)
+from diffbench.store.pickles import LONGEST, RefusedError, Stateful, encoded, hashable, needless
+from diffbench.store.status import one_line
 
 #: How a torch file of the older format begins: the magic number 0x1950a86a20f9469cfc6c, pickled.
 OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
@@ -48,11 +42,11 @@ def torch_contents(file: IO[bytes]) -> Any:
         if named := re.search(r"GLOBAL (\S+\.\S+)", str(error)):
             raise RefusedError(needless(named[1])) from None
         raise RefusedError(
-            f"it is damaged, or holds more than weights ({one_line(error)})"
+            f"it is damaged, or holds more than weights ({one_line(error, LONGEST)})"
         ) from None
     except Exception as error:
         # torch checks little of a damaged file: what it stumbles over may be of any kind.
-        raise RefusedError(f"it is no whole torch file ({one_line(error)})") from None
+        raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
 
 
 def _storage(content: bytes) -> Any:

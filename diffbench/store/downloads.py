@@ -24,6 +24,7 @@ from urllib.error import HTTPError
 
 from diffbench.store import files
 from diffbench.store.products import StoreError
+from diffbench.store.status import one_line
 
 #: Seconds without a byte after which a download is given up.
 TIMEOUT = 60.0
@@ -90,8 +91,9 @@ class Published:
                 self._check(unfinished, "what was downloaded")
                 files.publish(unfinished, self.cached)
         except (OSError, HTTPException) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise self._error(f"it cannot be downloaded to {cache()} ({reason})") from error
+            raise self._error(
+                f"it cannot be downloaded to {cache()} ({one_line(error)})"
+            ) from error
 
     def _check(self, path: Path, shown: str) -> None:
         size = path.stat().st_size

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from diffbench.store.status import one_line
+
 #: From the full name of a class or a function to what is done in place of calling it; None refuses the name.
 Meaning = Callable[[str], Callable[..., Any] | None]
 
@@ -31,6 +33,8 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 #: How many values a tuple instruction takes; TUPLE gathers up to the last mark.
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 SILENT = {"PROTO", "FRAME", "STOP"}
+#: How many characters of an error of others are shown.
+LONGEST = 200
 #: What a key of a dictionary or a member of a set may be.
 KEYS = (str, bytes, int, float, bool, type(None))
 #: What a pickle that is damaged, or forged, may make of the steps below.
@@ -59,14 +63,11 @@ class Name:
     call: Callable[..., Any]
 
 
-def one_line(error: object) -> str:
-    """What an error says, or its name; at most 200 characters of it, the last ones."""
-    return (" ".join(str(error).split()) or type(error).__name__)[-200:]
-
-
 def needless(name: str) -> str:
     """Why a name is refused; escaped, since a line may break in it."""
-    return f"it names {ascii(name)[1:-1][:200]}, which data have no need of; nothing of it was run"
+    return (
+        f"it names {ascii(name)[1:-1][:LONGEST]}, which data have no need of; nothing of it was run"
+    )
 
 
 def hashable(values: Iterable[Any]) -> list[Any]:
@@ -107,7 +108,7 @@ def interpreted(content: bytes, meaning: Meaning) -> Any:
     except RefusedError:
         raise
     except STUMBLES as error:
-        raise RefusedError(f"it is cut or malformed ({one_line(error)})") from None
+        raise RefusedError(f"it is cut or malformed ({one_line(error, LONGEST)})") from None
 
 
 class _Machine:

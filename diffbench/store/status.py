@@ -15,9 +15,12 @@ from diffbench.store import files
 NAME = "status.json"
 
 
-def one_line(reason: object) -> str:
-    """Return a reason as one line."""
-    return " ".join(str(reason).split())
+def one_line(reason: object, longest: int | None = None) -> str:
+    """Return a reason as one line, of an error that says nothing its kind; of a longer one its end."""
+    line = " ".join(str(reason).split())
+    if not line and isinstance(reason, BaseException):
+        line = type(reason).__name__
+    return line if longest is None else line[-longest:]
 
 
 def record_failure(folder: Path, stage: str, reason: object, trace: str = "") -> None:
