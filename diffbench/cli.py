@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffbench.plan.runs import Plan
+    from diffbench.plan.jobs import Plan
     from diffbench.specs.stages import StageSpec
 
 STAGES = {

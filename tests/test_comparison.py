@@ -7,8 +7,8 @@ from layouts import configured, fill, grid_row, rows_of
 from test_plan import COUNTING
 from test_reporting import fail, plan_of, record, remove
 
+from diffbench.plan.jobs import Refusal
 from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import Refusal
 from diffbench.reporting.cells import COLUMNS
 from diffbench.reporting.tables import make
 from diffbench.store import paths

@@ -20,8 +20,9 @@ from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.solvers.latents import encode, slerp
 from diffbench.diffusion.solvers.loop import Solver, solve
+from diffbench.plan.jobs import Plan
 from diffbench.plan.registry import build
-from diffbench.plan.runs import Plan, load_plan
+from diffbench.plan.runs import load_plan
 from diffbench.specs.analysis import GradientNoiseSpec, LatentsSpec
 from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
 from diffbench.specs.process import DiscreteSpec, VPSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from commands import REPOSITORY
 
-from diffbench.plan.runs import Plan, load_plan
+from diffbench.plan.jobs import Plan
+from diffbench.plan.runs import load_plan
 
 CIFAR, DOWN32, DOWN64, CHURCH = "cifar10", "imagenet32", "imagenet64", "lsun-church-128"
 #: Of Song et al.'s VE and of reflected diffusion the gradient of half the sum is clipped at 1, of VP that of the mean.

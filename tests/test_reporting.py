@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffbench.plan.jobs import Refusal
 from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import Refusal, load_plan
+from diffbench.plan.runs import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.cells import COLUMNS, Cell
 from diffbench.reporting.context import budget_lines

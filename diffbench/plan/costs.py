@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from diffbench.plan.runs import Plan, Run
+from diffbench.plan.jobs import Plan, Run
 from diffbench.store.products import status_of
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffbench.plan.runs import Plan, Run
+from diffbench.plan.jobs import Plan, Run
 from diffbench.store import files, paths, products
 from diffbench.store.state import generations, is_whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diffbench.plan.runs import Plan
+from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.formats import Footnotes, Grid, Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from diffbench.plan.runs import Plan, Refusal
+from diffbench.plan.jobs import Plan, Refusal
 from diffbench.reporting.cells import Record
 from diffbench.reporting.layout import BITS
 from diffbench.specs.base import Registered

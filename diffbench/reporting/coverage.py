@@ -14,8 +14,9 @@ from typing import Annotated
 from pydantic import Field
 
 from diffbench.plan import reading
+from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import Plan, load_plan
+from diffbench.plan.runs import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.formats import Grid, Table
 from diffbench.reporting.layout import BITS, PaperTableSpec

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from diffbench.plan.runs import Plan
+from diffbench.plan.jobs import Plan
 from diffbench.reporting.cells import Cell, state
 from diffbench.reporting.charts import Chart, Line, Panel, Point
 from diffbench.reporting.layout import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from diffbench.plan.runs import Plan, Refusal, Run
+from diffbench.plan.jobs import Plan, Refusal, Run
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record, cell
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffbench.plan.runs import Plan
+from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table

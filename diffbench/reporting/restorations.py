@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffbench.plan.runs import Plan
+from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record, cell, state
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diffbench.plan.runs import Plan, Run
+from diffbench.plan.jobs import Plan, Run
 from diffbench.reporting.layout import BITS
 from diffbench.store import paths, products
 from diffbench.store.products import StoreError

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffbench.plan.jobs import Plan
 from diffbench.plan.registry import build
-from diffbench.plan.runs import Plan
 from diffbench.reporting import layout, verdicts
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, chosen, read_claims

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from diffbench.plan.runs import Plan
+from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import cell as gathered
 from diffbench.reporting.cells import text, values

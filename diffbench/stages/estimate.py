@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.plan.costs import Cost, Estimate, Timed, is_done
+from diffbench.plan.jobs import Plan, Run
 from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import Plan, Run
 from diffbench.plan.variants import classes_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.likelihood import LikelihoodSpec
