@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import tarfile
 import zipfile
@@ -13,6 +14,16 @@ from PIL import Image
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 ROOT = "cifar-10-batches-py"
+
+
+class Runs:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self.path,)
 
 
 def random_images(seed: int, count: int, size: int = 32, channels: int = 3) -> np.ndarray:

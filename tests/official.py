@@ -29,8 +29,8 @@ def imported(family, contents, dtype=torch.float32):
 def loaded(found, tensors):
     """The network with its tensors, in their precision."""
     dtype = next(iter(tensors.values())).dtype
-    network = found.skeleton().to(dtype).to_empty(device="cpu").eval()
-    network.load_state_dict(tensors)
+    network = found.skeleton().to(dtype).eval()
+    network.load_state_dict(tensors, assign=True)
     return network.requires_grad_(False)
 
 

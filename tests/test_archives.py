@@ -1,12 +1,12 @@
 """Archives through the whole DAG: what it makes of them, and that a damaged one leaves nothing behind."""
 
 import json
-import os
 import pickle
 
 import pytest
 from archives import (
     ROOT,
+    Runs,
     cifar_members,
     png,
     random_images,
@@ -122,17 +122,12 @@ def test_an_archive_that_changes_is_read_again(tmp_path, monkeypatch):
     assert read_product(levels)
 
 
-class _Runs:
-    def __reduce__(self):
-        return os.mkdir, ("made",)
-
-
 def _cut(path, kept):
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
 
 
 def _hostile(folder):
-    members, _ = cifar_members(test_batch=pickle.dumps({"data": _Runs()}, 2))
+    members, _ = cifar_members(test_batch=pickle.dumps({"data": Runs("made")}, 2))
     write_tar(folder / "cifar.tar.gz", members)
 
 

@@ -1,12 +1,11 @@
 """CIFAR-10's archive: what is read of it, and what each damage says."""
 
-import os
 import pickle
 import tarfile
 
 import numpy as np
 import pytest
-from archives import NAMES, ROOT, cifar_members, random_images, sha256, write_tar
+from archives import NAMES, ROOT, Runs, cifar_members, random_images, sha256, write_tar
 
 from diffbench.data import cifar
 from diffbench.data.datasets import manifest
@@ -101,17 +100,9 @@ def test_a_link_in_place_of_a_batch_is_not_followed(tmp_path):
         load(tmp_path / "c.tar.gz")
 
 
-class _Runs:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize("member", ["batches.meta", "data_batch_3", "test_batch"])
 def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, member):
-    bomb = pickle.dumps({"data": _Runs(tmp_path / "made")}, 2)
+    bomb = pickle.dumps({"data": Runs(tmp_path / "made")}, 2)
     with pytest.raises(ValueError, match=f"{member} is refused: it names .*mkdir"):
         load(archive(tmp_path, **{member: bomb}))
     assert not (tmp_path / "made").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import random_images
+from archives import Runs, random_images
 
 from diffbench.data import imagenet
 from diffbench.plan.registry import build
@@ -111,16 +111,8 @@ def test_whatever_is_damaged_in_a_header_is_named(batches):
         assert "\n" not in str(error.value)
 
 
-class _Runs:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return __import__("os").mkdir, (str(self.path),)
-
-
 def test_a_pickled_array_is_refused_and_nothing_runs(batches, tmp_path):
-    bomb = np.array([_Runs(tmp_path / "made")] * 2, dtype=object)
+    bomb = np.array([Runs(tmp_path / "made")] * 2, dtype=object)
     np.savez(batches / "val_data.npz", data=rows(IMAGES[9:]), labels=bomb)
     with pytest.raises(ValueError, match="`labels` must be an array of numbers"):
         load(batches)

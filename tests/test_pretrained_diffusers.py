@@ -2,6 +2,7 @@
 
 import math
 
+import official
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,13 +128,7 @@ def output_of(state, x, t, *, levels, blocks):
 
 def imported(state):
     """The network that an official state_dict is of, with its weights, ready to be called."""
-    architecture = diffusers.architecture(state)
-    network = architecture.skeleton().double()
-    network.load_state_dict(
-        converted(state, diffusers.rules(architecture), network, diffusers.ignored(architecture)),
-        assign=True,
-    )
-    return network.eval()
+    return official.loaded(*official.imported(diffusers, state, torch.float64))
 
 
 def empty(**sizes):

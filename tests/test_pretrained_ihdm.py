@@ -1,5 +1,6 @@
 """IHDM's layout, held to the second implementation of the U-Net that it shares with Improved DDPM."""
 
+import official
 import pytest
 import torch
 from fills import filled
@@ -9,7 +10,7 @@ from toys import at, column
 from diffbench.diffusion.denoisers import NetworkDenoiser
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.pretrained import ihdm
-from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.pretrained.conversion import CheckpointError
 from diffbench.pretrained.importing import import_checkpoint
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import IHDMSpec
@@ -36,11 +37,8 @@ def empty(*sizes):
 
 def imported(state, dtype=torch.float64):
     """The network that a state_dict is of, with its weights, and what it is."""
-    architecture = ihdm.architecture(state)
-    network = architecture.skeleton().to(dtype)
-    tensors = converted(state, ihdm.rules(architecture), network, ihdm.ignored(architecture))
-    network.load_state_dict(tensors, assign=True)
-    return network.eval(), architecture
+    found, tensors = official.imported(ihdm, state, dtype)
+    return official.loaded(found, tensors), found
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -1,5 +1,6 @@
 """improved-diffusion's and guided-diffusion's layouts, held to the recorded ones and to a recorded output."""
 
+import official
 import pytest
 import torch
 from fills import filled, filled_layout, layout
@@ -17,11 +18,7 @@ LAYOUTS = [CIFAR, "net_iddpm_cifar10"]
 
 def imported(state, dtype=torch.float64):
     """The network that an official state_dict is of, with its weights, ready to be called."""
-    architecture = openai.architecture(state)
-    network = architecture.skeleton().to(dtype)
-    tensors = converted(state, openai.rules(architecture), network, openai.ignored(architecture))
-    network.load_state_dict(tensors, assign=True)
-    return network.eval()
+    return official.loaded(*official.imported(openai, state, dtype))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])

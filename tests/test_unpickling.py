@@ -1,12 +1,11 @@
 """Pickles read as data: what plain ones hold, and that nothing in a hostile one runs."""
 
 import collections
-import os
 import pickle
 
 import numpy as np
 import pytest
-from archives import python2, random_images
+from archives import Runs, python2, random_images
 
 from diffbench.data.unpickling import read_dictionary
 
@@ -47,21 +46,11 @@ def test_a_batch_of_python_2_is_read_as_python_reads_it():
     assert found["labels"] == pickled[b"labels"] == [3, 4]
 
 
-class _Runs:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path, call=os.mkdir):
-        self.made = (call, (str(path),))
-
-    def __reduce__(self):
-        return self.made
-
-
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, protocol, nested):
     made = tmp_path / "made"
-    bomb = {"data": [_Runs(made)]} if nested else _Runs(made)
+    bomb = {"data": [Runs(made)]} if nested else Runs(made)
     content = pickle.dumps(bomb, protocol)
     pickle.loads(content)
     assert made.is_dir(), "the pickle is hostile: Python runs it"

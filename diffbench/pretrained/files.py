@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffbench.pretrained.conversion import CheckpointError
 from diffbench.pretrained.rebuilding import OLD_TORCH, torch_contents
-from diffbench.pretrained.unpickling import described
+from diffbench.pretrained.unpickling import description
 from diffbench.store.pickles import LONGEST, RefusedError
 from diffbench.store.status import one_line
 
@@ -120,7 +120,7 @@ def read_torch(path: Path) -> Any:
 
 def read_pickle(path: Path) -> Any:
     """What a pickle describes."""
-    return described(path.read_bytes())
+    return description(path.read_bytes())
 
 
 def _check_tensors(contents: Mapping[Any, Any], size: int) -> None:

@@ -58,7 +58,7 @@ def meaning(name: str) -> Callable[..., Any] | None:
     return CALLS.get(name)
 
 
-def described(content: bytes) -> Any:
+def description(content: bytes) -> Any:
     """The value that a pickle describes; a module as its state_dict, other objects inert.
 
     Raises:
