@@ -232,7 +232,7 @@ def repository() -> Path:
 
 
 def load(options: argparse.Namespace, config: Path | None = None, needs_files: bool = True) -> Plan:
-    """Load the plan that the options name."""
+    """Load the plan that the options name; what runs no job does without the files that the jobs read."""
     from diffbench.plan.runs import load_plan
 
     chosen = config or options.config
@@ -349,7 +349,7 @@ def table(options: argparse.Namespace) -> int:
     """Make the tables."""
     from diffbench.store import paths
 
-    plan = load(options)
+    plan = load(options, needs_files=False)
     # Snakemake's rule sets this mark again; without it, a later run makes the tables anew.
     paths.tables_complete(plan.root).unlink(missing_ok=True)
     for path in importlib.import_module("diffbench.reporting.tables").make(plan, plan.root):
@@ -362,7 +362,7 @@ def list_names(options: argparse.Namespace) -> int:
 
     Solvers come with a matrix of the processes that they and the likelihoods serve.
     """
-    plan = load(options)
+    plan = load(options, needs_files=False)
     if options.kind == "solvers":
         from diffbench.plan.matrix import matrix
 
@@ -439,7 +439,7 @@ def show(options: argparse.Namespace) -> int:
 
     from diffbench.plan.reading import PlanError, nearest
 
-    plan = load(options)
+    plan = load(options, needs_files=False)
     if options.variant not in plan.variants:
         hint = nearest(options.variant, plan.variants)
         raise PlanError(f"no variant {options.variant!r} in {plan.config}{hint}")
@@ -499,7 +499,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Verify all results of a plan; status 1 when something is wrong and stays so."""
     from diffbench.plan.upkeep import examine
 
-    plan = load(options)
+    plan = load(options, needs_files=False)
     found = list(examine(plan))
     wrong = [finding for finding in found if finding.status != "missing"]
     for finding in wrong:
@@ -518,7 +518,7 @@ def clean(options: argparse.Namespace) -> int:
     from diffbench.plan.upkeep import remove, unneeded
 
     options.set.append({"only": []})
-    for path in unneeded(load(options)):
+    for path in unneeded(load(options, needs_files=False)):
         print(path)
         if not options.dry_run:
             remove(path)

@@ -132,6 +132,16 @@ def test_list_and_show_print_what_is_configured(tiny, capsys):
     assert list(shown["solvers"]) == list(tiny.variants["edm"].solvers)
 
 
+def test_what_runs_no_job_does_without_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    paths = ["--set", "data={name: parquet, path: gone}"]
+    for command in (["show", "edm"], ["list"], ["doctor"], ["clean"], ["table"]):
+        assert cli.main([*command, "--config", str(TINY), *paths]) == 0, command
+    assert "gone" not in capsys.readouterr().err
+    assert cli.main(["check-config", str(TINY), *paths]) == 1
+    assert "data.path: there is no file or folder 'gone'" in capsys.readouterr().err
+
+
 def test_solvers_are_listed_with_the_processes_they_serve(tiny, capsys):
     assert cli.main(["list", "solvers"]) == 0
     first, _, second = capsys.readouterr().out.partition("\n\nparameters\n")

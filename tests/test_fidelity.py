@@ -224,8 +224,21 @@ def test_nearest_distances_by_hand() -> None:
     reference[:, 0, :, 0] = [[0, 0], [10, 0], [0, 200]]
     levels = np.zeros((3, 1, 2, 1), np.uint8)
     levels[:, 0, :, 0] = [[10, 0], [3, 4], [7, 200]]
-    for chunk in (1, 2, 100):
-        assert nearest_distances(levels, reference, chunk).tolist() == [0, 5, 7]
+    for numbers in (1, 2, 8, 10**6):
+        assert nearest_distances(levels, reference, numbers=numbers).tolist() == [0, 5, 7]
+
+
+def test_no_more_numbers_than_allowed_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 3), np.uint8)
+    sizes, minimum = [], torch.Tensor.amin
+    monkeypatch.setattr(
+        torch.Tensor, "amin", lambda x, *dims: sizes.append(x.numel()) or minimum(x, *dims)
+    )
+    converted, double = [], torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "double", lambda x: converted.append(x.numel()) or double(x))
+    assert nearest_distances(images, np.flip(images, 0).copy(), numbers=480).tolist() == [0] * 30
+    # Ten of 48 numbers each, and a hundred distances.
+    assert (max(converted), max(sizes)) == (480, 100)
 
 
 def test_nearest_ratio_is_in_units_of_the_test_images() -> None:

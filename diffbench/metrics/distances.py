@@ -6,11 +6,13 @@ Features are computed once and handed to its functions, every option given, so t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffbench.data.levels import Images
 from diffbench.metrics.extractor import Features
@@ -27,6 +29,8 @@ KID_OPTIONS: dict[str, Any] = {
     "kid_kernel_poly_coef0": 1,
     "rng_seed": 2020,
 }
+#: Numbers of images, and distances, that are in memory at a time: a GiB in float64.
+NUMBERS = 2**27
 # The part of torch-fidelity that saves memory agrees with the other and bounds it by batch x N.
 PRC_OPTIONS: dict[str, Any] = {"prc_neighborhood": 3, "prc_batch_size": 2000, "save_cpu_ram": True}
 
@@ -124,20 +128,32 @@ def precision_recall(
 
 
 def nearest_distances(
-    levels: Images, reference: Images, chunk: int = 4000, device: torch.device | str = "cpu"
+    levels: Images,
+    reference: Images,
+    device: torch.device | str = "cpu",
+    numbers: int = NUMBERS,
 ) -> NDArray[np.float64]:
     """L2 distance (N,), in levels, of each image to its nearest reference image.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, levels being integers: a copy is at 0.
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, levels being integers: a copy is at 0.  ``numbers`` of each
+    set are in memory at a time, and as many distances at most.
     """
-    a = torch.from_numpy(levels.reshape(len(levels), -1)).to(device).double()
-    nearest = torch.full((len(a),), torch.inf, dtype=torch.float64, device=device)
-    for part in torch.from_numpy(reference.reshape(len(reference), -1)).split(chunk):
-        b = part.to(device).double()
-        squares = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
-        nearest = nearest.minimum(squares.amin(1))
-    distances: NDArray[np.float64] = nearest.sqrt().cpu().numpy()
+    a, b = (torch.from_numpy(each.reshape(len(each), -1)) for each in (levels, reference))
+    rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
+    nearest = [_nearest(part.to(device).double(), b.split(rows)) for part in a.split(rows)]
+    distances: NDArray[np.float64] = torch.cat(nearest).sqrt().cpu().numpy()
     return distances
+
+
+def _nearest(a: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Squared distances of images a (n, d), float64, to the nearest of all parts (m, d)."""
+    size = a.square().sum(1, keepdim=True)
+    nearest = torch.full_like(size[:, 0], torch.inf)
+    for part in parts:
+        b = part.to(a.device).double()
+        squares = (a @ b.T).mul_(-2).add_(size).add_(b.square().sum(1))
+        nearest = nearest.minimum(squares.amin(1))
+    return nearest
 
 
 def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
