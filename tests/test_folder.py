@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.folder import ImageFolder
+from diffbench.plan.listing import LARGEST
 from diffbench.specs.data import FolderSpec
 
 
@@ -219,6 +220,17 @@ def test_a_torn_zip_is_one_line(tmp_path: Path, kept: float) -> None:
     with pytest.raises(ValueError, match="is no whole zip") as error:
         folder(tmp_path / "a.zip")
     assert "\n" not in str(error.value)
+
+
+def test_a_bomb_in_a_zip_is_not_unpacked(tmp_path: Path) -> None:
+    """A thousandth of what it unpacks to."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("0.png", bytes(LARGEST + 1))
+        packed.writestr("1.png", png(noise(1, 4, 4, 3)))
+    assert path.stat().st_size < LARGEST / 500
+    with pytest.raises(ValueError, match=r"0\.png cannot be read .it would unpack to 268,435,457"):
+        folder(path)
 
 
 def test_a_flipped_bit_in_a_zip_is_found(tmp_path: Path) -> None:

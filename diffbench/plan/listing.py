@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 LABELS = "dataset.json"
+#: Bytes of the largest file that is unpacked: no image of a data set comes near, a bomb goes far beyond.
+LARGEST = 2**28
 #: Labels are below this: each number up to the largest is a class with a name.
 MOST_CLASSES = 100_000
 #: What a torn or encrypted zip raises when it is read.
@@ -83,6 +85,8 @@ class ZipFiles:
     def read(self, name: str) -> bytes:
         """Return the content of one."""
         try:
+            if (size := self.zip.getinfo(name).file_size) > LARGEST:
+                raise OSError(f"it would unpack to {size:,} bytes")
             return self.zip.read(name)
         except (*TORN, KeyError) as error:
             raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from diffbench.plan.registry import build
 from diffbench.specs.network import NetworkSpec
+
+S = TypeVar("S", bound=NetworkSpec)
 
 #: How many keys an error names.
 SHOWN = 3
@@ -89,6 +92,35 @@ def shape_of(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...
     if len(shape) != dims or 0 in shape:
         raise CheckpointError(f"{key} has shape {list(shape)}, and {dims} sizes above 0 are wanted")
     return shape
+
+
+def size_of(
+    channels: int, multipliers: tuple[float, ...], sizes: Mapping[tuple[float, ...], int]
+) -> int:
+    """The size of the images of a released model, by the multipliers of its widths.
+
+    Raises:
+        CheckpointError: when none was released that has them.
+    """
+    if multipliers not in sizes:
+        known = ", ".join(str(list(each)) for each in sizes)
+        raise CheckpointError(
+            f"the widths are {channels} times {list(multipliers)}; of the released models times {known}"
+        )
+    return sizes[multipliers]
+
+
+def spec_of(kind: type[S], keys: Mapping[str, Any]) -> S:
+    """The spec of a network with what was read off shapes.
+
+    Raises:
+        CheckpointError: when there is no such network.
+    """
+    try:
+        return kind.model_validate(keys)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise CheckpointError(f"the shapes are of no network of the family: {reason}") from error
 
 
 def same(tensor: Tensor) -> Tensor:

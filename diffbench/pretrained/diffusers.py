@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from diffbench.pretrained.conversion import (
@@ -27,6 +26,8 @@ from diffbench.pretrained.conversion import (
     rule,
     same,
     shape_of,
+    size_of,
+    spec_of,
     tensors,
 )
 from diffbench.specs.residual_unet import DDPMOriginalSpec
@@ -98,11 +99,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     ]
     channels = shape_of(state, "time_embedding.linear_1.weight", 2)[1]
     multipliers = tuple(width / channels for width in widths)
-    if (size := SIZES.get(multipliers)) is None:
-        known = ", ".join(str(list(each)) for each in SIZES)
-        raise CheckpointError(
-            f"the widths are {channels} times {list(multipliers)}; of the released models times {known}"
-        )
+    size = size_of(channels, multipliers, SIZES)
     if out_channels not in (in_channels, 2 * in_channels):
         raise CheckpointError(
             f"the network makes {out_channels} channels of {in_channels}, neither as many nor twice as many"
@@ -110,19 +107,15 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     attending = [
         each for each in range(levels) if f"down_blocks.{each}.attentions.0.to_q.weight" in state
     ]
-    try:
-        network = DDPMOriginalSpec(
-            channels=channels,
-            multipliers=multipliers,
-            blocks=_count(state, r"down_blocks\.0\.resnets\.(\d+)\."),
-            attention=tuple(size >> each for each in attending),
-            dropout=0.1 if size == 32 else 0.0,
-        )
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise CheckpointError(f"the shapes are of no network of the family: {reason}") from error
+    shapes = {
+        "channels": channels,
+        "multipliers": multipliers,
+        "blocks": _count(state, r"down_blocks\.0\.resnets\.(\d+)\."),
+        "attention": [size >> each for each in attending],
+        "dropout": 0.1 if size == 32 else 0.0,
+    }
     return Architecture(
-        network=network,
+        network=spec_of(DDPMOriginalSpec, shapes),
         denoiser={
             "predict": "eps",
             "noise_input": "time",

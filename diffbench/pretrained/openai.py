@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from diffbench.networks.residual_parts import Attention, Plain, ResidualBlock
@@ -28,6 +27,8 @@ from diffbench.pretrained.conversion import (
     rule,
     same,
     shape_of,
+    size_of,
+    spec_of,
     tensors,
 )
 from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec, ResidualUNetSpec
@@ -159,12 +160,7 @@ class Outline:
         Raises:
             CheckpointError: when there are no such widths.
         """
-        if self.multipliers not in sizes:
-            known = ", ".join(str(list(each)) for each in sizes)
-            raise CheckpointError(
-                f"the widths are {self.channels} times {list(self.multipliers)}; of the released models times {known}"
-            )
-        return sizes[self.multipliers]
+        return size_of(self.channels, self.multipliers, sizes)
 
     def spec(self, kind: type[ResidualUNetSpec], size: int, **others: Any) -> ResidualUNetSpec:
         """The network's spec for images of that size; ``others`` are what the shapes do not say.
@@ -175,13 +171,7 @@ class Outline:
         keys = ("channels", "multipliers", "blocks", "modulation")
         shapes = {key: getattr(self, key) for key in keys}
         shapes["attention"] = [size >> level for level in self.attending]
-        try:
-            return kind.model_validate(shapes | others)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise CheckpointError(
-                f"the shapes are of no network of the family: {reason}"
-            ) from error
+        return spec_of(kind, shapes | others)
 
 
 def rules(architecture: Architecture) -> list[Rule]:
