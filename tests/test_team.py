@@ -237,6 +237,31 @@ def test_the_first_process_keeps_the_reason_of_one_that_failed_before_it(tmp_pat
     assert status.read_status(folder)["reason"] == "out of memory"
 
 
+def test_torchrun_waits_for_processes_that_save(tmp_path, monkeypatch):
+    api = pytest.importorskip("torch.distributed.launcher.api")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen = {}
+
+    class Child:
+        def __init__(self, command, env):
+            seen.update(env)
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(launch.subprocess, "Popen", Child)
+    assert launch.launch(2, ["train"], tmp_path / "state", on_gpus=False) == 0
+    name, patience = launch.PATIENCE
+    assert (seen[name], int(seen["OMP_NUM_THREADS"])) == (patience, 1)
+    monkeypatch.setenv(name, seen[name])
+    config = api.LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2)
+    # Releases before it have no such setting.
+    assert getattr(config, "shutdown_timeout", 300) == 300
+    monkeypatch.setenv(name, "7")
+    launch.launch(2, ["train"], tmp_path / "state", on_gpus=False)
+    assert seen[name] == "7"
+
+
 def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")

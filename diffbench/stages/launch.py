@@ -22,8 +22,8 @@ STOPPED = 85
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: What torchrun is asked: a meeting point of this run alone, on a port that is free.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
-
-
+#: Seconds that torchrun gives its processes to save their state when asked to stop, before it kills them; 30 otherwise.
+PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"
 #: Set by torchrun for each of its processes.
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 
@@ -57,7 +57,7 @@ def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bo
     """
     status.clear(state)
     command = [sys.executable, *TORCHRUN, "--nproc-per-node", str(processes), "-m", "diffbench"]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    environment = dict([("OMP_NUM_THREADS", "1"), PATIENCE]) | os.environ
     if on_gpus:
         names = gpus.entries()
         chosen = gpus.claim(gpus.visible(), processes)
