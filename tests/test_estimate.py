@@ -17,7 +17,7 @@ from diffbench.plan.runs import load_plan
 from diffbench.reporting import estimates
 from diffbench.stages import counting, data
 from diffbench.stages.estimate import estimate, known_shape, noise_images
-from diffbench.stages.timing import FEW, PATIENCE, Meter
+from diffbench.stages.timing import FEW, PATIENCE, Stopwatch
 from diffbench.store import paths
 from diffbench.store.products import write_product
 
@@ -153,11 +153,11 @@ def test_a_batch_that_would_take_too_long_is_timed_in_part():
         made.append(images)
         return lambda: None
 
-    quick = Meter(CPU, 4, clock=ticking(1.0)).of_batch("call", 16, make)
+    quick = Stopwatch(CPU, 4, clock=ticking(1.0)).of_batch("call", 16, make)
     assert (quick.images, quick.seconds, made) == (16, 1 / 4, [FEW, 16])
     made.clear()
     batch = round(FEW * 4 * PATIENCE)
-    slow = Meter(CPU, 4, clock=ticking(1.0)).of_batch("call", batch, make)
+    slow = Stopwatch(CPU, 4, clock=ticking(1.0)).of_batch("call", batch, make)
     assert (slow.images, slow.seconds, made) == (FEW, batch / FEW / 4, [FEW])
 
 
@@ -169,7 +169,7 @@ def test_nothing_is_compiled_on_a_cpu(here, monkeypatch):
 
 def test_a_cpu_is_timed_by_what_the_process_used():
     """Nobody's load makes an estimate longer: what sleeps costs nothing."""
-    assert Meter(CPU, 2).seconds(lambda: time.sleep(0.05)) < 0.05
+    assert Stopwatch(CPU, 2).seconds(lambda: time.sleep(0.05)) < 0.05
 
 
 def test_what_is_done_is_not_counted_and_what_is_begun_only_in_part(here):

@@ -40,7 +40,7 @@ from diffbench.specs.stages import (
 from diffbench.stages import counting, machine, models
 from diffbench.stages.classifier import classifier_trainer
 from diffbench.stages.counting import ADAPTIVE_CALLS, Calls
-from diffbench.stages.timing import Clock, Meter
+from diffbench.stages.timing import Clock, Stopwatch
 from diffbench.stages.train import denoiser_trainer
 from diffbench.store import paths
 from diffbench.store.state import GENERATIONS, generations
@@ -122,7 +122,7 @@ class _Estimator:
         self.plan, self.repeats = plan, repeats
         trained = (each.training for each in plan.variants.values() if each.training)
         self.device = machine.prepare(plan.device, next(trained, None))
-        self.meter = Meter(self.device, repeats, clock)
+        self.stopwatch = Stopwatch(self.device, repeats, clock)
         self.dataset = noise_images(plan.benchmark.data, shape)
         channels, height, width = shape
         self.small = noise_images(
@@ -214,7 +214,7 @@ class _Estimator:
             return trainer.advance
 
         what = f"{spec.stage} step: {spec.network.name}, {training.precision}, {spec.variant}"
-        timed = self.meter.of_batch(what, training.batch, step)
+        timed = self.stopwatch.of_batch(what, training.batch, step)
         return Training(timed, *sizes)
 
     def trainer(self, spec: TrainSpec | ClassifierSpec) -> Any:
@@ -347,7 +347,7 @@ class _Estimator:
 
             return both if backward else forward
 
-        found: Timed = self.once(key, lambda: self.meter.of_batch(what, batch, make))
+        found: Timed = self.once(key, lambda: self.stopwatch.of_batch(what, batch, make))
         return found
 
     def gradient(self, spec: ClassifierSpec, batch: int, full: bool) -> Timed:
@@ -365,7 +365,7 @@ class _Estimator:
             assert y is not None
             return lambda: classifier.gradient(x, t, y)
 
-        found: Timed = self.once(key, lambda: self.meter.of_batch(what, batch, make))
+        found: Timed = self.once(key, lambda: self.stopwatch.of_batch(what, batch, make))
         return found
 
     def frozen(self, network: nn.Module, running: models.Running) -> nn.Module:

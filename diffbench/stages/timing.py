@@ -21,7 +21,7 @@ FEW = 4
 PATIENCE = 20.0
 
 
-class Meter:
+class Stopwatch:
     """Times calls: one to warm up, then the mean of ``repeats``."""
 
     def __init__(self, device: torch.device, repeats: int, clock: Clock | None = None) -> None:
