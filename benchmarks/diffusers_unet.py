@@ -3,8 +3,9 @@
     .venv/bin/pip install diffusers
     .venv/bin/python benchmarks/diffusers_unet.py FOLDER --steps 300 --channels 64 --batch 16
 
-FOLDER holds CIFAR-10 as parquet files. Both sides train DDPM's L_simple with the same sizes, batch, precision,
-optimiser, clipping and averaging; ours by the train stage's own trainer. Rates are medians over blocks that take turns.
+FOLDER holds CIFAR-10 as parquet files. Both sides train DDPM's L_simple from the same weights, which are imported, with
+the same batch, precision, optimiser, clipping and averaging; ours by the train stage's own trainer. Rates are medians
+over blocks that take turns.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import torch
 from diffbench.data.datasets import Dataset
 from diffbench.metrics import torchvision_operators
 from diffbench.plan.registry import build
+from diffbench.pretrained import diffusers
+from diffbench.pretrained.conversion import converted
 from diffbench.specs.data import ParquetSpec
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.objective import SimpleSpec
@@ -29,7 +32,7 @@ BLOCK = 10
 
 
 def ours(options: argparse.Namespace, data: ParquetSpec, dataset: Dataset, device: torch.device):
-    """A step of the train stage, and its parameters' number."""
+    """A step of the train stage, and its network."""
     spec = TrainSpec(
         variant="ddpm",
         seed=0,
@@ -47,11 +50,11 @@ def ours(options: argparse.Namespace, data: ParquetSpec, dataset: Dataset, devic
         ),
     )
     trainer = denoiser_trainer(spec, dataset, device)
-    return lambda: float(trainer.advance()), sum(p.numel() for p in trainer.network.parameters())
+    return lambda: float(trainer.advance()), trainer.network
 
 
 def theirs(options: argparse.Namespace, dataset: Dataset, device: torch.device):
-    """The usual loop around `UNet2DModel`, and its parameters' number."""
+    """The usual loop around `UNet2DModel`, and that."""
     torchvision_operators.ensure_importable()
     from diffusers import UNet2DModel
 
@@ -103,7 +106,22 @@ def theirs(options: argparse.Namespace, dataset: Dataset, device: torch.device):
         torch._foreach_lerp_(average, [p.detach() for p in network.parameters()], 1 - rate)
         return float(loss.detach())
 
-    return advance, sum(p.numel() for p in network.parameters())
+    return advance, network
+
+
+def import_weights(network: torch.nn.Module, peer: torch.nn.Module, device: torch.device) -> None:
+    """Give our network the peer's weights; check that it then says the same."""
+    state = peer.state_dict()
+    rules = diffusers.rules(diffusers.architecture(state))
+    network.load_state_dict(converted(state, rules, network))
+    x, t = torch.randn(2, 3, 32, 32, device=device), torch.tensor([10, 900], device=device)
+    with torch.no_grad():
+        theirs = peer.eval()(x, t).sample
+        found = network.eval()(x, t.float())
+    peer.train()
+    network.train()
+    # float32 rounds by 6e-8, and some 50 layers add it up.
+    assert (found - theirs).abs().max() < 1e-4 * theirs.abs().max().clamp(min=1)
 
 
 def main() -> None:
@@ -123,6 +141,7 @@ def main() -> None:
     dataset = build(data).load()
     sides = {"diffusers": theirs(options, dataset, device)}
     sides["ours"] = ours(options, data, dataset, device)
+    import_weights(sides["ours"][1], sides["diffusers"][1], device)
     rates: dict[str, list[float]] = {name: [] for name in sides}
     losses: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.steps // BLOCK):
@@ -132,7 +151,8 @@ def main() -> None:
             rates[name].append(BLOCK * options.batch / (time.perf_counter() - start))
     ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["diffusers"], strict=True))
     tail = options.steps // 4
-    for name, (_, parameters) in sides.items():
+    for name, (_, network) in sides.items():
+        parameters = sum(each.numel() for each in network.parameters())
         loss, rate = statistics.fmean(losses[name][-tail:]), statistics.median(rates[name])
         print(
             f"{name:9}  {parameters:,} parameters  {rate:8.1f} images/s  loss {loss:.4f} (last {tail} steps)"
