@@ -124,6 +124,25 @@ def import_weights(network: torch.nn.Module, peer: torch.nn.Module, device: torc
     assert (found - theirs).abs().max() < 1e-4 * theirs.abs().max().clamp(min=1)
 
 
+def errors(network, dataset: Dataset, device: torch.device, theirs: bool) -> torch.Tensor:
+    """Squared errors of the predicted noise, the same images, noises and times for both (512,)."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.from_numpy(dataset.test[:512]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    t = torch.arange(512) * 1000 // 512
+    eps = torch.randn(x.shape, generator=generator)
+    kept = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)[t]
+    signal, noise = (each.sqrt().float()[:, None, None, None] for each in (kept, 1 - kept))
+    noisy, found = signal * x + noise * eps, []
+    network.eval()
+    with torch.no_grad():
+        for some, times in zip(noisy.split(64), t.split(64), strict=True):
+            said = network(
+                some.to(device), times.to(device) if theirs else times.float().to(device)
+            )
+            found.append((said.sample if theirs else said).float().cpu())
+    return (torch.cat(found) - eps).square().mean((1, 2, 3))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder")
@@ -157,6 +176,15 @@ def main() -> None:
         print(
             f"{name:9}  {parameters:,} parameters  {rate:8.1f} images/s  loss {loss:.4f} (last {tail} steps)"
         )
+    mine, other = (
+        errors(sides[name][1], dataset, device, name == "diffusers")
+        for name in ("ours", "diffusers")
+    )
+    gap = (mine - other).mean() / other.mean()
+    se = (mine - other).std() / len(mine) ** 0.5 / other.mean()
+    print(
+        f"test images: {mine.mean():.4f} and {other.mean():.4f}, {gap:+.1%} (standard error {se:.1%})"
+    )
     print(f"ours / diffusers: {ratio:.2f} images/s, median of {len(rates['ours'])} pairs of blocks")
 
 
