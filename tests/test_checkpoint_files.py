@@ -201,6 +201,26 @@ def test_keys_nested_without_end_are_refused(tmp_path, instructions):
         read(written(tmp_path / "a", content))
 
 
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("nest", [b"\x85", b"N\x86", b"q\x010h\x01\x85"])
+def test_keys_nested_without_end_in_a_torch_file_are_refused(tmp_path, older, nest):
+    """torch itself would overflow the stack over them; put into and fetched from the memo they are as deep."""
+    content = b"\x80\x02}" + b")" + 100_000 * nest + b"K\x01s."
+    whole = tmp_path / "whole"
+    torch.save({"marked": 1}, whole, _use_new_zipfile_serialization=not older)
+    forged = tmp_path / "forged.pt"
+    if older:
+        saved = whole.read_bytes()
+        start = saved.index(b"\x80\x02}", saved.index(b"little_endian"))
+        forged.write_bytes(saved[:start] + content + saved[saved.index(b".", start) + 1 :])
+    else:
+        with zipfile.ZipFile(whole) as given, zipfile.ZipFile(forged, "w") as made:
+            for name in given.namelist():
+                made.writestr(name, content if name.endswith("data.pkl") else given.read(name))
+    with pytest.raises(CheckpointError, match="more than 200 values in one another"):
+        read(forged)
+
+
 @pytest.mark.parametrize("part", ["_parameters", "_buffers", "_non_persistent_buffers_set"])
 @pytest.mark.parametrize("value", [3, "text", [1], torch.ones(2)])
 def test_a_module_whose_parts_are_something_else_is_without_them(tmp_path, part, value):

@@ -5,13 +5,22 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from diffbench.store.pickles import LONGEST, RefusedError, Stateful, encoded, hashable, needless
+from diffbench.store.pickles import (
+    LONGEST,
+    RefusedError,
+    Stateful,
+    check_nesting,
+    encoded,
+    hashable,
+    needless,
+)
 from diffbench.store.status import one_line
 
 #: How a torch file of the older format begins: the magic number 0x1950a86a20f9469cfc6c, pickled.
@@ -37,7 +46,10 @@ def torch_contents(file: IO[bytes]) -> Any:
         RefusedError: when it is damaged or holds anything else.
     """
     try:
+        _check_nesting(file)
         return torch.load(file, map_location="cpu", weights_only=True)
+    except RefusedError:
+        raise
     except pickle.UnpicklingError as error:
         if named := re.search(r"GLOBAL (\S+\.\S+)", str(error)):
             raise RefusedError(needless(named[1])) from None
@@ -47,6 +59,20 @@ def torch_contents(file: IO[bytes]) -> Any:
     except Exception as error:
         # torch checks little of a damaged file: what it stumbles over may be of any kind.
         raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
+
+
+def _check_nesting(file: IO[bytes]) -> None:
+    """Look at the pickles of a torch file before torch, which would die of values nested without end."""
+    if file.read(4) == b"PK\x03\x04":
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    check_nesting(io.BytesIO(archive.read(name)))
+    else:
+        # The older format: a magic number, a version, facts of the system, the value, the storages' names.
+        file.seek(0)
+        check_nesting(file, count=5)
+    file.seek(0)
 
 
 def _storage(content: bytes) -> Any:

@@ -16,7 +16,7 @@ import pickletools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from diffbench.store.status import one_line
 
@@ -33,6 +33,11 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 #: How many values a tuple instruction takes; TUPLE gathers up to the last mark.
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 SILENT = {"PROTO", "FRAME", "STOP"}
+#: Instructions that note the top of the stack, and that push what was noted.
+MEMO = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+RECALL = {"GET", "BINGET", "LONG_BINGET"}
+#: How many values may lie in one another: weights need some ten.
+DEEPEST = 200
 #: How many characters of an error of others are shown.
 LONGEST = 200
 #: What a key of a dictionary or a member of a set may be.
@@ -109,6 +114,52 @@ def interpreted(content: bytes, meaning: Meaning) -> Any:
         raise
     except STUMBLES as error:
         raise RefusedError(f"it is cut or malformed ({one_line(error, LONGEST)})") from None
+
+
+def check_nesting(file: IO[bytes], count: int = 1) -> None:
+    """Refuse pickles whose values lie deep in one another: to hash them overflows the stack of any unpickler.
+
+    Args:
+        file: at the first of them; moved behind the last.
+        count: how many pickles there are, one after the other.
+
+    Raises:
+        RefusedError: for more than ``DEEPEST`` values in one another, or when a pickle is cut or malformed; one line.
+    """
+    try:
+        for _ in range(count):
+            _check_nesting(file)
+    except STUMBLES as error:
+        if isinstance(error, RefusedError):
+            raise
+        raise RefusedError(f"it is cut or malformed ({one_line(error, LONGEST)})") from None
+
+
+def _check_nesting(file: IO[bytes]) -> None:
+    # Of the stack, how deep each value is; None is a mark.
+    stack: list[int | None] = []
+    memo: dict[Any, int] = {}
+    for code, argument, _ in pickletools.genops(file):
+        if code.name in MEMO:
+            memo[len(memo) if code.name == "MEMOIZE" else argument] = stack[-1] or 0
+        elif code.name in RECALL:
+            stack.append(memo[argument])
+        elif code.name == "MARK":
+            stack.append(None)
+        elif code.name == "DUP":
+            stack.append(stack[-1])
+        else:
+            before = code.stack_before
+            inside = []
+            if pickletools.markobject in before:
+                while (depth := stack.pop()) is not None:
+                    inside.append(depth)
+                before = before[: before.index(pickletools.markobject)]
+            inside += [stack.pop() or 0 for _ in before]
+            deepest = max(inside, default=-1) + 1
+            if deepest > DEEPEST:
+                raise RefusedError(f"it has more than {DEEPEST} values in one another")
+            stack += [deepest] * len(code.stack_after)
 
 
 class _Machine:
