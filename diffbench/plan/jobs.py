@@ -133,12 +133,9 @@ class Plan:
         spec, count = run.spec, self.benchmark.shards
         if not isinstance(spec, SampleSpec) or spec.solver is None or count == 1:
             return []
-        parts = [
-            ShardSpec(sample=spec, shard=shard, shards=count, extensions=spec.extensions)
-            for shard in range(1, count + 1)
-        ]
         return [
-            replace(run, stage="shard", item=f"{run.item}/{part.part}", spec=part) for part in parts
+            replace(run, stage="shard", item=f"{run.item}/{part.part}", spec=part)
+            for part in ShardSpec.every(spec, count)
         ]
 
     def upstream(self, run: Run) -> list[Run]:

@@ -159,6 +159,14 @@ class ShardSpec(StageSpec):
     shard: PositiveInt
     shards: PositiveInt
 
+    @classmethod
+    def every(cls, sample: SampleSpec, count: int) -> list[ShardSpec]:
+        """All ``count`` shards of a sample job, in order."""
+        return [
+            cls(sample=sample, shard=shard, shards=count, extensions=sample.extensions)
+            for shard in range(1, count + 1)
+        ]
+
     @property
     def part(self) -> str:
         """The shard's name: ``2of3``."""
@@ -188,7 +196,7 @@ class ScoreSpec(StageSpec):
 
 
 class LikelihoodStageSpec(StageSpec):
-    """Evaluate one kind of likelihood of a trained model on the test split."""
+    """Evaluate one kind of likelihood of a trained model."""
 
     stage: Literal["likelihood"] = "likelihood"
     version: PositiveInt = 4

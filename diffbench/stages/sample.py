@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,35 @@ def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
 
 
 def _run_solver(spec: SampleSpec, root: Path, device: str) -> None:
-    place = machine.prepare(device, spec.train.running if spec.train else None)
     every = indices(spec.samples, spec.chunk)
+    with drawn_chunks(spec, root, device, every, paths.product(root, spec)) as (dataset, chunks):
+        write(spec, root, dataset, assemble(spec, chunks))
+
+
+@contextmanager
+def drawn_chunks(
+    spec: SampleSpec, root: Path, device: str, wanted: Sequence[int], product: Path
+) -> Iterator[tuple[Dataset, list[Chunk]]]:
+    """Draw chunks for the block, which writes them to a product.
+
+    The product's record has the time of earlier attempts too.  What was kept of the chunks on disk is removed after
+    the block.
+
+    Args:
+        spec: the samples that they are of.
+        root: the results folder.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        wanted: the chunks' numbers.
+        product: what the block writes.
+    """
+    place = machine.prepare(device, spec.train.running if spec.train else None)
     kept = ChunkStore(paths.state(root, spec))
-    drawn = kept.load(every)
-    with machine.record(paths.product(root, spec), place, seconds_of(drawn)):
+    drawn = kept.load(wanted)
+    with machine.record(product, place, sum(chunk.seconds for chunk in drawn.values())):
         dataset = data.load(root, spec.data)
-        draw(spec, root, dataset, place, every, drawn, kept)
-        write(spec, root, dataset, assemble(spec, [drawn[index] for index in every]))
-    kept.remove(every)
+        draw(spec, root, dataset, place, wanted, drawn, kept)
+        yield dataset, [drawn[index] for index in wanted]
+    kept.remove(wanted)
 
 
 def gather(spec: SampleSpec, root: Path, shards: int) -> None:
@@ -74,10 +95,7 @@ def gather(spec: SampleSpec, root: Path, shards: int) -> None:
         StoreError: when a shard's product is missing, altered or of another spec.
     """
     machine.prepare("cpu")
-    parts = [
-        ShardSpec(sample=spec, shard=shard, shards=shards, extensions=spec.extensions)
-        for shard in range(1, shards + 1)
-    ]
+    parts = ShardSpec.every(spec, shards)
     chunks = [chunk for part in parts for chunk in read_shard(part, root)]
     records = [
         json.loads(paths.run_record(paths.product(root, part)).read_bytes()) for part in parts
@@ -215,11 +233,6 @@ def _drawing(
         return Chunk(images, denoiser.calls, moved, time.monotonic() - begin)
 
     return one
-
-
-def seconds_of(drawn: Mapping[int, Chunk]) -> float:
-    """What earlier attempts spent on these chunks."""
-    return sum(chunk.seconds for chunk in drawn.values())
 
 
 def assemble(spec: SampleSpec, chunks: Sequence[Chunk]) -> dict[str, Any]:
