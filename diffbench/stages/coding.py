@@ -34,12 +34,11 @@ class ProgressiveCoding:
         levels = models.levels_of(dataset, self.train.process)
         bound = VLB(self.spec.bound, denoiser, levels)
         x = levels.to_model(dataset.test[: self.spec.images]).to(bench.device)
-        labels = torch.from_numpy(dataset.test_labels[: len(x)]).to(bench.device)
+        known = dataset.test_labels[: len(x)]
+        labels = torch.from_numpy(known).to(bench.device) if denoiser.classes else None
         title = f"analysis {self.train.variant}"
         progress, parts = Progress(title, len(x), "image"), []
-        size = self.spec.bound.batch
-        for i, batch in enumerate(x.split(size)):
-            y = labels[i * size : (i + 1) * size] if denoiser.classes else None
+        for i, (batch, y) in enumerate(models.in_batches(x, labels, self.spec.bound.batch)):
             draws = stream("progressive coding", bench.seed, i)
             parts.append(coded(bound, batch, self.spec.steps, draws, y))
             progress.advance(len(batch))

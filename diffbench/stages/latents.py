@@ -100,9 +100,7 @@ class Latents:
 
 def in_parts(way: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
     """One way for images or latents x (B, C, H, W) with labels y (B,), if any, some at a time."""
-    parts = x.split(TOGETHER)
-    labels = [None] * len(parts) if y is None else y.split(TOGETHER)
-    return torch.cat([way(*each) for each in zip(parts, labels, strict=True)])
+    return torch.cat([way(*each) for each in models.in_batches(x, y, TOGETHER)])
 
 
 def decode(solver: Solver, z: Tensor, y: Tensor | None) -> Tensor:

@@ -38,9 +38,8 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     title = f"likelihood {spec.variant} {spec.kind_id}"
     progress = Progress(title, len(images), "image")
     parts: list[dict[str, Tensor]] = []
-    size = likelihood.spec.batch
-    for i, batch in enumerate(images.split(size)):
-        y = None if labels is None else labels[i * size : (i + 1) * size]
+    batches = models.in_batches(images, labels, likelihood.spec.batch)
+    for i, (batch, y) in enumerate(batches):
         parts.append(likelihood(batch, stream("likelihood", spec.seed, i), y))
         progress.advance(len(batch))
     progress.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,12 @@ Running = TrainingSpec | PretrainedSpec
 def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
     """The conversion between the data set's levels and the process's range."""
     return Levels(dataset.levels, process.low, process.high, process.bounded)
+
+
+def in_batches(x: Tensor, y: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images x (B, C, H, W) with labels y (B,), if any, ``size`` at a time."""
+    parts = x.split(size)
+    return zip(parts, [None] * len(parts) if y is None else y.split(size), strict=True)
 
 
 def build_process(spec: ProcessSpec, dataset: Dataset) -> Process:
