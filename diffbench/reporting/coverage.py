@@ -19,8 +19,8 @@ from diffbench.plan.reading import PlanError
 from diffbench.plan.runs import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.formats import Grid, Table
-from diffbench.reporting.layout import BITS, PaperTableSpec
-from diffbench.reporting.ours import stages_of
+from diffbench.reporting.layout import PaperTableSpec, TablesSpec
+from diffbench.reporting.ours import first_planned
 from diffbench.reporting.published import PublishedValues
 from diffbench.specs.base import Spec
 
@@ -85,10 +85,11 @@ def coverage(repository: Path) -> Table:
     """
     spec = read_coverage(repository)
     published = PublishedValues(repository / layout.PUBLISHED)
+    known = layout.read_tables(repository)
     filled: dict[int, list[Place]] = {}
     for name in spec.benchmarks:
         plan = load_plan([repository / "config" / name], {}, repository, needs_files=False)
-        for line, place in places(plan, published):
+        for line, place in places(plan, known, published):
             filled.setdefault(line, []).append(place)
     lines = [i for i, row in enumerate(published.rows) if row["dataset"] in spec.datasets]
     if strange := sorted(set(filled) - set(lines)):
@@ -116,25 +117,24 @@ NOTES = (
 )
 
 
-def places(plan: Plan, published: PublishedValues) -> list[tuple[int, Place]]:
+def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tuple[int, Place]]:
     """Return the published values that a benchmark's paper tables stand beside, by line, and our cells.
 
     Raises:
         PlanError: when the plan has no job for one of them.
     """
-    known = layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
     found = []
-    for name, table in known.tables.items():
+    for name, table in layout.chosen(known, plan.benchmark).tables.items():
         for row in table.rows if isinstance(table, PaperTableSpec) else ():
-            for metric, selection in row.cells.items():
-                items = row.likelihoods if metric == BITS else row.solvers
-                item = next((each for each in items if stages_of(plan, row.variant, each)), None)
+            for metric in row.cells:
+                items = row.items(metric)
+                item = first_planned(plan, row.variant, items)
                 if item is None:
                     raise PlanError(
                         f"{plan.config}: tables: {name}, row {row.row!r}: the benchmark has no "
                         f"{' or '.join(items)} of {row.variant}"
                     )
-                line = published.line(row.published | selection)
+                line = published.line(row.selection(metric))
                 found.append((line, Place(plan.benchmark.name, name, row.variant, item)))
     return found
 

@@ -93,7 +93,7 @@ def _notes(estimate: Estimate) -> Iterator[str]:
     if without:
         yield f"not estimated: {', '.join(without)}"
     yield "disk: weights, two training states of each network, and samples; not the data set"
-    if len(table_costs(estimate)) > 1:
+    if len(estimate.plan.benchmark.tables) > 1:
         yield "tables share jobs, so their hours do not add up"
 
 

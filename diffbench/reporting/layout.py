@@ -111,6 +111,14 @@ class RowSpec(Spec):
     protocol: ProtocolSpec | None = None
     note: str = ""
 
+    def items(self, metric: str) -> list[str]:
+        """Return the ids of what may make a metric: likelihoods of bits per dimension, else solvers or analyses."""
+        return self.likelihoods if metric == BITS else self.solvers
+
+    def selection(self, metric: str) -> dict[str, str]:
+        """Return the columns of ``published.csv`` that choose the published value of a metric."""
+        return self.published | self.cells[metric]
+
 
 class PaperTableSpec(TableSpec):
     """A paper's rows: our cells, and beside them, as context, what the paper published.

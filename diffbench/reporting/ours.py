@@ -53,9 +53,14 @@ def number(results: Results, variant: str, item: str, metric: str) -> Cell:
     return first_of(results, variant, [item], metric)[1]
 
 
+def first_planned(plan: Plan, variant: str, items: Sequence[str]) -> str | None:
+    """Return the first of these items that the benchmark has; None where it has none."""
+    return next((each for each in items if stages_of(plan, variant, each)), None)
+
+
 def first_of(results: Results, variant: str, items: Sequence[str], metric: str) -> tuple[str, Cell]:
     """Return the first of these items that the benchmark has, and its cell."""
-    item = next((each for each in items if stages_of(results.plan, variant, each)), None)
+    item = first_planned(results.plan, variant, items)
     if item is None:
         return items[0] if items else "", absent(results.plan, variant, items)
     return item, cell(outcomes(results, variant, item, metric), metric)

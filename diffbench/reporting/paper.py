@@ -71,9 +71,8 @@ class PaperTable:
         metric: MetricSpec,
         published: PublishedValues,
     ) -> Record:
-        theirs = published.choose(row.published | row.cells[name])
-        items = row.likelihoods if name == BITS else row.solvers
-        item, found = first_of(results, row.variant, items, name)
+        theirs = published.choose(row.selection(name))
+        item, found = first_of(results, row.variant, row.items(name), name)
         protocol = row.protocol or self.spec.protocol
         differing = disagreements(results.plan, row.variant, name, found, protocol, theirs)
         ours = found.mean if found.status == "ok" and not differing else None
