@@ -8,10 +8,8 @@ import numpy as np
 
 from diffbench.data.datasets import Dataset, check_split, mixed, stratified_mask
 from diffbench.data.decoding import FORMATS, Decoder, Splits
-from diffbench.plan.listing import Listing, listing
+from diffbench.plan.listing import LOSSY, Listing, listing
 from diffbench.specs.data import FolderSpec
-
-JPEG = (".jpg", ".jpeg", ".webp")
 
 
 class ImageFolder:
@@ -63,7 +61,7 @@ class ImageFolder:
                 f"{path} holds {len(names)} PNG images: `path:` must name a folder or zip of two or "
                 "more, directly or in one sub-folder a class"
             )
-        jpegs = [name for name in names if name.lower().endswith(JPEG)]
+        jpegs = [name for name in names if name.lower().endswith(LOSSY)]
         if jpegs and not self.spec.lossy:
             raise ValueError(
                 f"{path} holds JPEG images ({jpegs[0]}, {len(jpegs)} in all): their artefacts would be "

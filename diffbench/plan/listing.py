@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+#: Of images that have lost detail, and of all that are images.
+LOSSY = (".jpg", ".jpeg", ".webp")
+SUFFIXES = {".png", *LOSSY}
 LABELS = "dataset.json"
 #: Bytes of the largest file that is unpacked: no image of a data set comes near, a bomb goes far beyond.
 LARGEST = 2**28
