@@ -32,17 +32,21 @@ from diffbench.networks.parts import attended, with_class
 from diffbench.specs.residual_unet import ResidualUNetSpec
 
 
+def phases(c: Tensor, count: int, steps: int) -> Tensor:
+    """C 10000^(-k/steps), (B, count), k = 0 .. count - 1, of c (B,), in c's precision."""
+    k = torch.arange(count, device=c.device, dtype=c.dtype)
+    return c[:, None] * (-math.log(10_000) * (k / steps)).exp()
+
+
 def cosine_first(c: Tensor, width: int) -> Tensor:
     """Sinusoids (B, width) of c (B,), in c's precision (Nichol & Dhariwal 2021, official code)."""
-    steps = torch.arange(width // 2, device=c.device, dtype=c.dtype) / (width // 2)
-    angles = c[:, None] * (-math.log(10_000) * steps).exp()
+    angles = phases(c, width // 2, width // 2)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def sine_first(c: Tensor, width: int) -> Tensor:
     """Sinusoids (B, width) of c (B,), in c's precision (Ho et al. 2020, official code)."""
-    steps = torch.arange(width // 2, device=c.device, dtype=c.dtype) / (width // 2 - 1)
-    angles = c[:, None] * (-math.log(10_000) * steps).exp()
+    angles = phases(c, width // 2, width // 2 - 1)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
