@@ -4,7 +4,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from commands import bench, said, write_config
+
+
+@pytest.fixture
+def one_thread():
+    """As many threads as jobs have: sums over threads change the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Fidelity against closed forms, brute force, and torch-fidelity's own front door."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -28,6 +26,8 @@ from diffbench.metrics.distances import (
 )
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEYS = {
     "fid",
@@ -58,14 +58,6 @@ class Projection(nn.Module):
     def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         z = 4 * self.features(levels.flatten(1).float() / 16 - 0.5)
         return z, self.head(z)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

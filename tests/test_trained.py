@@ -1,6 +1,5 @@
 """The digits classifier: reproducible, accurate, and sensitive to the damage FID has to see."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +18,9 @@ from diffbench.metrics.validation import (
 from diffbench.specs.data import DigitsSpec
 from diffbench.specs.extractor import TrainedExtractorSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BRIEF = TrainedExtractorSpec(epochs=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
