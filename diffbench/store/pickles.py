@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import pickletools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -106,14 +107,10 @@ def interpreted(content: bytes, meaning: Meaning) -> Any:
             have no need of; one line.  Nothing of it has been run then, nor ever is.
     """
     machine = _Machine(meaning)
-    try:
+    with _refusing():
         for code, argument, _ in pickletools.genops(content):
             machine.step(code.name, argument)
         return machine.stack.pop()
-    except RefusedError:
-        raise
-    except STUMBLES as error:
-        raise RefusedError(f"it is cut or malformed ({one_line(error, LONGEST)})") from None
 
 
 def check_nesting(file: IO[bytes], count: int = 1) -> None:
@@ -126,12 +123,19 @@ def check_nesting(file: IO[bytes], count: int = 1) -> None:
     Raises:
         RefusedError: for more than ``DEEPEST`` values in one another, or when a pickle is cut or malformed; one line.
     """
-    try:
+    with _refusing():
         for _ in range(count):
             _check_nesting(file)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse a pickle that is stumbled over in this block."""
+    try:
+        yield
+    except RefusedError:
+        raise
     except STUMBLES as error:
-        if isinstance(error, RefusedError):
-            raise
         raise RefusedError(f"it is cut or malformed ({one_line(error, LONGEST)})") from None
 
 
