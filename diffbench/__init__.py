@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | Path, device: str = "cpu", extensions: Iterable[str | Path] = ()) -> Run:
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    extensions: Iterable[str | Path] = (),
+    at: int | float | None = None,
+    ema_std: float | None = None,
+) -> Run:
     """Load the run in a folder such as ``results/digits/runs/vp/seed0`` (``stages.load``)."""
     from diffbench.stages.load import load
 
-    return load(path, device, extensions)
+    return load(path, device, extensions, at, ema_std)
 
 
 def __getattr__(name: str) -> Any:

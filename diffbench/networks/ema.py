@@ -5,23 +5,32 @@
     warm       d_n = min(rate, (1 + n)/(10 + n))             d_1 = 2/11, d_10 = 11/20
     constant   d_n = rate
     half-life  d_n = 2^(-B/h_n),  h_n = min(h, r (n - 1) B)  in images, of batches of B; d_1 = 0
+    power      d_n = (1 - 1/n)^(gamma + 1)                   d_1 = 0
 
 A warm-up forgets the initial weights quickly. Buffers are not averaged.
 
 Sources: `models/ema.py` of "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
 https://arxiv.org/abs/2011.13456, https://github.com/yang-song/score_sde_pytorch); "Denoising Diffusion Probabilistic
 Models" (Ho et al. 2020, https://arxiv.org/abs/2006.11239, appendix B); "Elucidating the Design Space of
-Diffusion-Based Generative Models" (Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix F.2).
+Diffusion-Based Generative Models" (Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix F.2); "Analyzing and
+Improving the Training Dynamics of Diffusion Models" (Karras et al. 2024, https://arxiv.org/abs/2312.02696, equation 2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from diffbench.specs.average import ConstantAverageSpec, HalfLifeAverageSpec, WarmAverageSpec
+from diffbench.specs.average import (
+    ConstantAverageSpec,
+    HalfLifeAverageSpec,
+    PowerAverageSpec,
+    WarmAverageSpec,
+)
+from diffbench.specs.profiles import exponent
 
 
 class Average(Protocol):
@@ -67,6 +76,17 @@ class HalfLife:
         return 0.5 ** (self.batch / half) if half else 0.0
 
 
+class Power:
+    """A length relative to the steps so far, the first of the spec's; ``batch`` is of no matter."""
+
+    def __init__(self, spec: PowerAverageSpec, batch: int = 1) -> None:
+        self.gamma = exponent(spec.stds[0])
+
+    def decay(self, n: int) -> float:
+        """(1 - 1/n)^(gamma + 1), 0 at the first."""
+        return (1 - 1 / n) ** (self.gamma + 1)
+
+
 class EMA:
     """The average of the parameters of `module` by a rule, begun at their present values."""
 
@@ -110,3 +130,22 @@ class EMA:
         self.updates = state["updates"]
         for name, average in self.shadow.items():
             average.copy_(state["shadow"][name])
+
+
+def joined(
+    parts: Iterable[tuple[float, Mapping[str, Tensor]]], averaged: Collection[str]
+) -> dict[str, Tensor]:
+    """The sum of averages by their shares (`specs.profiles`), taken in float64.
+
+    Args:
+        parts: each average's share and tensors.
+        averaged: the names of what is averaged; all else is a constant, and the last one's.
+    """
+    sums: dict[str, Tensor] = {}
+    last: Mapping[str, Tensor] = {}
+    for share, last in parts:
+        for name in averaged:
+            sums[name] = sums.get(name, 0) + share * last[name].double()
+    return {
+        name: sums[name].to(each.dtype) if name in sums else each for name, each in last.items()
+    }

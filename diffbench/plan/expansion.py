@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from diffbench.plan import reading, registry
+from diffbench.plan.along import each_step
 from diffbench.plan.jobs import Refusal, Run
 from diffbench.plan.reading import PlanError, Tree
 from diffbench.plan.variants import matches, refusal, seeds_of
@@ -181,7 +182,12 @@ class Expansion:
             return None
         assert variant.process is not None
         settings, own = self.benchmark.classifier, self.tree.at("classifier", "training")
-        training = self.tree.at("training").under(own)
+        if "snapshots" in own.value:
+            place = self.tree.where(("classifier", "training", "snapshots"))
+            raise PlanError(
+                f"{place}: classifier.training.snapshots: classifiers guide as they are in the end; leave it out"
+            )
+        training = self.tree.at("training").without("snapshots").under(own)
         keys = ("classifier", "training")
         times = settings.times_for(variant.process)
         if reason := times.refusal(variant.process):
@@ -200,11 +206,12 @@ class Expansion:
     def _solvers(self, name: str, variant: VariantSpec) -> Mapping[str, SolverSpec | None]:
         if variant.control is not None:
             return {CONTROL_SOLVER: None}
-        return self._served(name, variant, "sample", variant.solvers, self.benchmark.solvers)
+        own, offered = variant.solvers, self.benchmark.solvers
+        return each_step(self._served(name, variant, "sample", own, offered), variant.training)
 
     def _likelihoods(self, name: str, variant: VariantSpec) -> Mapping[str, LikelihoodSpec]:
         own, offered = variant.likelihoods, self.benchmark.likelihoods
-        return self._served(name, variant, "likelihood", own, offered)
+        return each_step(self._served(name, variant, "likelihood", own, offered), variant.training)
 
     def _restored(self, name: str, variant: VariantSpec) -> Iterator[tuple[str, str, RestorerSpec]]:
         """Yield task, method and restorer of what can be restored; note what cannot."""

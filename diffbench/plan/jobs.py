@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from diffbench.plan.along import at_step
 from diffbench.plan.variants import seeds_of
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
 from diffbench.specs.stages import (
@@ -31,6 +32,7 @@ from diffbench.specs.stages import (
     ShardSpec,
     StageSpec,
 )
+from diffbench.specs.weights import CellAt, OfWeights, step_of
 from diffbench.store import paths
 
 
@@ -38,8 +40,9 @@ from diffbench.store import paths
 class Run:
     """One job.
 
-    ``item`` is the solver, likelihood or analysis id, ``task/method`` of a restoration, ``solver/2of3`` of a shard, and
-    empty where a stage has none; a classifier's ``variant`` is the name of its process.
+    ``item`` is the solver, likelihood or analysis id, ``id@500`` where that is of one of several steps, ``task/method``
+    of a restoration, ``solver/2of3`` of a shard, and empty where a stage has none; a classifier's ``variant`` is the
+    name of its process.
     """
 
     benchmark: str
@@ -58,6 +61,13 @@ class Run:
     def products(self) -> tuple[Path, ...]:
         """What the job makes, the main product first."""
         return paths.products(self.root, self.spec)
+
+    @property
+    def choice(self) -> OfWeights | None:
+        """The solver or likelihood, which says of which step the weights are; None of other jobs."""
+        if isinstance(self.spec, SampleSpec):
+            return self.spec.solver
+        return self.spec.likelihood if isinstance(self.spec, LikelihoodStageSpec) else None
 
     @property
     def product(self) -> Path:
@@ -123,6 +133,32 @@ class Plan:
             KeyError: when the plan has no such job.
         """
         return self._index[stage, variant, seed, item]
+
+    def item_at(self, variant: str, item: str, at: CellAt) -> str:
+        """Return the id of the job that an item has with the weights of ``at``; the plan may have no such job.
+
+        ``at`` is a step, a fraction of the variant's run, or None for the item as it is.
+        """
+        training = self.variants[variant].training if variant in self.variants else None
+        if at is None:
+            return item
+        if training is None:
+            return f"{item}@{at}"
+        step, jobs = step_of(at, training.steps), self.along(variant, item)
+        if not jobs and step == training.steps:
+            return item
+        found = {step_of(each.choice.at_step, training.steps): each for each in jobs if each.choice}
+        return found[step].item if step in found else at_step(item, step)
+
+    def along(self, variant: str, item: str) -> list[Run]:
+        """Return the jobs of an item with the weights of every step that there are, of all seeds, by stage."""
+        return [
+            run
+            for run in self.runs
+            if run.variant == variant
+            and run.choice
+            and item in (run.item, run.item.partition("@")[0])
+        ]
 
     def of(self, stage: str) -> list[Run]:
         """Return all jobs of a stage, shards too."""

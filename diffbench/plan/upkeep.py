@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffbench.plan.jobs import Plan, Run
 from diffbench.store import files, paths, products
-from diffbench.store.state import generations, is_whole
+from diffbench.store.state import generations, is_whole, kept
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _reason(path: Path, status: str, run: Run) -> str:
 
 def _states(root: Path, run: Run) -> Iterator[Finding]:
     folder = paths.state(root, run.spec)
-    for path in generations(folder) if folder.is_dir() else []:
+    for path in [*generations(folder), *kept(folder)] if folder.is_dir() else []:
         if not is_whole(path):
             yield Finding(path, "torn", "its checksum is not the one in its name")
 

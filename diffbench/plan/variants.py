@@ -34,6 +34,8 @@ from diffbench.specs.network import NetworkSpec
 from diffbench.specs.objective import ObjectiveSpec
 from diffbench.specs.restorer import RestorerSpec
 from diffbench.specs.solver import SolverSpec
+from diffbench.specs.stages import weights_refusal
+from diffbench.specs.weights import OfWeights
 
 Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)
@@ -240,6 +242,8 @@ def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -
 def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
     """Return why a solver, likelihood, restorer or analysis cannot serve a variant; None when it can."""
     assert variant.process is not None
+    if isinstance(choice, OfWeights) and (reason := weights_refusal(variant, choice)):
+        return reason
     if isinstance(choice, RestorerSpec):
         if not choice.uses_model:
             return None

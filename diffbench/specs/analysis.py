@@ -10,7 +10,7 @@ from diffbench.specs.base import Int, PositiveFloat, PositiveInt, Registered, no
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import VLBSpec
 from diffbench.specs.process import ProcessSpec, Variance
-from diffbench.specs.solver import AnySolver, GridSolverSpec
+from diffbench.specs.solver import GridSolverSpec, InnerSolver
 from diffbench.specs.training import TrainingSpec
 
 #: A single step goes to the data, so that nothing is left of it on the way up.
@@ -80,7 +80,7 @@ class LatentsSpec(AnalysisSpec):
     implementation: ClassVar[str] = "diffbench.stages.latents:Latents"
     uses_model: ClassVar[bool] = True
 
-    solver: AnySolver
+    solver: InnerSolver
     steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = (10, 20, 50, 100, 200)
     images: PositiveInt = 200
     pairs: PositiveInt = 8

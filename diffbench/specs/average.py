@@ -1,15 +1,27 @@
-"""Specs of the moving averages of weights: which rule gives the decay of the n-th update."""
+"""Specs of the moving averages of weights: which rule gives the decay of the n-th update.
+
+A power-function average of t steps has the profile (gamma + 1) tau^gamma / t^(gamma + 1) over 0 <= tau <= t.  Its
+length is the profile's standard deviation as a fraction of t, sqrt(gamma + 1)/((gamma + 2) sqrt(gamma + 3)).
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from diffbench.specs.base import Float, PositiveFloat, Registered, nothing, number
 
 #: A rate of averaging: at 1 nothing would ever be taken in.
 Decay = Annotated[Float, Field(ge=0, lt=1)]
+#: The relative length of a power-function average: all steps weigh the same at 1/sqrt(12) = 0.2887.
+Length = Annotated[Float, Field(gt=0, lt=12**-0.5)]
+
+
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{list(values)} has a length twice")
+    return values
 
 
 class AverageSpec(Registered):
@@ -19,6 +31,11 @@ class AverageSpec(Registered):
     default_name: ClassVar[str | None] = "warm"
 
     name: str
+
+    @property
+    def tracked(self) -> dict[float | None, AverageSpec]:
+        """The averages that are followed at once, by their relative length, the model's own first; most have none."""
+        return {None: self}
 
 
 class WarmAverageSpec(AverageSpec):
@@ -50,6 +67,26 @@ class HalfLifeAverageSpec(AverageSpec):
 
     images: PositiveFloat = 500_000
     ramp_up: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = 0.05
+
+
+class PowerAverageSpec(AverageSpec):
+    """Power-function averages (Karras et al. 2024, equation 1): a fixed relative length, two of which give any other.
+
+    stds: the lengths that are tracked, the model's own first (EDM2: 0.05 and 0.10).
+    """
+
+    name: Literal["power"] = "power"
+    implementation: ClassVar[str] = "diffbench.networks.ema:Power"
+
+    stds: Annotated[tuple[Length, ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        0.05,
+        0.1,
+    )
+
+    @property
+    def tracked(self) -> dict[float | None, AverageSpec]:
+        """One average for each length."""
+        return {std: self.model_copy(update={"stds": (std,)}) for std in self.stds}
 
 
 def _choose(value: Any) -> Any:

@@ -17,9 +17,10 @@ from diffbench.specs.solver import (
     sde_refusal,
     variance_refusal,
 )
+from diffbench.specs.weights import OfWeights
 
 
-class LikelihoodSpec(Registered):
+class LikelihoodSpec(OfWeights, Registered):
     """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise."""
 
     kind: ClassVar[str] = "likelihood"

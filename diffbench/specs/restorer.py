@@ -26,8 +26,8 @@ from diffbench.specs.operator import AnyOperator, OperatorSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.solver import (
     AncestralSpec,
-    AnySolver,
     Grid,
+    InnerSolver,
     LangevinSpec,
     ReverseDiffusionSpec,
     SolverSpec,
@@ -130,7 +130,7 @@ class SteeredSpec(RestorerSpec):
 
     facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
 
-    solver: AnySolver
+    solver: InnerSolver
 
     @property
     def inner(self) -> SolverSpec | None:
@@ -152,7 +152,7 @@ class ImputeSpec(SteeredSpec):
     name: Literal["impute"] = "impute"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.steering:Impute"
 
-    solver: AnySolver = ReverseDiffusionSpec(steps=100, corrector=LangevinSpec(snr=0.16))
+    solver: InnerSolver = ReverseDiffusionSpec(steps=100, corrector=LangevinSpec(snr=0.16))
 
 
 class ReplaceSpec(SteeredSpec):
@@ -161,7 +161,7 @@ class ReplaceSpec(SteeredSpec):
     name: Literal["replace"] = "replace"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.steering:Impute"
 
-    solver: AnySolver = AncestralSpec(steps=100)
+    solver: InnerSolver = AncestralSpec(steps=100)
 
 
 class ILVRSpec(SteeredSpec):
@@ -175,7 +175,7 @@ class ILVRSpec(SteeredSpec):
     name: Literal["ilvr"] = "ilvr"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.steering:ILVR"
 
-    solver: AnySolver = AncestralSpec(steps=100)
+    solver: InnerSolver = AncestralSpec(steps=100)
     low_pass: Literal["range", "resizer"] = "range"
     until: Fraction = 1.0
 
@@ -195,7 +195,7 @@ class MedicalSpec(SteeredSpec):
     name: Literal["medical"] = "medical"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.steering:Medical"
 
-    solver: AnySolver = ReverseDiffusionSpec(steps=100, corrector=LangevinSpec(snr=0.16))
+    solver: InnerSolver = ReverseDiffusionSpec(steps=100, corrector=LangevinSpec(snr=0.16))
     mix: Fraction = 1.0
 
 
@@ -315,7 +315,7 @@ class InpaintTunedSpec(RestorerSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.tuned:InpaintTuned"
     facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
 
-    solver: AnySolver = AncestralSpec(steps=100)
+    solver: InnerSolver = AncestralSpec(steps=100)
 
     @property
     def inner(self) -> SolverSpec | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.specs.base import (
     Fraction,
@@ -23,6 +23,7 @@ from diffbench.specs.base import (
 )
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec, Variance, increasing
+from diffbench.specs.weights import OfWeights
 
 #: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or every c-th level of a chain.
 Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided"]
@@ -102,7 +103,7 @@ def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str |
     return None
 
 
-class SolverSpec(Registered):
+class SolverSpec(OfWeights, Registered):
     """A solver: how an image is drawn.
 
     threshold: what is done to every predicted x0 before a step is formed.  ``static`` clips it to the
@@ -161,6 +162,16 @@ class SolverSpec(Registered):
 
 
 AnySolver = Annotated[SerializeAsAny[SolverSpec], BeforeValidator(SolverSpec.choose)]
+
+
+def _of_the_last_step(solver: SolverSpec) -> SolverSpec:
+    if solver.names_weights:
+        raise ValueError("at and ema_std belong to a variant's own solvers; leave them out here")
+    return solver
+
+
+#: The solver that something else drives, by the weights of the last step.
+InnerSolver = Annotated[AnySolver, AfterValidator(_of_the_last_step)]
 
 
 class LangevinSpec(Spec):

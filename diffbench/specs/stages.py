@@ -8,7 +8,7 @@ numerics change.  Device, paths and threads of the machine are in no spec.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
@@ -26,6 +26,7 @@ from diffbench.specs.process import ProcessSpec
 from diffbench.specs.restorer import AnyRestorer, TaskSpec
 from diffbench.specs.solver import AnySolver
 from diffbench.specs.training import TrainingSpec
+from diffbench.specs.weights import OfWeights
 
 AnyAnalysis = Annotated[SerializeAsAny[AnalysisSpec], BeforeValidator(AnalysisSpec.choose)]
 AnyClassifierNetwork = Annotated[
@@ -49,6 +50,30 @@ class StageSpec(Spec):
     stage: str
     version: PositiveInt
     extensions: dict[str, str] = {}
+
+
+class Model(Protocol):
+    """What has weights: a variant, or its training run."""
+
+    @property
+    def training(self) -> TrainingSpec | None: ...
+    @property
+    def pretrained(self) -> PretrainedSpec | None: ...
+    @property
+    def denoiser(self) -> DenoiserSpec | None: ...
+
+
+def weights_refusal(model: Model, choice: OfWeights) -> str | None:
+    """Return why a model keeps no weights that a solver or likelihood names; None when it keeps them."""
+    if not choice.names_weights:
+        return None
+    if model.training is not None:
+        return model.training.weights_refusal(choice)
+    key = "ema_std" if choice.at is None else "at"
+    if model.pretrained is not None:
+        return f"{key}: an imported model has the weights of its checkpoint alone"
+    assert model.denoiser is not None
+    return f"{key}: the {model.denoiser.name} denoiser is exact and is not trained"
 
 
 class DataStageSpec(StageSpec):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from diffbench.specs.average import AnyAverage, Decay, WarmAverageSpec
 from diffbench.specs.base import (
@@ -16,6 +16,7 @@ from diffbench.specs.base import (
     Spec,
     nothing,
 )
+from diffbench.specs.weights import OfWeights, Place, Step, Weights, step_of, untold
 
 
 class TrainingSpec(Spec):
@@ -34,6 +35,8 @@ class TrainingSpec(Spec):
     ``flip`` mirrors each training image, left to right, with probability 1/2.
     ``finite`` takes 0 for what is NaN in a gradient, and +-1e5 for what is infinite, before it is clipped (Karras
     et al. 2022, official code): one bad batch does not end a training then, nor does a loss that is not finite.
+    ``snapshots`` are steps, or fractions of the run, whose averaged weights are kept beside the last step's; once read
+    they are steps, in order, without the last.
     """
 
     steps: PositiveInt
@@ -55,6 +58,78 @@ class TrainingSpec(Spec):
     channels_last: bool = False
     compile: bool = False
     threads: PositiveInt = 1
+    snapshots: tuple[Step, ...] = Field(default=(), exclude_if=untold)
+
+    @field_validator("snapshots")
+    @classmethod
+    def _are_steps(cls, named: tuple[Place, ...], info: ValidationInfo) -> tuple[int, ...]:
+        steps = info.data.get("steps")
+        if steps is None:
+            return ()
+        found = [step_of(each, steps) for each in named]
+        for each, step in zip(named, found, strict=True):
+            if not 1 <= step <= steps:
+                raise ValueError(_beyond(each, steps))
+            if found.count(step) > 1:
+                raise ValueError(f"step {step} is there twice")
+        return tuple(sorted(step for step in found if step < steps))
+
+    @property
+    def kept(self) -> tuple[Weights, ...]:
+        """All weights that are kept, the model's own first: those of the last step come before the snapshots'."""
+        steps = (self.steps, *map(int, self.snapshots))
+        return tuple(Weights(step, length) for step in steps for length in self.ema.tracked)
+
+    def chosen(self, named: Place | None, ema_std: float | None) -> Weights:
+        """Return the weights of a step, by any name, and length (the first that is tracked: None)."""
+        own = next(iter(self.ema.tracked))
+        return Weights(step_of(named, self.steps), own if ema_std is None else ema_std)
+
+    def at_refusal(self, named: Place | None) -> str | None:
+        """Return why no weights were kept there; None where some are."""
+        step = step_of(named, self.steps)
+        if not 1 <= step <= self.steps:
+            return f"at: {_beyond(named, self.steps)}"
+        if step in (self.steps, *self.snapshots):
+            return None
+        known = ", ".join(map(str, self.snapshots)) or "none"
+        which = f"{named} (step {step})" if isinstance(named, float) else f"{named}"
+        return f"at: {which} is none of the snapshots (training.snapshots: {known}), nor the last step, {self.steps}"
+
+    def weights_refusal(self, choice: OfWeights) -> str | None:
+        """Return why the weights that a solver or likelihood names are not kept; None when they are."""
+        for named in choice.places:
+            if reason := self.at_refusal(named):
+                return reason
+        steps = [step_of(named, self.steps) for named in choice.places]
+        if twice := [step for step in steps if steps.count(step) > 1]:
+            return f"at: step {twice[0]} is there twice"
+        return next(
+            filter(None, (self._length_refusal(choice.ema_std, each) for each in steps)), None
+        )
+
+    def _length_refusal(self, length: float | None, step: int) -> str | None:
+        lengths = list(self.ema.tracked)
+        if length is None or length in lengths:
+            return None
+        if len(lengths) == 1:
+            return (
+                f"ema_std: {length:g} is reconstructed from two lengths or more, and training.ema tracks "
+                f"{lengths[0] or 'none'}; {{name: power}} tracks 0.05 and 0.1"
+            )
+        from diffbench.specs.profiles import TOLERATED, missed
+
+        share = missed(self.until(step), Weights(step, length))
+        if share <= TOLERATED:
+            return None
+        return (
+            f"ema_std: {length:g} at step {step} cannot be had of what is kept: {share:.0%} of its profile is missed, "
+            f"and {TOLERATED:.0%} may be; keep more snapshots before, or track a length nearby"
+        )
+
+    def until(self, step: int) -> tuple[Weights, ...]:
+        """Return what is kept up to a step, of which other lengths are reconstructed."""
+        return tuple(each for each in self.kept if each.step <= step)
 
     @model_validator(mode="after")
     def _has_parts(self) -> Self:
@@ -63,3 +138,9 @@ class TrainingSpec(Spec):
                 f"accumulate: a batch of {self.batch} cannot be cut into {self.accumulate} parts"
             )
         return self
+
+
+def _beyond(named: Place | None, steps: int) -> str:
+    if isinstance(named, float):
+        return f"{named} of {steps} steps is less than one step"
+    return f"{named} is past the budget of {steps} steps"

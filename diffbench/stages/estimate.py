@@ -41,7 +41,7 @@ from diffbench.stages import counting, machine, models
 from diffbench.stages.classifier import classifier_trainer
 from diffbench.stages.counting import ADAPTIVE_CALLS, Calls
 from diffbench.stages.timing import Clock, Stopwatch
-from diffbench.stages.train import denoiser_trainer
+from diffbench.stages.train import denoiser_trainer, snapshots_of
 from diffbench.store import paths
 from diffbench.store.state import GENERATIONS, generations
 
@@ -53,7 +53,18 @@ IMAGES = 64
 SMALL = 8
 
 #: What of a budget the time of a step does not depend on.
-OF_NO_STEP = {"steps", "lr", "warmup", "flat", "final", "betas", "eps", "weight_decay", "ema"}
+OF_NO_STEP = {
+    "steps",
+    "lr",
+    "warmup",
+    "flat",
+    "final",
+    "betas",
+    "eps",
+    "weight_decay",
+    "ema",
+    "snapshots",
+}
 
 Shape = tuple[int, int, int]
 
@@ -158,7 +169,10 @@ class _Estimator:
     # Training.
 
     def train(self, run: Run, spec: TrainSpec | ClassifierSpec) -> Cost:
-        """The steps that are left, and the weights with the training states that are kept."""
+        """The steps that are left, and all weights with the training states that are kept.
+
+        Snapshots lie beside the states once more, from which all products can be made again.
+        """
         if spec.network is None:
             return Cost(run, None)
         if spec.training is None:
@@ -172,7 +186,8 @@ class _Estimator:
         if spec.training.compile and not (whole and self.device.type == "cuda"):
             notes += ("training is timed without compiling the network",)
         hours = (spec.training.steps - saved) * found.step.seconds / 3600
-        return Cost(run, hours, found.weights + GENERATIONS * found.state, notes=notes)
+        files = len(run.products) + len(snapshots_of(spec))
+        return Cost(run, hours, files * found.weights + GENERATIONS * found.state, notes=notes)
 
     def imported(self, spec: TrainSpec) -> int:
         """The bytes of imported weights."""
@@ -190,6 +205,7 @@ class _Estimator:
             objective and objective.name,
             *_kind(spec.process),
             spec.training.model_dump(mode="json", exclude=OF_NO_STEP),
+            len(spec.training.ema.tracked),
         )
         found: Training = self.once(key, lambda: self._training(spec))
         return found
@@ -237,7 +253,7 @@ class _Estimator:
         train, solver = spec.train, spec.solver
         if train is None or train.network is None or solver is None:
             return Cost(run, 0.0 if train is None else None, size)
-        key = ("sample", solver, train.process, train.denoiser)
+        key = ("sample", solver.plain, train.process, train.denoiser)
         calls, notes = self.calls(
             key, solver.adaptive, lambda: counting.of_solver(train, solver, self.small)
         )
@@ -277,7 +293,7 @@ class _Estimator:
         train, likelihood = spec.train, spec.likelihood
         if train.network is None:
             return Cost(run, None)
-        key = ("likelihood", likelihood, train.process, train.denoiser)
+        key = ("likelihood", likelihood.plain, train.process, train.denoiser)
         calls, notes = self.calls(
             key,
             likelihood.adaptive,

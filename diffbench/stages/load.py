@@ -19,6 +19,7 @@ from diffbench.diffusion.streams import stream
 from diffbench.plan.registry import build, load_extension
 from diffbench.specs.solver import SolverSpec
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
+from diffbench.specs.weights import OfWeights
 from diffbench.stages import data, models
 from diffbench.store.products import read_sidecar
 
@@ -57,6 +58,10 @@ class Run:
                 classifier of another process.
             StoreError: when the classifier is missing or altered.
         """
+        if solver.names_weights:
+            raise ValueError(
+                "at and ema_std of a solver choose weights; give them to diffbench.load"
+            )
         if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
         y = self._labels(count, solver, labels)
@@ -99,15 +104,24 @@ class Run:
         return torch.tensor(labels, device=self.device)
 
 
-def load(path: str | Path, device: str = "cpu", extensions: Iterable[str | Path] = ()) -> Run:
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    extensions: Iterable[str | Path] = (),
+    at: int | float | None = None,
+    ema_std: float | None = None,
+) -> Run:
     """Load the run in a folder such as ``results/digits/runs/vp/seed0``.
 
     Args:
         path: the run's folder.
         device: ``cpu`` or ``cuda``.
         extensions: the extension files whose specs the run uses.
+        at: the step, or the fraction of the run, of the weights: one of the budget's ``snapshots``; else the last.
+        ema_std: the length of a power-function average.
 
     Raises:
+        ValueError: for weights that the run did not keep.
         StoreError: when the model or its data set is missing or altered.
         PlanError: when an extension is missing or does not import.
     """
@@ -118,5 +132,5 @@ def load(path: str | Path, device: str = "cpu", extensions: Iterable[str | Path]
     spec = TrainSpec.model_validate(read_sidecar(folder / "model.safetensors")["spec"])
     place = torch.device(device)
     dataset = data.load(root, spec.data)
-    denoiser = models.load_denoiser(spec, root, dataset, place)
+    denoiser = models.load_denoiser(spec, root, dataset, place, OfWeights(at=at, ema_std=ema_std))
     return Run(spec, denoiser.process, denoiser, dataset, place)

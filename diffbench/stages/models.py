@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +17,14 @@ from diffbench.diffusion.denoisers import Denoiser, NetworkBased
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.streams import key
+from diffbench.networks.ema import joined
 from diffbench.plan.registry import build, implementation
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
-from diffbench.specs.stages import ClassifierSpec, TrainSpec
+from diffbench.specs.profiles import shares
+from diffbench.specs.stages import ClassifierSpec, TrainSpec, weights_refusal
 from diffbench.specs.training import TrainingSpec
+from diffbench.specs.weights import OfWeights, Weights
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product
 
@@ -230,20 +233,65 @@ def untrained(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
     return fit_exact(spec, dataset) if spec.pretrained is None else taken(spec, dataset)
 
 
-def load_denoiser(spec: TrainSpec, root: Path, dataset: Dataset, device: torch.device) -> Denoiser:
-    """The denoiser of a finished run, from its verified product.
+def weights_of(
+    spec: TrainSpec, root: Path, choice: OfWeights | None, averaged: Sequence[str]
+) -> dict[str, Tensor]:
+    """The tensors of the weights that are chosen: kept ones, or reconstructed of all that were kept until then.
+
+    Args:
+        spec: the run of a network.
+        root: the results folder.
+        choice: what names them; the model's own without it.
+        averaged: the names of the network's parameters.
 
     Raises:
-        StoreError: when the product is missing, altered, or of another spec.
+        StoreError: when a product is missing, altered, or of another spec.
     """
-    path = read_product(paths.product(root, spec), spec)
-    tensors = load_file(path, device=str(device))
+    if choice is None or not choice.names_weights:
+        return load_file(read_product(paths.product(root, spec), spec))
+    assert spec.training is not None
+    (named,) = choice.places
+    chosen = spec.training.chosen(named, choice.ema_std)
+
+    def read(each: Weights) -> dict[str, Tensor]:
+        return load_file(read_product(paths.weights(root, spec, each), spec))
+
+    if chosen in spec.training.kept:
+        return read(chosen)
+    kept = spec.training.until(chosen.step)
+    return joined(zip(shares(kept, chosen).tolist(), map(read, kept), strict=True), averaged)
+
+
+def load_denoiser(
+    spec: TrainSpec,
+    root: Path,
+    dataset: Dataset,
+    device: torch.device,
+    choice: OfWeights | None = None,
+) -> Denoiser:
+    """The denoiser of a finished run, from its verified products.
+
+    Args:
+        spec: the run.
+        root: the results folder.
+        dataset: what it was trained on.
+        device: where it goes.
+        choice: what names other weights than the model's own, by a step and a length.
+
+    Raises:
+        StoreError: when a product is missing, altered, or of another spec.
+        ValueError: for weights that the run did not keep.
+    """
+    if choice is not None and (reason := weights_refusal(spec, choice)):
+        raise ValueError(f"{spec.variant}: {reason}")
     process = build_process(spec.process, dataset)
     if not spec.denoiser.trained:
+        tensors = load_file(read_product(paths.product(root, spec), spec), device=str(device))
         denoiser: Denoiser = build(spec.denoiser, process, tensors)
         return denoiser
     network = build_network(spec, dataset)
-    network.load_state_dict(tensors)
+    averaged = [name for name, _ in network.named_parameters()]
+    network.load_state_dict(weights_of(spec, root, choice, averaged))
     assert spec.running is not None
     network = placed(network, spec.running, device).eval().requires_grad_(False)
     return wrap(spec, process, network, dataset, device)

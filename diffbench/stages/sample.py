@@ -212,7 +212,7 @@ def _drawing(
     assert spec.train is not None
     assert spec.solver is not None
     process = spec.train.process
-    loaded = models.load_denoiser(spec.train, root, dataset, device)
+    loaded = models.load_denoiser(spec.train, root, dataset, device, spec.solver)
     denoiser = models.at_full_precision(loaded, spec.solver.full_precision)
     classifier = models.load_classifier(
         spec.classifier, root, dataset, device, spec.solver.full_precision

@@ -2,7 +2,8 @@
 
 Every random draw of step i is a function of (seed, i), and the state holds all else: weights, average,
 optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed ends in the
-same bits as one that was not.  The classifier stage trains by the same code.
+same bits as one that was not.  Snapshots, averaged weights of steps on the way, wait beside the state for the end, when
+all weights become products at once.  The classifier stage trains by the same code.
 
 Several processes (``team``) may share the work: the first writes state, log and product, the others read the state.
 """
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -28,6 +30,7 @@ from diffbench.diffusion.objectives import Objective
 from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.specs.training import TrainingSpec
+from diffbench.specs.weights import Weights
 from diffbench.stages import data, machine, models
 from diffbench.stages.launch import STOPPED
 from diffbench.stages.meter import Meter, matrix_peak, operations
@@ -35,12 +38,15 @@ from diffbench.stages.progress import Progress, Silent
 from diffbench.stages.team import Alone, joined_team
 from diffbench.stages.trainer import Trainer, TrainingError
 from diffbench.store import paths
-from diffbench.store.products import write_product
+from diffbench.store.products import StoreError, write_product
 from diffbench.store.state import SpectatorStore, StateStore
 
 
 def run(spec: TrainSpec, root: Path, device: str) -> None:
-    """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser."""
+    """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser.
+
+    Of a training the averaged weights of its snapshots, and of further lengths of averages, are written too.
+    """
     place = machine.prepare(device, spec.running)
     dataset = data.load(root, spec.data)
     if spec.training is None:
@@ -100,6 +106,7 @@ def train_network(
                     steps = trainer.training.steps
                     record.note(steps=steps, executed=executed, start=trainer.step - executed)
                     record.note(processes=processes.size, **meter.summary())
+                    write_others(trainer, state, root)
                     write(trainer.averaged(), root, spec)
 
 
@@ -117,13 +124,53 @@ def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSp
     write_product(paths.product(root, spec), lambda file: save_file(tensors, file), spec)
 
 
+def snapshots_of(spec: TrainSpec | ClassifierSpec) -> dict[Weights, tuple[int, int]]:
+    """The weights that are kept on the way, by step and number of the average; a classifier has none."""
+    if isinstance(spec, ClassifierSpec) or spec.training is None:
+        return {}
+    training, lengths = spec.training, list(spec.training.ema.tracked)
+    return {
+        each: (each.step, lengths.index(each.length))
+        for each in training.kept
+        if each.step < training.steps
+    }
+
+
+def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
+    """Write the weights beside the model's own: the snapshots as they were kept, and other lengths of the last step.
+
+    Raises:
+        StoreError: when a snapshot has been lost since the state was resumed.
+    """
+    spec = trainer.spec
+    if isinstance(spec, ClassifierSpec):
+        return
+    for weights, (step, index) in snapshots_of(spec).items():
+        file = state.kept(step, index)
+        if file is None:
+            raise StoreError(
+                f"the snapshot of step {step} in {state.folder} is torn or gone: call again"
+            )
+        write_product(paths.weights(root, spec, weights), file.read_bytes(), spec)
+    for index, length in list(enumerate(trainer.training.ema.tracked))[1:]:
+        tensors = {name: each.cpu().contiguous() for name, each in trainer.averaged(index).items()}
+        path = paths.weights(root, spec, Weights(trainer.training.steps, length))
+        write_product(path, partial(save_file, tensors), spec)
+
+
 def resume(trainer: Trainer, state: StateStore) -> float:
     """Restore the newest state, if any; returns the seconds that led to it.
+
+    A state is of no use past a snapshot that is not there: training goes on from one before it.
 
     Raises:
         TrainingError: when other processes of the team found another state.
     """
-    tensors = state.load()
+    lost = [where for where in snapshots_of(trainer.spec).values() if state.kept(*where) is None]
+    before = min((step for step, _ in lost), default=None)
+    tensors = state.load(before)
+    if before is not None:
+        state.discard(before)
     if tensors is not None:
         trainer.restore(tensors)
         if trainer.team.first:
@@ -187,8 +234,12 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
         state.event("saved", step=trainer.step, **facts, **speed, **memory)
         meter.go(trainer.step)
 
+    kept = snapshots_of(trainer.spec).values()
     while trainer.step < steps:
         loss = trainer.advance()
+        for step, index in kept:
+            if step == trainer.step:
+                state.keep(trainer.averaged(index), step, index)
         late = time.monotonic() - saved_at > 300
         late, asked = trainer.team.agreed(trainer.step, late, stop.asked)
         if trainer.step % every == 0 or late or asked or trainer.step == steps:

@@ -112,7 +112,10 @@ class Trainer:
         self.check_shares()
         self.step = 0
         self.network, self.objective = network, objective
-        self.ema = EMA(self.network, build(self.training.ema, self.training.batch))
+        self.averages = [
+            EMA(self.network, build(each, self.training.batch))
+            for each in self.training.ema.tracked.values()
+        ]
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=self.training.lr,
@@ -210,13 +213,18 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.training, self.step)
         self.optimiser.step()
-        self.ema.update()
+        for average in self.averages:
+            average.update()
         self.step += 1
         return loss
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The network's tensors with averaged parameters: the product."""
-        return {**self.network.state_dict(), **self.ema.shadow}
+    def averaged(self, index: int = 0) -> dict[str, Tensor]:
+        """The network's tensors with averaged parameters, the product; of several averages that of a number."""
+        return {**self.network.state_dict(), **self.averages[index].shadow}
+
+    def parts(self) -> dict[str, EMA]:
+        """The averages by their names in a state: ema, ema1, ..."""
+        return {f"ema{index or ''}": each for index, each in enumerate(self.averages)}
 
     def ordered(self, index: int, moment: Tensor) -> Tensor:
         """A tensor of the optimiser in its parameter's order of memory, on which fused kernels rely unasked."""
@@ -229,14 +237,15 @@ class Trainer:
         """All that the next step depends on."""
         optimiser = self.optimiser.state_dict()["state"]
         tensors = {f"model.{name}": each for name, each in self.network.state_dict().items()}
-        tensors |= {f"ema.{name}": each for name, each in self.ema.shadow.items()}
+        for part, average in self.parts().items():
+            tensors |= {f"{part}.{name}": each for name, each in average.shadow.items()}
+            tensors[f"{part}.updates"] = torch.tensor(average.updates)
         tensors |= {
             f"optimiser.{index}.{name}": each
             for index, parts in optimiser.items()
             for name, each in parts.items()
         }
         tensors |= {f"times.{name}": each for name, each in self.objective.times.state().items()}
-        tensors["ema.updates"] = torch.tensor(self.ema.updates)
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -250,8 +259,9 @@ class Trainer:
             parts.setdefault(part, {})[inner] = each
         self.step = int(tensors["step"])
         self.network.load_state_dict(parts["model"])
-        updates = int(parts["ema"].pop("updates"))
-        self.ema.load({"updates": updates, "shadow": parts["ema"]})
+        for part, average in self.parts().items():
+            updates = int(parts[part].pop("updates"))
+            average.load({"updates": updates, "shadow": parts[part]})
         state: dict[int, dict[str, Tensor]] = {}
         for name, each in parts["optimiser"].items():
             index, _, key = name.partition(".")

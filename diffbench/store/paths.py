@@ -4,6 +4,8 @@
     {root}/data/reference/statistics.npz
     {root}/data/extractor/model.safetensors                        where it is trained on the data set
     {root}/runs/{variant}/seed{n}/model.safetensors
+    {root}/runs/{variant}/seed{n}/snapshots/{step}/model.safetensors         and of other lengths of averages
+    {root}/runs/{variant}/seed{n}/snapshots/{step}/std{length}/model.safetensors
     {root}/runs/{variant}/seed{n}/samples/{solver}/samples.npz
     {root}/runs/{variant}/seed{n}/samples/{solver}/{k}of{n}/chunks.npz       until the samples are gathered
     {root}/runs/{variant}/seed{n}/scores.json
@@ -39,6 +41,7 @@ from diffbench.specs.stages import (
     StageSpec,
     TrainSpec,
 )
+from diffbench.specs.weights import Weights
 
 RESULTS = Path("results")
 TABLE_SUFFIXES = ("csv", "md", "tex")
@@ -78,6 +81,23 @@ def run_folder(root: Path, variant: str, seed: int) -> Path:
 def model(root: Path, variant: str, seed: int) -> Path:
     """Return the averaged weights of one run."""
     return run_folder(root, variant, seed) / "model.safetensors"
+
+
+def snapshot(root: Path, variant: str, seed: int, weights: Weights, own: float | None) -> Path:
+    """Return averaged weights of a step, in a folder of theirs alone; ``own`` is the length of the model's own."""
+    folder = run_folder(root, variant, seed) / "snapshots" / str(weights.step)
+    return (
+        folder if weights.length == own else folder / f"std{weights.length:g}"
+    ) / "model.safetensors"
+
+
+def weights(root: Path, spec: TrainSpec, wanted: Weights) -> Path:
+    """Return one of the weights that a training keeps, such as its budget's ``kept`` names."""
+    assert spec.training is not None
+    first = spec.training.kept[0]
+    if wanted == first:
+        return model(root, spec.variant, spec.seed)
+    return snapshot(root, spec.variant, spec.seed, wanted, first.length)
 
 
 def imported(folder: str | Path) -> Path:
@@ -192,7 +212,9 @@ def _reference(root: Path, spec: ReferenceSpec) -> tuple[Path, ...]:
 
 
 def _train(root: Path, spec: TrainSpec) -> tuple[Path, ...]:
-    return (model(root, spec.variant, spec.seed),)
+    if spec.training is None:
+        return (model(root, spec.variant, spec.seed),)
+    return tuple(weights(root, spec, each) for each in spec.training.kept)
 
 
 def _sample(root: Path, spec: SampleSpec) -> tuple[Path, ...]:
@@ -240,7 +262,7 @@ _PRODUCTS: dict[str, Callable[..., tuple[Path, ...]]] = {
 
 
 def products(root: Path, spec: StageSpec) -> tuple[Path, ...]:
-    """Return all products of a job, the main one first (the stages reference and restore may have two)."""
+    """Return all products of a job, the main one first (reference, train and restore may have several)."""
     return _PRODUCTS[spec.stage](root, spec)
 
 

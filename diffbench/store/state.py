@@ -6,8 +6,9 @@ Each is one safetensors file whose name carries its step and the first 16 digits
     state-{step:09d}-{sha256[:16]}.safetensors
 
 so one rename publishes content and checksum together.  The two newest are kept; when the newest
-does not fit its name the one before it is used, with a warning.  ``spec.json`` says which job the
-folder belongs to, ``events.jsonl`` what happened there over all attempts.
+does not fit its name the one before it is used, with a warning.  Weights of a step on the way that are products
+once the training has ended wait in files of the same kind, ``kept-{step:09d}-{index}-{sha256[:16]}.safetensors``.
+``spec.json`` says which job the folder belongs to, ``events.jsonl`` what happened there over all attempts.
 """
 
 from __future__ import annotations
@@ -32,17 +33,28 @@ if TYPE_CHECKING:
 PARTS = ("model", "ema", "optimiser", "rng")
 GENERATIONS = 2
 _NAME = re.compile(r"state-(\d{9,})-([0-9a-f]{16})\.safetensors")
+_KEPT = re.compile(r"kept-(\d{9,})-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
 def _age(path: Path) -> tuple[int, int]:
     """Order states by step, and by time where a run came by the same step twice."""
-    return int(path.stem.split("-")[1]), path.stat().st_mtime_ns
+    return step_of(path), path.stat().st_mtime_ns
 
 
 def generations(folder: Path) -> list[Path]:
     """Return the state files in a folder, the newest first."""
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
     return sorted(found, key=_age, reverse=True)
+
+
+def kept(folder: Path) -> list[Path]:
+    """Return the files of weights that wait for the end of the training, in the order of their steps."""
+    return sorted(path for path in folder.iterdir() if _KEPT.fullmatch(path.name))
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a state."""
+    return int(path.stem.split("-")[1])
 
 
 def is_whole(path: Path) -> bool:
@@ -106,13 +118,18 @@ class StateStore:
                 ) from None
             yield
 
-    def load(self) -> dict[str, Tensor] | None:
+    def load(self, before: int | None = None) -> dict[str, Tensor] | None:
         """Return the newest state that is whole; None when none was ever saved.
+
+        Args:
+            before: a step from which on no state counts; of all when not given.
 
         Raises:
             StoreError: when no saved state is whole, or the newest whole one lacks a part.
         """
-        saved = generations(self.folder)
+        saved = [
+            path for path in generations(self.folder) if before is None or step_of(path) < before
+        ]
         for path in saved:
             if is_whole(path):
                 return self._read(path)
@@ -129,6 +146,37 @@ class StateStore:
             raise StoreError(f"training state {path} lacks {part}: {self._remedy}")
         return tensors
 
+    def discard(self, step: int) -> None:
+        """Remove the states from a step on: what was kept on the way to them is lost."""
+        for path in generations(self.folder):
+            if step_of(path) >= step:
+                warnings.warn(
+                    f"training state {path} is given up: the snapshot of step {step} is torn or gone",
+                    stacklevel=2,
+                )
+                path.unlink()
+
+    def kept(self, step: int, index: int) -> Path | None:
+        """Return the whole file of weights that wait under a step and number; None when there is none."""
+        found = self.folder.glob(f"kept-{step:09d}-{index}-*.safetensors")
+        return next((path for path in found if _KEPT.fullmatch(path.name) and is_whole(path)), None)
+
+    def keep(self, tensors: dict[str, Tensor], step: int, index: int) -> None:
+        """Keep weights of a step under a number, in place of what there was."""
+        before = set(self.folder.glob(f"kept-{step:09d}-{index}-*.safetensors"))
+        path = self._publish(tensors, f"kept-{step:09d}-{index}")
+        for old in before - {path}:
+            old.unlink()
+
+    def _publish(self, tensors: dict[str, Tensor], name: str) -> Path:
+        from safetensors.torch import save_file
+
+        with files.temporary(self.folder / "state.safetensors") as unfinished:
+            save_file({name: each.contiguous() for name, each in tensors.items()}, unfinished)
+            path = self.folder / f"{name}-{files.sha256(unfinished)[:16]}.safetensors"
+            files.publish(unfinished, path)
+        return path
+
     def save(self, tensors: dict[str, Tensor], step: int) -> Path | None:
         """Save a state as the newest and drop all but the two newest.
 
@@ -136,16 +184,11 @@ class StateStore:
             ValueError: when the state lacks a part.
         """
         import torch
-        from safetensors.torch import save_file
 
         tensors = {**tensors, "step": torch.tensor(step)}
         if part := missing_part(set(tensors)):
             raise ValueError(f"a training state needs {part}")
-        with files.temporary(self.folder / "state.safetensors") as unfinished:
-            save_file({name: each.contiguous() for name, each in tensors.items()}, unfinished)
-            digest = files.sha256(unfinished)[:16]
-            path = self.folder / f"state-{step:09d}-{digest}.safetensors"
-            files.publish(unfinished, path)
+        path = self._publish(tensors, f"state-{step:09d}")
         for old in generations(self.folder)[GENERATIONS:]:
             old.unlink()
         return path
@@ -176,9 +219,15 @@ class SpectatorStore(StateStore):
         """The other process does."""
         yield
 
-    def load(self) -> dict[str, Tensor] | None:
+    def load(self, before: int | None = None) -> dict[str, Tensor] | None:
         """As `StateStore.load`; None too while there is no folder."""
-        return super().load() if self.folder.is_dir() else None
+        return super().load(before) if self.folder.is_dir() else None
+
+    def discard(self, step: int) -> None:
+        """Nothing."""
+
+    def keep(self, tensors: dict[str, Tensor], step: int, index: int) -> None:
+        """Nothing."""
 
     def save(self, tensors: dict[str, Tensor], step: int) -> None:
         """Nothing."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
+from diffbench.plan.along import training_rules
 from diffbench.plan.reading import PlanError
 from diffbench.plan.runs import check_writable, load_plan
 from diffbench.reporting.tables import outputs, table_params
@@ -45,6 +46,7 @@ ROOT = str(PLAN.root)
 RUN = (PLAN.root, "{variant}", "{seed}")
 LEVELS = paths.levels(PLAN.root)
 REFERENCE = [path for run in PLAN.of("reference") for path in run.products]
+RUN_FOLDER = paths.run_folder(*RUN)
 MODEL = paths.model(*RUN)
 SAMPLES = paths.samples(*RUN, "{solver}")
 SHARD = paths.shard(*RUN, "{solver}", "{shard}")

@@ -1,0 +1,121 @@
+"""Which weights of a training are meant: of which step, averaged over which length.
+
+A training of N steps keeps averaged weights at the steps t_1 < ... < t_k of its ``snapshots`` and at the last, N.  They
+are named by their step, by a fraction f of the run (step round(f N)), or as ``last``.  Those of a power-function
+average also have a length (``specs.average``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, PlainSerializer, PlainValidator
+
+from diffbench.specs.average import Length
+from diffbench.specs.base import Spec, number
+
+#: The word for the end of a training.
+LAST: Literal["last"] = "last"
+#: What names a step of a run: itself, a fraction, or the word for the end.
+Place = int | float | Literal["last"]
+
+
+class Weights(NamedTuple):
+    """Averaged weights: after which step, and the relative length of a power-function average, else None."""
+
+    step: int
+    length: float | None = None
+
+
+def _step(value: Any) -> int | float:
+    """Take a step 1, 2, ..., however written, or a fraction of the run."""
+    found = number(value)
+    if isinstance(found, float) and found.is_integer() and found > 1:
+        found = int(found)
+    if (type(found) is int and found >= 1) or (type(found) is float and 0 < found < 1):
+        return found
+    raise ValueError(
+        f"{value!r} is no step: wanted is a whole number from 1 on, or a fraction of the run, above 0 and below 1"
+    )
+
+
+def _place(value: Any) -> Place:
+    return LAST if value == LAST else _step(value)
+
+
+def _cell(value: Any) -> int | float | None:
+    """Take one place; the last is the default."""
+    return None if value in (None, "none", LAST) else _step(value)
+
+
+def _places(value: Any) -> Any:
+    """Take one place or several."""
+    if not isinstance(value, list | tuple):
+        return _cell(value)
+    if not value:
+        raise ValueError("the list is empty; name a step, or leave the key out")
+    return tuple(_place(each) for each in value)
+
+
+#: A step, or a fraction of the run.
+Step = Annotated[int | float, PlainValidator(_step)]
+#: The weights that one cell is about: those of the last step unless it says otherwise.
+CellAt = Annotated[int | float | None, PlainValidator(_cell)]
+#: The same, or a list of them, of each of which there is a job.
+Places = Annotated[
+    int | float | tuple[Place, ...] | None,
+    PlainValidator(_places),
+    PlainSerializer(lambda value: value, return_type=Any),
+]
+
+
+def step_of(named: Place | None, steps: int) -> int:
+    """Return the step that is meant in a run of that many."""
+    if named is None or named == LAST:
+        return steps
+    return round(named * steps) if isinstance(named, float) else named
+
+
+def untold(value: object) -> bool:
+    """Say whether a key need not stand in a resolved spec: it was not used, and results of before stay as they are."""
+    return value is None or value == ()
+
+
+class OfWeights(Spec):
+    """What may name the weights that it is about.
+
+    at: the step, or the fraction of the run, whose averaged weights are used; one of the budget's ``snapshots``, or
+        ``last``, the default.  A list makes a job of each: ``ancestral-25`` of the last, ``ancestral-25@500``, ...
+    ema_std: the length of a power-function average (``ema: {name: power}``), relative to the steps so far; one that was
+        not tracked is reconstructed from those that were.
+    """
+
+    at: Places = Field(default=None, exclude_if=untold)
+    ema_std: Length | None = Field(default=None, exclude_if=untold)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All that ``at`` names."""
+        if isinstance(self.at, tuple):
+            return self.at
+        return (LAST if self.at is None else self.at,)
+
+    @property
+    def at_step(self) -> int | None:
+        """The one step that a job's choice is of; None for the last."""
+        assert self.at is None or isinstance(self.at, int)
+        return self.at
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether it says whose weights it wants."""
+        return self.at is not None or self.ema_std is not None
+
+    def of(self, step: int | None) -> Self:
+        """Return the same of one step; None for the last."""
+        return self.model_copy(update={"at": step})
+
+    @property
+    def plain(self) -> Self:
+        """The same of the weights that anything uses by default."""
+        return self.model_copy(update={"at": None, "ema_std": None})
