@@ -18,7 +18,11 @@ from diffbench.store.state import PARTS, generations
 
 STEPS = 300
 #: Dropout draws from torch's own generator, which the state must hold too.
-LONG = {"training": {"steps": STEPS, "batch": 8}, "network": {"dropout": 0.2}}
+#: A signal comes soon after step 30: one snapshot is kept before it, and some after.
+LONG = {
+    "training": {"steps": STEPS, "batch": 8, "snapshots": [10, 40, 0.5]},
+    "network": {"dropout": 0.2},
+}
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +35,14 @@ class Training:
         write_config(folder, LONG)
         job = plan_of(folder).run("train", "edm")
         self.root, self.state = job.root, folder / paths.state(job.root, job.spec)
-        self.model = folder / job.product
+        self.model, *self.snapshots = [folder / path for path in job.products]
         self.command = ["train", "--root", job.root, "--spec", job.spec.canonical()]
         self.command += ["--device", "cpu"]
+
+    def hashes(self):
+        """Of all products in order."""
+        assert len(self.snapshots) == 3
+        return [files.sha256(path) for path in (self.model, *self.snapshots)]
 
     def events(self, name):
         """The events of a name, a line that a kill cut short left out."""
@@ -81,7 +90,7 @@ def test_after_a_kill_training_goes_on_and_ends_in_the_same_bits(undisturbed, pr
     # the second from where it resumed to the end.
     assert reached + STEPS // 10 + (STEPS - resumed) < 1.5 * STEPS
     assert training.events("end")[-1]["executed"] == STEPS - resumed
-    assert files.sha256(training.model) == files.sha256(undisturbed.model)
+    assert training.hashes() == undisturbed.hashes()
 
 
 def test_asked_to_stop_training_saves_and_later_ends_in_the_same_bits(undisturbed, prepared):
@@ -95,7 +104,7 @@ def test_asked_to_stop_training_saves_and_later_ends_in_the_same_bits(undisturbe
     assert done.returncode == 0, done.stderr
     assert training.events("resume")[-1]["step"] == stopped
     assert training.events("end")[-1]["executed"] == STEPS - stopped
-    assert files.sha256(training.model) == files.sha256(undisturbed.model)
+    assert training.hashes() == undisturbed.hashes()
 
 
 @pytest.mark.parametrize("part", [*PARTS, "step", "nothing"])
@@ -117,7 +126,7 @@ def test_a_state_without_one_of_its_parts_is_refused(
     error = capsys.readouterr().err
     if part == "nothing":
         assert status == 0, error
-        assert files.sha256(training.model) == files.sha256(undisturbed.model)
+        assert training.hashes() == undisturbed.hashes()
     else:
         assert status == 1
         assert f"lacks {part}: remove the folder" in error

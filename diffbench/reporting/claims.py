@@ -9,25 +9,30 @@ from __future__ import annotations
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
-from diffbench.reporting.layout import BITS
+from diffbench.reporting.layout import BITS, Steps
 from diffbench.specs.base import NonNegativeFloat, PositiveInt, Spec
 from diffbench.specs.benchmark import Id
+from diffbench.specs.weights import CellAt
 
 CLAIMS = Path("config") / "claims.yaml"
 
 
 class ClaimCellSpec(Spec):
-    """One number of ours: a solver's score, or a likelihood's bits per dimension."""
+    """One number of ours: a solver's score, or a likelihood's bits per dimension; ``item`` names either.
+
+    at: the step, or the fraction of the run, of the weights; one of the budget's ``snapshots``, else the last.
+    """
 
     variant: str
     solver: str = ""
     likelihood: str = ""
+    at: CellAt = None
     metric: str
 
     @property
@@ -38,7 +43,17 @@ class ClaimCellSpec(Spec):
     @property
     def shown(self) -> str:
         """The cell in words."""
-        return f"{self.variant} {self.item}"
+        return f"{self.variant} {self.item}{'' if self.at is None else f' at {self.at}'}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_either_kind(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "item" not in value:
+            return value
+        if others := [key for key in ("solver", "likelihood") if key in value]:
+            raise ValueError(f"item says which; leave {others[0]} out")
+        kind = "likelihood" if value.get("metric") == BITS else "solver"
+        return {kind if key == "item" else key: each for key, each in value.items()}
 
     @model_validator(mode="after")
     def _has_one_item(self) -> Self:
@@ -75,6 +90,11 @@ class ClaimSpec(Spec):
     direction: Literal["lower", "higher"]
     seeds: Annotated[PositiveInt, Field(ge=2)] = 3
     margin: NonNegativeFloat = 0.0
+
+    @property
+    def steps(self) -> Steps:
+        """The weights along training that its cells name."""
+        return [(cell.variant, cell.at) for cell in (*self.better, *self.worse)]
 
     @property
     def metric(self) -> str:

@@ -11,6 +11,7 @@ from diffbench.reporting.formats import Footnotes, Grid, Table
 from diffbench.reporting.layout import (
     ComparisonRowSpec,
     ComparisonSpec,
+    ItemSpec,
     Metrics,
     MetricSpec,
 )
@@ -48,7 +49,7 @@ class Comparison:
         return {
             head: _record(results, row, item, self.spec.columns[head], metrics)
             for head, item in items.items()
-            if item
+            if item is not None
         }
 
     def _grid(
@@ -83,9 +84,10 @@ class Comparison:
 
 
 def _record(
-    results: Results, row: ComparisonRowSpec, item: str, name: str, metrics: Metrics
+    results: Results, row: ComparisonRowSpec, chosen: ItemSpec, name: str, metrics: Metrics
 ) -> Record:
     plan = results.plan
+    item = plan.item_at(row.variant, chosen.item, chosen.at)
     found = number(results, row.variant, item, name)
     return Record(
         row=row.row,

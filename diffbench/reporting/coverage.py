@@ -127,7 +127,7 @@ def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tu
     for name, table in layout.chosen(known, plan.benchmark).tables.items():
         for row in table.rows if isinstance(table, PaperTableSpec) else ():
             for metric in row.cells:
-                items = row.items(metric)
+                items = [plan.item_at(row.variant, each, row.at) for each in row.items(metric)]
                 item = first_planned(plan, row.variant, items)
                 if item is None:
                     raise PlanError(

@@ -2,6 +2,8 @@
 
 curve            a metric against a number that solvers stand for (a guidance weight): mean and
                  standard deviation over seeds
+learning         a metric against the training step, of one solver or likelihood with the weights of
+                 every step that the benchmark asks for: mean and standard deviation over seeds
 nfe              a metric against the function evaluations that each solver took, as its results say, a
                  panel each variant: mean and standard deviation over seeds
 terms            the terms of the discrete variational bound, L_0 (decoder) to L_{T-1}, in bits/dim: mean
@@ -32,6 +34,8 @@ from diffbench.reporting.layout import (
     CurvePointSpec,
     CurveSeriesSpec,
     GradientNoiseFigureSpec,
+    LearningFigureSpec,
+    LearningSeriesSpec,
     Metrics,
     MetricSpec,
     NFEFigureSpec,
@@ -42,6 +46,7 @@ from diffbench.reporting.layout import (
 )
 from diffbench.reporting.ours import absent, number, outcomes, planned, stages_of
 from diffbench.reporting.results import Outcome, Results
+from diffbench.specs.weights import step_of
 
 Series = Mapping[float, float]
 #: Terms below this part of the largest are not drawn: with few grey levels the decoder's is as good as 0.
@@ -74,7 +79,12 @@ class Curves:
 
 def _curve(results: Results, series: CurveSeriesSpec, name: str, metrics: Metrics) -> Line:
     points = sorted(series.points, key=lambda point: point.x)
-    found = [(point, number(results, point.variant, point.item, name)) for point in points]
+    items = [results.plan.item_at(each.variant, each.item, each.at) for each in points]
+    cells = [
+        number(results, point.variant, item, name)
+        for point, item in zip(points, items, strict=True)
+    ]
+    found = list(zip(points, cells, strict=True))
     return Line(series.label, [_curve_point(point, cell, metrics[name]) for point, cell in found])
 
 
@@ -94,6 +104,40 @@ def _point(x: float | None, cell: Cell, metric: MetricSpec, lacking: str) -> Poi
 def _ranged(mean: float, sd: float | None) -> tuple[float, float | None, float | None]:
     """Return a mean and the ends of its error bar, which one seed does not have."""
     return (mean, None, None) if sd is None else (mean, mean - sd, mean + sd)
+
+
+class Learning:
+    """See the module."""
+
+    def __init__(self, spec: LearningFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Results, metrics: Metrics) -> Chart:
+        """Make the chart: a panel for each metric."""
+        panels = [
+            Panel(
+                metrics[name].head,
+                [_learned(results, each, name, metrics[name]) for each in self.spec.series],
+            )
+            for name in self.spec.metrics
+        ]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        log = self.spec.log.replace("none", "")
+        return Chart(title, "training step", panels, log=log, note=self.spec.note)
+
+
+def _learned(results: Results, series: LearningSeriesSpec, name: str, metric: MetricSpec) -> Line:
+    plan, variant, item = results.plan, series.variant, series.item
+    training = plan.variants[variant].training if variant in plan.variants else None
+    if training is None or not (jobs := plan.along(variant, item)):
+        return Line(series.label, [_lacking(absent(plan, variant, [item]))])
+    found = {step_of(run.choice.at_step, training.steps): run.item for run in jobs if run.choice}
+    points = []
+    for step, each in sorted(found.items()):
+        cell = number(results, variant, each, name)
+        lacking = f"{variant} {each}{f': {cell.note}' if cell.note else ''}"
+        points.append(_point(float(step), cell, metric, lacking))
+    return Line(series.label, points)
 
 
 class Evaluations:

@@ -17,6 +17,7 @@ from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
 from diffbench.specs.benchmark import BenchmarkSpec
+from diffbench.specs.weights import CellAt
 
 TABLES = Path("config") / "tables.yaml"
 PUBLISHED = Path("config") / "published.csv"
@@ -43,6 +44,28 @@ class MetricSpec(Spec):
     spread: bool = False
 
 
+#: Variants, and the weights of theirs that a cell names by ``at``; None are the last step's.
+Steps = list[tuple[str, CellAt]]
+
+
+class ItemSpec(Spec):
+    """A solver, likelihood or analysis, with the weights of a step; an id alone is that of the last."""
+
+    item: str
+    at: CellAt = None
+
+    def is_of(self, item: str) -> bool:
+        """Say whether a job of that id may be meant: which step of several an ``at`` names depends on the run."""
+        return item == self.item or (self.at is not None and item.startswith(f"{self.item}@"))
+
+
+def _item(value: object) -> object:
+    return {"item": value} if isinstance(value, str) else value
+
+
+AnItem = Annotated[ItemSpec, BeforeValidator(_item)]
+
+
 class TableSpec(Registered):
     """A table of any layout; ``note`` is printed below it."""
 
@@ -56,6 +79,11 @@ class TableSpec(Registered):
     def named(self) -> set[str]:
         """The metrics that the table names."""
         return set()
+
+    @property
+    def steps(self) -> Steps:
+        """The weights along training that its cells name."""
+        return []
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether the table shows what a job of that stage makes."""
@@ -99,6 +127,7 @@ class RowSpec(Spec):
     variant: ours; solvers, likelihoods: ids, of which the first that the benchmark has is taken.
     published: columns of ``published.csv`` and their values; ``cells`` has one more selection for
         each metric, laid over it.  Both together choose exactly one published value.
+    at: the step, or the fraction of the run, of its weights.
     protocol: where it differs from the table's.
     """
 
@@ -108,6 +137,7 @@ class RowSpec(Spec):
     likelihoods: list[str] = []
     published: dict[str, str] = {}
     cells: Annotated[dict[str, dict[str, str]], Field(min_length=1)]
+    at: CellAt = None
     protocol: ProtocolSpec | None = None
     note: str = ""
 
@@ -143,8 +173,16 @@ class PaperTableSpec(TableSpec):
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether a row names it."""
         return any(
-            row.variant == variant and item in (*row.solvers, *row.likelihoods) for row in self.rows
+            ItemSpec(item=each, at=row.at).is_of(item)
+            for row in self.rows
+            if row.variant == variant
+            for each in (*row.solvers, *row.likelihoods)
         )
+
+    @property
+    def steps(self) -> Steps:
+        """Those of its rows."""
+        return [(row.variant, row.at) for row in self.rows]
 
     @model_validator(mode="before")
     @classmethod
@@ -171,18 +209,22 @@ class ComparisonRowSpec(Spec):
     row: its words.
     variant: whose numbers it has.
     item: the solver, or the analysis, of every column that ``cells`` does not name and that is not bits per dimension.
-    cells: column head -> id of the solver, likelihood or analysis that has its metric.
+    at: the step, or the fraction of the run, of the weights of every cell that names none.
+    cells: column head -> id of the solver, likelihood or analysis that has its metric, or ``{item, at}``.
     """
 
     row: str
     variant: str
     item: str = ""
-    cells: dict[str, str] = {}
+    at: CellAt = None
+    cells: dict[str, AnItem] = {}
     note: str = ""
 
-    def chosen(self, head: str, metric: str) -> str:
-        """Return the solver, likelihood or analysis of a column; empty where the row has none."""
-        return self.cells.get(head, "" if metric == BITS else self.item)
+    def chosen(self, head: str, metric: str) -> ItemSpec | None:
+        """Return the solver, likelihood or analysis of a column; None where the row has none."""
+        item = "" if metric == BITS else self.item
+        found = self.cells.get(head) or (ItemSpec(item=item) if item else None)
+        return found and found.model_copy(update={} if found.at is not None else {"at": self.at})
 
 
 class ComparisonSpec(TableSpec):
@@ -204,11 +246,20 @@ class ComparisonSpec(TableSpec):
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether a cell names it."""
-        return any(
-            row.variant == variant and item == row.chosen(head, metric)
+        return any(each.is_of(item) for name, each in self._cells() if name == variant)
+
+    @property
+    def steps(self) -> Steps:
+        """Those of its cells."""
+        return [(name, each.at) for name, each in self._cells()]
+
+    def _cells(self) -> list[tuple[str, ItemSpec]]:
+        return [
+            (row.variant, chosen)
             for row in self.rows
             for head, metric in self.columns.items()
-        )
+            if (chosen := row.chosen(head, metric))
+        ]
 
     @model_validator(mode="after")
     def _cells_have_columns(self) -> Self:
@@ -261,13 +312,19 @@ class FigureSpec(Registered):
         """The metrics that the figure names."""
         return set()
 
+    @property
+    def steps(self) -> Steps:
+        """The weights along training that it names."""
+        return []
+
 
 class CurvePointSpec(Spec):
-    """A point of a curve: the scores of one solver at ``x``."""
+    """A point of a curve: the scores of one solver, or its bits per dimension, at ``x``."""
 
     x: Float
     variant: str
     item: str
+    at: CellAt = None
 
 
 class CurveSeriesSpec(Spec):
@@ -286,6 +343,38 @@ class CurveFigureSpec(FigureSpec):
     x: str
     metrics: Annotated[list[str], Field(min_length=1)]
     series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that the figure names."""
+        return set(self.metrics)
+
+    @property
+    def steps(self) -> Steps:
+        """Those of its points."""
+        return [(each.variant, each.at) for series in self.series for each in series.points]
+
+
+class LearningSeriesSpec(Spec):
+    """A variant's solver or likelihood and its name in the legend."""
+
+    label: str
+    variant: str
+    item: str
+
+
+class LearningFigureSpec(FigureSpec):
+    """Metrics, one panel each, against the training step: a point for each step whose weights have the item.
+
+    log: which axes are logarithmic.
+    """
+
+    name: Literal["learning"] = "learning"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Learning"
+
+    metrics: Annotated[list[str], Field(min_length=1)]
+    series: Annotated[list[LearningSeriesSpec], Field(min_length=1)]
+    log: Literal["none", "x", "y", "xy"] = "none"
 
     @property
     def named(self) -> set[str]:

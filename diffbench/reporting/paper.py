@@ -29,6 +29,7 @@ from diffbench.reporting.numbers import count, plain
 from diffbench.reporting.ours import first_of
 from diffbench.reporting.published import Published, PublishedValues
 from diffbench.reporting.results import Results
+from diffbench.specs.weights import CellAt, step_of
 
 UNKNOWN = "unknown"
 HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
@@ -72,9 +73,10 @@ class PaperTable:
         published: PublishedValues,
     ) -> Record:
         theirs = published.choose(row.selection(name))
-        item, found = first_of(results, row.variant, row.items(name), name)
+        items = [results.plan.item_at(row.variant, each, row.at) for each in row.items(name)]
+        item, found = first_of(results, row.variant, items, name)
         protocol = row.protocol or self.spec.protocol
-        differing = disagreements(results.plan, row.variant, name, found, protocol, theirs)
+        differing = disagreements(results.plan, row.variant, name, found, protocol, theirs, row.at)
         ours = found.mean if found.status == "ok" and not differing else None
         return Record(
             row=row.row,
@@ -111,7 +113,13 @@ class PaperTable:
 
 
 def disagreements(
-    plan: Plan, variant: str, metric: str, ours: Cell, protocol: ProtocolSpec, theirs: Published
+    plan: Plan,
+    variant: str,
+    metric: str,
+    ours: Cell,
+    protocol: ProtocolSpec,
+    theirs: Published,
+    at: CellAt = None,
 ) -> list[str]:
     """Return what keeps our number from comparison, ``"data set digits, not cifar10"`` and so on.
 
@@ -127,7 +135,7 @@ def disagreements(
         # An imported model had its paper's budget; the table's notes say whose it is.
         training = chosen.training
         facts += [
-            ("training steps", training and training.steps, protocol.steps),
+            ("training steps", training and step_of(at, training.steps), protocol.steps),
             ("batch", training and training.batch, protocol.batch),
         ]
     if metric == BITS or ours.protocol is None:

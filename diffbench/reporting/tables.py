@@ -9,9 +9,12 @@ and its numbers (``charts``, of images ``galleries``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import PlanError
 from diffbench.plan.registry import build
 from diffbench.reporting import layout, verdicts
 from diffbench.reporting.charts import Drawing
@@ -90,13 +93,38 @@ def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
 
 def _known(plan: Plan) -> TablesSpec:
     """Return the tables and figures that the benchmark wants, and all metrics."""
-    return layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+    known = layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+    _check_steps(plan, "table", known.tables)
+    _check_steps(plan, "figure", known.figures)
+    return known
+
+
+class Stepped(Protocol):
+    """What may name weights along training."""
+
+    @property
+    def steps(self) -> layout.Steps:
+        """Variants and steps."""
+        ...
+
+
+def _check_steps(plan: Plan, what: str, named: Mapping[str, Stepped]) -> None:
+    """Refuse a cell whose ``at`` is no step of which its variant keeps weights."""
+    for name, spec in named.items():
+        for variant, at in spec.steps:
+            training = plan.variants[variant].training if variant in plan.variants else None
+            if at is not None and training and (reason := training.at_refusal(at)):
+                raise PlanError(f"{plan.config}: {what} {name}: {variant}: {reason}")
 
 
 def _claims(plan: Plan, known: TablesSpec) -> Claims:
     """Return the claims that the benchmark tests; their file is read only if it does."""
     wanted = plan.benchmark.claims
-    return chosen(read_claims(plan.repository, known.metrics), wanted) if wanted else {}
+    if not wanted:
+        return {}
+    claims = chosen(read_claims(plan.repository, known.metrics), wanted)
+    _check_steps(plan, "claim", claims)
+    return claims
 
 
 def texts(name: str, table: Table) -> dict[str, str]:

@@ -162,9 +162,10 @@ class _Side:
 
 def _values(results: Results, cell: ClaimCellSpec) -> tuple[dict[int, float], str]:
     """Return a cell's value with each seed, and a note unless all are there."""
-    read = outcomes(results, cell.variant, cell.item, cell.metric)
+    item = results.plan.item_at(cell.variant, cell.item, cell.at)
+    read = outcomes(results, cell.variant, item, cell.metric)
     if not read:
-        reason = absent(results.plan, cell.variant, [cell.item]).note
+        reason = absent(results.plan, cell.variant, [item]).note
         return {}, f"{cell.shown}: {reason}"
     found = values(read, cell.metric)
     if len(found) == len(read):
