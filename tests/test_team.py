@@ -28,7 +28,7 @@ from diffbench.store.state import SpectatorStore, StateStore, generations
 
 CPU = torch.device("cpu")
 ROOT = Path("results/team")
-STEPS, HALF, BATCH = 12, 6, 11
+STEPS, HALF, LATER, BATCH = 12, 6, 8, 11
 #: Whatever draws, in shares of 5 and 6 images and parts of 2 and 3.  ``eps`` keeps Adam from making steps of rounding
 #: where a gradient is zero (a bias before a norm over its channel alone has no effect).
 SPEC = TrainSpec.model_validate(
@@ -59,6 +59,7 @@ SPEC = TrainSpec.model_validate(
             "lr": 1e-2,
             "eps": 1e-2,
             "flip": True,
+            "snapshots": [LATER],
         },
     }
 )
@@ -91,7 +92,9 @@ def test_two_processes_go_on_as_one_would(folder):
     losses = [float(whole.advance()) for _ in range(HALF)]
     state = StateStore(paths.state(ROOT, SPEC), SPEC)
     state.save(whole.state(), HALF)
-    losses += [float(whole.advance()) for _ in range(STEPS - HALF)]
+    losses += [float(whole.advance()) for _ in range(LATER - HALF)]
+    later = {name: each.clone() for name, each in whole.averaged().items()}
+    losses += [float(whole.advance()) for _ in range(STEPS - LATER)]
 
     command = ["train", "--root", ROOT, "--spec", SPEC.canonical(), "--device", "cpu"]
     done = run(*command, "--processes", 2, cwd=folder)
@@ -108,9 +111,10 @@ def test_two_processes_go_on_as_one_would(folder):
     for step, loss in found.items():
         assert loss == pytest.approx(losses[step - 1], rel=1e-5)
     # Six steps of lr g/eps at most: an error of 1e-7 of a gradient of order 1 becomes 6e-7.
-    ends = load_file(paths.product(ROOT, SPEC))
-    for name, expected in whole.averaged().items():
-        torch.testing.assert_close(ends[name], expected, rtol=0, atol=1e-6, msg=name)
+    for path, averaged in zip(paths.products(ROOT, SPEC), (whole.averaged(), later), strict=True):
+        found = load_file(path)
+        for name, expected in averaged.items():
+            torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6, msg=name)
     # The state is one that a single process takes up, with what the times learned.
     again = trainer()
     again.restore(StateStore(paths.state(ROOT, SPEC), SPEC).load())
