@@ -546,7 +546,14 @@ def test_a_conditional_twin_differs_in_nothing_else(name):
 
 
 #: The benchmarks that test claims; each claim belongs to one of them.
-CLAIMING = ["digits-full", "digits-sde", "digits-blur", "digits-reflected", "digits-restore-seeds"]
+CLAIMING = [
+    "digits-full",
+    "digits-sde",
+    "digits-blur",
+    "digits-reflected",
+    "digits-restore-seeds",
+    "patches-along",
+]
 
 
 @pytest.mark.parametrize("name", CLAIMING)
@@ -555,7 +562,7 @@ def test_every_claim_of_the_full_benchmarks_has_its_seeds(name):
     metrics = read_tables(REPOSITORY).metrics
     for claim in chosen(read_claims(REPOSITORY, metrics), plan.benchmark.claims).values():
         for cell in [*claim.better, *claim.worse]:
-            wanted = (cell.variant, cell.item)
+            wanted = (cell.variant, plan.item_at(cell.variant, cell.item, cell.at))
             seeds = [run.seed for run in plan.runs if (run.variant, run.item) == wanted]
             assert len(seeds) >= claim.seeds, (claim.claim, cell)
 
