@@ -30,7 +30,7 @@ from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
 from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, SubVPSpec, VESpec, VPSpec
+from diffbench.specs.process import DiscreteSpec, EDMSpec, IHDMSpec, SubVPSpec, VESpec, VPSpec
 from diffbench.specs.solver import (
     AdaptiveODESpec,
     AncestralSpec,
@@ -237,10 +237,10 @@ REFUSALS = [
         "corrector.levels: 20 are too few: 1 - beta/N, with sub-vp's",
     ),
     (
-        DDIMSpec(steps=8, corrector=STEP_SIZE),
-        CHAIN,
+        CorrectorOnlySpec(steps=8),
+        IHDMSpec(),
         PLAIN,
-        "corrector: integer times have no SDE or ODE; leave the corrector out",
+        "corrector: ihdm has no score: its network predicts the level before",
     ),
     (DDIMSpec(steps=8, w=0.5), CHAIN, PLAIN, "w: 0.5 is asked of an unconditional model"),
     (DDIMSpec(steps=8, w=0), CHAIN, LEARNED, "w: 0 is asked of an unconditional model"),
@@ -255,6 +255,7 @@ REFUSALS = [
     (VLBSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
     (VLBSpec(steps=11, grid="strided"), CHAIN, PLAIN, "steps: no integer stride takes exactly 11"),
     (AncestralSpec(steps=50), CHAIN, PLAIN, None),
+    (DDIMSpec(steps=8, corrector=STEP_SIZE), CHAIN, PLAIN, None),
     (AncestralSpec(steps=8, variance="learned"), CHAIN, LEARNED, None),
     (VLBSpec(variance="learned", steps=8), CHAIN, LEARNED, None),
     (DDIMSpec(steps=8, w=0.5, labels=[3]), CHAIN, CONDITIONAL, None),
@@ -307,6 +308,11 @@ UNSOUND = [
     (AdaptiveODESpec, {"denoise": True}, "denoise"),
     (EulerMaruyamaSpec, {"steps": 9, "noise": 1.5}, "noise"),
     (HeunSpec, {"steps": 9, "grid": "strided"}, "grid"),
+    (HeunSpec, {"steps": 9, "order": 1, "alpha": 0.5}, "alpha: 0.5 is of order 2"),
+    (HeunSpec, {"steps": 9, "alpha": 0}, "alpha"),
+    (HeunSpec, {"steps": 9, "churn_ceiling": -1}, "churn_ceiling"),
+    (ODESpec, {"steps": 9, "method": "rk4", "alpha": 0.5}, "alpha: 0.5 is of method heun, not"),
+    (ODESpec, {"steps": 9, "alpha": 1.1}, "alpha"),
     (DPMSolverSpec, {"steps": 9, "sigma_min": 3, "sigma_max": 2}, "sigma_min 3.0 must be below"),
 ]
 
@@ -597,6 +603,17 @@ def test_churn_raises_noise_but_never_above_the_largest(name: str) -> None:
     assert raised[0] == pytest.approx(denoiser.process.t_max)
     assert raised.max() <= denoiser.process.t_max * (1 + 1e-12)
     assert (raised[1:] > times[1:]).all()
+
+
+@pytest.mark.parametrize("ceiling", [None, 3.0, 200.0])
+def test_churn_raises_noise_up_to_its_ceiling(ceiling: float | None) -> None:
+    """1 + min(1000/9, sqrt 2 - 1) = sqrt 2 times sigma, cut at the ceiling, never below sigma; 80 on EDM by default."""
+    solver = build(HeunSpec(steps=9, churn=1000, churn_ceiling=ceiling), Recorder())
+    times = solver.times()[:-1]
+    raised = torch.stack([solver.churned(t) for t in times])
+    highest = torch.full_like(times, 80.0 if ceiling is None else ceiling)
+    close(raised, (2**0.5 * times).minimum(highest).maximum(times), rtol=1e-14)
+    assert (raised > 80).any() == (ceiling == 200)
 
 
 def test_eighteen_heun_steps_cost_35_evaluations() -> None:
