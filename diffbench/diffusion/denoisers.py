@@ -14,7 +14,7 @@ and any other native quantity a x_t + b x0 (``predictions``) takes its coefficie
 
 Coefficients act on data centred on the middle m of their range: x_t - alpha m, with eps and score unchanged.
 The network's noise input is c_noise = ln(sigma/alpha)/4 for every process, unless the spec says otherwise: EDM's
-rows for VP and VE (table 1) are ``eps`` with 999 t, and ``score`` with c_in = 1 and ln(sigma/2).
+rows for VP and VE (table 1) are ``eps`` with (M - 1) t, M = 1000, and ``score`` with c_in = 1 and ln(sigma/2).
 """
 
 from __future__ import annotations
@@ -135,37 +135,46 @@ COEFFICIENTS = {
 }
 
 
-def log_ratio(process: Process, t: Tensor) -> Tensor:
+def log_ratio(process: Process, t: Tensor, levels: int) -> Tensor:
     """ln(sigma/alpha)/4 (Karras et al. 2022, table 1, last column), or what the process has in its place."""
     return process.noise_level(t)
 
 
-def time(process: Process, t: Tensor) -> Tensor:
-    """999 t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
-    return t if process.spec.time == "discrete" else 999 * t
+def time(process: Process, t: Tensor, levels: int) -> Tensor:
+    """(N - 1) t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
+    return t if process.spec.time == "discrete" else (levels - 1) * t
 
 
-def rescaled_time(process: Process, t: Tensor) -> Tensor:
-    """1000 t/T of a chain of T levels (Nichol & Dhariwal 2021, official code)."""
-    return 1000 * t / (process.t_max + 1)
+def rescaled_time(process: Process, t: Tensor, levels: int) -> Tensor:
+    """N t/T of a chain of T levels, N = 1000 there (Nichol & Dhariwal 2021, official code)."""
+    return levels * t / (process.t_max + 1)
 
 
-def log_sigma(process: Process, t: Tensor) -> Tensor:
+def descending_time(process: Process, t: Tensor, levels: int) -> Tensor:
+    """round((N - 1)(1 - t)), 0 at the most noise; T - 1 - t of a chain (Song et al. 2021, official code, of VE)."""
+    return time(process, process.t_max - t, levels).round()
+
+
+def log_sigma(process: Process, t: Tensor, levels: int) -> Tensor:
     """ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
     return (process.sigma(t) / (2 * process.spec.half_range)).log()
 
 
-NOISE_INPUTS = {
+#: Of (the process, t, N): what a network is told, of t's shape.
+NOISE_INPUTS: dict[str, Callable[[Process, Tensor, int], Tensor]] = {
     "log-ratio": log_ratio,
     "time": time,
     "rescaled-time": rescaled_time,
+    "descending-time": descending_time,
     "log-sigma": log_sigma,
 }
 
 
-def noise_input(process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio") -> Tensor:
+def noise_input(
+    process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio", levels: int = 1000
+) -> Tensor:
     """What a network is told of the noise: c_noise, (B,) in x_t's precision."""
-    level = NOISE_INPUTS[kind](process, t).to(x_t, non_blocking=x_t.is_cuda)
+    level = NOISE_INPUTS[kind](process, t, levels).to(x_t, non_blocking=x_t.is_cuda)
     return level.expand(len(x_t), 1, 1, 1).flatten()
 
 
@@ -176,6 +185,7 @@ class NetworkBased(Denoiser):
     """
 
     noise_input: str = "log-ratio"
+    levels: int = 1000
     augmentation: Tensor | None = None
 
     def __init__(self, process: Process, network: Network, classes: int = 0) -> None:
@@ -186,7 +196,7 @@ class NetworkBased(Denoiser):
         self, seen: Tensor, x_t: Tensor, t: Tensor, y: Tensor | None, centred: Tensor
     ) -> Tensor:
         """F of what it sees of x_t, scaled, and of x_t as it is, in [-1, 1] where data are."""
-        c_noise = noise_input(self.process, x_t, t, self.noise_input)
+        c_noise = noise_input(self.process, x_t, t, self.noise_input, self.levels)
         told = () if self.augmentation is None else (self.augmentation,)
         return self.network(seen, c_noise, y, centred, *told).to(x_t.dtype)
 
@@ -216,7 +226,8 @@ class NetworkDenoiser(NetworkBased):
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
         self.data_std = spec.data_std * self.half_range
-        self.scaled, self.noise_input = spec.input_scale == "unit", spec.noise_input
+        self.scaled = spec.input_scale == "unit"
+        self.noise_input, self.levels = spec.noise_input, spec.levels
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """c_skip, c_out and c_in at time t, for centred data."""
