@@ -509,6 +509,12 @@ def test_a_learned_variance_doubles_the_outputs(predict: str, learned: bool) -> 
         close(prediction.fraction, (3 * x_t + 1) / 2, rtol=1e-14)
     else:
         assert prediction.fraction is None
+    assert prediction.log_variance is None
+    unbounded = NetworkDenoiserSpec(predict=predict, variance="unbounded")
+    if learned:
+        own = NetworkDenoiser(unbounded, process, doubled)(x_t, t)
+        assert torch.equal(own.value, prediction.value) and own.fraction is None
+        close(own.log_variance, 3 * x_t, rtol=1e-14)
 
 
 def dynamic(name: str, percentile: float, x0: Tensor) -> Tensor:

@@ -186,9 +186,14 @@ def test_eta_lies_between_zero_and_one(eta: float) -> None:
 
 
 CHAIN = DiscreteSpec(schedule="cosine", steps=50)
-PLAIN, LEARNED, CONDITIONAL = (
+PLAIN, LEARNED, UNBOUNDED, CONDITIONAL = (
     NetworkDenoiserSpec(predict="eps", **options)
-    for options in ({}, {"variance": "learned"}, {"conditional": True})
+    for options in (
+        {},
+        {"variance": "learned"},
+        {"variance": "unbounded"},
+        {"conditional": True},
+    )
 )
 REFUSALS = [
     (AncestralSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
@@ -254,6 +259,16 @@ REFUSALS = [
     (VLBSpec(variance="learned"), CHAIN, PLAIN, "variance: learned is asked of a model with fixed"),
     (VLBSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
     (VLBSpec(steps=11, grid="strided"), CHAIN, PLAIN, "steps: no integer stride takes exactly 11"),
+    (
+        AncestralSpec(steps=8, variance="learned"),
+        CHAIN,
+        UNBOUNDED,
+        "steps: 8, but this model's variance, unbounded, is that of the steps between all 50 levels",
+    ),
+    (VLBSpec(variance="learned", steps=8), CHAIN, UNBOUNDED, "steps: 8, but this model's variance"),
+    (AncestralSpec(steps=50, variance="learned"), CHAIN, UNBOUNDED, None),
+    (AncestralSpec(steps=8, variance="large"), CHAIN, UNBOUNDED, None),
+    (VLBSpec(variance="learned"), CHAIN, UNBOUNDED, None),
     (AncestralSpec(steps=50), CHAIN, PLAIN, None),
     (DDIMSpec(steps=8, corrector=STEP_SIZE), CHAIN, PLAIN, None),
     (AncestralSpec(steps=8, variance="learned"), CHAIN, LEARNED, None),

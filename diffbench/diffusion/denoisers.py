@@ -210,6 +210,14 @@ class NetworkBased(Denoiser):
             self.augmentation = None
 
 
+#: The second half o of the outputs -> what a prediction has of it: v = (o + 1)/2, or the logarithm of the variance.
+LEARNT: dict[str, Callable[[Tensor], dict[str, Tensor]] | None] = {
+    "fixed": None,
+    "learned": lambda second: {"fraction": (second + 1) / 2},
+    "unbounded": lambda second: {"log_variance": second},
+}
+
+
 class NetworkDenoiser(NetworkBased):
     """A network with the parameterisation of its spec."""
 
@@ -221,7 +229,7 @@ class NetworkDenoiser(NetworkBased):
         classes: int = 0,
     ) -> None:
         super().__init__(process, network, classes)
-        self.learns_variance, self.takes_masks = spec.learns_variance, spec.takes_masks
+        self.learnt, self.takes_masks = LEARNT[spec.variance], spec.takes_masks
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
@@ -243,9 +251,9 @@ class NetworkDenoiser(NetworkBased):
         centred = x_t - self.constant(self.process.alpha(t), x_t)
         seen = self.seen(scale(inside, centred))
         answer = self.answer(seen, x_t, t, y, centred / self.half_range)
-        answer, fraction = self.split(answer)
+        answer, learnt = self.split(answer)
         native = scale(skip, centred) + scale(out, answer) + self.offset(x_t, t)
-        return Prediction(self.process, x_t, t, self.native, native, fraction)
+        return Prediction(self.process, x_t, t, self.native, native, **learnt)
 
     def seen(self, scaled: Tensor) -> Tensor:
         """What the network sees: x_t, scaled, and what it is told of the image, where it takes masks."""
@@ -255,12 +263,12 @@ class NetworkDenoiser(NetworkBased):
         told = known.channels(scaled, self.middle, self.half_range)
         return torch.cat([scaled, told], dim=1)
 
-    def split(self, answer: Tensor) -> tuple[Tensor, Tensor | None]:
-        """F, and the variance's fraction v = (o + 1)/2 of the second half o of the outputs, if any."""
-        if not self.learns_variance:
-            return answer, None
+    def split(self, answer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """F, and what the second half of the outputs says of the variance, if there is one."""
+        if self.learnt is None:
+            return answer, {}
         answer, second = answer.chunk(2, dim=1)
-        return answer, (second + 1) / 2
+        return answer, self.learnt(second)
 
     def offset(self, x_t: Tensor, t: Tensor) -> Tensor | float:
         """What centring takes from the native quantity a x_t + b x0: (a alpha + b) m, for x_t."""

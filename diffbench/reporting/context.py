@@ -139,7 +139,8 @@ def _predicted(variant: VariantSpec) -> str:
         if denoiser.get(key, usual) != usual
     ]
     if variant.denoiser.learns_variance:
-        words.append("learned variance")
+        bounds = " without bounds" if variant.denoiser.variance_of_levels else ""
+        words.append(f"learned variance{bounds}")
     if variant.denoiser.takes_labels:
         words.append("class-conditional")
     if variant.denoiser.takes_labels and variant.objective is not None:

@@ -37,6 +37,11 @@ class DenoiserSpec(Registered):
         return False
 
     @property
+    def variance_of_levels(self) -> bool:
+        """Whether the variance that it learns is that of a step between neighbouring levels, and of no other."""
+        return False
+
+    @property
     def predicts(self) -> str:
         """What it predicts, in words."""
         return f"score, {self.name}"
@@ -65,7 +70,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
     with that skip.  ``data_std`` is the data's standard deviation when data span [-1, 1] (EDM's sigma_data).
 
     ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
-    variances (Nichol & Dhariwal 2021, equation 15).  ``conditional`` networks are told the class.
+    variances (Nichol & Dhariwal 2021, equation 15).  With ``variance: unbounded`` it is the logarithm of the variance
+    itself, of the step to the level before (Ho et al. 2020, table 2, learned diagonal).  ``conditional`` networks are
+    told the class.
 
     ``masks`` adds a mask and the image under it to the network's input: it is trained with random ones, and can be
     told known pixels of the image (Saharia et al. 2022, Palette; Nichol et al. 2022, GLIDE).
@@ -85,7 +92,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
     skip: Literal["none", "edm", "residual", "addition"] = "none"
     data_std: PositiveFloat = 0.5
-    variance: Literal["fixed", "learned"] = "fixed"
+    variance: Literal["fixed", "learned", "unbounded"] = "fixed"
     conditional: bool = False
     masks: bool = False
     input_scale: Literal["unit", "none"] = "unit"
@@ -119,8 +126,13 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     @property
     def learns_variance(self) -> bool:
-        """``variance: learned``."""
-        return self.variance == "learned"
+        """``variance: learned`` or ``unbounded``."""
+        return self.variance != "fixed"
+
+    @property
+    def variance_of_levels(self) -> bool:
+        """``variance: unbounded``."""
+        return self.variance == "unbounded"
 
     @property
     def outputs(self) -> int:
@@ -135,6 +147,10 @@ class NetworkDenoiserSpec(DenoiserSpec):
         """The mean of the level before needs levels, and a time as input one that a network can be told."""
         if reason := self._time_refusal(process):
             return reason
+        if self.variance_of_levels and process.time != "discrete":
+            return (
+                f"variance: unbounded is of the steps of a chain, and {process.name} is continuous"
+            )
         if self.predict == "mean" and process.time != "discrete":
             return f"predict: mean needs integer times, and {process.name} is continuous"
         view = "x0" if self.predict == "edm" else self.predict

@@ -95,10 +95,20 @@ def sde_refusal(process: ProcessSpec, instead: str) -> str | None:
     return f"integer times have no SDE or ODE; {instead}" if process.time == "discrete" else None
 
 
-def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str | None:
-    """Why the denoiser has no such variance; None when it has."""
-    if variance == "learned" and denoiser is not None and not denoiser.learns_variance:
+def variance_refusal(
+    variance: Variance, denoiser: DenoiserSpec | None, process: ProcessSpec, steps: int | None
+) -> str | None:
+    """Why the denoiser has no such variance for that many steps, None for all of a chain's; None when it has."""
+    if variance != "learned" or denoiser is None:
+        return None
+    if not denoiser.learns_variance:
         return "variance: learned is asked of a model with fixed variance; use small or large"
+    levels = round(process.t_max) + 1
+    if denoiser.variance_of_levels and steps not in (None, levels):
+        return (
+            f"steps: {steps}, but this model's variance, unbounded, is that of the steps between all {levels} levels; "
+            "take them, or variance: small or large"
+        )
     return None
 
 
@@ -272,7 +282,7 @@ class AncestralSpec(TransitionSolverSpec):
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A learned variance must have been learned."""
         reason = super().refusal(process, denoiser)
-        return reason or variance_refusal(self.variance, denoiser)
+        return reason or variance_refusal(self.variance, denoiser, process, self.steps)
 
 
 class DDIMSpec(TransitionSolverSpec):
