@@ -6,7 +6,7 @@ from fills import filled_layout, hash_fill, layout
 from toys import REFERENCE
 
 from diffbench.plan.registry import build
-from diffbench.pretrained.conversion import converted
+from diffbench.pretrained.conversion import converted, first_of
 
 
 def empty(name):
@@ -66,7 +66,7 @@ def loaded(found, tensors):
     network.load_state_dict(tensors, assign=True)
     named = dict(network.named_parameters()) | dict(network.named_buffers())
     if unset := [name for name, each in named.items() if each.is_meta]:
-        raise ValueError(f"{', '.join(unset)}: without values")
+        raise ValueError(f"without values: {first_of(unset)}")
     return network.requires_grad_(False)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffbench.diffusion.masks import Known
 from diffbench.diffusion.predictions import Native, Prediction, linear_form
-from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.processes.base import Process, at, cast
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.solver import Threshold
 
@@ -160,6 +160,12 @@ def log_sigma(process: Process, t: Tensor, levels: int) -> Tensor:
     return (process.sigma(t) / (2 * process.spec.half_range)).log()
 
 
+def sigma_share(process: Process, t: Tensor, levels: int) -> Tensor:
+    """(sigma - sigma_min)/(sigma_max - sigma_min) (Lou & Ermon 2023, official code, of its VDM network)."""
+    smallest, largest = (process.sigma(at(each)) for each in (process.t_min, process.t_max))
+    return (process.sigma(t) - smallest) / (largest - smallest)
+
+
 #: Of (the process, t, N): what a network is told, of t's shape.
 NOISE_INPUTS: dict[str, Callable[[Process, Tensor, int], Tensor]] = {
     "log-ratio": log_ratio,
@@ -167,6 +173,7 @@ NOISE_INPUTS: dict[str, Callable[[Process, Tensor, int], Tensor]] = {
     "rescaled-time": rescaled_time,
     "descending-time": descending_time,
     "log-sigma": log_sigma,
+    "sigma-share": sigma_share,
 }
 
 

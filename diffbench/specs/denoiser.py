@@ -82,7 +82,8 @@ class NetworkDenoiserSpec(DenoiserSpec):
     network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` ((N - 1) t, of a chain the level) as
     in DDPM and in VP's networks, its ``rescaled-time``, N t/T of a chain of T levels, as in Improved DDPM's,
     ``descending-time``, the level counted down from the most noise, round((N - 1)(1 - t)), as in VE's networks of N
-    levels, or ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's others.  ``levels`` is that N.
+    levels, ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's others, or ``sigma-share``, 0 at the process's
+    smallest sigma and 1 at its largest, as in ``reflected-vdm``.  ``levels`` is that N.
     """
 
     name: Literal["network"] = "network"
@@ -96,9 +97,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
     conditional: bool = False
     masks: bool = False
     input_scale: Literal["unit", "none"] = "unit"
-    noise_input: Literal["log-ratio", "time", "rescaled-time", "descending-time", "log-sigma"] = (
-        "log-ratio"
-    )
+    noise_input: Literal[
+        "log-ratio", "time", "rescaled-time", "descending-time", "log-sigma", "sigma-share"
+    ] = "log-ratio"
     levels: Annotated[Int, Field(ge=2)] = 1000
 
     @model_validator(mode="after")
@@ -167,6 +168,8 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def _time_refusal(self, process: ProcessSpec) -> str | None:
         """A time of a range that can be counted, or a chain's own levels."""
         told, chain = self.noise_input, process.time == "discrete"
+        if told == "sigma-share" and process.noise == "constant":
+            return f"noise_input: {told} needs noise that grows, and {process.name}'s is constant"
         if told == "rescaled-time":
             return (
                 None
