@@ -165,13 +165,16 @@ def euler_maruyama(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
 
 def reverse_diffusion(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
     """VP: f = sqrt(1 - beta) - 1, G^2 = beta (DDPM's chain, whose beta is that of the SDE, -2 f, times the
-    step). VE, and EDM in its time: f = 0, G^2 = sigma_t^2 - sigma_s^2. Others: Euler's."""
+    step). VE, and EDM in its time: f = 0, G^2 = sigma_t^2 - sigma_s^2. A chain: x_t = a x_s + G z. Others: Euler's."""
     name = t.process.spec.name
     if s.sigma == 0:
         return t.x0
     if name == "vp":
         beta = -2 * t.rates()[0] * (t.t - s.t)
         return reversal(spec, t, (1 - beta).sqrt() - 1, beta)
+    if name == "discrete":
+        a = t.alpha / s.alpha
+        return reversal(spec, t, a - 1, t.sigma**2 - a**2 * s.sigma**2)
     if name in ("ve", "edm"):
         return reversal(spec, t, at(0.0), t.sigma**2 - s.sigma**2)
     return euler_maruyama(spec, t, s)

@@ -79,7 +79,7 @@ OWN_SOLVERS = {"inverse-heat", "transport"}
 RATIO = {"heun", "dpm-solver++"}
 TRANSITIONS = {"ancestral", "ddim"}
 REFUSES = {
-    "discrete": (IN_TIME - {"langevin"}) | OWN_SOLVERS,
+    "discrete": (IN_TIME - {"langevin", "reverse-diffusion"}) | OWN_SOLVERS,
     "blurring": RATIO | OWN_SOLVERS,
     "reflected": RATIO | TRANSITIONS | {"inverse-heat"},
     "ihdm": RATIO | TRANSITIONS | IN_TIME | {"transport"},

@@ -245,7 +245,7 @@ REFUSALS = [
         CorrectorOnlySpec(steps=8),
         IHDMSpec(),
         PLAIN,
-        "corrector: ihdm has no score: its network predicts the level before",
+        "ihdm has no score: its network predicts the level before",
     ),
     (DDIMSpec(steps=8, w=0.5), CHAIN, PLAIN, "w: 0.5 is asked of an unconditional model"),
     (DDIMSpec(steps=8, w=0), CHAIN, LEARNED, "w: 0 is asked of an unconditional model"),
@@ -271,6 +271,11 @@ REFUSALS = [
     (VLBSpec(variance="learned"), CHAIN, UNBOUNDED, None),
     (AncestralSpec(steps=50), CHAIN, PLAIN, None),
     (DDIMSpec(steps=8, corrector=STEP_SIZE), CHAIN, PLAIN, None),
+    (ReverseDiffusionSpec(steps=50), CHAIN, PLAIN, None),
+    (ReverseDiffusionSpec(steps=8, last=1), CHAIN, PLAIN, "last: 1 is asked of a chain"),
+    (ReverseDiffusionSpec(steps=8, denoise="none"), CHAIN, PLAIN, "denoise: none is of continuous"),
+    (ReverseDiffusionSpec(steps=8), IHDMSpec(), PLAIN, "ihdm has no score"),
+    (EulerMaruyamaSpec(steps=8), CHAIN, PLAIN, "integer times have no SDE or ODE"),
     (AncestralSpec(steps=8, variance="learned"), CHAIN, LEARNED, None),
     (VLBSpec(variance="learned", steps=8), CHAIN, LEARNED, None),
     (DDIMSpec(steps=8, w=0.5, labels=[3]), CHAIN, CONDITIONAL, None),
@@ -446,6 +451,22 @@ def test_reverse_diffusion_steps(file: str, sde: str) -> None:
     noisy = advance(x, t, s, None, lambda _: arrays["noise"])
     close(noisy, arrays[f"reverse_diffusion_{sde}_x"])
     close(flow(x, t, s, None, no_noise), arrays[f"reverse_diffusion_pf_{sde}_mean"])
+
+
+@pytest.mark.parametrize("file", SDES)
+def test_reverse_diffusion_steps_of_a_chain(file: str) -> None:
+    """score_sde's discrete runs: the chain's own step from level floor(t (N - 1)), as of VP, whose chain it is."""
+    arrays, steps = recorded(file), SDES[file]["VP"][2]
+    chain = process_of("discrete", schedule="linear", steps=steps)
+    level = column((arrays["t"] * (steps - 1)).floor())
+    denoiser = Toy(chain, "score", lambda x, _: toy_score(x, column(arrays["t"])))
+    advance, flow = (
+        build(ReverseDiffusionSpec(steps=steps, noise=n), denoiser).advance for n in (1, 0)
+    )
+    x, s = arrays["x"], level - 1
+    close(advance(x, level, s, None, torch.zeros_like), arrays["reverse_diffusion_VP_mean"])
+    close(advance(x, level, s, None, lambda _: arrays["noise"]), arrays["reverse_diffusion_VP_x"])
+    close(flow(x, level, s, None, no_noise), arrays["reverse_diffusion_pf_VP_mean"])
 
 
 @pytest.mark.parametrize("file", SDES)

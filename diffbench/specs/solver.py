@@ -95,6 +95,17 @@ def sde_refusal(process: ProcessSpec, instead: str) -> str | None:
     return f"integer times have no SDE or ODE; {instead}" if process.time == "discrete" else None
 
 
+def chain_time_refusal(process: ProcessSpec, last: float | None, denoise: str) -> str | None:
+    """Why a solver in time cannot step down a chain to its data; None when it can, or when it is no chain."""
+    if process.time != "discrete":
+        return None
+    if last is not None:
+        return f"last: {last:g} is asked of a chain, whose last level is its first"
+    if denoise not in ("usual", "tweedie"):
+        return f"denoise: {denoise} is of continuous time; a chain's last step goes to the data"
+    return process.view_refusal("score")
+
+
 def variance_refusal(
     variance: Variance, denoiser: DenoiserSpec | None, process: ProcessSpec, steps: int | None
 ) -> str | None:
@@ -368,8 +379,8 @@ class EulerMaruyamaSpec(ReverseSDESpec):
 class ReverseDiffusionSpec(ReverseSDESpec):
     """The reverse-diffusion sampler (Song et al. 2021, appendix E): the forward chain's step, reversed.
 
-    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's and EDM's is their exact transition; the others'
-    is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
+    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's, EDM's and a discrete chain's is their exact transition;
+    the others' is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
     """
 
     name: Literal["reverse-diffusion"] = "reverse-diffusion"
@@ -381,6 +392,10 @@ class ReverseDiffusionSpec(ReverseSDESpec):
             return reason
         reason = process.chain_refusal(self.longest_step(process))
         return f"steps: {self.steps}: {reason}" if reason else None
+
+    def _time_refusal(self, process: ProcessSpec) -> str | None:
+        """Of a chain, its own steps reversed."""
+        return chain_time_refusal(process, self.last, self.denoise)
 
     def longest_step(self, process: ProcessSpec) -> float:
         """Of the grids that are even in time, 1/steps as in the paper, or in its root; 0 of the others."""
@@ -417,14 +432,8 @@ class CorrectorOnlySpec(TimeSolverSpec):
     corrector: Annotated[LangevinOnlySpec, BeforeValidator(_wanted)] = LangevinOnlySpec(snr=0.22)
 
     def _time_refusal(self, process: ProcessSpec) -> str | None:
-        """It asks for no more than a score, and a chain's last level is its first."""
-        if process.time != "discrete":
-            return None
-        if self.last is not None:
-            return f"last: {self.last:g} is asked of a chain, whose last level is its first"
-        if self.denoise not in ("usual", "tweedie"):
-            return f"denoise: {self.denoise} is of continuous time; a chain's last step goes to the data"
-        return None
+        """It asks for no more than a score."""
+        return chain_time_refusal(process, self.last, self.denoise)
 
 
 class ODESpec(TimeSolverSpec):

@@ -46,6 +46,10 @@ class Discrete(GaussianProcess):
         """T - 1; -1, the data, before the first."""
         return t - 1
 
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The transition: a = sqrt(1 - beta), G^2 = beta from one level to the next."""
+        return self.transition(t, s)
+
     def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
         """1 - beta_t of the chain, whose levels are its own."""
         return self._level(t) / self._level(t - 1)
