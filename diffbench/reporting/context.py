@@ -124,7 +124,7 @@ def _network(variant: VariantSpec) -> str:
 #: Who knows how an imported model was trained.
 CHECKPOINT = "the official checkpoint's"
 #: What a network is told, and how unless said.
-INPUTS = {"input_scale": "unit", "noise_input": "log-ratio"}
+INPUTS = {"input_scale": "unit", "noise_input": "log-ratio", "levels": 1000}
 
 
 def _predicted(variant: VariantSpec) -> str:
