@@ -529,6 +529,32 @@ def test_the_predictor_corrector_loop(run: str) -> None:
     close(x, arrays[f"{run}_cont1"])
 
 
+def test_the_predictor_corrector_loop_of_a_chain() -> None:
+    """The same 40 times, floor(t (N - 1)) of which are all levels of the chain, one after the other: the solver's own
+    grid.  Its last step goes to E[x_0 | x_t]; the official code takes the chain's step once more."""
+    arrays, chain = (
+        recorded("sde_pc_sampler"),
+        process_of("discrete", schedule="linear", steps=40),
+    )
+    given = torch.linspace(1, 1e-3, 40, dtype=torch.float64)
+    vp, told = process_of("vp"), []
+
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told.append(int(t))
+        return official_score(vp, given[39 - int(t)])(x, t)
+
+    corrector = LangevinSpec(snr=0.16, order="corrector-first")
+    solver = build(ReverseDiffusionSpec(steps=40, corrector=corrector), Toy(chain, "score", score))
+    *pairs, (last, _) = pairwise(solver.times())
+    x, noises = arrays["init"], iter(arrays["noises"].double().flatten(0, 1))
+    for t, s in pairs:
+        x = solver.move(x, t, s, None, lambda _: next(noises))
+    x = solver.corrector.correct(x, last, None, lambda _: next(noises))
+    x = solver.advance(x, last, last - 1, None, torch.zeros_like)
+    assert told == [level for level in range(39, -1, -1) for _ in range(2)]
+    close(x, arrays["VP_reverse_diffusion_langevin_cont1"])
+
+
 class Recorder(Denoiser):
     """EDM's toy denoiser, of x/alpha and sigma/alpha; keeps every input and time."""
 
