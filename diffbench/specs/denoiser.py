@@ -170,13 +170,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
         told, chain = self.noise_input, process.time == "discrete"
         if told == "sigma-share" and process.noise == "constant":
             return f"noise_input: {told} needs noise that grows, and {process.name}'s is constant"
-        if told == "rescaled-time":
-            return (
-                None
-                if chain
-                else f"noise_input: {told} counts levels, and {process.name} is continuous"
-            )
-        if "time" not in told:
+        if told == "rescaled-time" and not chain:
+            return f"noise_input: {told} counts levels, and {process.name} is continuous"
+        if told not in ("time", "descending-time"):
             return None
         if chain and self.levels != 1000:
             return f"levels: {self.levels}, but {process.name} has levels of its own, which it counts by {told}"
