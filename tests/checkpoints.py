@@ -7,6 +7,7 @@ import sys
 import types
 
 import torch
+from official import built
 
 from diffbench.pretrained import families
 from diffbench.pretrained.conversion import Architecture, CheckpointError, rule
@@ -112,8 +113,7 @@ def edm(image_shape=(1, 8, 8), seed=0):
     spec = EDMDDPMppSpec(channels=32, multipliers=(1, 1), blocks=1, attention=(4,), augmentation=0)
     channels = image_shape[0]
     found = Architecture(spec, {"predict": "edm"}, image_shape, channels, channels, 0)
-    made, generator = found.skeleton(), torch.Generator().manual_seed(seed)
-    made = made.to_empty(device="cpu").eval().requires_grad_(False)
+    made, generator = built(found).eval().requires_grad_(False), torch.Generator().manual_seed(seed)
     for name, each in made.named_parameters():
         each.copy_(0.1 * torch.randn(each.shape, generator=generator) + ("norm" in name))
     ours = made.state_dict()

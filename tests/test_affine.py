@@ -165,13 +165,16 @@ def euler_maruyama(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
 
 def reverse_diffusion(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
     """VP: f = sqrt(1 - beta) - 1, G^2 = beta (DDPM's chain, whose beta is that of the SDE, -2 f, times the
-    step). VE, and EDM in its time: f = 0, G^2 = sigma_t^2 - sigma_s^2. Others: Euler's."""
+    step). VE, and EDM in its time: f = 0, G^2 = sigma_t^2 - sigma_s^2. A chain: x_t = a x_s + G z. Others: Euler's."""
     name = t.process.spec.name
     if s.sigma == 0:
         return t.x0
     if name == "vp":
         beta = -2 * t.rates()[0] * (t.t - s.t)
         return reversal(spec, t, (1 - beta).sqrt() - 1, beta)
+    if name == "discrete":
+        a = t.alpha / s.alpha
+        return reversal(spec, t, a - 1, t.sigma**2 - a**2 * s.sigma**2)
     if name in ("ve", "edm"):
         return reversal(spec, t, at(0.0), t.sigma**2 - s.sigma**2)
     return euler_maruyama(spec, t, s)
@@ -193,28 +196,46 @@ def runge_kutta(h: Tensor, here: tuple, middle: tuple, there: tuple, order: int)
     k1 = Affine(*here)
     if order == 1:
         return IDENTITY.plus(k1, h)
-    if order == 2:
-        return IDENTITY.plus(k1.plus(slope(there, 1.0, k1), 1.0), h / 2)
     k2 = slope(middle, 0.5, k1)
     k3 = slope(middle, 0.5, k2)
     k4 = slope(there, 1.0, k3)
     return IDENTITY.plus(k1.plus(k2, 2.0).plus(k3, 2.0).plus(k4, 1.0), h / 6)
 
 
+def second_order(h: Tensor, here: tuple, there: tuple, alpha: float) -> Affine:
+    """EDM's algorithm 3: x + h [(1 - 1/(2 alpha)) k1 + 1/(2 alpha) k2], k2 at x + alpha h k1, a share alpha on."""
+    k1 = Affine(*here)
+    P, R = there
+    k2 = Affine(P, R).after(IDENTITY.plus(k1, alpha * h))
+    return IDENTITY.plus(k1, h * (1 - 1 / (2 * alpha))).plus(k2, h / (2 * alpha))
+
+
 def probability_flow(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
     if s.sigma == 0:
         return t.x0
-    order = {"euler": 1, "heun": 2, "rk4": 4}[spec.method]
+    if spec.method == "heun":
+        there = Marginal(t.process, t.t + spec.alpha * (s.t - t.t))
+        return second_order(s.t - t.t, t.slope(), there.slope(), spec.alpha)
+    order = {"euler": 1, "rk4": 4}[spec.method]
     middle = Marginal(t.process, (t.t + s.t) / 2)
     return runge_kutta(s.t - t.t, t.slope(), middle.slope(), s.slope(), order)
 
 
 def heun(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
-    """EDM's algorithm 1 on x/alpha as a function of sigma/alpha; Euler's step into the data."""
+    """EDM's algorithms 1 and 3 on x/alpha as a function of sigma/alpha; Euler's step into the data.
+
+    Never below the smallest noise; on a chain the second stage is at the nearest level, and is as far on as that is."""
     if s.sigma == 0:
         return t.x0
-    h = s.sigma / s.alpha - t.sigma / t.alpha
-    step = runge_kutta(h, t.slope_per_ratio(), (ZERO, ZERO), s.slope_per_ratio(), spec.order)
+    process, start = t.process, t.sigma / t.alpha
+    h = s.sigma / s.alpha - start
+    smallest = process.sigma(at(process.t_min)) / process.alpha(at(process.t_min))
+    middle = Marginal(process, process.time_of((start + spec.alpha * h).maximum(smallest)))
+    alpha = float((middle.sigma / middle.alpha - start) / h)
+    if spec.order == 1 or alpha == 0:
+        step = IDENTITY.plus(Affine(*t.slope_per_ratio()), h)
+    else:
+        step = second_order(h, t.slope_per_ratio(), middle.slope_per_ratio(), alpha)
     return Affine(s.alpha * step.A / t.alpha, s.alpha * step.b)
 
 
@@ -356,10 +377,17 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
             for options in ({}, {"denoise": "none", "last": 0.1, "grid": "karras"})
         ],
         *[{"grid": g, "denoise": "noiseless"} for g in ("quadratic", "log-snr")],
+        {"alpha": 0.5, "denoise": "none"},
         {"method": "rk4", **BEFORE},
         {"method": "rk4", "denoise": "noiseless", **AFTER},
     ],
-    "heun": [*[{"grid": g} for g in EVERY_GRID], {"order": 1}, AFTER, BEFORE],
+    "heun": [
+        *[{"grid": g} for g in EVERY_GRID],
+        {"order": 1},
+        AFTER,
+        BEFORE,
+        *[{"alpha": a} for a in (0.5, 2 / 3, 1.1, 1.5)],
+    ],
     "dpm-solver++": [*[{"grid": g} for g in EVERY_GRID], {"sigma_min": 0.1}, AFTER, BEFORE],
 }
 CHAINS = {"discrete": [{"schedule": "linear", "steps": 45}, {"schedule": "cosine", "steps": 45}]}
@@ -634,6 +662,9 @@ ORDERS = [
     *[("ode", {"method": "rk4", **FLOW, **end}, 4, p) for p, (_, end) in RANGES.items()],
     *[("heun", {"sigma_min": 0.4}, 2, p) for p in RANGES],
     *[("heun", {"sigma_min": 0.4, "order": 1}, 1, p) for p in RANGES],
+    # Of a Gaussian in sigma/alpha the midpoint rule happens to be of order 3.
+    *[("heun", {"sigma_min": 0.4, "alpha": a}, 2, p) for a in (2 / 3, 1.1) for p in RANGES],
+    *[("ode", {"method": "heun", "alpha": 2 / 3, **FLOW, **RANGES[p][1]}, 2, p) for p in RANGES],
     *[("dpm-solver++", {"sigma_min": 0.4}, 2, p) for p in RANGES],
     ("euler-maruyama", {**FLOW, "last": 0.4}, 1, "vp"),
     ("euler-maruyama", {**FLOW, "last": 0.4, "noise": 0.5}, 1, "vp"),
@@ -647,7 +678,7 @@ ORDERS = [
     ("solver", "options", "order", "process"),
     ORDERS,
     ids=[
-        f"{solver}-{options.get('method', '')}-{order}-{process}"
+        f"{solver}-{options.get('method', '')}-{order}-{options.get('alpha', '')}-{process}"
         for solver, options, order, process in ORDERS
     ],
 )

@@ -214,14 +214,14 @@ def spectrum(problem: Problem) -> Spectrum:
 def ddrm(restorer: RestorerSpec, restored: Restorer, problem: Problem) -> Moments:
     """Equations 7 and 8 for x/alpha: u, v and y/s are weighted, and noise added, coordinate by coordinate."""
     V, given, w = spectrum(problem)
-    eta, eta_b = restorer.eta, restorer.eta_b
+    etas = restorer.eta, restorer.eta if restorer.eta_a is None else restorer.eta_a, restorer.eta_b
     marginals = [Marginal(restored.process, t) for t in restored.times()]
     r = [float(t.sigma / t.alpha) for t in marginals]
     known = w < r[0]
     n = torch.where(known, r[0] ** 2 - torch.where(known, w, 0.0) ** 2, r[0] ** 2)
     state = Moments(V @ torch.where(known, given, 0.0), V @ n.diag() @ V.T)
     for i, (t, _) in enumerate(pairwise(marginals)):
-        weights = [weigh(float(each), r[i], r[i + 1], eta, eta_b) for each in w]
+        weights = [weigh(float(each), r[i], r[i + 1], *etas) for each in w]
         of_u, of_v, of_y, n = (at(list(each)) for each in zip(*weights, strict=True))
         A0, b0 = DATA.rotated(t.x0.A) * t.alpha, DATA.axes @ t.x0.b
         state = state.through(
@@ -233,14 +233,15 @@ def ddrm(restorer: RestorerSpec, restored: Restorer, problem: Problem) -> Moment
 
 
 def weigh(
-    w: float, r_t: float, r_s: float, eta: float, eta_b: float
+    w: float, r_t: float, r_s: float, eta_c: float, eta_a: float, eta_b: float
 ) -> tuple[float, float, float, float]:
     """The weights of u, of the prediction v and of y/s, and the noise, of one coordinate."""
-    kept = (1 - eta**2) ** 0.5 * r_s
     if w == math.inf:
-        return kept / r_t, 1 - kept / r_t, 0.0, eta * r_s
+        kept = (1 - eta_c**2) ** 0.5 * r_s
+        return kept / r_t, 1 - kept / r_t, 0.0, eta_c * r_s
     if r_s < w:
-        return 0.0, 1 - kept / w, kept / w, eta * r_s
+        kept = (1 - eta_a**2) ** 0.5 * r_s
+        return 0.0, 1 - kept / w, kept / w, eta_a * r_s
     return 0.0, 1 - eta_b, eta_b, (r_s**2 - (eta_b * w) ** 2) ** 0.5
 
 
@@ -373,6 +374,7 @@ CASES = [
     (CT, 0.05),
 ]
 DDRMS = [{}, {"eta": 0.0}, {"eta": 1.0, "eta_b": 0.4}, {"steps": 5, "grid": "karras"}]
+APART = [{"eta": 0.9, "eta_a": 0.3, "eta_b": 0.6}, {"eta": 0.2, "eta_a": 1.0}]
 PROCESSES = ["vp", "ve", "edm"]
 
 
@@ -405,7 +407,7 @@ def test_ccdf(process: str, given: dict, operator: dict, std: float) -> None:
 
 
 @on_problems
-@pytest.mark.parametrize("given", DDRMS, ids=word)
+@pytest.mark.parametrize("given", DDRMS + APART, ids=word)
 @on_processes
 def test_ddrm(process: str, given: dict, operator: dict, std: float) -> None:
     problem, spec = posed(operator, std), RestorerSpec.choose({"name": "ddrm", **given})

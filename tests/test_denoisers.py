@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from toys import Toy, close, column, process_of, recorded, toy_eps
 
@@ -21,7 +22,7 @@ from diffbench.diffusion.predictions import Prediction, linear_form
 from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.processes.discrete import Discrete
 from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.process import DiscreteSpec
+from diffbench.specs.process import DiscreteSpec, EDMSpec, VESpec, VPSpec
 
 VIEWS = ["x0", "eps", "v", "score"]
 #: Of a chain, which has a level before each.
@@ -275,6 +276,72 @@ def test_rescaled_time_is_a_thousand_whatever_the_number_of_levels(steps: int) -
     assert "counts levels" in spec.refusal(process_of("vp").spec)
 
 
+@pytest.mark.parametrize(
+    ("file", "vp_levels", "ve_levels"), [("sde_losses", 1000, 1000), ("sde_losses_b", 100, 200)]
+)
+def test_labels_of_discrete_networks_in_continuous_time(
+    file: str, vp_levels: int, ve_levels: int
+) -> None:
+    """score_sde's networks of N levels: (N - 1) t of VP, and of VE the level counted from the most noise, with the
+    network's answer to it, at the input that ``sde_definitions`` has."""
+    arrays, x = recorded(file), recorded(file.replace("losses", "definitions"))["x"]
+    t, told = column(arrays["t"]), []
+
+    def network(seen: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
+        told.append(c_noise)
+        label, image = column(c_noise), (seen + 1) / 2
+        return -image / (1 + label**2) + 0.1 * torch.sin(image) / (1 + label)
+
+    up = NetworkDenoiserSpec(predict="eps", noise_input="time", levels=vp_levels)
+    down = NetworkDenoiserSpec(
+        predict="score", noise_input="descending-time", input_scale="none", levels=ve_levels
+    )
+    vp, ve = process_of("vp"), process_of("ve")
+    assert up.refusal(vp.spec) is None and down.refusal(ve.spec) is None
+    NetworkDenoiser(up, vp, network)(x, t)
+    score = NetworkDenoiser(down, ve, network)(x, t).score * column(ve.sigma(arrays["t"]))
+    close(told[0], arrays["VP_labels_discrete"])
+    close(told[1], arrays["VE_labels_discrete"], rtol=0, atol=0)
+    close(score, arrays["VE_score_discrete"], atol=1e-14)
+
+
+def test_levels_of_a_chain() -> None:
+    """0 .. T - 1 up, T - 1 .. 0 down, N t/T rescaled, whatever N is of the others."""
+    process = Discrete(DiscreteSpec(steps=50, schedule="cosine"))
+    t, x = column(at([0, 1, 49])), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    close(noise_input(process, x, t, "time"), at([0, 1, 49]))
+    close(noise_input(process, x, t, "descending-time"), at([49, 48, 0]))
+    close(noise_input(process, x, t, "rescaled-time", 10), at([0, 0.2, 9.8]), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("told", "process", "reason"),
+    [
+        (
+            "time",
+            EDMSpec(),
+            "noise_input: time counts 7 levels of times up to 1, and edm's goes up",
+        ),
+        ("descending-time", EDMSpec(), "descending-time counts 7 levels of times up to 1"),
+        ("rescaled-time", VPSpec(), "rescaled-time counts levels, and vp is continuous"),
+        ("time", DiscreteSpec(schedule="linear"), "levels: 7, but discrete has levels of its own"),
+        ("time", VPSpec(), None),
+        ("descending-time", VESpec(), None),
+        ("rescaled-time", DiscreteSpec(schedule="linear"), None),
+    ],
+)
+def test_times_that_cannot_be_counted_are_refused(told, process, reason) -> None:
+    spec = NetworkDenoiserSpec(predict="eps", noise_input=told, levels=7)
+    refusal = spec.refusal(process)
+    assert refusal is None if reason is None else reason in refusal
+
+
+@pytest.mark.parametrize("told", ["log-ratio", "log-sigma"])
+def test_levels_without_a_time_are_refused(told: str) -> None:
+    with pytest.raises(ValidationError, match=f"levels: 7 counts times, .* told {told}"):
+        NetworkDenoiserSpec(predict="eps", noise_input=told, levels=7)
+
+
 def test_noise_inputs_follow_the_images_precision() -> None:
     """Of one time for all images, too."""
     x = torch.zeros(3, 1, 2, 2)
@@ -442,6 +509,12 @@ def test_a_learned_variance_doubles_the_outputs(predict: str, learned: bool) -> 
         close(prediction.fraction, (3 * x_t + 1) / 2, rtol=1e-14)
     else:
         assert prediction.fraction is None
+    assert prediction.log_variance is None
+    unbounded = NetworkDenoiserSpec(predict=predict, variance="unbounded")
+    if learned:
+        own = NetworkDenoiser(unbounded, process, doubled)(x_t, t)
+        assert torch.equal(own.value, prediction.value) and own.fraction is None
+        close(own.log_variance, 3 * x_t, rtol=1e-14)
 
 
 def dynamic(name: str, percentile: float, x0: Tensor) -> Tensor:

@@ -8,15 +8,28 @@ import torch
 from toys import Toy, process_of, toy_eps
 
 from diffbench.data.levels import Levels
+from diffbench.diffusion.denoisers import NOISE_INPUTS, noise_input
 from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.inverse.ddrm import DDRM
+from diffbench.diffusion.inverse.restorers import Measurement
 from diffbench.diffusion.likelihoods.vlb import VLB
 from diffbench.diffusion.objectives import CrossEntropy
+from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.likelihood import VLBSpec
 from diffbench.specs.objective import ObjectiveSpec, TimesSpec
+from diffbench.specs.operator import OperatorSpec
 from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import AncestralSpec, DDIMSpec, HeunSpec
+from diffbench.specs.restorer import DDRMSpec
+from diffbench.specs.solver import (
+    AncestralSpec,
+    DDIMSpec,
+    HeunSpec,
+    LangevinSpec,
+    ReverseDiffusionSpec,
+)
 
 META = torch.device("meta")
 IMAGES = torch.empty(3, 1, 4, 4, device=META)
@@ -70,6 +83,8 @@ def test_objectives(spec, process):
         AncestralSpec(steps=5, variance="learned", threshold="dynamic"),
         DDIMSpec(steps=5, eta=0.5, w=1),
         HeunSpec(steps=5, churn=10, classifier_scale=1),
+        HeunSpec(steps=5, alpha=0.5, churn=10, churn_ceiling=3),
+        ReverseDiffusionSpec(steps=5),
     ],
     ids=lambda spec: spec.name,
 )
@@ -81,6 +96,32 @@ def test_solvers(spec):
     times = solver.times()
     for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
         assert solver.step(IMAGES, t, s, y, torch.empty_like).device == META
+
+
+@pytest.mark.parametrize("rule", ["norms", "annealed"])
+def test_correctors(rule):
+    corrector = Langevin(
+        LangevinSpec(snr=0.1, rule=rule, longest=1), denoiser_of(CHAIN[0], **CHAIN[1])
+    )
+    assert corrector.correct(IMAGES, at(7), None, torch.empty_like).device == META
+
+
+@pytest.mark.parametrize("kind", sorted(NOISE_INPUTS))
+@pytest.mark.parametrize("name", ["ve", "discrete"])
+def test_noise_inputs(name, kind):
+    process = process_of(name, **({} if name == "ve" else CHAIN[1]))
+    times = at([[[[0.0]]], [[[0.5]]], [[[1.0]]]])
+    assert noise_input(process, IMAGES, times, kind, 50).device == META
+
+
+@pytest.mark.parametrize("operator", [{"name": "identity"}, {"name": "random-mask"}])
+def test_ddrm(operator):
+    operator = build(OperatorSpec.choose(operator), (1, 4, 4))
+    y = torch.empty(3, *operator.measurement_shape, device=META)
+    ddrm = DDRM(DDRMSpec(eta_a=0.3), denoiser_of(CHAIN[0], **CHAIN[1]))
+    times = ddrm.times()
+    problem = Measurement(operator, y, 0.1)
+    assert ddrm.step(IMAGES, times[0], times[1], problem, torch.empty_like).device == META
 
 
 def test_the_classifiers_loss():

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import official_unet
+import official_vdm
 import pytest
 import test_pretrained_diffusers as diffusers
 import torch
@@ -51,6 +52,11 @@ def heat():
     return {"model": shapes(official_unet.shapes_of(*sizes, scale_shift=False))}
 
 
+def vdm():
+    frequencies = {"image_fourier.freqs": torch.tensor([64, 128])}
+    return {"model": shapes(official_vdm.shapes_of()) | frequencies}
+
+
 #: Family, contents, and the process and a solver of the paper.
 OFFICIAL = {
     "improved ddpm": ("openai", lambda: empty("net_iddpm_cifar10_learnsigma"), COSINE, LEARNED),
@@ -62,6 +68,7 @@ OFFICIAL = {
     "edm ddpm++": ("edm", lambda: {"ema": empty("net_edm_ddpmpp")}, EDM, HEUN),
     "edm ncsn++": ("edm", lambda: {"ema": empty("net_edm_ncsnpp")}, EDM, HEUN),
     "reflected": ("reflected", lambda: {"model": empty("net_reflected_ddpmpp")}, WALLS, EM),
+    "reflected vdm": ("reflected", vdm, WALLS, EM),
     "heat": ("ihdm", heat, HEAT, "{name: inverse-heat}"),
     "google's": (
         "diffusers",
@@ -91,7 +98,7 @@ def test_every_family_is_tried():
 def test_an_official_layout_becomes_a_variant_of_its_paper(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chosen, contents, process, solver = OFFICIAL[name]
-    # Tensors without values: 12 networks of up to 107 million parameters.
+    # Tensors without values: 13 networks of up to 107 million parameters.
     monkeypatch.setattr(importing, "check_finite", lambda tensors: None)
     spec, tensors = importing.described(chosen, contents(), Path("a.pt"), "0" * 64)
     assert spec.image_shape == (3, 32, 32) and spec.family == chosen

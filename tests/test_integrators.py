@@ -19,6 +19,7 @@ from diffbench.diffusion.integrators import (
     advance,
     attempt,
     fixed,
+    second_order,
 )
 from diffbench.diffusion.processes.base import at
 
@@ -70,6 +71,14 @@ def test_tables_meet_the_conditions_of_their_order(name: str) -> None:
         assert max(map(abs, conditions(method, method.order + 1, method.b).values())) > 1e-3
     for c, row in zip(method.c, method.a, strict=True):
         assert sum(row) == pytest.approx(c, abs=1e-14)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2 / 3, 1.0, 1.1])
+def test_methods_in_two_stages_are_of_order_2_and_no_more(alpha: float) -> None:
+    """Rounding of 1e-15; the conditions of order 3 miss by 1/6 or more, of the term in which no stage is the third."""
+    method = second_order(alpha)
+    assert max(map(abs, conditions(method, 2, method.b).values())) < 1e-15
+    assert max(map(abs, conditions(method, 3, method.b).values())) >= 1 / 6 - 1e-15
 
 
 def test_the_error_is_that_of_an_embedded_method_of_order_4() -> None:

@@ -79,7 +79,7 @@ OWN_SOLVERS = {"inverse-heat", "transport"}
 RATIO = {"heun", "dpm-solver++"}
 TRANSITIONS = {"ancestral", "ddim"}
 REFUSES = {
-    "discrete": IN_TIME | OWN_SOLVERS,
+    "discrete": (IN_TIME - {"langevin", "reverse-diffusion"}) | OWN_SOLVERS,
     "blurring": RATIO | OWN_SOLVERS,
     "reflected": RATIO | TRANSITIONS | {"inverse-heat"},
     "ihdm": RATIO | TRANSITIONS | IN_TIME | {"transport"},
@@ -87,7 +87,7 @@ REFUSES = {
 
 
 def test_what_is_refused_is_known() -> None:
-    """A chain has no SDE, no ODE, and so no corrector; one alpha a coordinate no ratio; and so on: nothing else."""
+    """A chain has no SDE and no ODE, blur alone no score; one alpha a coordinate no ratio; and so on: nothing else."""
     refused = {(name, process, bool(settings)) for process, name, settings in map(values, REFUSED)}
     corrected = {name for _, name, settings in map(values, pairings()) if settings}
     want = {
@@ -96,8 +96,7 @@ def test_what_is_refused_is_known() -> None:
         for name in REFUSES.get(process, OWN_SOLVERS)
         for settings in ((False, True) if name in corrected else (False,))
     }
-    chains = {"discrete", "ihdm"}
-    want |= {(name, process, True) for process in chains for name in corrected}
+    want |= {(name, "ihdm", True) for name in corrected}
     assert refused == want
 
 

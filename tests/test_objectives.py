@@ -925,13 +925,16 @@ def test_cross_entropy_by_hand(name: str) -> None:
     close(got, 3 * torch.stack([(-2 * z[0]).exp().log1p(), (2 * z[1]).exp().log1p()]), rtol=1e-11)
 
 
-FIXED, LEARNED = (
-    NetworkDenoiserSpec(predict="eps", variance=variance) for variance in ("fixed", "learned")
+FIXED, LEARNED, UNBOUNDED = (
+    NetworkDenoiserSpec(predict="eps", variance=variance)
+    for variance in ("fixed", "learned", "unbounded")
 )
 CHAIN = DiscreteSpec(schedule="cosine", steps=49)
 REFUSALS = [
     (SimpleSpec(), CHAIN, LEARNED, "denoiser.variance: learned gets no gradient from this simple"),
     (VLBObjectiveSpec(variance="large"), CHAIN, LEARNED, "gets no gradient from this vlb; use"),
+    (VLBObjectiveSpec(), CHAIN, UNBOUNDED, None),
+    (SimpleSpec(), CHAIN, UNBOUNDED, "gets no gradient from this simple"),
     (VLBObjectiveSpec(), CHAIN, FIXED, "vlb with variance: learned needs denoiser.variance"),
     (HybridSpec(), CHAIN, FIXED, "hybrid with variance: learned needs denoiser.variance"),
     (HybridSpec(), VPSpec(), LEARNED, "hybrid needs integer times"),

@@ -89,13 +89,30 @@ def cubic(t: float) -> float:
     return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
 
 
+def windowed(x: float, lobes: int) -> float:
+    """Lanczos's kernel: sin(pi x) sin(pi x/n) n/(pi x)^2."""
+    if x == 0 or abs(x) >= lobes:
+        return float(x == 0)
+    return lobes * math.sin(math.pi * x) * math.sin(math.pi * x / lobes) / (math.pi * x) ** 2
+
+
+#: Kernel -> its values, and how far it reaches.
+SAMPLED = {
+    "cubic": (cubic, 2),
+    "linear": (lambda x: max(0.0, 1 - abs(x)), 1),
+    "lanczos2": (lambda x: windowed(x, 2), 2),
+    "lanczos3": (lambda x: windowed(x, 3), 3),
+}
+
+
 def sampled(operator: Operator, x: Tensor) -> Tensor:
     """Reflect the image (the last pixel twice), then correlate with the kernel at every f-th place."""
-    f = operator.spec.factor
-    first = -2 * f + (f + 1) // 2
-    taps = at([cubic((first + m - (f - 1) / 2) / f) for m in range(4 * f)])
+    f, (value, radius) = operator.spec.factor, SAMPLED[operator.spec.kernel]
+    first = -radius * f + (f + 1) // 2
+    taps = at([value((first + m - (f - 1) / 2) / f) for m in range(2 * radius * f)])
     kernel = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
-    padded = np.pad(x.numpy(), [(0, 0), (0, 0), (-first, 4 * f), (-first, 4 * f)], "symmetric")
+    room = (-first, 2 * radius * f)
+    padded = np.pad(x.numpy(), [(0, 0), (0, 0), room, room], "symmetric")
     flat = torch.from_numpy(padded).flatten(0, 1)[:, None]
     small = F.conv2d(flat, kernel, stride=f).unflatten(0, x.shape[:2])[:, :, 0]
     return small[..., : x.shape[2] // f, : x.shape[3] // f]
@@ -130,6 +147,8 @@ def blurred(operator: Operator, x: Tensor) -> Tensor:
 def sensed(operator: Operator, x: Tensor) -> Tensor:
     n, draws = x[0, 0].numel(), stream("compressed-sensing", operator.spec.seed)
     order = torch.randperm(n, generator=draws)
+    if not operator.spec.shuffle:
+        order = order.sort().values
     rows = torch.randperm(n, generator=draws)[: round(operator.spec.measured * n)].sort().values
     matrix = torch.from_numpy(hadamard(n)).double() / math.sqrt(n)
     return x.flatten(2)[..., order] @ matrix[rows].T
@@ -201,6 +220,9 @@ CASES: list[tuple[OperatorSpec, ImageShape]] = [
     (BicubicSpec(factor=2), (3, 4, 6)),
     (BicubicSpec(factor=3), (1, 3, 12)),
     (BicubicSpec(factor=4), (1, 8, 8)),
+    (BicubicSpec(factor=2, kernel="linear"), (3, 4, 6)),
+    (BicubicSpec(factor=3, kernel="lanczos2"), (1, 3, 12)),
+    (BicubicSpec(factor=4, kernel="lanczos3"), (1, 8, 16)),
     (UniformBlurSpec(size=3), (3, 4, 6)),
     (UniformBlurSpec(size=9), (1, 8, 8)),
     (UniformBlurSpec(size=5, smallest=0.2), (1, 5, 7)),
@@ -210,6 +232,7 @@ CASES: list[tuple[OperatorSpec, ImageShape]] = [
     (AnisotropicBlurSpec(size=3, std_rows=0.3, std_columns=2), (3, 4, 5)),
     (CompressedSensingSpec(), (1, 4, 8)),
     (CompressedSensingSpec(measured=0.6, seed=2), (3, 4, 4)),
+    (CompressedSensingSpec(measured=0.6, seed=2, shuffle=False), (3, 4, 4)),
     (MRISpec(acceleration=2), (1, 8, 6)),
     (MRISpec(acceleration=1.2, seed=1), (1, 8, 5)),
     (MRISpec(acceleration=1.7, seed=4), (3, 5, 4)),
@@ -326,11 +349,34 @@ def test_the_colours_axis_may_already_be_the_first() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_bicubic_is_torchs_inside_the_image(factor: int) -> None:
+@pytest.mark.parametrize(("kernel", "mode"), [("cubic", "bicubic"), ("linear", "bilinear")])
+def test_bicubic_is_torchs_inside_the_image(kernel: str, mode: str, factor: int) -> None:
     x = images((1, 12 * factor, 8 * factor))
-    want = F.interpolate(x, scale_factor=1 / factor, mode="bicubic", antialias=True)
-    got = Bicubic(BicubicSpec(factor=factor), x.shape[1:]).apply(x)
+    want = F.interpolate(x, scale_factor=1 / factor, mode=mode, antialias=True)
+    got = Bicubic(BicubicSpec(factor=factor, kernel=kernel), x.shape[1:]).apply(x)
     close(got[..., 2:-2, 2:-2], want[..., 2:-2, 2:-2])
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_three_lobes_are_pillows_inside_the_image(factor: int) -> None:
+    """Both ways; Pillow's images have float32 pixels, of up to 4 here, and its sums some 20 terms: 4e-6."""
+    small, large = (8, 10), (8 * factor, 10 * factor)
+    operator = Bicubic(BicubicSpec(factor=factor, kernel="lanczos3"), (1, *large))
+    for size, new, resize in ((large, small, operator.apply), (small, large, operator.enlarge)):
+        x = images((1, *size))[:1]
+        pillow = Image.fromarray(x[0, 0].float().numpy(), mode="F")
+        want = np.asarray(pillow.resize(new[::-1], Image.Resampling.LANCZOS), dtype=np.float64)
+        inside = (slice(3 * new[0] // small[0], -3 * new[0] // small[0]),) * 2
+        close(resize(x)[0, 0][inside], torch.from_numpy(want)[inside], rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize("kernel", ["cubic", "linear", "lanczos2", "lanczos3"])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_kernel_leaves_constants_and_its_low_pass_does_too(kernel: str, factor: int) -> None:
+    operator = Bicubic(BicubicSpec(factor=factor, kernel=kernel), (1, 6 * factor, 5 * factor))
+    ones = torch.ones(1, 1, 6 * factor, 5 * factor).double()
+    close(operator.apply(ones), torch.ones(1, 1, 6, 5).double(), rtol=1e-14)
+    close(operator.enlarge(operator.apply(ones)), ones, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["n32_N2", "n32_N4", "n16_N4"])

@@ -45,10 +45,11 @@ def imported(state, dtype=torch.float64):
 def test_the_official_configurations_are_read_off_and_every_key_is_used(name):
     *sizes, side = OFFICIAL[name]
     state = empty(*sizes)
-    network, found = imported(state, torch.float32)
+    found, tensors = official.imported(ihdm, state)
     assert found.image_shape == (3, side, side)
     assert found.network.attention == tuple(side >> level for level in sizes[2])
-    count = sum(each.numel() for each in network.parameters())
+    assert tensors.keys() == found.skeleton().state_dict().keys()
+    count = sum(each.numel() for each in tensors.values())
     assert count == sum(each.numel() for each in state.values())
     if name == "cifar10":
         assert count == 61_060_867 and found.network == IHDMUNetSpec()

@@ -104,6 +104,35 @@ def test_a_whole_path_is_ddrms(name: str) -> None:
     close(torch.stack(path), arrays[f"{name}_path"])
 
 
+def test_each_eta_moves_its_own_coordinates() -> None:
+    """A step from r = 2 to 0.5 with coordinates that are not measured, worse known and better known: what is measured
+    with noise 1 by s = 1 and by s = 4 has w of 1 and 1/4.  Only the noise of its own kind follows an eta; the better
+    known keep sqrt(r^2 - (eta_b w)^2)."""
+    s = torch.tensor([0.0, 1.0, 4.0]).diag()[1:]
+    operator = Dense(IdentitySpec(), (1, 1, 3), s)
+    process = process_of("edm")
+    y = torch.zeros(3, *operator.measurement_shape).double()
+    x = torch.zeros(3, 1, 1, 3).double()
+
+    def noise_of(**etas: float) -> list[float]:
+        restorer = DDRM(DDRMSpec(**etas), Toy(process, "x0", lambda x, t: 0 * x))
+        measurement = Measurement(operator, y, 1.0)
+        root = spread(
+            lambda noise: restorer.step(x, at(2.0), at(0.5), measurement, noise), (1, 1, 3)
+        )
+        return [round(float(each), 9) for each in root.square().sum(1).sqrt()]
+
+    assert noise_of(eta=0.2, eta_a=0.4, eta_b=0) == [0.1, 0.2, 0.5]
+    assert noise_of(eta=0.6, eta_a=0.4, eta_b=0) == [0.3, 0.2, 0.5]
+    assert noise_of(eta=0.6, eta_b=1) == [0.3, 0.3, round(0.1875**0.5, 9)]
+
+
+def test_jpeg_has_no_eta_a() -> None:
+    said = DDRMSpec(eta_a=0.5).operator_refusal(JPEGSpec())
+    assert said == "eta_a: 0.5 is of measured coordinates, and jpeg has none"
+    assert DDRMSpec(eta_a=0.5).operator_refusal(IdentitySpec()) is None
+
+
 # SNIPS.
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 from toys import close, column, fixed_variance, process_of, recorded
 
 from diffbench.diffusion.predictions import Prediction
@@ -11,6 +12,7 @@ from diffbench.diffusion.processes.base import at
 from diffbench.diffusion.processes.discrete import Discrete
 from diffbench.diffusion.schedules import cosine_betas, linear_betas
 from diffbench.diffusion.transitions import posterior_residual, step_mean
+from diffbench.specs.process import ProcessSpec
 
 CHAINS = {
     f"{schedule}{steps}": (schedule, steps)
@@ -80,6 +82,36 @@ def test_published_end_points(schedule, steps, number, want, digits) -> None:
     betas = {"linear": linear_betas, "cosine": cosine_betas}[schedule](steps)
     unit = 10.0 ** (math.floor(math.log10(want)) + 1 - digits)
     assert abs(float(number(betas)) - want) <= 0.5 * unit
+
+
+def test_a_chain_between_any_two_betas() -> None:
+    """Ten evenly spaced betas from 0.3 to 0.03, and their products; the scaled ends of 1,000 steps by their values."""
+    chain = process_of("discrete", schedule="linear", steps=10, beta_first=0.3, beta_last=0.03)
+    betas = 0.3 - 0.03 * torch.arange(10, dtype=torch.float64)
+    close(chain.betas, betas, rtol=1e-14)
+    close(chain.alpha(times(chain)) ** 2, (1 - betas).log().cumsum(0).exp(), rtol=1e-13)
+    for ends in ({"beta_first": 0.002, "beta_last": 0.4}, {"beta_last": 0.4}):
+        said = process_of("discrete", schedule="linear", steps=50, **ends)
+        assert torch.equal(said.betas, chain_of_fifty().betas)
+
+
+def chain_of_fifty() -> Discrete:
+    """1e-4 and 0.02 times 1000/50."""
+    return process_of("discrete", schedule="linear", steps=50)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"schedule": "cosine", "beta_last": 0.1}, "the ends of the linear schedule, .* cosine"),
+        ({"schedule": "linear", "beta_last": 1}, "beta_last"),
+        ({"schedule": "linear", "beta_first": 0}, "beta_first"),
+        ({"schedule": "linear", "steps": 20}, "more than 20 steps, not 20, or a beta_last"),
+    ],
+)
+def test_ends_that_do_not_fit_are_refused(keys: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ProcessSpec.choose({"name": "discrete", **keys})
 
 
 @pytest.mark.parametrize("steps", [1, 19, 20])

@@ -30,7 +30,7 @@ from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.plan.registry import build
 from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
 from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, SubVPSpec, VESpec, VPSpec
+from diffbench.specs.process import DiscreteSpec, EDMSpec, IHDMSpec, SubVPSpec, VESpec, VPSpec
 from diffbench.specs.solver import (
     AdaptiveODESpec,
     AncestralSpec,
@@ -186,9 +186,14 @@ def test_eta_lies_between_zero_and_one(eta: float) -> None:
 
 
 CHAIN = DiscreteSpec(schedule="cosine", steps=50)
-PLAIN, LEARNED, CONDITIONAL = (
+PLAIN, LEARNED, UNBOUNDED, CONDITIONAL = (
     NetworkDenoiserSpec(predict="eps", **options)
-    for options in ({}, {"variance": "learned"}, {"conditional": True})
+    for options in (
+        {},
+        {"variance": "learned"},
+        {"variance": "unbounded"},
+        {"conditional": True},
+    )
 )
 REFUSALS = [
     (AncestralSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
@@ -237,10 +242,10 @@ REFUSALS = [
         "corrector.levels: 20 are too few: 1 - beta/N, with sub-vp's",
     ),
     (
-        DDIMSpec(steps=8, corrector=STEP_SIZE),
-        CHAIN,
+        CorrectorOnlySpec(steps=8),
+        IHDMSpec(),
         PLAIN,
-        "corrector: integer times have no SDE or ODE; leave the corrector out",
+        "ihdm has no score: its network predicts the level before",
     ),
     (DDIMSpec(steps=8, w=0.5), CHAIN, PLAIN, "w: 0.5 is asked of an unconditional model"),
     (DDIMSpec(steps=8, w=0), CHAIN, LEARNED, "w: 0 is asked of an unconditional model"),
@@ -254,7 +259,23 @@ REFUSALS = [
     (VLBSpec(variance="learned"), CHAIN, PLAIN, "variance: learned is asked of a model with fixed"),
     (VLBSpec(steps=51), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
     (VLBSpec(steps=11, grid="strided"), CHAIN, PLAIN, "steps: no integer stride takes exactly 11"),
+    (
+        AncestralSpec(steps=8, variance="learned"),
+        CHAIN,
+        UNBOUNDED,
+        "steps: 8, but this model's variance, unbounded, is that of the steps between all 50 levels",
+    ),
+    (VLBSpec(variance="learned", steps=8), CHAIN, UNBOUNDED, "steps: 8, but this model's variance"),
+    (AncestralSpec(steps=50, variance="learned"), CHAIN, UNBOUNDED, None),
+    (AncestralSpec(steps=8, variance="large"), CHAIN, UNBOUNDED, None),
+    (VLBSpec(variance="learned"), CHAIN, UNBOUNDED, None),
     (AncestralSpec(steps=50), CHAIN, PLAIN, None),
+    (DDIMSpec(steps=8, corrector=STEP_SIZE), CHAIN, PLAIN, None),
+    (ReverseDiffusionSpec(steps=50), CHAIN, PLAIN, None),
+    (ReverseDiffusionSpec(steps=8, last=1), CHAIN, PLAIN, "last: 1 is asked of a chain"),
+    (ReverseDiffusionSpec(steps=8, denoise="none"), CHAIN, PLAIN, "denoise: none is of continuous"),
+    (ReverseDiffusionSpec(steps=8), IHDMSpec(), PLAIN, "ihdm has no score"),
+    (EulerMaruyamaSpec(steps=8), CHAIN, PLAIN, "integer times have no SDE or ODE"),
     (AncestralSpec(steps=8, variance="learned"), CHAIN, LEARNED, None),
     (VLBSpec(variance="learned", steps=8), CHAIN, LEARNED, None),
     (DDIMSpec(steps=8, w=0.5, labels=[3]), CHAIN, CONDITIONAL, None),
@@ -307,6 +328,11 @@ UNSOUND = [
     (AdaptiveODESpec, {"denoise": True}, "denoise"),
     (EulerMaruyamaSpec, {"steps": 9, "noise": 1.5}, "noise"),
     (HeunSpec, {"steps": 9, "grid": "strided"}, "grid"),
+    (HeunSpec, {"steps": 9, "order": 1, "alpha": 0.5}, "alpha: 0.5 is of order 2"),
+    (HeunSpec, {"steps": 9, "alpha": 0}, "alpha"),
+    (HeunSpec, {"steps": 9, "churn_ceiling": -1}, "churn_ceiling"),
+    (ODESpec, {"steps": 9, "method": "rk4", "alpha": 0.5}, "alpha: 0.5 is of method heun, not"),
+    (ODESpec, {"steps": 9, "alpha": 1.1}, "alpha"),
     (DPMSolverSpec, {"steps": 9, "sigma_min": 3, "sigma_max": 2}, "sigma_min 3.0 must be below"),
 ]
 
@@ -428,6 +454,22 @@ def test_reverse_diffusion_steps(file: str, sde: str) -> None:
 
 
 @pytest.mark.parametrize("file", SDES)
+def test_reverse_diffusion_steps_of_a_chain(file: str) -> None:
+    """score_sde's discrete runs: the chain's own step from level floor(t (N - 1)), as of VP, whose chain it is."""
+    arrays, steps = recorded(file), SDES[file]["VP"][2]
+    chain = process_of("discrete", schedule="linear", steps=steps)
+    level = column((arrays["t"] * (steps - 1)).floor())
+    denoiser = Toy(chain, "score", lambda x, _: toy_score(x, column(arrays["t"])))
+    advance, flow = (
+        build(ReverseDiffusionSpec(steps=steps, noise=n), denoiser).advance for n in (1, 0)
+    )
+    x, s = arrays["x"], level - 1
+    close(advance(x, level, s, None, torch.zeros_like), arrays["reverse_diffusion_VP_mean"])
+    close(advance(x, level, s, None, lambda _: arrays["noise"]), arrays["reverse_diffusion_VP_x"])
+    close(flow(x, level, s, None, no_noise), arrays["reverse_diffusion_pf_VP_mean"])
+
+
+@pytest.mark.parametrize("file", SDES)
 def test_reverse_diffusion_on_sub_vp_is_an_euler_step(file: str) -> None:
     arrays, steps = recorded(file), SDES[file]["subVP"][2]
     denoiser, t = Toy(process_of("sub-vp"), "score", toy_score), column(arrays["t"])
@@ -485,6 +527,32 @@ def test_the_predictor_corrector_loop(run: str) -> None:
             x = solver.corrector.correct(x, level, None, noise)
             x = solver.step(x, t, t - 1 / 40, None, torch.zeros_like if i == 39 else noise)
     close(x, arrays[f"{run}_cont1"])
+
+
+def test_the_predictor_corrector_loop_of_a_chain() -> None:
+    """The same 40 times, floor(t (N - 1)) of which are all levels of the chain, one after the other: the solver's own
+    grid.  Its last step goes to E[x_0 | x_t]; the official code takes the chain's step once more."""
+    arrays, chain = (
+        recorded("sde_pc_sampler"),
+        process_of("discrete", schedule="linear", steps=40),
+    )
+    given = torch.linspace(1, 1e-3, 40, dtype=torch.float64)
+    vp, told = process_of("vp"), []
+
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told.append(int(t))
+        return official_score(vp, given[39 - int(t)])(x, t)
+
+    corrector = LangevinSpec(snr=0.16, order="corrector-first")
+    solver = build(ReverseDiffusionSpec(steps=40, corrector=corrector), Toy(chain, "score", score))
+    *pairs, (last, _) = pairwise(solver.times())
+    x, noises = arrays["init"], iter(arrays["noises"].double().flatten(0, 1))
+    for t, s in pairs:
+        x = solver.move(x, t, s, None, lambda _: next(noises))
+    x = solver.corrector.correct(x, last, None, lambda _: next(noises))
+    x = solver.advance(x, last, last - 1, None, torch.zeros_like)
+    assert told == [level for level in range(39, -1, -1) for _ in range(2)]
+    close(x, arrays["VP_reverse_diffusion_langevin_cont1"])
 
 
 class Recorder(Denoiser):
@@ -597,6 +665,17 @@ def test_churn_raises_noise_but_never_above_the_largest(name: str) -> None:
     assert raised[0] == pytest.approx(denoiser.process.t_max)
     assert raised.max() <= denoiser.process.t_max * (1 + 1e-12)
     assert (raised[1:] > times[1:]).all()
+
+
+@pytest.mark.parametrize("ceiling", [None, 3.0, 200.0])
+def test_churn_raises_noise_up_to_its_ceiling(ceiling: float | None) -> None:
+    """1 + min(1000/9, sqrt 2 - 1) = sqrt 2 times sigma, cut at the ceiling, never below sigma; 80 on EDM by default."""
+    solver = build(HeunSpec(steps=9, churn=1000, churn_ceiling=ceiling), Recorder())
+    times = solver.times()[:-1]
+    raised = torch.stack([solver.churned(t) for t in times])
+    highest = torch.full_like(times, 80.0 if ceiling is None else ceiling)
+    close(raised, (2**0.5 * times).minimum(highest).maximum(times), rtol=1e-14)
+    assert (raised > 80).any() == (ceiling == 200)
 
 
 def test_eighteen_heun_steps_cost_35_evaluations() -> None:

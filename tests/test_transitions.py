@@ -1,5 +1,7 @@
 """The transition rule against improved-diffusion's posteriors, model means and variances."""
 
+import math
+
 import pytest
 import torch
 from toys import (
@@ -14,8 +16,10 @@ from toys import (
     toy_v,
 )
 
+from diffbench.diffusion.bound import bound_term
 from diffbench.diffusion.denoisers import thresholded
 from diffbench.diffusion.grids import respaced
+from diffbench.diffusion.guidance import GuidedPrediction
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.transitions import (
@@ -163,6 +167,42 @@ def test_the_variance_into_the_data_is_that_of_the_grids_step_before(
     prediction = Prediction(process, x, at(0), "eps", x)
     got = model_variance(prediction, at(-1), kind, before=at(12))
     close(got, process.posterior_variance(at(12), at(0)), rtol=1e-15, atol=0)
+
+
+@every_schedule
+@pytest.mark.parametrize("t", [0, 1, 30])
+def test_a_variance_without_bounds_is_the_networks_own(schedule: str, t: int) -> None:
+    """Whatever the step's bounds are, into the data too; thresholds, guides and other values leave it."""
+    process = process_of("discrete", schedule=schedule, steps=50)
+    x, own = torch.zeros(1, 1, 1, 3).double(), at([-9.0, 0.3, 2.0]).reshape(1, 1, 1, 3)
+    prediction = Prediction(process, x, at(t), "eps", x + 0.1, log_variance=own)
+    again = [
+        prediction,
+        prediction.with_value(x),
+        prediction.with_x0(x),
+        GuidedPrediction(prediction, x),
+    ]
+    for each in again:
+        assert torch.equal(model_variance(each, at(t - 1), "learned"), own.exp())
+    small = model_variance(prediction, at(t - 1), "small")
+    assert torch.equal(small, fixed_variance(process, at(t), at(t - 1), "small"))
+
+
+def test_the_best_variance_without_bounds_is_the_posteriors_and_the_error() -> None:
+    """A term KL(q || N(mean, s^2)) of a pixel is least at s^2 = posterior variance + squared error of the mean: its
+    derivative by ln s^2 is (1 - that/s^2)/2, here of a mean over 3 pixels, in bits."""
+    process = process_of("discrete", schedule="linear", steps=50)
+    t, x0 = at(20), at([0.5, -0.2, 0.1]).reshape(1, 1, 1, 3)
+    x_t = process.diffuse(x0, t, at([1.0, -1.0, 0.3]).reshape(1, 1, 1, 3))
+    truth = Prediction(process, x_t, t, "x0", x0)
+    own = at([-4.0, -3.0, -2.0]).reshape(1, 1, 1, 3).requires_grad_()
+    prediction = Prediction(process, x_t, t, "x0", x0 + 0.3, log_variance=own)
+    variance = model_variance(prediction, t - 1, "learned")
+    term = bound_term(prediction, x0, t - 1, variance, 2 / 255)
+    (slope,) = torch.autograd.grad(term.sum(), own)
+    error = (prediction.mean - truth.mean) ** 2
+    best = process.posterior_variance(t, t - 1) + error
+    close(slope, (1 - best / own.detach().exp()) / 2 / 3 / math.log(2), rtol=1e-12)
 
 
 def test_a_fixed_variance_is_not_learned() -> None:

@@ -14,7 +14,7 @@ and any other native quantity a x_t + b x0 (``predictions``) takes its coefficie
 
 Coefficients act on data centred on the middle m of their range: x_t - alpha m, with eps and score unchanged.
 The network's noise input is c_noise = ln(sigma/alpha)/4 for every process, unless the spec says otherwise: EDM's
-rows for VP and VE (table 1) are ``eps`` with 999 t, and ``score`` with c_in = 1 and ln(sigma/2).
+rows for VP and VE (table 1) are ``eps`` with (M - 1) t, M = 1000, and ``score`` with c_in = 1 and ln(sigma/2).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffbench.diffusion.masks import Known
 from diffbench.diffusion.predictions import Native, Prediction, linear_form
-from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.processes.base import Process, at, cast
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.solver import Threshold
 
@@ -135,37 +135,53 @@ COEFFICIENTS = {
 }
 
 
-def log_ratio(process: Process, t: Tensor) -> Tensor:
+def log_ratio(process: Process, t: Tensor, levels: int) -> Tensor:
     """ln(sigma/alpha)/4 (Karras et al. 2022, table 1, last column), or what the process has in its place."""
     return process.noise_level(t)
 
 
-def time(process: Process, t: Tensor) -> Tensor:
-    """999 t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
-    return t if process.spec.time == "discrete" else 999 * t
+def time(process: Process, t: Tensor, levels: int) -> Tensor:
+    """(N - 1) t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
+    return t if process.spec.time == "discrete" else (levels - 1) * t
 
 
-def rescaled_time(process: Process, t: Tensor) -> Tensor:
-    """1000 t/T of a chain of T levels (Nichol & Dhariwal 2021, official code)."""
-    return 1000 * t / (process.t_max + 1)
+def rescaled_time(process: Process, t: Tensor, levels: int) -> Tensor:
+    """N t/T of a chain of T levels, N = 1000 there (Nichol & Dhariwal 2021, official code)."""
+    return levels * t / (process.t_max + 1)
 
 
-def log_sigma(process: Process, t: Tensor) -> Tensor:
+def descending_time(process: Process, t: Tensor, levels: int) -> Tensor:
+    """round((N - 1)(1 - t)), 0 at the most noise; T - 1 - t of a chain (Song et al. 2021, official code, of VE)."""
+    return time(process, process.t_max - t, levels).round()
+
+
+def log_sigma(process: Process, t: Tensor, levels: int) -> Tensor:
     """ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
     return (process.sigma(t) / (2 * process.spec.half_range)).log()
 
 
-NOISE_INPUTS = {
+def sigma_share(process: Process, t: Tensor, levels: int) -> Tensor:
+    """(sigma - sigma_min)/(sigma_max - sigma_min) (Lou & Ermon 2023, official code, of its VDM network)."""
+    smallest, largest = (process.sigma(at(each)) for each in (process.t_min, process.t_max))
+    return (process.sigma(t) - smallest) / (largest - smallest)
+
+
+#: Of (the process, t, N): what a network is told, of t's shape.
+NOISE_INPUTS: dict[str, Callable[[Process, Tensor, int], Tensor]] = {
     "log-ratio": log_ratio,
     "time": time,
     "rescaled-time": rescaled_time,
+    "descending-time": descending_time,
     "log-sigma": log_sigma,
+    "sigma-share": sigma_share,
 }
 
 
-def noise_input(process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio") -> Tensor:
+def noise_input(
+    process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio", levels: int = 1000
+) -> Tensor:
     """What a network is told of the noise: c_noise, (B,) in x_t's precision."""
-    level = NOISE_INPUTS[kind](process, t).to(x_t, non_blocking=x_t.is_cuda)
+    level = NOISE_INPUTS[kind](process, t, levels).to(x_t, non_blocking=x_t.is_cuda)
     return level.expand(len(x_t), 1, 1, 1).flatten()
 
 
@@ -176,6 +192,7 @@ class NetworkBased(Denoiser):
     """
 
     noise_input: str = "log-ratio"
+    levels: int = 1000
     augmentation: Tensor | None = None
 
     def __init__(self, process: Process, network: Network, classes: int = 0) -> None:
@@ -186,7 +203,7 @@ class NetworkBased(Denoiser):
         self, seen: Tensor, x_t: Tensor, t: Tensor, y: Tensor | None, centred: Tensor
     ) -> Tensor:
         """F of what it sees of x_t, scaled, and of x_t as it is, in [-1, 1] where data are."""
-        c_noise = noise_input(self.process, x_t, t, self.noise_input)
+        c_noise = noise_input(self.process, x_t, t, self.noise_input, self.levels)
         told = () if self.augmentation is None else (self.augmentation,)
         return self.network(seen, c_noise, y, centred, *told).to(x_t.dtype)
 
@@ -200,6 +217,14 @@ class NetworkBased(Denoiser):
             self.augmentation = None
 
 
+#: The second half o of the outputs -> what a prediction has of it: v = (o + 1)/2, or the logarithm of the variance.
+LEARNT: dict[str, Callable[[Tensor], dict[str, Tensor]] | None] = {
+    "fixed": None,
+    "learned": lambda second: {"fraction": (second + 1) / 2},
+    "unbounded": lambda second: {"log_variance": second},
+}
+
+
 class NetworkDenoiser(NetworkBased):
     """A network with the parameterisation of its spec."""
 
@@ -211,12 +236,13 @@ class NetworkDenoiser(NetworkBased):
         classes: int = 0,
     ) -> None:
         super().__init__(process, network, classes)
-        self.learns_variance, self.takes_masks = spec.learns_variance, spec.takes_masks
+        self.learnt, self.takes_masks = LEARNT[spec.variance], spec.takes_masks
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
         self.data_std = spec.data_std * self.half_range
-        self.scaled, self.noise_input = spec.input_scale == "unit", spec.noise_input
+        self.scaled = spec.input_scale == "unit"
+        self.noise_input, self.levels = spec.noise_input, spec.levels
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """c_skip, c_out and c_in at time t, for centred data."""
@@ -232,9 +258,9 @@ class NetworkDenoiser(NetworkBased):
         centred = x_t - self.constant(self.process.alpha(t), x_t)
         seen = self.seen(scale(inside, centred))
         answer = self.answer(seen, x_t, t, y, centred / self.half_range)
-        answer, fraction = self.split(answer)
+        answer, learnt = self.split(answer)
         native = scale(skip, centred) + scale(out, answer) + self.offset(x_t, t)
-        return Prediction(self.process, x_t, t, self.native, native, fraction)
+        return Prediction(self.process, x_t, t, self.native, native, **learnt)
 
     def seen(self, scaled: Tensor) -> Tensor:
         """What the network sees: x_t, scaled, and what it is told of the image, where it takes masks."""
@@ -244,12 +270,12 @@ class NetworkDenoiser(NetworkBased):
         told = known.channels(scaled, self.middle, self.half_range)
         return torch.cat([scaled, told], dim=1)
 
-    def split(self, answer: Tensor) -> tuple[Tensor, Tensor | None]:
-        """F, and the variance's fraction v = (o + 1)/2 of the second half o of the outputs, if any."""
-        if not self.learns_variance:
-            return answer, None
+    def split(self, answer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """F, and what the second half of the outputs says of the variance, if there is one."""
+        if self.learnt is None:
+            return answer, {}
         answer, second = answer.chunk(2, dim=1)
-        return answer, (second + 1) / 2
+        return answer, self.learnt(second)
 
     def offset(self, x_t: Tensor, t: Tensor) -> Tensor | float:
         """What centring takes from the native quantity a x_t + b x0: (a alpha + b) m, for x_t."""

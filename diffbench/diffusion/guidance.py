@@ -92,7 +92,9 @@ class GuidedPrediction(Prediction):
     """A prediction whose score has the guide's gradient added."""
 
     def __init__(self, base: Prediction, guide: Tensor) -> None:
-        super().__init__(base.process, base.x_t, base.t, "eps", base.eps, base.fraction)
+        super().__init__(
+            base.process, base.x_t, base.t, "eps", base.eps, base.fraction, base.log_variance
+        )
         self.value = base.eps - self.sigma * guide
         self.base, self.guide = base, guide
 

@@ -2,10 +2,10 @@ r"""Explicit Runge-Kutta methods for dx/dt = F(t, x), with an integral int G(t, 
 
     k_i = F(t + c_i h, x + h sum_j a_ij k_j),     x' = x + h sum_i b_i k_i,     err = h sum_i e_i k_i
 
-Euler's, Heun's, the classical one of order 4, and Dormand and Prince's pair of orders 5 and 4 (Dormand & Prince
-1980, "A family of embedded Runge-Kutta formulae", table 2), whose error estimate e = b - b' controls the step
-(Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential Equations I", section II.4).  Its last stage is the
-next step's first.
+Euler's, those of order 2 in two stages with Heun's among them, the classical one of order 4, and Dormand and Prince's
+pair of orders 5 and 4 (Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae", table 2), whose error
+estimate e = b - b' controls the step (Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential Equations I",
+section II.4).  Its last stage is the next step's first.
 
 The integral has x's weights b, and G may cost more than F: it is asked for once a step is accepted, and not at
 stages with b_i = 0.  Times are float64 of shape (); h is negative where time runs backwards.
@@ -49,7 +49,14 @@ class Tableau:
 
 
 EULER = Tableau(1, (0.0,), ((),), (1.0,))
-HEUN = Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5))
+
+
+def second_order(alpha: float) -> Tableau:
+    """The methods of order 2 in two stages, the second after that share of the step: 1 is Heun's, 1/2 the midpoint."""
+    return Tableau(2, (0.0, alpha), ((), (alpha,)), (1 - 1 / (2 * alpha), 1 / (2 * alpha)))
+
+
+HEUN = second_order(1.0)
 RK4 = Tableau(
     4,
     (0.0, 0.5, 0.5, 1.0),

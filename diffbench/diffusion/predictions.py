@@ -9,7 +9,8 @@ With x_t = alpha x0 + sigma eps, one native quantity determines the others:
     mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
 alpha acts in the process's basis.  A process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its
-variance adds the fraction v by which the logarithm of a step's variance lies between its bounds (``transitions``).
+variance adds the fraction v by which the logarithm of a step's variance lies between its bounds (``transitions``), or
+that logarithm itself.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Te
 
 
 class Prediction:
-    """``value`` is the ``native`` quantity at (x_t, t); every view has x_t's shape, and so has ``fraction``."""
+    """``value`` is the ``native`` quantity at (x_t, t); every view has x_t's shape.
+
+    So have ``fraction`` and ``log_variance``, of which a denoiser that learns its variance gives one.
+    """
 
     #: The guide's gradient that the views contain (``guidance``); none here.
     guide: Tensor | None = None
@@ -55,9 +59,11 @@ class Prediction:
         native: Native,
         value: Tensor,
         fraction: Tensor | None = None,
+        log_variance: Tensor | None = None,
     ) -> None:
         self.process, self.x_t, self.t = process, x_t, t
-        self.native, self.value, self.fraction = native, value, fraction
+        self.native, self.value = native, value
+        self.fraction, self.log_variance = fraction, log_variance
 
     @cached_property
     def alpha(self) -> Tensor:
@@ -172,11 +178,16 @@ class Prediction:
 
     def with_x0(self, x0: Tensor) -> Prediction:
         """The prediction with another x0, from which eps and the others follow."""
-        return Prediction(self.process, self.x_t, self.t, "x0", x0, self.fraction)
+        return self._with("x0", x0)
 
     def with_value(self, value: Tensor) -> Prediction:
         """The prediction with another value of the native quantity."""
-        return Prediction(self.process, self.x_t, self.t, self.native, value, self.fraction)
+        return self._with(self.native, value)
+
+    def _with(self, native: Native, value: Tensor) -> Prediction:
+        return Prediction(
+            self.process, self.x_t, self.t, native, value, self.fraction, self.log_variance
+        )
 
 
 class Truth(Prediction):

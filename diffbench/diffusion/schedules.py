@@ -2,7 +2,8 @@ r"""Noise schedules of the discrete chains, in float64.
 
 A schedule gives beta_1 .. beta_T; abar_t = prod_{s <= t} (1 - beta_s) is the squared signal scale.
 
-    linear:  beta from 1e-4 to 0.02 at T = 1000, both ends scaled by 1000/T        (Ho et al. 2020, section 4;
+    linear:  beta evenly spaced from the first to the last: by default from 1e-4 to 0.02 at T = 1000, both ends
+             scaled by 1000/T                                                      (Ho et al. 2020, section 4;
                                                     the scaling: Nichol & Dhariwal 2021, official code)
     cosine:  abar(t) = f(t)/f(0),  f(t) = cos^2( (t/T + s)/(1 + s) * pi/2 ),  s = 0.008
              beta_t = min(1 - abar(t)/abar(t-1), 0.999)                      (Nichol & Dhariwal 2021, eq. 17)
@@ -16,14 +17,19 @@ import torch
 from torch import Tensor
 
 
-def linear_betas(steps: int) -> Tensor:
-    """Shape (steps,).  Raises ValueError where the scaled last beta reaches 1 (20 steps or fewer)."""
+def linear_betas(steps: int, first: float | None = None, last: float | None = None) -> Tensor:
+    """Shape (steps,), from ``first`` to ``last``, the paper's unless they are said.
+
+    Raises ValueError where the paper's scaled last beta reaches 1 (20 steps or fewer).
+    """
     scale = 1000 / steps
-    if 0.02 * scale >= 1:
+    first = 1e-4 * scale if first is None else first
+    last = 0.02 * scale if last is None else last
+    if last >= 1:
         raise ValueError(
             f"the linear schedule needs more than 20 steps, not {steps}: its last beta is 20/steps"
         )
-    return torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64)
+    return torch.linspace(first, last, steps, dtype=torch.float64)
 
 
 def cosine_betas(steps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:

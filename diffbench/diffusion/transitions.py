@@ -13,7 +13,8 @@ with the residual's scale r and the noise scale n given separately.  With the po
     DDIM(eta)          n^2 = eta^2 (1 - rho_m^2) sigma_s^2,   r^2 = sigma_s^2 - n^2   (Song et al. 2021, eq. 12, 16)
 
 Both ends of the learned variance belong to the pair (t, s), so it is right on every sub-grid.  v is not
-kept inside [0, 1], as in the official code.
+kept inside [0, 1], as in the official code.  A variance that is learned without these bounds is n^2 itself, of the
+step to the level before and of no other (Ho et al. 2020, section 3.2).
 
 At the last step s is the data's time: alpha_s = 1, sigma_s = 0, and x_s = x0 without noise.  Where the
 model's variance is wanted there all the same (the decoder of the variational bound, the shift of a
@@ -94,6 +95,8 @@ def model_variance(
             return cast(first, x_t)
         case "large":
             return cast(torch.where(into_data, first, large), x_t)
+    if prediction.log_variance is not None:
+        return prediction.log_variance.exp()
     if prediction.fraction is None:
         raise ValueError("variance: learned, but this denoiser's variance is fixed")
     v = prediction.fraction

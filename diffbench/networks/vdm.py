@@ -14,9 +14,18 @@ is, where there is much noise.  The features sin(2 pi f x), cos(2 pi f x) see a 
 Source: "Variational Diffusion Models" (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix B) and its code,
 https://github.com/google-research/vdm.  There a label is one more input of the MLP, 0 without labels; here it is an
 embedding.
+
+"Reflected Diffusion Models" (Lou & Ermon 2023, https://arxiv.org/abs/2304.04740) has for likelihoods
+
+    e   = MLP(sinusoids(1000 t)) + class embedding,   t = (sigma - sigma_min)/(sigma_max - sigma_min)
+    F   = conv(silu(norm(h)))
+
+of images, and features of them, in [0, 1].
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +33,7 @@ from torch import Tensor, nn
 
 from diffbench.networks.parts import FourierFeatures, with_features
 from diffbench.networks.residual_parts import Attention, Conditioning, Last, sine_first
-from diffbench.specs.vdm import VDMSpec
+from diffbench.specs.vdm import FlatUNetSpec, ReflectedVDMSpec, VDMSpec
 
 #: Standard deviation of a standard normal cut at twice that.
 CUT = 0.87962566103423978
@@ -40,7 +49,7 @@ class Projection(nn.Linear):
 class ResidualBlock(nn.Module):
     """h (B, C, H, W), e (B, E) -> (B, C', H, W)."""
 
-    def __init__(self, spec: VDMSpec, in_channels: int) -> None:
+    def __init__(self, spec: FlatUNetSpec, in_channels: int) -> None:
         super().__init__()
         channels = spec.channels
         self.enter_norm = nn.GroupNorm(spec.groups, in_channels, spec.epsilon)
@@ -57,18 +66,18 @@ class ResidualBlock(nn.Module):
         return self.skip(h) + self.leave(self.dropout(F.silu(self.leave_norm(inner))))
 
 
-class VDM(nn.Module):
-    """F(x; c_noise, y), the network of `VDMSpec`; it starts at x.
+class FlatUNet(nn.Module):
+    """Base: F(x; c_noise, y), the network of a `FlatUNetSpec`.
 
     image_shape: (C, H, W), of any height and width.
     in_channels: of x; C, and more where it is told more than the image.
-    out_channels: of the result; the first C start at x, what comes after, as a variance, at 0.
+    out_channels: of the result.
     classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
     """
 
     def __init__(
         self,
-        spec: VDMSpec,
+        spec: FlatUNetSpec,
         *,
         image_shape: tuple[int, int, int],
         in_channels: int,
@@ -77,7 +86,6 @@ class VDM(nn.Module):
     ) -> None:
         super().__init__()
         self.image_channels, width = image_shape[0], spec.channels
-        self.gamma_min, self.gamma_range = spec.gamma_min, spec.gamma_max - spec.gamma_min
         self.conditioning = Conditioning(sine_first, width, spec.embedding, classes)
         self.features = FourierFeatures(spec.fourier) if spec.fourier else None
         seen = in_channels + 2 * len(spec.fourier) * self.image_channels
@@ -97,24 +105,67 @@ class VDM(nn.Module):
         """The raw network output (B, out_channels, H, W).
 
         x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
-        c_noise: (B,), ln(sigma/alpha)/4.
+        c_noise: (B,), what it is told of the noise level.
         y: (B,) integer labels, `classes` for the null class; None is the null class for all.
         raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
 
         Raises ValueError on labels for an unconditional network, and where the Fourier features have no `raw` to look
         at.
         """
-        time = (8 * c_noise - self.gamma_min) / self.gamma_range
-        e = F.silu(self.conditioning(1000 * time, y))
+        e = self.embedded(c_noise, y)
         met = [self.stem(with_features(x, self.features, raw))]
         for block in self.encoder:
             met.append(block(met[-1], e))
         h = self.leave(self.attention(self.enter(met[-1], e), e), e)
         for block in self.decoder:
             h = block(torch.cat([h, met.pop()], dim=1), e)
-        answer = self.head(F.silu(self.norm(h)))
+        answer: Tensor = self.head(F.silu(self.norm(h)))
+        return answer
+
+    def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
+        """E (B, E), as the blocks see it."""
+        raise TypeError(f"{type(self).__name__} has no embedding")
+
+
+class VDM(FlatUNet):
+    """The network of `VDMSpec`: its first C channels start at x, what comes after, as a variance, at 0."""
+
+    def __init__(self, spec: VDMSpec, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        self.gamma_min, self.gamma_range = spec.gamma_min, spec.gamma_max - spec.gamma_min
+
+    def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
+        """Of c_noise = ln(sigma/alpha)/4, which is gamma/8."""
+        time = (8 * c_noise - self.gamma_min) / self.gamma_range
+        return F.silu(self.conditioning(1000 * time, y))
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        """The network's answer, and x."""
+        answer = super().forward(x, c_noise, y, raw)
         image, rest = answer.tensor_split([self.image_channels], dim=1)
         return torch.cat([image + x[:, : self.image_channels], rest], dim=1)
+
+
+class ReflectedVDM(FlatUNet):
+    """The network of `ReflectedVDMSpec`, of images in [0, 1]; it starts at 0."""
+
+    def __init__(self, spec: ReflectedVDMSpec, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+
+    def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
+        """Of c_noise, 0 at the least noise and 1 at the most; the blocks see it without an activation."""
+        e: Tensor = self.conditioning(1000 * c_noise, y)
+        return e
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
+    ) -> Tensor:
+        """The network's answer to (x + 1)/2."""
+        image, rest = x.tensor_split([self.image_channels], dim=1)
+        seen = torch.cat([(image + 1) / 2, rest], dim=1)
+        return super().forward(seen, c_noise, y, None if raw is None else (raw + 1) / 2)
 
 
 def fan_in(network: nn.Module) -> None:

@@ -82,7 +82,7 @@ FAMILIES = {
         "diffbench.pretrained.openai",
     ),
     "reflected": Family(
-        "Reflected-Diffusion: its DDPM++ for images (Lou & Ermon 2023)",
+        "Reflected-Diffusion: its DDPM++ for images, its VDM for likelihoods (Lou & Ermon 2023)",
         "https://github.com/louaaron/Reflected-Diffusion",
         "diffbench.pretrained.reflected",
     ),

@@ -36,6 +36,9 @@ SOURCE = (
 SCORE = {"predict": "score", "noise_input": "log-sigma", "input_scale": "none"}
 EPS = {"predict": "eps", "noise_input": "time", "input_scale": "none"}
 
+#: Keys of what is in a state_dict and was not trained, of this family and of its relatives.
+FIXED = {"sigmas", "all_modules.0.W", "image_fourier.freqs"}
+
 #: The height of the images that all official networks attend over.
 ATTENDS = 16
 
@@ -71,13 +74,13 @@ def weights(contents: Any) -> dict[str, Tensor]:
     return averaged(contents, "score_sde", "all_modules.0.weight")
 
 
-def averaged(contents: Any, whose: str, example: str) -> dict[str, Tensor]:
+def averaged(contents: Any, whose: str, *examples: str) -> dict[str, Tensor]:
     """What is under ``model``, without the prefix of DataParallel, with the averages under ``ema`` in its place.
 
     Args:
         contents: of the file; may be the state_dict itself.
         whose: it is said to be.
-        example: a key that such a state_dict has; some must begin alike, up to the dot.
+        examples: a key that each such state_dict has; some must begin like one, up to the dot.
 
     Raises:
         CheckpointError: when none does, or when the averages do not fit the names.
@@ -89,9 +92,10 @@ def averaged(contents: Any, whose: str, example: str) -> dict[str, Tensor]:
         for key, each in (model.items() if isinstance(model, Mapping) else ())
         if isinstance(each, Tensor)
     }
-    if not any(key.startswith(example.partition(".")[0] + ".") for key in state):
+    beginnings = tuple(example.partition(".")[0] + "." for example in examples)
+    if not any(key.startswith(beginnings) for key in state):
         raise CheckpointError(
-            f"there is no state_dict of {whose}'s here: keys such as {example} are wanted"
+            f"there is no state_dict of {whose}'s here: keys such as {' or '.join(examples)} are wanted"
         )
     return state | averages(outer["ema"], state) if "ema" in outer else state
 
@@ -99,7 +103,7 @@ def averaged(contents: Any, whose: str, example: str) -> dict[str, Tensor]:
 def averages(ema: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name -> average, of a list in the order of the trained parameters, which is the state_dict's."""
     listed = ema.get("shadow_params") if isinstance(ema, Mapping) else None
-    names = [key for key in state if key != "sigmas" and key != "all_modules.0.W"]
+    names = [key for key in state if key not in FIXED]
     if not isinstance(listed, Sequence) or len(listed) != len(names):
         count = len(listed) if isinstance(listed, Sequence) else "no"
         raise CheckpointError(

@@ -124,7 +124,7 @@ def _network(variant: VariantSpec) -> str:
 #: Who knows how an imported model was trained.
 CHECKPOINT = "the official checkpoint's"
 #: What a network is told, and how unless said.
-INPUTS = {"input_scale": "unit", "noise_input": "log-ratio"}
+INPUTS = {"input_scale": "unit", "noise_input": "log-ratio", "levels": 1000}
 
 
 def _predicted(variant: VariantSpec) -> str:
@@ -139,7 +139,8 @@ def _predicted(variant: VariantSpec) -> str:
         if denoiser.get(key, usual) != usual
     ]
     if variant.denoiser.learns_variance:
-        words.append("learned variance")
+        bounds = " without bounds" if variant.denoiser.variance_of_levels else ""
+        words.append(f"learned variance{bounds}")
     if variant.denoiser.takes_labels:
         words.append("class-conditional")
     if variant.denoiser.takes_labels and variant.objective is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from diffbench.specs.base import PositiveFloat, Registered
+from pydantic import Field, model_validator
+
+from diffbench.specs.base import Int, PositiveFloat, Registered
 from diffbench.specs.process import ProcessSpec
 
 
@@ -32,6 +34,11 @@ class DenoiserSpec(Registered):
     @property
     def learns_variance(self) -> bool:
         """Whether it says how to interpolate between the variances of a step."""
+        return False
+
+    @property
+    def variance_of_levels(self) -> bool:
+        """Whether the variance that it learns is that of a step between neighbouring levels, and of no other."""
         return False
 
     @property
@@ -63,16 +70,20 @@ class NetworkDenoiserSpec(DenoiserSpec):
     with that skip.  ``data_std`` is the data's standard deviation when data span [-1, 1] (EDM's sigma_data).
 
     ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
-    variances (Nichol & Dhariwal 2021, equation 15).  ``conditional`` networks are told the class.
+    variances (Nichol & Dhariwal 2021, equation 15).  With ``variance: unbounded`` it is the logarithm of the variance
+    itself, of the step to the level before (Ho et al. 2020, table 2, learned diagonal).  ``conditional`` networks are
+    told the class.
 
     ``masks`` adds a mask and the image under it to the network's input: it is trained with random ones, and can be
     told known pixels of the image (Saharia et al. 2022, Palette; Nichol et al. 2022, GLIDE).
 
     ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], in place of 1/sqrt(alpha^2 + sigma^2) or what
     belongs to the skip; VE's networks of Song et al. 2021 see their input so.  ``noise_input`` is what the
-    network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` (999 t, of a chain the level) as
-    in DDPM and in VP's networks, its ``rescaled-time``, 1000 t/T of a chain of T levels, as in Improved DDPM's, or
-    ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's.
+    network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` ((N - 1) t, of a chain the level) as
+    in DDPM and in VP's networks, its ``rescaled-time``, N t/T of a chain of T levels, as in Improved DDPM's,
+    ``descending-time``, the level counted down from the most noise, round((N - 1)(1 - t)), as in VE's networks of N
+    levels, ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's others, or ``sigma-share``, 0 at the process's
+    smallest sigma and 1 at its largest, as in ``reflected-vdm``.  ``levels`` is that N.
     """
 
     name: Literal["network"] = "network"
@@ -82,11 +93,22 @@ class NetworkDenoiserSpec(DenoiserSpec):
     predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
     skip: Literal["none", "edm", "residual", "addition"] = "none"
     data_std: PositiveFloat = 0.5
-    variance: Literal["fixed", "learned"] = "fixed"
+    variance: Literal["fixed", "learned", "unbounded"] = "fixed"
     conditional: bool = False
     masks: bool = False
     input_scale: Literal["unit", "none"] = "unit"
-    noise_input: Literal["log-ratio", "time", "rescaled-time", "log-sigma"] = "log-ratio"
+    noise_input: Literal[
+        "log-ratio", "time", "rescaled-time", "descending-time", "log-sigma", "sigma-share"
+    ] = "log-ratio"
+    levels: Annotated[Int, Field(ge=2)] = 1000
+
+    @model_validator(mode="after")
+    def _levels_are_of_times(self) -> Self:
+        if self.levels != 1000 and "time" not in self.noise_input:
+            raise ValueError(
+                f"levels: {self.levels} counts times, and the network is told {self.noise_input}"
+            )
+        return self
 
     @property
     def predicts(self) -> str:
@@ -105,8 +127,13 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     @property
     def learns_variance(self) -> bool:
-        """``variance: learned``."""
-        return self.variance == "learned"
+        """``variance: learned`` or ``unbounded``."""
+        return self.variance != "fixed"
+
+    @property
+    def variance_of_levels(self) -> bool:
+        """``variance: unbounded``."""
+        return self.variance == "unbounded"
 
     @property
     def outputs(self) -> int:
@@ -119,10 +146,12 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     def refusal(self, process: ProcessSpec) -> str | None:
         """The mean of the level before needs levels, and a time as input one that a network can be told."""
-        if self.noise_input == "time" and process.time != "discrete" and process.t_max != 1:
-            return f"noise_input: time is 999 t, and {process.name}'s goes up to {process.t_max:g}"
-        if self.noise_input == "rescaled-time" and process.time != "discrete":
-            return f"noise_input: rescaled-time counts levels, and {process.name} is continuous"
+        if reason := self._time_refusal(process):
+            return reason
+        if self.variance_of_levels and process.time != "discrete":
+            return (
+                f"variance: unbounded is of the steps of a chain, and {process.name} is continuous"
+            )
         if self.predict == "mean" and process.time != "discrete":
             return f"predict: mean needs integer times, and {process.name} is continuous"
         view = "x0" if self.predict == "edm" else self.predict
@@ -133,6 +162,24 @@ class NetworkDenoiserSpec(DenoiserSpec):
         if self.skip == "edm" and process.noise == "constant":
             return (
                 f"skip: edm needs noise that grows, and {process.name}'s is constant; use residual"
+            )
+        return None
+
+    def _time_refusal(self, process: ProcessSpec) -> str | None:
+        """A time of a range that can be counted, or a chain's own levels."""
+        told, chain = self.noise_input, process.time == "discrete"
+        if told == "sigma-share" and process.noise == "constant":
+            return f"noise_input: {told} needs noise that grows, and {process.name}'s is constant"
+        if told == "rescaled-time" and not chain:
+            return f"noise_input: {told} counts levels, and {process.name} is continuous"
+        if told not in ("time", "descending-time"):
+            return None
+        if chain and self.levels != 1000:
+            return f"levels: {self.levels}, but {process.name} has levels of its own, which it counts by {told}"
+        if not chain and process.t_max != 1:
+            return (
+                f"noise_input: {told} counts {self.levels} levels of times up to 1, and {process.name}'s goes up to "
+                f"{process.t_max:g}"
             )
         return None
 

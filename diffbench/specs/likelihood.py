@@ -78,7 +78,7 @@ class VLBSpec(LikelihoodSpec):
             return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
         if self.steps is not None and (reason := grid_refusal(process, self.grid, self.steps)):
             return reason
-        return variance_refusal(self.variance, denoiser)
+        return variance_refusal(self.variance, denoiser, process, self.steps)
 
 
 class HeatBoundSpec(LikelihoodSpec):

@@ -3,7 +3,7 @@
 from diffbench.specs.network import ClassifierNetworkSpec, EncoderSpec, NetworkSpec, UNetSpec
 from diffbench.specs.residual_unet import ADMSpec, DDPMOriginalSpec, IDDPMSpec, IHDMUNetSpec
 from diffbench.specs.song import SongSpec
-from diffbench.specs.vdm import VDMSpec
+from diffbench.specs.vdm import ReflectedVDMSpec, VDMSpec
 
 __all__ = [
     "ADMSpec",
@@ -13,6 +13,7 @@ __all__ = [
     "IDDPMSpec",
     "IHDMUNetSpec",
     "NetworkSpec",
+    "ReflectedVDMSpec",
     "SongSpec",
     "UNetSpec",
     "VDMSpec",

@@ -173,10 +173,15 @@ class BlockAverageSpec(FactorSpec):
 
 
 class BicubicSpec(FactorSpec):
-    """The cubic kernel of Keys with a = -0.5, as wide as ``factor`` asks, samples a smaller image."""
+    """The cubic kernel of Keys with a = -0.5, as wide as ``factor`` asks, samples a smaller image.
+
+    kernel: another in its place, of ILVR's code: ``linear``, or Lanczos's with two or three lobes.
+    """
 
     name: Literal["bicubic"] = "bicubic"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.separable:Bicubic"
+
+    kernel: Literal["cubic", "linear", "lanczos2", "lanczos3"] = "cubic"
 
 
 class BlurSpec(OperatorSpec):
@@ -224,7 +229,8 @@ class AnisotropicBlurSpec(BlurSpec):
 class CompressedSensingSpec(OperatorSpec):
     """A share ``measured`` of each channel's Walsh-Hadamard coefficients of randomly permuted pixels.
 
-    ``seed`` chooses the permutation and the coefficients.
+    ``seed`` chooses the permutation and the coefficients.  Without ``shuffle`` the pixels are in their own order, as
+    in DDRM's code, and the coefficients are the same ones.
     """
 
     name: Literal["compressed-sensing"] = "compressed-sensing"
@@ -232,6 +238,7 @@ class CompressedSensingSpec(OperatorSpec):
 
     measured: Share = 0.25
     seed: NonNegativeInt = 0
+    shuffle: bool = True
 
     def refusal(self, image_shape: ImageShape) -> str | None:
         """Hadamard matrices are of sizes 2^k."""

@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Float, Int, NonNegativeFloat, PositiveFloat, Registered
+from diffbench.specs.base import Float, Int, NonNegativeFloat, PositiveFloat, Registered, nothing
 
 #: Of a step of a discrete chain: the posterior's, all that the forward step adds, or a learned one in between.
 Variance = Literal["small", "large", "learned"]
+
+
+#: What a level of a chain adds to the variance.
+Beta = Annotated[PositiveFloat, Field(lt=1)]
 
 
 def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
@@ -103,8 +107,9 @@ class ProcessSpec(Registered):
 class DiscreteSpec(ProcessSpec):
     """The discrete chain of DDPM (Ho et al. 2020) with the schedules of DDPM and Improved DDPM.
 
-    ``linear``: beta from 1e-4 to 0.02 at 1,000 steps, scaled by 1000/steps otherwise; ``cosine``:
-    Nichol & Dhariwal 2021, equation 17, s = 0.008, beta clipped at 0.999.
+    ``linear``: beta from 1e-4 to 0.02 at 1,000 steps, scaled by 1000/steps otherwise, unless ``beta_first`` and
+    ``beta_last`` say the first level's and the last's; ``cosine``: Nichol & Dhariwal 2021, equation 17, s = 0.008,
+    beta clipped at 0.999.
     """
 
     name: Literal["discrete"] = "discrete"
@@ -113,16 +118,30 @@ class DiscreteSpec(ProcessSpec):
 
     schedule: Literal["linear", "cosine"]
     steps: Annotated[Int, Field(ge=2)] = 1000
+    beta_first: Annotated[Beta | None, BeforeValidator(nothing)] = None
+    beta_last: Annotated[Beta | None, BeforeValidator(nothing)] = None
 
     @property
     def t_max(self) -> float:
         """The last level."""
         return self.steps - 1.0
 
+    @property
+    def ends(self) -> dict[str, float]:
+        """The betas at the ends that are said, by the names of a schedule's arguments."""
+        said = {"first": self.beta_first, "last": self.beta_last}
+        return {name: beta for name, beta in said.items() if beta is not None}
+
     @model_validator(mode="after")
     def _betas_stay_below_one(self) -> Self:
-        if self.schedule == "linear" and self.steps <= 20:
-            raise ValueError(f"the linear schedule needs more than 20 steps, not {self.steps}")
+        if self.schedule == "linear" and self.steps <= 20 and self.beta_last is None:
+            raise ValueError(
+                f"the linear schedule needs more than 20 steps, not {self.steps}, or a beta_last"
+            )
+        if self.schedule != "linear" and self.ends:
+            raise ValueError(
+                f"beta_first, beta_last: the ends of the linear schedule, and here it is {self.schedule}"
+            )
         return self
 
 

@@ -167,8 +167,8 @@ class ReplaceSpec(SteeredSpec):
 class ILVRSpec(SteeredSpec):
     """ILVR (Choi et al. 2021, algorithm 1): the low-pass part of x_t is the reference's.
 
-    low_pass: ``range`` is H^+ H, exact for any linear operator; ``resizer`` the paper's, a cubic reduction and
-        enlargement by the operator's factor, of bicubic super-resolution alone.
+    low_pass: ``range`` is H^+ H, exact for any linear operator; ``resizer`` the paper's, a reduction and an
+        enlargement by the operator's factor and ``kernel``, of bicubic super-resolution alone.
     until: the share of the steps that is conditioned, the first ones; the last are free.
     """
 
@@ -180,7 +180,7 @@ class ILVRSpec(SteeredSpec):
     until: Fraction = 1.0
 
     def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """The resizer's measurement is a bicubic reduction."""
+        """The resizer's measurement is its own reduction."""
         if self.low_pass == "resizer" and operator.name != "bicubic":
             return f"low_pass: resizer needs bicubic super-resolution, not {operator.name}"
         return super().operator_refusal(operator)
@@ -257,8 +257,11 @@ class CCDFSpec(RestorerSpec):
 class DDRMSpec(RestorerSpec):
     """DDRM (Kawar et al. 2022, equations 7 and 8), and its JPEG extension (2022, arXiv 2209.11888).
 
-    eta: the noise in what is not measured; eta_b: the weight of the measurement in what is measured better than
-        x_t is known.
+    eta: the noise in what is not measured (the official code's etaC).
+    eta_a: that in what is measured worse than x_t is known; eta by default.
+    eta_b: the weight of the measurement in what is measured better than x_t is known.
+
+    JPEG measures no coordinate, and has no eta_a.
     """
 
     name: Literal["ddrm"] = "ddrm"
@@ -267,7 +270,19 @@ class DDRMSpec(RestorerSpec):
     steps: PositiveInt = 20
     grid: Grid = "uniform"
     eta: Fraction = 0.85
+    eta_a: Annotated[Fraction | None, BeforeValidator(nothing)] = None
     eta_b: Fraction = 1.0
+
+    @property
+    def worse(self) -> float:
+        """``eta_a``, or what it is by default."""
+        return self.eta if self.eta_a is None else self.eta_a
+
+    def operator_refusal(self, operator: OperatorSpec) -> str | None:
+        """Without coordinates none is measured."""
+        if operator.linear or self.eta_a is None:
+            return None
+        return f"eta_a: {self.eta_a:g} is of measured coordinates, and {operator.name} has none"
 
     def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
         """A grid on the process."""

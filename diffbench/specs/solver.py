@@ -96,10 +96,31 @@ def sde_refusal(process: ProcessSpec, instead: str) -> str | None:
     return f"integer times have no SDE or ODE; {instead}" if process.time == "discrete" else None
 
 
-def variance_refusal(variance: Variance, denoiser: DenoiserSpec | None) -> str | None:
-    """Why the denoiser has no such variance; None when it has."""
-    if variance == "learned" and denoiser is not None and not denoiser.learns_variance:
+def chain_time_refusal(process: ProcessSpec, last: float | None, denoise: str) -> str | None:
+    """Why a solver in time cannot step down a chain to its data; None when it can, or when it is no chain."""
+    if process.time != "discrete":
+        return None
+    if last is not None:
+        return f"last: {last:g} is asked of a chain, whose last level is its first"
+    if denoise not in ("usual", "tweedie"):
+        return f"denoise: {denoise} is of continuous time; a chain's last step goes to the data"
+    return process.view_refusal("score")
+
+
+def variance_refusal(
+    variance: Variance, denoiser: DenoiserSpec | None, process: ProcessSpec, steps: int | None
+) -> str | None:
+    """Why the denoiser has no such variance for that many steps, None for all of a chain's; None when it has."""
+    if variance != "learned" or denoiser is None:
+        return None
+    if not denoiser.learns_variance:
         return "variance: learned is asked of a model with fixed variance; use small or large"
+    levels = round(process.t_max) + 1
+    if denoiser.variance_of_levels and steps not in (None, levels):
+        return (
+            f"steps: {steps}, but this model's variance, unbounded, is that of the steps between all {levels} levels; "
+            "take them, or variance: small or large"
+        )
     return None
 
 
@@ -178,16 +199,22 @@ class LangevinSpec(Spec):
     """Langevin corrector: x + eps score + sqrt(2 eps) z (Song et al. 2021, algorithms 4 and 5).
 
     snr: r in eps = 2 a (r |z|/|score|)^2, where the norms are means over the images that are drawn at a time
-        (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP.
+        (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP, 1 - beta_t on a chain.
+    rule: ``norms`` is that; ``annealed`` takes eps = 2 a (r sigma_t)^2, the annealed Langevin dynamics of Song &
+        Ermon 2019, algorithm 1, as in Song et al. 2021, official code.
     step_size: eps itself, in place of ``snr``.
+    longest: eps is never above it; by default 0.5 on ``reflected``, as wide as its cube, and no limit elsewhere.  In
+        squared units of the process's range.
     updates: per level.
-    levels: N.
+    levels: N; a chain has its own.
     order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
         corrects at the prior's level too and not at the last.
     """
 
     snr: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    rule: Literal["norms", "annealed"] = "norms"
     step_size: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    longest: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     updates: PositiveInt = 1
     levels: Annotated[Int, Field(ge=2)] = 1000
     order: Literal["predictor-first", "corrector-first"] = "predictor-first"
@@ -196,12 +223,16 @@ class LangevinSpec(Spec):
     def _one_rule(self) -> Self:
         if (self.snr is None) == (self.step_size is None):
             raise ValueError("one of snr (0.16 is usual) and step_size is wanted")
+        if self.step_size is not None and self.rule != "norms":
+            raise ValueError(f"rule: {self.rule} makes eps of snr, and step_size is eps itself")
+        if self.step_size is not None and self.longest is not None:
+            raise ValueError("longest: a limit of what snr asks for, and step_size is eps itself")
         return self
 
     def refusal(self, process: ProcessSpec) -> str | None:
-        """Langevin steps need a score in continuous time, and a scale."""
-        if reason := sde_refusal(process, "leave the corrector out"):
-            return f"corrector: {reason}"
+        """Langevin steps need a score, and a scale."""
+        if reason := process.view_refusal("score"):
+            return f"corrector: {reason}; leave the corrector out"
         reason = process.scale_refusal(self.levels) if self.step_size is None else None
         return f"corrector.levels: {reason}" if reason else None
 
@@ -273,7 +304,7 @@ class AncestralSpec(TransitionSolverSpec):
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A learned variance must have been learned."""
         reason = super().refusal(process, denoiser)
-        return reason or variance_refusal(self.variance, denoiser)
+        return reason or variance_refusal(self.variance, denoiser, process, self.steps)
 
 
 class DDIMSpec(TransitionSolverSpec):
@@ -311,15 +342,19 @@ class TimeSpec(SolverSpec):
         return "tweedie" if process.family == "gaussian" else "noiseless"
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """A chain has no SDE view."""
-        growing = process.noise == "growing"
-        instead = "use ancestral, ddim, heun or dpm-solver++" if growing else "use inverse-heat"
-        reason = sde_refusal(process, instead) or last_refusal(process, self.last)
+        """There must be such a time, and a way to end there."""
+        reason = self._time_refusal(process) or last_refusal(process, self.last)
         if not reason and self.denoise == "tweedie" and process.family != "gaussian":
             reason = (
                 f"denoise: tweedie needs a Gaussian process, and {process.name} is {process.family}"
             )
         return reason or super().refusal(process, denoiser)
+
+    def _time_refusal(self, process: ProcessSpec) -> str | None:
+        """A chain has no SDE view."""
+        growing = process.noise == "growing"
+        instead = "use ancestral, ddim, heun or dpm-solver++" if growing else "use inverse-heat"
+        return sde_refusal(process, instead)
 
 
 class TimeSolverSpec(TimeSpec, GridSolverSpec):
@@ -355,8 +390,8 @@ class EulerMaruyamaSpec(ReverseSDESpec):
 class ReverseDiffusionSpec(ReverseSDESpec):
     """The reverse-diffusion sampler (Song et al. 2021, appendix E): the forward chain's step, reversed.
 
-    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's and EDM's is their exact transition; the others'
-    is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
+    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's, EDM's and a discrete chain's is their exact transition;
+    the others' is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
     """
 
     name: Literal["reverse-diffusion"] = "reverse-diffusion"
@@ -368,6 +403,10 @@ class ReverseDiffusionSpec(ReverseSDESpec):
             return reason
         reason = process.chain_refusal(self.longest_step(process))
         return f"steps: {self.steps}: {reason}" if reason else None
+
+    def _time_refusal(self, process: ProcessSpec) -> str | None:
+        """Of a chain, its own steps reversed."""
+        return chain_time_refusal(process, self.last, self.denoise)
 
     def longest_step(self, process: ProcessSpec) -> float:
         """Of the grids that are even in time, 1/steps as in the paper, or in its root; 0 of the others."""
@@ -393,19 +432,27 @@ def _wanted(value: object) -> object:
 
 
 class CorrectorOnlySpec(TimeSolverSpec):
-    """Langevin dynamics at each noise level in turn, without a predictor (Song et al. 2021, table 1, C2000)."""
+    """Langevin dynamics at each noise level in turn, without a predictor (Song et al. 2021, table 1, C2000).
+
+    On a chain the levels are its own.
+    """
 
     name: Literal["langevin"] = "langevin"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:CorrectorOnly"
 
     corrector: Annotated[LangevinOnlySpec, BeforeValidator(_wanted)] = LangevinOnlySpec(snr=0.22)
 
+    def _time_refusal(self, process: ProcessSpec) -> str | None:
+        """It asks for no more than a score."""
+        return chain_time_refusal(process, self.last, self.denoise)
+
 
 class ODESpec(TimeSolverSpec):
     """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
 
     ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).  On a reflected
-    process the state is not reflected on the way, only what is returned.
+    process the state is not reflected on the way, only what is returned.  ``alpha`` is the share of a step after which
+    ``heun`` asks for the second time: 1/2 is the midpoint rule (Karras et al. 2022, algorithm 3).
     ``bump``: on a reflected process, the official code's way to keep states off the walls: the drift times
     exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there), and a start in [0.01, 0.99].
     """
@@ -414,7 +461,14 @@ class ODESpec(TimeSolverSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:ProbabilityFlow"
 
     method: Literal["euler", "heun", "rk4"] = "heun"
+    alpha: Annotated[PositiveFloat, Field(le=1)] = 1.0
     bump: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    @model_validator(mode="after")
+    def _alpha_is_heuns(self) -> Self:
+        if self.method != "heun" and self.alpha != 1:
+            raise ValueError(f"alpha: {self.alpha:g} is of method heun, not of {self.method}")
+        return self
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """A bump needs walls."""
@@ -524,23 +578,35 @@ class RatioSolverSpec(GridSolverSpec):
 class HeunSpec(RatioSolverSpec):
     """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha); the last step is Euler's.
 
-    With ``order`` 1 all steps are.
+    With ``order`` 1 all steps are.  ``alpha`` is the share of a step after which it asks for the second time: 1 is
+    Heun's method, 1/2 the midpoint rule, 2/3 Ralston's; above 1 it asks beyond the step, but not below the process's
+    smallest noise (algorithm 3).  On a chain it asks at the nearest level; where that is where the step starts, the
+    step is Euler's.
 
     With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
     [``churn_min``, ``churn_max``] (S_min, S_max) first raises it by the factor 1 + min(churn/steps, sqrt 2 - 1),
-    never above the process's largest, with fresh noise ``churn_noise`` (S_noise) times what that takes.
+    with fresh noise ``churn_noise`` (S_noise) times what that takes.  ``churn_ceiling`` is the sigma/alpha above which
+    it is never raised; the process's largest by default (EDM's code has none).
     """
 
     name: Literal["heun"] = "heun"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:Heun"
 
     order: Literal[1, 2] = 2
+    alpha: PositiveFloat = 1.0
     churn: NonNegativeFloat = 0.0
     churn_min: NonNegativeFloat = 0.0
     churn_max: PositiveFloat = 1e30
+    churn_ceiling: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     churn_noise: NonNegativeFloat = 1.0
 
     _churns_increase = model_validator(mode="after")(increasing("churn_min", "churn_max"))
+
+    @model_validator(mode="after")
+    def _alpha_is_of_order_two(self) -> Self:
+        if self.order == 1 and self.alpha != 1:
+            raise ValueError(f"alpha: {self.alpha:g} is of order 2, and here order is 1")
+        return self
 
     @property
     def invertible(self) -> bool:

@@ -3,9 +3,9 @@ r"""DDRM (Kawar, Elad, Ermon & Song 2022, https://arxiv.org/abs/2201.11793, equa
 In the coordinates u = V^T x_t/alpha_t, whose noise is r_t = sigma_t/alpha_t, with v = V^T x0 of the predicted
 image, y/s = S^+ U^T y and w = std/s the noise in it, a step from t to s draws each coordinate from
 
-    not measured        N(v + sqrt(1 - eta^2) r_s (u - v)/r_t,   (eta r_s)^2)
-    r_s < w             N(v + sqrt(1 - eta^2) r_s (y/s - v)/w,   (eta r_s)^2)
-    r_s >= w            N((1 - eta_b) v + eta_b y/s,             r_s^2 - (eta_b w)^2)
+    not measured        N(v + sqrt(1 - eta^2) r_s (u - v)/r_t,     (eta r_s)^2)
+    r_s < w             N(v + sqrt(1 - eta_a^2) r_s (y/s - v)/w,   (eta_a r_s)^2)
+    r_s >= w            N((1 - eta_b) v + eta_b y/s,               r_s^2 - (eta_b w)^2)
 
 and starts from N(y/s, r^2 - w^2) where r > w, from N(0, r^2) elsewhere.  The official code takes r_s > w for the last
 case, so that its noiseless result is not the measurement's after the last step; and it starts with x/r for alpha x.
@@ -94,11 +94,12 @@ class DDRM(Restorer):
     def _coordinates(
         self, x: Tensor, x0: Tensor, r_t: float, r_s: float, measurement: Measurement, z: Tensor
     ) -> Tensor:
-        operator, eta, eta_b = measurement.operator, self.spec.eta, self.spec.eta_b
+        operator, eta_b = measurement.operator, self.spec.eta_b
         assert isinstance(operator, Operator)
         u, v, z = (operator.coordinates(each) for each in (x, x0, z))
         w, given = self.measured(operator, measurement)
-        kept = math.sqrt(1 - eta**2) * r_s
+        eta = torch.full_like(w, self.spec.eta).where(w.isinf(), self.spec.worse)
+        kept = (1 - eta**2).sqrt() * r_s
         # Where w is 0 or infinite the first of these is not chosen, and must not be nan.
         finite = torch.where((w > 0) & w.isfinite(), w, 1.0)
         towards = torch.where(w.isfinite(), (given - v) / finite, (u - v) / r_t)

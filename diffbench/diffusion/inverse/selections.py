@@ -5,10 +5,10 @@ r"""Operators that measure some coefficients of an orthonormal transform, each t
 Inpainting and denoising measure pixels (T = 1).  Colourisation measures the mean of the C channels, 1/sqrt(C) times the
 first coefficient of a rotation of colours that begins with (1, ..., 1)/sqrt(C); super-resolution by block averages
 measures 1/f times the first cosine coefficient of each f x f block; compressed sensing measures Walsh-Hadamard
-coefficients of shuffled pixels.
+coefficients of shuffled pixels, or of pixels as they are.
 
 Source: Kawar, Elad, Ermon & Song 2022, "Denoising Diffusion Restoration Models", https://arxiv.org/abs/2201.11793,
-appendix D.  Its code weighs colours by 0.3333, 0.3334 and 0.3333, and shuffles coefficients where pixels are here.
+appendix D.  Its code weighs colours by 0.3333, 0.3334 and 0.3333, and leaves pixels in their order.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def block_cosines(n: int, size: int) -> Tensor:
 
 
 class CompressedSensing(Selection):
-    """Walsh-Hadamard coefficients of shuffled pixels are measured, the same ones of each channel: y (C, n).
+    """Walsh-Hadamard coefficients of pixels, shuffled or not, are measured, the same ones of each channel: y (C, n).
 
     H_1 = 1,  H_2n = [[H_n, H_n], [H_n, -H_n]] / sqrt(2), in that (natural) order.
     """
@@ -257,6 +257,8 @@ class CompressedSensing(Selection):
         count, draws = spec.coefficients(image_shape), stream("compressed-sensing", spec.seed)
         order = torch.randperm(height * width, generator=draws)
         chosen = torch.randperm(height * width, generator=draws).argsort() < count
+        if not spec.shuffle:
+            order = torch.arange(height * width)
         measured = chosen.reshape(height, width).expand(channels, height, width)
         super().__init__(spec, image_shape, measured, (channels, count), low=low, high=high)
         self.order = Cast(order, order.argsort())

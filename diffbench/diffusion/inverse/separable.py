@@ -19,6 +19,8 @@ appendix D.  Its code does otherwise, and its deblurring results are those of an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -86,7 +88,7 @@ class Separable(Operator):
 
 
 class Bicubic(Separable):
-    """The cubic kernel of Keys (a = -1/2) samples an image ``factor`` times smaller: y (C, H/factor, W/factor).
+    """A kernel, Keys's cubic by default, samples an image ``factor`` times smaller: y (C, H/factor, W/factor).
 
     The kernel is ``factor`` times as wide as for enlarging; pixels outside the image are its reflection.  No singular
     value is set to 0.
@@ -96,12 +98,12 @@ class Bicubic(Separable):
         self, spec: BicubicSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
     ) -> None:
         sizes = [(n // spec.factor, n) for n in image_shape[1:]]
-        down, along = (resizing_matrix(n, small) for small, n in sizes)
+        down, along = (resizing_matrix(n, small, spec.kernel) for small, n in sizes)
         super().__init__(spec, image_shape, down, along, low=low, high=high)
-        self.enlarging = Cast(*(resizing_matrix(small, n) for small, n in sizes))
+        self.enlarging = Cast(*(resizing_matrix(small, n, spec.kernel) for small, n in sizes))
 
     def enlarge(self, y: Tensor) -> Tensor:
-        """Cubic interpolation back to images: (B, C, H/factor, W/factor) -> (B, C, H, W).
+        """Interpolation by the kernel back to images: (B, C, H/factor, W/factor) -> (B, C, H, W).
 
         ILVR's low-pass filter is ``enlarge(apply(x))`` (Choi, Kim, Jeong, Gwon & Yoon 2021, https://arxiv.org/abs/2108.02938;
         its code's ``resizer.py``); it is no projection.
@@ -110,19 +112,18 @@ class Bicubic(Separable):
         return between(down, y, along.T)
 
 
-def resizing_matrix(size: int, new: int) -> Tensor:
-    """Keys' cubic interpolation of ``size`` pixels at ``new`` points, float64 (new, size); each row's sum is 1.
+def resizing_matrix(size: int, new: int, kernel: str = "cubic") -> Tensor:
+    """Interpolation of ``size`` pixels at ``new`` points by a kernel, float64 (new, size); each row's sum is 1.
 
     Both are cells of equal width of one interval, and points are their middles.  The kernel is as wide as the wider
     cell asks.  Outside is the reflection in the interval's ends, so the last pixel comes twice.
-
-    Source: Keys 1981, "Cubic convolution interpolation for digital image processing".
     """
+    value, radius = KERNELS[kernel]
     scale = max(size / new, 1.0)
     points = (torch.arange(new, dtype=torch.float64) + 0.5) * size / new - 0.5
-    reach = math.ceil(2 * scale) + 1
+    reach = math.ceil(radius * scale) + 1
     taps = points.floor().long()[:, None] + torch.arange(-reach, reach + 1)
-    weights = keys((taps - points[:, None]) / scale)
+    weights = value((taps - points[:, None]) / scale)
     folded = taps % (2 * size)
     pixels = torch.where(folded < size, folded, 2 * size - 1 - folded)
     matrix = torch.zeros(new, size, dtype=torch.float64).scatter_add(1, pixels, weights)
@@ -130,11 +131,33 @@ def resizing_matrix(size: int, new: int) -> Tensor:
 
 
 def keys(x: Tensor) -> Tensor:
-    """The cubic convolution kernel with a = -1/2, 0 from |x| = 2 on."""
+    """The cubic convolution kernel with a = -1/2, 0 from |x| = 2 on.
+
+    Source: Keys 1981, "Cubic convolution interpolation for digital image processing".
+    """
     x = x.abs()
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def linear(x: Tensor) -> Tensor:
+    """1 - |x|, 0 from |x| = 1 on."""
+    return (1 - x.abs()).clamp(min=0)
+
+
+def lanczos(x: Tensor, lobes: int) -> Tensor:
+    """sinc(x) sinc(x/lobes), sinc(x) = sin(pi x)/(pi x), 0 from |x| = lobes on (Duchon 1979, "Lanczos filtering")."""
+    return torch.where(x.abs() < lobes, torch.sinc(x) * torch.sinc(x / lobes), 0.0)
+
+
+#: What a pixel at a distance weighs, and how far a kernel reaches, in cells.
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "cubic": (keys, 2),
+    "linear": (linear, 1),
+    "lanczos2": (partial(lanczos, lobes=2), 2),
+    "lanczos3": (partial(lanczos, lobes=3), 3),
+}
 
 
 class UniformBlur(Separable):

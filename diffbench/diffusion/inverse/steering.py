@@ -63,7 +63,7 @@ class ZeroFilled(Imposition):
 
 
 class Resized(Imposition):
-    """R is a cubic enlargement, so that R H is the low-pass filter of ILVR."""
+    """R is an enlargement by the operator's kernel, so that R H is the low-pass filter of ILVR."""
 
     def back(self, residual: Tensor) -> Tensor:
         """The enlarged residual."""
@@ -123,8 +123,8 @@ class Impute(Steered):
 class ILVR(Steered):
     """Choi et al. 2021 (https://arxiv.org/abs/2108.02938, algorithm 1): x' + phi(y_s) - phi(x').
 
-    The low-pass filter phi is H^+ H, or the paper's cubic reduction and enlargement.  y is noised to the time that
-    x' is at; the official code takes the time before the step.
+    The low-pass filter phi is H^+ H, or the paper's reduction and enlargement by a kernel.  y is noised to the time
+    that x' is at; the official code takes the time before the step.
     """
 
     spec: ILVRSpec

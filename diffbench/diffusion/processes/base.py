@@ -42,7 +42,7 @@ class Process:
     """Base of all processes; ``spec`` has the parameters."""
 
     data_time: float = 0.0
-    #: The longest Langevin step eps that makes sense, however small the score.
+    #: The longest Langevin step eps that makes sense, however small the score, where no spec says another.
     longest_langevin: float = math.inf
     #: Of a Gaussian prior.
     prior_std: float = 1.0

@@ -25,7 +25,7 @@ class Discrete(GaussianProcess):
     def __init__(self, spec: DiscreteSpec) -> None:
         super().__init__(spec)
         self.steps = spec.steps
-        self.betas = SCHEDULES[spec.schedule](spec.steps)
+        self.betas = SCHEDULES[spec.schedule](spec.steps, **spec.ends)
         #: abar at times -1, 0, .., T-1: entry t + 1 is time t's.
         self.alpha_bar = torch.cat(
             [torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)]
@@ -45,6 +45,14 @@ class Discrete(GaussianProcess):
     def level_before(self, t: Tensor) -> Tensor:
         """T - 1; -1, the data, before the first."""
         return t - 1
+
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The transition: a = sqrt(1 - beta), G^2 = beta from one level to the next."""
+        return self.transition(t, s)
+
+    def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
+        """1 - beta_t of the chain, whose levels are its own."""
+        return self._level(t) / self._level(t - 1)
 
     def time_of(self, ratio: Tensor) -> Tensor:
         """The level whose sigma/alpha is nearest; the data's where ratio is 0."""

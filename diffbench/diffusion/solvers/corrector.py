@@ -1,9 +1,13 @@
 r"""The Langevin corrector (Song et al. 2021, https://arxiv.org/abs/2011.13456, algorithms 4 and 5).
 
-    x <- x + eps score(x, t) + sqrt(2 eps) z,     eps = 2 a (r |z|/|score|)^2,
+    x <- x + eps score(x, t) + sqrt(2 eps) z,     eps = 2 a w^2
 
-with r the signal-to-noise ratio, a the process's ``langevin_scale``, and norms averaged over the batch, as in the
-paper's text and its code.  One update of a Gaussian marginal of variance v leaves v + eps^2/v.
+    norms      w = r |z|/|score|,  norms averaged over the batch, as in the paper's text and its code
+    annealed   w = r sigma_t,  which is that where |score| is |z|/sigma_t        (Song & Ermon 2019,
+                                                                https://arxiv.org/abs/1907.05600, algorithm 1)
+
+with r the signal-to-noise ratio and a the process's ``langevin_scale``.  One update of a Gaussian marginal of variance
+v leaves v + eps^2/v.
 """
 
 from __future__ import annotations
@@ -13,8 +17,25 @@ from collections.abc import Callable
 from torch import Tensor
 
 from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.processes.base import Process, cast
 from diffbench.specs.solver import LangevinSpec
+
+#: Of (the process, t, score, z): w/r, of t's shape or a number.
+Width = Callable[[Process, Tensor, Tensor, Tensor], Tensor]
+
+
+def by_norms(process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
+    """|z|/|score|, of all images."""
+    lengths = [each.flatten(1).norm(dim=1).mean() for each in (z, score)]
+    return lengths[0] / lengths[1]
+
+
+def annealed(process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
+    """sigma_t."""
+    return cast(process.sigma(t), score)
+
+
+RULES: dict[str, Width] = {"norms": by_norms, "annealed": annealed}
 
 #: Fresh standard normal noise shaped like its argument.
 Noise = Callable[[Tensor], Tensor]
@@ -27,6 +48,9 @@ class Langevin:
 
     def __init__(self, spec: LangevinSpec, denoiser: Denoiser) -> None:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
+        longest = spec.longest
+        #: eps is never above it.
+        self.longest = self.process.longest_langevin if longest is None else longest
         #: Whether it goes before the solver's step.
         self.first = spec.order == "corrector-first"
         #: What is done after every update, if anything.
@@ -37,10 +61,10 @@ class Langevin:
         if self.spec.snr is None:
             assert self.spec.step_size is not None
             return self.spec.step_size
-        norms = [each.flatten(1).norm(dim=1).mean() for each in (z, score)]
         scale = cast(self.process.langevin_scale(t, self.spec.levels), score)
-        step = 2 * scale * (self.spec.snr * norms[0] / norms[1]) ** 2
-        return step.clamp(max=self.process.longest_langevin)
+        width = RULES[self.spec.rule](self.process, t, score, z)
+        step = 2 * scale * (self.spec.snr * width) ** 2
+        return step.clamp(max=self.longest)
 
     def update(
         self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False

@@ -8,8 +8,13 @@ For one scalar alpha, xbar = x/alpha and s = sigma/alpha make every process the 
 
     dxbar/ds = eps(x, t) = (xbar - x0)/s,
 
-on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn"
-(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined
+on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn", and
+algorithm 3 asks for the second time after a share a of the step h (Karras et al. 2022,
+https://arxiv.org/abs/2206.00364):
+
+    xbar <- xbar + h [(1 - 1/(2a)) eps + 1/(2a) eps'],     eps' at xbar + a h eps.
+
+A step to s = 0 is Euler's, since eps is not defined
 there; it returns x0.  For x0 constant over a step it is solved by xbar <- (s'/s) xbar + (1 - s'/s) x0; DPM-Solver++(2M)
 takes for x0 the value in the middle of the step, extrapolated in ln s from the last two
 (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
@@ -24,7 +29,15 @@ from torch import Tensor
 from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, advance
+from diffbench.diffusion.integrators import (
+    METHODS,
+    Adaptive,
+    Field,
+    Rate,
+    State,
+    advance,
+    second_order,
+)
 from diffbench.diffusion.neumann import Bumped
 from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.solvers.corrector import Noise
@@ -67,6 +80,7 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
         self, spec: ODESpec, denoiser: Denoiser, classifier: Classifier | None = None
     ) -> None:
         super().__init__(spec, denoiser, classifier)
+        self.method = METHODS[spec.method] if spec.alpha == 1 else second_order(spec.alpha)
         if spec.bump is not None:
             self.denoiser = Bumped(self.denoiser, spec.bump)
 
@@ -78,7 +92,7 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step."""
         rates = flow_rates(self.denoiser, y)
-        return advance(METHODS[self.spec.method], rates, State(t, x_t), s).x
+        return advance(self.method, rates, State(t, x_t), s).x
 
 
 class AdaptiveProbabilityFlow(Unconfined):
@@ -123,7 +137,19 @@ class Heun(RatioSolver):
             return t
         factor = 1 + min(spec.churn / spec.steps, math.sqrt(2) - 1)
         highest = self.process.ratio(at(self.process.t_max))
+        if spec.churn_ceiling is not None:
+            highest = at(spec.churn_ceiling).maximum(ratio)
         return self.process.time_of((factor * ratio).minimum(highest))
+
+    def second(self, t: Tensor, s: Tensor) -> tuple[Tensor, float]:
+        """When the step from t to s asks for the second time, and what share of it, in sigma/alpha, is done then."""
+        if self.spec.alpha == 1:
+            return s, 1.0
+        process = self.process
+        start, end = process.ratio(t), process.ratio(s)
+        ends = process.ratio(at([process.t_min, process.t_max]))
+        middle = process.time_of((start + self.spec.alpha * (end - start)).clamp(*ends))
+        return middle, float((process.ratio(middle) - start) / (end - start))
 
     def raised(self, xbar: Tensor, t: Tensor, t_hat: Tensor, noise: Noise) -> Tensor:
         """x/alpha with the noise that is missing at the later time t_hat."""
@@ -133,18 +159,20 @@ class Heun(RatioSolver):
         return xbar + cast(self.spec.churn_noise * added.sqrt(), xbar) * noise(xbar)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """Churn, then Heun's step in (x/alpha, sigma/alpha); Euler's into the data."""
+        """Churn, then a step of order 2 in (x/alpha, sigma/alpha); Euler's into the data."""
         process, t_hat = self.process, self.churned(t)
         xbar = self.raised(x_t / cast(process.alpha(t), x_t), t, t_hat, noise)
         prediction = self.denoiser(cast(process.alpha(t_hat), x_t) * xbar, t_hat, y)
         if float(s) == process.data_time:
             return prediction.x0
-        alpha_s = cast(process.alpha(s), x_t)
+        alpha_s, eps = cast(process.alpha(s), x_t), prediction.eps
         h = cast(process.ratio(s) - process.ratio(t_hat), x_t)
-        x_s = alpha_s * (xbar + h * prediction.eps)
-        if self.spec.order == 1:
-            return x_s
-        return alpha_s * (xbar + h / 2 * (prediction.eps + self.denoiser(x_s, s, y).eps))
+        middle, share = self.second(t_hat, s)
+        if self.spec.order == 1 or share == 0:
+            return alpha_s * (xbar + h * eps)
+        x = cast(process.alpha(middle), x_t) * (xbar + share * h * eps)
+        eps_middle = self.denoiser(x, middle, y).eps
+        return alpha_s * (xbar + h / 2 * ((2 - 1 / share) * eps + eps_middle / share))
 
 
 class DPMSolver(RatioSolver):
