@@ -318,7 +318,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         *[
             {"eta": e, "grid": g}
             for e in (0.0, 0.7, 1.0)
-            for g in ("uniform", "strided", "quadratic")
+            for g in ("uniform", "strided", "quadratic", "quadratic-0.8")
         ],
         *[{"eta": 0.7, "grid": g} for g in RATIO_GRIDS],
         {"last": 0.1, **AFTER},
