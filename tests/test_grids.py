@@ -89,7 +89,7 @@ def test_quadratic_levels_are_squares(length: int, count: int) -> None:
 
 @pytest.mark.parametrize("length", [50, 1000])
 def test_the_quadratic_grid_of_ddims_code(length: int) -> None:
-    """Squares of a line from 0 to sqrt(0.8 T), cut to integers; equal levels, between which a step does nothing, once."""
+    """Squares of a line from 0 to sqrt(0.8 T), cut to integers; what is the same level twice is there once."""
     for count in range(2, 200 if length == 1000 else length):
         squares = np.linspace(0, np.sqrt(length * 0.8), count) ** 2
         wanted = sorted({int(square) for square in squares})
@@ -112,7 +112,7 @@ def karras_formula(count: int, smallest: float, largest: float, rho: float) -> l
     ]
 
 
-continuous = pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "vp-cosine"])
+continuous = pytest.mark.parametrize("name", ["vp", "vp-chain", "sub-vp", "ve", "edm", "vp-cosine"])
 #: Of sigma/alpha, both inside the range of every process.
 between = pytest.mark.parametrize(("smallest", "largest"), [(0.05, 40.0), (0.02, 2.0)])
 

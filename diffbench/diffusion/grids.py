@@ -11,9 +11,9 @@ On the integer times 0 .. T-1 of a chain
                the sum of strides in floating point, then Python's round, is the official rule)
     strided    0, c, 2c, .. with the first integer c that gives exactly K levels       (official "ddimK")
     quadratic  floor(c i^2) with the c that ends in T-1, each at least one above the last
-    quadratic-0.8  floor of the squares of K evenly spaced numbers from 0 to sqrt(0.8 T), each level once: the code's
-               grid for CIFAR-10 (Song, Meng & Ermon 2021), which so begins at 800 of 1,000 levels and, at many steps, has
-               fewer levels than steps; steps between equal levels do nothing
+    quadratic-0.8  floor of the squares of K evenly spaced numbers from 0 to sqrt(0.8 T), each level once: the grid of
+               the code for CIFAR-10 (Song, Meng & Ermon 2021), which begins at 800 of 1,000 levels and, at many steps,
+               has fewer levels than steps; steps between equal levels do nothing
     karras, log-snr   the levels nearest to those sigma/alpha, each once
 
 A grid that ends in the data does so at the process's ``data_time``.
