@@ -7,6 +7,7 @@
     diffbench list | show | check-config    look at the configuration
     diffbench estimate                      time a few steps of it
     diffbench coverage                      which published numbers are filled
+    diffbench settings                      which settings are the papers', and why others are not
     diffbench manifest | doctor | clean     look after the results
 
 Mistakes of the user leave as one line on stderr and status 1.  A failing stage also leaves its
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
+    from diffbench.reporting.formats import Table
     from diffbench.specs.stages import StageSpec
 
 STAGES = {
@@ -164,6 +166,8 @@ def parser() -> argparse.ArgumentParser:
         "coverage", "say which published number which cell fills, or why none does", cover
     )
     covering.add_argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
+    setting = add("settings", "lay the papers' settings beside those of their benchmarks", settings)
+    setting.add_argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
     hashing = add("manifest", "print the SHA-256 of every product", print_manifest)
     hashing.add_argument("root", type=Path)
     curing = add("doctor", "verify every product and training state", doctor)
@@ -473,12 +477,24 @@ def estimate(options: argparse.Namespace) -> int:
 def cover(options: argparse.Namespace) -> int:
     """Print, or write, the table of all published numbers of the data sets that benchmarks are about."""
     from diffbench.reporting.coverage import coverage
+
+    return _page(coverage(repository()), options.write)
+
+
+def settings(options: argparse.Namespace) -> int:
+    """Print, or write, the tables of the papers' settings and ours."""
+    from diffbench.reporting.settings import settings
+
+    return _page(settings(repository()), options.write)
+
+
+def _page(table: Table, path: Path | None) -> int:
     from diffbench.reporting.formats import to_markdown
     from diffbench.store import files
 
-    text = to_markdown(coverage(repository()))
-    if options.write:
-        files.write(options.write, text.encode())
+    text = to_markdown(table)
+    if path:
+        files.write(path, text.encode())
     else:
         print(text, end="")
     return 0

@@ -165,14 +165,15 @@ def euler_maruyama(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
 
 def reverse_diffusion(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
     """VP: f = sqrt(1 - beta) - 1, G^2 = beta (DDPM's chain, whose beta is that of the SDE, -2 f, times the
-    step). VE, and EDM in its time: f = 0, G^2 = sigma_t^2 - sigma_s^2. A chain: x_t = a x_s + G z. Others: Euler's."""
+    step). VE, and EDM in its time: f = 0, G^2 = sigma_t^2 - sigma_s^2. A chain, of levels or in continuous time:
+    f = a - 1, G^2 = sigma_t^2 - a^2 sigma_s^2 with a = alpha_t/alpha_s. Others: Euler's."""
     name = t.process.spec.name
     if s.sigma == 0:
         return t.x0
     if name == "vp":
         beta = -2 * t.rates()[0] * (t.t - s.t)
         return reversal(spec, t, (1 - beta).sqrt() - 1, beta)
-    if name == "discrete":
+    if name in ("discrete", "vp-chain"):
         a = t.alpha / s.alpha
         return reversal(spec, t, a - 1, t.sigma**2 - a**2 * s.sigma**2)
     if name in ("ve", "edm"):
@@ -339,7 +340,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         *[
             {"eta": e, "grid": g}
             for e in (0.0, 0.7, 1.0)
-            for g in ("uniform", "strided", "quadratic")
+            for g in ("uniform", "strided", "quadratic", "quadratic-0.8")
         ],
         *[{"eta": 0.7, "grid": g} for g in RATIO_GRIDS],
         {"last": 0.1, **AFTER},
@@ -647,6 +648,7 @@ def no_noise(x: Tensor) -> Tensor:
 #: 0.8: on stiffer ones the leading term of the error takes over only at thousands of steps.
 RANGES: dict[str, tuple[dict, dict]] = {
     "vp": ({}, {"last": 0.4}),
+    "vp-chain": ({}, {"last": 0.4}),
     "sub-vp": ({}, {"last": 0.4}),
     "ve": ({"sigma_min": 0.1, "sigma_max": 5.0}, {"last": 0.4}),
     "edm": ({}, {"last": 0.4, "grid": "karras"}),

@@ -41,12 +41,13 @@ every_process = pytest.mark.parametrize("name", CONTINUOUS)
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("sde", ["VP", "VE"])
-def test_langevin_updates(file: str, sde: str) -> None:
+@pytest.mark.parametrize(("name", "sde"), [("vp", "VP"), ("vp-chain", "VP"), ("ve", "VE")])
+def test_langevin_updates(file: str, name: str, sde: str) -> None:
     """snr 0.16, norms averaged over the five images; VP's scale is that of the chain's level."""
     arrays, (vp_levels, ve, ve_levels) = recorded(file), FILES[file]
-    process = process_of("vp") if sde == "VP" else process_of("ve", **ve)
     levels = vp_levels if sde == "VP" else ve_levels
+    parameters = {"vp": {}, "vp-chain": {"levels": levels}, "ve": ve}
+    process = process_of(name, **parameters[name])
     t, _ = chain_times(process, arrays["t"], levels)
     x = arrays["x"] * (20 if sde == "VE" else 1)
     denoiser = Toy(process, "score", lambda x, _: toy_score(x, column(arrays["t"])))
@@ -206,6 +207,8 @@ def test_the_norm_rule_is_the_same_for_every_image_of_a_batch(name: str) -> None
     corrector = Langevin(LangevinSpec(snr=0.2), Toy(process, "score", lambda x, t: score))
     beta = 0.1 + 0.5 * 19.9
     scale = {"vp": 1 - beta / 1000, "sub-vp": 1 - beta / 1000}.get(name, 1.0)
+    if name == "vp-chain":
+        scale = float(process.alpha(t) / process.alpha(t - 1 / 999)) ** 2
     if name == "vp-cosine":
         scale = float(process.alpha(t) / process.alpha(t - 1e-3)) ** 2
     close(at(corrector.step_size(t, score, z)), at(2 * scale * (0.2 * 6 / 4) ** 2))

@@ -87,7 +87,18 @@ def test_quadratic_levels_are_squares(length: int, count: int) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["uniform", "quadratic"])
+@pytest.mark.parametrize("length", [50, 1000])
+def test_the_quadratic_grid_of_ddims_code(length: int) -> None:
+    """Squares of a line from 0 to sqrt(0.8 T), cut to integers; what is the same level twice is there once."""
+    for count in range(2, 200 if length == 1000 else length):
+        squares = np.linspace(0, np.sqrt(length * 0.8), count) ** 2
+        wanted = sorted({int(square) for square in squares})
+        assert grids.quadratic_to(length, count) == wanted
+    assert grids.quadratic_to(1000, 10) == [0, 9, 39, 88, 158, 246, 355, 483, 632, 800]
+    assert [len(grids.quadratic_to(1000, n)) for n in (20, 50, 100)] == [20, 49, 96]
+
+
+@pytest.mark.parametrize("kind", ["uniform", "quadratic", "quadratic-0.8"])
 def test_a_grid_longer_than_the_chain_is_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="cannot take 51 of 50 steps"):
         grids.levels(process_of("discrete", schedule="linear", steps=50), kind, 51)
@@ -101,7 +112,7 @@ def karras_formula(count: int, smallest: float, largest: float, rho: float) -> l
     ]
 
 
-continuous = pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "vp-cosine"])
+continuous = pytest.mark.parametrize("name", ["vp", "vp-chain", "sub-vp", "ve", "edm", "vp-cosine"])
 #: Of sigma/alpha, both inside the range of every process.
 between = pytest.mark.parametrize(("smallest", "largest"), [(0.05, 40.0), (0.02, 2.0)])
 
@@ -178,7 +189,7 @@ def test_times_on_a_chain_between_two_ratios_are_rounded(kind: str, power: int) 
     assert times.tolist() == want.tolist()
 
 
-@pytest.mark.parametrize("kind", ["uniform", "strided", "quadratic"])
+@pytest.mark.parametrize("kind", ["uniform", "strided", "quadratic", "quadratic-0.8"])
 def test_levels_of_a_chain_are_without_the_data(kind: str) -> None:
     process = process_of("discrete", schedule="linear", steps=50)
     times = grids.descending(process, kind, 5)

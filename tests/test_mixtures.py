@@ -29,7 +29,7 @@ from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec, SolverSpec
 
 PIXELS = 2
 #: The last time, where sigma/alpha is 0.25 to 0.5 and the components' deviations 0.14 to 0.32.
-LAST = {"edm": 0.3, "sub-vp": 0.2, "ve": 0.25, "vp": 0.15, "vp-cosine": 0.2}
+LAST = {"edm": 0.3, "sub-vp": 0.2, "ve": 0.25, "vp": 0.15, "vp-chain": 0.15, "vp-cosine": 0.2}
 PARAMETERS = {"ve": {"sigma_min": 0.1, "sigma_max": 5.0}}
 every_process = pytest.mark.parametrize("process", sorted(LAST))
 

@@ -23,7 +23,7 @@ from toys import (
 
 from diffbench.data.levels import Levels
 from diffbench.diffusion import bound as terms_of_the_bound
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
+from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser, noise_input
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.likelihoods.vlb import VLB
 from diffbench.diffusion.objectives import QUANTILES as QUANTILE_DRAWS
@@ -323,6 +323,17 @@ def test_levels_are_all_the_times_that_are_drawn(name: str, kind: type) -> None:
         times = kind(spec.model_copy(update={"draw": draw}), process)
         t, _ = times.draw(200, torch.Generator().manual_seed(0))
         assert torch.isin(t, found).all()
+
+
+@pytest.mark.parametrize("kind", [UniformTimes, MixedTimes])
+def test_from_time_0_on_the_levels_are_the_chains(kind: type) -> None:
+    """DDPM's 1,000, each told to a network as its number."""
+    spec = {UniformTimes: UniformTimesSpec, MixedTimes: MixedTimesSpec}[kind](levels=1000, last=0)
+    t, _ = kind(spec, process_of("vp-chain")).quantile(midpoints(100_000))
+    told = noise_input(
+        process_of("vp-chain"), torch.zeros(len(t), 1), t[:, None, None, None], "time"
+    )
+    close(told.double().unique(), at(range(1000)), rtol=0, atol=1e-4)
 
 
 @every_sde
@@ -986,7 +997,7 @@ def test_an_objective_that_cannot_train_says_why(objective, process, denoiser, r
         ({"name": "uniform", "levels": 1}, "levels"),
         ({"name": "log-snr", "levels": 10}, "levels"),
         ({"name": "lognormal", "levels": 10}, "levels"),
-        ({"name": "uniform", "last": 0}, "last"),
+        ({"name": "uniform", "last": -1e-3}, "last"),
         ({"name": "uniform", "draw": "sobol"}, "draw"),
         ({"name": "uniform", "stratified": True}, "stratified"),
     ],

@@ -205,6 +205,13 @@ REFUSALS = [
     (DDIMSpec(steps=8, last=0.1), CHAIN, PLAIN, "last: 0.1 is asked of a chain"),
     (DDIMSpec(steps=8, grid="strided"), VPSpec(), PLAIN, "grid: strided takes levels of a chain"),
     (ODESpec(steps=8, grid="strided"), EDMSpec(), PLAIN, "grid: strided takes levels of a chain"),
+    (
+        DDIMSpec(steps=8, grid="quadratic-0.8"),
+        VPSpec(),
+        PLAIN,
+        "grid: quadratic-0.8 takes levels of",
+    ),
+    (DDIMSpec(steps=51, grid="quadratic-0.8"), CHAIN, PLAIN, "steps: 51 on a chain of 50"),
     (DDIMSpec(steps=8, last=1), VPSpec(), PLAIN, "last: 1 is outside the times of vp, 1e-05 to 1"),
     (ODESpec(steps=8, last=1e-6), VPSpec(), PLAIN, "last: 1e-06 is outside the times of vp"),
     (AdaptiveODESpec(last=1e-3), EDMSpec(), PLAIN, "last: 0.001 is outside the times of edm"),
@@ -655,7 +662,7 @@ def test_the_ablation_sampler(run: str) -> None:
     close(x, arrays[f"{run}_x_final"])
 
 
-@pytest.mark.parametrize("name", ["discrete", "vp", "sub-vp", "ve", "edm", "vp-cosine"])
+@pytest.mark.parametrize("name", ["discrete", "vp", "vp-chain", "sub-vp", "ve", "edm", "vp-cosine"])
 def test_churn_raises_noise_but_never_above_the_largest(name: str) -> None:
     options = {"schedule": "linear"} if name == "discrete" else {}
     denoiser = Toy(process_of(name, **options), "eps", toy_eps)

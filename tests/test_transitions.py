@@ -106,7 +106,7 @@ def test_a_respaced_step_asks_the_model_at_the_original_level() -> None:
     close(step_mean(prediction, s, ddim_scales(process, t, s, 0.0).r), arrays["ddim_mean"])
 
 
-@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "vp-cosine"])
+@pytest.mark.parametrize("name", ["vp", "vp-chain", "sub-vp", "ve", "edm", "vp-cosine"])
 def test_eta_one_is_the_posterior(name: str) -> None:
     """r^2 = sigma_s^2 - n^2 cancels in long steps: VP's from 1 to 0.6 keeps 2e-3 of sigma_s^2."""
     process = process_of(name)

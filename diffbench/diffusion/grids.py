@@ -11,6 +11,9 @@ On the integer times 0 .. T-1 of a chain
                the sum of strides in floating point, then Python's round, is the official rule)
     strided    0, c, 2c, .. with the first integer c that gives exactly K levels       (official "ddimK")
     quadratic  floor(c i^2) with the c that ends in T-1, each at least one above the last
+    quadratic-0.8  floor of the squares of K evenly spaced numbers from 0 to sqrt(0.8 T), each level once: the grid of
+               the code for CIFAR-10 (Song, Meng & Ermon 2021), which begins at 800 of 1,000 levels and, at many steps,
+               has fewer levels than steps; steps between equal levels do nothing
     karras, log-snr   the levels nearest to those sigma/alpha, each once
 
 A grid that ends in the data does so at the process's ``data_time``.
@@ -83,8 +86,28 @@ def quadratic(length: int, count: int) -> list[int]:
     return levels
 
 
+def quadratic_to(length: int, count: int, share: float = 0.8) -> list[int]:
+    """The levels among the squares of ``count`` numbers, even from 0 to sqrt(share T), each once, increasing.
+
+    In floating point as the official code has it, where a square that is an integer may fall to the one below.
+
+    Raises:
+        ValueError: when count exceeds length.
+    """
+    if count > length:
+        raise ValueError(f"cannot take {count} of {length} steps")
+    end = math.sqrt(length * share)
+    roots = [end / max(count - 1, 1) * i for i in range(count - 1)]
+    return list(dict.fromkeys(int(root**2) for root in [*roots, end]))
+
+
 #: Which of the levels 0 .. T-1 of a chain a grid takes.
-LEVELS = {"uniform": respaced, "strided": strided, "quadratic": quadratic}
+LEVELS = {
+    "uniform": respaced,
+    "strided": strided,
+    "quadratic": quadratic,
+    "quadratic-0.8": quadratic_to,
+}
 
 
 def levels(process: Process, kind: str, count: int) -> Tensor:

@@ -11,6 +11,7 @@ from diffbench.specs.base import (
     Float,
     Fraction,
     Int,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Registered,
@@ -49,11 +50,12 @@ def growth_refusal(name: str, process: ProcessSpec) -> str | None:
 class RangeTimesSpec(TimesSpec):
     """Times over the integers of a discrete process or over [last, t_max] of a continuous one.
 
-    ``last`` is 1e-5 for every SDE of Song et al. 2021.  ``levels`` restricts a continuous process to that many
-    evenly spaced times, the two ends among them: the discrete training of Song et al. 2021.
+    ``last`` is 1e-5 for every SDE of Song et al. 2021; below the process's smallest time it is that, so that 0 is the
+    first level of ``vp-chain`` and of VE.  ``levels`` restricts a continuous process to that many evenly spaced times,
+    the two ends among them: the discrete training of Song et al. 2021.
     """
 
-    last: PositiveFloat = 1e-5
+    last: NonNegativeFloat = 1e-5
     levels: Annotated[Annotated[Int, Field(ge=2)] | None, BeforeValidator(nothing)] = None
 
     def refusal(self, process: ProcessSpec) -> str | None:

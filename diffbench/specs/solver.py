@@ -6,7 +6,7 @@ runs.  Without a denoiser it is about the process alone.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -25,10 +25,13 @@ from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec, Variance, increasing
 from diffbench.specs.weights import OfWeights
 
-#: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or every c-th level of a chain.
-Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided"]
+#: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or on a chain alone: every c-th level,
+#: squares up to 0.8 of its length.
+Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided", "quadratic-0.8"]
 #: How the levels of a chain are thinned out.
-IntegerGrid = Literal["uniform", "strided", "quadratic"]
+IntegerGrid = Literal["uniform", "strided", "quadratic", "quadratic-0.8"]
+#: Those that only a chain has.
+LEVELS_ALONE = ("strided", "quadratic-0.8")
 Threshold = Literal["none", "static", "dynamic"]
 
 
@@ -50,11 +53,11 @@ def grid_refusal(process: ProcessSpec, grid: str, steps: int) -> str | None:
     levels = getattr(process, "steps", None)
     if process.time != "discrete" or levels is None:
         return (
-            f"grid: strided takes levels of a chain, and {process.name} has none"
-            if grid == "strided"
+            f"grid: {grid} takes levels of a chain, and {process.name} has none"
+            if grid in LEVELS_ALONE
             else None
         )
-    if steps == 1 and grid in ("uniform", "strided", "quadratic"):
+    if steps == 1 and grid in get_args(IntegerGrid):
         return "steps: 1 on a chain starts at its first level, almost without noise; take 2 or more"
     if steps > levels:
         return f"steps: {steps} on a chain of {levels}; at most {levels} can be taken"
@@ -248,9 +251,10 @@ def _a_corrector(value: object) -> object:
 class GridSolverSpec(SolverSpec):
     """A solver on a grid of ``steps`` steps, with or without a corrector.
 
-    grid: ``uniform`` (evenly spaced times), ``quadratic`` (in their square roots: DDIM on CIFAR-10), ``karras``
-        (in (sigma/alpha)^(1/``rho``)), ``log-snr`` (in ln(sigma/alpha)).  On a chain times are rounded to levels,
-        and ``strided`` is a constant stride from the first.
+    grid: ``uniform`` (evenly spaced times), ``quadratic`` (in their square roots: DDIM on CIFAR-10, by its text),
+        ``karras`` (in (sigma/alpha)^(1/``rho``)), ``log-snr`` (in ln(sigma/alpha)).  On a chain times are rounded to
+        levels, ``strided`` is a constant stride from the first, and ``quadratic-0.8`` the grid of DDIM's code on
+        CIFAR-10: squares that end at 0.8 of the chain's length.
     corrector: Langevin steps at each level, before or after the solver's own.
     """
 

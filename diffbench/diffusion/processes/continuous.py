@@ -1,7 +1,9 @@
 r"""Continuous processes: VP, sub-VP, VE (Song et al. 2021, https://arxiv.org/abs/2011.13456) and EDM.
 
 VP      beta(t) = b0 + t (b1 - b0),  ln alpha = -t^2 (b1 - b0)/4 - t b0/2,  sigma^2 = 1 - alpha^2   (eq. 32-33)
-sub-VP  the same alpha,  sigma = 1 - alpha^2                                                        (eq. 34)
+chain   abar at the real level x = (N - 1) t is prod_{j <= x} (1 - beta_j) of DDPM's chain, beta_j = beta_0 + j d:
+        abar = d^(x+1) Gamma(u)/Gamma(z),  u = (1 - beta_0)/d + 1,  z = u - x - 1, by Stirling's series
+sub-VP  VP's alpha,  sigma = 1 - alpha^2                                                            (eq. 34)
 VE      alpha = 1,  sigma = smin (smax/smin)^t                                                      (eq. 30-31,
         with sigma(t)^2 for the paper's sigma(t)^2 - sigma(0)^2, as the official code)
 cosine  alpha = cos a,  sigma = sin a,  a linear in t                  (the cosine schedule's noise levels; Nichol &
@@ -18,7 +20,14 @@ from torch import Tensor
 
 from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.specs.process import EDMSpec, GeometricSpec, LinearBetaSpec, VESpec, VPCosineSpec
+from diffbench.specs.process import (
+    EDMSpec,
+    GeometricSpec,
+    LinearBetaSpec,
+    VESpec,
+    VPChainSpec,
+    VPCosineSpec,
+)
 
 
 class VP(GaussianProcess):
@@ -78,6 +87,57 @@ class VP(GaussianProcess):
     def time_of(self, ratio: Tensor) -> Tensor:
         """Alpha = (1 + ratio^2)^(-1/2)."""
         return self._time_of_log_alpha(-0.5 * torch.log1p(ratio**2))
+
+
+class VPChain(VP):
+    """DDPM's chain between its levels too: smooth in time, and at a level the product of (1 - beta) up to it.
+
+    ln abar = ln Gamma(z + n) - ln Gamma(z) + n ln d with n = x + 1, the factors so far.  Stirling's series to 1/z^3 is
+    all of it: z is above 39, where the next term is 1e-11.
+    """
+
+    def __init__(self, spec: VPChainSpec) -> None:
+        super().__init__(spec)
+        self.levels = spec.levels
+        self.first = spec.beta_min / spec.levels
+        self.rise = (spec.beta_max - spec.beta_min) / (spec.levels - 1) / spec.levels
+        self.data_time = -1 / (spec.levels - 1)
+
+    def factors(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, z)."""
+        n = (self.levels - 1) * (t - self.data_time)
+        return n, (1 - self.first) / self.rise + 1 - n
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Ln abar/2; terms of size n cancel to n beta, so that its error is 1e-12 of it."""
+        n, z = self.factors(t)
+        u = z + n
+        series = (1 / u - 1 / z) / 12 - (u**-3 - z**-3) / 360
+        growth = math.log1p(self.rise - self.first)
+        return 0.5 * ((z - 0.5) * torch.log1p(n / z) - n + n * growth + series)
+
+    def beta(self, t: Tensor) -> Tensor:
+        """-2 times the derivative of log_alpha: -(N - 1)(ln d + digamma(z))."""
+        n, z = self.factors(t)
+        log = torch.log1p(-self.first - (n - 1) * self.rise)
+        return -(self.levels - 1) * (log - 0.5 / z - z**-2 / 12 + z**-4 / 120)
+
+    def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The transition: between neighbouring levels DDPM's step, a^2 = 1 - beta and G^2 = beta."""
+        log_ratio = self.log_alpha(t) - self.log_alpha(s)
+        return log_ratio.exp(), -torch.expm1(2 * log_ratio)
+
+    def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
+        """alpha_{t|s}^2 of a step of a chain of so many levels: 1 - beta."""
+        s = (t - 1 / (levels - 1)).clamp(min=self.data_time)
+        return (2 * (self.log_alpha(t) - self.log_alpha(s))).exp()
+
+    def _time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
+        """Newton's method from VP's time of it, at which a step of the chain has begun."""
+        t = (self.levels * super()._time_of_log_alpha(log_alpha) - 1) / (self.levels - 1)
+        for _ in range(6):
+            t = t + 2 * (self.log_alpha(t) - log_alpha) / self.beta(t)
+        return t
 
 
 class SubVP(VP):
