@@ -106,7 +106,7 @@ AnyRestorer = Annotated[SerializeAsAny[RestorerSpec], BeforeValidator(RestorerSp
 
 
 class PseudoInverseSpec(RestorerSpec):
-    """H^+ y: the smallest image that agrees with the measurement."""
+    """H^+ y: the image nearest to the middle of the data range that agrees with the measurement."""
 
     name: Literal["pseudo-inverse"] = "pseudo-inverse"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.baselines:PseudoInverse"

@@ -6,6 +6,8 @@ runs.  Without a denoiser it is about the process alone.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -22,13 +24,15 @@ from diffbench.specs.base import (
     nothing,
 )
 from diffbench.specs.denoiser import DenoiserSpec
-from diffbench.specs.process import ProcessSpec, Variance, increasing
+from diffbench.specs.process import ProcessSpec, Variance
 
 #: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or every c-th level of a chain.
 Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided"]
 #: How the levels of a chain are thinned out.
 IntegerGrid = Literal["uniform", "strided", "quadratic"]
 Threshold = Literal["none", "static", "dynamic"]
+#: One noise level, or the two ends of a range.
+Levels = Sequence[float]
 
 
 def strided_levels(levels: int, steps: int) -> range | None:
@@ -71,16 +75,50 @@ def ratio_refusal(process: ProcessSpec, what: str) -> str | None:
     return None
 
 
+#: Two noise levels that differ by less are one, converted.
+ROUNDING = 1e-9
+
+
+def outside(process: ProcessSpec, keys: str, levels: Levels, ends: Levels) -> str:
+    """That noise levels, in units of [-1, 1], are outside the process's own; in its units too, where those differ."""
+
+    def told(lengths: Levels) -> str:
+        return " to ".join(f"{each:g}" for each in lengths)
+
+    reason = f"{keys}: {told(levels)} is outside the sigma/alpha of {process.name}, {told(ends)}"
+    if process.half_range == 1:
+        return reason
+    here, there = ([process.in_range(each) for each in group] for group in (levels, ends))
+    return (
+        f"{reason}, for data in [-1, 1], whose units {keys} have now (before they had the process's); "
+        f"in those of {process.name}, for data in {process.range}, {told(here)} is outside {told(there)}"
+    )
+
+
+def level_refusal(process: ProcessSpec, **levels: float | None) -> str | None:
+    """Why one of these noise levels, in units of [-1, 1], is none of the process's; None when all are.
+
+    A level that is not given is the process's own; of some processes the plan does not know the range.
+    """
+    if process.ratios is None:
+        return None
+    low, high = (process.in_units(end) for end in process.ratios)
+    for key, level in levels.items():
+        if level is not None and not low * (1 - ROUNDING) <= level <= high * (1 + ROUNDING):
+            return outside(process, key, [level], [low, high])
+    return None
+
+
 def range_refusal(
     process: ProcessSpec, smallest: float, largest: float, low: float, high: float
 ) -> str | None:
-    """Why a grid of sigma/alpha misses the process's own range, low to high; None when it does not."""
+    """Why a grid of sigma/alpha misses the process's own range, low to high, all in its units; None when it does not."""
     if smallest < high and largest > low:
         return None
-    return (
-        f"sigma_min, sigma_max: {smallest:g} to {largest:g} is outside the sigma/alpha of "
-        f"{process.name}, {low:g} to {high:g}"
+    levels, ends = (
+        [process.in_units(each) for each in group] for group in ([smallest, largest], [low, high])
     )
+    return outside(process, "sigma_min, sigma_max", levels, ends)
 
 
 def last_refusal(process: ProcessSpec, last: float | None) -> str | None:
@@ -168,7 +206,7 @@ class LangevinSpec(Spec):
 
     snr: r in eps = 2 a (r |z|/|score|)^2, where the norms are means over the images that are drawn at a time
         (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP.
-    step_size: eps itself, in place of ``snr``.
+    step_size: eps itself, in place of ``snr``: a variance, on the range of the process's paper.
     updates: per level.
     levels: N.
     order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
@@ -420,8 +458,8 @@ class ODESpec(TimeSolverSpec):
 class AdaptiveODESpec(TimeSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
-    rtol, atol: a step's error may be atol + rtol |x|, as a root mean square over the images that are drawn at a
-        time (the benchmark's ``chunk``).  1e-5 each in Song et al. 2021, appendix D.2.
+    rtol, atol: a step's error may be atol + rtol |x|, x less the middle of the data range, as a root mean square over
+        the images that are drawn at a time (the benchmark's ``chunk``).  1e-5 each in Song et al. 2021, appendix D.2.
     """
 
     name: Literal["ode-adaptive"] = "ode-adaptive"
@@ -489,15 +527,30 @@ class InverseHeatSpec(SolverSpec):
 class RatioSolverSpec(GridSolverSpec):
     """A solver in (x/alpha, sigma/alpha), the same on every process with one alpha for all coordinates.
 
-    sigma_min, sigma_max: the ends of the grid in sigma/alpha, both moved into the range that the process has;
-        the last step goes to the data.  On a chain each sigma goes to the nearest tabulated level.
+    sigma_min, sigma_max: the ends of the grid in sigma/alpha, for data in [-1, 1] whatever the process's range; the
+        last step goes to the data.  By default EDM's 0.002 and 80, moved into what the process has.  On a chain each
+        sigma goes to the nearest tabulated level.
     """
 
-    grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "karras"
-    sigma_min: PositiveFloat = 0.002
-    sigma_max: PositiveFloat = 80.0
+    #: Karras et al. 2022, table 1.
+    DEFAULTS: ClassVar[tuple[float, float]] = (0.002, 80.0)
 
-    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+    grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "karras"
+    sigma_min: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    sigma_max: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    @property
+    def sigmas(self) -> tuple[float, float]:
+        """``sigma_min`` and ``sigma_max``, or the defaults."""
+        smallest, largest = self.DEFAULTS
+        return self.sigma_min or smallest, self.sigma_max or largest
+
+    @model_validator(mode="after")
+    def _sigmas_increase(self) -> Self:
+        smallest, largest = self.sigmas
+        if smallest >= largest:
+            raise ValueError(f"sigma_min {smallest} must be below sigma_max {largest}")
+        return self
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """x/alpha needs one alpha for all coordinates, and the grid a part of its range."""
@@ -507,7 +560,10 @@ class RatioSolverSpec(GridSolverSpec):
     def _range_refusal(self, process: ProcessSpec) -> str | None:
         if process.ratios is None:
             return None
-        return range_refusal(process, self.sigma_min, self.sigma_max, *process.ratios)
+        smallest, largest = (process.in_range(each) for each in self.sigmas)
+        if reason := range_refusal(process, smallest, largest, *process.ratios):
+            return reason
+        return level_refusal(process, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
 
 class HeunSpec(RatioSolverSpec):
@@ -516,8 +572,9 @@ class HeunSpec(RatioSolverSpec):
     With ``order`` 1 all steps are.
 
     With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
-    [``churn_min``, ``churn_max``] (S_min, S_max) first raises it by the factor 1 + min(churn/steps, sqrt 2 - 1),
-    never above the process's largest, with fresh noise ``churn_noise`` (S_noise) times what that takes.
+    [``churn_min``, ``churn_max``] (S_min, S_max, for data in [-1, 1]; all of them by default) first raises it by the
+    factor 1 + min(churn/steps, sqrt 2 - 1), never above the process's largest, with fresh noise ``churn_noise``
+    (S_noise) times what that takes.
     """
 
     name: Literal["heun"] = "heun"
@@ -525,11 +582,27 @@ class HeunSpec(RatioSolverSpec):
 
     order: Literal[1, 2] = 2
     churn: NonNegativeFloat = 0.0
-    churn_min: NonNegativeFloat = 0.0
-    churn_max: PositiveFloat = 1e30
+    churn_min: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
+    churn_max: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     churn_noise: NonNegativeFloat = 1.0
 
-    _churns_increase = model_validator(mode="after")(increasing("churn_min", "churn_max"))
+    @property
+    def churned(self) -> tuple[float, float]:
+        """``churn_min`` and ``churn_max``, or all there is."""
+        return self.churn_min or 0.0, math.inf if self.churn_max is None else self.churn_max
+
+    @model_validator(mode="after")
+    def _churns_increase(self) -> Self:
+        smallest, largest = self.churned
+        if smallest >= largest:
+            raise ValueError(f"churn_min {smallest} must be below churn_max {largest}")
+        return self
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Churn between levels that the process has; 0 is below all of them."""
+        if reason := super().refusal(process, denoiser):
+            return reason
+        return level_refusal(process, churn_min=self.churn_min or None, churn_max=self.churn_max)
 
     @property
     def invertible(self) -> bool:

@@ -36,7 +36,7 @@ class Langevin:
         """eps, of t's shape, or the spec's number."""
         if self.spec.snr is None:
             assert self.spec.step_size is not None
-            return self.spec.step_size
+            return self.process.unit**2 * self.spec.step_size
         norms = [each.flatten(1).norm(dim=1).mean() for each in (z, score)]
         scale = cast(self.process.langevin_scale(t, self.spec.levels), score)
         step = 2 * scale * (self.spec.snr * norms[0] / norms[1]) ** 2
