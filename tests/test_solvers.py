@@ -232,7 +232,7 @@ REFUSALS = [
                 0.01,
                 "sigma_min: 0.01 is outside the sigma/alpha of ve, 0.02 to 100, for",
             ),
-            ("sigma_min", 0.01, "in those of ve, for data in [0, 1], 0.005 is outside 0.01 to 50"),
+            ("sigma_min", 0.01, "of ve: for data in [0, 1], 0.005 is outside 0.01 to 50"),
             ("sigma_max", 101, "sigma_max: 101 is outside the sigma/alpha of ve, 0.02 to 100"),
             ("churn_min", 0.01, "churn_min: 0.01 is outside the sigma/alpha of ve"),
             ("churn_max", 150, "churn_max: 150 is outside the sigma/alpha of ve"),

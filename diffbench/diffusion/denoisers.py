@@ -2,11 +2,11 @@ r"""Denoisers: a network and coefficient functions make a prediction.
 
     native = c_skip x_t + c_out F(c_in x_t; c_noise, y)
 
-Every parameterisation is a choice of native quantity and of the coefficients.  Without a skip c_skip = 0
-and c_out = 1 (1/sigma for the score, as "scale by sigma" in Song et al. 2021; l for x0 and the mean, with l the
-process's unit), c_in = (alpha^2 l^2 + sigma^2)^(-1/2): 1/l for variance-preserving processes; coefficients that differ between coordinates act in the process's basis.  With
-EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for any alpha; s_d is the data's
-standard deviation, v = alpha^2 s_d^2 + sigma^2)
+Every parameterisation is a choice of native quantity and of the coefficients.  Without a skip c_skip = 0 and c_out = 1
+(1/sigma for the score, as "scale by sigma" in Song et al. 2021; l for x0 and the mean, with l the process's unit), c_in
+= (alpha^2 l^2 + sigma^2)^(-1/2): 1/l for variance-preserving processes; coefficients that differ between coordinates
+act in the process's basis.  With EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for
+any alpha; s_d is the data's standard deviation, v = alpha^2 s_d^2 + sigma^2)
 
     x0 = alpha s_d^2/v x_t + sigma s_d/sqrt(v) F(x_t/sqrt(v); ln(sigma/alpha)/4)
 

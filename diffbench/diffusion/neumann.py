@@ -2,8 +2,9 @@ r"""Denoisers of reflected processes, and the walls' boundary condition.
 
 The exact score of a reflected process vanishes at each wall and is odd about it.  A network's does not, and then the
 probability-flow ODE carries pixels out of the cube.  With x in coordinates in which the cube is [0, 1]
-(``processes.reflected``), y = fold(x), o = +-1 the branch of the fold, and s = sigma there, two constructions have the condition built in, for any network F; both are used outside the cube by their
-odd, 2-periodic extension, so that an intermediate state of a solver still sees a legal field.
+(``processes.reflected``), y = fold(x), o = +-1 the branch of the fold, and s = sigma there, two constructions have the
+condition built in, for any network F; both are used outside the cube by their odd, 2-periodic extension, so that an
+intermediate state of a solver still sees a legal field.
 
     gated            s score = o gate(y) F(2 y - 1),
                      gate(y) = sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2):

@@ -9,8 +9,9 @@ others; rho = sigma/l^2 with l the process's unit, 1 on its paper's range:
     x0       = (alpha x_t/k - sigma v)/k,            eps = (rho x_t/k + alpha v)/k
     mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
-The views x0 and mean are images, with m; eps, score and v are differences.  alpha acts in the process's basis.  A process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its
-variance adds the fraction v by which the logarithm of a step's variance lies between its bounds (``transitions``).
+The views x0 and mean are images, with m; eps, score and v are differences.  alpha acts in the process's basis.  A
+process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its variance adds the fraction v by which
+the logarithm of a step's variance lies between its bounds (``transitions``).
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
 class ProcessSpec(Registered):
     """A process of any family.
 
-    low, high: the range of the data, -1 and 1 or 0 and 1.  The process shrinks them towards its middle, and constants of its own are in its
-        units: on another range, with those mapped, everything is the same but for the map.
+    low, high: the range of the data, -1 and 1 or 0 and 1.  The process shrinks them towards its middle, and constants
+        of its own are in its units: on another range, with those mapped, everything is the same but for the map.
     """
 
     kind: ClassVar[str] = "process"

@@ -32,6 +32,7 @@ from diffbench.specs.solver import (
     ReverseDiffusionSpec,
     SolverSpec,
     grid_refusal,
+    level_refusal,
     ratio_refusal,
 )
 
@@ -306,6 +307,12 @@ class SNIPSSpec(RestorerSpec):
     def operator_refusal(self, operator: OperatorSpec) -> str | None:
         """A linear operator."""
         return self._linear_refusal(operator)
+
+    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
+        """Levels that the process has."""
+        given = {"sigma_max": self.sigma_max, "sigma_min": self.sigma_min}
+        levels = {key: level for key, level in given.items() if level is not None}
+        return super().model_refusal(process, denoiser) or level_refusal(process, levels)
 
 
 class InpaintTunedSpec(RestorerSpec):

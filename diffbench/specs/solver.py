@@ -7,7 +7,7 @@ runs.  Without a denoiser it is about the process alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -90,21 +90,21 @@ def outside(process: ProcessSpec, keys: str, levels: Levels, ends: Levels) -> st
         return reason
     here, there = ([process.in_range(each) for each in group] for group in (levels, ends))
     return (
-        f"{reason}, for data in [-1, 1], whose units {keys} have now (before they had the process's); "
-        f"in those of {process.name}, for data in {process.range}, {told(here)} is outside {told(there)}"
+        f"{reason}, for data in [-1, 1]; those are the key's units, where older files had those of "
+        f"{process.name}: for data in {process.range}, {told(here)} is outside {told(there)}"
     )
 
 
-def level_refusal(process: ProcessSpec, **levels: float | None) -> str | None:
-    """Why one of these noise levels, in units of [-1, 1], is none of the process's; None when all are.
+def level_refusal(process: ProcessSpec, levels: Mapping[str, float]) -> str | None:
+    """Why one of these noise levels, by key and in units of [-1, 1], is none of the process's; None when all are.
 
-    A level that is not given is the process's own; of some processes the plan does not know the range.
+    Of some processes the plan does not know the range.
     """
     if process.ratios is None:
         return None
     low, high = (process.in_units(end) for end in process.ratios)
     for key, level in levels.items():
-        if level is not None and not low * (1 - ROUNDING) <= level <= high * (1 + ROUNDING):
+        if not low * (1 - ROUNDING) <= level <= high * (1 + ROUNDING):
             return outside(process, key, [level], [low, high])
     return None
 
@@ -112,7 +112,7 @@ def level_refusal(process: ProcessSpec, **levels: float | None) -> str | None:
 def range_refusal(
     process: ProcessSpec, smallest: float, largest: float, low: float, high: float
 ) -> str | None:
-    """Why a grid of sigma/alpha misses the process's own range, low to high, all in its units; None when it does not."""
+    """Why a grid of sigma/alpha misses the process's, low to high, all in its units; None when it does not."""
     if smallest < high and largest > low:
         return None
     levels, ends = (
@@ -168,6 +168,20 @@ class SolverSpec(Registered):
     def uses_labels(self) -> bool:
         """Whether guidance or a choice of classes needs them."""
         return any(each is not None for each in (self.w, self.classifier_scale, self.labels))
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Keys that are noise levels in units of [-1, 1], where they are given."""
+        return {}
+
+    def note(self, process: ProcessSpec) -> str | None:
+        """What given noise levels are in the process's units, which they had in older files, where those are others."""
+        if process.half_range == 1 or not self.levels:
+            return None
+        told = ", ".join(
+            f"{key} {level:g} is {process.in_range(level):g}" for key, level in self.levels.items()
+        )
+        return f"{told} for data in {process.range}: keys are for data in [-1, 1] (older files: {process.range})"
 
     @property
     def invertible(self) -> bool:
@@ -540,6 +554,12 @@ class RatioSolverSpec(GridSolverSpec):
     sigma_max: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
 
     @property
+    def levels(self) -> dict[str, float]:
+        """Those that are given."""
+        given = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+        return {key: level for key, level in given.items() if level is not None}
+
+    @property
     def sigmas(self) -> tuple[float, float]:
         """``sigma_min`` and ``sigma_max``, or the defaults."""
         smallest, largest = self.DEFAULTS
@@ -563,7 +583,7 @@ class RatioSolverSpec(GridSolverSpec):
         smallest, largest = (process.in_range(each) for each in self.sigmas)
         if reason := range_refusal(process, smallest, largest, *process.ratios):
             return reason
-        return level_refusal(process, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        return level_refusal(process, self.levels)
 
 
 class HeunSpec(RatioSolverSpec):
@@ -598,11 +618,11 @@ class HeunSpec(RatioSolverSpec):
             raise ValueError(f"churn_min {smallest} must be below churn_max {largest}")
         return self
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Churn between levels that the process has; 0 is below all of them."""
-        if reason := super().refusal(process, denoiser):
-            return reason
-        return level_refusal(process, churn_min=self.churn_min or None, churn_max=self.churn_max)
+    @property
+    def levels(self) -> dict[str, float]:
+        """Those of churn too; 0 is below all of them."""
+        given = {"churn_min": self.churn_min, "churn_max": self.churn_max}
+        return super().levels | {key: level for key, level in given.items() if level}
 
     @property
     def invertible(self) -> bool:

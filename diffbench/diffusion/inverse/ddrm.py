@@ -1,14 +1,16 @@
 r"""DDRM (Kawar, Elad, Ermon & Song 2022, https://arxiv.org/abs/2201.11793, equations 7 and 8).
 
-Of images less the middle of the data range, in the coordinates u = V^T x_t/alpha_t, whose noise is r_t = sigma_t/alpha_t, with v = V^T x0 of the predicted
-image, y/s = S^+ U^T y and w = std/s the noise in it, a step from t to s draws each coordinate from
+Of images less the middle of the data range, in the coordinates u = V^T x_t/alpha_t, whose noise is r_t =
+sigma_t/alpha_t, with v = V^T x0 of the predicted image, y/s = S^+ U^T y and w = std/s the noise in it, a step from t to
+s draws each coordinate from
 
     not measured        N(v + sqrt(1 - eta^2) r_s (u - v)/r_t,   (eta r_s)^2)
     r_s < w             N(v + sqrt(1 - eta^2) r_s (y/s - v)/w,   (eta r_s)^2)
     r_s >= w            N((1 - eta_b) v + eta_b y/s,             r_s^2 - (eta_b w)^2)
 
-and starts from N(y/s, r^2 - w^2) where r > w, from the prior's mean and noise r elsewhere.  The official code takes r_s > w for the last
-case, so that its noiseless result is not the measurement's after the last step; and it starts with x/r for alpha x.
+and starts from N(y/s, r^2 - w^2) where r > w, from the prior's mean and noise r elsewhere.  The official code takes r_s
+> w for the last case, so that its noiseless result is not the measurement's after the last step; and it starts with x/r
+for alpha x.
 
 Of an operator that is not linear (Kawar, Song, Ermon & Elad 2022, https://arxiv.org/abs/2209.11888, JPEG) x0 is
 corrected to x0 - H^+ H x0 + H^+ y, and no coordinate is measured.

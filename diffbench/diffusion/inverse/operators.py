@@ -159,13 +159,13 @@ class Operator(Degradation):
         return self.pixels(self.inverse_gains(u) * u)
 
     def centred(self, y: Tensor, middle: float) -> Tensor:
-        """y - H m, m an image of one value: (B, *measurement_shape) -> the same."""
+        """Y - H m, m an image of one value: (B, *measurement_shape) -> the same."""
         if middle == 0:
             return y
         return y - self.apply(torch.full((1, *self.image_shape), middle).to(y))
 
     def guess(self, y: Tensor) -> Tensor:
-        """m + H^+ (y - H m)."""
+        """M + H^+ (y - H m)."""
         middle = (self.low + self.high) / 2
         return middle + self.pseudo_inverse(self.centred(y, middle))
 

@@ -1,6 +1,7 @@
 r"""SNIPS (Kawar, Vaksman & Elad 2021, https://arxiv.org/abs/2105.14951, algorithm 1).
 
-Annealed Langevin dynamics of u = V^T x at noise levels r of x/alpha, all less the middle of the data range; y/s = S^+ U^T y, and w = std/s the noise in it:
+Annealed Langevin dynamics of u = V^T x at noise levels r of x/alpha, all less the middle of the data range; y/s = S^+
+U^T y, and w = std/s the noise in it:
 
     u <- u + h G + sqrt(2 h) z
 

@@ -3,8 +3,8 @@ r"""What every process offers, whatever its family: the view of an SDE.
     dx = f (x - m) dt + g dw,     g^2 = (sigma^2)' - 2 f sigma^2,     x_0 the data, x_T ~ prior
 
 m is the middle of the data range: what shrinks, shrinks towards it.  The unit l is the length that the process's paper
-calls 1, so that u = (x - m)/l is x as the paper has it, but for the place of its 0.  On the paper's own range l is 1, and on
-[-1, 1] m is 0: neither costs anything there.
+calls 1, so that u = (x - m)/l is x as the paper has it, but for the place of its 0.  On the paper's own range l is 1,
+and on [-1, 1] m is 0: neither costs anything there.
 
 f acts in the process's basis.  Samplers of the reverse SDE, of the probability-flow ODE and the exact likelihood use
 f, g^2, the basis, the prior, ``chain_step``, ``langevin_scale`` and ``constrain`` alone, so that a process of another
@@ -58,7 +58,7 @@ class Process:
         self.prior_mean, self.prior_std = spec.centre_of_prior, spec.unit
 
     def centred(self, x: Tensor) -> Tensor:
-        """x - m."""
+        """X - m."""
         return x if self.middle == 0 else x - self.middle
 
     def placed(self, x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Process:
         return self.centred(x) if self.unit == 1 else self.centred(x) / self.unit
 
     def from_units(self, u: Tensor) -> Tensor:
-        """m + l u."""
+        """M + l u."""
         return self.placed(u if self.unit == 1 else self.unit * u)
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Process:
         return 1 + self.f(t) * h, self.g2(t) * h
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
-        """f (x - m) of states x (B, C, H, W)."""
+        """F (x - m) of states x (B, C, H, W)."""
         return self.basis.scale(cast(self.f(t), x), self.centred(x))
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

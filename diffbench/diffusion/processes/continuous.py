@@ -8,8 +8,8 @@ cosine  alpha = cos a,  sigma = sin a,  a linear in t                  (the cosi
         Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 17, without offset, in a range of log SNR)
 EDM     alpha = 1,  sigma = t                       (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1)
 
-The sigmas of VP, sub-VP and cosine are for data in [-1, 1]; on another range they are times the unit l (``base``).  VE's
-and EDM's are constants of their own, in units of the range as it is.
+The sigmas of VP, sub-VP and cosine are for data in [-1, 1]; on another range they are times the unit l (``base``).
+VE's and EDM's are constants of their own, in units of the range as it is.
 """
 
 from __future__ import annotations

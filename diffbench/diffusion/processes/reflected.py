@@ -83,4 +83,4 @@ class Reflected(Geometric):
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """-D ln w, inside the cube: (B, C, H, W) -> (B,)."""
-        return torch.full((len(x),), -x[0].numel() * math.log(self.width)).to(x)
+        return x.new_full((len(x),), -x[0].numel() * math.log(self.width))

@@ -4,15 +4,16 @@ In the process's own time (Song et al. 2021, https://arxiv.org/abs/2011.13456, e
 
     dx/dt = f (x - m) - g^2/2 score(x, t),
 
-integrated as u = (x - m)/l, with the middle m and the unit l of ``processes/base``.  For one scalar alpha, xbar = (x - m)/alpha and s = sigma/alpha make every process the same equation,
+integrated as u = (x - m)/l, with the middle m and the unit l of ``processes/base``.  For one scalar alpha, xbar = (x -
+m)/alpha and s = sigma/alpha make every process the same equation,
 
     dxbar/ds = eps(x, t) = (xbar - (x0 - m))/s,
 
 on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn"
-(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined
-there; it returns x0.  For x0 constant over a step it is solved by xbar <- (s'/s) xbar + (1 - s'/s) (x0 - m); DPM-Solver++(2M)
-takes for x0 the value in the middle of the step, extrapolated in ln s from the last two
-(Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
+(Karras et al. 2022, https://arxiv.org/abs/2206.00364).  A step to s = 0 is Euler's, since eps is not defined there; it
+returns x0.  For x0 constant over a step it is solved by xbar <- (s'/s) xbar + (1 - s'/s) (x0 - m); DPM-Solver++(2M)
+takes for x0 the value in the middle of the step, extrapolated in ln s from the last two (Lu et al. 2022,
+https://arxiv.org/abs/2211.01095, algorithm 2).
 """
 
 from __future__ import annotations
