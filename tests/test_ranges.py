@@ -3,8 +3,9 @@ constants are mapped gives the mapped samples, restorations and latents, the sam
 differ by D ln r.  What papers state for [-1, 1] stays as it is.  Networks see, and are told, the same.
 
 Here a process is on its paper's range, and there on another.  Everything is float64, and both sides do the same
-operations on numbers that differ by an affine map: rounding of 1e-16 passes through some 30 steps, which magnify it by no more than the largest number on the way where they are not stable (``test_must_run``): 1e-9 of the largest
-number is asked, or of 1.
+operations on numbers that differ by an affine map: rounding of 1e-16 passes through some 30 steps, which magnify it by
+no more than the largest number on the way where they are not stable (``test_must_run``): 1e-9 of the largest number is
+asked, or of 1.
 
 EDM's time is its noise level, so that rates are per unit of length there: ``weight: likelihood`` is one, and the first
 step that a step size control tries (Hairer's rule) adds one and its square.
@@ -603,8 +604,8 @@ def algorithm_2(
 @pytest.mark.parametrize("churn", [0.0, 5.0])
 @pytest.mark.parametrize("name", ["edm", "ve"])
 def test_heun_is_edms_sampler(name: str, churn: float) -> None:
-    """On EDM, and on VE in [0, 1] with its default settings, from the same latents and noise: to 1e-13, which a start
-    of 80 and some 36 evaluations round by.  On VE in units of its own range it was off by 1.3."""
+    """On EDM, and on VE in [0, 1] with the solver's default settings, from the same latents and noise: to 1e-13, which
+    a start of 80 and some 36 evaluations round by.  VE must have 0.002, which is 0.001 there."""
     latents = torch.randn(6, 3, generator=generator(), dtype=torch.float64)
     noises = torch.randn(18, 6, 3, generator=generator(6), dtype=torch.float64)
     want = algorithm_2(latents, noises, 18, churn, 0.05, 50.0)
