@@ -638,6 +638,17 @@ def test_a_range_that_no_paper_has_is_refused() -> None:
         process_of("vp", low=0, high=2)
 
 
+@every_process
+def test_the_spec_of_a_range_is_read_back(name: str) -> None:
+    """On both ranges; [-1, 1] is left out where it goes without saying, and nowhere else."""
+    spec = chosen_process(name)
+    for low, high in RANGES:
+        moved = ProcessSpec.choose({**spec.model_dump(), "low": low, "high": high})
+        assert type(moved).read(moved.canonical()) == moved
+        assert (moved.low, moved.high) == (low, high)
+    assert ("low" in spec.model_dump()) == (spec.low != -1)
+
+
 def test_given_levels_are_told_in_the_units_of_the_process() -> None:
     spec = HeunSpec(steps=9, churn=5, churn_min=0.05, churn_max=1)
     assert spec.note(chosen_process("edm")) is None

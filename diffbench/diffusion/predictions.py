@@ -106,7 +106,8 @@ class Prediction:
                 return scale(self.norm**-2, self.rho * self.offset) + scale(
                     self.alpha / self.norm, self.value
                 )
-        return (self.offset - self.signal(self.alpha)) / self.sigma
+        x0 = self.process.centred(self.x0)
+        return (self.offset - scale(self.alpha, x0)) / self.sigma
 
     @cached_property
     def x0(self) -> Tensor:
@@ -147,7 +148,8 @@ class Prediction:
         if self.native == "v":
             return self.value
         scale = self.process.basis.scale
-        return scale(self.alpha / self.norm, self.eps) - self.signal(self.rho / self.norm)
+        x0 = self.process.centred(self.x0)
+        return scale(self.alpha / self.norm, self.eps) - scale(self.rho / self.norm, x0)
 
     @property
     def norm(self) -> Tensor:

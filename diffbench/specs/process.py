@@ -64,8 +64,9 @@ class ProcessSpec(Registered):
     even: ClassVar[bool] = True
 
     name: str
-    low: Float = -1.0
-    high: Float = 1.0
+    # [-1, 1] goes without saying: specs of the processes that are written for it are as before there were ranges.
+    low: Annotated[Float, Field(exclude_if=lambda low: low == -1)] = -1.0
+    high: Annotated[Float, Field(exclude_if=lambda high: high == 1)] = 1.0
 
     @model_validator(mode="after")
     def _range_is_known(self) -> Self:
@@ -298,6 +299,7 @@ class IHDMSpec(ProcessSpec):
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape", "images")
 
     low: Float = 0.0
+    high: Float = 1.0
     levels: Annotated[Int, Field(ge=2)] = 200
     blur_min: PositiveFloat = 0.5
     blur_max: PositiveFloat = 24.0
@@ -321,6 +323,7 @@ class GeometricSpec(ProcessSpec):
     written_for: ClassVar[float] = 0.5
 
     low: Float = 0.0
+    high: Float = 1.0
     sigma_min: PositiveFloat = 0.01
     sigma_max: PositiveFloat
 
