@@ -38,7 +38,7 @@ class IsotropicMixture(ExactDenoiser):
 
     def __init__(self, process: Process, means: Tensor, std: float) -> None:
         super().__init__(MixtureSpec(), process, {"means": means})
-        self.means, self.std = means, std
+        self.means, self.std = process.centred(means), std
 
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """m + alpha std^2/v (x_t - alpha m), v = alpha^2 std^2 + sigma^2, with the mean m of the posterior's means."""
@@ -113,7 +113,7 @@ def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Res
     denoiser.calls, start = 0, time.process_time()
 
     def drift(x_t: Tensor, t: Tensor) -> Tensor:
-        return process.f(t) * x_t - process.g2(t) / 2 * denoiser(x_t, t).score
+        return process.drift(t, x_t) - process.g2(t) / 2 * denoiser(x_t, t).score
 
     def rates(time_now: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
         nonlocal backward

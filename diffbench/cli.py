@@ -462,6 +462,10 @@ def check_config(options: argparse.Namespace) -> int:
     print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
     for refusal in plan.refusals:
         print(f"  {refusal.variant} without {refusal.item}: {refusal.reason}")
+    for name, variant in plan.variants.items():
+        for item, solver in variant.solvers.items():
+            if variant.process is not None and (note := solver.note(variant.process)):
+                print(f"  {name}, {item}: {note}")
     return 0
 
 

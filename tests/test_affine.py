@@ -552,6 +552,11 @@ def start_std(spec: SolverSpec, process: Process, times: Tensor) -> float:
     return {"ve": 50.0, "edm": 80.0}.get(process.spec.name, 1.0)
 
 
+def start_mean(process: Process) -> Tensor:
+    """Per pixel: the middle of the data range, [0, 1] for VE."""
+    return ZERO + {"ve": 0.5}.get(process.spec.name, 0.0)
+
+
 @every_pair
 def test_whole_grids_are_the_papers_formulas(spec: SolverSpec, process: ProcessSpec) -> None:
     """The map of all moves together, and the moments that it makes of the solver's own start.
@@ -564,8 +569,8 @@ def test_whole_grids_are_the_papers_formulas(spec: SolverSpec, process: ProcessS
     want = whole(spec, solver.process, times, spec_is_quiet(spec))
     got = probe(lambda x, noise: solve(solver, x, None, noise))
     agrees(got, want)
-    std = start_std(spec, solver.process, times)
-    close(solver.start(torch.ones(1, 1, 1, DIM).double()).flatten(), ZERO + std)
+    std, mean = start_std(spec, solver.process, times), start_mean(solver.process)
+    close(solver.start(torch.ones(1, 1, 1, DIM).double()).flatten(), mean + std)
     close(got.b, AXES @ want.b, atol=1e-9)
     covariance = std**2 * got.A @ got.A.T + got.covariance
     close(covariance, DATA.rotated((want.A * std) ** 2 + (want.n**2).sum(0)), atol=1e-9)
@@ -587,7 +592,7 @@ def test_samples_have_the_predicted_moments(spec: SolverSpec, process: ProcessSp
     x = sample(solver, (IMAGES, 1, 1, DIM), generator, dtype=torch.float64).reshape(IMAGES, DIM)
     times = solver.times()
     start = start_std(spec, solver.process, times) ** 2 * torch.eye(DIM, dtype=torch.float64)
-    mean, covariance = propagate(solver, times, ZERO, start)
+    mean, covariance = propagate(solver, times, start_mean(solver.process), start)
     variance = covariance.diag()
     assert ((x.mean(0) - mean).abs() <= 4 * (variance / IMAGES).sqrt()).all()
     assert ((x.var(0) - variance).abs() <= 4 * variance * (2 / IMAGES) ** 0.5).all()

@@ -30,6 +30,7 @@ from test_affine import (
     Affine,
     Data,
     Marginal,
+    start_mean,
     start_std,
     update,
 )
@@ -148,7 +149,7 @@ def down(
 
 def steered(restorer: RestorerSpec, solver: Solver, problem: Problem) -> Moments:
     times = solver.times()
-    state = noised(start_std(restorer.inner, solver.process, times))
+    state = noised(start_std(restorer.inner, solver.process, times), start_mean(solver.process))
     return down(state, restorer, solver, times, rule_of(restorer, times, problem))
 
 
@@ -219,7 +220,8 @@ def ddrm(restorer: RestorerSpec, restored: Restorer, problem: Problem) -> Moment
     r = [float(t.sigma / t.alpha) for t in marginals]
     known = w < r[0]
     n = torch.where(known, r[0] ** 2 - torch.where(known, w, 0.0) ** 2, r[0] ** 2)
-    state = Moments(V @ torch.where(known, given, 0.0), V @ n.diag() @ V.T)
+    middle = V.T @ start_mean(restored.process)
+    state = Moments(V @ torch.where(known, given, middle), V @ n.diag() @ V.T)
     for i, (t, _) in enumerate(pairwise(marginals)):
         weights = [weigh(float(each), r[i], r[i + 1], *etas) for each in w]
         of_u, of_v, of_y, n = (at(list(each)) for each in zip(*weights, strict=True))
@@ -250,7 +252,7 @@ def ddrm_for_jpeg(restorer: RestorerSpec, restored: Restorer, problem: Problem) 
     marginals = [Marginal(restored.process, t) for t in restored.times()]
     projector = restorer.eta_b * problem.pseudo_inverse()
     t = marginals[0]
-    state = noised(t.sigma / t.alpha)
+    state = noised(t.sigma / t.alpha, start_mean(restored.process))
     for t, s in pairwise(marginals):
         A0, b0 = DATA.rotated(t.x0.A) * t.alpha, DATA.axes @ t.x0.b
         r_t, r_s = t.sigma / t.alpha, s.sigma / s.alpha
@@ -265,7 +267,7 @@ def snips(restorer: RestorerSpec, restored: Restorer, problem: Problem) -> Momen
     """Algorithm 1 for x/alpha: u + h G + sqrt(2 h) z, G and h by the coordinate's noise w beside the level's r."""
     V, given, w = spectrum(problem)
     marginals = [Marginal(restored.process, t) for t in restored.times()]
-    state = noised(marginals[0].sigma / marginals[0].alpha)
+    state = noised(marginals[0].sigma / marginals[0].alpha, start_mean(restored.process))
     for t in marginals:
         r = float(t.sigma / t.alpha)
         # d ln p/d(x/alpha) is alpha times the score of x.
@@ -510,7 +512,8 @@ def test_a_model_that_is_told(process: str, solver: dict) -> None:
     restorer = InpaintTuned(spec, denoiser, build(spec.solver, denoiser))
     times = restorer.solver.times()
     data = conditional(problem.H, problem.y)
-    state = noised(start_std(spec.solver, restorer.solver.process, times))
-    for t, s in pairwise(Marginal(restorer.solver.process, each, data) for each in times):
+    process = restorer.solver.process
+    state = noised(start_std(spec.solver, process, times), start_mean(process))
+    for t, s in pairwise(Marginal(process, each, data) for each in times):
         state = state.after(RULES[spec.solver.name](spec.solver, t, s), data)
     agree(probed(restorer, problem), state)

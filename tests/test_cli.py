@@ -113,6 +113,13 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(tiny
     assert "results cannot be written" in capsys.readouterr().err
 
 
+def test_check_config_says_what_noise_levels_are_in_the_units_of_a_process(capsys):
+    """Older files had them in these units."""
+    config = Path(cli.repository()) / "config" / "digits-sde.yaml"
+    assert cli.main(["check-config", str(config)]) == 0
+    assert "ve, churn-9: churn_min 0.05 is 0.025 for data in [0, 1]" in capsys.readouterr().out
+
+
 def test_check_config_counts_jobs(tiny, capsys):
     assert cli.main(["check-config", str(TINY)]) == 0
     counts = ", ".join(f"{len(tiny.of(stage))} {stage}" for stage in cli.STAGES)

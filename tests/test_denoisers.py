@@ -53,9 +53,10 @@ def images(low: float, high: float) -> tuple[Tensor, Tensor]:
 
 
 def views_by_hand(process: Process, x_t: Tensor, t: Tensor, x0: Tensor) -> dict[str, Tensor]:
+    """Of images less the middle m of the range, which x0 and the mean have; alpha m = m where m is not 0."""
     alpha, sigma = process.alpha(t), process.sigma(t)
     eps = (x_t - alpha * x0) / sigma
-    v = (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
+    v = (alpha * eps - sigma * (x0 - process.spec.middle)) / (alpha**2 + sigma**2).sqrt()
     views = {"x0": x0, "eps": eps, "v": v, "score": -eps / sigma}
     if process.spec.time == "discrete":
         alpha_s, sigma_s = process.alpha(t - 1), process.sigma(t - 1)
@@ -117,7 +118,9 @@ def test_every_native_quantity_is_a_x_t_and_b_x0(name: str, native: str) -> None
     assert a.dtype == b.dtype == torch.float64 and a.shape == b.shape == t.shape
     want = views_by_hand(process, x_t, t, x0)[native]
     # Two terms of x_t's size over sigma cancel: by the same ratio as in `agree`.
-    close(a * x_t + b * x0, want, atol=1e-11 * float((a * x_t).abs().max()))
+    m = process.spec.middle
+    got = a * (x_t - m) + b * (x0 - m) + (m if native in ("x0", "mean") else 0)
+    close(got, want, atol=1e-11 * float((a * x_t).abs().max()))
 
 
 @pytest.mark.parametrize("name", ["sub-vp", "ve", "edm"])
@@ -130,15 +133,15 @@ def test_the_velocity_is_that_of_the_rescaled_variance_preserving_process(name: 
     k, there = (alpha**2 + sigma**2).sqrt(), vp.time_of(sigma / alpha)
     close(vp.alpha(there), alpha / k)
     close(vp.sigma(there), sigma / k)
-    x_t, v = images(-1, 1)
+    (x_t, v), m = images(-1, 1), process.spec.middle
     x_t = 2 * k * x_t
-    here, rescaled = Prediction(process, x_t, t, "v", v), Prediction(vp, x_t / k, there, "v", v)
-    for view in ("x0", "eps"):
-        close(here.view(view), rescaled.view(view))
+    here, rescaled = Prediction(process, m + x_t, t, "v", v), Prediction(vp, x_t / k, there, "v", v)
+    close(here.x0, m + rescaled.x0)
+    close(here.eps, rescaled.eps)
     x0, noise = images(-1, 1)
     angle, h = (sigma / alpha).atan(), 1e-5
     ahead, behind = (a.cos() * x0 + a.sin() * noise for a in (angle + h, angle - h))
-    truth = Prediction(process, process.diffuse(x0, t, noise), t, "x0", x0)
+    truth = Prediction(process, process.diffuse(m + x0, t, noise), t, "x0", m + x0)
     # Central differences: h^2/6 = 2e-11 of x's size of 4, rounding 1e-16/h.
     close(truth.velocity, (ahead - behind) / (2 * h), atol=1e-9)
 
@@ -169,13 +172,12 @@ def inverse_network(denoiser: NetworkDenoiser, t: Tensor, want: dict[str, Tensor
     """The network whose answer makes the denoiser predict ``want``, from the definition of each
     row.
 
-    Quantities are of data centred on the middle m of their range: x0 - m, v + sigma m/k.
+    Quantities are of data centred on the middle m of their range.
     """
     process, spec = denoiser.process, denoiser.process.spec
     alpha, sigma = process.alpha(t), process.sigma(t)
     m, s_d = (spec.low + spec.high) / 2, 0.5 * (spec.high - spec.low) / 2
-    k = (alpha**2 + sigma**2).sqrt()
-    centred = {**want, "x0": want["x0"] - m, "v": want["v"] + sigma * m / k}
+    centred = {**want, "x0": want["x0"] - m}
 
     def plain(native: str) -> Tensor:
         return sigma * centred["score"] if native == "score" else centred[native]

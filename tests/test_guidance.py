@@ -229,7 +229,8 @@ def test_a_guide_is_added_to_the_score_in_every_view(name: str) -> None:
     sizes_agree(guided.eps, eps)
     sizes_agree(guided.x0, x0, x_t / alpha)
     k = (alpha**2 + sigma**2).sqrt()
-    sizes_agree(guided.velocity, (alpha * eps - sigma * x0) / k, sigma * x_t / alpha / k)
+    offset = x0 - process.spec.middle
+    sizes_agree(guided.velocity, (alpha * eps - sigma * offset) / k, sigma * x_t / alpha / k)
     assert torch.equal(guided.guide, guide) and torch.equal(guided.fraction, base.fraction)
     for view in VIEWS:
         assert torch.equal(guided.unguided.view(view), base.view(view))

@@ -44,7 +44,8 @@ def solver_of(process: str, name: str, **settings: object) -> Solver:
     denoiser, known = denoiser_of(process), SolverSpec.known[name].model_fields
     given = {"name": name, "threshold": "none", **settings}
     if "sigma_min" in known:
-        given |= {"sigma_max": 1e9, "sigma_min": float(denoiser.process.ratio(at(LAST[process])))}
+        last = float(denoiser.process.ratio(at(LAST[process])))
+        given |= {"sigma_max": 1e9, "sigma_min": denoiser.process.spec.in_units(last)}
     else:
         given |= {"last": LAST[process]}
         if "grid" in known:
@@ -61,7 +62,7 @@ def noisy_times(solver: Solver) -> list[Tensor]:
 
 def descend(solver: Solver, z: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
     """From standard normal z to the grid's last time with noise."""
-    return descend_from(solver, cast(solver.process.sigma(noisy_times(solver)[0]), z) * z, noise)
+    return descend_from(solver, solver.process.start(noisy_times(solver)[0], z), noise)
 
 
 def descend_from(solver: Solver, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:

@@ -12,7 +12,11 @@ from diffbench.specs.process import ProcessSpec
 from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
 
 NAMES = {"VP": "vp", "subVP": "sub-vp", "VE": "ve"}
-PARAMETERS = {"sde_definitions": {}, "sde_definitions_b": {"VE": {"sigma_max": 90}}}
+#: The official prior of VE is about 0, not about the middle of [0, 1].
+PARAMETERS = {
+    "sde_definitions": {"VE": {"centre": 0}},
+    "sde_definitions_b": {"VE": {"sigma_max": 90, "centre": 0}},
+}
 STEPS = {
     "sde_definitions": {"VP": 1000, "subVP": 1000, "VE": 1000},
     "sde_definitions_b": {"VP": 100, "subVP": 100, "VE": 200},

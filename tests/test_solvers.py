@@ -234,8 +234,28 @@ REFUSALS = [
         DPMSolverSpec(steps=8, sigma_min=1e-4, sigma_max=1e-3),
         VESpec(),
         PLAIN,
-        "sigma_min, sigma_max: 0.0001 to 0.001 is outside the sigma/alpha of ve, 0.01 to 50",
+        "sigma_min, sigma_max: 0.0001 to 0.001 is outside the sigma/alpha of ve, 0.02 to 100, for data in [-1, 1]",
     ),
+    *[
+        (HeunSpec(steps=8, churn=5, **{key: value}), VESpec(), PLAIN, refusal)
+        for key, value, refusal in [
+            (
+                "sigma_min",
+                0.01,
+                "sigma_min: 0.01 is outside the sigma/alpha of ve, 0.02 to 100, for",
+            ),
+            ("sigma_min", 0.01, "of ve: for data in [0, 1], 0.005 is outside 0.01 to 50"),
+            ("sigma_max", 101, "sigma_max: 101 is outside the sigma/alpha of ve, 0.02 to 100"),
+            ("churn_min", 0.01, "churn_min: 0.01 is outside the sigma/alpha of ve"),
+            ("churn_max", 150, "churn_max: 150 is outside the sigma/alpha of ve"),
+            ("sigma_min", 0.02, None),
+            ("sigma_max", 100, None),
+            ("churn_min", 0, None),
+        ]
+    ],
+    (HeunSpec(steps=8), VESpec(sigma_min=0.1, sigma_max=5), PLAIN, None),
+    (HeunSpec(steps=8, sigma_max=90), EDMSpec(), PLAIN, "sigma_max: 90 is outside the sigma/alpha"),
+    (HeunSpec(steps=8, sigma_min=1e-3), EDMSpec(), PLAIN, "sigma_min: 0.001 is outside the sigma"),
     (
         EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=20)),
         VPSpec(),
@@ -293,7 +313,6 @@ REFUSALS = [
     (DDIMSpec(steps=8, last=1e-5), VPSpec(), PLAIN, None),
     (ReverseDiffusionSpec(steps=21), VPSpec(), PLAIN, None),
     (ReverseDiffusionSpec(steps=40, grid="quadratic"), VPSpec(), PLAIN, None),
-    (HeunSpec(steps=8, sigma_min=1e-9, sigma_max=1e9), EDMSpec(), PLAIN, None),
     (ReverseDiffusionSpec(steps=2), SubVPSpec(), PLAIN, None),
     (
         EulerMaruyamaSpec(steps=20, corrector=LangevinSpec(snr=0.16, levels=21)),
@@ -488,9 +507,9 @@ def test_reverse_diffusion_on_sub_vp_is_an_euler_step(file: str) -> None:
 #: SDE, predictor and corrector of each loop of 40 steps, and its process.
 LOOPS = {
     "VP_reverse_diffusion_langevin": ("sde_pc_sampler", "vp", {}),
-    "VE_reverse_diffusion_langevin": ("sde_pc_sampler", "ve", {}),
+    "VE_reverse_diffusion_langevin": ("sde_pc_sampler", "ve", {"centre": 0}),
     "VP_euler_maruyama_langevin": ("sde_pc_sampler_b", "vp", {}),
-    "VE_reverse_diffusion_none": ("sde_pc_sampler_b", "ve", {"sigma_max": 90}),
+    "VE_reverse_diffusion_none": ("sde_pc_sampler_b", "ve", {"sigma_max": 90, "centre": 0}),
 }
 
 

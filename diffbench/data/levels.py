@@ -39,9 +39,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Images = NDArray[np.uint8]
+from diffbench.specs.process import RANGES
 
-RANGES = ((-1.0, 1.0), (0.0, 1.0))
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ r"""Exact denoisers: for some data the posterior mean E[x_0 | x_t] is known.
 
 They are the ground truth of every solver's test.  The empirical one is also a control: an exact
 minimiser of the training objective, which can only return training images (Karras et al. 2022, appendix B.3).
-Each is made from named tensors, and ``fit`` estimates those from images (N, C, H, W) and labels (N,).
+Each is made from named tensors in the process's data range, and ``fit`` estimates those from images (N, C, H, W) and
+labels (N,).  In the formulas everything is less the middle of the range.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from torch import Tensor
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.base import Process
+from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoiser import DenoiserSpec
 
@@ -33,11 +37,11 @@ class ExactDenoiser(Denoiser):
         """The posterior mean as the native quantity."""
         alpha = self.process.alpha(t).reshape(-1, 1).to(x_t)
         sigma = self.process.sigma(t).reshape(-1, 1).to(x_t)
-        x0 = self.posterior_mean(x_t.flatten(1), alpha, sigma)
-        return Prediction(self.process, x_t, t, "x0", x0.reshape(x_t.shape))
+        x0 = self.posterior_mean(self.process.centred(x_t).flatten(1), alpha, sigma)
+        return Prediction(self.process, x_t, t, "x0", self.process.placed(x0.reshape(x_t.shape)))
 
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x_t]: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
+        """E[x_0 | x_t], both less the middle: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
         raise TypeError(f"{type(self).__name__} has no posterior mean")
 
 
@@ -46,7 +50,7 @@ class MixtureDenoiser(ExactDenoiser):
 
     def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         super().__init__(spec, process, tensors)
-        self.log_weights, self.means = tensors["weights"].log(), tensors["means"]
+        self.log_weights, self.means = tensors["weights"].log(), process.centred(tensors["means"])
         variances, self.axes = torch.linalg.eigh(tensors["covariances"])
         self.variances = variances.clamp(min=0)
 
@@ -105,7 +109,7 @@ class EmpiricalDenoiser(ExactDenoiser):
 
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """An average of the images, weighted by their posterior probabilities."""
-        images = self.tensors["images"].flatten(1).to(x_t)
+        images = self.process.centred(self.tensors["images"].flatten(1).to(x_t))
         # |x - a m|^2 without |x|^2, which the softmax drops; in float64, since small sigmas magnify rounding.
         x, m, a = x_t.double(), images.double(), alpha.double()
         distance = (a * m.square().sum(1) / 2 - x @ m.T) * a
@@ -116,13 +120,19 @@ class ReflectedMixtureDenoiser(Denoiser):
     """The exact denoiser between reflecting walls of a mixture of reflected Gaussians.
 
     The density of data is sum_k w_k prod_d p_{b_k}(x_d | m_kd), p_b(. | m) the kernel of width b around m; at time t it
-    is the same with widths sqrt(b_k^2 + sigma_t^2).  Width 0 is a point.  Tensors: weights (K,), centres (K, D) in
-    [0, 1], widths (K,).
+    is the same with widths sqrt(b_k^2 + sigma_t^2).  Width 0 is a point.  Tensors: weights (K,), centres (K, D) between
+    the walls, widths (K,).
     """
 
-    def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
+    process: Reflected
+
+    def __init__(self, spec: DenoiserSpec, process: Reflected, tensors: dict[str, Tensor]) -> None:
         super().__init__(process)
         self.spec, self.tensors = spec, tensors
+        #: In coordinates in which the cube is [0, 1].
+        self.weights = tensors["weights"]
+        self.centres = process.to_cube(tensors["centres"])
+        self.widths = tensors["widths"] / process.width
 
     @staticmethod
     def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -141,25 +151,28 @@ class ReflectedMixtureDenoiser(Denoiser):
         return many, each, total.reshape(-1, 1)
 
     def components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """At x in the cube: total widths, and log weights + log densities, both (B, K)."""
-        weights, centres, widths = (self.tensors[k].to(x) for k in ("weights", "centres", "widths"))
-        sigma = self.process.sigma(t).to(x).reshape(-1, 1)
+        """At x in the cube [0, 1]: total widths, and log weights + log densities, both (B, K)."""
+        weights, centres, widths = (
+            each.to(x) for each in (self.weights, self.centres, self.widths)
+        )
+        sigma = self.process.sigma_in_cube(t).to(x).reshape(-1, 1)
         total = (widths**2 + sigma**2).sqrt().expand(len(x), -1)
         shape = len(x), *centres.shape
         logs = log_density(*self.pairs(x, centres, total)).reshape(shape).sum(-1)
         return total, weights.log() + logs
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        """Log density at time t of x (B, C, H, W) in the cube, in nats (B,)."""
-        return self.components(x, t)[1].logsumexp(1)
+        """Log density at time t of x (B, C, H, W) between the walls, in nats (B,)."""
+        inside = self.components(self.process.to_cube(x), t)[1].logsumexp(1)
+        return inside - x[0].numel() * math.log(self.process.width)
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """The components' scores, weighted by their posterior probabilities; odd about the walls."""
-        inside = fold(x_t)
-        centres = self.tensors["centres"].to(x_t)
+        place = self.process.to_cube(x_t)
+        inside, centres = fold(place), self.centres.to(x_t)
         total, logs = self.components(inside, t)
         each = scaled_score(*self.pairs(inside, centres, total)).reshape(len(x_t), *centres.shape)
         shares = (logs.softmax(1) / total)[..., None]
         score = (shares * each).sum(1).reshape(x_t.shape)
-        sigma = self.process.sigma(t).to(x_t)
-        return Prediction(self.process, x_t, t, "eps", -sigma * orientation(x_t) * score)
+        sigma = self.process.sigma_in_cube(t).to(x_t)
+        return Prediction(self.process, x_t, t, "eps", -sigma * orientation(place) * score)

@@ -2,19 +2,20 @@ r"""Denoisers: a network and coefficient functions make a prediction.
 
     native = c_skip x_t + c_out F(c_in x_t; c_noise, y)
 
-Every parameterisation is a choice of native quantity and of the coefficients.  Without a skip c_skip = 0
-and c_out = 1 (1/sigma for the score, as "scale by sigma" in Song et al. 2021), c_in = (alpha^2 + sigma^2)^(-1/2):
-1 for variance-preserving processes; coefficients that differ between coordinates act in the process's basis.  With
-EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for any alpha; s_d is the data's
-standard deviation, v = alpha^2 s_d^2 + sigma^2)
+Every parameterisation is a choice of native quantity and of the coefficients.  Without a skip c_skip = 0 and c_out = 1
+(1/sigma for the score, as "scale by sigma" in Song et al. 2021; l for x0 and the mean, with l the process's unit), c_in
+= (alpha^2 l^2 + sigma^2)^(-1/2): 1/l for variance-preserving processes; coefficients that differ between coordinates
+act in the process's basis.  With EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for
+any alpha; s_d is the data's standard deviation, v = alpha^2 s_d^2 + sigma^2)
 
     x0 = alpha s_d^2/v x_t + sigma s_d/sqrt(v) F(x_t/sqrt(v); ln(sigma/alpha)/4)
 
 and any other native quantity a x_t + b x0 (``predictions``) takes its coefficients from there.
 
-Coefficients act on data centred on the middle m of their range: x_t - alpha m, with eps and score unchanged.
-The network's noise input is c_noise = ln(sigma/alpha)/4 for every process, unless the spec says otherwise: EDM's
-rows for VP and VE (table 1) are ``eps`` with (M - 1) t, M = 1000, and ``score`` with c_in = 1 and ln(sigma/2).
+Coefficients act on images less the middle m of their range: x_t - m, and x0 - m.  What the network sees, gives and is
+told does not depend on the range.  Its noise input is c_noise = ln(sigma/(l alpha))/4 for every process, unless the
+spec says otherwise: EDM's rows for VP and VE (table 1) are ``eps`` with (M - 1) t, M = 1000, and ``score`` with c_in =
+1 and ln(sigma/2).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.masks import Known
-from diffbench.diffusion.predictions import Native, Prediction, linear_form
+from diffbench.diffusion.predictions import LENGTHS, Native, Prediction, linear_form
 from diffbench.diffusion.processes.base import Process, at, cast
 from diffbench.specs.denoiser import NetworkDenoiserSpec
 from diffbench.specs.solver import Threshold
@@ -92,12 +93,11 @@ class Coefficients(NamedTuple):
 def plain_coefficients(
     process: Process, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
-    """No skip: the network gives the native quantity."""
-    alpha, sigma = process.alpha(t), process.sigma(t)
-    one = torch.ones_like(sigma)
-    return Coefficients(
-        0 * one, 1 / sigma if native == "score" else one, (alpha**2 + sigma**2).rsqrt()
-    )
+    """No skip: the network gives the native quantity, in units."""
+    alpha, sigma, unit = process.alpha(t), process.sigma(t), process.unit
+    out = {-1: 1 / sigma, 0: torch.ones_like(sigma), 1: torch.full_like(sigma, unit)}
+    inside = ((alpha * unit) ** 2 + sigma**2).rsqrt()
+    return Coefficients(torch.zeros_like(sigma), out[LENGTHS[native]], inside)
 
 
 def skip_coefficients(process: Process, native: Native, t: Tensor, data_std: float) -> Coefficients:
@@ -122,9 +122,9 @@ def residual_coefficients(
 def addition_coefficients(
     process: Process, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
-    """x_t + F (Rissanen, Heinonen & Solin 2023, official code)."""
+    """x_t + F, in units (Rissanen, Heinonen & Solin 2023, official code)."""
     skip, out, inside = residual_coefficients(process, native, t, data_std)
-    return Coefficients(skip, torch.ones_like(out), inside)
+    return Coefficients(skip, torch.full_like(out, process.unit), inside)
 
 
 COEFFICIENTS = {
@@ -136,7 +136,7 @@ COEFFICIENTS = {
 
 
 def log_ratio(process: Process, t: Tensor, levels: int) -> Tensor:
-    """ln(sigma/alpha)/4 (Karras et al. 2022, table 1, last column), or what the process has in its place."""
+    """ln(sigma/alpha)/4 in units (Karras et al. 2022, table 1, last column), or what the process has in its place."""
     return process.noise_level(t)
 
 
@@ -239,8 +239,8 @@ class NetworkDenoiser(NetworkBased):
         self.learnt, self.takes_masks = LEARNT[spec.variance], spec.takes_masks
         self.native: Native = "x0" if spec.predict == "edm" else spec.predict
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
-        self.half_range, self.middle = process.spec.half_range, process.spec.middle
-        self.data_std = spec.data_std * self.half_range
+        self.half_range = process.spec.half_range
+        self.data_std = process.spec.in_range(spec.data_std)
         self.scaled = spec.input_scale == "unit"
         self.noise_input, self.levels = spec.noise_input, spec.levels
 
@@ -255,11 +255,13 @@ class NetworkDenoiser(NetworkBased):
         """One network call."""
         scale = self.process.basis.scale
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
-        centred = x_t - self.constant(self.process.alpha(t), x_t)
+        centred = self.process.centred(x_t)
         seen = self.seen(scale(inside, centred))
         answer = self.answer(seen, x_t, t, y, centred / self.half_range)
         answer, learnt = self.split(answer)
-        native = scale(skip, centred) + scale(out, answer) + self.offset(x_t, t)
+        native = scale(skip, centred) + scale(out, answer)
+        if LENGTHS[self.native] == 1:
+            native = self.process.placed(native)
         return Prediction(self.process, x_t, t, self.native, native, **learnt)
 
     def seen(self, scaled: Tensor) -> Tensor:
@@ -267,7 +269,7 @@ class NetworkDenoiser(NetworkBased):
         if not self.takes_masks:
             return scaled
         known = Known.nothing(scaled) if self.known is None else self.known
-        told = known.channels(scaled, self.middle, self.half_range)
+        told = known.channels(scaled, self.process.middle, self.half_range)
         return torch.cat([scaled, told], dim=1)
 
     def split(self, answer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -276,17 +278,6 @@ class NetworkDenoiser(NetworkBased):
             return answer, {}
         answer, second = answer.chunk(2, dim=1)
         return answer, self.learnt(second)
-
-    def offset(self, x_t: Tensor, t: Tensor) -> Tensor | float:
-        """What centring takes from the native quantity a x_t + b x0: (a alpha + b) m, for x_t."""
-        if self.middle == 0:
-            return 0.0
-        a, b = linear_form(self.process, self.native, t)
-        return self.constant(a * self.process.alpha(t) + b, x_t)
-
-    def constant(self, factor: Tensor, x_t: Tensor) -> Tensor:
-        """The factor, in the process's basis, of an image that is the middle of the range everywhere."""
-        return cast(self.process.basis.on_constant(factor) * self.middle, x_t)
 
 
 class Wrapper(Denoiser):
@@ -322,10 +313,11 @@ class DynamicThreshold(Wrapper):
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """The inner prediction with its x0 scaled; eps and the others follow from it."""
-        prediction, spec = self.denoiser(x_t, t, y), self.process.spec
-        x = (prediction.x0 - spec.middle) / spec.half_range
+        prediction, process = self.denoiser(x_t, t, y), self.process
+        half = process.spec.half_range
+        x = process.centred(prediction.x0) / half
         q = x.flatten(1).abs().quantile(self.percentile, dim=1).clamp(min=1)[:, None, None, None]
-        return prediction.with_x0(spec.middle + spec.half_range * x.clamp(-q, q) / q)
+        return prediction.with_x0(process.placed(half * x.clamp(-q, q) / q))
 
 
 THRESHOLDS: dict[str, Callable[[Denoiser, float], Denoiser]] = {

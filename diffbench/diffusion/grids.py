@@ -134,7 +134,7 @@ SIGMAS = {"karras": karras_sigmas, "log-snr": log_sigmas}
 def by_ratio(
     process: Process, kind: Grid, count: int, largest: float, smallest: float, rho: float
 ) -> Tensor:
-    """``count`` times between two noise-to-signal ratios, both moved into the process's range.
+    """``count`` times between two noise-to-signal ratios of the process, both moved into what it has.
 
     On a chain ratios go to the nearest levels, and those that share one give it once.
 

@@ -48,11 +48,11 @@ class Classifier:
 
     def logits(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits (B, K) at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1))."""
-        process, spec = self.process, self.process.spec
+        process = self.process
         alpha, sigma = process.basis.on_constant(process.alpha(t)), process.sigma(t)
-        signal = alpha * spec.half_range
+        signal = alpha * process.spec.half_range
         scale = (signal**2 + sigma**2).rsqrt()
-        x = cast(scale, x_t) * (x_t - cast(alpha * spec.middle, x_t))
+        x = cast(scale, x_t) * process.centred(x_t)
         gate = (signal * scale).reshape(-1, 1).to(x_t)
         return gate * self.network(x, noise_input(process, x_t, t))
 

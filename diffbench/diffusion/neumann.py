@@ -1,9 +1,10 @@
 r"""Denoisers of reflected processes, and the walls' boundary condition.
 
 The exact score of a reflected process vanishes at each wall and is odd about it.  A network's does not, and then the
-probability-flow ODE carries pixels out of the cube.  With y = fold(x) in [0, 1], o = +-1 the branch of the fold, and
-s = sigma, two constructions have the condition built in, for any network F; both are used outside the cube by their
-odd, 2-periodic extension, so that an intermediate state of a solver still sees a legal field.
+probability-flow ODE carries pixels out of the cube.  With x in coordinates in which the cube is [0, 1]
+(``processes.reflected``), y = fold(x), o = +-1 the branch of the fold, and s = sigma there, two constructions have the
+condition built in, for any network F; both are used outside the cube by their odd, 2-periodic extension, so that an
+intermediate state of a solver still sees a legal field.
 
     gated            s score = o gate(y) F(2 y - 1),
                      gate(y) = sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2):
@@ -29,6 +30,7 @@ from torch import Tensor
 from diffbench.diffusion.denoisers import Denoiser, Network, NetworkBased, Wrapper
 from diffbench.diffusion.predictions import Prediction
 from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoiser import BoundarySpec, KernelMixtureSpec
 
@@ -36,12 +38,15 @@ from diffbench.specs.denoiser import BoundarySpec, KernelMixtureSpec
 class Boundary(NetworkBased):
     """Base: the folded state goes in, the extension comes out."""
 
+    process: Reflected
+
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """One network call."""
-        inside, sigma = fold(x_t), cast(self.process.sigma(t), x_t)
+        place = self.process.to_cube(x_t)
+        inside, sigma = fold(place), cast(self.process.sigma_in_cube(t), x_t)
         centred = 2 * inside - 1
         answer = self.answer(centred, x_t, t, y, centred)
-        scaled = orientation(x_t) * self.scaled(answer, inside, sigma)
+        scaled = orientation(place) * self.scaled(answer, inside, sigma)
         return Prediction(self.process, x_t, t, "eps", -scaled)
 
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
@@ -75,7 +80,8 @@ class KernelMixture(Boundary):
         self, spec: KernelMixtureSpec, process: Process, network: Network, classes: int = 0
     ) -> None:
         super().__init__(process, network, classes)
-        self.data_std = spec.data_std * process.spec.half_range
+        # The cube is half as wide as [-1, 1].
+        self.data_std = spec.data_std / 2
 
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
         """The mixture's."""
@@ -93,6 +99,7 @@ class KernelMixture(Boundary):
 class Bumped(Wrapper):
     """Another denoiser's score times a bump function that is 1 in the middle of the cube and 0 at its walls."""
 
+    process: Reflected
     #: How far from the walls the official code starts.
     MARGIN: ClassVar[float] = 0.01
 
@@ -103,6 +110,6 @@ class Bumped(Wrapper):
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """The inner prediction, faded; nothing outside the cube."""
         prediction = self.denoiser(x_t, t, y)
-        room = (0.25 - (x_t - 0.5) ** 2).clamp(min=1e-9)
+        room = (0.25 - (self.process.to_cube(x_t) - 0.5) ** 2).clamp(min=1e-9)
         bump = ((4 - 1 / room) / self.width).exp()
         return prediction.with_value(bump * prediction.value)

@@ -12,7 +12,9 @@ r"""Objectives: times x target x weight -> one loss per example.
     hybrid           simple + 0.001 vlb, the mean without the bound's gradient   (Nichol & Dhariwal 2021, eq. 16)
     cross-entropy    -ln p(y | x_t), for a classifier of noisy images            (Dhariwal & Nichol 2021, section 4.1)
 
-The bound's constant, the prior's term, is left out.  Times are drawn on the CPU in float64 from a stream
+Squared errors and their weights are in the process's units (``processes/base``), so that a loss does not depend on the
+data range.  The bound's constant, the
+prior's term, is left out.  Times are drawn on the CPU in float64 from a stream
 that is a function of the seed and the step.  A distribution of times returns, with each time, the weight
 that makes the expectation that of the paper's distribution.
 """
@@ -32,7 +34,7 @@ from diffbench.diffusion.bound import bound_term
 from diffbench.diffusion.denoisers import Denoiser, NetworkBased
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.masks import Known, training_masks
-from diffbench.diffusion.predictions import Native, Prediction, Truth
+from diffbench.diffusion.predictions import LENGTHS, Native, Prediction, Truth
 from diffbench.diffusion.processes.base import Process, cast
 from diffbench.diffusion.transitions import model_variance
 from diffbench.specs.objective import (
@@ -142,7 +144,7 @@ class LogSNRTimes(UniformTimes):
 
 
 class LogNormalTimes(Times):
-    """ln(sigma/alpha) normal with the spec's mean and standard deviation, in [t_min, t_max]; weight 1."""
+    """ln(sigma/alpha) on [-1, 1] normal with the spec's mean and standard deviation, in [t_min, t_max]; weight 1."""
 
     spec: LogNormalTimesSpec
 
@@ -398,7 +400,9 @@ class Objective(Loss):
         """The weighted squared error of a prediction (B,)."""
         process, x_t, t = prediction.process, prediction.x_t, prediction.t
         truth = Truth(process, x_t, t, x0, process.noise_in(x_t, t, x0, noise))
-        view, weight = self.view(prediction), cast(self.weight(t).sqrt(), x0)
+        view = self.view(prediction)
+        unit = process.unit ** -LENGTHS[view]
+        weight = cast(unit * self.weight(t).sqrt(), x0)
         error = prediction.view(view) - truth.view(view)
         return process.basis.scale(weight, error).square().flatten(1).mean(1)
 
@@ -461,7 +465,7 @@ class ScoreMatching(Objective):
             case "likelihood":
                 return process.g2(t) / process.sigma(t) ** 2
             case "unit":
-                return process.sigma(t) ** -2
+                return (process.sigma(t) / process.unit) ** -2
         return torch.ones_like(t)
 
 
@@ -474,7 +478,8 @@ class Mean(Objective):
 
     def weight(self, t: Tensor) -> Tensor:
         """1/sigma^2."""
-        return self.denoiser.process.sigma(t) ** -2
+        process = self.denoiser.process
+        return (process.sigma(t) / process.unit) ** -2
 
 
 class EDMObjective(Objective):
@@ -489,8 +494,8 @@ class EDMObjective(Objective):
     def weight(self, t: Tensor) -> Tensor:
         """lambda(s) = (s^2 + s_d^2)/(s s_d)^2."""
         process = self.denoiser.process
-        data_std = self.spec.data_std * process.spec.half_range
-        s = process.ratio(t)
+        data_std = process.spec.in_range(self.spec.data_std) / process.unit
+        s = process.ratio(t) / process.unit
         return (s**2 + data_std**2) / (s * data_std) ** 2
 
 

@@ -1,16 +1,17 @@
 r"""Prediction: what a denoiser says about x_t, in whichever of its forms is asked for.
 
-With x_t = alpha x0 + sigma eps, one native quantity determines the others:
+With x_t = alpha x0 + sigma eps, of images less the middle m of the data range, one native quantity determines the
+others; rho = sigma/l^2 with l the process's unit, 1 on its paper's range:
 
     eps      = (x_t - alpha x0)/sigma               score    = -eps/sigma
-    velocity = (alpha eps - sigma x0)/k,  k^2 = alpha^2 + sigma^2,  of x_t/k, which is variance preserving; with k = 1
+    velocity = (alpha eps - rho x0)/k,  k^2 = alpha^2 + sigma rho,  of x_t/k, which is variance preserving; with k = 1
                                                      (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)
-    x0       = (alpha x_t/k - sigma v)/k,            eps = (sigma x_t/k + alpha v)/k
+    x0       = (alpha x_t/k - sigma v)/k,            eps = (rho x_t/k + alpha v)/k
     mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
-alpha acts in the process's basis.  A process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its
-variance adds the fraction v by which the logarithm of a step's variance lies between its bounds (``transitions``), or
-that logarithm itself.
+The views x0 and mean are images, with m; eps, score and v are differences.  alpha acts in the process's basis.  A
+process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its variance adds the fraction v by which
+the logarithm of a step's variance lies between its bounds (``transitions``), or that logarithm itself.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from diffbench.diffusion.processes.base import Process, cast
 
 Native = Literal["eps", "x0", "v", "score", "mean"]
 
+#: Of each, the power of a length that it is: eps and v are numbers.
+LENGTHS: dict[Native, int] = {"eps": 0, "x0": 1, "v": 0, "score": -1, "mean": 1}
+
 
 def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(a, b) with native = a x_t + b x0, float64 of t's shape."""
+    """(a, b) with native = a x_t + b x0, all less m, float64 of t's shape."""
     alpha, sigma = process.alpha(t), process.sigma(t)
     match native:
         case "eps":
             return 1 / sigma, -alpha / sigma
         case "v":
-            k = (alpha**2 + sigma**2).sqrt()
+            k = (alpha**2 + (sigma / process.unit) ** 2).sqrt()
             return alpha / (sigma * k), -k / sigma
         case "score":
             return -1 / sigma**2, alpha / sigma**2
@@ -75,6 +79,16 @@ class Prediction:
         """The process's, in x_t's precision."""
         return cast(self.process.sigma(self.t), self.x_t)
 
+    @cached_property
+    def rho(self) -> Tensor:
+        """sigma/l^2."""
+        return self.sigma / self.process.unit**2
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """x_t - m."""
+        return self.process.centred(self.x_t)
+
     def require(self, view: Native) -> None:
         """Refuse a view that the process does not have.
 
@@ -94,37 +108,39 @@ class Prediction:
             case "score":
                 return -self.sigma * self.value
             case "v":
-                return scale(self.norm**-2, self.sigma * self.x_t) + scale(
+                return scale(self.norm**-2, self.rho * self.offset) + scale(
                     self.alpha / self.norm, self.value
                 )
-        return (self.x_t - scale(self.alpha, self.x0)) / self.sigma
+        x0 = self.process.centred(self.x0)
+        return (self.offset - scale(self.alpha, x0)) / self.sigma
 
     @cached_property
     def x0(self) -> Tensor:
         """The posterior mean E[x_0 | x_t]."""
         if self.native == "x0":
             return self.value
-        return self.signal(torch.ones_like(self.sigma))
+        return self.process.placed(self.signal(torch.ones_like(self.sigma)))
 
     def signal(self, factor: Tensor) -> Tensor:
-        """B^-1[factor * B x0] for a factor in x_t's precision.
+        """B^-1[factor * B (x0 - m)] for a factor in x_t's precision.
 
         Where alpha is nearly 0 in some coordinates, x0 is so large that its rounding would drown the others:
         the factor is joined with 1/alpha before anything goes back to pixels.
         """
         scale = self.process.basis.scale
         if self.native == "x0":
-            return scale(factor, self.value)
+            return scale(factor, self.process.centred(self.value))
         self.require("x0")
         match self.native:
             case "v":
-                return scale(factor * self.alpha / self.norm**2, self.x_t) - scale(
+                return scale(factor * self.alpha / self.norm**2, self.offset) - scale(
                     factor * self.sigma / self.norm, self.value
                 )
             case "mean":
                 a, b = (cast(c, self.x_t) for c in linear_form(self.process, "mean", self.t))
-                return scale(factor / b, self.value - scale(a, self.x_t))
-        return scale(factor / self.alpha, self.x_t - self.sigma * self.eps)
+                mean = self.process.centred(self.value)
+                return scale(factor / b, mean - scale(a, self.offset))
+        return scale(factor / self.alpha, self.offset - self.sigma * self.eps)
 
     @property
     def score(self) -> Tensor:
@@ -133,16 +149,17 @@ class Prediction:
 
     @property
     def velocity(self) -> Tensor:
-        """(alpha eps - sigma x0)/k."""
+        """(alpha eps - rho x0)/k."""
         if self.native == "v":
             return self.value
         scale = self.process.basis.scale
-        return scale(self.alpha / self.norm, self.eps) - scale(self.sigma / self.norm, self.x0)
+        x0 = self.process.centred(self.x0)
+        return scale(self.alpha / self.norm, self.eps) - scale(self.rho / self.norm, x0)
 
     @property
     def norm(self) -> Tensor:
-        """K = sqrt(alpha^2 + sigma^2)."""
-        return (self.alpha**2 + self.sigma**2).sqrt()
+        """K = sqrt(alpha^2 + sigma rho)."""
+        return (self.alpha**2 + self.sigma * self.rho).sqrt()
 
     @property
     def mean(self) -> Tensor:
@@ -156,7 +173,7 @@ class Prediction:
         if self.native == "mean" and bool((s == self.process.level_before(self.t)).all()):
             return self.value
         a, b = (cast(c, self.x_t) for c in self.process.posterior_mean(self.t, s))
-        return self.process.basis.scale(a, self.x_t) + self.signal(b)
+        return self.process.placed(self.process.basis.scale(a, self.offset) + self.signal(b))
 
     def view(self, name: Native) -> Tensor:
         """The view of that name."""
@@ -199,4 +216,4 @@ class Truth(Prediction):
 
     def signal(self, factor: Tensor) -> Tensor:
         """Of the image itself."""
-        return self.process.basis.scale(factor, self.x0)
+        return self.process.basis.scale(factor, self.process.centred(self.x0))

@@ -2,7 +2,8 @@ r"""The one transition rule of the discrete papers.
 
     x_s = alpha_s x0 + r e + n z,     e = (x_t - alpha_t x0)/sigma_t,     z ~ N(0, I)
 
-with the residual's scale r and the noise scale n given separately.  With the posterior's correlation
+of images less the middle of the data range, with the residual's scale r and the noise scale n given separately.  With
+the posterior's correlation
 
     rho_m = alpha_t sigma_s / (alpha_s sigma_t),     1 - rho_m^2 = sigma^2_{t|s}/sigma_t^2,
 
@@ -58,10 +59,10 @@ def ddim_scales(process: Process, t: Tensor, s: Tensor, eta: float) -> Scales:
 
 
 def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
-    """alpha_s x0 + r e."""
+    """M + alpha_s (x0 - m) + r e."""
     process, x_t = prediction.process, prediction.x_t
     signal = prediction.signal(cast(process.alpha(s), x_t))
-    return signal + process.basis.scale(cast(r, x_t), prediction.eps)
+    return process.placed(signal + process.basis.scale(cast(r, x_t), prediction.eps))
 
 
 def model_variance(

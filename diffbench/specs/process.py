@@ -3,6 +3,10 @@
 Each states its parameters and, for the plan, what it can serve: its ``family``, whether its ``time`` is
 discrete or continuous, whether ``alpha`` is one scalar or one number per coordinate, and the range of
 values it works on.
+
+Constants that papers state for data in [-1, 1] (a sampler's sigma_min, training times, ``data_std``) are in those units
+on every process; ``in_range`` and ``in_units`` are the one conversion.  A process's own constants are in units of its
+data range, and so is what its paper calls 1; on another range than the paper's that is ``unit``.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from diffbench.specs.base import Float, Int, NonNegativeFloat, PositiveFloat, Re
 
 #: Of a step of a discrete chain: the posterior's, all that the forward step adds, or a learned one in between.
 Variance = Literal["small", "large", "learned"]
+
+#: The data ranges that papers write their processes for.
+RANGES = ((-1.0, 1.0), (0.0, 1.0))
 
 
 #: What a level of a chain adds to the variance.
@@ -36,14 +43,18 @@ def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
 
 
 class ProcessSpec(Registered):
-    """A process of any family."""
+    """A process of any family.
+
+    low, high: the range of the data, -1 and 1 or 0 and 1.  The process shrinks them towards its middle, and constants
+        of its own are in its units: on another range, with those mapped, everything is the same but for the map.
+    """
 
     kind: ClassVar[str] = "process"
     family: ClassVar[str] = "gaussian"
     time: ClassVar[Literal["discrete", "continuous"]] = "continuous"
     alpha: ClassVar[Literal["scalar", "vector"]] = "scalar"
-    low: ClassVar[float] = -1.0
-    high: ClassVar[float] = 1.0
+    #: Half the width of the data range for which the process's paper writes its formulas.
+    written_for: ClassVar[float] = 1.0
     #: What a prediction can be asked for; the reason why it has no other view is ``viewless``.
     views: ClassVar[tuple[str, ...]] = ("eps", "x0", "v", "score", "mean")
     viewless: ClassVar[str] = ""
@@ -57,6 +68,15 @@ class ProcessSpec(Registered):
     even: ClassVar[bool] = True
 
     name: str
+    # [-1, 1] goes without saying: specs of the processes that are written for it are as before there were ranges.
+    low: Annotated[Float, Field(exclude_if=lambda low: low == -1)] = -1.0
+    high: Annotated[Float, Field(exclude_if=lambda high: high == 1)] = 1.0
+
+    @model_validator(mode="after")
+    def _range_is_known(self) -> Self:
+        if (self.low, self.high) not in RANGES:
+            raise ValueError(f"low, high: the data range is [-1, 1] or [0, 1], not {self.range}")
+        return self
 
     @property
     def t_min(self) -> float:
@@ -97,11 +117,31 @@ class ProcessSpec(Registered):
 
     @property
     def half_range(self) -> float:
-        """Half the width of the data range: 1 for [-1, 1], the unit of training times and ``data_std`` in specs.
-
-        A solver's sigma and a process's own are in the process's range as it is.
-        """
+        """Half the width of the data range: 1 for [-1, 1]."""
         return (self.high - self.low) / 2
+
+    @property
+    def unit(self) -> float:
+        """The length that the process's paper calls 1: 1, unless the data range is not the paper's."""
+        return self.half_range / self.written_for
+
+    @property
+    def range(self) -> str:
+        """The data range in words."""
+        return f"[{self.low:g}, {self.high:g}]"
+
+    @property
+    def centre_of_prior(self) -> float:
+        """The mean of every pixel of a Gaussian prior."""
+        return self.middle
+
+    def in_range(self, length: float) -> float:
+        """A length that is stated for data in [-1, 1], in the units of this range."""
+        return self.half_range * length
+
+    def in_units(self, length: float) -> float:
+        """A length of this range, as it is for data in [-1, 1]."""
+        return length / self.half_range
 
 
 class DiscreteSpec(ProcessSpec):
@@ -187,13 +227,10 @@ class VPSpec(LinearBetaSpec):
     def ratios(self) -> tuple[float, float]:
         """sqrt(1 - alpha^2)/alpha."""
         first, last = (
-            math.sqrt(math.expm1(-2 * self.log_alpha(t))) for t in (self.t_min, self.t_max)
+            self.unit * math.sqrt(math.expm1(-2 * self.log_alpha(t)))
+            for t in (self.t_min, self.t_max)
         )
         return first, last
-
-    def view_refusal(self, view: str) -> str | None:
-        """Why a prediction has no such view; None when it has."""
-        return None if view in self.views else f"{self.name} has no {view}: {self.viewless}"
 
     def chain_refusal(self, step: float) -> str | None:
         """The chain's a is sqrt(1 - beta) with beta = beta(t) times the step."""
@@ -261,7 +298,9 @@ class SubVPSpec(LinearBetaSpec):
     @property
     def ratios(self) -> tuple[float, float]:
         """(1 - alpha^2)/alpha."""
-        first, last = (-2 * math.sinh(self.log_alpha(t)) for t in (self.t_min, self.t_max))
+        first, last = (
+            self.unit * -2 * math.sinh(self.log_alpha(t)) for t in (self.t_min, self.t_max)
+        )
         return first, last
 
 
@@ -284,7 +323,8 @@ class VPCosineSpec(ProcessSpec):
     @property
     def ratios(self) -> tuple[float, float]:
         """exp(-log SNR/2)."""
-        return math.exp(-self.log_snr_max / 2), math.exp(-self.log_snr_min / 2)
+        first, last = (math.exp(-each / 2) for each in (self.log_snr_max, self.log_snr_min))
+        return self.unit * first, self.unit * last
 
 
 class BlurringSpec(VPCosineSpec):
@@ -308,15 +348,15 @@ class IHDMSpec(ProcessSpec):
     """Inverse heat dissipation (Rissanen, Heinonen & Solin 2023): blur in levels, under constant noise.
 
     ``levels`` of blur have widths from ``blur_min`` to ``blur_max`` pixels, ``geometric``, as in the paper, or
-    ``linear``; time 0 is the first of them, and the data are before it.  ``sigma`` is the noise of every level, for
-    data in [0, 1].
+    ``linear``; time 0 is the first of them, and the data are before it.  ``sigma`` is the noise of every level, in
+    units of the data range, which is [0, 1].
     """
 
     name: Literal["ihdm"] = "ihdm"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.heat:IHDM"
     time: ClassVar[Literal["discrete", "continuous"]] = "discrete"
     alpha: ClassVar[Literal["scalar", "vector"]] = "vector"
-    low: ClassVar[float] = 0.0
+    written_for: ClassVar[float] = 0.5
     noise: ClassVar[Literal["growing", "constant"]] = "constant"
     views: ClassVar[tuple[str, ...]] = ("mean",)
     viewless: ClassVar[str] = (
@@ -324,6 +364,8 @@ class IHDMSpec(ProcessSpec):
     )
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape", "images")
 
+    low: Float = 0.0
+    high: Float = 1.0
     levels: Annotated[Int, Field(ge=2)] = 200
     blur_min: PositiveFloat = 0.5
     blur_max: PositiveFloat = 24.0
@@ -339,10 +381,15 @@ class IHDMSpec(ProcessSpec):
 
 
 class GeometricSpec(ProcessSpec):
-    """What the processes on data in [0, 1] share whose noise is added, geometrically in time."""
+    """What the processes on data in [0, 1] share whose noise is added, geometrically in time.
 
-    low: ClassVar[float] = 0.0
+    ``sigma_min`` and ``sigma_max`` are in units of the data range.
+    """
 
+    written_for: ClassVar[float] = 0.5
+
+    low: Float = 0.0
+    high: Float = 1.0
     sigma_min: PositiveFloat = 0.01
     sigma_max: PositiveFloat
 
@@ -363,17 +410,24 @@ class VESpec(GeometricSpec):
     """The variance-exploding SDE (Song et al. 2021, equation 9), on data in [0, 1].
 
     ``sigma_max`` should be near the largest distance between two training images (Song & Ermon 2020,
-    technique 1): 50 for CIFAR-10.
+    technique 1): 50 for CIFAR-10.  ``centre`` is the prior's mean, the middle of the data range by default; the
+    official code starts from 0.
     """
 
     name: Literal["ve"] = "ve"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VE"
 
     sigma_max: PositiveFloat = 50.0
+    centre: Annotated[Float | None, BeforeValidator(nothing)] = None
+
+    @property
+    def centre_of_prior(self) -> float:
+        """``centre``."""
+        return self.middle if self.centre is None else self.centre
 
 
 class ReflectedSpec(GeometricSpec):
-    """Reflected Brownian motion in the cube [0, 1]^D (Lou & Ermon 2023): VE's noise between walls.
+    """Reflected Brownian motion in the cube of the data range (Lou & Ermon 2023): VE's noise between walls.
 
     The defaults are the paper's for CIFAR-10; at ``sigma_max`` 1.25 the density is already within 0.1 % of uniform.
     """
@@ -389,7 +443,7 @@ class ReflectedSpec(GeometricSpec):
 
 
 class EDMSpec(ProcessSpec):
-    """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column)."""
+    """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column); time is in units of the data range."""
 
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:EDM"

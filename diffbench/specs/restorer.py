@@ -32,6 +32,7 @@ from diffbench.specs.solver import (
     ReverseDiffusionSpec,
     SolverSpec,
     grid_refusal,
+    level_refusal,
     ratio_refusal,
 )
 
@@ -106,7 +107,7 @@ AnyRestorer = Annotated[SerializeAsAny[RestorerSpec], BeforeValidator(RestorerSp
 
 
 class PseudoInverseSpec(RestorerSpec):
-    """H^+ y: the smallest image that agrees with the measurement."""
+    """H^+ y: the image nearest to the middle of the data range that agrees with the measurement."""
 
     name: Literal["pseudo-inverse"] = "pseudo-inverse"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.baselines:PseudoInverse"
@@ -321,6 +322,12 @@ class SNIPSSpec(RestorerSpec):
     def operator_refusal(self, operator: OperatorSpec) -> str | None:
         """A linear operator."""
         return self._linear_refusal(operator)
+
+    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
+        """Levels that the process has."""
+        given = {"sigma_max": self.sigma_max, "sigma_min": self.sigma_min}
+        levels = {key: level for key, level in given.items() if level is not None}
+        return super().model_refusal(process, denoiser) or level_refusal(process, levels)
 
 
 class InpaintTunedSpec(RestorerSpec):

@@ -6,6 +6,8 @@ runs.  Without a denoiser it is about the process alone.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
@@ -22,7 +24,7 @@ from diffbench.specs.base import (
     nothing,
 )
 from diffbench.specs.denoiser import DenoiserSpec
-from diffbench.specs.process import ProcessSpec, Variance, increasing
+from diffbench.specs.process import ProcessSpec, Variance
 from diffbench.specs.weights import OfWeights
 
 #: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or on a chain alone: every c-th level,
@@ -33,6 +35,8 @@ IntegerGrid = Literal["uniform", "strided", "quadratic", "quadratic-0.8"]
 #: Those that only a chain has.
 LEVELS_ALONE = ("strided", "quadratic-0.8")
 Threshold = Literal["none", "static", "dynamic"]
+#: One noise level, or the two ends of a range.
+Levels = Sequence[float]
 
 
 def strided_levels(levels: int, steps: int) -> range | None:
@@ -75,16 +79,50 @@ def ratio_refusal(process: ProcessSpec, what: str) -> str | None:
     return None
 
 
+#: Two noise levels that differ by less are one, converted.
+ROUNDING = 1e-9
+
+
+def outside(process: ProcessSpec, keys: str, levels: Levels, ends: Levels) -> str:
+    """That noise levels, in units of [-1, 1], are outside the process's own; in its units too, where those differ."""
+
+    def told(lengths: Levels) -> str:
+        return " to ".join(f"{each:g}" for each in lengths)
+
+    reason = f"{keys}: {told(levels)} is outside the sigma/alpha of {process.name}, {told(ends)}"
+    if process.half_range == 1:
+        return reason
+    here, there = ([process.in_range(each) for each in group] for group in (levels, ends))
+    return (
+        f"{reason}, for data in [-1, 1]; those are the key's units, where older files had those of "
+        f"{process.name}: for data in {process.range}, {told(here)} is outside {told(there)}"
+    )
+
+
+def level_refusal(process: ProcessSpec, levels: Mapping[str, float]) -> str | None:
+    """Why one of these noise levels, by key and in units of [-1, 1], is none of the process's; None when all are.
+
+    Of some processes the plan does not know the range.
+    """
+    if process.ratios is None:
+        return None
+    low, high = (process.in_units(end) for end in process.ratios)
+    for key, level in levels.items():
+        if not low * (1 - ROUNDING) <= level <= high * (1 + ROUNDING):
+            return outside(process, key, [level], [low, high])
+    return None
+
+
 def range_refusal(
     process: ProcessSpec, smallest: float, largest: float, low: float, high: float
 ) -> str | None:
-    """Why a grid of sigma/alpha misses the process's own range, low to high; None when it does not."""
+    """Why a grid of sigma/alpha misses the process's, low to high, all in its units; None when it does not."""
     if smallest < high and largest > low:
         return None
-    return (
-        f"sigma_min, sigma_max: {smallest:g} to {largest:g} is outside the sigma/alpha of "
-        f"{process.name}, {low:g} to {high:g}"
+    levels, ends = (
+        [process.in_units(each) for each in group] for group in ([smallest, largest], [low, high])
     )
+    return outside(process, "sigma_min, sigma_max", levels, ends)
 
 
 def last_refusal(process: ProcessSpec, last: float | None) -> str | None:
@@ -157,6 +195,20 @@ class SolverSpec(OfWeights, Registered):
         return any(each is not None for each in (self.w, self.classifier_scale, self.labels))
 
     @property
+    def levels(self) -> dict[str, float]:
+        """Keys that are noise levels in units of [-1, 1], where they are given."""
+        return {}
+
+    def note(self, process: ProcessSpec) -> str | None:
+        """What given noise levels are in the process's units, which they had in older files, where those are others."""
+        if process.half_range == 1 or not self.levels:
+            return None
+        told = ", ".join(
+            f"{key} {level:g} is {process.in_range(level):g}" for key, level in self.levels.items()
+        )
+        return f"{told} for data in {process.range}: keys are for data in [-1, 1] (older files: {process.range})"
+
+    @property
     def invertible(self) -> bool:
         """Whether its steps can be taken upwards, from an image to its latent."""
         return False
@@ -205,9 +257,9 @@ class LangevinSpec(Spec):
         (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP, 1 - beta_t on a chain.
     rule: ``norms`` is that; ``annealed`` takes eps = 2 a (r sigma_t)^2, the annealed Langevin dynamics of Song &
         Ermon 2019, algorithm 1, as in Song et al. 2021, official code.
-    step_size: eps itself, in place of ``snr``.
-    longest: eps is never above it; by default 0.5 on ``reflected``, as wide as its cube, and no limit elsewhere.  In
-        squared units of the process's range.
+    step_size: eps itself, in place of ``snr``: a variance, on the range of the process's paper.
+    longest: eps is never above it; a variance as well.  By default 0.5 on ``reflected``, as wide as its cube, and no
+        limit elsewhere.
     updates: per level.
     levels: N; a chain has its own.
     order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
@@ -489,8 +541,8 @@ class ODESpec(TimeSolverSpec):
 class AdaptiveODESpec(TimeSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
-    rtol, atol: a step's error may be atol + rtol |x|, as a root mean square over the images that are drawn at a
-        time (the benchmark's ``chunk``).  1e-5 each in Song et al. 2021, appendix D.2.
+    rtol, atol: a step's error may be atol + rtol |x|, x less the middle of the data range, as a root mean square over
+        the images that are drawn at a time (the benchmark's ``chunk``).  1e-5 each in Song et al. 2021, appendix D.2.
     """
 
     name: Literal["ode-adaptive"] = "ode-adaptive"
@@ -558,15 +610,36 @@ class InverseHeatSpec(SolverSpec):
 class RatioSolverSpec(GridSolverSpec):
     """A solver in (x/alpha, sigma/alpha), the same on every process with one alpha for all coordinates.
 
-    sigma_min, sigma_max: the ends of the grid in sigma/alpha, both moved into the range that the process has;
-        the last step goes to the data.  On a chain each sigma goes to the nearest tabulated level.
+    sigma_min, sigma_max: the ends of the grid in sigma/alpha, for data in [-1, 1] whatever the process's range; the
+        last step goes to the data.  By default EDM's 0.002 and 80, moved into what the process has.  On a chain each
+        sigma goes to the nearest tabulated level.
     """
 
-    grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "karras"
-    sigma_min: PositiveFloat = 0.002
-    sigma_max: PositiveFloat = 80.0
+    #: Karras et al. 2022, table 1.
+    DEFAULTS: ClassVar[tuple[float, float]] = (0.002, 80.0)
 
-    _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+    grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "karras"
+    sigma_min: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    sigma_max: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Those that are given."""
+        given = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+        return {key: level for key, level in given.items() if level is not None}
+
+    @property
+    def sigmas(self) -> tuple[float, float]:
+        """``sigma_min`` and ``sigma_max``, or the defaults."""
+        smallest, largest = self.DEFAULTS
+        return self.sigma_min or smallest, self.sigma_max or largest
+
+    @model_validator(mode="after")
+    def _sigmas_increase(self) -> Self:
+        smallest, largest = self.sigmas
+        if smallest >= largest:
+            raise ValueError(f"sigma_min {smallest} must be below sigma_max {largest}")
+        return self
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """x/alpha needs one alpha for all coordinates, and the grid a part of its range."""
@@ -576,7 +649,10 @@ class RatioSolverSpec(GridSolverSpec):
     def _range_refusal(self, process: ProcessSpec) -> str | None:
         if process.ratios is None:
             return None
-        return range_refusal(process, self.sigma_min, self.sigma_max, *process.ratios)
+        smallest, largest = (process.in_range(each) for each in self.sigmas)
+        if reason := range_refusal(process, smallest, largest, *process.ratios):
+            return reason
+        return level_refusal(process, self.levels)
 
 
 class HeunSpec(RatioSolverSpec):
@@ -588,9 +664,10 @@ class HeunSpec(RatioSolverSpec):
     step is Euler's.
 
     With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
-    [``churn_min``, ``churn_max``] (S_min, S_max) first raises it by the factor 1 + min(churn/steps, sqrt 2 - 1),
-    with fresh noise ``churn_noise`` (S_noise) times what that takes.  ``churn_ceiling`` is the sigma/alpha above which
-    it is never raised; the process's largest by default (EDM's code has none).
+    [``churn_min``, ``churn_max``] (S_min, S_max, for data in [-1, 1]; all of them by default) first raises it by the
+    factor 1 + min(churn/steps, sqrt 2 - 1), with fresh noise ``churn_noise`` (S_noise) times what that takes.
+    ``churn_ceiling`` is the sigma/alpha, for data in [-1, 1], above which it is never raised; the process's largest by
+    default (EDM's code has none).
     """
 
     name: Literal["heun"] = "heun"
@@ -599,12 +676,28 @@ class HeunSpec(RatioSolverSpec):
     order: Literal[1, 2] = 2
     alpha: PositiveFloat = 1.0
     churn: NonNegativeFloat = 0.0
-    churn_min: NonNegativeFloat = 0.0
-    churn_max: PositiveFloat = 1e30
+    churn_min: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
+    churn_max: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     churn_ceiling: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     churn_noise: NonNegativeFloat = 1.0
 
-    _churns_increase = model_validator(mode="after")(increasing("churn_min", "churn_max"))
+    @property
+    def churned(self) -> tuple[float, float]:
+        """``churn_min`` and ``churn_max``, or all there is."""
+        return self.churn_min or 0.0, math.inf if self.churn_max is None else self.churn_max
+
+    @model_validator(mode="after")
+    def _churns_increase(self) -> Self:
+        smallest, largest = self.churned
+        if smallest >= largest:
+            raise ValueError(f"churn_min {smallest} must be below churn_max {largest}")
+        return self
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Those of churn too; 0 is below all of them."""
+        given = {"churn_min": self.churn_min, "churn_max": self.churn_max}
+        return super().levels | {key: level for key, level in given.items() if level}
 
     @model_validator(mode="after")
     def _alpha_is_of_order_two(self) -> Self:

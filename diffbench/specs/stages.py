@@ -240,7 +240,7 @@ class RestoreSpec(StageSpec):
     """
 
     stage: Literal["restore"] = "restore"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     variant: str
     seed: NonNegativeInt

@@ -89,9 +89,11 @@ class Latents:
         pairs = min(self.spec.pairs, len(images) // 2)
         ends = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
         kept = None if y is None else y[ends[0]]
+        mean = solver.process.prior_mean
+        first, second = (z[end] - mean for end in ends)
         columns = [images[ends[0]]]
         for share in np.linspace(0, 1, self.spec.between):
-            between = slerp(z[ends[0]], z[ends[1]], float(share))
+            between = mean + slerp(first, second, float(share))
             columns.append(levels.from_model(decode(solver, between, kept)))
         columns.append(images[ends[1]])
         grid = np.stack(columns, axis=1)

@@ -1,6 +1,6 @@
 r"""Restorers without a model: what a measurement says by itself, and beside the data's mean and covariance.
 
-    pseudo-inverse   x = H^+ y
+    pseudo-inverse   x = m + H^+ (y - H m),   m the middle of the data range
 
     posterior mean   x ~ N(m, C),  y = H x + std n:
 
@@ -30,14 +30,14 @@ ROUNDING = 1e-10
 
 
 class PseudoInverse(Restorer):
-    """H^+ y of any operator."""
+    """What agrees with y and is otherwise the middle of the range, of any operator."""
 
     def __init__(self, spec: PseudoInverseSpec) -> None:
         self.spec = spec
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
-        """H^+ y; nothing is drawn."""
-        return measurement.operator.pseudo_inverse(measurement.y)
+        """The operator's guess; nothing is drawn."""
+        return measurement.operator.guess(measurement.y)
 
 
 class PosteriorMean(Restorer):

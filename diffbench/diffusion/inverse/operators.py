@@ -7,7 +7,8 @@ them, 0 where nothing is measured.  A subclass states V, s and U; what H does fo
 matrices where V factorises.  Everything acts on batches: images (B, C, H, W), coordinates (B, D), measurements
 (B, *measurement_shape).
 
-H is a matrix and knows no data range: images on [-1, 1] and on [0, 1] give different y of one picture.
+H is a matrix and knows no data range: images on [-1, 1] and on [0, 1] give different y of one picture.  Restorers take
+images less the middle m of the range, of which H makes y - H m.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class Degradation:
         """H^+ y, an image with H H^+ y = y where y is some image's: (B, *measurement_shape) -> (B, C, H, W)."""
         raise TypeError(f"{type(self).__name__} has no pseudo-inverse")
 
+    def guess(self, y: Tensor) -> Tensor:
+        """An image that would be measured so, and of what is not measured the middle of the range; y, x as above."""
+        return self.pseudo_inverse(y)
+
     def check(self, y: Tensor) -> None:
         """Refuse a measurement of the wrong size.
 
@@ -152,6 +157,17 @@ class Operator(Degradation):
         """H^+ y."""
         u = self.spectral(y)
         return self.pixels(self.inverse_gains(u) * u)
+
+    def centred(self, y: Tensor, middle: float) -> Tensor:
+        """Y - H m, m an image of one value: (B, *measurement_shape) -> the same."""
+        if middle == 0:
+            return y
+        return y - self.apply(torch.full((1, *self.image_shape), middle).to(y))
+
+    def guess(self, y: Tensor) -> Tensor:
+        """M + H^+ (y - H m)."""
+        middle = (self.low + self.high) / 2
+        return middle + self.pseudo_inverse(self.centred(y, middle))
 
     def zero_filled(self, y: Tensor) -> Tensor:
         """The inverse of the whole transform that H measures a part of, of y and zeros elsewhere; H^+ by default."""

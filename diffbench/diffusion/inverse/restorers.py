@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.inverse.operators import Degradation
+from diffbench.diffusion.inverse.operators import Degradation, Operator
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,12 @@ class Measurement:
     operator: Degradation
     y: Tensor
     std: float
+
+    def centred(self, middle: float) -> Measurement:
+        """That of images less the middle of their range; itself where the operator is not linear."""
+        if not isinstance(self.operator, Operator):
+            return self
+        return replace(self, y=self.operator.centred(self.y, middle))
 
 
 class Restorer:

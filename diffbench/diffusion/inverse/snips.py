@@ -1,6 +1,7 @@
 r"""SNIPS (Kawar, Vaksman & Elad 2021, https://arxiv.org/abs/2105.14951, algorithm 1).
 
-Annealed Langevin dynamics of u = V^T x at noise levels r of x/alpha; y/s = S^+ U^T y, and w = std/s the noise in it:
+Annealed Langevin dynamics of u = V^T x at noise levels r of x/alpha, all less the middle of the data range; y/s = S^+
+U^T y, and w = std/s the noise in it:
 
     u <- u + h G + sqrt(2 h) z
 
@@ -37,10 +38,10 @@ class SNIPS(Restorer):
 
     def times(self) -> Tensor:
         """The levels' times, decreasing."""
-        process, half = self.process, self.process.spec.half_range
-        low, high = (float(process.ratio(at(t))) for t in (process.spec.last, process.t_max))
-        largest = high if self.spec.sigma_max is None else half * self.spec.sigma_max
-        smallest = low if self.spec.sigma_min is None else half * self.spec.sigma_min
+        process, spec = self.process, self.process.spec
+        low, high = (float(process.ratio(at(t))) for t in (spec.last, process.t_max))
+        largest = high if self.spec.sigma_max is None else spec.in_range(self.spec.sigma_max)
+        smallest = low if self.spec.sigma_min is None else spec.in_range(self.spec.sigma_min)
         return grids.by_ratio(process, "log-snr", self.spec.levels, largest, smallest, 1.0)
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
@@ -58,15 +59,17 @@ class SNIPS(Restorer):
         def noise(like: Tensor) -> Tensor:
             return normal_like(like, generator)
 
-        times = self.times()
-        z = noise(y.new_empty(len(y), *operator.image_shape))
-        x = cast(self.process.ratio(times[0]), z) * z
+        times, process = self.times(), self.process
+        centred = measurement.centred(process.middle)
+        start = process.start(times[0], noise(y.new_empty(len(y), *operator.image_shape)))
+        x = process.centred(start) / cast(process.alpha(times[0]), start)
         for t in times:
-            alpha, r = cast(self.process.alpha(t), x), float(self.process.ratio(t))
+            alpha, r = cast(process.alpha(t), x), float(process.ratio(t))
             for _ in range(self.spec.updates):
-                score = (self.denoiser(alpha * x, t).x0 - x) / r**2
-                x = self.update(x, score, r, operator, measurement, noise)
-        return x
+                x0 = self.denoiser(process.placed(alpha * x), t).x0
+                score = (process.centred(x0) - x) / r**2
+                x = self.update(x, score, r, operator, centred, noise)
+        return process.placed(x)
 
     def update(
         self,
@@ -77,7 +80,7 @@ class SNIPS(Restorer):
         measurement: Measurement,
         noise: Noise,
     ) -> Tensor:
-        """One update of x = x_t/alpha_t (B, C, H, W), whose noise is r."""
+        """One update of x = x_t/alpha_t (B, C, H, W), whose noise is r and which is measured so."""
         u, prior, z = (operator.coordinates(each) for each in (x, score, noise(x)))
         given = operator.spectral(measurement.y)
         inverse = operator.inverse_gains(given)

@@ -2,7 +2,8 @@ r"""Restorers that steer a solver: after every update the state is brought towar
 
     x_t <- x_t + lambda R (alpha_t y + sigma_t H z - H x_t),     z standard normal
 
-alpha_t y + sigma_t H z is a draw of q(y_t | y): what H would measure of the data at time t.  With R = H^+ and
+All is less the middle of the data range.  alpha_t y + sigma_t H z is a draw of q(y_t | y): what H would measure of the
+data at time t.  With R = H^+ and
 lambda = 1 the coordinates that H measures are replaced, and the others stay.  At the data's time sigma is 0 and what
 is returned agrees with the measurement.  The noise of the measurement is not accounted for, as in the papers.
 """
@@ -48,10 +49,11 @@ class Imposition:
         """X brought towards the measurement at time t."""
         if float(t) < self.until:
             return x
-        y_t = cast(self.process.alpha(t), x) * self.y
-        if float(t) != self.process.data_time:
-            y_t = y_t + cast(self.process.sigma(t), x) * self.operator.apply(noise(x))
-        return x + self.mix * self.back(y_t - self.operator.apply(x))
+        process, operator = self.process, self.operator
+        y_t = cast(process.alpha(t), x) * operator.centred(self.y, process.middle)
+        if float(t) != process.data_time:
+            y_t = y_t + cast(process.sigma(t), x) * operator.apply(noise(x))
+        return x + self.mix * self.back(y_t - operator.apply(process.centred(x)))
 
 
 class ZeroFilled(Imposition):

@@ -1,9 +1,10 @@
 r"""The exact likelihood of the probability-flow ODE (Song et al. 2021, https://arxiv.org/abs/2011.13456, D.2).
 
-Along dx/dt = F(x, t) = f x - g^2/2 score(x, t) from an image at time ``last`` to t_max,
+Along dx/dt = F(x, t) = f (x - m) - g^2/2 score(x, t) from an image at time ``last`` to t_max,
 
-    log p(x) = log prior(x(t_max)) + int tr dF/dx dt.
+    log p(x) = log prior(x(t_max)) + int tr dF/dx dt,
 
+integrated as u = (x - m)/l (``processes/base``): an affine map leaves the trace as it is.
 The trace of J = dF/dx is exact, by one backward pass a coordinate, or Hutchinson's estimate, the mean of e . J^T e
 over probes e with E[e e^T] = 1 that stay the same all along the path (Grathwohl et al. 2019,
 https://arxiv.org/abs/1810.01367).  f is probed with the score although its trace is known: near the prior they
@@ -26,7 +27,8 @@ from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, fixed
 from diffbench.diffusion.likelihoods.cells import Cells
-from diffbench.diffusion.processes.base import at, cast
+from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.solvers.ode import flow
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.likelihood import ODELikelihoodSpec
 
@@ -61,15 +63,13 @@ class ODELikelihood:
         return [draw(x, generator) for _ in range(self.spec.probes)]
 
     def rates(self, y: Tensor | None, probes: list[Tensor]) -> Field:
-        """F, from one forward pass, and its trace (B,), from backward passes on the same one."""
-        process, scale = self.process, self.process.basis.scale
+        """F of u, from one forward pass, and its trace (B,), from backward passes on the same one."""
 
-        def rate(t: Tensor, x: Tensor) -> Rate:
+        def rate(t: Tensor, u: Tensor) -> Rate:
             with torch.enable_grad():
-                x = x.detach().requires_grad_()
-                pull = scale(cast(process.g2(t) / 2, x), self.denoiser(x, t, y).score)
-                drift = scale(cast(process.f(t), x), x) - pull
-            return Rate(drift.detach(), lambda: self.trace(drift, x, probes))
+                u = u.detach().requires_grad_()
+                drift = flow(self.denoiser, t, u, y)
+            return Rate(drift.detach(), lambda: self.trace(drift, u, probes))
 
         return rate
 
@@ -103,9 +103,11 @@ class ODELikelihood:
         """
         self.process.check(x)
         rates = self.rates(y, self.probes(x, generator))
-        end = self.integrated(rates, State(at(self.last), x, torch.zeros(len(x)).to(x)))
+        start = State(at(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
+        end = self.integrated(rates, start)
         assert end.integral is not None
-        return self.process.prior_log_prob(end.x) + end.integral, end.x
+        latent = self.process.from_units(end.x)
+        return self.process.prior_log_prob(latent) + end.integral, latent
 
     @torch.no_grad()
     def __call__(

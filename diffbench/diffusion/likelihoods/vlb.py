@@ -2,7 +2,7 @@ r"""The discrete variational bound (Ho et al. 2020, https://arxiv.org/abs/2006.1
 
 In bits/dim it is the sum of
 
-    prior     KL( q(x_t | x_0) || N(0, prior_std^2 I) ) at the grid's first level t
+    prior     KL( q(x_t | x_0) || N(prior_mean, prior_std^2 I) ) at the grid's first level t
     one term for each step of the grid down to the data; the last is the decoder's         (``bound``)
 
 The grid has all levels of a chain, or evenly spaced ones (Nichol & Dhariwal 2021, section 4), of which a constant
@@ -103,12 +103,11 @@ class VLB(Bound):
 
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""
-        t, x = self.times()[0], x0.double()
-        other = at(self.process.prior_std) ** 2
-        mean = self.process.alpha(t).to(x) * self.process.basis.coordinates(x)
-        return bits(
-            gaussian_kl(mean, self.process.sigma(t).to(x) ** 2, torch.zeros_like(x), other.to(x))
-        )
+        t, process, x = self.times()[0], self.process, self.process.centred(x0.double())
+        basis, variance = process.basis, at(process.prior_std).to(x) ** 2
+        mean = process.alpha(t).to(x) * basis.coordinates(x)
+        other = basis.coordinates(torch.full_like(x, process.prior_mean - process.middle))
+        return bits(gaussian_kl(mean, process.sigma(t).to(x) ** 2, other, variance))
 
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
         """The model's, of the step to s.

@@ -1,6 +1,10 @@
 r"""What every process offers, whatever its family: the view of an SDE.
 
-    dx = f x dt + g dw,     g^2 = (sigma^2)' - 2 f sigma^2,     x_0 the data, x_T ~ prior
+    dx = f (x - m) dt + g dw,     g^2 = (sigma^2)' - 2 f sigma^2,     x_0 the data, x_T ~ prior
+
+m is the middle of the data range: what shrinks, shrinks towards it.  The unit l is the length that the process's paper
+calls 1, so that u = (x - m)/l is x as the paper has it, but for the place of its 0.  On the paper's own range l is 1,
+and on [-1, 1] m is 0: neither costs anything there.
 
 f acts in the process's basis.  Samplers of the reverse SDE, of the probability-flow ODE and the exact likelihood use
 f, g^2, the basis, the prior, ``chain_step``, ``langevin_scale`` and ``constrain`` alone, so that a process of another
@@ -44,13 +48,30 @@ class Process:
     data_time: float = 0.0
     #: The longest Langevin step eps that makes sense, however small the score, where no spec says another.
     longest_langevin: float = math.inf
-    #: Of a Gaussian prior.
-    prior_std: float = 1.0
     basis: Basis = Identity()
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.t_min, self.t_max = spec.t_min, spec.t_max
+        self.middle, self.unit = spec.middle, spec.unit
+        #: Of a Gaussian prior.
+        self.prior_mean, self.prior_std = spec.centre_of_prior, spec.unit
+
+    def centred(self, x: Tensor) -> Tensor:
+        """X - m."""
+        return x if self.middle == 0 else x - self.middle
+
+    def placed(self, x: Tensor) -> Tensor:
+        """The image of a centred one: x + m."""
+        return x if self.middle == 0 else x + self.middle
+
+    def to_units(self, x: Tensor) -> Tensor:
+        """(x - m)/l."""
+        return self.centred(x) if self.unit == 1 else self.centred(x) / self.unit
+
+    def from_units(self, u: Tensor) -> Tensor:
+        """M + l u."""
+        return self.placed(u if self.unit == 1 else self.unit * u)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale alpha_t: of t's shape, or with the coordinates of the basis, (..., H, W)."""
@@ -82,12 +103,16 @@ class Process:
 
     def noise_level(self, t: Tensor) -> Tensor:
         """What a network is told of t, a number of order 1: ln(sigma/alpha)/4 (Karras et al. 2022, table 1)."""
-        return self.ratio(t).log() / 4
+        return (self.ratio(t) / self.unit).log() / 4
 
     def euler_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, G^2) of Euler's forward step x_t = a x_s + G z, with the rates at t."""
+        """(a, G^2) of Euler's forward step x_t - m = a (x_s - m) + G z, with the rates at t."""
         h = t - s
         return 1 + self.f(t) * h, self.g2(t) * h
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """F (x - m) of states x (B, C, H, W)."""
+        return self.basis.scale(cast(self.f(t), x), self.centred(x))
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(a, G^2) of the forward chain's step that the paper discretises with; Euler's where it has none."""
@@ -139,6 +164,11 @@ class Process:
     @property
     def _not_gaussian(self) -> str:
         return f"{self.spec.name} is {self.spec.family}: its transitions are not Gaussian"
+
+    def start(self, t: Tensor, z: Tensor) -> Tensor:
+        """What is taken for x_t where nothing is known of the data: the prior's mean and sigma_t z."""
+        noise = cast(self.sigma(t), z) * z
+        return noise if self.prior_mean == 0 else self.prior_mean + noise
 
     def prior_sample(self, z: Tensor) -> Tensor:
         """A draw of the prior from standard normal z."""

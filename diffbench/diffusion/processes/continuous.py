@@ -9,6 +9,9 @@ VE      alpha = 1,  sigma = smin (smax/smin)^t                                  
 cosine  alpha = cos a,  sigma = sin a,  a linear in t                  (the cosine schedule's noise levels; Nichol &
         Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 17, without offset, in a range of log SNR)
 EDM     alpha = 1,  sigma = t                       (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1)
+
+The sigmas of VP, sub-VP and cosine are for data in [-1, 1]; on another range they are times the unit l (``base``).
+VE's and EDM's are constants of their own, in units of the range as it is.
 """
 
 from __future__ import annotations
@@ -50,19 +53,19 @@ class VP(GaussianProcess):
         return self.log_alpha(t).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
-        """sqrt(1 - alpha^2)."""
-        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+        """L sqrt(1 - alpha^2)."""
+        return self.unit * (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
     def f(self, t: Tensor) -> Tensor:
         """-beta/2."""
         return -0.5 * self.beta(t)
 
     def sigma2_rate(self, t: Tensor) -> Tensor:
-        """Beta alpha^2."""
-        return self.beta(t) * self.alpha(t) ** 2
+        """L^2 beta alpha^2."""
+        return self.unit**2 * self.beta(t) * self.alpha(t) ** 2
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """DDPM's step, a^2 = 1 - beta and G^2 = beta with beta = beta(t) (t - s)   (appendix E).
+        """DDPM's step, a^2 = 1 - beta and G^2 = l^2 beta with beta = beta(t) (t - s)   (appendix E).
 
         Raises:
             ValueError: where beta is 1 or more.
@@ -72,7 +75,7 @@ class VP(GaussianProcess):
             raise ValueError(
                 f"steps: the one from time {float(t.max()):.4g} has 1 - beta = {1 - float(beta.max()):.3g}; take more"
             )
-        return (1 - beta).sqrt(), beta
+        return (1 - beta).sqrt(), self.unit**2 * beta
 
     def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
         """1 - beta(t)/N."""
@@ -85,8 +88,8 @@ class VP(GaussianProcess):
         return 4 * c / (self.beta_min + (self.beta_min**2 + 4 * spread * c).sqrt())
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """Alpha = (1 + ratio^2)^(-1/2)."""
-        return self._time_of_log_alpha(-0.5 * torch.log1p(ratio**2))
+        """Alpha = (1 + (ratio/l)^2)^(-1/2)."""
+        return self._time_of_log_alpha(-0.5 * torch.log1p((ratio / self.unit) ** 2))
 
 
 class VPChain(VP):
@@ -125,7 +128,7 @@ class VPChain(VP):
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The transition: between neighbouring levels DDPM's step, a^2 = 1 - beta and G^2 = beta."""
         log_ratio = self.log_alpha(t) - self.log_alpha(s)
-        return log_ratio.exp(), -torch.expm1(2 * log_ratio)
+        return log_ratio.exp(), -(self.unit**2) * torch.expm1(2 * log_ratio)
 
     def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
         """alpha_{t|s}^2 of a step of a chain of so many levels: 1 - beta."""
@@ -144,20 +147,20 @@ class SubVP(VP):
     """The sub-variance-preserving SDE: VP's alpha with less noise."""
 
     def sigma(self, t: Tensor) -> Tensor:
-        """1 - alpha^2."""
-        return -torch.expm1(2 * self.log_alpha(t))
+        """L (1 - alpha^2)."""
+        return -self.unit * torch.expm1(2 * self.log_alpha(t))
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Euler's: the paper has no chain for it."""
         return self.euler_step(t, s)
 
     def sigma2_rate(self, t: Tensor) -> Tensor:
-        """2 sigma beta alpha^2."""
-        return 2 * self.sigma(t) * self.beta(t) * self.alpha(t) ** 2
+        """2 l sigma beta alpha^2."""
+        return 2 * self.unit * self.sigma(t) * self.beta(t) * self.alpha(t) ** 2
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """(1 - alpha^2)/alpha = ratio, so alpha = exp(-asinh(ratio/2))."""
-        return self._time_of_log_alpha(-torch.asinh(ratio / 2))
+        """(1 - alpha^2)/alpha = ratio/l, so alpha = exp(-asinh(ratio/(2 l)))."""
+        return self._time_of_log_alpha(-torch.asinh(ratio / (2 * self.unit)))
 
 
 class VPCosine(GaussianProcess):
@@ -184,16 +187,16 @@ class VPCosine(GaussianProcess):
         return self.signal(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Sine of the angle."""
-        return self.angle(t).sin()
+        """L times the sine of the angle."""
+        return self.unit * self.angle(t).sin()
 
     def f(self, t: Tensor) -> Tensor:
         """-rate tan(angle)."""
         return -self.rate * self.angle(t).tan()
 
     def sigma2_rate(self, t: Tensor) -> Tensor:
-        """Rate sin(2 angle)."""
-        return self.rate * (2 * self.angle(t)).sin()
+        """L^2 rate sin(2 angle)."""
+        return self.unit**2 * self.rate * (2 * self.angle(t)).sin()
 
     def langevin_scale(self, t: Tensor, levels: int) -> Tensor:
         """alpha_{t|s}^2 of one of N steps, of the signal alone."""
@@ -201,8 +204,8 @@ class VPCosine(GaussianProcess):
         return (self.signal(t) / self.signal(s)) ** 2
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """tan(angle) = ratio."""
-        return ratio.atan() / self.rate + self.data_time
+        """tan(angle) = ratio/l."""
+        return (ratio / self.unit).atan() / self.rate + self.data_time
 
 
 class Exploding(Process):

@@ -1,6 +1,6 @@
 r"""The discrete chain of DDPM: integer times 0 .. T-1 (0 is the first noising step) and the data at -1.
 
-    alpha_t = sqrt(abar_t),   sigma_t = sqrt(1 - abar_t),   abar_{-1} = 1
+    alpha_t = sqrt(abar_t),   sigma_t = l sqrt(1 - abar_t),   abar_{-1} = 1,   l the unit (``base``)
 
 Respacing needs no code here: the transition (t, s) takes any pair of times, and a denoiser still sees
 the original t (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Nichol & Dhariwal 2021,
@@ -39,8 +39,8 @@ class Discrete(GaussianProcess):
         return self._level(t).sqrt()
 
     def sigma(self, t: Tensor) -> Tensor:
-        """sqrt(1 - abar_t)."""
-        return (1 - self._level(t)).sqrt()
+        """L sqrt(1 - abar_t)."""
+        return self.unit * (1 - self._level(t)).sqrt()
 
     def level_before(self, t: Tensor) -> Tensor:
         """T - 1; -1, the data, before the first."""
@@ -57,4 +57,4 @@ class Discrete(GaussianProcess):
     def time_of(self, ratio: Tensor) -> Tensor:
         """The level whose sigma/alpha is nearest; the data's where ratio is 0."""
         ratios = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()
-        return (ratio[..., None] - ratios).abs().argmin(-1).to(torch.float64) - 1
+        return (ratio[..., None] / self.unit - ratios).abs().argmin(-1).to(torch.float64) - 1

@@ -1,14 +1,17 @@
-r"""Reflected diffusion: Brownian motion between the walls of the cube [0, 1]^D.
+r"""Reflected diffusion: Brownian motion between the walls of the cube [low, high]^D, [0, 1]^D unless moved.
 
-    dx = g dw + dL,   sigma(t) = smin (smax/smin)^t,   x_t = fold(x_0 + sigma z),   prior U[0, 1]^D
+    dx = g dw + dL,   sigma(t) = smin (smax/smin)^t,   x_t = fold(x_0 + sigma z),   prior U[low, high]^D
 
-L pushes back at the walls alone (Lou & Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740,
-sections 3-4).  The density of x_t given x_0 and its score are in ``reflection``; the part of the score that is normal
+With w the width of the cube, y = (x - low)/w lies in [0, 1], where ``reflection`` has the kernel, of width sigma/w.  L
+pushes back at the walls alone (Lou & Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740,
+sections 3-4).  The part of the score that is normal
 to a wall vanishes there, so that nothing flows out.  The reverse SDE is reflected too; the probability-flow ODE needs
 no reflection (section 5).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -16,21 +19,38 @@ from torch import Tensor
 from diffbench.diffusion.processes.base import cast
 from diffbench.diffusion.processes.continuous import Geometric
 from diffbench.diffusion.reflection import fold, scaled_score
+from diffbench.specs.process import ReflectedSpec
 
 
 class Reflected(Geometric):
     """Reflected Brownian motion with geometric noise, t in [0, 1]."""
 
-    #: Noise sqrt(2 eps) as wide as the cube: near the prior the score, and with it the step's rule, has no scale.
-    longest_langevin = 0.5
+    def __init__(self, spec: ReflectedSpec) -> None:
+        super().__init__(spec)
+        self.low, self.high, self.width = spec.low, spec.high, spec.high - spec.low
+        # Noise sqrt(2 eps) as wide as the cube: near the prior the score, and with it the step's rule, has no scale.
+        self.longest_langevin = self.width**2 / 2
+
+    def to_cube(self, x: Tensor) -> Tensor:
+        """Y of x: in [0, 1] between the walls."""
+        return (x if self.low == 0 else x - self.low) / self.width
+
+    def from_cube(self, y: Tensor) -> Tensor:
+        """X of y."""
+        x = self.width * y
+        return x if self.low == 0 else x + self.low
+
+    def sigma_in_cube(self, t: Tensor) -> Tensor:
+        """sigma/w, of t's shape."""
+        return self.sigma(t) / self.width
 
     def constrain(self, x: Tensor) -> Tensor:
         """Reflect."""
-        return fold(x)
+        return self.from_cube(fold(self.to_cube(x)))
 
     def project(self, x: Tensor) -> Tensor:
         """Clip."""
-        return x.clamp(0, 1)
+        return x.clamp(self.low, self.high)
 
     def check(self, x0: Tensor) -> None:
         """Refuse what is outside the cube.
@@ -39,9 +59,9 @@ class Reflected(Geometric):
             ValueError: naming the range.
         """
         low, high = x0.aminmax()
-        if float(low) < 0 or float(high) > 1:
+        if float(low) < self.low or float(high) > self.high:
             raise ValueError(
-                f"images for {self.spec.name} lie in [0, 1], not in [{float(low):.4g}, {float(high):.4g}]"
+                f"images for {self.spec.name} lie in {self.spec.range}, not in [{float(low):.4g}, {float(high):.4g}]"
             )
 
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -51,16 +71,16 @@ class Reflected(Geometric):
             ValueError: for x0 outside the cube.
         """
         self.check(x0)
-        return fold(x0 + cast(self.sigma(t), x0) * noise)
+        return self.constrain(x0 + cast(self.sigma(t), x0) * noise)
 
     def noise_in(self, x_t: Tensor, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
         """-sigma_t times the kernel's score: where no wall is near, the noise itself."""
-        return -scaled_score(x_t, x0, cast(self.sigma(t), x_t))
+        return -scaled_score(self.to_cube(x_t), self.to_cube(x0), cast(self.sigma_in_cube(t), x_t))
 
     def prior_sample(self, z: Tensor) -> Tensor:
         """Uniform: the normal distribution function of z."""
-        return torch.special.ndtr(z)
+        return self.from_cube(torch.special.ndtr(z))
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
-        """0, inside the cube: (B, C, H, W) -> (B,)."""
-        return torch.zeros(len(x)).to(x)
+        """-D ln w, inside the cube: (B, C, H, W) -> (B,)."""
+        return x.new_full((len(x),), -x[0].numel() * math.log(self.width))

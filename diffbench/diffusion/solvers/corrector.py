@@ -50,7 +50,9 @@ class Langevin:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
         longest = spec.longest
         #: eps is never above it.
-        self.longest = self.process.longest_langevin if longest is None else longest
+        self.longest = (
+            self.process.longest_langevin if longest is None else self.process.unit**2 * longest
+        )
         #: Whether it goes before the solver's step.
         self.first = spec.order == "corrector-first"
         #: What is done after every update, if anything.
@@ -60,7 +62,7 @@ class Langevin:
         """eps, of t's shape, or the spec's number."""
         if self.spec.snr is None:
             assert self.spec.step_size is not None
-            return self.spec.step_size
+            return self.process.unit**2 * self.spec.step_size
         scale = cast(self.process.langevin_scale(t, self.spec.levels), score)
         width = RULES[self.spec.rule](self.process, t, score, z)
         step = 2 * scale * (self.spec.snr * width) ** 2

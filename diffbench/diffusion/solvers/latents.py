@@ -39,7 +39,7 @@ def encode(solver: Solver, x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The latents at a ``share`` of the way from a to b, both (B, C, H, W), image by image."""
+    """The latents at a ``share`` of the way from a to b, image by image; all (B, C, H, W), less their prior's mean."""
     left, right = a.flatten(1), b.flatten(1)
     cosine = torch.cosine_similarity(left, right, dim=1).clamp(-1, 1)
     angle = cosine.acos()[:, None, None, None]

@@ -19,7 +19,7 @@ from torch import Tensor
 from diffbench.diffusion.denoisers import Denoiser, thresholded
 from diffbench.diffusion.guidance import Classifier, guided
 from diffbench.diffusion.integrators import check_finite
-from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.solver import SolverSpec
@@ -61,8 +61,8 @@ class Solver:
         raise TypeError(f"{type(self).__name__} has no step")
 
     def start(self, z: Tensor) -> Tensor:
-        """X at the grid's first time from standard normal z (B, C, H, W): sigma z."""
-        return cast(self.process.sigma(self.times()[0]), z) * z
+        """X at the grid's first time from standard normal z (B, C, H, W): the prior's mean and sigma z."""
+        return self.process.start(self.times()[0], z)
 
     def draw(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """The start from standard normal z, for solvers that need more of chance from the generator too."""

@@ -2,11 +2,12 @@ r"""Solvers of the probability-flow ODE.
 
 In the process's own time (Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 13)
 
-    dx/dt = f x - g^2/2 score(x, t).
+    dx/dt = f (x - m) - g^2/2 score(x, t),
 
-For one scalar alpha, xbar = x/alpha and s = sigma/alpha make every process the same equation,
+integrated as u = (x - m)/l, with the middle m and the unit l of ``processes/base``.  For one scalar alpha, xbar = (x -
+m)/alpha and s = sigma/alpha make every process the same equation,
 
-    dxbar/ds = eps(x, t) = (xbar - x0)/s,
+    dxbar/ds = eps(x, t) = (xbar - (x0 - m))/s,
 
 on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn", and
 algorithm 3 asks for the second time after a share a of the step h (Karras et al. 2022,
@@ -14,10 +15,9 @@ https://arxiv.org/abs/2206.00364):
 
     xbar <- xbar + h [(1 - 1/(2a)) eps + 1/(2a) eps'],     eps' at xbar + a h eps.
 
-A step to s = 0 is Euler's, since eps is not defined
-there; it returns x0.  For x0 constant over a step it is solved by xbar <- (s'/s) xbar + (1 - s'/s) x0; DPM-Solver++(2M)
-takes for x0 the value in the middle of the step, extrapolated in ln s from the last two
-(Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
+A step to s = 0 is Euler's, since eps is not defined there; it returns x0.  For x0 constant over a step it is solved by
+xbar <- (s'/s) xbar + (1 - s'/s) (x0 - m); DPM-Solver++(2M) takes for x0 the value in the middle of the step,
+extrapolated in ln s from the last two (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
 """
 
 from __future__ import annotations
@@ -52,15 +52,18 @@ from diffbench.specs.solver import (
 )
 
 
+def flow(denoiser: Denoiser, t: Tensor, u: Tensor, y: Tensor | None) -> Tensor:
+    """du/dt of the probability-flow ODE, at states u (B, C, H, W), in whose units tolerances are."""
+    process = denoiser.process
+    x = process.from_units(u)
+    pull = process.basis.scale(cast(process.g2(t) / 2, x), denoiser(x, t, y).score)
+    rate = process.drift(t, x) - pull
+    return rate if process.unit == 1 else rate / process.unit
+
+
 def flow_rates(denoiser: Denoiser, y: Tensor | None) -> Field:
-    """dx/dt of the probability-flow ODE."""
-    process, scale = denoiser.process, denoiser.process.basis.scale
-
-    def rate(t: Tensor, x: Tensor) -> Rate:
-        drift = scale(cast(process.f(t), x), x)
-        return Rate(drift - scale(cast(process.g2(t) / 2, x), denoiser(x, t, y).score))
-
-    return rate
+    """``flow`` with those labels."""
+    return lambda t, u: Rate(flow(denoiser, t, u, y))
 
 
 class Unconfined(TimeSolver):
@@ -87,12 +90,16 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
     def start(self, z: Tensor) -> Tensor:
         """A draw of the prior; off the walls with a bump."""
         x = super().start(z)
-        return x if self.spec.bump is None else Bumped.MARGIN + (1 - 2 * Bumped.MARGIN) * x
+        if self.spec.bump is None:
+            return x
+        middle = self.process.middle
+        return middle + (1 - 2 * Bumped.MARGIN) * (x - middle)
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step."""
         rates = flow_rates(self.denoiser, y)
-        return advance(self.method, rates, State(t, x_t), s).x
+        start = State(t, self.process.to_units(x_t))
+        return self.process.from_units(advance(self.method, rates, start, s).x)
 
 
 class AdaptiveProbabilityFlow(Unconfined):
@@ -108,7 +115,9 @@ class AdaptiveProbabilityFlow(Unconfined):
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """All the way from t to s."""
-        return self.integrator.integrate(flow_rates(self.denoiser, y), State(t, x_t), s).x
+        start = State(t, self.process.to_units(x_t))
+        end = self.integrator.integrate(flow_rates(self.denoiser, y), start, s)
+        return self.process.from_units(end.x)
 
 
 class RatioSolver(Solver):
@@ -118,11 +127,10 @@ class RatioSolver(Solver):
 
     def times(self) -> Tensor:
         """See the spec."""
-        spec = self.spec
-        times = grids.by_ratio(
-            self.process, spec.grid, spec.steps, spec.sigma_max, spec.sigma_min, spec.rho
-        )
-        return grids.to_data(self.process, times)
+        spec, process = self.spec, self.process
+        smallest, largest = (process.spec.in_range(each) for each in spec.sigmas)
+        times = grids.by_ratio(process, spec.grid, spec.steps, largest, smallest, spec.rho)
+        return grids.to_data(process, times)
 
 
 class Heun(RatioSolver):
@@ -133,12 +141,13 @@ class Heun(RatioSolver):
     def churned(self, t: Tensor) -> Tensor:
         """The time to which churn raises the noise before a step from t; t itself without churn."""
         spec, ratio = self.spec, self.process.ratio(t)
-        if spec.churn == 0 or not spec.churn_min <= float(ratio) <= spec.churn_max:
+        smallest, largest = (self.process.spec.in_range(each) for each in spec.churned)
+        if spec.churn == 0 or not smallest <= float(ratio) <= largest:
             return t
         factor = 1 + min(spec.churn / spec.steps, math.sqrt(2) - 1)
         highest = self.process.ratio(at(self.process.t_max))
         if spec.churn_ceiling is not None:
-            highest = at(spec.churn_ceiling).maximum(ratio)
+            highest = at(self.process.spec.in_range(spec.churn_ceiling)).maximum(ratio)
         return self.process.time_of((factor * ratio).minimum(highest))
 
     def second(self, t: Tensor, s: Tensor) -> tuple[Tensor, float]:
@@ -161,18 +170,20 @@ class Heun(RatioSolver):
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """Churn, then a step of order 2 in (x/alpha, sigma/alpha); Euler's into the data."""
         process, t_hat = self.process, self.churned(t)
-        xbar = self.raised(x_t / cast(process.alpha(t), x_t), t, t_hat, noise)
-        prediction = self.denoiser(cast(process.alpha(t_hat), x_t) * xbar, t_hat, y)
+        xbar = self.raised(process.centred(x_t) / cast(process.alpha(t), x_t), t, t_hat, noise)
+        x_hat = process.placed(cast(process.alpha(t_hat), x_t) * xbar)
+        prediction = self.denoiser(x_hat, t_hat, y)
         if float(s) == process.data_time:
             return prediction.x0
         alpha_s, eps = cast(process.alpha(s), x_t), prediction.eps
         h = cast(process.ratio(s) - process.ratio(t_hat), x_t)
         middle, share = self.second(t_hat, s)
         if self.spec.order == 1 or share == 0:
-            return alpha_s * (xbar + h * eps)
-        x = cast(process.alpha(middle), x_t) * (xbar + share * h * eps)
+            return process.placed(alpha_s * (xbar + h * eps))
+        x = process.placed(cast(process.alpha(middle), x_t) * (xbar + share * h * eps))
         eps_middle = self.denoiser(x, middle, y).eps
-        return alpha_s * (xbar + h / 2 * ((2 - 1 / share) * eps + eps_middle / share))
+        combined = (2 - 1 / share) * eps + eps_middle / share
+        return process.placed(alpha_s * (xbar + h / 2 * combined))
 
 
 class DPMSolver(RatioSolver):
@@ -198,12 +209,13 @@ class DPMSolver(RatioSolver):
         return x0 + cast(share, x0) * (x0 - x0_before)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """(sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0."""
+        """(sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0, all less m."""
         process = self.process
         x0 = self.denoiser(x_t, t, y).x0
         middle = self.denoised(x0, t, s)
         self.before = t, x0
         kept = process.sigma(s) / process.sigma(t)
-        return (
-            cast(kept, x_t) * x_t + cast(process.alpha(s) - process.alpha(t) * kept, x_t) * middle
+        new = cast(process.alpha(s) - process.alpha(t) * kept, x_t)
+        return process.placed(
+            cast(kept, x_t) * process.centred(x_t) + new * process.centred(middle)
         )

@@ -2,8 +2,8 @@ r"""Solvers of the reverse SDE (Song et al. 2021, https://arxiv.org/abs/2011.134
 
     dx = [f x - (g^2 + gbar^2)/2 score(x, t)] dt + gbar dw,     t decreasing,     gbar = noise * g
 
-has the same marginals for every noise in [0, 1]: the reverse SDE at 1, the probability-flow ODE at 0.  A forward
-step x_t = a x_s + G z is reversed by
+of x less the middle of the data range, has the same marginals for every noise in [0, 1]: the reverse SDE at 1, the
+probability-flow ODE at 0.  A forward step x_t = a x_s + G z is reversed by
 
     x_s = x_t - (a - 1) x_t + (1 + noise^2)/2 G^2 score(x_t, t) + noise G z.
 
@@ -95,7 +95,8 @@ class ReverseSDE(GridTimeSolver):
         """See the module."""
         (a, G2), scale, gbar = self.forward(t, s), self.process.basis.scale, self.spec.noise
         score = self.denoiser(x_t, t, y).score
-        mean = x_t - scale(cast(a - 1, x_t), x_t) + scale(cast((1 + gbar**2) / 2 * G2, x_t), score)
+        shrunk = scale(cast(a - 1, x_t), self.process.centred(x_t))
+        mean = x_t - shrunk + scale(cast((1 + gbar**2) / 2 * G2, x_t), score)
         return mean + scale(cast(gbar * G2.sqrt(), x_t), noise(x_t)) if gbar > 0 else mean
 
 

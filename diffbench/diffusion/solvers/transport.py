@@ -1,7 +1,8 @@
 r"""The exact DDIM of reflected diffusion.
 
 DDIM keeps the predicted x0 over a step and solves the probability-flow ODE for it exactly.  Between reflecting walls,
-for the kernel around a centre h in [0, 1] with the distribution function F_t, the flow keeps F:
+for the kernel around a centre h with the distribution function F_t, in coordinates in which the cube is [0, 1], the
+flow keeps F:
 
     x_s = F_s^-1(F_t(x_t | h) | h).
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from diffbench.diffusion import grids
 from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.reflection import centre, transport
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.sde import GridTimeSolver
@@ -26,6 +28,7 @@ from diffbench.specs.solver import TransportSpec
 class Transport(GridTimeSolver):
     """See the module; Heun's form with the mean of two centres."""
 
+    process: Reflected
     spec: TransportSpec
 
     def noisy_times(self) -> Tensor:
@@ -38,17 +41,20 @@ class Transport(GridTimeSolver):
         return grids.to_data(self.process, self.noisy_times())
 
     def centre(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """H at (x_t, t)."""
+        """H at (x_t, t), in the cube [0, 1]."""
         scaled = -self.denoiser(x_t, t, y).eps
-        return centre(x_t, scaled, cast(self.process.sigma(t), x_t))
+        place = self.process.to_cube(x_t)
+        return centre(place, scaled, cast(self.process.sigma_in_cube(t), x_t))
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step; into the data, to h."""
-        h = self.centre(x_t, t, y)
-        if float(s) == self.process.data_time:
-            return h
-        sigmas = [cast(self.process.sigma(each), x_t) for each in (t, s)]
-        x_s = transport(x_t, h, *sigmas)
+        process, h = self.process, self.centre(x_t, t, y)
+        if float(s) == process.data_time:
+            return process.from_cube(h)
+        place, sigmas = process.to_cube(x_t), [process.sigma_in_cube(each) for each in (t, s)]
+        sigma_t, sigma_s = (cast(each, x_t) for each in sigmas)
+        x_s = process.from_cube(transport(place, h, sigma_t, sigma_s))
         if self.spec.order == 1:
             return x_s
-        return transport(x_t, (h + self.centre(x_s, s, y)) / 2, *sigmas)
+        h = (h + self.centre(x_s, s, y)) / 2
+        return process.from_cube(transport(place, h, sigma_t, sigma_s))
