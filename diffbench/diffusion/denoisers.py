@@ -212,7 +212,7 @@ class NetworkDenoiser(NetworkBased):
     ) -> None:
         super().__init__(process, network, classes)
         self.learns_variance, self.takes_masks = spec.learns_variance, spec.takes_masks
-        self.native: Native = "x0" if spec.predict == "edm" else spec.predict
+        self.native: Native = spec.native
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range, self.middle = process.spec.half_range, process.spec.middle
         self.data_std = spec.data_std * self.half_range

@@ -7,14 +7,15 @@ a figure's has ``make(results, metrics) -> Drawing``, a ``Chart`` or a ``Gallery
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
+from diffbench.plan.treatments import Cell, Facet
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
 from diffbench.specs.benchmark import BenchmarkSpec
 
@@ -43,6 +44,14 @@ class MetricSpec(Spec):
     spread: bool = False
 
 
+class Column(NamedTuple):
+    """Numbers that readers compare: cells of one metric, which differ in the facets that they are ``about``."""
+
+    metric: str
+    cells: list[Cell]
+    about: Sequence[Facet] = ()
+
+
 class TableSpec(Registered):
     """A table of any layout; ``note`` is printed below it."""
 
@@ -56,6 +65,11 @@ class TableSpec(Registered):
     def named(self) -> set[str]:
         """The metrics that the table names."""
         return set()
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """What stands under one another, by the head."""
+        return {}
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether the table shows what a job of that stage makes."""
@@ -185,10 +199,20 @@ class ComparisonRowSpec(Spec):
         return self.cells.get(head, "" if metric == BITS else self.item)
 
 
+def listed(value: object) -> object:
+    """Take one thing for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+#: In what a comparison's sides differ (``plan.treatments``).
+Facets = Annotated[list[Facet], BeforeValidator(listed)]
+
+
 class ComparisonSpec(TableSpec):
     """Variants side by side; each row picks its own solver, likelihood or analysis for each column.
 
     columns: head -> metric.
+    about: in which facets the rows' models differ, and in no other; anything when not given.
     """
 
     name: Literal["comparison"] = "comparison"
@@ -196,6 +220,17 @@ class ComparisonSpec(TableSpec):
 
     columns: Annotated[dict[str, str], Field(min_length=1)]
     rows: Annotated[list[ComparisonRowSpec], Field(min_length=1)]
+    about: Facets = []
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Each column."""
+        return {
+            head: Column(
+                metric, [(row.variant, row.chosen(head, metric)) for row in self.rows], self.about
+            )
+            for head, metric in self.columns.items()
+        }
 
     @property
     def named(self) -> set[str]:
@@ -261,6 +296,11 @@ class FigureSpec(Registered):
         """The metrics that the figure names."""
         return set()
 
+    @property
+    def compared(self) -> dict[str, Column]:
+        """What has one axis, by its name."""
+        return {}
+
 
 class CurvePointSpec(Spec):
     """A point of a curve: the scores of one solver at ``x``."""
@@ -286,6 +326,12 @@ class CurveFigureSpec(FigureSpec):
     x: str
     metrics: Annotated[list[str], Field(min_length=1)]
     series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Each panel."""
+        points = [(point.variant, point.item) for each in self.series for point in each.points]
+        return {metric: Column(metric, points) for metric in self.metrics}
 
     @property
     def named(self) -> set[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diffbench.plan.jobs import Plan
 from diffbench.plan.registry import build
-from diffbench.reporting import layout, verdicts
+from diffbench.reporting import comparability, layout, verdicts
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, chosen, read_claims
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
@@ -88,15 +88,30 @@ def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
     return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}
 
 
+def check(plan: Plan) -> None:
+    """Read everything that a benchmark wants of tables, figures and claims.
+
+    Raises:
+        PlanError: for the first mistake in them.
+    """
+    _claims(plan, _known(plan))
+
+
 def _known(plan: Plan) -> TablesSpec:
     """Return the tables and figures that the benchmark wants, and all metrics."""
-    return layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+    known = layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+    comparability.check_layouts(plan, known)
+    return known
 
 
 def _claims(plan: Plan, known: TablesSpec) -> Claims:
     """Return the claims that the benchmark tests; their file is read only if it does."""
     wanted = plan.benchmark.claims
-    return chosen(read_claims(plan.repository, known.metrics), wanted) if wanted else {}
+    if not wanted:
+        return {}
+    claims = chosen(read_claims(plan.repository, known.metrics), wanted)
+    comparability.check_claims(plan, claims)
+    return claims
 
 
 def texts(name: str, table: Table) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from diffbench.specs.base import PositiveFloat, Registered
+from diffbench.specs.forms import Form, View
 from diffbench.specs.process import ProcessSpec
 
 
@@ -40,9 +42,18 @@ class DenoiserSpec(Registered):
         return f"score, {self.name}"
 
     @property
+    def native(self) -> View:
+        """The view that its network's output is made into, and whose error L_simple takes."""
+        return "eps"
+
+    @property
     def outputs(self) -> int:
         """How many numbers its network gives for each pixel and channel."""
         return 1
+
+    def form(self, process: ProcessSpec) -> Form:
+        """What it is as a function of its network; one that is known by its own keys alone is like no other."""
+        return Form((self.model_copy(update={"conditional": False}).canonical(), 0.0), (0.0, ""))
 
     def inputs(self, channels: int) -> int:
         """How many channels its network sees of an image that has ``channels``."""
@@ -51,6 +62,16 @@ class DenoiserSpec(Registered):
     def refusal(self, process: ProcessSpec) -> str | None:
         """Why this denoiser cannot serve the process; None when it can."""
         return None
+
+
+#: What a network without a skip gives -> what its output is, and the s of the skip that v amounts to.
+PLAIN: Mapping[View, tuple[str, float]] = {
+    "eps": ("noise", 0.0),
+    "score": ("noise", 0.0),
+    "x0": ("signal", 0.0),
+    "v": ("skip", 1.0),
+    "mean": ("mean", 0.0),
+}
 
 
 class NetworkDenoiserSpec(DenoiserSpec):
@@ -92,6 +113,31 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def predicts(self) -> str:
         """``predict``."""
         return self.predict
+
+    @property
+    def native(self) -> View:
+        """``predict``, which is x0 for EDM's own."""
+        return "x0" if self.predict == "edm" else self.predict
+
+    def form(self, process: ProcessSpec) -> Form:
+        """EDM's skip makes one function of whatever is predicted, and of v where ``data_std`` is 1."""
+        width = self.data_std * process.half_range
+        output, scale = {
+            "none": (PLAIN[self.native], 1.0),
+            "edm": (("skip", width), width),
+            "residual": (("residual", 0.0), 0.0),
+            "addition": (("addition", 0.0), 0.0),
+        }["edm" if self.predict == "edm" else self.skip]
+        constant = process.keeps == "power" and process.half_range == scale == 1
+        return Form(
+            output,
+            (0.0 if constant or self.input_scale == "none" else scale, self._told(process)),
+        )
+
+    def _told(self, process: ProcessSpec) -> str:
+        """What the network is told of the noise: a chain of 1,000 levels is its own scale."""
+        rescaled = self.noise_input == "rescaled-time" and process.t_max + 1 == 1000
+        return "time" if rescaled else self.noise_input
 
     @property
     def takes_labels(self) -> bool:
