@@ -64,13 +64,13 @@ class DenoiserSpec(Registered):
         return None
 
 
-#: What a network without a skip gives -> what its output is, and the s of the skip that v amounts to.
-PLAIN: Mapping[View, tuple[str, float]] = {
-    "eps": ("noise", 0.0),
-    "score": ("noise", 0.0),
-    "x0": ("signal", 0.0),
-    "v": ("skip", 1.0),
-    "mean": ("mean", 0.0),
+#: What a network without a skip gives, and what it is then made into.
+PLAIN: Mapping[View, str] = {
+    "eps": "noise",
+    "score": "noise",
+    "x0": "signal",
+    "v": "skip",
+    "mean": "mean",
 }
 
 
@@ -120,19 +120,16 @@ class NetworkDenoiserSpec(DenoiserSpec):
         return "x0" if self.predict == "edm" else self.predict
 
     def form(self, process: ProcessSpec) -> Form:
-        """EDM's skip makes one function of whatever is predicted, and of v where ``data_std`` is 1."""
-        width = self.data_std * process.half_range
-        output, scale = {
-            "none": (PLAIN[self.native], 1.0),
-            "edm": (("skip", width), width),
-            "residual": (("residual", 0.0), 0.0),
-            "addition": (("addition", 0.0), 0.0),
+        """EDM's skip makes one function of whatever is predicted; v is that skip for data as wide as the unit of x_t."""
+        unit = 1 / process.half_range
+        output, width, scale = {
+            "none": (PLAIN[self.native], unit if self.native == "v" else 0.0, unit),
+            "edm": ("skip", self.data_std, self.data_std),
+            "residual": ("residual", 0.0, 0.0),
+            "addition": ("addition", 0.0, 0.0),
         }["edm" if self.predict == "edm" else self.skip]
-        constant = process.keeps == "power" and process.half_range == scale == 1
-        return Form(
-            output,
-            (0.0 if constant or self.input_scale == "none" else scale, self._told(process)),
-        )
+        constant = self.input_scale == "none" or (process.keeps == "power" and unit == scale == 1)
+        return Form((output, width), (0.0 if constant else scale, self._told(process)))
 
     def _told(self, process: ProcessSpec) -> str:
         """What the network is told of the noise: a chain of 1,000 levels is its own scale."""

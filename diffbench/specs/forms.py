@@ -35,8 +35,10 @@ View = Literal["eps", "x0", "v", "score", "mean"]
 class Form(NamedTuple):
     """A denoiser as a function of its network.
 
-    output: what F is made into, and the s of a skip, in the process's units (0 where there is none).
+    output: what F is made into, and the s of a skip (0 where there is none).
     input: what the network sees: the s of c_in = 1/sqrt(v(s)), 0 where c_in is constant, and c_noise.
+
+    Each s is for data in [-1, 1], as ``data_std``.
     """
 
     output: tuple[str, float]
