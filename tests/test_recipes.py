@@ -9,6 +9,7 @@ from diffbench.plan.jobs import Plan
 from diffbench.plan.runs import load_plan
 
 CIFAR, DOWN32, DOWN64, CHURCH = "cifar10", "imagenet32", "imagenet64", "lsun-church-128"
+MINI = "cifar10-mini"
 #: Of Song et al.'s VE and of reflected diffusion the gradient of half the sum is clipped at 1, of VP that of the mean.
 #: DDPM clips that of a single term of the bound, and inverse heat dissipation that of the sum over an image.
 TRAINING = {
@@ -52,7 +53,7 @@ NETWORKS = {
 def plans() -> dict[str, Plan]:
     return {
         name: load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY, needs_files=False)
-        for name in (CIFAR, DOWN32, DOWN64, CHURCH)
+        for name in (CIFAR, DOWN32, DOWN64, CHURCH, MINI)
     }
 
 

@@ -56,14 +56,17 @@ def check_kinds(plan: Plan, where: str, metric: str, cells: Iterable[Cell]) -> N
     Raises:
         PlanError: naming one cell of each kind.
     """
-    if metric != BITS:
-        return
-    kinds = {kind: cell for cell in cells if (kind := kind_of(plan, *cell))}
+    kinds = kinds_of(plan, cells) if metric == BITS else {}
     if len(kinds) > 1:
         shown = " and ".join(f"{' '.join(cell)} ({kind})" for kind, cell in kinds.items())
         raise PlanError(
             f"{where}: {BITS} of two kinds do not compare: {shown}; give each kind a column of its own"
         )
+
+
+def kinds_of(plan: Plan, cells: Iterable[Cell]) -> dict[str, Cell]:
+    """Return the kinds of the likelihoods among cells, each with one that is of it."""
+    return {kind: cell for cell in cells if (kind := kind_of(plan, *cell))}
 
 
 def kind_of(plan: Plan, variant: str, item: str) -> str:

@@ -120,7 +120,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
         return "x0" if self.predict == "edm" else self.predict
 
     def form(self, process: ProcessSpec) -> Form:
-        """EDM's skip makes one function of whatever is predicted; v is that skip for data as wide as the unit of x_t."""
+        """EDM's skip makes one function of whatever is predicted; v is that skip with a standard deviation of 1."""
         unit = 1 / process.half_range
         output, width, scale = {
             "none": (PLAIN[self.native], unit if self.native == "v" else 0.0, unit),

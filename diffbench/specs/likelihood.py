@@ -18,7 +18,6 @@ from diffbench.specs.solver import (
     variance_refusal,
 )
 
-
 #: What bits per dimension are of; two kinds do not compare.
 LEVELS = "bound on grey levels"
 DENSITY = "ODE, density of dequantised levels"
