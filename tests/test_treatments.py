@@ -220,6 +220,7 @@ def test_each_kind_of_bits_has_a_grid_of_its_own_in_the_overview(tmp_path):
     ]
     assert ["vlb-small" in head for head in heads] == [True, False]
     assert ["ode" in head for head in heads] == [False, True]
+    assert ["| twin " in part for part in parts] == [False, True]
 
 
 def test_tables_of_one_kind_say_which(tmp_path):

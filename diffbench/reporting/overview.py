@@ -165,7 +165,7 @@ def _bits_grid(
     metric: MetricSpec,
     footnotes: Footnotes,
 ) -> Grid:
-    cells = {key: record.cell for key, record in bits.items()}
+    cells = {key: record.cell for key, record in bits.items() if key[1] in kinds}
     for refusal in plan.refusals:
         for kind in kinds:
             if (refusal.stage, refusal.item) == ("likelihood", kind[1]):

@@ -23,7 +23,7 @@ from diffbench.reporting.results import Results
 from diffbench.store import files, paths
 
 #: Raised when the same results are to be shown differently.
-VERSION = 2
+VERSION = 3
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
