@@ -457,7 +457,10 @@ def show(options: argparse.Namespace) -> int:
 
 def check_config(options: argparse.Namespace) -> int:
     """Say what a benchmark file would run, or what is wrong with it."""
+    from diffbench.reporting import tables
+
     plan = load(options, options.file)
+    tables.check(plan)
     jobs = ", ".join(f"{len(plan.of(stage))} {stage}" for stage in STAGES)
     print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
     for refusal in plan.refusals:

@@ -17,7 +17,7 @@ from diffbench.reporting import layout
 from diffbench.specs.process import DiscreteSpec
 
 CIFAR, DOWN32, DOWN64, CHURCH = "cifar10", "imagenet32", "imagenet64", "lsun-church-128"
-CHURCH_256 = "lsun-church"
+CHURCH_256, MINI = "lsun-church", "cifar10-mini"
 #: Of Song et al.'s VE and of reflected diffusion the gradient of half the sum is clipped at 1, of VP that of the mean.
 #: DDPM clips that of a single term of the bound, and inverse heat dissipation that of the sum over an image.
 TRAINING = {
@@ -67,7 +67,7 @@ NETWORKS = {
 def plans() -> dict[str, Plan]:
     return {
         name: load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY, needs_files=False)
-        for name in (CIFAR, DOWN32, DOWN64, CHURCH, CHURCH_256)
+        for name in (CIFAR, DOWN32, DOWN64, CHURCH, CHURCH_256, MINI)
     }
 
 

@@ -237,7 +237,7 @@ class NetworkDenoiser(NetworkBased):
     ) -> None:
         super().__init__(process, network, classes)
         self.learnt, self.takes_masks = LEARNT[spec.variance], spec.takes_masks
-        self.native: Native = "x0" if spec.predict == "edm" else spec.predict
+        self.native: Native = spec.native
         self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
         self.half_range = process.spec.half_range
         self.data_std = process.spec.in_range(spec.data_std)

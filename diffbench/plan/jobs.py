@@ -160,6 +160,13 @@ class Plan:
             and item in (run.item, run.item.partition("@")[0])
         ]
 
+    def find(self, variant: str, item: str, stages: Iterable[str]) -> Run | None:
+        """Return the job of a variant's item, with its first seed, in the first of the stages that has one."""
+        if variant not in self.variants:
+            return None
+        keys = ((stage, variant, self.seeds(variant)[0], item) for stage in stages)
+        return next((self._index[key] for key in keys if key in self._index), None)
+
     def of(self, stage: str) -> list[Run]:
         """Return all jobs of a stage, shards too."""
         return [run for run in self._every if run.stage == stage]

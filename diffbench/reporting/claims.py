@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
-from diffbench.reporting.layout import BITS, Steps
+from diffbench.reporting.layout import BITS, Facets, Steps, listed
 from diffbench.specs.base import NonNegativeFloat, PositiveInt, Spec
 from diffbench.specs.benchmark import Id
 from diffbench.specs.weights import CellAt
@@ -65,11 +65,7 @@ class ClaimCellSpec(Spec):
         return self
 
 
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-Cells = Annotated[list[ClaimCellSpec], BeforeValidator(_listed), Field(min_length=1)]
+Cells = Annotated[list[ClaimCellSpec], BeforeValidator(listed), Field(min_length=1)]
 
 
 class ClaimSpec(Spec):
@@ -81,6 +77,7 @@ class ClaimSpec(Spec):
     direction: which of the metric's values are better.
     seeds: with fewer the claim stays undecided.
     margin: by how much better it must be at least.
+    about: in which facets the sides differ, and in no other; anything when not given.
     """
 
     claim: str
@@ -90,6 +87,7 @@ class ClaimSpec(Spec):
     direction: Literal["lower", "higher"]
     seeds: Annotated[PositiveInt, Field(ge=2)] = 3
     margin: NonNegativeFloat = 0.0
+    about: Facets = []
 
     @property
     def steps(self) -> Steps:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
+from diffbench.reporting.comparability import kinds_of, planned
 from diffbench.reporting.formats import Footnotes, Grid, Table
 from diffbench.reporting.layout import (
+    BITS,
     ComparisonRowSpec,
     ComparisonSpec,
     ItemSpec,
@@ -75,12 +77,23 @@ class Comparison:
         remarks |= {name: plan.variants[name].note for name in plan.variants if name in variants}
         return [
             *(line for line in own if line),
+            *self._kinds(plan),
             *(f"Scores: {line}." for line in context.protocols(records)),
             context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan, variants),
             *context.spread_lines(records),
             *(f"{name}: {remark}." for name, remark in remarks.items() if remark),
         ]
+
+    def _kinds(self, plan: Plan) -> list[str]:
+        """Say of which kind the bits per dimension of a column are."""
+        bits = {
+            h: planned(plan, each.cells)
+            for h, each in self.spec.compared.items()
+            if each.metric == BITS
+        }
+        found = {head: next(iter(kinds_of(plan, cells)), "") for head, cells in bits.items()}
+        return [f"{head}: {kind}." for head, kind in found.items() if kind]
 
 
 def _record(

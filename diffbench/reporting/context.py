@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from diffbench.plan import treatments
 from diffbench.plan.jobs import Plan, Refusal
 from diffbench.reporting.cells import Record
 from diffbench.reporting.layout import BITS
@@ -90,6 +91,7 @@ def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]
         f"Training: {_grouped(trained, _trained)}.",
         f"Network: {_grouped(trained, _network)}.",
         f"Predicted: {_grouped(trained, _predicted)}.",
+        *treatments.remarks(trained),
         f"Training times: {_grouped(trained, _times)}.",
         f"Dequantisation of training data: {_grouped(trained, _dequantised)}.",
     ]

@@ -7,14 +7,15 @@ a figure's has ``make(results, metrics) -> Drawing``, a ``Chart`` or a ``Gallery
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
+from diffbench.plan.treatments import Facet
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
 from diffbench.specs.benchmark import BenchmarkSpec
 from diffbench.specs.weights import CellAt
@@ -44,6 +45,8 @@ class MetricSpec(Spec):
     spread: bool = False
 
 
+#: A number of ours: variant, item, and the weights that it is made with; None are the last step's.
+Named = tuple[str, str, CellAt]
 #: Variants, and the weights of theirs that a cell names by ``at``; None are the last step's.
 Steps = list[tuple[str, CellAt]]
 
@@ -66,6 +69,14 @@ def _item(value: object) -> object:
 AnItem = Annotated[ItemSpec, BeforeValidator(_item)]
 
 
+class Column(NamedTuple):
+    """Numbers that readers compare: cells of one metric, which differ in the facets that they are ``about``."""
+
+    metric: str
+    cells: list[Named]
+    about: Sequence[Facet] = ()
+
+
 class TableSpec(Registered):
     """A table of any layout; ``note`` is printed below it."""
 
@@ -84,6 +95,11 @@ class TableSpec(Registered):
     def steps(self) -> Steps:
         """The weights along training that its cells name."""
         return []
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """What stands under one another, by the head."""
+        return {}
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether the table shows what a job of that stage makes."""
@@ -227,10 +243,20 @@ class ComparisonRowSpec(Spec):
         return found and found.model_copy(update={} if found.at is not None else {"at": self.at})
 
 
+def listed(value: object) -> object:
+    """Take one thing for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+#: In what a comparison's sides differ (``plan.treatments``).
+Facets = Annotated[list[Facet], BeforeValidator(listed)]
+
+
 class ComparisonSpec(TableSpec):
     """Variants side by side; each row picks its own solver, likelihood or analysis for each column.
 
     columns: head -> metric.
+    about: in which facets the rows' models differ, and in no other; anything when not given.
     """
 
     name: Literal["comparison"] = "comparison"
@@ -238,6 +264,24 @@ class ComparisonSpec(TableSpec):
 
     columns: Annotated[dict[str, str], Field(min_length=1)]
     rows: Annotated[list[ComparisonRowSpec], Field(min_length=1)]
+    about: Facets = []
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Each column."""
+        return {
+            head: Column(
+                metric,
+                [
+                    (row.variant, found.item, found.at)
+                    for row in self.rows
+                    for found in [row.chosen(head, metric)]
+                    if found is not None
+                ],
+                self.about,
+            )
+            for head, metric in self.columns.items()
+        }
 
     @property
     def named(self) -> set[str]:
@@ -317,6 +361,11 @@ class FigureSpec(Registered):
         """The weights along training that it names."""
         return []
 
+    @property
+    def compared(self) -> dict[str, Column]:
+        """What has one axis, by its name."""
+        return {}
+
 
 class CurvePointSpec(Spec):
     """A point of a curve: the scores of one solver, or its bits per dimension, at ``x``."""
@@ -343,6 +392,14 @@ class CurveFigureSpec(FigureSpec):
     x: str
     metrics: Annotated[list[str], Field(min_length=1)]
     series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Each panel."""
+        points = [
+            (point.variant, point.item, point.at) for each in self.series for point in each.points
+        ]
+        return {metric: Column(metric, points) for metric in self.metrics}
 
     @property
     def named(self) -> set[str]:

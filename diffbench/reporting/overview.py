@@ -1,7 +1,7 @@
 """The overview: every variant with every solver, and bits per dimension, one row a variant.
 
-A likelihood belongs to a model, not to a sampler, so it has a grid of its own, in which each kind
-and id has its column.
+A likelihood belongs to a model, not to a sampler, so it has a grid of its own: one for each kind of bits, which do not
+compare, in which each id has its column.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class Overview:
         records = [record for row in rows.values() for record in row] + [*bits.values()]
         footnotes = Footnotes()
         grids = [self._grid(rows, metrics, footnotes)]
-        if kinds:
-            grids.append(_bits_grid(plan, kinds, bits, metrics[BITS], footnotes))
+        for title in dict.fromkeys(title for title, _ in kinds):
+            items = [kind for kind in kinds if kind[0] == title]
+            grids.append(_bits_grid(plan, items, bits, metrics[BITS], footnotes))
         return Table(
             f"{self.spec.title}: {plan.benchmark.name}",
             [*records, *_refused(plan, self.spec.metrics, metrics)],
@@ -117,13 +118,13 @@ def _pairs(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _kinds(plan: Plan) -> list[tuple[str, str]]:
-    """Return (kind, id) of all likelihoods: different kinds never share a column."""
+    """Return (title of the kind, id) of all likelihoods: different kinds never share a column."""
     return list(dict.fromkeys(_kind(run) for run in plan.of("likelihood")))
 
 
 def _kind(run: Run) -> tuple[str, str]:
     assert isinstance(run.spec, LikelihoodStageSpec)
-    return run.spec.likelihood.column, run.item
+    return run.spec.likelihood.title, run.item
 
 
 def _costs(results: Results, stage: str, variant: str, solver: str) -> dict[int, Outcome]:
@@ -164,7 +165,7 @@ def _bits_grid(
     metric: MetricSpec,
     footnotes: Footnotes,
 ) -> Grid:
-    cells = {key: record.cell for key, record in bits.items()}
+    cells = {key: record.cell for key, record in bits.items() if key[1] in kinds}
     for refusal in plan.refusals:
         for kind in kinds:
             if (refusal.stage, refusal.item) == ("likelihood", kind[1]):
@@ -175,11 +176,10 @@ def _bits_grid(
         for name in plan.variants
         if name in named
     ]
-    heads = [item if item.startswith(kind) else f"{kind}: {item}" for kind, item in kinds]
     return Grid(
-        ["variant", *heads],
+        ["variant", *(item for _, item in kinds)],
         rows,
-        caption="Bits per dimension, of the test split but where the id says train",
+        caption=f"Bits per dimension, {kinds[0][0]}; of the test split but where the id says train",
     )
 
 

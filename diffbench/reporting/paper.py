@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
+from diffbench.reporting.comparability import kind_of
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import (
     BITS,
@@ -54,7 +55,7 @@ class PaperTable:
             for name in row.cells
         ]
         footnotes = Footnotes()
-        rows = [_shown(record, metrics[record.metric], footnotes) for record in records]
+        rows = [_shown(plan, record, metrics[record.metric], footnotes) for record in records]
         heads = [*HEADS, self.spec.context, "difference"]
         return Table(
             f"{self.spec.title}: {plan.benchmark.name}",
@@ -157,14 +158,15 @@ def _incomparable(differing: Sequence[str]) -> str:
     return f"not comparable: {', '.join(differing)}" if differing else ""
 
 
-def _shown(record: Record, metric: MetricSpec, footnotes: Footnotes) -> list[str]:
+def _shown(plan: Plan, record: Record, metric: MetricSpec, footnotes: Footnotes) -> list[str]:
     cell = record.cell
     difference = record.difference
+    kind = kind_of(plan, record.variant, record.solver) if record.metric == BITS else ""
     return [
         record.row,
         record.variant,
         record.solver or NOTHING,
-        metric.head,
+        f"{metric.head} ({kind})" if kind else metric.head,
         count(cell.nfe) or NOTHING,
         count(cell.images) or NOTHING,
         *footnotes.shown([(cell, metric)]),

@@ -16,7 +16,7 @@ from typing import Protocol
 from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import PlanError
 from diffbench.plan.registry import build
-from diffbench.reporting import layout, verdicts
+from diffbench.reporting import comparability, layout, verdicts
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, chosen, read_claims
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
@@ -26,7 +26,7 @@ from diffbench.reporting.results import Results
 from diffbench.store import files, paths
 
 #: Raised when the same results are to be shown differently.
-VERSION = 2
+VERSION = 3
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
@@ -91,11 +91,21 @@ def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
     return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}
 
 
+def check(plan: Plan) -> None:
+    """Read everything that a benchmark wants of tables, figures and claims.
+
+    Raises:
+        PlanError: for the first mistake in them.
+    """
+    _claims(plan, _known(plan))
+
+
 def _known(plan: Plan) -> TablesSpec:
     """Return the tables and figures that the benchmark wants, and all metrics."""
     known = layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
     _check_steps(plan, "table", known.tables)
     _check_steps(plan, "figure", known.figures)
+    comparability.check_layouts(plan, known)
     return known
 
 
@@ -124,6 +134,7 @@ def _claims(plan: Plan, known: TablesSpec) -> Claims:
         return {}
     claims = chosen(read_claims(plan.repository, known.metrics), wanted)
     _check_steps(plan, "claim", claims)
+    comparability.check_claims(plan, claims)
     return claims
 
 

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from diffbench.plan import treatments
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import cell as gathered
@@ -60,7 +61,7 @@ class Verdict:
     Attributes:
         name, claim: its id and itself.
         verdict: holds, contradicted, undecided or missing.
-        note: what keeps it from more: seeds that are not there, why a side has no value.
+        note: what keeps it from more: seeds that are not there, why a side has no value, what its sides share.
         seeds: how many the effect is over.
         better, worse: the sides' means over those seeds.
         effect, low, high: see the module; no interval with one seed.
@@ -114,6 +115,7 @@ def judged(results: Results, name: str, claim: ClaimSpec) -> Verdict:
     """Return a claim's verdict from whatever results exist."""
     sides = [_Side.of(results, cells) for cells in (claim.better, claim.worse)]
     notes = list(dict.fromkeys(note for side in sides for note in side.notes))
+    notes += _identities(results.plan, claim)
     seeds = sorted(set(sides[0].values) & set(sides[1].values))
     if not seeds:
         return Verdict(name, claim, "missing", "; ".join(notes) or "no seed has both sides")
@@ -137,6 +139,13 @@ def judged(results: Results, name: str, claim: ClaimSpec) -> Verdict:
         statistics.fmean(effects),
         *bounds,
     )
+
+
+def _identities(plan: Plan, claim: ClaimSpec) -> list[str]:
+    """Say where the sides' models are one function of the network, so that the claim is not about what they predict."""
+    named = dict.fromkeys(cell.variant for cell in _cells(claim))
+    models = {name: plan.variants[name] for name in named if name in plan.variants}
+    return [each.rstrip(".") for each in treatments.remarks(models)]
 
 
 def _verdict(low: float, high: float, margin: float) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from diffbench.specs.base import Int, PositiveFloat, Registered
+from diffbench.specs.forms import Form, View
 from diffbench.specs.process import ProcessSpec
 
 
@@ -47,9 +49,18 @@ class DenoiserSpec(Registered):
         return f"score, {self.name}"
 
     @property
+    def native(self) -> View:
+        """The view that its network's output is made into, and whose error L_simple takes."""
+        return "eps"
+
+    @property
     def outputs(self) -> int:
         """How many numbers its network gives for each pixel and channel."""
         return 1
+
+    def form(self, process: ProcessSpec) -> Form:
+        """What it is as a function of its network; one that is known by its own keys alone is like no other."""
+        return Form((self.model_copy(update={"conditional": False}).canonical(), 0.0), (0.0, ""))
 
     def inputs(self, channels: int) -> int:
         """How many channels its network sees of an image that has ``channels``."""
@@ -58,6 +69,16 @@ class DenoiserSpec(Registered):
     def refusal(self, process: ProcessSpec) -> str | None:
         """Why this denoiser cannot serve the process; None when it can."""
         return None
+
+
+#: What a network without a skip gives, and what it is then made into.
+PLAIN: Mapping[View, str] = {
+    "eps": "noise",
+    "score": "noise",
+    "x0": "signal",
+    "v": "skip",
+    "mean": "mean",
+}
 
 
 class NetworkDenoiserSpec(DenoiserSpec):
@@ -114,6 +135,31 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def predicts(self) -> str:
         """``predict``."""
         return self.predict
+
+    @property
+    def native(self) -> View:
+        """``predict``, which is x0 for EDM's own."""
+        return "x0" if self.predict == "edm" else self.predict
+
+    def form(self, process: ProcessSpec) -> Form:
+        """EDM's skip makes one function of whatever is predicted; v is that skip with a standard deviation of 1."""
+        unit = 1 / process.half_range
+        output, width, scale = {
+            "none": (PLAIN[self.native], unit if self.native == "v" else 0.0, unit),
+            "edm": ("skip", self.data_std, self.data_std),
+            "residual": ("residual", 0.0, 0.0),
+            "addition": ("addition", 0.0, 0.0),
+        }["edm" if self.predict == "edm" else self.skip]
+        constant = self.input_scale == "none" or (process.keeps == "power" and unit == scale == 1)
+        return Form((output, width), (0.0 if constant else scale, self._told(process)))
+
+    def _told(self, process: ProcessSpec) -> str:
+        """What the network is told of the noise: a chain of as many levels as its network counts is its own scale."""
+        chain = process.time == "discrete"
+        if self.noise_input == "rescaled-time" and process.t_max + 1 == self.levels:
+            return "time"
+        counted = "time" in self.noise_input and not (chain and self.noise_input == "time")
+        return f"{self.noise_input}{f' of {self.levels} levels' if counted else ''}"
 
     @property
     def takes_labels(self) -> bool:

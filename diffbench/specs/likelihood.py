@@ -19,12 +19,20 @@ from diffbench.specs.solver import (
 )
 from diffbench.specs.weights import OfWeights
 
+#: What bits per dimension are of; two kinds do not compare.
+LEVELS = "bound on grey levels"
+DENSITY = "ODE, density of dequantised levels"
+
 
 class LikelihoodSpec(OfWeights, Registered):
-    """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise."""
+    """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise.
+
+    ``column`` and ``title`` are the kind of its bits per dimension, in a word and for readers.
+    """
 
     kind: ClassVar[str] = "likelihood"
     column: ClassVar[str]
+    title: ClassVar[str]
 
     name: str
     split: Literal["test", "train"] = "test"
@@ -61,6 +69,7 @@ class VLBSpec(LikelihoodSpec):
     name: Literal["vlb"] = "vlb"
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:VLB"
     column: ClassVar[str] = "vlb"
+    title: ClassVar[str] = LEVELS
 
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"
@@ -91,6 +100,7 @@ class HeatBoundSpec(LikelihoodSpec):
     name: Literal["heat-bound"] = "heat-bound"
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:HeatBound"
     column: ClassVar[str] = "vlb"
+    title: ClassVar[str] = LEVELS
     threshold: ClassVar[Literal["none"]] = "none"
     steps: ClassVar[None] = None
     grid: ClassVar[IntegerGrid] = "uniform"
@@ -123,6 +133,7 @@ class ODELikelihoodSpec(LikelihoodSpec):
     name: Literal["ode"] = "ode"
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.ode:ODELikelihood"
     column: ClassVar[str] = "ode"
+    title: ClassVar[str] = DENSITY
 
     trace: Literal["hutchinson", "exact"] = "hutchinson"
     probe: Literal["rademacher", "gaussian"] = "rademacher"

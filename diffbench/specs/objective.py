@@ -18,6 +18,7 @@ from diffbench.specs.base import (
     nothing,
 )
 from diffbench.specs.denoiser import DenoiserSpec
+from diffbench.specs.forms import Loss, squared, weight_of
 from diffbench.specs.process import ProcessSpec, Variance
 
 
@@ -186,6 +187,11 @@ class ObjectiveSpec(Registered):
         """Whether images must lie on their grey levels, not dequantised."""
         return False
 
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """What is minimised at one time; what is known by its own keys alone is like no other."""
+        shared = {"times": None, "label_dropout": None, "augmentation": None}
+        return Loss(None, self.model_copy(update=shared).canonical())
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
         """Why this objective cannot train the denoiser on the process; None when it can."""
         if self.trains_variance and not denoiser.learns_variance:
@@ -219,6 +225,10 @@ class SimpleSpec(ObjectiveSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.objectives:Simple"
 
     times: AnyTimes = UniformTimesSpec()
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The native quantity's."""
+        return Loss(weight_of(process, denoiser.native))
 
 
 class BoundSpec(ObjectiveSpec):
@@ -255,6 +265,10 @@ class VLBObjectiveSpec(BoundSpec):
     times: AnyTimes = UniformTimesSpec()
     variance: Variance = "learned"
 
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The bound's term, whatever is predicted."""
+        return Loss(None, f"L with {self.variance} variance")
+
     @property
     def trains_variance(self) -> bool:
         """A fixed variance is not trained."""
@@ -273,6 +287,11 @@ class HybridSpec(BoundSpec):
     times: AnyTimes = UniformTimesSpec()
     weight: PositiveFloat = 0.001
 
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """Both."""
+        beside = f"{self.weight:.12g} L with learned variance"
+        return Loss(weight_of(process, denoiser.native), beside)
+
 
 class ScoreMatchingSpec(ObjectiveSpec):
     """Denoising score matching (Song et al. 2021, equation 7).
@@ -286,6 +305,11 @@ class ScoreMatchingSpec(ObjectiveSpec):
 
     times: AnyTimes = UniformTimesSpec()
     weight: Literal["sigma2", "likelihood", "unit"] = "sigma2"
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The score's, times lambda."""
+        powers = {"sigma2": {"sigma": 2}, "likelihood": {"g": 2}, "unit": {}}[self.weight]
+        return Loss(weight_of(process, "score", powers))
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
         """A chain has no g."""
@@ -304,6 +328,10 @@ class MeanSpec(ObjectiveSpec):
 
     times: AnyTimes = UniformTimesSpec()
 
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The mean's over sigma^2."""
+        return Loss(weight_of(process, "mean", {"sigma": -2}))
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
         """Only a chain has levels."""
         if process.time != "discrete":
@@ -319,6 +347,13 @@ class EDMObjectiveSpec(ObjectiveSpec):
 
     times: AnyTimes = LogNormalTimesSpec()
     data_std: PositiveFloat = 0.5
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """v(s_d)/(sigma s_d)^2 of the error of x0; of a blurred one with the alpha that it has without blur."""
+        s = self.data_std * process.half_range
+        if process.alpha == "vector":
+            return Loss(weight_of(process, "x0", {f"lambda({s:.12g})": 1}))
+        return Loss(weight_of(process, "x0", {squared(s): 1, "sigma": -2}, s**-2))
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
         """Its error is that of x0."""

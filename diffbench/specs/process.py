@@ -66,6 +66,8 @@ class ProcessSpec(Registered):
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ()
     #: Whether times drawn evenly give every noise level its share; not where time is sigma itself.
     even: ClassVar[bool] = True
+    #: What is 1 at all times: alpha (``signal``), alpha^2 + sigma^2 (``power``) or neither.
+    keeps: ClassVar[Literal["signal", "power", ""]] = ""
 
     name: str
     # [-1, 1] goes without saying: specs of the processes that are written for it are as before there were ranges.
@@ -96,6 +98,16 @@ class ProcessSpec(Registered):
     @property
     def ratios(self) -> tuple[float, float] | None:
         """The range of sigma/alpha; None where only the process itself knows it."""
+        return None
+
+    @property
+    def growth(self) -> float | None:
+        """The number that g^2/sigma^2 is at all times; None where it is none."""
+        return None
+
+    @property
+    def steady(self) -> float | None:
+        """The number that sigma is at all times; None where it is none."""
         return None
 
     def view_refusal(self, view: str) -> str | None:
@@ -155,6 +167,7 @@ class DiscreteSpec(ProcessSpec):
     name: Literal["discrete"] = "discrete"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.discrete:Discrete"
     time: ClassVar[Literal["discrete", "continuous"]] = "discrete"
+    keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     schedule: Literal["linear", "cosine"]
     steps: Annotated[Int, Field(ge=2)] = 1000
@@ -222,6 +235,7 @@ class VPSpec(LinearBetaSpec):
 
     name: Literal["vp"] = "vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VP"
+    keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     @property
     def ratios(self) -> tuple[float, float]:
@@ -314,6 +328,7 @@ class VPCosineSpec(ProcessSpec):
 
     name: Literal["vp-cosine"] = "vp-cosine"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VPCosine"
+    keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     log_snr_min: Annotated[Float, Field(ge=-50, le=50)] = -10.0
     log_snr_max: Annotated[Float, Field(ge=-50, le=50)] = 10.0
@@ -336,6 +351,7 @@ class BlurringSpec(VPCosineSpec):
 
     name: Literal["blurring"] = "blurring"  # type: ignore[assignment]
     implementation: ClassVar[str] = "diffbench.diffusion.processes.heat:Blurring"
+    keeps: ClassVar[Literal["signal", "power", ""]] = ""
     alpha: ClassVar[Literal["scalar", "vector"]] = "vector"
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape",)
 
@@ -375,6 +391,11 @@ class IHDMSpec(ProcessSpec):
     _blurs_increase = model_validator(mode="after")(increasing("blur_min", "blur_max"))
 
     @property
+    def steady(self) -> float:
+        """Of every level of blur."""
+        return self.sigma
+
+    @property
     def t_max(self) -> float:
         """The last level."""
         return self.levels - 1.0
@@ -386,6 +407,8 @@ class GeometricSpec(ProcessSpec):
     ``sigma_min`` and ``sigma_max`` are in units of the data range.
     """
 
+    keeps: ClassVar[Literal["signal", "power", ""]] = "signal"
+
     written_for: ClassVar[float] = 0.5
 
     low: Float = 0.0
@@ -394,6 +417,11 @@ class GeometricSpec(ProcessSpec):
     sigma_max: PositiveFloat
 
     _sigmas_increase = model_validator(mode="after")(increasing("sigma_min", "sigma_max"))
+
+    @property
+    def growth(self) -> float:
+        """That of sigma^2 = sigma_min^2 (sigma_max/sigma_min)^(2 t)."""
+        return 2 * math.log(self.sigma_max / self.sigma_min)
 
     @property
     def last(self) -> float:
@@ -447,6 +475,7 @@ class EDMSpec(ProcessSpec):
 
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:EDM"
+    keeps: ClassVar[Literal["signal", "power", ""]] = "signal"
     even: ClassVar[bool] = False
 
     sigma_min: PositiveFloat = 0.002

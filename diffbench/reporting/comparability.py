@@ -1,0 +1,86 @@
+"""Whether what stands side by side can be compared: decided from the plan, before any job runs.
+
+Two numbers can be compared when they are of one kind, and differ in what the comparison is about (``plan.treatments``).
+Bits per dimension are of several kinds, each with a title (``specs.likelihood``): a bound on the probability of grey
+levels is no density of dequantised ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+
+from diffbench.plan import treatments
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import PlanError
+from diffbench.plan.treatments import Cell
+from diffbench.reporting.claims import Claims
+from diffbench.reporting.layout import BITS, Named, TablesSpec
+from diffbench.specs.stages import LikelihoodStageSpec
+
+
+def check_layouts(plan: Plan, layouts: TablesSpec) -> None:
+    """Refuse a column or a panel of tables and figures whose numbers cannot be compared.
+
+    Raises:
+        PlanError: naming the table, the column and two of its cells.
+    """
+    for name, table in layouts.tables.items():
+        for head, column in table.compared.items():
+            cells = planned(plan, column.cells)
+            check_kinds(plan, f"tables.{name}.columns.{head}", column.metric, cells)
+            treatments.check_rows(plan, f"tables.{name}", cells, column.about)
+    for name, figure in layouts.figures.items():
+        for head, column in figure.compared.items():
+            cells = planned(plan, column.cells)
+            check_kinds(plan, f"figures.{name}.metrics.{head}", column.metric, cells)
+
+
+def check_claims(plan: Plan, claims: Claims) -> None:
+    """Refuse a claim whose sides cannot be compared.
+
+    Raises:
+        PlanError: naming the claim and two of its cells.
+    """
+    for name, claim in claims.items():
+        where = f"claims.{name}"
+        better, worse = (
+            planned(plan, [(cell.variant, cell.item, cell.at) for cell in side])
+            for side in (claim.better, claim.worse)
+        )
+        check_kinds(plan, where, claim.metric, [*better, *worse])
+        for one, other in product(better, worse):
+            treatments.check(plan, where, one, other, claim.about)
+
+
+def planned(plan: Plan, cells: Iterable[Named]) -> list[Cell]:
+    """Return the jobs' items that cells name, which may name the weights of a step of training."""
+    return [(variant, plan.item_at(variant, item, at)) for variant, item, at in cells]
+
+
+def check_kinds(plan: Plan, where: str, metric: str, cells: Iterable[Cell]) -> None:
+    """Refuse bits per dimension of two kinds.
+
+    Raises:
+        PlanError: naming one cell of each kind.
+    """
+    kinds = kinds_of(plan, cells) if metric == BITS else {}
+    if len(kinds) > 1:
+        shown = " and ".join(f"{' '.join(cell)} ({kind})" for kind, cell in kinds.items())
+        raise PlanError(
+            f"{where}: {BITS} of two kinds do not compare: {shown}; give each kind a column of its own"
+        )
+
+
+def kinds_of(plan: Plan, cells: Iterable[Cell]) -> dict[str, Cell]:
+    """Return the kinds of the likelihoods among cells, each with one that is of it."""
+    return {kind: cell for cell in cells if (kind := kind_of(plan, *cell))}
+
+
+def kind_of(plan: Plan, variant: str, item: str) -> str:
+    """Return the title of the kind of a likelihood; empty where the plan has no such."""
+    run = plan.find(variant, item, ["likelihood"])
+    if run is None:
+        return ""
+    assert isinstance(run.spec, LikelihoodStageSpec)
+    return run.spec.likelihood.title
