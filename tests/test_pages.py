@@ -17,7 +17,7 @@ MADE = pages.pages(REPOSITORY)
 #: What is no number of a page: expressions and their blocks, code, links, comments, and where papers are cited.
 NO_PROSE = re.compile(
     r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|```.*?```|`[^`]*`|<!--.*?-->|\]\([^)]*\)|https?://\S+"
-    r"|(?:section|table|equation|appendix|chapter|Python|version)s? [\d.]+",
+    r"|(?:section|table|equation|appendix|chapter|version)s? [\d.]+|Python [\d.]+(?:(?:, | or )[\d.]+)*",
     re.DOTALL | re.IGNORECASE,
 )
 #: A number that looks measured: with decimals, with a spread, or with the unit of something that is measured here.

@@ -43,7 +43,7 @@ def test_claims_and_figures_are_recorded_too(recorded: tuple[Path, Records]) -> 
     folder, found = recorded
     assert {line["verdict"] for line in found.claims.values()} <= {"undecided", "missing"}
     names = {path.name for path in (folder / records.FOLDER / "tiny").iterdir()}
-    assert {"cells.csv", "claims.csv", "fid-nfe.csv", "gradient-noise.csv"} <= names
+    assert {"cells.csv", "claims.csv", "fid-nfe.csv", "fid-nfe.png"} <= names
 
 
 def test_what_the_plan_would_make_again_is_fresh(

@@ -8,8 +8,11 @@ A template (``docs/templates/*.md``) is the page with expressions in place of me
     {{ full.number("ddpm-linear", "ancestral-25", "fid") }}               one number, with its spread
     {{ full.comparison("iddpm-variance") }}                               a comparison of config/tables.yaml
     {{ full.grid("t0", {"PSNR": "task/method psnr"}, {"row": "vp"}) }}     any other grid of numbers
+    {{ full.restorations("psnr", {"2x": "super-resolution"}, {"DDRM": "vp ddrm-20"}) }}   restorations of tasks
     {{ full.verdict("iddpm-vlb-bits", "holds") }}                          the verdict: an error when it is another
     {{ full.effect("iddpm-vlb-bits") }}                                    its effect and the 95 % interval
+    {{ full.claims("iddpm-*") }}                                           a table of claims
+    {{ trials.table("diffusers") }}                                        a table of what was measured by hand
     {{ setting(0.35) }}                                                    a number that was chosen, not measured
 
 A number whose benchmark file has been changed since it was recorded bears a dagger, and the page says what that means.
@@ -17,20 +20,24 @@ A number whose benchmark file has been changed since it was recorded bears a dag
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
 from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import PlanError
 from diffbench.reporting import layout
+from diffbench.reporting.cells import DASH
 from diffbench.reporting.formats import NOTHING, Grid, number, pipes, shown
 from diffbench.reporting.layout import ComparisonSpec, MetricSpec, TablesSpec
-from diffbench.reporting.numbers import count, decimals, plain
+from diffbench.reporting.numbers import count, decimals
 from diffbench.reporting.records import FOLDER, Entry, Key, Records, fresh
 
 TEMPLATES = Path("docs") / "templates"
+TRIALS = FOLDER / "trials"
 OLD = "†"
 OLD_NOTE = (
     f"{OLD} measured before the benchmark file or the code that this number depends on was changed; "
@@ -178,6 +185,27 @@ class Benchmark:
         item, _, metric = chosen.partition(" ")
         return self._cell(own["variant"], item, metric, spread)
 
+    def restorations(
+        self, metric: str, tasks: Mapping[str, str], rows: Mapping[str, str], spread: bool = False
+    ) -> str:
+        """Return one metric of restorations as Markdown.
+
+        Args:
+            metric: its name.
+            tasks: head -> task.
+            rows: the row's words -> ``variant restorer``.
+            spread: whether spreads are shown.
+        """
+        lines = [
+            [words, *(self._restored(row, task, metric, spread) for task in tasks.values())]
+            for words, row in rows.items()
+        ]
+        return pipes(Grid([self._metric(metric).head, *tasks], lines))
+
+    def _restored(self, row: str, task: str, metric: str, spread: bool) -> str:
+        variant, _, restorer = row.partition(" ")
+        return self._cell(variant, f"{task}/{restorer}", metric, spread)
+
     def overview(self, metrics: Sequence[str], spreads: Sequence[str] = ()) -> str:
         """Return every variant with every solver, ``metrics`` as columns; bits per dimension not among them."""
         lines = [
@@ -187,6 +215,16 @@ class Benchmark:
         ]
         heads = [self._metric(name).head for name in metrics]
         return pipes(Grid(["variant", "solver", "NFE", *heads], lines, labels=2))
+
+    def bits(self) -> str:
+        """Return the bits per dimension of every variant, a column for each likelihood."""
+        found = [key for key in self._all.entries if key[1] == "likelihood"]
+        items = list(dict.fromkeys(item for _, _, item, _ in found))
+        lines = [
+            [variant, *(self._cell(variant, item, layout.BITS, True) for item in items)]
+            for variant in dict.fromkeys(variant for variant, *_ in found)
+        ]
+        return pipes(Grid(["bits/dim", *items], lines))
 
     def _samples(self) -> Iterator[tuple[str, str]]:
         keys = ((key[0], key[2]) for key in self._all.entries if key[1] == "sample")
@@ -219,6 +257,24 @@ class Benchmark:
         places = decimals((high - low) / 2 or effect, 2)
         return f"{effect:z.{places}f} ({low:z.{places}f} to {high:z.{places}f})"
 
+    def claims(self, *patterns: str) -> str:
+        """Return the claims of these ids or patterns as Markdown: effect with its interval, p value and verdict."""
+        lines = [
+            [line["claim"], *self._judged(name), line["verdict"]]
+            for name, line in self._all.claims.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        ]
+        if not lines:
+            raise PlanError(f"{FOLDER / self.name}: no claim {' or '.join(patterns)} is recorded")
+        heads = ["claim", "metric", "seeds", "effect (95 % interval)", "verdict"]
+        return pipes(Grid(heads, lines))
+
+    def _judged(self, name: str) -> list[str]:
+        """Return metric, seeds and effect of a claim; dashes where it has no effect."""
+        line = self._claim(name)
+        effect = NOTHING if DASH in (line["effect"], line["low"]) else self.effect(name)
+        return [self._metric(line["metric"]).head, line["seeds"], effect]
+
     def seeds(self, variant: str, item: str, metric: str) -> int:
         """Return over how many seeds a number is."""
         return self._entry(variant, item, metric).cell.seeds
@@ -228,9 +284,43 @@ def _spread(metric: MetricSpec, spread: bool) -> MetricSpec:
     return metric.model_copy(update={"spread": spread})
 
 
+@dataclass(frozen=True)
+class Trials:
+    """Small tables of what was measured by hand, outside any benchmark file: ``docs/records/trials/{name}.csv``.
+
+    Their last two columns are the command and the commit of the code.
+    """
+
+    repository: Path
+
+    def lines(self, name: str) -> list[dict[str, str]]:
+        """Return the rows of a trial.
+
+        Raises:
+            PlanError: when there is none of that name.
+        """
+        path = self.repository / TRIALS / f"{name}.csv"
+        if not path.is_file():
+            raise PlanError(f"{TRIALS}: no trial {name!r}")
+        return list(csv.DictReader(path.open(encoding="utf-8")))
+
+    def table(self, name: str) -> str:
+        """Return a trial as Markdown, without command and commit."""
+        lines = self.lines(name)
+        heads = [head for head in lines[0] if head not in ("command", "commit")]
+        return pipes(Grid(heads, [[line[head] for head in heads] for line in lines]))
+
+    def number(self, name: str, row: str, column: str) -> str:
+        """Return one value of a trial; a row is known by its first column."""
+        found = [line for line in self.lines(name) if next(iter(line.values())) == row]
+        if not found or column not in found[0]:
+            raise PlanError(f"{TRIALS / name}.csv: no {column!r} of {row!r}")
+        return found[0][column]
+
+
 def setting(value: float | str) -> str:
     """Return a number that was chosen, published or computed, not measured: the mark is for those who check a page."""
-    return value if isinstance(value, str) else plain(value, 15).rstrip("0").rstrip(".")
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def pages(repository: Path) -> dict[Path, str]:
@@ -267,7 +357,7 @@ def page(repository: Path, template: Path, known: TablesSpec) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.globals.update(benchmark=benchmark, setting=setting)
+    environment.globals.update(benchmark=benchmark, setting=setting, trials=Trials(repository))
     place = template.relative_to(repository)
     try:
         text = environment.from_string(template.read_text(encoding="utf-8")).render()

@@ -3,7 +3,7 @@
     cells.csv     a row a number, over the seeds of the plan: which cell it is, mean, spread, N, protocol, the hash of
                   the specs that it was made by, and the commits of the code that made it
     claims.csv    the table of claims
-    {figure}.csv  what each figure plots
+    {figure}.png, {figure}.csv  each figure, and what it plots
 
 Results themselves are not kept in the repository: they are large, and anyone can make them again.  The pages of README
 and docs are written from these files alone (``pages``).  A row is ``fresh`` while the plan of the repository asks for
@@ -165,14 +165,15 @@ def write(plan: Plan, root: Path, repository: Path) -> list[Path]:
             f"({absent[0].cell.status}): run the benchmark to its end before it is recorded"
         )
     folder = repository / FOLDER / plan.benchmark.name
-    made = {CELLS: csv_of([each.line() for each in entries], COLUMNS)}
+    made = {f"{CELLS}.csv": csv_of([each.line() for each in entries], COLUMNS).encode()}
     found = tables.tables(plan, root)
     if layout.CLAIMS_TABLE in found:
-        made[CLAIMS] = to_csv(CLAIMS, found[layout.CLAIMS_TABLE])
-    made |= {name: chart.csv(name) for name, chart in tables.charts(plan, root).items()}
+        made[f"{CLAIMS}.csv"] = to_csv(CLAIMS, found[layout.CLAIMS_TABLE]).encode()
+    for name, chart in tables.charts(plan, root).items():
+        made |= {f"{name}.png": chart.png(), f"{name}.csv": chart.csv(name).encode()}
     for name, content in made.items():
-        files.write(folder / f"{name}.csv", content.encode())
-    return [folder / f"{name}.csv" for name in made]
+        files.write(folder / name, content)
+    return [folder / name for name in made]
 
 
 def _entries(plan: Plan, root: Path) -> Iterator[Entry]:
