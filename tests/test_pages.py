@@ -21,7 +21,7 @@ NO_PROSE = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 #: A number that looks measured: with decimals, with a spread, or with the unit of something that is measured here.
-MEASURED = re.compile(r"(?<![\w.])\d+\.\d+|±|(?<![\w.])\d+ (?:%|dB|bits)")
+MEASURED = re.compile(r"(?<![\w.])\d+\.\d+|\d ?± ?\d|(?<![\w.])\d+ (?:%|dB|bits)")
 
 
 @pytest.fixture
