@@ -168,6 +168,13 @@ def parser() -> argparse.ArgumentParser:
     covering.add_argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
     setting = add("settings", "lay the papers' settings beside those of their benchmarks", settings)
     setting.add_argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
+    recording = add(
+        "record", "keep a finished benchmark's numbers in docs/records, for the docs", record
+    )
+    recording.add_argument("file", type=Path)
+    _plan_options(recording)
+    writing = add("pages", "check that README and docs say what docs/records has", write_pages)
+    writing.add_argument("--write", action="store_true", help="write them from docs/templates")
     hashing = add("manifest", "print the SHA-256 of every product", print_manifest)
     hashing.add_argument("root", type=Path)
     curing = add("doctor", "verify every product and training state", doctor)
@@ -505,6 +512,34 @@ def _page(table: Table, path: Path | None) -> int:
     else:
         print(text, end="")
     return 0
+
+
+def record(options: argparse.Namespace) -> int:
+    """Record a finished benchmark."""
+    from diffbench.reporting import records
+
+    plan = load(options, options.file, needs_files=False)
+    for path in records.write(plan, plan.root, repository()):
+        print(path)
+    return 0
+
+
+def write_pages(options: argparse.Namespace) -> int:
+    """Write the pages of README and docs, or say which are not what their templates make; status 1 then."""
+    from diffbench.reporting.pages import pages
+    from diffbench.store import files
+
+    wrong = []
+    for place, text in pages(repository()).items():
+        path = repository() / place
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        wrong.append(place)
+        if options.write:
+            files.write(path, text.encode())
+    for place in wrong:
+        print(f"{place}: {'written' if options.write else 'is not what its template makes'}")
+    return int(bool(wrong) and not options.write)
 
 
 def print_manifest(options: argparse.Namespace) -> int:

@@ -125,13 +125,14 @@ def to_markdown(table: Table) -> str:
     parts = [f"# {table.title}"]
     for grid in table.grids:
         parts += [f"## {grid.caption}"] if grid.caption else []
-        parts.append(_pipes(grid))
+        parts.append(pipes(grid))
     parts.append("\n".join(f"- {note}" for note in table.notes))
     parts.append("\n".join(f"- [{i}] {line}" for i, line in enumerate(table.footnotes, 1)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _pipes(grid: Grid) -> str:
+def pipes(grid: Grid) -> str:
+    """Return a grid as a Markdown table."""
     from tabulate import tabulate
 
     rows = [[_piped(text) for text in row] for row in grid.rows]

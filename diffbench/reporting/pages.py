@@ -1,0 +1,373 @@
+"""README and the pages of docs, written from their templates and from what is recorded (``records``).
+
+A template (``docs/templates/*.md``) is the page with expressions in place of measured numbers; ``diffbench pages
+--write`` makes the pages.  In a template
+
+    {% set full = benchmark("digits-full") %}
+    {% if full.recorded %} ... {% else %}{{ full.missing }}{% endif %}     a part that needs a finished benchmark
+    {{ full.number("ddpm-linear", "ancestral-25", "fid") }}               one number, with its spread
+    {{ full.comparison("iddpm-variance") }}                               a comparison of config/tables.yaml
+    {{ full.grid("t0", {"PSNR": "task/method psnr"}, {"row": "vp"}) }}     any other grid of numbers
+    {{ full.restorations("psnr", {"2x": "super-resolution"}, {"DDRM": "vp ddrm-20"}) }}   restorations of tasks
+    {{ full.verdict("iddpm-vlb-bits", "holds") }}                          the verdict: an error when it is another
+    {{ full.effect("iddpm-vlb-bits") }}                                    its effect and the 95 % interval
+    {{ full.claims("iddpm-*") }}                                           a table of claims
+    {{ trials.table("diffusers") }}                                        a table of what was measured by hand
+    {{ setting(0.35) }}                                                    a number that was chosen, not measured
+
+A number whose benchmark file has been changed since it was recorded bears a dagger, and the page says what that means.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import PlanError
+from diffbench.reporting import layout
+from diffbench.reporting.cells import DASH
+from diffbench.reporting.formats import NOTHING, Grid, number, pipes, shown
+from diffbench.reporting.layout import ComparisonSpec, ItemSpec, MetricSpec, TablesSpec
+from diffbench.reporting.numbers import count, decimals
+from diffbench.reporting.records import FOLDER, Entry, Key, Records, fresh
+
+TEMPLATES = Path("docs") / "templates"
+TRIALS = FOLDER / "trials"
+OLD = "†"
+OLD_NOTE = (
+    f"{OLD} measured before the benchmark file or the code that this number depends on was changed; "
+    "not yet run again."
+)
+#: What stands at the top of each page's source.
+ORIGIN = (
+    "<!-- Made by `diffbench pages --write` from {template} and {records}: edit the template. -->\n"
+)
+
+
+@dataclass
+class Benchmark:
+    """What a template can ask of one benchmark.
+
+    Attributes:
+        name: of the benchmark file, without its suffix.
+        repository: the folder of the Snakefile.
+        known: the metrics and tables of ``config/tables.yaml``.
+        old: whether a number was asked for that is not fresh.
+    """
+
+    name: str
+    repository: Path
+    known: TablesSpec
+    old: bool = field(default=False, init=False)
+
+    @cached_property
+    def _records(self) -> Records | None:
+        return Records.read(self.repository, self.name)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the benchmark file as it is now."""
+        from diffbench.plan.runs import load_plan
+
+        file = self.repository / "config" / f"{self.name}.yaml"
+        return load_plan([file], {}, self.repository, needs_files=False)
+
+    @cached_property
+    def _fresh(self) -> set[Key]:
+        return fresh(self.plan, self._all)
+
+    @property
+    def _all(self) -> Records:
+        if self._records is None:
+            raise PlanError(f"{FOLDER / self.name}: nothing is recorded; ask `recorded` first")
+        return self._records
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the benchmark has been run to its end and recorded."""
+        return self._records is not None
+
+    @property
+    def missing(self) -> str:
+        """The sentence in place of numbers that are not there."""
+        return (
+            f"*`config/{self.name}.yaml` has not been run since its definitions were changed: "
+            "no numbers stand here until it has.*"
+        )
+
+    @property
+    def verdicts(self) -> Mapping[str, int]:
+        """How many claims have each verdict."""
+        found: dict[str, int] = {}
+        for line in self._all.claims.values():
+            found[line["verdict"]] = found.get(line["verdict"], 0) + 1
+        return found
+
+    def _entry(self, variant: str, item: str, metric: str) -> Entry:
+        entry = self._all.find(variant, item, metric)
+        if entry is None:
+            raise PlanError(f"{FOLDER / self.name}: no {metric} of {variant} {item} is recorded")
+        return entry
+
+    def _marked(self, text: str, key: Key) -> str:
+        if key in self._fresh or text == NOTHING:
+            return text
+        self.old = True
+        return f"{text}{OLD}"
+
+    def number(self, variant: str, item: str, metric: str, spread: bool = True) -> str:
+        """Return a number as tables show it, with its spread over seeds or its standard error."""
+        entry, shape = self._entry(variant, item, metric), self._metric(metric)
+        if entry.cell.mean is None:
+            raise PlanError(
+                f"{FOLDER / self.name}: {metric} of {variant} {item}: {entry.cell.status}"
+            )
+        return self._marked(number(entry.cell, _spread(shape, spread)), entry.key)
+
+    def _metric(self, name: str) -> MetricSpec:
+        return self.known.metrics.get(name) or MetricSpec(head=name)
+
+    def _cell(self, variant: str, item: str, metric: str, spread: bool) -> str:
+        entry = self._all.find(variant, item, metric)
+        if entry is None:
+            return NOTHING
+        return self._marked(shown(entry.cell, _spread(self._metric(metric), spread)), entry.key)
+
+    def comparison(self, table: str, spread: bool = True) -> str:
+        """Return a comparison of ``config/tables.yaml`` as Markdown."""
+        spec = self.known.tables.get(table)
+        if not isinstance(spec, ComparisonSpec):
+            raise PlanError(f"{layout.TABLES}: {table!r} is no table with the layout comparison")
+        rows = [
+            [
+                row.row,
+                *(
+                    self._chosen(row.variant, row.chosen(head, metric), metric, spread)
+                    for head, metric in spec.columns.items()
+                ),
+            ]
+            for row in spec.rows
+        ]
+        return pipes(Grid(["", *spec.columns], rows))
+
+    def _chosen(self, variant: str, chosen: ItemSpec | None, metric: str, spread: bool) -> str:
+        if chosen is None:
+            return NOTHING
+        item = self.plan.item_at(variant, chosen.item, chosen.at)
+        return self._cell(variant, item, metric, spread)
+
+    def grid(
+        self,
+        corner: str,
+        columns: Mapping[str, str],
+        rows: Mapping[str, str | Mapping[str, str]],
+        spread: bool = True,
+    ) -> str:
+        """Return numbers as Markdown.
+
+        Args:
+            corner: the head of the rows' words.
+            columns: head -> ``item metric``.
+            rows: the row's words -> variant, or its ``variant`` and, by head, its own ``item metric`` (or ``none``).
+            spread: whether spreads are shown.
+        """
+        lines = [
+            [words, *(self._of_row(row, head, cell, spread) for head, cell in columns.items())]
+            for words, row in rows.items()
+        ]
+        return pipes(Grid([corner, *columns], lines))
+
+    def _of_row(self, row: str | Mapping[str, str], head: str, usual: str, spread: bool) -> str:
+        own: Mapping[str, str] = {"variant": row} if isinstance(row, str) else row
+        chosen = own.get(head, usual)
+        if chosen == "none":
+            return NOTHING
+        item, _, metric = chosen.partition(" ")
+        return self._cell(own["variant"], item, metric, spread)
+
+    def restorations(
+        self, metric: str, tasks: Mapping[str, str], rows: Mapping[str, str], spread: bool = False
+    ) -> str:
+        """Return one metric of restorations as Markdown.
+
+        Args:
+            metric: its name.
+            tasks: head -> task.
+            rows: the row's words -> ``variant restorer``.
+            spread: whether spreads are shown.
+        """
+        lines = [
+            [words, *(self._restored(row, task, metric, spread) for task in tasks.values())]
+            for words, row in rows.items()
+        ]
+        return pipes(Grid([self._metric(metric).head, *tasks], lines))
+
+    def _restored(self, row: str, task: str, metric: str, spread: bool) -> str:
+        variant, _, restorer = row.partition(" ")
+        return self._cell(variant, f"{task}/{restorer}", metric, spread)
+
+    def overview(self, metrics: Sequence[str], spreads: Sequence[str] = ()) -> str:
+        """Return every variant with every solver, ``metrics`` as columns; bits per dimension not among them."""
+        lines = [
+            [variant, item, count(self._entry(variant, item, metrics[0]).cell.nfe)]
+            + [self._cell(variant, item, name, name in spreads) for name in metrics]
+            for variant, item in self._samples()
+        ]
+        heads = [self._metric(name).head for name in metrics]
+        return pipes(Grid(["variant", "solver", "NFE", *heads], lines, labels=2))
+
+    def bits(self) -> str:
+        """Return the bits per dimension of every variant, a column for each likelihood."""
+        found = [key for key in self._all.entries if key[1] == "likelihood"]
+        items = list(dict.fromkeys(item for _, _, item, _ in found))
+        lines = [
+            [variant, *(self._cell(variant, item, layout.BITS, True) for item in items)]
+            for variant in dict.fromkeys(variant for variant, *_ in found)
+        ]
+        return pipes(Grid(["bits/dim", *items], lines))
+
+    def _samples(self) -> Iterator[tuple[str, str]]:
+        keys = ((key[0], key[2]) for key in self._all.entries if key[1] == "sample")
+        return iter(dict.fromkeys(keys))
+
+    def _claim(self, name: str) -> Mapping[str, str]:
+        if name not in self._all.claims:
+            raise PlanError(f"{FOLDER / self.name}: no claim {name!r} is recorded")
+        return self._all.claims[name]
+
+    def verdict(self, claim: str, expected: str) -> str:
+        """Return a claim's verdict, which the sentence around it takes for granted.
+
+        Raises:
+            PlanError: when it is another: the sentence must be written anew.
+        """
+        found = self._claim(claim)["verdict"]
+        if found != expected:
+            raise PlanError(
+                f"{FOLDER / self.name}: {claim} is {found}, and the template says {expected}: "
+                "write its sentence anew"
+            )
+        return found
+
+    def effect(self, claim: str) -> str:
+        """Return a claim's effect and its 95 % interval: ``0.022 (0.020 to 0.024)``."""
+        line = self._claim(claim)
+        scale = self._metric(line["metric"]).scale
+        effect, low, high = (float(line[name]) * scale for name in ("effect", "low", "high"))
+        places = decimals((high - low) / 2 or effect, 2)
+        return f"{effect:z.{places}f} ({low:z.{places}f} to {high:z.{places}f})"
+
+    def claims(self, *patterns: str) -> str:
+        """Return the claims of these ids or patterns as Markdown: effect with its interval, p value and verdict."""
+        lines = [
+            [line["claim"], *self._judged(name), line["verdict"]]
+            for name, line in self._all.claims.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        ]
+        if not lines:
+            raise PlanError(f"{FOLDER / self.name}: no claim {' or '.join(patterns)} is recorded")
+        heads = ["claim", "metric", "seeds", "effect (95 % interval)", "verdict"]
+        return pipes(Grid(heads, lines))
+
+    def _judged(self, name: str) -> list[str]:
+        """Return metric, seeds and effect of a claim; dashes where it has no effect."""
+        line = self._claim(name)
+        effect = NOTHING if DASH in (line["effect"], line["low"]) else self.effect(name)
+        return [self._metric(line["metric"]).head, line["seeds"], effect]
+
+    def seeds(self, variant: str, item: str, metric: str) -> int:
+        """Return over how many seeds a number is."""
+        return self._entry(variant, item, metric).cell.seeds
+
+
+def _spread(metric: MetricSpec, spread: bool) -> MetricSpec:
+    return metric.model_copy(update={"spread": spread})
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Small tables of what was measured by hand, outside any benchmark file: ``docs/records/trials/{name}.csv``.
+
+    Their last two columns are the command and the commit of the code.
+    """
+
+    repository: Path
+
+    def lines(self, name: str) -> list[dict[str, str]]:
+        """Return the rows of a trial.
+
+        Raises:
+            PlanError: when there is none of that name.
+        """
+        path = self.repository / TRIALS / f"{name}.csv"
+        if not path.is_file():
+            raise PlanError(f"{TRIALS}: no trial {name!r}")
+        return list(csv.DictReader(path.open(encoding="utf-8")))
+
+    def table(self, name: str) -> str:
+        """Return a trial as Markdown, without command and commit."""
+        lines = self.lines(name)
+        heads = [head for head in lines[0] if head not in ("command", "commit")]
+        return pipes(Grid(heads, [[line[head] for head in heads] for line in lines]))
+
+    def number(self, name: str, row: str, column: str) -> str:
+        """Return one value of a trial; a row is known by its first column."""
+        found = [line for line in self.lines(name) if next(iter(line.values())) == row]
+        if not found or column not in found[0]:
+            raise PlanError(f"{TRIALS / name}.csv: no {column!r} of {row!r}")
+        return found[0][column]
+
+
+def setting(value: float | str) -> str:
+    """Return a number that was chosen, published or computed, not measured: the mark is for those who check a page."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def pages(repository: Path) -> dict[Path, str]:
+    """Return the pages that the templates make: path in the repository -> text.
+
+    Raises:
+        PlanError: naming the template, when it asks for what is not recorded or says what is not so.
+    """
+    known = layout.read_tables(repository)
+    folder = repository / TEMPLATES
+    return {
+        _place(path.relative_to(folder)): page(repository, path, known)
+        for path in sorted(folder.rglob("*.md"))
+    }
+
+
+def _place(name: Path) -> Path:
+    return name if name.name == "README.md" else Path("docs") / name
+
+
+def page(repository: Path, template: Path, known: TablesSpec) -> str:
+    """Return the page that one template makes."""
+    import jinja2
+
+    asked: dict[str, Benchmark] = {}
+
+    def benchmark(name: str) -> Benchmark:
+        return asked.setdefault(name, Benchmark(name, repository, known))
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.globals.update(benchmark=benchmark, setting=setting, trials=Trials(repository))
+    place = template.relative_to(repository)
+    try:
+        text = environment.from_string(template.read_text(encoding="utf-8")).render()
+    except (jinja2.TemplateError, PlanError, TypeError) as error:
+        line = getattr(error, "lineno", None)
+        raise PlanError(f"{place}{f':{line}' if line else ''}: {error}") from error
+    noted = f"\n{OLD_NOTE}\n" if any(each.old for each in asked.values()) else ""
+    return ORIGIN.format(template=place, records=FOLDER) + text + noted
