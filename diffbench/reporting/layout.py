@@ -34,6 +34,7 @@ class MetricSpec(Spec):
     scale: shown values are multiplied by it (CSV files hold the value itself).
     digits: significant digits of a value whose error is not shown.
     spread: whether the error is shown beside the value (CSV files always have it).
+    best: which values rank rows, so that the best of a column is marked; none where the metric ranks nothing.
     """
 
     head: str
@@ -41,6 +42,7 @@ class MetricSpec(Spec):
     scale: PositiveFloat = 1.0
     digits: PositiveInt = 3
     spread: bool = False
+    best: Annotated[Literal["lower", "higher"] | None, BeforeValidator(nothing)] = None
 
 
 class TableSpec(Registered):

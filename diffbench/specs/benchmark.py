@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.extractor import TrainedExtractorSpec
+from diffbench.specs.floors import FloorSpec
 from diffbench.specs.network import EncoderSpec
 from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -101,6 +102,7 @@ class BenchmarkSpec(Spec):
     """A benchmark file.
 
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
+    floors: how often real images are drawn again, and scored in the place of samples and of restorations.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
     shards: the jobs that the chunks of each solver's images are spread over; the images do not depend on it.
@@ -121,6 +123,7 @@ class BenchmarkSpec(Spec):
     note: str = ""
     data: AnyData
     extractor: AnyExtractor = TrainedExtractorSpec()
+    floors: FloorSpec = FloorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
     classifier: ClassifierSettings = ClassifierSettings()
