@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from layouts import FIDS, REPOSITORY, configured, fill, grid_row, rows_of
-from test_reporting import METRICS, PROTOCOL, plan_of, record
+from test_reporting import plan_of
 
 from diffbench.reporting import layout
 from diffbench.reporting.cells import Cell
@@ -11,7 +11,6 @@ from diffbench.reporting.formats import shown
 from diffbench.reporting.layout import MetricSpec
 from diffbench.reporting.tables import make
 from diffbench.store import paths
-from diffbench.store.products import write_json_product, write_product
 
 COLUMNS = {"FID": "fid", "FID test": "fid_test"}
 TABLE = {
@@ -30,34 +29,9 @@ TABLE = {
 }
 
 
-def scored(plan, root, values, floor):
-    """Write all products: solver -> the value of every score, and the floors of its FIDs."""
-    for run in plan.runs:
-        for path in paths.products(root, run.spec):
-            if run.stage != "score":
-                write_product(path, b"whole", run.spec)
-            else:
-                floors = {
-                    name: {"mean": floor / 2, "sd": floor / 4, "value": floor}
-                    for name in COLUMNS.values()
-                }
-                solvers = {
-                    name: {
-                        "metrics": {each: {"value": values[name], "se": 0.1} for each in METRICS},
-                        "floors": floors,
-                        "nfe": 10,
-                        "samples": 64,
-                    }
-                    for name in run.spec.samples
-                }
-                protocol = PROTOCOL | {"floors": {"redraws": 20, "seed": 0}}
-                write_json_product(path, {"solvers": solvers, "protocol": protocol}, run.spec)
-            record(path)
-
-
 def table(tmp_path, values, floor):
     plan = configured(tmp_path, {"ranked": TABLE}, seeds=[0])
-    scored(plan, tmp_path, values, floor)
+    fill(plan, tmp_path, fids={name: [value] for name, value in values.items()}, floor=floor)
     make(plan, tmp_path)
     rows = rows_of(paths.table(tmp_path, "ranked", "csv"))
     return rows, paths.table(tmp_path, "ranked", "md").read_text()
@@ -96,7 +70,7 @@ def test_what_is_at_the_floor_is_marked_and_never_ranked_nor_is_a_control(tmp_pa
     # FID to the training split ranks nothing.
     assert grid_row(text, "ancestral")[2:] == ["3.00 (0.10)", "3.00 (0.10)*"]
     assert grid_row(text, "control")[2:] == ["2.00 (0.10)", "2.00 (0.10)"]
-    assert "FID 1.00 (N = 64, 20 redraws), FID test 1.00 (N = 64, 20 redraws)" in text
+    assert "FID 1.00 (N = 64, several redraws), FID test 1.00 (N = 64, several redraws)" in text
     assert "- † at the floor" in text and "- * the best of its column" in text
 
 

@@ -69,6 +69,14 @@ class Comparison:
             lines.append([row.row, row.variant, *footnotes.shown(shown)])
         return Grid(["row", "variant", *columns], lines, labels=2)
 
+    def _ranked(self, metrics: Metrics) -> list[str]:
+        """Say which columns rank rows, by which metric: their heads may not say which FID it is."""
+        named: dict[str, list[str]] = {}
+        for head, name in self.spec.columns.items():
+            if metrics[name].best:
+                named.setdefault(metrics[name].head, []).append(head)
+        return [f"Ranked by {metric}: {', '.join(heads)}." for metric, heads in named.items()]
+
     def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
         variants = {row.variant for row in self.spec.rows}
@@ -76,6 +84,7 @@ class Comparison:
         remarks |= {name: plan.variants[name].note for name in plan.variants if name in variants}
         return [
             *(line for line in own if line),
+            *self._ranked(metrics),
             *(f"Scores: {line}." for line in context.protocols(records)),
             context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan, variants),

@@ -308,7 +308,7 @@ class NFEFigureSpec(FigureSpec):
     name: Literal["nfe"] = "nfe"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
 
-    metric: str = "fid"
+    metric: str = "fid_test"
     variants: Annotated[list[str], Field(min_length=1)]
     series: Annotated[dict[str, Items], Field(min_length=1)]
 

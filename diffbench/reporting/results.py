@@ -109,6 +109,13 @@ class Results:
             return Outcome("missing", "its run record is missing")
         return replace(timed, scores={SECONDS: {"value": timed.seconds, "se": None}})
 
+    def measure(self, name: str) -> float | None:
+        """Return a measure of the training images, from the data set's manifest; None where it has none."""
+        try:
+            return float(json.loads(paths.data_manifest(self.root).read_bytes())[name]["train"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def _file(self, jobs: Sequence[Run], outcome_of: Callable[[Any], Outcome]) -> Outcome:
         """Read the JSON file that the last of these jobs makes."""
         path = paths.product(self.root, jobs[-1].spec)
