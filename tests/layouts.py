@@ -33,20 +33,22 @@ def configured(folder, tables=None, figures=None, claims=None, **benchmark):
     return replace(plan_of(**wanted | benchmark), repository=folder)
 
 
-def scores(value):
+def scores(value, floor=None):
     metrics = {name: {"value": value, "se": 0.1} for name in METRICS}
-    return {"metrics": metrics, "nfe": 10, "samples": 64}
+    floored = {} if floor is None else {"mean": floor / 2, "sd": floor / 4, "value": floor}
+    floors = dict.fromkeys(("fid", "fid_test"), floored) if floored else {}
+    return {"metrics": metrics, "floors": floors, "nfe": 10, "samples": 64}
 
 
-def fill(plan, root, fids=None, terms=None):
-    """Write every product of the plan; ``terms`` go into the likelihoods, with each seed."""
+def fill(plan, root, fids=None, terms=None, floor=None):
+    """Write every product of the plan; ``terms`` go into the likelihoods, with each seed, ``floor`` is that of FIDs."""
     for run in plan.runs:
         for path in paths.products(root, run.spec):
             if run.stage == "score":
                 values = {
                     name: (fids or FIDS).get(name, SEEDS)[run.seed] for name in run.spec.samples
                 }
-                solvers = {name: scores(value) for name, value in values.items()}
+                solvers = {name: scores(value, floor) for name, value in values.items()}
                 write_json_product(path, {"solvers": solvers, "protocol": PROTOCOL}, run.spec)
             elif run.stage == "likelihood":
                 content = bits_content(run.spec, BITS[run.seed])

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 from layouts import FIDS, REPOSITORY, configured, fill, grid_row, rows_of
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 from test_reporting import fail, plan_of, remove
 
 from diffbench.plan.reading import PlanError
 from diffbench.reporting import layout
 from diffbench.reporting.claims import CLAIMS, chosen, read_claims
+from diffbench.reporting.claims_table import COLUMNS
+from diffbench.reporting.inference import holm, interval, p_value
 from diffbench.reporting.tables import make, outputs, table_params
-from diffbench.reporting.verdicts import COLUMNS, interval
-from diffbench.store import paths
+from diffbench.store import files, paths
 
 ANCESTRAL = {"variant": "ddpm-cosine", "solver": "ancestral-10", "metric": "fid"}
 DDIM = {"variant": "ddpm-cosine", "solver": "ddim-5", "metric": "fid"}
@@ -33,6 +34,17 @@ def claim(better=ANCESTRAL, worse=DDIM, direction="lower", **more):
 def plan_with(folder, one=None, **benchmark):
     plan = configured(folder, claims={"one": one or claim()}, **benchmark)
     return replace(plan, benchmark=plan.benchmark.model_copy(update={"claims": ["one"]}))
+
+
+def family(folder, claims, **benchmark):
+    """A benchmark that tests these claims."""
+    plan = configured(folder, claims=claims, **benchmark)
+    return replace(plan, benchmark=plan.benchmark.model_copy(update={"claims": list(claims)}))
+
+
+def verdicts(plan, root):
+    make(plan, root)
+    return {row["id"]: row for row in rows_of(paths.table(root, "claims", "csv"))}
 
 
 def verdict(plan, root):
@@ -79,6 +91,155 @@ def test_a_claim_that_holds(tmp_path):
     assert "## Somebody 2020" in text and "9.45 to 10.88" in text
     assert "Verdicts: holds 1." in text and "A finding" not in text
     assert "[1] one (Somebody 2020, table 1): better ddpm-cosine ancestral-10, worse" in text
+
+
+def test_the_p_value_is_scipys_of_the_paired_test(tmp_path):
+    fill(plan_with(tmp_path), tmp_path)
+    row = verdict(plan_with(tmp_path), tmp_path)
+    expected = ttest_rel(FIDS["ddim-5"], FIDS["ancestral-10"]).pvalue
+    assert float(row["p"]) == pytest.approx(expected, rel=1e-5)
+    # Of a family of one the adjusted p value is the p value.
+    assert row["p_adjusted"] == row["p"]
+    margin = verdict(plan_with(tmp_path, claim(margin=9)), tmp_path)
+    effects = [w - b - 9 for w, b in zip(FIDS["ddim-5"], FIDS["ancestral-10"], strict=True)]
+    assert float(margin["p"]) == pytest.approx(ttest_1samp(effects, 0).pvalue, rel=1e-5)
+
+
+@pytest.mark.parametrize(("effects", "p"), [([1.0, 1.0], 0.0), ([0.5, 0.5, 0.5], 1.0)])
+def test_effects_that_are_one_number(effects, p):
+    assert p_value(effects, 0.5) == p
+
+
+def test_holm_is_as_in_the_textbook():
+    """Worked by hand: 4 x .01, 3 x .02, then 2 x .022 and .09 are raised to no less than those before them."""
+    found = holm({"d": 0.09, "b": 0.02, "a": 0.01, "c": 0.022})
+    assert found == pytest.approx({"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.09})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+#: p values of claims of their own margins: .0003, .0136 and .026; the third's is .16.
+FAMILY = {
+    "clear": claim(),
+    "less": claim(margin=9.1),
+    "hardly": claim(margin=9.3),
+    "open": claim(margin=9.9),
+}
+
+
+def test_verdicts_are_adjusted_over_the_claims_of_a_file(tmp_path):
+    """With claims beside it one that would hold by its own p value is undecided."""
+    plan = family(tmp_path, FAMILY)
+    fill(plan, tmp_path)
+    found = verdicts(plan, tmp_path)
+    p = {name: float(row["p"]) for name, row in found.items()}
+    adjusted = {name: float(row["p_adjusted"]) for name, row in found.items()}
+    assert p["clear"] < 0.001 and p["less"] < p["hardly"] < 0.05 < p["open"]
+    assert adjusted["clear"] == pytest.approx(4 * p["clear"], rel=1e-4)
+    assert adjusted["less"] == pytest.approx(3 * p["less"], rel=1e-4)
+    assert {name: row["verdict"] for name, row in found.items()} == {
+        "clear": "holds",
+        "less": "undecided",
+        "hardly": "undecided",
+        "open": "undecided",
+    }
+    alone = verdict(plan_with(tmp_path, FAMILY["less"]), tmp_path)
+    assert alone["verdict"] == "holds"
+    text = paths.table(tmp_path, "claims", "md").read_text()
+    assert "adjusted over the 1 claims that could be tested" in text
+
+
+def test_exploratory_claims_are_a_group_and_no_part_of_the_family(tmp_path):
+    claims = {"clear": FAMILY["clear"], "less": FAMILY["less"] | {"exploratory": True}}
+    plan = family(tmp_path, claims)
+    fill(plan, tmp_path)
+    found = verdicts(plan, tmp_path)
+    assert found["clear"]["p_adjusted"] == found["clear"]["p"]
+    assert (found["less"]["p_adjusted"], found["less"]["verdict"]) == ("-", "holds")
+    assert [row["exploratory"] for row in found.values()] == ["no", "yes"]
+    text = paths.table(tmp_path, "claims", "md").read_text()
+    assert text.index("## Somebody 2020") < text.index("## Exploratory")
+
+
+SATURATED = {"needs": [{"data": "saturated", "below": 0.2}]}
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted", "note"),
+    [
+        (0.1, "holds", "-"),
+        (0.2, "untestable", "0.2 of the data's pixels are saturated, and below 0.2 is needed"),
+        (0.58, "untestable", "0.58 of the data's pixels are saturated, and below 0.2 is needed"),
+        (
+            None,
+            "untestable",
+            "the manifest of the data set does not say how many pixels are saturated",
+        ),
+    ],
+)
+def test_data_that_cannot_tell_make_a_claim_untestable(tmp_path, share, wanted, note):
+    """Whatever the numbers are: the condition is the claim's, the measure the data set's."""
+    plan = plan_with(tmp_path, claim(**SATURATED))
+    fill(plan, tmp_path)
+    manifest = {} if share is None else {"saturated": {"train": share, "test": 0.9}}
+    files.write_json(paths.data_manifest(tmp_path), manifest)
+    row = verdict(plan, tmp_path)
+    assert (row["verdict"], row["note"]) == (wanted, note)
+    # The effect is shown, and is no part of the family.
+    assert row["effect"] == "10.1667"
+    assert (row["p_adjusted"] == "-") is (wanted == "untestable")
+
+
+def test_a_need_may_be_of_more(tmp_path):
+    plan = plan_with(tmp_path, claim(needs=[{"data": "saturated", "above": 0.5}]))
+    fill(plan, tmp_path)
+    files.write_json(paths.data_manifest(tmp_path), {"saturated": {"train": 0.4}})
+    assert verdict(plan, tmp_path)["verdict"] == "untestable"
+
+
+def test_a_cell_at_its_floor_makes_a_claim_untestable(tmp_path):
+    """Ancestral sampling has 2, 3, 4: the interval's lower end is 3 - 4.303/sqrt(3), .516."""
+    plan = plan_with(tmp_path)
+    for floor, wanted in ((0.51, "holds"), (0.52, "untestable")):
+        fill(plan, tmp_path, floor=floor)
+        row = verdict(plan, tmp_path)
+        assert row["verdict"] == wanted
+    assert row["note"] == "ddpm-cosine ancestral-10 is at its floor (3.00, real images 0.520)"
+    assert (row["effect"], row["p_adjusted"]) == ("10.1667", "-")
+    text = paths.table(tmp_path, "claims", "md").read_text()
+    assert "Verdicts: untestable 1." in text and grid_row(text, "Many")[-1] == "untestable [2]"
+    plan = plan_with(tmp_path, claim(floor="any"))
+    assert verdict(plan, tmp_path)["verdict"] == "holds"
+
+
+TUNED = {
+    "snr": {
+        "what": "the corrector's snr",
+        "seeds": [7, 8],
+        "by": "FID test",
+        "file": "config/tune.yaml",
+    }
+}
+
+
+def test_claims_are_refused_on_seeds_that_something_was_tuned_on():
+    refused = {"claims": ["iddpm-*"], "tuned": TUNED, "seeds": [6, 7]}
+    with pytest.raises(
+        PlanError, match=r"^[^\n]*seeds: 7 is among those that tuned.snr was"
+    ) as error:
+        plan_of(**refused)
+    assert "claims: []" in str(error.value)
+    assert plan_of(**refused | {"seeds": [6]}).benchmark.tuned["snr"].seeds == [7, 8]
+    assert plan_of(**refused | {"claims": []}).benchmark.seeds == [6, 7]
+
+
+def test_what_was_tuned_is_said(tmp_path):
+    plan = plan_with(tmp_path, tuned=TUNED)
+    fill(plan, tmp_path)
+    verdict(plan, tmp_path)
+    said = "Tuned on other seeds than these: the corrector's snr, by FID test, on seeds 7, 8 (config/tune.yaml)."
+    assert said in paths.table(tmp_path, "claims", "md").read_text()
+    assert table_params(plan) != table_params(plan_with(tmp_path))
 
 
 def test_a_claim_that_does_not_hold_is_a_finding(tmp_path):
@@ -192,6 +353,9 @@ def test_bits_belong_to_likelihoods(tmp_path):
         (claim(direktion="up"), "did you mean 'direction'"),
         (claim(better=[]), "one.better"),
         (claim(seeds=1), "one.seeds"),
+        (claim(needs=[{"data": "saturated"}]), "give either below or above"),
+        (claim(needs=[{"data": "bright", "below": 0.2}]), "'bright' is none of saturated"),
+        (claim(floor="below"), "'below' is none of above, any"),
         (
             claim(better=HEUN | {"metric": "fids"}, worse=DDIM | {"metric": "fids"}),
             "no metric 'fids'; did you mean 'fid'?",
@@ -234,6 +398,15 @@ def test_no_table_is_called_claims(tmp_path):
     plan = configured(tmp_path, {"claims": table})
     with pytest.raises(PlanError, match="no table can be called 'claims'"):
         make(plan, tmp_path / "results")
+
+
+def test_shipped_claims_rank_by_fid_to_the_test_split_and_say_which_are_exploratory():
+    claims = read_claims(REPOSITORY, layout.read_tables(REPOSITORY).metrics)
+    assert "fid" not in {each.metric for each in claims.values()}
+    for each in claims.values():
+        assert each.exploratory is each.source.startswith("not in the paper")
+        if each.metric == "saturated":
+            assert each.needs
 
 
 def test_the_shipped_claims_are_valid():

@@ -147,7 +147,7 @@ def evaluated(plan, root, evaluations):
 def test_evaluations_are_what_the_results_say(tmp_path):
     plan = configured(tmp_path, figures=nfe())
     evaluated(plan, tmp_path, {"ancestral-10": [40, 44, 42], "ddim-5": [6, 6, 6]})
-    rows = rows_with(plan, tmp_path, "nfe", panel="FID, ddpm-cosine", series="chain")
+    rows = rows_with(plan, tmp_path, "nfe", panel="FID test, ddpm-cosine", series="chain")
     mean, sd = 39.5 / 3, (13 / 12) ** 0.5
     assert points_of(rows) == [
         pytest.approx([6, mean, mean - sd, mean + sd], abs=1e-4),
@@ -163,11 +163,11 @@ def test_each_variant_has_a_panel_with_the_solvers_it_was_given(tmp_path):
     found = [(row["panel"], row["series"], row["x"], row["note"]) for row in rows]
     # ddim-7 is not in the plan, and no DDIM was given to edm: neither is missing.
     assert found == [
-        ("FID, ddpm-cosine", "DDIM", "7", "-"),
-        ("FID, ddpm-cosine", "chain", "7", "-"),
-        ("FID, ddpm-cosine", "chain", "7", "-"),
-        ("FID, edm", "Heun", "7", "-"),
-        ("FID, vp", "vp", "-", "no such variant in this benchmark"),
+        ("FID test, ddpm-cosine", "DDIM", "7", "-"),
+        ("FID test, ddpm-cosine", "chain", "7", "-"),
+        ("FID test, ddpm-cosine", "chain", "7", "-"),
+        ("FID test, edm", "Heun", "7", "-"),
+        ("FID test, vp", "vp", "-", "no such variant in this benchmark"),
     ]
     assert charts(plan, tmp_path)["nfe"].log == "xy"
 

@@ -549,22 +549,34 @@ def test_a_conditional_twin_differs_in_nothing_else(name):
 CLAIMING = [
     "digits-full",
     "digits-sde",
+    "digits-churn",
     "digits-blur",
     "digits-reflected",
     "digits-restore-seeds",
     "patches-along",
+    "patches-reflected",
 ]
 
 
 @pytest.mark.parametrize("name", CLAIMING)
 def test_every_claim_of_the_full_benchmarks_has_its_seeds(name):
+    """And they are such as nothing was tuned on."""
     plan = load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY)
     metrics = read_tables(REPOSITORY).metrics
+    tuned = {seed for each in plan.benchmark.tuned.values() for seed in each.seeds}
+    assert tuned
     for claim in chosen(read_claims(REPOSITORY, metrics), plan.benchmark.claims).values():
-        for cell in [*claim.better, *claim.worse]:
+        for cell in claim.cells:
             wanted = (cell.variant, plan.item_at(cell.variant, cell.item, cell.at))
             seeds = [run.seed for run in plan.runs if (run.variant, run.item) == wanted]
             assert len(seeds) >= claim.seeds, (claim.claim, cell)
+            assert not tuned & set(seeds)
+
+
+def test_what_is_tuned_is_tuned_on_the_seeds_that_are_said():
+    plan = load_plan([REPOSITORY / "config/digits-tune.yaml"], {}, REPOSITORY)
+    tuned = plan.benchmark.tuned["snr"]
+    assert (tuned.seeds, tuned.file) == (plan.benchmark.seeds, "config/digits-tune.yaml")
 
 
 def test_every_claim_belongs_to_a_benchmark():

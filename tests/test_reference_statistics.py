@@ -39,6 +39,7 @@ def test_the_neighbours_are_spread_over_the_split_and_statistics_are_of_all_of_i
     whole = reference.measure(Projection(), SPLITS)
     few = reference.measure(Projection(), SPLITS, neighbours=4, part=90)
     assert np.allclose(few.features, whole.features[[0, 100, 199, 299]], atol=1e-5)
+    assert np.allclose(few.test_features, whole.test_features[[0, 33, 66, 99]], atol=1e-5)
     assert np.allclose(few.statistics["train"]["mu"], whole.features.mean(0), atol=1e-5)
     assert few.counts == {"train": 300, "test": 100}
 
@@ -49,6 +50,8 @@ def test_what_was_saved_is_loaded(tmp_path):
     again = reference.load(tmp_path / "statistics.npz")
     # A float32 network's features: nothing is lost.
     assert np.array_equal(again.features, measured.features)
+    assert np.array_equal(again.test_features, measured.test_features)
+    assert np.array_equal(again.opinion_features["other"], measured.opinion_features["other"])
     assert (again.counts, again.nearest_of_test) == (measured.counts, measured.nearest_of_test)
     for found, wanted in (
         (again.statistics, measured.statistics),

@@ -152,7 +152,7 @@ def test_files_and_columns(plan, tmp_path):
     header = written[0].read_text().splitlines()[0]
     assert header == (
         "table,row,paper,variant,solver,nfe,metric,unit,ours_mean,ours_sd,ours_se,seeds,samples,"
-        "protocol,published,published_source,difference,seconds,gpu_hours,status,note"
+        "protocol,published,published_source,difference,seconds,gpu_hours,status,note,floor,at_floor"
     )
     for table in ("overview", "ddpm-table1"):
         assert all(value for each in rows(plan, tmp_path, table) for value in each.values())
@@ -583,4 +583,4 @@ def test_tables_load_no_torch_and_import_no_pandas():
 
 
 def test_columns_are_named_once():
-    assert len(set(COLUMNS)) == len(COLUMNS) == 21
+    assert len(set(COLUMNS)) == len(COLUMNS) == 23

@@ -56,7 +56,14 @@ def content(run, **more):
     values = METRICS | {"psnr": 20.0 + 2 * run.seed} | more
     metrics = {name: {"value": value, "se": 0.5} for name, value in values.items()}
     counts = {"images": 12, "draws": 2}
-    return {"metrics": metrics, "nfe": 20, "samples": 24, "protocol": PROTOCOL | counts}
+    return {
+        "metrics": metrics,
+        "floors": {"fid": {"mean": 1.5, "sd": 0.25, "value": 2.0}},
+        "truth": {"fid": {"value": 1.0, "se": 0.5}},
+        "nfe": 20,
+        "samples": 24,
+        "protocol": PROTOCOL | counts | {"floors": {"redraws": 20, "seed": 0}},
+    }
 
 
 def pictures():
@@ -144,6 +151,24 @@ def test_the_csv_has_a_row_a_number(plan, tmp_path):
     assert of_row[0]["protocol"].startswith("12 test images, 2 draws each, extractor classifier")
     refused = {row["solver"] for row in found if row["status"] == "refused"}
     assert refused == {"jpeg/snips", "jpeg/posterior-mean"}
+
+
+def test_the_truth_is_a_row_and_what_is_at_its_floor_is_marked(plan, tmp_path):
+    fill(plan, tmp_path)
+    text, rows = table(plan, tmp_path)
+    assert rows["–", "truth", "–"] == ["–", *["–"] * 5, "1.0 (0.5)†", *["–"] * 3]
+    assert next(iter(rows)) == ("task", "variant", "method") and list(rows)[2] == (
+        "–",
+        "truth",
+        "–",
+    )
+    first = lines(plan, tmp_path)[0]
+    assert (first["row"], first["metric"], first["ours_mean"]) == ("truth", "fid", "1")
+    assert (first["floor"], first["at_floor"]) == ("2", "yes")
+    assert "FID 2.00 (N = 24, 20 redraws)" in text
+    # 3 - 1.96 0.5 is 2.02.
+    assert {row["at_floor"] for row in lines(plan, tmp_path) if row["metric"] == "psnr"} == {"-"}
+    assert rows["box", "edm", "ddrm-20"][6] == "3.0 (0.5)"
 
 
 def test_without_a_known_posterior_there_is_no_column_for_it(plan, tmp_path):

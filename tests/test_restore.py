@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_restorations(done):
     assert (metrics["spread"], scores["nfe"]) == (0, 0)
     # H H^+ y is y: the noise is kept as it is.
     assert metrics["residual"] == pytest.approx(0, abs=1e-7)
-    fidelity = load_fidelity(spec.reference, done[1], dataset, torch.device("cpu"))
+    fidelity = load_fidelity(spec.reference, done[1], dataset, torch.device("cpu"), spec.floors)
     levels = Levels(17).from_model(whole).repeat(DRAWS, axis=0)
     assert metrics["fid"] == pytest.approx(fidelity.frechet(levels)["value"])
     assert scores["protocol"] == json.loads(json.dumps(fidelity.protocol)) | {
@@ -144,6 +144,9 @@ def test_scores_are_those_of_the_restorations(done):
     }
     assert scores["samples"] == IMAGES * DRAWS
     assert "bias" not in metrics
+    true = fidelity.frechet(dataset.test[:IMAGES].repeat(DRAWS, axis=0), DRAWS)
+    assert scores["truth"]["fid"] == pytest.approx(true)
+    assert scores["floors"] == fidelity.real_images.of_restorations(IMAGES, DRAWS)
 
 
 def test_the_wiener_filter_beats_the_pseudo_inverse(done):

@@ -97,7 +97,10 @@ class Digits:
 
 
 def manifest(dataset: Dataset) -> dict[str, Any]:
-    """Counts, shape, levels, range, class counts and SHA-256 of the arrays: what identifies a data set."""
+    """Counts, shape, levels, range, class counts and SHA-256 of the arrays: what identifies a data set.
+
+    ``saturated`` is the share of numbers at the first or last grey level.
+    """
     images = {"train": dataset.train, "test": dataset.test}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
     return {
@@ -106,6 +109,7 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
         "shape": list(dataset.shape),
         "levels": dataset.levels,
         "range": {split: [int(array.min()), int(array.max())] for split, array in images.items()},
+        "saturated": {split: _saturated(array, dataset.levels) for split, array in images.items()},
         "classes": list(dataset.classes),
         "class_counts": {
             split: np.bincount(array, minlength=len(dataset.classes)).tolist()
@@ -114,6 +118,13 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
         "sha256": {split: _sha256(array) for split, array in images.items()},
         "labels_sha256": {split: _sha256(array) for split, array in labels.items()},
     }
+
+
+def _saturated(images: Images, levels: int) -> float:
+    # Counted in parts: a mask of a large set is as large.
+    parts = (images[start : start + 10_000] for start in range(0, len(images), 10_000))
+    ends = sum(int(((part == 0) | (part == levels - 1)).sum()) for part in parts)
+    return ends / images.size
 
 
 def stratified_mask(labels: Labels, test: int, seed: int) -> NDArray[np.bool_]:

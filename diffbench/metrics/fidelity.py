@@ -51,7 +51,9 @@ from diffbench.metrics.distances import (
     torch_fidelity,
 )
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
+from diffbench.metrics.floors import RealImages
 from diffbench.metrics.reference import Reference
+from diffbench.specs.floors import FloorSpec
 
 Score = dict[str, float | None]
 
@@ -75,6 +77,7 @@ class Fidelity:
         class_accuracy: whether the logits are of the data set's classes.
         grey_levels: the data set's number of grey levels.
         conversion: what the extractor makes of them, in words for the protocol.
+        floors: how the floors of FIDs are measured, by ``real_images``.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Fidelity:
         class_accuracy: bool = True,
         grey_levels: int = 256,
         conversion: str | None = None,
+        floors: FloorSpec | None = None,
     ) -> None:
         self.module, self.reference, self.train = module, reference, train
         self.name: str = name or str(module.name)
@@ -102,6 +106,7 @@ class Fidelity:
         self.inception_score, self.class_accuracy = inception_score, class_accuracy
         self.grey_levels, self.conversion = grey_levels, conversion
         self.device = next(module.parameters()).device
+        self.real_images = RealImages(reference, floors or FloorSpec())
         self.kid_gamma = float(getattr(module, "kid_gamma", 1 / reference.features.shape[1]))
 
     @cached_property
@@ -125,6 +130,7 @@ class Fidelity:
             "kid_seed": KID_OPTIONS["rng_seed"],
             "prc_neighborhood": PRC_OPTIONS["prc_neighborhood"],
             "bootstrap": {"resamples": self.resamples, "seed": self.seed},
+            "floors": self.real_images.spec.model_dump(),
         }
 
     def score(self, levels: Images, labels: Labels | None = None) -> dict[str, Score]:

@@ -6,8 +6,8 @@ with counts n, m, means a, b and sums of centred products A, B,
     mean = a + (b - a) m/(n + m),        A + B + (b - a)(b - a)' n m/(n + m)
 
 (Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
-Features themselves, which KID, precision and recall need, are kept of the training split alone, of at most
-``neighbours`` images, evenly spaced.
+Features themselves are kept of at most ``neighbours`` images of a split, evenly spaced: KID, precision and recall need
+the training split's, and floors (``floors``) draw both splits' again.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Reference:
     statistics: of "train" and "test": ``mu`` (d,) and ``sigma`` (d, d).
     opinions: metric -> the same of the training split by another extractor.
     features: (M, d), of training images.
+    test_features: of test images.
+    opinion_features: metric -> of the same training images by another extractor.
     counts: images of each split.
     nearest_of_test: mean distance, in levels, of a test image to its nearest training image.
     """
@@ -44,12 +46,18 @@ class Reference:
     statistics: Mapping[str, Statistics]
     opinions: Mapping[str, Statistics]
     features: Features
+    test_features: Features
+    opinion_features: Mapping[str, Features]
     counts: Mapping[str, int]
     nearest_of_test: float
 
     def save(self, file: Path) -> None:
         """Write it as npz; features as float32, in which extractors compute."""
-        arrays: dict[str, Any] = {"features": self.features.astype(np.float32)}
+        kept = {"": self.features, "test_": self.test_features}
+        kept |= {f"{name}_": each for name, each in self.opinion_features.items()}
+        arrays: dict[str, Any] = {
+            f"{name}features": each.astype(np.float32) for name, each in kept.items()
+        }
         for name, each in {**self.statistics, **self.opinions}.items():
             arrays |= {f"{name}_{key}": each[key] for key in ("mu", "sigma")}
         facts = {
@@ -68,11 +76,16 @@ def load(file: Path) -> Reference:
             name: {key: archive[f"{name}_{key}"] for key in ("mu", "sigma")}
             for name in (*SPLITS, *facts["opinions"])
         }
-        features = archive["features"].astype(np.float64)
+        features, of_test, *others = (
+            archive[f"{name}features"].astype(np.float64)
+            for name in ("", "test_", *(f"{name}_" for name in facts["opinions"]))
+        )
     return Reference(
         {split: both[split] for split in SPLITS},
         {name: both[name] for name in facts["opinions"]},
         features,
+        of_test,
+        dict(zip(facts["opinions"], others, strict=True)),
         facts["counts"],
         facts["nearest_of_test"],
     )
@@ -93,27 +106,37 @@ def measure(
         ValueError: when a feature is not finite, or a split has fewer than four images.
     """
     train, test = (splits[name] for name in SPLITS)
-    rows = np.linspace(0, len(train) - 1, min(len(train), neighbours)).round().astype(int)
-    kept: list[Features] = []
 
-    def of_train() -> Iterator[Features]:
-        for start, z in zip(
-            range(0, len(train), part), _parts(module, train, part, batch), strict=True
-        ):
-            kept.append(z[rows[(rows >= start) & (rows < start + part)] - start])
-            yield z
+    def known(extractor: nn.Module, levels: Images) -> tuple[Statistics, Features]:
+        return _known(_parts(extractor, levels, part, batch), len(levels), neighbours)
 
+    both = {name: known(module, splits[name]) for name in SPLITS}
+    others = {name: known(opinion, train) for name, opinion in (opinions or {}).items()}
     device = next(module.parameters()).device
     return Reference(
-        {"train": joined(of_train()), "test": joined(_parts(module, test, part, batch))},
-        {
-            name: joined(_parts(opinion, train, part, batch))
-            for name, opinion in (opinions or {}).items()
-        },
-        np.concatenate(kept),
+        {name: statistics for name, (statistics, _) in both.items()},
+        {name: statistics for name, (statistics, _) in others.items()},
+        both["train"][1],
+        both["test"][1],
+        {name: features for name, (_, features) in others.items()},
         {name: len(splits[name]) for name in SPLITS},
         float(nearest_distances(test, train, device=device).mean()),
     )
+
+
+def _known(parts: Iterator[Features], images: int, neighbours: int) -> tuple[Statistics, Features]:
+    """Statistics of all features, and those of at most ``neighbours`` images, evenly spaced."""
+    rows = np.linspace(0, images - 1, min(images, neighbours)).round().astype(int)
+    kept: list[Features] = []
+
+    def passed() -> Iterator[Features]:
+        start = 0
+        for z in parts:
+            kept.append(z[rows[(rows >= start) & (rows < start + len(z))] - start])
+            start += len(z)
+            yield z
+
+    return joined(passed()), np.concatenate(kept)
 
 
 def joined(parts: Iterator[Features]) -> Statistics:

@@ -91,7 +91,13 @@ class Expansion:
         for item, sample in samples.items():
             yield self._row(sample, item)
         if samples:
-            score = ScoreSpec(variant=name, seed=seed, reference=self.reference, samples=samples)
+            score = ScoreSpec(
+                variant=name,
+                seed=seed,
+                reference=self.reference,
+                floors=self.benchmark.floors,
+                samples=samples,
+            )
             yield self._row(self._stamped(score))
         for item, likelihood in likelihoods.items():
             spec = LikelihoodStageSpec(
@@ -170,6 +176,7 @@ class Expansion:
             chunk=self.benchmark.chunk,
             data=self.benchmark.data,
             reference=self.reference,
+            floors=self.benchmark.floors,
             train=train if restorer.uses_model else None,
         )
         return self._stamped(spec)

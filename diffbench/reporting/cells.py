@@ -3,6 +3,10 @@
 Over n >= 2 seeds: the mean, sd the sample standard deviation (n - 1), se = sd/sqrt(n).  With one
 seed sd does not exist and se is the score's own, over samples or test images.  A cell whose seeds
 are not all there has the status ``partial``: its mean is over those there are, and says so.
+
+Some scores have a floor: what as many real images score (`diffbench.metrics.floors`).  A cell is at
+its floor when the lower end of its 95 % interval lies under it; the interval is Student's over seeds,
+of one seed the normal one of its se, and without an se the number itself.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from diffbench.reporting import inference
 from diffbench.reporting.results import Outcome
 
 DASH = "-"
@@ -37,6 +42,8 @@ COLUMNS = (
     "gpu_hours",
     "status",
     "note",
+    "floor",
+    "at_floor",
 )
 _WORST = ("failed", "stale", "missing")
 
@@ -52,6 +59,8 @@ class Cell:
         seeds: how many the mean is over.
         nfe, images, protocol: as in ``Outcome``; nfe is a mean over seeds.
         seconds, gpu_hours: of training and the job, a mean over seeds.
+        floor: what as many real images score, where that is known.
+        best: whether it is the best of its column (``ranking``).
     """
 
     status: str
@@ -65,6 +74,22 @@ class Cell:
     protocol: Mapping[str, Any] | None = None
     seconds: float | None = None
     gpu_hours: float | None = None
+    floor: float | None = None
+    best: bool = False
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether real images might have scored it; never where no floor is known."""
+        if self.mean is None or self.floor is None:
+            return False
+        return self.mean - self._half_width < self.floor
+
+    @property
+    def _half_width(self) -> float:
+        """Half the 95 % interval, as the module says."""
+        if self.sd is not None:
+            return inference.half_width(self.sd, self.seeds)
+        return inference.half_width_of_one(self.se or 0.0)
 
 
 @dataclass(frozen=True)
@@ -112,6 +137,8 @@ class Record:
             cell.gpu_hours,
             cell.status,
             "; ".join(filter(None, [cell.note, self.remark])),
+            cell.floor,
+            None if cell.floor is None else ("yes" if cell.at_floor else "no"),
         )
         return {c: text(v) for c, v in zip(COLUMNS, values, strict=True)}
 
@@ -186,6 +213,7 @@ def _gathered(outcomes: Sequence[Outcome], metric: str) -> Cell:
         protocol=first.protocol,
         seconds=_mean([outcome.seconds for outcome in outcomes]),
         gpu_hours=None if gpu is None else gpu / 3600,
+        floor=_mean([outcome.floors.get(metric, {}).get("value") for outcome in outcomes]),
     )
 
 

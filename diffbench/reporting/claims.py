@@ -1,7 +1,7 @@
 """What a paper claims, as data: ``config/claims.yaml``.
 
-A claim says that one cell of the benchmark is better than another.  How it is tested stands in
-``verdicts``.
+A claim says that one cell of the benchmark is better than another, and what the numbers must be like to tell.
+How it is tested stands in ``verdicts``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from diffbench.plan import reading
 from diffbench.plan.reading import PlanError
 from diffbench.reporting.layout import BITS, Facets, Steps, listed
-from diffbench.specs.base import NonNegativeFloat, PositiveInt, Spec
+from diffbench.specs.base import Fraction, NonNegativeFloat, PositiveInt, Spec
 from diffbench.specs.benchmark import Id
 from diffbench.specs.weights import CellAt
 
@@ -68,6 +68,33 @@ class ClaimCellSpec(Spec):
 Cells = Annotated[list[ClaimCellSpec], BeforeValidator(listed), Field(min_length=1)]
 
 
+class DataNeedSpec(Spec):
+    """What a claim asks of the data set, without which its cells cannot tell: a measure below or above a number.
+
+    data: ``saturated``, the share of the training images' numbers at the first or last grey level.
+    """
+
+    data: Literal["saturated"]
+    below: Fraction | None = None
+    above: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        if (self.below is None) == (self.above is None):
+            raise ValueError("give either below or above: on which side of which number")
+        return self
+
+    def lacking(self, value: float | None) -> str:
+        """Return why data with this measure cannot tell, or with none; nothing where they can."""
+        if value is None:
+            return f"the manifest of the data set does not say how many pixels are {self.data}"
+        low, high = self.above, self.below
+        if (high is None or value < high) and (low is None or value > low):
+            return ""
+        wanted = f"below {high:g}" if high is not None else f"above {low:g}"
+        return f"{value:.3g} of the data's pixels are {self.data}, and {wanted} is needed"
+
+
 class ClaimSpec(Spec):
     """A claim.
 
@@ -78,6 +105,9 @@ class ClaimSpec(Spec):
     seeds: with fewer the claim stays undecided.
     margin: by how much better it must be at least.
     about: in which facets the sides differ, and in no other; anything when not given.
+    exploratory: it was found in our own numbers, or no paper says it; it is judged outside the family of the others.
+    needs: what the data must be like.
+    floor: ``above``, the cells must lie above their floors where these are known; ``any``, they may lie anywhere.
     """
 
     claim: str
@@ -88,11 +118,19 @@ class ClaimSpec(Spec):
     seeds: Annotated[PositiveInt, Field(ge=2)] = 3
     margin: NonNegativeFloat = 0.0
     about: Facets = []
+    exploratory: bool = False
+    needs: list[DataNeedSpec] = []
+    floor: Literal["above", "any"] = "above"
+
+    @property
+    def cells(self) -> list[ClaimCellSpec]:
+        """Those of both sides."""
+        return [*self.better, *self.worse]
 
     @property
     def steps(self) -> Steps:
         """The weights along training that its cells name."""
-        return [(cell.variant, cell.at) for cell in (*self.better, *self.worse)]
+        return [(cell.variant, cell.at) for cell in self.cells]
 
     @property
     def metric(self) -> str:
@@ -101,7 +139,7 @@ class ClaimSpec(Spec):
 
     @model_validator(mode="after")
     def _has_one_metric(self) -> Self:
-        named = sorted({cell.metric for cell in [*self.better, *self.worse]})
+        named = sorted({cell.metric for cell in self.cells})
         if len(named) > 1:
             raise ValueError(f"a claim is about one metric, not about {' and '.join(named)}")
         return self

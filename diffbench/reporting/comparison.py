@@ -19,6 +19,7 @@ from diffbench.reporting.layout import (
 )
 from diffbench.reporting.ours import number
 from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.ranking import ranked
 from diffbench.reporting.results import Results
 
 NOT_ASKED = Cell("missing")
@@ -33,15 +34,17 @@ class Comparison:
     def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; nothing in it is compared with what was published."""
         plan = results.plan
-        rows = [(row, self._row(results, row, metrics)) for row in self.spec.rows]
-        records = [record for _, found in rows for record in found.values()]
+        columns = {head: metrics[metric] for head, metric in self.spec.columns.items()}
+        found = {i: self._row(results, row, metrics) for i, row in enumerate(self.spec.rows)}
+        rows = list(zip(self.spec.rows, ranked(plan, found, columns).values(), strict=True))
+        records = [record for _, numbers in rows for record in numbers.values()]
         footnotes = Footnotes()
-        grid = self._grid(rows, metrics, footnotes)
+        grid = self._grid(rows, columns, footnotes)
         return Table(
             f"{self.spec.title}: {plan.benchmark.name}",
             records,
             [grid],
-            self._notes(plan, records),
+            self._notes(plan, records, metrics),
             footnotes.lines,
         )
 
@@ -57,10 +60,9 @@ class Comparison:
     def _grid(
         self,
         rows: Sequence[tuple[ComparisonRowSpec, Mapping[str, Record]]],
-        metrics: Metrics,
+        columns: Mapping[str, MetricSpec],
         footnotes: Footnotes,
     ) -> Grid:
-        columns = {head: metrics[metric] for head, metric in self.spec.columns.items()}
         lines = []
         for row, found in rows:
             cells = {head: record.cell for head, record in found.items()}
@@ -70,7 +72,15 @@ class Comparison:
             lines.append([row.row, row.variant, *footnotes.shown(shown)])
         return Grid(["row", "variant", *columns], lines, labels=2)
 
-    def _notes(self, plan: Plan, records: Sequence[Record]) -> list[str]:
+    def _ranked(self, metrics: Metrics) -> list[str]:
+        """Say which columns rank rows, by which metric: their heads may not say which FID it is."""
+        named: dict[str, list[str]] = {}
+        for head, name in self.spec.columns.items():
+            if metrics[name].best:
+                named.setdefault(metrics[name].head, []).append(head)
+        return [f"Ranked by {metric}: {', '.join(heads)}." for metric, heads in named.items()]
+
+    def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
         variants = {row.variant for row in self.spec.rows}
         remarks = {row.row: row.note for row in self.spec.rows}
@@ -78,10 +88,12 @@ class Comparison:
         return [
             *(line for line in own if line),
             *self._kinds(plan),
+            *self._ranked(metrics),
             *(f"Scores: {line}." for line in context.protocols(records)),
             context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan, variants),
             *context.spread_lines(records),
+            *context.mark_lines(records, metrics),
             *(f"{name}: {remark}." for name, remark in remarks.items() if remark),
         ]
 

@@ -8,7 +8,9 @@ from typing import Any
 from diffbench.plan import treatments
 from diffbench.plan.jobs import Plan, Refusal
 from diffbench.reporting.cells import Record
-from diffbench.reporting.layout import BITS
+from diffbench.reporting.formats import AT_FLOOR, BEST
+from diffbench.reporting.layout import BITS, Metrics
+from diffbench.reporting.numbers import plain
 from diffbench.specs.base import Registered
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.training import TrainingSpec
@@ -190,4 +192,34 @@ def spread_lines(records: Iterable[Record], over: str = OVER) -> list[str]:
         lines.append("a ± b: mean and standard deviation over seeds.")
     if any(cell.sd is None and cell.se is not None for cell in cells):
         lines.append(f"a (b): one seed, and the standard error over {over}.")
+    return lines
+
+
+def mark_lines(records: Iterable[Record], metrics: Metrics) -> list[str]:
+    """Say what the floors of a table are, and explain the marks that it shows."""
+    numbers = [record for record in records if record.cell.mean is not None]
+    floors: dict[str, None] = {}
+    for record in numbers:
+        floor, protocol = record.cell.floor, record.cell.protocol or {}
+        if floor is not None:
+            drawn = protocol.get("floors", {}).get("redraws", "several")
+            shown = plain(floor * metrics[record.metric].scale)
+            floors[
+                f"{metrics[record.metric].head} {shown} (N = {record.cell.images}, {drawn} redraws)"
+            ] = None
+    lines = []
+    if floors:
+        lines.append(
+            f"Floors, the mean and twice the standard deviation of real images' scores: {', '.join(floors)}."
+        )
+    if any(record.cell.at_floor for record in numbers):
+        lines.append(
+            f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under it, so that real images "
+            "might have scored it; it is no sign of quality and is not ranked."
+        )
+    if any(record.cell.best for record in numbers):
+        lines.append(
+            f"{BEST} the best of its column among trained models above the floor; that it is better than the next is "
+            "for the claims to say."
+        )
     return lines

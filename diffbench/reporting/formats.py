@@ -17,6 +17,7 @@ from diffbench.reporting.numbers import plain, with_error
 
 NOTHING = "–"
 NOTE = "note"
+AT_FLOOR, BEST = "†", "*"
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,11 @@ class Footnotes:
 
 
 def shown(cell: Cell, metric: MetricSpec) -> str:
-    """Return a cell's text: never blank."""
+    """Return a cell's text: never blank; marked where it is at its floor, or the best of its column."""
     if cell.mean is not None:
-        return number(cell, metric)
+        return (
+            f"{number(cell, metric)}{AT_FLOOR if cell.at_floor else ''}{BEST if cell.best else ''}"
+        )
     return cell.status if cell.status in ("failed", "stale") else NOTHING
 
 
@@ -166,6 +169,7 @@ _ESCAPES = {
     "≤": r"\ensuremath{\le}",
     "×": r"\ensuremath{\times}",
     "–": "--",
+    "†": r"\ensuremath{\dagger}",
     **{each: f"\\{each}" for each in "&%$#_{}"},
 }
 _ESCAPED = re.compile("|".join(map(re.escape, _ESCAPES)))

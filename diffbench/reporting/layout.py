@@ -36,6 +36,7 @@ class MetricSpec(Spec):
     scale: shown values are multiplied by it (CSV files hold the value itself).
     digits: significant digits of a value whose error is not shown.
     spread: whether the error is shown beside the value (CSV files always have it).
+    best: which values rank rows, so that the best of a column is marked; none where the metric ranks nothing.
     """
 
     head: str
@@ -43,6 +44,7 @@ class MetricSpec(Spec):
     scale: PositiveFloat = 1.0
     digits: PositiveInt = 3
     spread: bool = False
+    best: Annotated[Literal["lower", "higher"] | None, BeforeValidator(nothing)] = None
 
 
 #: A number of ours: variant, item, and the weights that it is made with; None are the last step's.
@@ -452,7 +454,7 @@ class NFEFigureSpec(FigureSpec):
     name: Literal["nfe"] = "nfe"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
 
-    metric: str = "fid"
+    metric: str = "fid_test"
     variants: Annotated[list[str], Field(min_length=1)]
     series: Annotated[dict[str, Items], Field(min_length=1)]
 

@@ -16,6 +16,7 @@ from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import BITS, Metrics, MetricSpec, OverviewSpec
 from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.ranking import ranked
 from diffbench.reporting.results import SECONDS, Outcome, Results
 from diffbench.specs.stages import LikelihoodStageSpec
 
@@ -34,14 +35,16 @@ class Overview:
     def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; nothing in it is compared with what was published."""
         plan, kinds = results.plan, _kinds(results.plan)
-        rows = {pair: self._row(results, metrics, *pair) for pair in _pairs(plan)}
-        found = {
+        ranks = {name: metrics[name] for name in self.spec.metrics}
+        found = {pair: self._row(results, metrics, *pair) for pair in _pairs(plan)}
+        rows = ranked(plan, found, ranks)
+        whole = {
             (name, kind): _bits(results, name, kind, metrics[BITS].unit)
             for name in plan.variants
             for kind in kinds
         }
-        bits = {key: record for key, record in found.items() if record is not None}
-        records = [record for row in rows.values() for record in row] + [*bits.values()]
+        bits = {key: record for key, record in whole.items() if record is not None}
+        records = [record for row in rows.values() for record in row.values()] + [*bits.values()]
         footnotes = Footnotes()
         grids = [self._grid(rows, metrics, footnotes)]
         for title in dict.fromkeys(title for title, _ in kinds):
@@ -51,33 +54,37 @@ class Overview:
             f"{self.spec.title}: {plan.benchmark.name}",
             [*records, *_refused(plan, self.spec.metrics, metrics)],
             grids,
-            self._notes(plan, records),
+            self._notes(plan, records, metrics),
             footnotes.lines,
         )
 
-    def _row(self, results: Results, metrics: Metrics, variant: str, solver: str) -> list[Record]:
+    def _row(
+        self, results: Results, metrics: Metrics, variant: str, solver: str
+    ) -> dict[str, Record]:
+        """Return metric -> number of one variant's solver."""
         plan = results.plan
         outcomes = {seed: results.score(variant, seed, solver) for seed in plan.seeds(variant)}
         record = partial(_record, plan, variant, solver)
         scores = [
             record(name, metrics[name].unit, cell(outcomes, name)) for name in self.spec.metrics
         ]
-        return scores + [
+        costs = [
             record(name, "s", cell(_costs(results, stage, variant, solver), SECONDS))
             for stage, name in COSTS.items()
             if stage == "sample" or plan.variants[variant].trained
         ]
+        return {each.metric: each for each in scores + costs}
 
     def _grid(
         self,
-        rows: dict[tuple[str, str], list[Record]],
+        rows: dict[tuple[str, str], dict[str, Record]],
         metrics: Metrics,
         footnotes: Footnotes,
     ) -> Grid:
         columns = {name: metrics[name] for name in self.spec.metrics} | COSTS_SHOWN
         lines = []
         for pair, records in rows.items():
-            cells = {record.metric: record.cell for record in records}
+            cells = {name: record.cell for name, record in records.items()}
             first = next((each for each in cells.values() if each.images is not None), ABSENT)
             counts = [count(each) or NOTHING for each in (first.nfe, first.images)]
             shown = [(cells.get(name, ABSENT), metric) for name, metric in columns.items()]
@@ -85,7 +92,7 @@ class Overview:
         heads = [metric.head for metric in columns.values()]
         return Grid(["variant", "solver", "NFE", "N", *heads], lines, labels=2)
 
-    def _notes(self, plan: Plan, records: list[Record]) -> list[str]:
+    def _notes(self, plan: Plan, records: list[Record], metrics: Metrics) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
         others = {run.variant for run in plan.runs if run.stage != RESTORE}
         remarks = [
@@ -101,6 +108,7 @@ class Overview:
             context.data_line(plan),
             *context.budget_lines(plan),
             *context.spread_lines(records),
+            *context.mark_lines(records, metrics),
             *remarks,
             *context.refusal_lines(unseen),
         ]

@@ -61,7 +61,7 @@ class PaperTable:
             f"{self.spec.title}: {plan.benchmark.name}",
             records,
             [Grid(heads, rows, labels=4)],
-            self._notes(plan, records),
+            self._notes(plan, records, metrics),
             footnotes.lines,
         )
 
@@ -94,7 +94,7 @@ class PaperTable:
             remark="; ".join(filter(None, [row.note, _incomparable(differing)])),
         )
 
-    def _notes(self, plan: Plan, records: Sequence[Record]) -> list[str]:
+    def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
         rows = [f"{row.row}: {row.note}." for row in self.spec.rows if row.note]
         protocol = self.spec.protocol
@@ -109,6 +109,7 @@ class PaperTable:
             context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan),
             *context.spread_lines(records),
+            *context.mark_lines(records, metrics),
             *rows,
         ]
 

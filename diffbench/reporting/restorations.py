@@ -1,12 +1,14 @@
 """Inverse problems: a table with a row for each task, variant and restorer, and a figure of what was restored.
 
 Rows are in the order of the benchmark's tasks, then variants; what cannot be is the last of a variant's, with the
-reason in a footnote.
+reason in a footnote.  The first row is the truth: the true images in the restorations' place, each as often,
+whatever the task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from diffbench.plan.jobs import Plan
@@ -66,13 +68,14 @@ class Restorations:
             else self._row(results, place, metrics)
             for place, reason in found.items()
         }
+        rows = self._truth(results, found, metrics) | rows
         records = [record for row in rows.values() for record in row]
         footnotes = Footnotes()
         return Table(
             f"{self.spec.title}: {plan.benchmark.name}",
             records,
             [self._grid(rows, metrics, footnotes)],
-            self._notes(plan, records),
+            self._notes(plan, records, metrics),
             footnotes.lines,
         )
 
@@ -85,6 +88,29 @@ class Restorations:
         return [
             _record(results.plan, place, name, units[name], each) for name, each in cells.items()
         ]
+
+    def _truth(
+        self, results: Results, found: dict[Place, str], metrics: Metrics
+    ) -> dict[Place, list[Record]]:
+        """Return the row of the true images, from the first restoration that scored them; none without such a one."""
+        scored = (
+            outcome
+            for place, reason in found.items()
+            if not reason
+            for outcome in _outcomes(results, place).values()
+            if outcome.content.get("truth")
+        )
+        first = next(scored, None)
+        if first is None:
+            return {}
+        truth = first.content["truth"]
+        true = replace(first, scores=truth, nfe=None, seconds=None, gpu_seconds=None)
+        named = [name for name in self.spec.metrics if name in truth]
+        return {
+            (TRUTH, ""): [
+                _of_truth(name, metrics[name].unit, cell({0: true}, name)) for name in named
+            ]
+        }
 
     def _refused(self, plan: Plan, place: Place, reason: str, metrics: Metrics) -> list[Record]:
         refused = Cell("refused", reason)
@@ -105,11 +131,13 @@ class Restorations:
             evaluations = next((each.nfe for each in cells.values() if each.nfe is not None), None)
             shown = [(cells.get(name, ABSENT), metric) for name, metric in columns.items()]
             counted = count(evaluations) or NOTHING
-            lines.append([task, variant, method, counted, *footnotes.shown(shown)])
+            labels = [each or NOTHING for each in (task, variant, method)]
+            lines.append([*labels, counted, *footnotes.shown(shown)])
         return Grid([*HEADS, *(each.head for each in columns.values())], lines, labels=3)
 
-    def _notes(self, plan: Plan, records: Sequence[Record]) -> list[str]:
-        variants = dict.fromkeys(record.variant for record in records)
+    def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
+        named = dict.fromkeys(record.variant for record in records)
+        variants = [name for name in named if name in plan.variants]
         tasks = [
             f"{name}: {context.described(task.operator)}, noise {task.noise:g}."
             for name, task in plan.benchmark.restorations.tasks.items()
@@ -124,6 +152,7 @@ class Restorations:
             context.data_line(plan, ((each.variant, each.solver) for each in records)),
             *context.budget_lines(plan, variants),
             *context.spread_lines(records, OVER),
+            *context.mark_lines(records, metrics),
             *remarks,
         ]
 
@@ -149,6 +178,11 @@ def _record(plan: Plan, place: Place, metric: str, unit: str, found: Cell) -> Re
         cell=found,
         protocol=_protocol(found),
     )
+
+
+def _of_truth(metric: str, unit: str, found: Cell) -> Record:
+    protocol = _protocol(found)
+    return Record(TRUTH, "", TRUTH, "", metric, unit, found, protocol=protocol)
 
 
 def _protocol(found: Cell) -> str:

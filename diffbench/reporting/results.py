@@ -37,6 +37,7 @@ class Outcome:
         status: see the module.
         reason: one line; empty when ok, and when missing without a reason.
         scores: metric -> its ``value`` and ``se`` (standard error or None).
+        floors: metric -> ``mean``, ``sd`` and ``value`` of what as many real images score.
         nfe: calls of the network.
         images: images behind the scores.
         protocol: how the scores were made.
@@ -48,6 +49,7 @@ class Outcome:
     status: Status
     reason: str = ""
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     nfe: float | None = None
     images: int | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +108,13 @@ class Results:
         if timed.seconds is None:
             return Outcome("missing", "its run record is missing")
         return replace(timed, scores={SECONDS: {"value": timed.seconds, "se": None}})
+
+    def measure(self, name: str) -> float | None:
+        """Return a measure of the training images, from the data set's manifest; None where it has none."""
+        try:
+            return float(json.loads(paths.data_manifest(self.root).read_bytes())[name]["train"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def _file(self, jobs: Sequence[Run], outcome_of: Callable[[Any], Outcome]) -> Outcome:
         """Read the JSON file that the last of these jobs makes."""
@@ -233,6 +242,7 @@ def _of_restoration(content: Any) -> Outcome:
     return Outcome(
         "ok",
         scores=content["metrics"],
+        floors=content.get("floors", {}),
         nfe=content["nfe"],
         images=content["samples"],
         protocol=content["protocol"],
@@ -258,6 +268,7 @@ def _of_solver(content: Any, made_of: Any, job: Run, solver: str) -> Outcome:
     return Outcome(
         "ok",
         scores=scores["metrics"],
+        floors=scores.get("floors", {}),
         nfe=scores["nfe"],
         images=scores["samples"],
         protocol=content.get("protocol", {}),

@@ -3,7 +3,7 @@
 Each number is looked up for every seed of the plan (``results``), gathered over seeds (``cells``),
 laid out (``overview``, ``paper``, ``comparison``, ``restorations``) and written in three formats (``formats``).
 What the tables say beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.  Claims
-(``config/claims.yaml``) become a table of verdicts (``verdicts``), and figures (``figures``) a picture
+(``config/claims.yaml``) become a table of verdicts (``claims_table``), and figures (``figures``) a picture
 and its numbers (``charts``, of images ``galleries``).
 """
 
@@ -16,7 +16,7 @@ from typing import Protocol
 from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import PlanError
 from diffbench.plan.registry import build
-from diffbench.reporting import comparability, layout, verdicts
+from diffbench.reporting import claims_table, comparability, layout
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, chosen, read_claims
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
@@ -80,7 +80,7 @@ def tables(plan: Plan, root: Path) -> dict[str, Table]:
         for name, spec in known.tables.items()
     }
     if plan.benchmark.claims:
-        made[layout.CLAIMS_TABLE] = verdicts.table(results, _claims(plan, known), known.metrics)
+        made[layout.CLAIMS_TABLE] = claims_table.table(results, _claims(plan, known), known.metrics)
     data = plan.benchmark.data
     return {name: table.remarked(data.title, data.remark) for name, table in made.items()}
 
@@ -159,4 +159,5 @@ def table_params(plan: Plan) -> dict[str, str | int]:
         "tables": known.digest(),
         "published": files.sha256(plan.repository / layout.PUBLISHED),
     }
-    return params | ({"claims": asked} if asked else {})
+    tuned = " ".join(f"{name}={each.digest()}" for name, each in plan.benchmark.tuned.items())
+    return params | ({"claims": f"{asked} {tuned}".strip()} if asked else {})

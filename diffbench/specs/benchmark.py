@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.extractor import TrainedExtractorSpec
+from diffbench.specs.floors import FloorSpec
 from diffbench.specs.network import EncoderSpec
 from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -97,10 +98,33 @@ class RestorationsSpec(Spec):
     restorers: dict[Id, AnyRestorer] = {}
 
 
+class TunedSpec(Spec):
+    """What was chosen by looking at numbers: on which seeds, which must be others than those of claims.
+
+    what: the settings.
+    seeds: of the runs that were looked at.
+    by: the metric, or the numbers.
+    file: the benchmark file that makes them again.
+    """
+
+    what: str
+    seeds: Annotated[Seeds, Field(min_length=1)]
+    by: str
+    file: str = ""
+
+    @property
+    def shown(self) -> str:
+        """In words."""
+        seeds = ", ".join(map(str, self.seeds))
+        again = f" ({self.file})" if self.file else ""
+        return f"{self.what}, by {self.by}, on {'seeds' if len(self.seeds) > 1 else 'seed'} {seeds}{again}"
+
+
 class BenchmarkSpec(Spec):
     """A benchmark file.
 
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
+    floors: how often real images are drawn again, and scored in the place of samples and of restorations.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
     shards: the jobs that the chunks of each solver's images are spread over; the images do not depend on it.
@@ -115,12 +139,14 @@ class BenchmarkSpec(Spec):
     extensions: Python files, relative to the benchmark file, that define specs and their classes.
     tables, figures: which of ``config/tables.yaml`` to make.
     claims: ids or patterns of claims in ``config/claims.yaml`` to test.
+    tuned: id -> what was tuned on which seeds; no claim is tested on those.
     """
 
     name: Id
     note: str = ""
     data: AnyData
     extractor: AnyExtractor = TrainedExtractorSpec()
+    floors: FloorSpec = FloorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
     classifier: ClassifierSettings = ClassifierSettings()
@@ -141,7 +167,18 @@ class BenchmarkSpec(Spec):
     extensions: Patterns = []
     tables: Ids = ["overview"]
     claims: Patterns = []
+    tuned: dict[Id, TunedSpec] = {}
     figures: Ids = []
+
+    @model_validator(mode="after")
+    def _claims_have_seeds_of_their_own(self) -> Self:
+        for name, tuned in self.tuned.items() if self.claims else ():
+            if shared := sorted(set(self.seeds) & set(tuned.seeds)):
+                raise ValueError(
+                    f"seeds: {shared[0]} is among those that tuned.{name} was chosen on, and claims need others: "
+                    "choose other seeds, or test no claims (claims: [])"
+                )
+        return self
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from diffbench.specs.control import ControlSpec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.extractor import ExtractorSpec
+from diffbench.specs.floors import FloorSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.networks import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.objective import AnyTimes, ObjectiveSpec
@@ -80,7 +81,7 @@ class DataStageSpec(StageSpec):
     """Read the data set, store its levels."""
 
     stage: Literal["data"] = "data"
-    version: PositiveInt = 3
+    version: PositiveInt = 4
 
     data: AnyData
 
@@ -91,11 +92,12 @@ class ReferenceSpec(StageSpec):
     library: what computes distances, and its version.
     conversion: what the extractor makes of the grey levels.
     split: whose statistics samples are measured against.
-    neighbours: images of it, at most, whose features KID, precision and recall compare with.
+    neighbours: images of each split, at most, whose features are kept: KID, precision and recall compare with the
+        training images', and floors are of both.
     """
 
     stage: Literal["reference"] = "reference"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     data: StoredData
     extractor: AnyExtractor
@@ -209,14 +211,15 @@ class ShardSpec(StageSpec):
 
 
 class ScoreSpec(StageSpec):
-    """Score all samples of one variant and seed against one reference."""
+    """Score all samples of one variant and seed against one reference, and real images in their place."""
 
     stage: Literal["score"] = "score"
-    version: PositiveInt = 3
+    version: PositiveInt = 4
 
     variant: str
     seed: NonNegativeInt
     reference: ReferenceSpec
+    floors: FloorSpec = FloorSpec()
     samples: dict[str, SampleSpec]
 
 
@@ -253,6 +256,7 @@ class RestoreSpec(StageSpec):
     chunk: PositiveInt = 500
     data: StoredData
     reference: ReferenceSpec
+    floors: FloorSpec = FloorSpec()
     train: TrainSpec | None = None
 
 

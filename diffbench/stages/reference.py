@@ -14,6 +14,7 @@ from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.plan.registry import build
+from diffbench.specs.floors import FloorSpec
 from diffbench.specs.stages import ReferenceSpec
 from diffbench.stages import data, machine
 from diffbench.store import paths
@@ -59,9 +60,9 @@ def check_library(spec: ReferenceSpec) -> None:
 
 
 def load_fidelity(
-    spec: ReferenceSpec, root: Path, dataset: Dataset, device: torch.device
+    spec: ReferenceSpec, root: Path, dataset: Dataset, device: torch.device, floors: FloorSpec
 ) -> Fidelity:
-    """What scores samples of a data set.
+    """What scores samples of a data set, and real images beside them.
 
     Raises:
         StoreError: when the reference is missing, altered, or of another spec; or the weights are.
@@ -85,4 +86,5 @@ def load_fidelity(
         class_accuracy=spec.extractor.tells_classes,
         grey_levels=dataset.levels,
         conversion=spec.conversion,
+        floors=floors,
     )

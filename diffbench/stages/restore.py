@@ -85,7 +85,7 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
         dataset = data.load(root, spec.data)
         problem = pose(spec, dataset)
         drawn, nfe = restore(spec, root, dataset, problem, place)
-        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place))
+        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place), spec.floors)
         content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
         shown = pictures(problem, drawn[:SHOWN])
         job = (spec.variant, spec.seed, spec.task_id, spec.method_id)
@@ -192,9 +192,10 @@ def build_restorer(
 def score(
     spec: RestoreSpec, dataset: Dataset, problem: Problem, drawn: Tensor, fidelity: Fidelity
 ) -> dict[str, Any]:
-    """Metrics with their standard errors, counts and protocol.
+    """Metrics with their standard errors and floors, counts and protocol.
 
-    FID is of all draws, as grey levels, to the training split; there is none of too few.
+    FID is of all draws, as grey levels, to the training split; there is none of too few.  ``truth`` has the FID of the
+    true images in the restorations' place, each as often.
     """
     again = problem.operator.apply(drawn.flatten(0, 1)).reshape(
         *drawn.shape[:2], *problem.measurement.y.shape[1:]
@@ -204,11 +205,15 @@ def score(
     metrics["residual"] = restoration.residual(problem.measurement.y, again, span)
     metrics |= posterior_scores(spec, dataset, problem, drawn)
     count = spec.images * spec.draws
+    counts = {"images": spec.images, "draws": spec.draws}
+    found: dict[str, Any] = {"metrics": metrics, "floors": {}, "truth": {}}
     if count >= data.FEWEST:
         levels = problem.levels.from_model(drawn.flatten(0, 1))
         metrics["fid"] = fidelity.frechet(levels, spec.draws)
-    counts = {"images": spec.images, "draws": spec.draws}
-    return {"metrics": metrics, "samples": count, "protocol": fidelity.protocol | counts}
+        true = dataset.test[: spec.images].repeat(spec.draws, axis=0)
+        found["truth"] = {"fid": fidelity.frechet(true, spec.draws)}
+        found["floors"] = fidelity.real_images.of_restorations(spec.images, spec.draws)
+    return found | {"samples": count, "protocol": fidelity.protocol | counts}
 
 
 def posterior_scores(

@@ -34,7 +34,7 @@ def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> N
 def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) -> dict[str, Any]:
     """Scores by solver, and their protocol; ``skip`` leaves out what cannot be scored."""
     dataset = data.load(root, spec.reference.data)
-    fidelity = load_fidelity(spec.reference, root, dataset, device)
+    fidelity = load_fidelity(spec.reference, root, dataset, device, spec.floors)
     solvers = {}
     for name, sample in spec.samples.items():
         try:
@@ -47,7 +47,7 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
 
 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
-    """Metrics, NFE and count of one solver's samples."""
+    """Metrics, their floors, NFE and count of one solver's samples."""
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
         levels, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")
@@ -55,4 +55,5 @@ def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
     metrics = fidelity.score(levels, labels)
     if moved is not None:
         metrics["moved"] = {"value": float(moved), "se": None}
-    return {"metrics": metrics, "nfe": nfe, "samples": len(levels)}
+    floors = fidelity.real_images.of_samples(len(levels))
+    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(levels)}

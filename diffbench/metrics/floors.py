@@ -1,0 +1,113 @@
+r"""Floors: what real images score in the place of samples, below which an FID says nothing about a model.
+
+FID is biased upward by sets that are finite: real images do not have 0.  Of R sets of real images, each of as many as
+were scored, with FIDs f_1, ..., f_R,
+
+    floor = mean f + 2 sd f                                       sd with R - 1
+
+    of an FID to the training split      N training images, redrawn, to all of them
+    of an FID to the test split          the same N training images, to the test split
+    of restorations of n test images     n test images, redrawn, K of each as there are K restorations, to the training
+                                         split
+
+Training images are redrawn with replacement: all of them, once each, would be the reference itself.  Of a split whose
+features are kept in part (``reference``), and of test images, which are no reference here, a redraw has no image twice
+while there are enough of them: repeated images are fewer images, whose FID is larger.  Chong & Forsyth, "Effectively
+Unbiased FID and Inception Score and Where to Find Them", 2020, https://arxiv.org/abs/1911.07023, is on the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffbench.diffusion.streams import stream
+from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics
+from diffbench.metrics.extractor import Features
+from diffbench.metrics.reference import Reference
+from diffbench.specs.floors import FloorSpec
+
+#: A metric -> ``mean`` and ``sd`` of real images' scores, and the floor itself, their ``value``.
+Floors = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Redraws:
+    """Draws sets of images by their numbers.
+
+    Args:
+        spec: how many sets, and their seed.
+        purpose: of the random stream.
+        images: how many there are to draw from.
+        replace: whether an image may be there twice in any case; else only where there are too few.
+    """
+
+    spec: FloorSpec
+    purpose: str
+    images: int
+    replace: bool
+
+    def rows(self, count: int) -> Iterator[NDArray[np.int64]]:
+        """Yield the numbers (count,) of each set."""
+        for index in range(self.spec.redraws):
+            generator = stream(self.purpose, self.spec.seed, count, index)
+            if self.replace or count > self.images:
+                drawn = torch.randint(self.images, (count,), generator=generator)
+            else:
+                drawn = torch.randperm(self.images, generator=generator)[:count]
+            yield drawn.numpy()
+
+
+class RealImages:
+    """Measures floors against the reference of a data set, those of one number of images once."""
+
+    def __init__(self, reference: Reference, spec: FloorSpec) -> None:
+        self.reference, self.spec = reference, spec
+        self.of_samples: Callable[[int], Floors] = cache(self._of_samples)
+        self.of_restorations: Callable[[int, int], Floors] = cache(self._of_restorations)
+
+    def _of_samples(self, count: int) -> Floors:
+        """Floors of ``fid``, ``fid_test`` and further opinions of ``count`` samples."""
+        reference = self.reference
+        sets = [
+            (reference.features, {"fid": "train", "fid_test": "test"}, reference.statistics),
+            *(
+                (features, {name: name}, reference.opinions)
+                for name, features in reference.opinion_features.items()
+            ),
+        ]
+        whole = len(reference.features) == reference.counts["train"]
+        redraws = Redraws(self.spec, "floor", len(reference.features), replace=whole)
+        floors: Floors = {}
+        for features, targets, statistics in sets:
+            known = {metric: statistics[name] for metric, name in targets.items()}
+            floors |= _floors(known, (features[rows] for rows in redraws.rows(count)))
+        return floors
+
+    def _of_restorations(self, images: int, draws: int) -> Floors:
+        """Floors of ``fid`` of ``draws`` restorations each of ``images`` test images."""
+        features = self.reference.test_features
+        redraws = Redraws(self.spec, "floor of restorations", len(features), replace=False)
+        sets = (features[rows].repeat(draws, 0) for rows in redraws.rows(images))
+        return _floors({"fid": self.reference.statistics["train"]}, sets)
+
+
+def _floors(targets: Mapping[str, Statistics], sets: Iterator[Features]) -> Floors:
+    """Floors to each of the targets; none without sets."""
+    distances = {metric: FrechetTo(statistics) for metric, statistics in targets.items()}
+    found: dict[str, list[float]] = {metric: [] for metric in targets}
+    for z in sets:
+        statistics = fid_statistics(z)
+        for metric, distance in distances.items():
+            found[metric].append(distance(statistics))
+    return {metric: _floor(values) for metric, values in found.items() if values}
+
+
+def _floor(values: list[float]) -> dict[str, float]:
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    return {"mean": mean, "sd": sd, "value": mean + 2 * sd}

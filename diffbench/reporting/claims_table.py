@@ -1,0 +1,198 @@
+"""The table of claims: effect, interval, p values and verdict of each; a grid a paper, and one of the exploratory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from diffbench.plan.jobs import Plan
+from diffbench.reporting import context, inference
+from diffbench.reporting.cells import text
+from diffbench.reporting.claims import ClaimCellSpec, Claims
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.layout import Metrics, MetricSpec
+from diffbench.reporting.numbers import decimals, plain
+from diffbench.reporting.results import Results
+from diffbench.reporting.verdicts import VERDICTS, Verdict, judged
+
+COLUMNS = (
+    "id",
+    "claim",
+    "source",
+    "better",
+    "worse",
+    "better_mean",
+    "worse_mean",
+    "metric",
+    "direction",
+    "seeds",
+    "effect",
+    "low",
+    "high",
+    "verdict",
+    "note",
+    "p",
+    "p_adjusted",
+    "exploratory",
+)
+HEADS = (
+    "claim",
+    "metric",
+    "better",
+    "worse",
+    "seeds",
+    "effect",
+    "95 % interval",
+    "p",
+    "Holm",
+    "verdict",
+)
+EXPLORATORY = "Exploratory: in no paper, or found in our own numbers"
+#: Smaller p values are shown as smaller than this.
+SMALLEST_P = 1e-4
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """A row of the CSV."""
+
+    verdict: Verdict
+
+    def line(self, table: str) -> dict[str, str]:
+        """Return every value as text, a dash where there is none."""
+        each = self.verdict
+        found = (
+            each.name,
+            each.claim.claim,
+            each.claim.source,
+            _shown_cells(each.claim.better),
+            _shown_cells(each.claim.worse),
+            each.better,
+            each.worse,
+            each.claim.metric,
+            each.claim.direction,
+            each.seeds,
+            each.effect,
+            each.low,
+            each.high,
+            each.verdict,
+            each.note,
+            each.p,
+            each.adjusted,
+            "yes" if each.claim.exploratory else "no",
+        )
+        return {column: text(value) for column, value in zip(COLUMNS, found, strict=True)}
+
+
+def table(results: Results, claims: Claims, metrics: Metrics) -> Table:
+    """Make the table of claims: one grid for each paper, and one for what is exploratory."""
+    verdicts = judged(results, claims)
+    footnotes = Footnotes()
+    groups: dict[str, list[Verdict]] = {}
+    for each in sorted(verdicts, key=lambda each: each.claim.exploratory):
+        groups.setdefault(_group(each), []).append(each)
+    grids = [_grid(name, found, metrics, footnotes) for name, found in groups.items()]
+    return Table(
+        f"Claims: {results.plan.benchmark.name}",
+        [ClaimLine(each) for each in verdicts],
+        grids,
+        _notes(results.plan, verdicts),
+        footnotes.lines,
+        COLUMNS,
+    )
+
+
+def _group(verdict: Verdict) -> str:
+    """Return the paper of ``paper, section``, or that the claim is exploratory."""
+    return EXPLORATORY if verdict.claim.exploratory else verdict.claim.source.partition(",")[0]
+
+
+def _grid(
+    caption: str, verdicts: Iterable[Verdict], metrics: Metrics, footnotes: Footnotes
+) -> Grid:
+    rows = [_row(each, metrics[each.claim.metric], footnotes) for each in verdicts]
+    return Grid(HEADS, rows, caption=caption)
+
+
+def _row(verdict: Verdict, metric: MetricSpec, footnotes: Footnotes) -> list[str]:
+    claim = verdict.claim
+    sides = f"better {_shown_cells(claim.better)}, worse {_shown_cells(claim.worse)}"
+    margin = f", by at least {claim.margin:g}" if claim.margin else ""
+    shown = NOTHING if verdict.verdict == "missing" else verdict.verdict
+    return [
+        f"{claim.claim}{footnotes.mark(f'{verdict.name} ({claim.source}): {sides}{margin}')}",
+        f"{metric.head} ({claim.direction})",
+        *(_number(value, metric) for value in (verdict.better, verdict.worse)),
+        str(verdict.seeds),
+        _number(verdict.effect, metric),
+        _interval(verdict, metric.scale),
+        _p(verdict.p),
+        _p(verdict.adjusted),
+        f"{shown}{footnotes.mark(verdict.note)}",
+    ]
+
+
+def _number(value: float | None, metric: MetricSpec) -> str:
+    return NOTHING if value is None else plain(value * metric.scale, metric.digits)
+
+
+def _p(value: float | None) -> str:
+    """Return a p value to two digits."""
+    if value is None:
+        return NOTHING
+    return plain(value, 2) if value >= SMALLEST_P else f"<{SMALLEST_P:.4f}"
+
+
+def _interval(verdict: Verdict, scale: float) -> str:
+    if verdict.low is None or verdict.high is None:
+        return NOTHING
+    low, high = verdict.low * scale, verdict.high * scale
+    places = decimals((high - low) / 2 or low, 2)
+    return f"{low:z.{places}f} to {high:z.{places}f}"
+
+
+def _shown_cells(cells: Sequence[ClaimCellSpec]) -> str:
+    shown = " and ".join(cell.shown for cell in cells)
+    return f"mean of {shown}" if len(cells) > 1 else shown
+
+
+def _notes(plan: Plan, verdicts: Sequence[Verdict]) -> list[str]:
+    counts = Counter(each.verdict for each in verdicts)
+    summary = ", ".join(f"{each} {counts[each]}" for each in VERDICTS if counts[each])
+    family = sum(each.adjusted is not None for each in verdicts)
+    against = [
+        f"A finding, at this scale: it does not hold that {_lowered(each.claim.claim)} "
+        f"({each.claim.source})."
+        for each in verdicts
+        if each.verdict == "contradicted"
+    ]
+    cells = [cell for each in verdicts for cell in each.claim.cells]
+    named = {cell.variant for cell in cells}
+    return [
+        *filter(None, [plan.benchmark.note]),
+        f"Verdicts: {summary}.",
+        *against,
+        "Effect: how much better the better side is, paired by seed, and its 95 % interval by Student's t; "
+        "runs of one seed share their sampling noise.",
+        "p: of the hypothesis that the effect is 0 (or the claim's margin), two-sided; Holm: adjusted over the "
+        f"{family} claims that could be tested. A claim holds, or is contradicted, when the adjusted p value is at "
+        f"most {inference.LEVEL:g}, and is undecided otherwise. Exploratory ones are judged by their own p values.",
+        "Untestable: the data are not what the claim needs, or a cell is at its floor, what as many real images score.",
+        *_tuned(plan),
+        context.data_line(plan, ((each.variant, each.item) for each in cells)),
+        *context.budget_lines(plan, named),
+    ]
+
+
+def _tuned(plan: Plan) -> list[str]:
+    """Say what was tuned, on seeds that no claim uses."""
+    return [
+        f"Tuned on other seeds than these: {each.shown}." for each in plan.benchmark.tuned.values()
+    ]
+
+
+def _lowered(sentence: str) -> str:
+    """Return a sentence as part of another: abbreviations keep their capitals."""
+    plain_word = sentence[1:2].islower()
+    return (sentence[:1].lower() + sentence[1:] if plain_word else sentence).rstrip(".")

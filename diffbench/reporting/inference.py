@@ -1,0 +1,64 @@
+r"""What a few seeds allow to say: intervals, p values, and several tests at once.
+
+Of n numbers with mean m and standard deviation s, independent and normal, (m - mu) sqrt(n)/s has Student's t
+distribution with n - 1 degrees of freedom, mu being their expectation.  So
+
+    interval     m +- t_{n-1, 0.975} s/sqrt(n)                      has mu in 95 % of the cases
+    p value      P(|t_{n-1}| >= |m - margin| sqrt(n)/s)             of the hypothesis that mu is the margin, two-sided
+    Holm         of k p values in rising order p_1 <= ... <= p_k, the adjusted p_i is max_{j <= i} (k + 1 - j) p_j,
+                 at most 1
+
+Rejecting what has an adjusted p value of at most 0.05 rejects a true hypothesis, any of the k, with a probability of
+at most 5 %, whatever the tests share.  Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+CONFIDENCE = 0.95
+#: What a p value must not exceed.
+LEVEL = 0.05
+
+K = TypeVar("K")
+
+
+def half_width(sd: float, n: int) -> float:
+    """Return half the 95 % interval of the mean of n >= 2 numbers with standard deviation ``sd``."""
+    from scipy.stats import t as student
+
+    return float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+
+
+def half_width_of_one(se: float) -> float:
+    """Return half the 95 % interval of a normal number whose standard error is known."""
+    return statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * se
+
+
+def interval(effects: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of at least two effects."""
+    mean, half = statistics.fmean(effects), half_width(statistics.stdev(effects), len(effects))
+    return mean - half, mean + half
+
+
+def p_value(effects: Sequence[float], margin: float) -> float:
+    """Return the two-sided p value of at least two effects against ``margin``; 1 or 0 where all are one number."""
+    from scipy.stats import t as student
+
+    n, sd = len(effects), statistics.stdev(effects)
+    apart = abs(statistics.fmean(effects) - margin)
+    if sd == 0:
+        return float(apart == 0)
+    return float(2 * student.sf(apart * n**0.5 / sd, n - 1))
+
+
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
+    """Return the adjusted p value of each test of a family."""
+    adjusted: dict[K, float] = {}
+    largest = 0.0
+    for index, key in enumerate(sorted(p_values, key=lambda each: p_values[each])):
+        largest = max(largest, (len(p_values) - index) * p_values[key])
+        adjusted[key] = min(largest, 1.0)
+    return adjusted

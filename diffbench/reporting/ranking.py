@@ -1,0 +1,47 @@
+"""Which row of a column is the best: in one place, so that no table ranks what another would not.
+
+A metric is ranked where ``config/tables.yaml`` says which of its values are better.  Models that were trained, or
+imported, are ranked alone: controls and exact denoisers know the data.  A cell at its floor (``cells``) is never
+ranked, nor is one whose seeds are not all there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from diffbench.plan.jobs import Plan
+from diffbench.reporting.cells import Record
+from diffbench.reporting.layout import MetricSpec
+
+R = TypeVar("R")
+#: Rows by key, each column -> record.
+Rows = Mapping[R, Mapping[str, Record]]
+
+
+def ranked(
+    plan: Plan, rows: Rows[R], columns: Mapping[str, MetricSpec]
+) -> dict[R, dict[str, Record]]:
+    """Return rows in which the best cell of each column whose metric is ranked is marked.
+
+    Args:
+        plan: the benchmark.
+        rows: the table's rows.
+        columns: the metric of each column.
+    """
+    marked = {key: dict(row) for key, row in rows.items()}
+    for column, metric in columns.items():
+        able = {key: row[column] for key, row in marked.items() if _competes(plan, row.get(column))}
+        if metric.best and len(able) > 1:
+            sign = 1 if metric.best == "lower" else -1
+            first = min(able, key=lambda key: sign * (able[key].cell.mean or 0.0))
+            winner = able[first]
+            marked[first][column] = replace(winner, cell=replace(winner.cell, best=True))
+    return marked
+
+
+def _competes(plan: Plan, record: Record | None) -> bool:
+    if record is None or record.cell.status != "ok" or record.cell.at_floor:
+        return False
+    return plan.variants[record.variant].trained

@@ -1,0 +1,26 @@
+"""Spec of the floors of scores: how often real images are drawn again to be scored in the samples' place."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from diffbench.specs.base import NonNegativeInt, Spec
+
+
+class FloorSpec(Spec):
+    """How floors are measured.
+
+    redraws: sets of real images that are scored; 0 for no floors.  Each costs the covariance of its features.
+    seed: of the draws.
+    """
+
+    redraws: NonNegativeInt = 20
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _has_a_spread(self) -> Self:
+        if self.redraws == 1:
+            raise ValueError("one redraw has no standard deviation: redraws is 0 or at least 2")
+        return self
