@@ -81,7 +81,7 @@ def test_a_number_that_is_not_fresh_bears_a_mark_and_the_page_says_what_it_means
     repository: Path,
 ) -> None:
     text = made(repository, DIGITS + 'FID {{ digits.number("vp", "pc-50", "fid") }}.\n')
-    assert text == f"FID 4.5 (0.5)†.\n\n{pages.OLD_NOTE}\n"
+    assert text == f"FID 4.5 (0.5)‡.\n\n{pages.OLD_NOTE}\n"
 
 
 def test_a_grid_has_a_dash_for_what_is_not_recorded(repository: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_grid_has_a_dash_for_what_is_not_recorded(repository: Path) -> None:
     rows = '{"VP": "vp", "other": {"variant": "vp", "50": "none"}}'
     text = made(repository, DIGITS + f'{{{{ digits.grid("steps", {columns}, {rows}, False) }}}}\n')
     lines = [line.replace(" ", "") for line in text.splitlines()]
-    assert lines[2:4] == ["|VP|3.25|4.50†|–|", "|other|3.25|–|–|"]
+    assert lines[2:4] == ["|VP|3.25|4.50‡|–|", "|other|3.25|–|–|"]
 
 
 def test_a_sentence_whose_verdict_changed_must_be_written_anew(repository: Path) -> None:

@@ -127,8 +127,8 @@ def _row(verdict: Verdict, metric: MetricSpec, footnotes: Footnotes) -> list[str
         str(verdict.seeds),
         _number(verdict.effect, metric),
         _interval(verdict, metric.scale),
-        _p(verdict.p),
-        _p(verdict.adjusted),
+        shown_p(verdict.p),
+        shown_p(verdict.adjusted),
         f"{shown}{footnotes.mark(verdict.note)}",
     ]
 
@@ -137,7 +137,7 @@ def _number(value: float | None, metric: MetricSpec) -> str:
     return NOTHING if value is None else plain(value * metric.scale, metric.digits)
 
 
-def _p(value: float | None) -> str:
+def shown_p(value: float | None) -> str:
     """Return a p value to two digits."""
     if value is None:
         return NOTHING

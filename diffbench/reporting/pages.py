@@ -15,14 +15,15 @@ A template (``docs/templates/*.md``) is the page with expressions in place of me
     {{ trials.table("diffusers") }}                                        a table of what was measured by hand
     {{ setting(0.35) }}                                                    a number that was chosen, not measured
 
-A number whose benchmark file has been changed since it was recorded bears a dagger, and the page says what that means.
+A number whose benchmark file has been changed since it was recorded bears a double dagger; the page says what that
+means.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -31,17 +32,22 @@ from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import PlanError
 from diffbench.reporting import layout
 from diffbench.reporting.cells import DASH
-from diffbench.reporting.formats import NOTHING, Grid, number, pipes, shown
+from diffbench.reporting.claims_table import shown_p
+from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, shown
 from diffbench.reporting.layout import ComparisonSpec, ItemSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
 from diffbench.reporting.records import FOLDER, Entry, Key, Records, fresh
 
 TEMPLATES = Path("docs") / "templates"
 TRIALS = FOLDER / "trials"
-OLD = "†"
+OLD = "‡"
 OLD_NOTE = (
     f"{OLD} measured before the benchmark file or the code that this number depends on was changed; "
     "not yet run again."
+)
+FLOOR_NOTE = (
+    f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under what as many real images score; it "
+    "says nothing of quality and is not ranked."
 )
 #: What stands at the top of each page's source.
 ORIGIN = (
@@ -57,13 +63,11 @@ class Benchmark:
         name: of the benchmark file, without its suffix.
         repository: the folder of the Snakefile.
         known: the metrics and tables of ``config/tables.yaml``.
-        old: whether a number was asked for that is not fresh.
     """
 
     name: str
     repository: Path
     known: TablesSpec
-    old: bool = field(default=False, init=False)
 
     @cached_property
     def _records(self) -> Records | None:
@@ -117,7 +121,6 @@ class Benchmark:
     def _marked(self, text: str, key: Key) -> str:
         if key in self._fresh or text == NOTHING:
             return text
-        self.old = True
         return f"{text}{OLD}"
 
     def number(self, variant: str, item: str, metric: str, spread: bool = True) -> str:
@@ -263,7 +266,7 @@ class Benchmark:
         return f"{effect:z.{places}f} ({low:z.{places}f} to {high:z.{places}f})"
 
     def claims(self, *patterns: str) -> str:
-        """Return the claims of these ids or patterns as Markdown: effect with its interval, p value and verdict."""
+        """Return the claims of these ids or patterns as Markdown: effect with its interval, p values and verdict."""
         lines = [
             [line["claim"], *self._judged(name), line["verdict"]]
             for name, line in self._all.claims.items()
@@ -271,14 +274,18 @@ class Benchmark:
         ]
         if not lines:
             raise PlanError(f"{FOLDER / self.name}: no claim {' or '.join(patterns)} is recorded")
-        heads = ["claim", "metric", "seeds", "effect (95 % interval)", "verdict"]
+        heads = ["claim", "metric", "seeds", "effect (95 % interval)", "p", "Holm", "verdict"]
         return pipes(Grid(heads, lines))
 
     def _judged(self, name: str) -> list[str]:
-        """Return metric, seeds and effect of a claim; dashes where it has no effect."""
+        """Return metric, seeds, effect and p values of a claim; dashes for what it has not."""
         line = self._claim(name)
         effect = NOTHING if DASH in (line["effect"], line["low"]) else self.effect(name)
-        return [self._metric(line["metric"]).head, line["seeds"], effect]
+        ps = [
+            shown_p(None if line[column] == DASH else float(line[column]))
+            for column in ("p", "p_adjusted")
+        ]
+        return [self._metric(line["metric"]).head, line["seeds"], effect, *ps]
 
     def seeds(self, variant: str, item: str, metric: str) -> int:
         """Return over how many seeds a number is."""
@@ -369,5 +376,6 @@ def page(repository: Path, template: Path, known: TablesSpec) -> str:
     except (jinja2.TemplateError, PlanError, TypeError) as error:
         line = getattr(error, "lineno", None)
         raise PlanError(f"{place}{f':{line}' if line else ''}: {error}") from error
-    noted = f"\n{OLD_NOTE}\n" if any(each.old for each in asked.values()) else ""
+    notes = [(AT_FLOOR, FLOOR_NOTE), (OLD, OLD_NOTE)]
+    noted = "".join(f"\n{note}\n" for mark, note in notes if mark in text)
     return ORIGIN.format(template=place, records=FOLDER) + text + noted

@@ -43,6 +43,7 @@ COLUMNS = (
     "seeds",
     "samples",
     "nfe",
+    "floor",
     "protocol",
     "status",
     "note",
@@ -75,7 +76,7 @@ class Entry:
     def line(self) -> dict[str, str]:
         """Return the row of ``cells.csv``."""
         found = self.cell
-        spread = (found.mean, found.sd, found.se, found.seeds, found.images, found.nfe)
+        spread = (found.mean, found.sd, found.se, found.seeds, found.images, found.nfe, found.floor)
         rest = (self.protocol, found.status, found.note, self.spec, self.commit)
         values = (*self.key, *spread, *rest)
         return {column: text(value) for column, value in zip(COLUMNS, values, strict=True)}
@@ -83,7 +84,8 @@ class Entry:
     @classmethod
     def read(cls, line: Mapping[str, str]) -> Entry:
         """Return the entry of a row."""
-        mean, sd, se, nfe = (_number(line[name]) for name in ("mean", "sd", "se", "nfe"))
+        names = ("mean", "sd", "se", "nfe", "floor")
+        mean, sd, se, nfe, floor = (_number(line[name]) for name in names)
         images = _number(line["samples"])
         found = Cell(
             status=line["status"],
@@ -94,6 +96,7 @@ class Entry:
             seeds=int(line["seeds"]),
             nfe=nfe,
             images=None if images is None else int(images),
+            floor=floor,
         )
         key = line["variant"], line["stage"], line["item"], line["metric"]
         return cls(key, found, _word(line["protocol"]), line["spec"], line["commit"])
