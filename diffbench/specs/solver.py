@@ -390,26 +390,49 @@ class CorrectorOnlySpec(TimeSolverSpec):
     corrector: Annotated[LangevinOnlySpec, BeforeValidator(_wanted)] = LangevinOnlySpec(snr=0.22)
 
 
-class ODESpec(TimeSolverSpec):
+class FlowSpec(Spec):
+    """What keeps the probability flow between a reflected process's walls, whatever the score is there.
+
+    bump: the official code's way: the score times exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there).
+    gate: the score times a factor that closes at the walls, in a layer ``gate`` times sigma: 1 is the factor of a
+        ``gated`` network, a thinner one leaves more of the score as it is and needs shorter steps.
+    """
+
+    bump: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    gate: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    @model_validator(mode="after")
+    def _has_one_of_them(self) -> Self:
+        if self.bump is not None and self.gate is not None:
+            raise ValueError(
+                f"bump: {self.bump:g}, gate: {self.gate:g}: either closes the walls; give one"
+            )
+        return self
+
+    def walls_refusal(self, process: ProcessSpec) -> str | None:
+        """Both need walls."""
+        given = [key for key in ("bump", "gate") if getattr(self, key) is not None]
+        if process.bounded or not given:
+            return None
+        return f"{given[0]}: {getattr(self, given[0]):g}, but {process.name} has no walls"
+
+
+class ODESpec(FlowSpec, TimeSolverSpec):
     """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
 
     ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).  On a reflected
     process the state is not reflected on the way, only what is returned.
-    ``bump``: on a reflected process, the official code's way to keep states off the walls: the drift times
-    exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there), and a start in [0.01, 0.99].
+    With ``bump`` it starts in [0.01, 0.99], as the official code does.
     """
 
     name: Literal["ode"] = "ode"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:ProbabilityFlow"
 
     method: Literal["euler", "heun", "rk4"] = "heun"
-    bump: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """A bump needs walls."""
-        if self.bump is not None and not process.bounded:
-            return f"bump: {self.bump:g}, but {process.name} has no walls"
-        return super().refusal(process, denoiser)
+        """What closes walls needs some."""
+        return self.walls_refusal(process) or super().refusal(process, denoiser)
 
     @property
     def invertible(self) -> bool:
@@ -417,7 +440,7 @@ class ODESpec(TimeSolverSpec):
         return self.corrector is None
 
 
-class AdaptiveODESpec(TimeSpec):
+class AdaptiveODESpec(FlowSpec, TimeSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
     rtol, atol: a step's error may be atol + rtol |x|, as a root mean square over the images that are drawn at a
@@ -429,6 +452,10 @@ class AdaptiveODESpec(TimeSpec):
 
     rtol: PositiveFloat = 1e-5
     atol: PositiveFloat = 1e-5
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """What closes walls needs some."""
+        return self.walls_refusal(process) or super().refusal(process, denoiser)
 
     @property
     def invertible(self) -> bool:

@@ -62,5 +62,9 @@ class Reflected(Geometric):
         return torch.special.ndtr(z)
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
-        """0, inside the cube: (B, C, H, W) -> (B,)."""
-        return torch.zeros(len(x)).to(x)
+        """0 in the cube and -inf outside: (B, C, H, W) -> (B,).
+
+        The official code has 0 everywhere.
+        """
+        outside = self.outside(x).flatten(1).any(1)
+        return torch.zeros(len(x)).to(x).masked_fill(outside, -torch.inf)

@@ -25,7 +25,7 @@ from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, advance
-from diffbench.diffusion.neumann import Bumped
+from diffbench.diffusion.neumann import Bumped, confined
 from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
@@ -51,7 +51,26 @@ def flow_rates(denoiser: Denoiser, y: Tensor | None) -> Field:
 
 
 class Unconfined(TimeSolver):
-    """Base: the flow of a reflected process stays inside by itself, so only what is returned is brought back."""
+    """Base: the flow of a reflected process stays inside by itself, so only what is returned is brought back.
+
+    A plain network's does so with a bump or a gate; with a bump it starts off the walls.
+    """
+
+    spec: ODESpec | AdaptiveODESpec
+
+    def __init__(
+        self,
+        spec: ODESpec | AdaptiveODESpec,
+        denoiser: Denoiser,
+        classifier: Classifier | None = None,
+    ) -> None:
+        super().__init__(spec, denoiser, classifier)
+        self.denoiser = confined(self.denoiser, spec)
+
+    def start(self, z: Tensor) -> Tensor:
+        """A draw of the prior; off the walls with a bump."""
+        x = super().start(z)
+        return x if self.spec.bump is None else Bumped.MARGIN + (1 - 2 * Bumped.MARGIN) * x
 
     def confine(self, x: Tensor) -> Tensor:
         """Nothing, on the way."""
@@ -62,18 +81,6 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
     """A method with fixed steps in the process's own time."""
 
     spec: ODESpec
-
-    def __init__(
-        self, spec: ODESpec, denoiser: Denoiser, classifier: Classifier | None = None
-    ) -> None:
-        super().__init__(spec, denoiser, classifier)
-        if spec.bump is not None:
-            self.denoiser = Bumped(self.denoiser, spec.bump)
-
-    def start(self, z: Tensor) -> Tensor:
-        """A draw of the prior; off the walls with a bump."""
-        x = super().start(z)
-        return x if self.spec.bump is None else Bumped.MARGIN + (1 - 2 * Bumped.MARGIN) * x
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step."""
