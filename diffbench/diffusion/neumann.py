@@ -15,9 +15,13 @@ intermediate state of a solver still sees a legal field.
                      c_skip = d^2/(s^2 + d^2),  c_out = s d/sqrt(s^2 + d^2),  d the data's standard deviation:
                      the score of the mixture of two kernels with weights sigmoid(-+F_3)
 
-A plain network is ``denoisers.NetworkDenoiser`` with ``predict: score``.  ``Bumped`` is how the official code keeps the
-ODE off the walls: the drift fades there (Lou & Ermon 2023, "Reflected Diffusion Models",
-https://arxiv.org/abs/2304.04740, official code).
+A plain network is ``denoisers.NetworkDenoiser`` with ``predict: score``.  Two wrappers make its flow a map of the cube
+onto itself, and its likelihood that of a density:
+
+    bump             e^((4 - 1/r)/width) score,  r = 1/4 - (x - 1/2)^2; 0 outside: the official code's (Lou & Ermon
+                     2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740)
+    gate             o gate(y) score(y), with width s for s in the gate: the thinner, the less of the score is changed,
+                     and the shorter must steps be
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from diffbench.diffusion.processes.base import Process, cast
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoiser import BoundarySpec, KernelMixtureSpec
+from diffbench.specs.solver import FlowSpec
 
 
 class Boundary(NetworkBased):
@@ -96,6 +101,24 @@ class KernelMixture(Boundary):
         return (1 - weight) * scores[0] + weight * scores[1]
 
 
+class Shut(Wrapper):
+    """Another denoiser's score times the gate, ``width`` times as thick; odd about the walls, whatever the score is."""
+
+    process: Reflected
+
+    def __init__(self, denoiser: Denoiser, width: float) -> None:
+        super().__init__(denoiser)
+        self.width = width
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The inner prediction at the folded state, gated; its mirror image between the walls outside."""
+        place, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
+        inside = fold(place)
+        prediction = self.denoiser(self.process.from_cube(inside), t, y)
+        factor = orientation(place) * gate(inside, self.width * sigma)
+        return Prediction(self.process, x_t, t, prediction.native, factor * prediction.value)
+
+
 class Bumped(Wrapper):
     """Another denoiser's score times a bump function that is 1 in the middle of the cube and 0 at its walls."""
 
@@ -113,3 +136,10 @@ class Bumped(Wrapper):
         room = (0.25 - (self.process.to_cube(x_t) - 0.5) ** 2).clamp(min=1e-9)
         bump = ((4 - 1 / room) / self.width).exp()
         return prediction.with_value(bump * prediction.value)
+
+
+def confined(denoiser: Denoiser, spec: FlowSpec) -> Denoiser:
+    """The denoiser with the spec's bump or gate; itself where it has neither."""
+    if spec.bump is not None:
+        return Bumped(denoiser, spec.bump)
+    return denoiser if spec.gate is None else Shut(denoiser, spec.gate)

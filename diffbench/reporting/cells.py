@@ -191,9 +191,10 @@ def _checked(outcomes: Mapping[int, Outcome], metric: str) -> dict[int, Outcome]
 
 
 def _with(outcome: Outcome, metric: str) -> Outcome:
-    """Treat scores that lack the metric as missing."""
-    if outcome.status == "ok" and outcome.scores.get(metric, {}).get("value") is None:
-        return Outcome("missing", f"the scores have no {metric}")
+    """Treat scores that lack the metric as missing, and for the reason that stands in the number's place, if any."""
+    score = outcome.scores.get(metric, {})
+    if outcome.status == "ok" and score.get("value") is None:
+        return Outcome("missing", str(score.get("reason") or f"the scores have no {metric}"))
     return outcome
 
 

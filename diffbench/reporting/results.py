@@ -36,7 +36,8 @@ class Outcome:
     Attributes:
         status: see the module.
         reason: one line; empty when ok, and when missing without a reason.
-        scores: metric -> its ``value`` and ``se`` (standard error or None).
+        scores: metric -> its ``value`` and ``se`` (standard error or None); a metric that came out as no number has a
+            ``reason`` beside the value None.
         floors: metric -> ``mean``, ``sd`` and ``value`` of what as many real images score.
         nfe: calls of the network.
         images: images behind the scores.
@@ -48,7 +49,7 @@ class Outcome:
 
     status: Status
     reason: str = ""
-    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     nfe: float | None = None
     images: int | None = None

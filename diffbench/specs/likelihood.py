@@ -10,6 +10,7 @@ from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, nothing
 from diffbench.specs.denoiser import DenoiserSpec
 from diffbench.specs.process import ProcessSpec, Variance
 from diffbench.specs.solver import (
+    FlowSpec,
     Grid,
     IntegerGrid,
     grid_refusal,
@@ -117,7 +118,7 @@ class HeatBoundSpec(LikelihoodSpec):
         return None
 
 
-class ODELikelihoodSpec(LikelihoodSpec):
+class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised levels.
 
     trace: of the score's derivative, ``hutchinson``'s estimate or ``exact``, which costs one backward pass a
@@ -127,6 +128,8 @@ class ODELikelihoodSpec(LikelihoodSpec):
     method: ``adaptive`` (Dormand & Prince, to ``rtol`` and ``atol``, 1e-5 each unless given, as a root mean square
         over a batch), or one with ``steps`` fixed steps on a ``grid``.
     last: the time that an image is taken to be at; by default 1e-5, or the process's smallest if that is later.
+    bump, gate: on a reflected process, see ``FlowSpec``; a score that does not vanish at the walls has no likelihood
+        without either.
     batch: images evaluated at a time.
     """
 
@@ -187,10 +190,12 @@ class ODELikelihoodSpec(LikelihoodSpec):
         return max(process.t_min, 1e-5) if self.last is None else self.last
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """A chain has no ODE."""
+        """A chain has no ODE; what closes walls needs some."""
         instead = "vlb" if process.noise == "growing" else "heat-bound"
-        reason = sde_refusal(process, f"use the likelihood {instead}") or last_refusal(
-            process, self.last
+        reason = (
+            self.walls_refusal(process)
+            or sde_refusal(process, f"use the likelihood {instead}")
+            or last_refusal(process, self.last)
         )
         if reason or self.steps is None:
             return reason

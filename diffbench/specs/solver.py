@@ -503,14 +503,40 @@ class CorrectorOnlySpec(TimeSolverSpec):
         return chain_time_refusal(process, self.last, self.denoise)
 
 
-class ODESpec(TimeSolverSpec):
+class FlowSpec(Spec):
+    """What keeps the probability flow between a reflected process's walls, whatever the score is there.
+
+    bump: the official code's way: the score times exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there).
+    gate: the score times a factor that closes at the walls, in a layer ``gate`` times sigma: 1 is the factor of a
+        ``gated`` network, a thinner one leaves more of the score as it is and needs shorter steps.
+    """
+
+    bump: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    gate: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+
+    @model_validator(mode="after")
+    def _has_one_of_them(self) -> Self:
+        if self.bump is not None and self.gate is not None:
+            raise ValueError(
+                f"bump: {self.bump:g}, gate: {self.gate:g}: either closes the walls; give one"
+            )
+        return self
+
+    def walls_refusal(self, process: ProcessSpec) -> str | None:
+        """Both need walls."""
+        given = [key for key in ("bump", "gate") if getattr(self, key) is not None]
+        if process.bounded or not given:
+            return None
+        return f"{given[0]}: {getattr(self, given[0]):g}, but {process.name} has no walls"
+
+
+class ODESpec(FlowSpec, TimeSolverSpec):
     """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
 
     ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).  On a reflected
-    process the state is not reflected on the way, only what is returned.  ``alpha`` is the share of a step after which
-    ``heun`` asks for the second time: 1/2 is the midpoint rule (Karras et al. 2022, algorithm 3).
-    ``bump``: on a reflected process, the official code's way to keep states off the walls: the drift times
-    exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there), and a start in [0.01, 0.99].
+    process the state is not reflected on the way, only what is returned.  With ``bump`` it starts in [0.01, 0.99], as
+    the official code does.  ``alpha`` is the share of a step after which ``heun`` asks for the second time: 1/2 is the
+    midpoint rule (Karras et al. 2022, algorithm 3).
     """
 
     name: Literal["ode"] = "ode"
@@ -518,7 +544,6 @@ class ODESpec(TimeSolverSpec):
 
     method: Literal["euler", "heun", "rk4"] = "heun"
     alpha: Annotated[PositiveFloat, Field(le=1)] = 1.0
-    bump: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
 
     @model_validator(mode="after")
     def _alpha_is_heuns(self) -> Self:
@@ -527,10 +552,8 @@ class ODESpec(TimeSolverSpec):
         return self
 
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """A bump needs walls."""
-        if self.bump is not None and not process.bounded:
-            return f"bump: {self.bump:g}, but {process.name} has no walls"
-        return super().refusal(process, denoiser)
+        """What closes walls needs some."""
+        return self.walls_refusal(process) or super().refusal(process, denoiser)
 
     @property
     def invertible(self) -> bool:
@@ -538,7 +561,7 @@ class ODESpec(TimeSolverSpec):
         return self.corrector is None
 
 
-class AdaptiveODESpec(TimeSpec):
+class AdaptiveODESpec(FlowSpec, TimeSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
     rtol, atol: a step's error may be atol + rtol |x|, x less the middle of the data range, as a root mean square over
@@ -550,6 +573,10 @@ class AdaptiveODESpec(TimeSpec):
 
     rtol: PositiveFloat = 1e-5
     atol: PositiveFloat = 1e-5
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """What closes walls needs some."""
+        return self.walls_refusal(process) or super().refusal(process, denoiser)
 
     @property
     def invertible(self) -> bool:

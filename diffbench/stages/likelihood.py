@@ -1,4 +1,4 @@
-"""The likelihood stage: bits per dimension of a split, with a standard error over images."""
+"""The likelihood stage: bits per dimension of a split, with a standard error over images, or why there is no number."""
 
 from __future__ import annotations
 
@@ -52,16 +52,54 @@ def summary(
     spec: LikelihoodStageSpec, levels: int, calls: int, parts: list[dict[str, Tensor]]
 ) -> dict[str, Any]:
     """Mean and standard error over images, and what else the likelihood says."""
-    total = torch.cat([part["total"] for part in parts]).double().cpu()
-    error = float(total.std() / len(total) ** 0.5) if len(total) > 1 else None
+    bits = mean_of(joined(parts, "total"))
+    outside = support(parts) if spec.train.process.bounded else {}
+    if outside.get("images"):
+        bits = {"value": None, "se": None, "reason": no_density(outside)}
     return {
         "kind": spec.likelihood.column,
-        "bits_per_dim": {"value": float(total.mean()), "se": error},
+        "bits_per_dim": bits,
         **bound_terms(parts),
-        "images": len(total),
+        **({"outside": outside} if outside else {}),
+        "images": sum(len(part["total"]) for part in parts),
         "nfe": calls,
         "protocol": {"levels": levels, **spec.likelihood.model_dump(mode="json")},
     }
+
+
+def joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:
+    """What a likelihood says of each image, float64 (N,)."""
+    return torch.cat([part[name] for part in parts]).double().cpu()
+
+
+def mean_of(values: Tensor) -> dict[str, Any]:
+    """The mean and its standard error; none of one image."""
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+    return {"value": float(values.mean()), "se": error}
+
+
+def support(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """The shares of images and of pixels whose latents lie outside the prior's support, and what that would hide.
+
+    ``bits_if_inside``: the mean under a prior whose density goes on outside, as in the official code of reflected
+    diffusion.  It is no likelihood.
+    """
+    pixels = joined(parts, "outside")
+    return {
+        "images": float((pixels > 0).double().mean()),
+        "pixels": float(pixels.mean()),
+        "bits_if_inside": float(joined(parts, "unbounded").mean()),
+    }
+
+
+def no_density(outside: dict[str, Any]) -> str:
+    """Why an average over images is no number, in one line."""
+    return (
+        f"no density: the latents of {100 * outside['images']:.3g} % of the images, "
+        f"{100 * outside['pixels']:.2g} % of the pixels, end outside the cube, where the prior has none; "
+        f"were it 1 there too, as in the official code, they had {outside['bits_if_inside']:.3f} bits/dim, "
+        "which is no likelihood; close the walls by gate or bump, or take shorter steps"
+    )
 
 
 def bound_terms(parts: list[dict[str, Tensor]]) -> dict[str, Any]:

@@ -11,6 +11,11 @@ https://arxiv.org/abs/1810.01367).  f is probed with the score although its trac
 cancel in J, and alone either has more noise than both.  Drift and trace share one forward pass; a step that is
 refused, and a stage that the integral does not use, cost no backward pass (``integrators``).
 
+The prior may be 0 somewhere: outside the cube of a reflected process.  The map from x to the latent is one to one,
+so that exp(log p) integrates to the prior's mass on the latents of all x, at most 1.  Were the prior's density in the
+cube taken for that outside too, it would integrate to the volume of all latents, which may be anything where the score
+does not vanish at the walls.  An image whose latent lies outside has log p = -inf, and is counted.
+
 Levels are dequantised uniformly, so that by Jensen's inequality the bits are an upper bound on the levels' own;
 bits/dim = -(log p/D + log|dx/dk|)/ln 2.
 """
@@ -27,6 +32,7 @@ from diffbench.diffusion import grids
 from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, fixed
 from diffbench.diffusion.likelihoods.cells import Cells
+from diffbench.diffusion.neumann import confined
 from diffbench.diffusion.processes.base import at
 from diffbench.diffusion.solvers.ode import flow
 from diffbench.diffusion.streams import normal_like
@@ -50,7 +56,7 @@ class ODELikelihood:
     """
 
     def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: Cells) -> None:
-        self.spec, self.denoiser, self.cells = spec, denoiser, cells
+        self.spec, self.denoiser, self.cells = spec, confined(denoiser, spec), cells
         self.process = denoiser.process
         self.last = spec.first_time(self.process.spec)
         self.backward = 0
@@ -92,10 +98,10 @@ class ODELikelihood:
         times = grids.descending(self.process, spec.grid, spec.steps + 1, self.last, spec.rho)
         return fixed(METHODS[spec.method], rates, start, times.flip(0))
 
-    def log_prob(
+    def latent(
         self, x: Tensor, generator: torch.Generator, y: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log density of x (B, C, H, W) at time ``last``, in nats (B,), and the latent (B, C, H, W).
+        """The latent of x (B, C, H, W) at time ``last``, of its shape, and the map's log determinant, in nats (B,).
 
         Raises:
             ValueError: for x that are not where the process lives; when the state is not finite, with the time,
@@ -106,8 +112,14 @@ class ODELikelihood:
         start = State(at(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
         end = self.integrated(rates, start)
         assert end.integral is not None
-        latent = self.process.from_units(end.x)
-        return self.process.prior_log_prob(latent) + end.integral, latent
+        return self.process.from_units(end.x), end.integral
+
+    def log_prob(
+        self, x: Tensor, generator: torch.Generator, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log density of x (B, C, H, W) at time ``last``, in nats (B,), and the latent (B, C, H, W); as ``latent``."""
+        z, log_det = self.latent(x, generator, y)
+        return self.process.prior_log_prob(z) + log_det, z
 
     @torch.no_grad()
     def __call__(
@@ -116,14 +128,29 @@ class ODELikelihood:
         """The bits of images x0 (B, C, H, W), on their levels, with labels y (B,).
 
         Returns:
-            total (B,): bits/dim, the mean over ``passes`` draws of dequantisation noise and probes.
+            total (B,): bits/dim, the mean over ``passes`` draws of dequantisation noise and probes; infinite where the
+            latent of one lies outside the prior's support.  outside (B,): the share of such pixels.  unbounded (B,):
+            total, with the prior's density at the nearest point of its support for that outside.
         """
-        passes = []
-        for _ in range(self.spec.passes):
-            uniform = torch.rand(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-            log_prob, _ = self.log_prob(self.cells.dequantise(x0, uniform), generator, y)
-            passes.append(-log_prob / x0[0].numel() - self.cells.log_jacobian)
-        return {"total": torch.stack(passes).mean(0) / math.log(2)}
+        passes = [self.once(x0, generator, y) for _ in range(self.spec.passes)]
+        return {name: torch.stack([each[name] for each in passes]).mean(0) for name in passes[0]}
+
+    def once(
+        self, x0: Tensor, generator: torch.Generator, y: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The same of one draw."""
+        uniform = torch.rand(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+        z, log_det = self.latent(self.cells.dequantise(x0, uniform), generator, y)
+        prior = self.process.prior_log_prob
+        return {
+            "total": self.bits(prior(z) + log_det, x0),
+            "outside": self.process.outside(z).flatten(1).to(x0.dtype).mean(1),
+            "unbounded": self.bits(prior(self.process.project(z)) + log_det, x0),
+        }
+
+    def bits(self, log_prob: Tensor, x0: Tensor) -> Tensor:
+        """Bits/dim of grey levels from the log density (B,) of dequantised images."""
+        return (-log_prob / x0[0].numel() - self.cells.log_jacobian) / math.log(2)
 
 
 def unit_vectors(x: Tensor) -> Iterator[Tensor]:

@@ -82,5 +82,9 @@ class Reflected(Geometric):
         return self.from_cube(torch.special.ndtr(z))
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
-        """-D ln w, inside the cube: (B, C, H, W) -> (B,)."""
-        return x.new_full((len(x),), -x[0].numel() * math.log(self.width))
+        """-D ln w in the cube and -inf outside: (B, C, H, W) -> (B,).
+
+        The official code has 0 everywhere, in a cube of width 1.
+        """
+        inside = x.new_full((len(x),), -x[0].numel() * math.log(self.width))
+        return inside.masked_fill(self.outside(x).flatten(1).any(1), -torch.inf)

@@ -24,9 +24,6 @@ from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise
 from diffbench.diffusion.streams import normal_like
 from diffbench.specs.solver import SolverSpec
 
-#: By how much a pixel must be moved to count: float32 rounds a step by some 1e-7.
-MOVED = 1e-4
-
 
 class Solver:
     """Base of all solvers: a grid, a start and one step.
@@ -70,9 +67,8 @@ class Solver:
 
     def returned(self, x: Tensor) -> Tensor:
         """What is returned of the state at the end: constrained, with ``moved`` noted."""
-        inside = self.process.constrain(x)
-        self.moved = float(((inside - x).abs() > MOVED).double().mean())
-        return inside
+        self.moved = float(self.process.outside(x).double().mean())
+        return self.process.constrain(x)
 
     def begin(self) -> None:
         """Forget the steps of another path, where a solver remembers any."""

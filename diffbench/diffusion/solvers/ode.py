@@ -38,7 +38,7 @@ from diffbench.diffusion.integrators import (
     advance,
     second_order,
 )
-from diffbench.diffusion.neumann import Bumped
+from diffbench.diffusion.neumann import Bumped, confined
 from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
@@ -67,7 +67,26 @@ def flow_rates(denoiser: Denoiser, y: Tensor | None) -> Field:
 
 
 class Unconfined(TimeSolver):
-    """Base: the flow of a reflected process stays inside by itself, so only what is returned is brought back."""
+    """Base: the flow of a reflected process stays inside by itself, so only what is returned is brought back.
+
+    A plain network's does so with a bump or a gate; with a bump it starts off the walls.
+    """
+
+    spec: ODESpec | AdaptiveODESpec
+
+    def __init__(
+        self,
+        spec: ODESpec | AdaptiveODESpec,
+        denoiser: Denoiser,
+        classifier: Classifier | None = None,
+    ) -> None:
+        super().__init__(spec, denoiser, classifier)
+        self.denoiser = confined(self.denoiser, spec)
+
+    def start(self, z: Tensor) -> Tensor:
+        """A draw of the prior; off the walls with a bump."""
+        x, middle = super().start(z), self.process.middle
+        return x if self.spec.bump is None else middle + (1 - 2 * Bumped.MARGIN) * (x - middle)
 
     def confine(self, x: Tensor) -> Tensor:
         """Nothing, on the way."""
@@ -84,16 +103,6 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
     ) -> None:
         super().__init__(spec, denoiser, classifier)
         self.method = METHODS[spec.method] if spec.alpha == 1 else second_order(spec.alpha)
-        if spec.bump is not None:
-            self.denoiser = Bumped(self.denoiser, spec.bump)
-
-    def start(self, z: Tensor) -> Tensor:
-        """A draw of the prior; off the walls with a bump."""
-        x = super().start(z)
-        if self.spec.bump is None:
-            return x
-        middle = self.process.middle
-        return middle + (1 - 2 * Bumped.MARGIN) * (x - middle)
 
     def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """One step."""
