@@ -56,7 +56,7 @@ NETWORKS = {
     (CIFAR, "ve-discrete-ncsnpp"): {"name": "ncsnpp", "embedding": "positional"},
     (CIFAR, "edm-b-cond"): {"multipliers": (1, 2, 2, 2), "dropout": 0.13, "augmentation": 0},
     (CIFAR, "edm-ve-f-cond"): {"name": "edm-ncsnpp", "augmentation": 9},
-    (DOWN32, "reflected-plain-likelihood"): {"name": "vdm", "channels": 128},
+    (DOWN32, "reflected-plain-likelihood"): {"name": "reflected-vdm", "channels": 128},
     (DOWN32, "vp-likelihood"): {"blocks": 8, "dropout": 0},
     (DOWN64, "adm-cond"): {"name": "adm", "dropout": 0.1},
     (CHURCH, "ihdm-paper-raw"): {"attention": (32, 16, 8), "dropout": 0.1},
