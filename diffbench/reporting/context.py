@@ -28,6 +28,12 @@ def score_protocol(protocol: Mapping[str, Any] | None) -> str:
     )
 
 
+def sample_protocol(protocol: Mapping[str, Any] | None) -> str:
+    """Return how scores and what they are of were made in a few words; empty without scores."""
+    scored, precision = score_protocol(protocol), (protocol or {}).get("precision")
+    return f"{scored}, network in {precision}" if scored and precision else scored
+
+
 def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
     """Return how a likelihood was evaluated in a few words."""
     return ", ".join(f"{key} {value}" for key, value in (protocol or {}).items())
@@ -35,7 +41,7 @@ def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
 
 def protocol(metric: str, protocol: Mapping[str, Any] | None) -> str:
     """Return how a metric was made in a few words."""
-    return likelihood_protocol(protocol) if metric == BITS else score_protocol(protocol)
+    return likelihood_protocol(protocol) if metric == BITS else sample_protocol(protocol)
 
 
 def protocols(records: Iterable[Record]) -> list[str]:
@@ -76,7 +82,7 @@ def described(chosen: Registered) -> str:
 
 
 def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]:
-    """Return budget, network, parameterisation, times and dequantisation, with their variants.
+    """Return budget, precision, network, parameterisation, times and dequantisation, with their variants.
 
     Args:
         plan: the benchmark.
@@ -88,6 +94,7 @@ def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]
         return []
     return [
         f"Training: {_grouped(trained, _trained)}.",
+        f"Precision: {_grouped(trained, _precision)}.",
         f"Network: {_grouped(trained, _network)}.",
         f"Predicted: {_grouped(trained, _predicted)}.",
         f"Training times: {_grouped(trained, _times)}.",
@@ -106,6 +113,13 @@ def _trained(variant: VariantSpec) -> str:
     if taken is None:
         return budget(variant.training)
     return f"{CHECKPOINT}, imported (family {taken.family}, sha256 {taken.checkpoint[:16]})"
+
+
+def _precision(variant: VariantSpec) -> str:
+    """That of the network in training, and when it is asked; what controls its error asks in fp32."""
+    sampled = variant.sampling.precision
+    trained = CHECKPOINT if variant.training is None else variant.training.precision
+    return sampled if trained == sampled else f"training {trained}, sampling {sampled}"
 
 
 def _dequantised(variant: VariantSpec) -> str:

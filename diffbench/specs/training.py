@@ -16,6 +16,7 @@ from diffbench.specs.base import (
     Spec,
     nothing,
 )
+from diffbench.specs.sampling import Precision
 
 
 class TrainingSpec(Spec):
@@ -34,6 +35,11 @@ class TrainingSpec(Spec):
     ``flip`` mirrors each training image, left to right, with probability 1/2.
     ``finite`` takes 0 for what is NaN in a gradient, and +-1e5 for what is infinite, before it is clipped (Karras
     et al. 2022, official code): one bad batch does not end a training then, nor does a loss that is not finite.
+
+    ``precision`` is that of the network in training; what asks it afterwards has its own (`SamplingSpec`).  Numbers of
+    fp16 end at 6e-8, so there the loss is multiplied by ``loss_scale`` before its gradient is taken, which is divided
+    by it again: a number, or ``dynamic``, which halves it and leaves a step out where a gradient is not finite, and
+    doubles it after 2,000 steps in a row that were (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
     """
 
     steps: PositiveInt
@@ -51,15 +57,20 @@ class TrainingSpec(Spec):
     ema: AnyAverage = WarmAverageSpec()
     finite: bool = False
     flip: bool = False
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    loss_scale: Literal["dynamic"] | PositiveFloat = "dynamic"
     channels_last: bool = False
     compile: bool = False
     threads: PositiveInt = 1
 
     @model_validator(mode="after")
-    def _has_parts(self) -> Self:
+    def _agrees(self) -> Self:
         if self.accumulate > self.batch:
             raise ValueError(
                 f"accumulate: a batch of {self.batch} cannot be cut into {self.accumulate} parts"
+            )
+        if self.loss_scale != "dynamic" and self.precision != "fp16":
+            raise ValueError(
+                f"loss_scale: {self.loss_scale:g} is of fp16 alone, and precision is {self.precision}; leave it out"
             )
         return self

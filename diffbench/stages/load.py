@@ -60,13 +60,12 @@ class Run:
         if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
         y = self._labels(count, solver, labels)
-        denoiser = models.at_full_precision(self.denoiser, solver.full_precision)
-        built = build(solver, denoiser, self._classifier(classifier, solver.full_precision))
+        built = build(solver, self.denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), y, device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)
 
-    def _classifier(self, folder: str | Path | None, full_precision: bool) -> Classifier | None:
+    def _classifier(self, folder: str | Path | None) -> Classifier | None:
         if folder is None:
             return None
         path = Path(folder)
@@ -77,7 +76,7 @@ class Run:
                 f"{self.spec.process.canonical()}"
             )
         root = path.parents[2]
-        return models.load_classifier(spec, root, self.dataset, self.device, full_precision)
+        return models.load_classifier(spec, root, self.dataset, self.device, "fp32")
 
     def _labels(
         self, count: int, solver: SolverSpec, labels: Sequence[int] | None
@@ -100,7 +99,7 @@ class Run:
 
 
 def load(path: str | Path, device: str = "cpu", extensions: Iterable[str | Path] = ()) -> Run:
-    """Load the run in a folder such as ``results/digits/runs/vp/seed0``.
+    """Load the run in a folder such as ``results/digits/runs/vp/seed0``; its network computes in float32.
 
     Args:
         path: the run's folder.

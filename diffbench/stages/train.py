@@ -58,7 +58,8 @@ def denoiser_trainer(
     network = models.placed(models.build_network(spec, dataset), spec.training, device).train()
     process = models.build_process(spec.process, dataset)
     called = called_in(team, network, spec.training)
-    denoiser = models.wrap(spec, process, called, dataset, device)
+    precision = spec.training.precision
+    denoiser = models.wrap(spec, process, called, dataset, device, precision)
     times = build(spec.objective.times, process)
     spacing = models.levels_of(dataset, spec.process).spacing
     changes = spec.objective.augmentation
