@@ -170,7 +170,7 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
     """Advance to the end of the budget, saving about ten times; returns the steps executed.
 
     Raises:
-        TrainingError: when the loss is no longer finite, and the budget does not say ``finite``.
+        TrainingError: when the loss is no longer finite, and the budget does not provide for that.
         SystemExit: with status 85 when asked to stop, after saving.
     """
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
@@ -179,7 +179,7 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
     progress = Progress(title, steps, "step", trainer.step) if trainer.team.first else Silent()
 
     def save(loss: Tensor) -> None:
-        if not (trainer.training.finite or bool(loss.isfinite())):
+        if not trainer.sound(loss):
             raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
         speed = meter.stop(trainer.step)
         state.save(trainer.state(), trainer.step)
