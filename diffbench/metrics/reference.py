@@ -8,6 +8,9 @@ with counts n, m, means a, b and sums of centred products A, B,
 (Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
 Features themselves, which KID, precision and recall need, are kept of the training split alone, of at most
 ``neighbours`` images, evenly spaced.
+
+A published reference (`diffbench.metrics.batch`) takes the place of the training split's statistics, and its images, if
+it has any, of that split's features.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from torch import nn
 
 from diffbench.data.levels import Images
+from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import Statistics, fid_statistics, nearest_distances
 from diffbench.metrics.extractor import Features, features_and_logits
 
@@ -84,28 +88,34 @@ def measure(
     *,
     neighbours: int = 50_000,
     opinions: Mapping[str, nn.Module] | None = None,
+    published: Batch | None = None,
     batch: int | None = None,
     part: int = PART,
 ) -> Reference:
-    """Measure the splits "train" and "test", uint8 (N, H, W, C).
+    """Measure the splits "train" and "test", uint8 (N, H, W, C); ``published`` stands for the former.
 
     Raises:
         ValueError: when a feature is not finite, or a split has fewer than four images.
     """
     train, test = (splits[name] for name in SPLITS)
-    rows = np.linspace(0, len(train) - 1, min(len(train), neighbours)).round().astype(int)
+    seen = train if published is None or published.images is None else published.images
+    rows = np.linspace(0, len(seen) - 1, min(len(seen), neighbours)).round().astype(int)
     kept: list[Features] = []
 
-    def of_train() -> Iterator[Features]:
+    def of_seen() -> Iterator[Features]:
         for start, z in zip(
-            range(0, len(train), part), _parts(module, train, part, batch), strict=True
+            range(0, len(seen), part), _parts(module, seen, part, batch), strict=True
         ):
             kept.append(z[rows[(rows >= start) & (rows < start + part)] - start])
             yield z
 
     device = next(module.parameters()).device
+    own = joined(of_seen())
     return Reference(
-        {"train": joined(of_train()), "test": joined(_parts(module, test, part, batch))},
+        {
+            "train": own if published is None else published.statistics,
+            "test": joined(_parts(module, test, part, batch)),
+        },
         {
             name: joined(_parts(opinion, train, part, batch))
             for name, opinion in (opinions or {}).items()

@@ -21,6 +21,9 @@ def score_protocol(protocol: Mapping[str, Any] | None) -> str:
     counts = protocol.get("reference_counts") or {}
     split = protocol.get("reference_split", "")
     images = f" ({counts[split]} images)" if split in counts else ""
+    if published := protocol.get("reference_sha256"):
+        neighbours = protocol.get("reference_neighbours", "unknown")
+        images = f" by a published file (sha256 {published[:8]}; {neighbours} images for precision and recall)"
     conversion = f" ({protocol['conversion']})" if protocol.get("conversion") else ""
     return (
         f"extractor {protocol['extractor']}{f' sha256 {digest}' if digest else ''}{conversion}, "
@@ -65,8 +68,10 @@ def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
         each = f"the first {asked.images} test images, {asked.draws} restorations of each"
         counted.append(f"{each}, N = {asked.images * asked.draws}")
     seeds = ", ".join(map(str, plan.benchmark.seeds))
+    data = plan.benchmark.data
+    called = "" if data.title == data.name else f"{data.title}, read by "
     return (
-        f"Data: {described(plan.benchmark.data.unplaced)}, {plan.benchmark.data.levels} grey levels; "
+        f"Data: {called}{described(data.unplaced)}, {data.levels} grey levels; "
         f"{'; '.join(counted)}; {'seeds' if ',' in seeds else 'seed'} {seeds}."
     )
 

@@ -37,6 +37,7 @@ def run(spec: ReferenceSpec, root: Path, device: str) -> None:
             {"train": dataset.train, "test": dataset.test},
             neighbours=spec.neighbours,
             opinions=extractor.opinions(module),
+            published=extractor.reference(dataset),
         )
         write_product(path, measured.save, spec)
 
@@ -85,4 +86,5 @@ def load_fidelity(
         class_accuracy=spec.extractor.tells_classes,
         grey_levels=dataset.levels,
         conversion=spec.conversion,
+        published=spec.extractor.reference_sha256,
     )
