@@ -172,7 +172,7 @@ DAMAGES = {
         "torn": (lambda folder: _cut(folder / "edm.zip", 0.9), "is no whole zip"),
         "escaping": (_escaping_zip, "leads out of its folder"),
         "of two sizes": (_small, "is 17x17 with 3 channels but"),
-        "gone": (lambda folder: (folder / "edm.zip").unlink(), "is no folder and no zip"),
+        "gone": (lambda folder: (folder / "edm.zip").unlink(), "is no folder, zip or tar"),
     },
 }
 

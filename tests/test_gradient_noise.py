@@ -61,7 +61,9 @@ def made(spec, dataset, draws):
     analysis = GradientNoise(GradientNoiseSpec(draws=draws), spec.train)
     trainer = denoiser_trainer(analysis.train, dataset, torch.device("cpu"))
     process = build(spec.train.process)
-    denoiser = models.wrap(analysis.train, process, trainer.network, dataset, torch.device("cpu"))
+    denoiser = models.wrap(
+        analysis.train, process, trainer.network, dataset, torch.device("cpu"), "fp32"
+    )
     return (
         analysis,
         trainer,

@@ -54,7 +54,7 @@ def test_batches_are_read_in_their_order_whatever_the_chunk(batches, monkeypatch
 def test_what_a_plan_knows():
     spec = ImageNetSpec(path="x", size="64")
     assert (spec.known_shape, spec.known_classes, spec.batches) == ((3, 64, 64), 1000, 10)
-    assert spec.title == "imagenet64"
+    assert spec.title == "imagenet64 (Chrabaszcz 2017)"
     for size in (16, 33):
         with pytest.raises(ValueError, match="size"):
             ImageNetSpec(path="x", size=size)

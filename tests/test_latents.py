@@ -460,38 +460,23 @@ def test_a_conditional_network_is_told_the_labels_in_full_precision(
     trained: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the images, on the way up and down; between two images those of the first.  Five images have two pairs."""
-    told, lows = [], set()
-    call = models.Precision.__call__
+    told, seen = [], set()
+    call = models.Asked.__call__
 
     def noted(self, x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
         told.append(y)
-        lows.add(self.low)
+        seen.add(self.precision)
         return call(self, x, c_noise, y, raw)
 
-    monkeypatch.setattr(models.Precision, "__call__", noted)
+    monkeypatch.setattr(models.Asked, "__call__", noted)
     content, picture = analysed(trained, "conditional", "latents")
     assert (content["steps"], content["nfe"]) == ([4, 10], [3, 9])
     labels = data.load(trained.root, trained.run("data").spec.data).test_labels[:5].tolist()
     trips, ways = told[: 3 + 4 + 9 + 10], told[3 + 4 + 9 + 10 :]
     assert all(y.tolist() == labels for y in trips)
     assert len(ways) == 9 * 10 and all(y.tolist() == labels[0:4:2] for y in ways)
-    assert lows == {False}
+    assert seen == {"fp32"}
     assert cells(picture, columns=11).shape == (2, 11, 8, 8)
-
-
-def test_full_precision_is_a_copys(trained: Plan) -> None:
-    """The denoiser itself keeps bfloat16; an exact one has no network."""
-    spec = trained.run("train", "conditional").spec
-    dataset = data.load(trained.root, spec.data)
-    denoiser = models.load_denoiser(spec, trained.root, dataset, torch.device("cpu"))
-    full = models.at_full_precision(denoiser)
-    assert denoiser.network.low and not full.network.low
-    assert full.network.network is denoiser.network.network
-    assert models.at_full_precision(denoiser, wanted=False) is denoiser
-    full(torch.zeros(1, 1, 8, 8), at(3), torch.tensor([1]))
-    assert (full.calls, denoiser.calls) == (1, 0)
-    exact = gaussian(process_of("vp"))
-    assert models.at_full_precision(exact) is exact
 
 
 def test_only_an_analysis_of_the_model_waits_for_training(trained: Plan) -> None:

@@ -90,7 +90,7 @@ def test_an_lmdb_is_read_in_the_order_of_its_keys(tmp_path):
 def test_what_an_lmdb_holds_is_the_original(tmp_path, kind):
     path = write_lmdb(tmp_path / "lmdb", [png(blocks(10 * i), kind) for i in range(COUNT)])
     data = load(path)
-    assert len(data.train) == COUNT - 1 and LSUNSpec(path=str(path)).title == "lsun"
+    assert len(data.train) == COUNT - 1 and LSUNSpec(path=str(path)).known_as == "lsun"
     assert data.train.shape == (COUNT - 1, 8, 8, 3)
 
 
@@ -100,7 +100,7 @@ def test_jpegs_in_a_folder_are_copies_and_webps_are_not(tmp_path):
     with pytest.raises(ValueError, match=r"00\.jpg is JPEG.*lossy: true"):
         load(tmp_path / "jpeg")
     assert len(load(tmp_path / "jpeg", lossy=True).train) == COUNT - 1
-    assert LSUNSpec(path="x", lossy=True).title == "lsun (lossy)"
+    assert LSUNSpec(path="x", lossy=True).title == "lsun (lossy) (bicubic)"
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):

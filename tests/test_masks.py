@@ -275,7 +275,7 @@ def test_training_with_masks_resumes_in_the_same_bits(digits) -> None:
 def test_the_trained_denoiser_takes_masks(digits) -> None:
     trainer = trainer_of(digits, masks=True)
     process = models.build_process(trainer.spec.process, digits)
-    assert models.wrap(trainer.spec, process, trainer.network, digits, CPU).takes_masks
+    assert models.wrap(trainer.spec, process, trainer.network, digits, CPU, "fp32").takes_masks
 
 
 def test_the_variant_is_vp_with_masks_and_its_restorer_serves_it() -> None:

@@ -250,7 +250,15 @@ MISTAKES = [
     ("", {"training": "{lr: 1e-3}"}, ["training.steps", "missing"]),
     ("", {"training": "{steps: 5, lr: -1}"}, ["training.lr", "-1"]),
     ("", {"training": "{steps: 5, lr: yes}"}, ["training.lr", "'yes'"]),
-    ("", {"training": "{steps: 5, precision: fp16}"}, ["precision", "'fp16'", "'bf16'"]),
+    ("", {"training": "{steps: 5, precision: fp8}"}, ["precision", "'fp8'", "bf16", "fp16"]),
+    ("", {"sampling": "{precision: fp8}"}, ["sampling.precision", "'fp8'", "'fp32'"]),
+    ("", {"sampling": "{precison: fp32}"}, ["sampling.precison", "did you mean 'precision'"]),
+    (
+        "",
+        {"training": "{steps: 5, precision: bf16, loss_scale: 100}"},
+        ["loss_scale: 100 is of fp16 alone", "precision is bf16"],
+    ),
+    ("", {"training": "{steps: 5, precision: fp16, loss_scale: -1}"}, ["loss_scale", "-1"]),
     ("", {"network": "{name: unit}"}, ["vp.network", "'unit'", "did you mean 'unet'"]),
     (
         "overrides: {edm: {objective: {augmentation: {name: edm}}}}",
@@ -1081,7 +1089,7 @@ def test_where_weights_lie_is_in_no_spec_and_what_they_are_is(planned, tmp_path,
     Path("network.pth").touch()
     plan = planned(extractor=f"{{{INCEPTION}}}")
     spec = plan.run("reference").spec
-    assert plan.benchmark.extractor.file == spec.extractor.file == "network.pth"
+    assert plan.benchmark.extractor.files == spec.extractor.files == {"weights": "network.pth"}
     assert "network.pth" not in spec.canonical()
     assert "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2" in spec.canonical()
     assert stages.STAGES["reference"].read(spec.canonical()).extractor.opinions == ("clean_fid",)
@@ -1110,3 +1118,35 @@ def test_an_extractor_that_cannot_be_is_refused_in_one_line(planned, extractor, 
     assert "\n" not in text
     for word in words:
         assert word in text
+
+
+def precisions(plan, stage):
+    return {(run.variant, run.item): run.spec.precision for run in plan.of(stage)}
+
+
+def test_sampling_has_a_precision_of_its_own_and_retrains_nothing(planned):
+    """In fp32 unless it says otherwise, whatever the training's; what controls its error is always in fp32."""
+    training = "{steps: 5, precision: bf16}"
+    own = "overrides: {vp: {solvers: {rk45: ode-adaptive}, likelihoods: {vlb: {name: vlb, steps: 9, grid: log-snr}}}}\n"
+    plain = planned(own, training=training)
+    assert set(precisions(plain, "sample").values()) == {"fp32"}
+    assert {run.spec.training.precision for run in plain.of("train")} == {"bf16"}
+    low = planned(own, training=training, sampling="{precision: fp16}")
+    assert [run.spec for run in low.of("train")] == [run.spec for run in plain.of("train")]
+    found = precisions(low, "sample")
+    assert found.pop(("vp", "rk45")) == "fp32" and set(found.values()) == {"fp16"}
+    bounds = precisions(low, "likelihood")
+    assert bounds["vp", "vlb"] == "fp16"
+    assert {value for (_, item), value in bounds.items() if item == "ode"} <= {"fp32"}
+
+
+def test_what_has_no_network_is_asked_in_no_precision(planned):
+    methods = "methods: {exact: {process: vp, denoiser: gaussian, solvers: {em-5: {name: euler-maruyama, steps: 5}}}}\n"
+    plan = planned(methods, variants="[exact, control-test, vp]", sampling="{precision: bf16}")
+    assert plan.run("sample", "exact", item="em-5").spec.precision == "fp32"
+    asked = {run.variant: run.spec.asked_in for run in plan.of("sample")}
+    assert (asked["exact"], asked["control-test"], asked["vp"]) == ("", "", "bf16")
+    with pytest.raises(PlanError, match="the gaussian denoiser is exact and has no sampling"):
+        planned(
+            methods.replace("solvers", "sampling: {precision: bf16}, solvers"), variants="[exact]"
+        )

@@ -103,12 +103,13 @@ def test_what_the_folder_says_may_be_repeated(planned):
     plan = planned(
         (
             "pretrained: model",
-            f"pretrained: {{folder: model, weights: {weights}, precision: bf16}}",
+            f"pretrained: {{folder: model, weights: {weights}}}\n    sampling: {{precision: bf16}}",
         ),
         ("    process:", "    denoiser: {predict: v, skip: none, data_std: 0.5}\n    process:"),
     )
     spec = plan.run("train", "mine").spec
-    assert spec.running.precision == "bf16" and spec.denoiser.predict == "v"
+    assert spec.denoiser.predict == "v"
+    assert plan.run("sample", "mine", item="ddim-3").spec.precision == "bf16"
 
 
 #: What is put in place of what, and what the one line must name.
@@ -127,8 +128,13 @@ MISTAKES = [
     ),
     (
         "pretrained: model",
-        "pretrained: {folder: model, precison: bf16}",
-        ["mine.pretrained.precison: unknown key", "did you mean 'precision'?"],
+        "pretrained: {folder: model, thread: 2}",
+        ["mine.pretrained.thread: unknown key", "did you mean 'threads'?"],
+    ),
+    (
+        "pretrained: model",
+        "pretrained: {folder: model, precision: bf16}",
+        ["mine.pretrained", "precision: 'bf16' is said beside it now, `sampling: {precision: ..}`"],
     ),
     ("paper: toy", "network: unet", ["mine.network: an imported model has its own network"]),
     ("paper: toy", "objective: simple", ["mine.objective: an imported model is not trained"]),

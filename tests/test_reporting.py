@@ -34,7 +34,8 @@ PROTOCOL = {
     "reference_counts": {"train": 1500, "test": 297},
     "torch_fidelity": "0.4.0",
 }
-
+#: A number that was published with a solver of ten evaluations, of a network in float32.
+PRINTED = Published("2", "source", "10", trained_in="fp32", sampled_in="fp32")
 
 #: A part of the tiny benchmark, without claims and figures.
 PART = {"variants": ["ddpm-cosine", "edm", "control-test"], "claims": [], "figures": []}
@@ -379,12 +380,76 @@ def test_a_difference_needs_the_same_protocol(plan, tmp_path):
         data="digits", samples=64, images=297, extractor="classifier", steps=4, batch=16
     )
     ask = [plan, "ddpm-cosine", "fid", cell]
-    assert disagreements(*ask, same, Published("2", "", "10")) == []
+    assert disagreements(*ask, same, PRINTED) == []
     for key, value in {"data": "cifar10", "samples": 50000, "steps": 5, "batch": None}.items():
         other = same.model_copy(update={key: value})
-        assert len(disagreements(*ask, other, Published("2", "", "10"))) == 1
-    assert disagreements(*ask, same, Published("2", "", "1000")) == ["NFE 10, not 1000"]
-    assert disagreements(*ask, same, Published("2", "", "")) == ["NFE 10, not unknown"]
+        assert len(disagreements(*ask, other, PRINTED)) == 1
+    for printed, said in {
+        replace(PRINTED, nfe="1000"): "NFE 10, not 1000",
+        replace(PRINTED, nfe=""): "NFE 10, not unknown",
+        replace(PRINTED, trained_in="fp16"): "training precision fp32, not fp16",
+        replace(PRINTED, sampled_in="fp16"): "sampling precision fp32, not fp16",
+        replace(PRINTED, sampled_in=""): "sampling precision fp32, not unknown",
+        replace(PRINTED, version="resized"): "version of the data set unknown, not resized",
+    }.items():
+        assert disagreements(*ask, same, printed) == [said]
+
+
+def test_precision_and_recall_are_compared_by_their_reference_images(plan, tmp_path):
+    fabricate(plan, tmp_path)
+    cell = tables(plan, tmp_path)["overview"].records[0].cell
+    same = layout.ProtocolSpec(
+        data="digits", samples=64, images=297, extractor="classifier", steps=4, batch=16
+    )
+    few = replace(cell, protocol={**cell.protocol, "reference_neighbours": 1500})
+    ask = [plan, "ddpm-cosine", "recall", few]
+    agreeing = same.model_copy(update={"neighbours": 1500})
+    assert disagreements(*ask, agreeing, PRINTED) == []
+    other = same.model_copy(update={"neighbours": 10000})
+    assert disagreements(*ask, other, PRINTED) == ["reference images 1500, not 10000"]
+    assert disagreements(plan, "ddpm-cosine", "fid", few, other, PRINTED) == []
+
+
+def test_a_network_that_was_asked_in_another_precision_is_said(tmp_path):
+    plan = plan_of(sampling={"precision": "bf16"}, tables=["overview"])
+    fabricate(plan, tmp_path)
+    record = tables(plan, tmp_path)["overview"].records[0]
+    same = layout.ProtocolSpec(
+        data="digits", samples=64, images=297, extractor="classifier", steps=4, batch=16
+    )
+    found = disagreements(plan, "ddpm-cosine", "fid", record.cell, same, PRINTED)
+    assert found == ["sampling precision bf16, not fp32"]
+    assert record.protocol.endswith(", network in bf16")
+    assert "Precision: training fp32, sampling bf16 (all models)." in markdown(plan, tmp_path)
+
+
+def test_two_versions_of_a_data_set_are_two_data_sets(tmp_path):
+    """The bits of van den Oord's ImageNet-32 are not those of the batches of 2017."""
+    printed = replace(PRINTED, version="van den Oord 2016")
+    protocol = layout.ProtocolSpec(
+        data="imagenet32", samples=64, images=50, extractor="inception-v3", steps=4, batch=16
+    )
+    ours = Cell("ok", mean=3.8, nfe=10, images=50, protocol={"precision": "fp32"})
+    (tmp_path / "images").mkdir()
+    path = str(tmp_path / "images")
+    older = {"name": "folder", "path": path, "size": 32, "channels": 3, "called": "imagenet32"}
+    for data, said in (
+        (
+            {"name": "imagenet", "size": 32, "path": path},
+            ["version of the data set Chrabaszcz 2017, not van den Oord 2016"],
+        ),
+        (older, ["version of the data set bicubic, not van den Oord 2016"]),
+        (older | {"version": "van den Oord 2016"}, []),
+        (
+            older | {"version": "van den Oord 2016", "called": "imagenet64"},
+            ["data set imagenet64, not imagenet32"],
+        ),
+    ):
+        plan = plan_of(data=data)
+        ask = [plan, "ddpm-cosine", layout.BITS, ours, protocol]
+        assert disagreements(*ask, printed) == said
+        title = plan.benchmark.data.title
+        assert f"Data: {title}, read by {data['name']} (" in markdown(plan, tmp_path / "none")
 
 
 def test_an_analysis_is_compared_by_its_images(plan):
@@ -393,9 +458,9 @@ def test_an_analysis_is_compared_by_its_images(plan):
     )
     ask = [plan, "ddpm-cosine", "rate"]
     ours = Cell("ok", mean=1.0, images=297)
-    assert disagreements(*ask, ours, protocol, Published("1", "", "10")) == []
-    fewer = Cell("ok", mean=1.0, images=100)
-    assert disagreements(*ask, fewer, protocol, Published("1", "", "10")) == ["images 100, not 297"]
+    assert disagreements(*ask, ours, protocol, PRINTED) == []
+    fewer = Cell("ok", mean=1.0, images=100, protocol={})
+    assert disagreements(*ask, fewer, protocol, PRINTED) == ["images 100, not 297"]
 
 
 def test_every_table_of_lossy_images_says_so(tmp_path):
@@ -428,8 +493,7 @@ def test_lossy_images_are_never_the_published_data_set(tmp_path):
         batch=variant.training.batch,
     )
     ours = Cell("ok", mean=1.0, nfe=10, images=64, protocol=PROTOCOL)
-    theirs = Published("1", "source", "10")
-    found = disagreements(plan, "ddpm-cosine", "fid", ours, protocol, theirs)
+    found = disagreements(plan, "ddpm-cosine", "fid", ours, protocol, PRINTED)
     assert found == ["data set parquet (lossy), not parquet"]
 
 
@@ -545,7 +609,8 @@ def test_plain_numbers_have_three_digits(value, wanted):
 def test_notes_say_what_each_denoiser_predicts():
     benchmark = REPOSITORY / "config" / "digits-reflected.yaml"
     only = {"only": "vp-cond,reflected,reflected-mixture"}
-    said = budget_lines(load_plan([benchmark], only, REPOSITORY))[2]
+    lines = budget_lines(load_plan([benchmark], only, REPOSITORY))
+    (said,) = [line for line in lines if line.startswith("Predicted")]
     assert "eps with skip edm, class-conditional, label dropout 0.1 (vp-cond)" in said
     assert (
         "score, gated (reflected)" in said and "score, kernel-mixture (reflected-mixture)" in said

@@ -301,7 +301,7 @@ def test_samples_and_likelihoods_use_the_weights_that_they_name(trained, monkeyp
 
     def weights_of(stage, item):
         choice = plan.run(stage, "ddpm-cosine", 0, item).choice
-        denoiser = models.load_denoiser(spec, root, dataset, CPU, choice)
+        denoiser = models.load_denoiser(spec, root, dataset, CPU, choice=choice)
         return denoiser.network.network.state_dict()
 
     wanted = {

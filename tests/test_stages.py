@@ -91,7 +91,7 @@ def calls_of(run, spec):
     calls = []
     run.denoiser.network.network.register_forward_hook(lambda *_: calls.append(1))
     solver = spec.solver.model_copy(update={"classifier_scale": None})
-    built = build(solver, models.at_full_precision(run.denoiser, solver.full_precision))
+    built = build(solver, run.denoiser)
     total = 0
     for chunk, start in enumerate(range(0, spec.samples, spec.chunk)):
         count = min(spec.chunk, spec.samples - start)

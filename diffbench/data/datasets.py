@@ -41,7 +41,7 @@ class Dataset:
     The test split is in no order: what measures its first images alone measures a sample of it.
     ``limits`` are the least values of what `diffbench.metrics.validation` measures of an extractor trained on this
     set, and the greatest; without any it is not tried on damaged images.  ``inception_score`` says whether the
-    Inception score of its classes means anything.
+    Inception score of its classes means anything.  ``identity`` is what a set of image files is known by.
     """
 
     train: Images
@@ -53,6 +53,7 @@ class Dataset:
     name: str = "images"
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inception_score: bool = True
+    identity: str | None = None
 
     def split(self, name: Literal["train", "test"]) -> tuple[Images, Labels]:
         """Images and labels of a split."""
@@ -103,7 +104,8 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
     """
     images = {"train": dataset.train, "test": dataset.test}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-    return {
+    known = {} if dataset.identity is None else {"identity": dataset.identity}
+    return known | {
         "name": dataset.name,
         "counts": {split: len(array) for split, array in images.items()},
         "shape": list(dataset.shape),

@@ -3,20 +3,27 @@
     bytes -> uint8 (H, W, 1) or (H, W, 3), cut to the centred square and resized where a size is wanted
 
 PNG is what images are kept in.  JPEG and WebP lose detail and leave blocks that a model would learn and a score
-would see: they are read only where the configuration says ``lossy: true``.  Resizing is Pillow's bicubic filter, which
-is antialiased; the square is cut first.
+would see: they are read only where the configuration says ``lossy: true``.  Resizing is by Pillow's filters, which are
+antialiased; how exactly makes another version of a data set, so the ways of the papers' official code are here:
+
+    bicubic, lanczos   the centred square, resized
+    bilinear           the shorter side resized, then the centred square
+    box-bicubic        halved by a box filter while twice the size is left, then as bilinear, by the bicubic filter
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from diffbench.data.levels import Images
+from diffbench.specs.data import Resize
 from diffbench.store.status import one_line
 
 LOSSLESS = ("PNG",)
@@ -34,6 +41,7 @@ class Decoder:
 
     Attributes:
         size: the side of the square that images are cropped and resized to; None leaves them as they are.
+        resize: how; None wants all to have that size.
         channels: 1 or 3, which all images must have; None takes either.
         formats: Pillow's names of the formats that are read.
     """
@@ -41,6 +49,7 @@ class Decoder:
     size: int | None = None
     channels: int | None = None
     formats: tuple[str, ...] = LOSSLESS
+    resize: Resize | None = "bicubic"
 
     def read(self, content: bytes, name: str) -> Images:
         """Decode one image, uint8 (H, W, C).
@@ -73,7 +82,7 @@ class Decoder:
                 raise _RefusedError("has transparent pixels: images must be 8-bit grey or RGB")
             converted = image.convert(MODES[image.mode])
         if self.size is not None:
-            converted = square(converted, self.size)
+            converted = self._resized(converted, self.size)
         array = np.asarray(converted, dtype=np.uint8)
         array = array if array.ndim == 3 else array[..., None]
         if self.channels not in (None, array.shape[2]):
@@ -81,6 +90,16 @@ class Decoder:
                 f"is {KINDS[array.shape[2]]}: {KINDS[self.channels or 0]} is wanted"
             )
         return array
+
+    def _resized(self, image: Image.Image, size: int) -> Image.Image:
+        if self.resize is not None:
+            return RESIZES[self.resize](image, size)
+        if image.size != (size, size):
+            raise _RefusedError(
+                f"has {image.width}x{image.height} pixels and not {size}x{size}: with `resize: none` or a `version` "
+                "images are wanted as they are"
+            )
+        return image
 
 
 class _RefusedError(Exception):
@@ -97,14 +116,43 @@ def _other_format(found: str) -> str:
     )
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
+def centre(image: Image.Image, side: int) -> Image.Image:
+    """The centred square of an image; of an odd number of pixels beside it the smaller half is before it."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def square(image: Image.Image, size: int, by: Image.Resampling) -> Image.Image:
     """The centred square of an image, resized."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
     # Cropped first: given a box, Pillow's filter would read pixels outside it.
-    cut = image.crop((left, top, left + side, top + side))
-    return cut.resize((size, size), Image.Resampling.BICUBIC)
+    return centre(image, min(image.size)).resize((size, size), by)
+
+
+def bilinear(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side resized and the longer one rounded down, then the centred square; torchvision's rounding."""
+    short = min(image.size)
+    width, height = (size if side == short else size * side // short for side in image.size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    # Half a pixel is rounded to the even number.
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def box_bicubic(image: Image.Image, size: int) -> Image.Image:
+    """Halved as often as twice the size is left, the shorter side resized, then the centred square."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    return centre(image.resize((width, height), Image.Resampling.BICUBIC), size)
+
+
+RESIZES: Mapping[Resize, Callable[[Image.Image, int], Image.Image]] = {
+    "bicubic": partial(square, by=Image.Resampling.BICUBIC),
+    "lanczos": partial(square, by=Image.Resampling.LANCZOS),
+    "bilinear": bilinear,
+    "box-bicubic": box_bicubic,
+}
 
 
 def describe(shape: tuple[int, ...]) -> str:

@@ -1,22 +1,48 @@
-"""A folder or zip of image files."""
+"""A folder, zip or tar of image files.
+
+    identity = sha256 over the sorted lines "name sha256(pixels)"
+
+of all images, in their names the key that led to them (`path` or `test_path`) in place of the folders around all: it is
+the same wherever a set lies and however it is packed, and another for another version of it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from diffbench.data.datasets import Dataset, check_split, mixed, stratified_mask
+from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
 from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.data.levels import Images
 from diffbench.plan.listing import LOSSY, Listing, listing
 from diffbench.specs.data import FolderSpec
+
+Mask = NDArray[np.bool_]
+
+
+class Identity:
+    """What images are known by, from their names and pixels in any order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, name: str, image: Images) -> None:
+        """Take an image, uint8 (H, W, C)."""
+        self.lines.append(f"{name} {hashlib.sha256(image.tobytes()).hexdigest()}")
+
+    def sha256(self) -> str:
+        """The identity of all that were taken."""
+        return hashlib.sha256("\n".join(sorted(self.lines)).encode()).hexdigest()
 
 
 class ImageFolder:
     """8-bit PNGs, greyscale or RGB, with 256 levels.
 
     Classes are folders or numbers (`diffbench.plan.listing`).  With ``size``, images are cropped to the centred square
-    and resized by Pillow's antialiased bicubic filter; without, all must have one size already.
+    and resized, antialiased; without, and of a version, all must have one size already.
     """
 
     def __init__(self, spec: FolderSpec) -> None:
@@ -27,38 +53,65 @@ class ImageFolder:
 
         Raises:
             ValueError: when there are none or not enough, when there are JPEGs (whose artefacts a model would
-                learn) and not ``lossy``, when a file is torn, when images differ in size or kind, or a
-                path leads out of a zip.
+                learn) and not ``lossy``, when a file is torn, when images differ in size or kind, when a
+                path leads out of an archive, when test images have other classes, or the identity is another.
         """
         spec = self.spec
-        listed = listing(Path(spec.path))
-        self._check(listed)
-        labels = np.array(listed.labels, dtype=np.int64)
-        test = max(1, round(spec.test_fraction * len(labels)))
-        check_split(test, len(labels))
-        mask = stratified_mask(labels, test, spec.seed)
-        images = Splits(len(labels) - test, test)
-        decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy])
-        for name, held in zip(listed.names, mask, strict=True):
-            where = f"{spec.path}/{name}"
-            image = decoder.read(listed.files.read(name), where)
-            images.add("test" if held else "train", image, where)
+        listed = {key: listing(Path(path)) for key, path in spec.paths.items()}
+        for key, each in listed.items():
+            self._check(key, each)
+        labels = {key: np.array(each.labels, np.int64) for key, each in listed.items()}
+        tests = self._tests(listed, labels)
+        count = sum(int(held.sum()) for held in tests.values())
+        images, identity = Splits(sum(map(len, tests.values())) - count, count), Identity()
+        decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize)
+        for key, each in listed.items():
+            for name, inner, held in zip(each.names, each.inner, tests[key], strict=True):
+                where = f"{spec.paths[key]}/{name}"
+                image = decoder.read(each.files.read(name), where)
+                identity.add(f"{key}/{inner}", image)
+                images.add("test" if held else "train", image, where)
         dataset = Dataset(
             images.train,
             images.test,
-            labels[~mask],
-            labels[mask],
+            np.concatenate([labels[key][~held] for key, held in tests.items()]),
+            np.concatenate([labels[key][held] for key, held in tests.items()]),
             levels=spec.levels,
-            classes=listed.classes,
-            name=Path(spec.path).resolve().name,
+            classes=listed["path"].classes,
+            name=spec.called or Path(spec.paths["path"]).resolve().name,
+            identity=self._checked(identity.sha256()),
         )
         return mixed(dataset, spec.seed)
 
-    def _check(self, listed: Listing) -> None:
-        path, names = self.spec.path, listed.names
+    def _tests(self, listed: dict[str, Listing], labels: dict[str, Labels]) -> dict[str, Mask]:
+        """Which images are the test split: those of a path of their own, or a part of all."""
+        spec, count = self.spec, len(labels["path"])
+        if spec.test_path is None:
+            test = max(1, round(spec.test_fraction * count))
+            check_split(test, count)
+            return {"path": stratified_mask(labels["path"], test, spec.seed)}
+        classes = [each.classes for each in listed.values()]
+        if max(map(len, classes)) > 1 and classes[0] != classes[1]:
+            raise ValueError(
+                f"{spec.test_path} holds {len(classes[1])} classes and {spec.path} {len(classes[0])}, or others: "
+                "`data.test_path` must name images of the same"
+            )
+        tests = np.ones(len(labels["test_path"]), bool)
+        return {"path": np.zeros(count, bool), "test_path": tests}
+
+    def _checked(self, found: str) -> str:
+        if self.spec.identity not in (None, found):
+            raise ValueError(
+                f"data.identity: {self.spec.path} has the identity {found}, not {self.spec.identity}: other images, or "
+                "another version of them"
+            )
+        return found
+
+    def _check(self, key: str, listed: Listing) -> None:
+        path, names = self.spec.paths[key], listed.names
         if len(names) < 2:
             raise ValueError(
-                f"{path} holds {len(names)} PNG images: `path:` must name a folder or zip of two or "
+                f"{path} holds {len(names)} PNG images: `{key}:` must name a folder, zip or tar of two or "
                 "more, directly or in one sub-folder a class"
             )
         jpegs = [name for name in names if name.lower().endswith(LOSSY)]

@@ -5,7 +5,7 @@ Loop", 2015, https://arxiv.org/abs/1506.03365; https://github.com/fyu/lsun.  An 
 compressed with loss: no other original exists, so the images of an LMDB, or WebP files exported from it, are not
 marked as lossy.  JPEG files in a folder were made from those by somebody, and are.
 
-Images are cut to the centred square and resized, antialiased.
+Images are cut to the centred square and resized, antialiased, in one of several ways (`diffbench.data.decoding`).
 """
 
 from __future__ import annotations
@@ -147,6 +147,6 @@ class LSUN:
         return source
 
     def _fill(self, images: Splits, source: Source, splits: list[str]) -> None:
-        decoder = Decoder(self.spec.size, 3, source.formats)
+        decoder = Decoder(self.spec.size, 3, source.formats, self.spec.resize)
         for split, (name, content) in zip(splits, source, strict=True):
             images.add(split, decoder.read(content, name), name)

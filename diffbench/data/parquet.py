@@ -50,7 +50,10 @@ class ParquetImages:
         counts = {split: sum(map(_rows, each)) for split, each in files.items()}
         if empty := [split for split, count in counts.items() if not count]:
             raise ValueError(f"{root}: the {empty[0]} split has no rows")
-        images, decoder = Splits(**counts), Decoder(spec.size, spec.channels, FORMATS[spec.lossy])
+        images, decoder = (
+            Splits(**counts),
+            Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize),
+        )
         labels = {split: np.zeros(count, np.int64) for split, count in counts.items()}
         for split in files:
             for row, (content, label, where) in enumerate(_read(files[split], columns)):

@@ -18,6 +18,7 @@ from torch import nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
+from diffbench.metrics.batch import Batch
 
 Features = NDArray[np.float64]
 
@@ -48,6 +49,15 @@ class Extractor(ABC):
     def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
         """Metric -> a further extractor, whose FID it is."""
         return {}
+
+    def reference(self, dataset: Dataset) -> Batch | None:
+        """A published reference to measure against, in place of the training images.
+
+        Raises:
+            StoreError: when there is no whole copy of it.
+            ValueError: when it is of other features or images.
+        """
+        return None
 
     def sha256(self, module: nn.Module) -> str:
         """What its weights are known by."""

@@ -78,6 +78,7 @@ class Fidelity:
         grey_levels: the data set's number of grey levels.
         conversion: what the extractor makes of them, in words for the protocol.
         floors: how the floors of FIDs are measured, by ``real_images``.
+        published: SHA-256 of the published reference that stands for the training split, if one does.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Fidelity:
         grey_levels: int = 256,
         conversion: str | None = None,
         floors: FloorSpec | None = None,
+        published: str | None = None,
     ) -> None:
         self.module, self.reference, self.train = module, reference, train
         self.name: str = name or str(module.name)
@@ -104,7 +106,7 @@ class Fidelity:
         self.opinions = dict(opinions or {})
         self.batch, self.resamples, self.seed = batch, resamples, seed
         self.inception_score, self.class_accuracy = inception_score, class_accuracy
-        self.grey_levels, self.conversion = grey_levels, conversion
+        self.grey_levels, self.conversion, self.published = grey_levels, conversion, published
         self.device = next(module.parameters()).device
         self.real_images = RealImages(reference, floors or FloorSpec())
         self.kid_gamma = float(getattr(module, "kid_gamma", 1 / reference.features.shape[1]))
@@ -119,6 +121,7 @@ class Fidelity:
             "extractor_features": self.reference.features.shape[1],
             "torch_fidelity": str(torch_fidelity().__version__),
             "reference_split": "train",
+            "reference_sha256": self.published,
             "reference_counts": dict(self.reference.counts),
             "reference_neighbours": len(self.reference.features),
             "is_splits": IS_OPTIONS["splits"],

@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
+from diffbench.metrics.batch import Batch, read_batch
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor
 from diffbench.specs.extractor import (
@@ -49,8 +50,10 @@ LAYERS = (
     *("Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
     *("Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool"),
 )
-#: The environment variable that names a local copy of the weights.
-WEIGHTS = "DIFFBENCH_WEIGHTS"
+#: The environment variables that name local copies of the weights and of a published reference.
+WEIGHTS, REFERENCE = "DIFFBENCH_WEIGHTS", "DIFFBENCH_REFERENCE"
+#: Of the features.
+WIDTH = 2048
 
 #: From float32 (B, 3, H, W) to (B, 3, 299, 299), both on 0..255.
 Resize = Callable[[Tensor], Tensor]
@@ -134,6 +137,18 @@ class PublishedInception(Extractor):
             name: Inception(module.network, len(module.table), ways[name]).to(device).eval()
             for name in self.spec.opinions
         }
+
+    def reference(self, dataset: Dataset) -> Batch | None:
+        """The published one that the spec names, checked by its SHA-256."""
+        if self.spec.reference is None:
+            return None
+        named, sha256 = (
+            self.spec.reference.path or os.environ.get(REFERENCE),
+            self.spec.reference.sha256,
+        )
+        assert sha256 is not None
+        file = Published("the reference", None, sha256, None, "extractor.reference")
+        return read_batch(file.local(Path(named) if named else None), WIDTH, dataset.shape)
 
     def sha256(self, module: nn.Module) -> str:
         """That of the file."""

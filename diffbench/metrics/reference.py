@@ -8,6 +8,9 @@ with counts n, m, means a, b and sums of centred products A, B,
 (Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
 Features themselves are kept of at most ``neighbours`` images of a split, evenly spaced: KID, precision and recall need
 the training split's, and floors (``floors``) draw both splits' again.
+
+A published reference (`diffbench.metrics.batch`) takes the place of the training split's statistics, and its images, if
+it has any, of that split's features.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from torch import nn
 
 from diffbench.data.levels import Images
+from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import Statistics, fid_statistics, nearest_distances
 from diffbench.metrics.extractor import Features, features_and_logits
 
@@ -97,24 +101,27 @@ def measure(
     *,
     neighbours: int = 50_000,
     opinions: Mapping[str, nn.Module] | None = None,
+    published: Batch | None = None,
     batch: int | None = None,
     part: int = PART,
 ) -> Reference:
-    """Measure the splits "train" and "test", uint8 (N, H, W, C).
+    """Measure the splits "train" and "test", uint8 (N, H, W, C); ``published`` stands for the former.
 
     Raises:
         ValueError: when a feature is not finite, or a split has fewer than four images.
     """
     train, test = (splits[name] for name in SPLITS)
+    seen = train if published is None or published.images is None else published.images
 
     def known(extractor: nn.Module, levels: Images) -> tuple[Statistics, Features]:
         return _known(_parts(extractor, levels, part, batch), len(levels), neighbours)
 
-    both = {name: known(module, splits[name]) for name in SPLITS}
+    both = {name: known(module, each) for name, each in (("train", seen), ("test", test))}
     others = {name: known(opinion, train) for name, opinion in (opinions or {}).items()}
     device = next(module.parameters()).device
     return Reference(
-        {name: statistics for name, (statistics, _) in both.items()},
+        {name: statistics for name, (statistics, _) in both.items()}
+        | ({} if published is None else {"train": published.statistics}),
         {name: statistics for name, (statistics, _) in others.items()},
         both["train"][1],
         both["test"][1],

@@ -17,9 +17,11 @@ from diffbench.plan.along import each_step
 from diffbench.plan.jobs import Refusal, Run
 from diffbench.plan.reading import PlanError, Tree
 from diffbench.plan.variants import matches, refusal, seeds_of
+from diffbench.specs.analysis import AnalysisSpec
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
 from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.restorer import RestorerSpec
+from diffbench.specs.sampling import Precision
 from diffbench.specs.solver import SolverSpec
 from diffbench.specs.stages import (
     AnalysisStageSpec,
@@ -101,16 +103,26 @@ class Expansion:
             yield self._row(self._stamped(score))
         for item, likelihood in likelihoods.items():
             spec = LikelihoodStageSpec(
-                variant=name, seed=seed, kind_id=item, likelihood=likelihood, train=train
+                variant=name,
+                seed=seed,
+                kind_id=item,
+                likelihood=likelihood,
+                train=train,
+                precision=precision_of(variant, likelihood),
             )
             yield self._row(self._stamped(spec), item)
         for task, method, restorer in restored:
-            job = self._restore(name, seed, task, method, restorer, train)
+            job = self._restore(name, variant, seed, task, method, restorer, train)
             yield self._row(job, f"{task}/{method}")
         for item, analysis in variant.analyses.items():
             subject = train if analysis.uses_variant else None
             wanted = AnalysisStageSpec(
-                variant=name, seed=seed, analysis_id=item, analysis=analysis, train=subject
+                variant=name,
+                seed=seed,
+                analysis_id=item,
+                analysis=analysis,
+                train=subject,
+                precision=precision_of(variant, analysis),
             )
             yield self._row(self._stamped(wanted), item)
 
@@ -151,12 +163,14 @@ class Expansion:
             classifier=self._classifier(variant, seed, solver),
             solver=solver,
             control=variant.control,
+            precision=precision_of(variant, solver),
         )
         return self._stamped(spec)
 
     def _restore(
         self,
         name: str,
+        variant: VariantSpec,
         seed: int,
         task: str,
         method: str,
@@ -178,6 +192,7 @@ class Expansion:
             reference=self.reference,
             floors=self.benchmark.floors,
             train=train if restorer.uses_model else None,
+            precision=precision_of(variant, restorer.inner),
         )
         return self._stamped(spec)
 
@@ -259,6 +274,17 @@ class Expansion:
             else:
                 kept[item] = choice
         return kept
+
+
+def precision_of(
+    variant: VariantSpec, asking: SolverSpec | LikelihoodSpec | AnalysisSpec | None
+) -> Precision:
+    """In which precision a variant's network is asked; float32 where there is none, or where rounding is an error."""
+    if not variant.trained or (asking is not None and asking.full_precision):
+        return "fp32"
+    if isinstance(asking, AnalysisSpec) and asking.trains and variant.training is not None:
+        return variant.training.precision
+    return variant.sampling.precision
 
 
 def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:

@@ -1,4 +1,4 @@
-"""What images lie in a folder or a zip, and their classes, found without decoding any.
+"""What images lie in a folder, a zip or a tar, and their classes, found without decoding any.
 
     images directly inside                one class, "all"
     images in folders                     a folder is a class, in sorted order
@@ -6,7 +6,7 @@
                                           Karras et al., EDM, 2022 (https://github.com/NVlabs/edm), where folders only
                                           keep the number of files small
 
-Folders around all images count for nothing.  A zip is read where it lies, and still refused when a name in it
+Folders around all images count for nothing.  A zip or a tar is read where it lies, and still refused when a name in it
 would leave the folder that it was unpacked to.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -94,6 +95,44 @@ class ZipFiles:
             raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
 
 
+class TarFiles:
+    """The files in a tar, which is not compressed: images are read in the order of their names, here and there.
+
+    Raises:
+        ValueError: when it is no whole tar, or a name in it leaves its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.tar = tarfile.open(path, "r:")  # noqa: SIM115, read from as long as this lives
+            found = [each for each in self.tar if each.isfile()]
+        except (tarfile.TarError, *TORN) as error:
+            raise ValueError(f"{path} is no whole tar without compression ({error})") from None
+        self.members = {PurePosixPath(each.name).as_posix(): each for each in found}
+
+    def names(self) -> list[str]:
+        """Return all names, in any order."""
+        for name in self.members:
+            inside(name, str(self.path))
+        return list(self.members)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one."""
+        try:
+            member = self.members[name]
+            if member.size > LARGEST:
+                raise OSError(f"it has {member.size:,} bytes")
+            stream = self.tar.extractfile(member)
+            assert stream is not None
+            content = stream.read()
+        except (tarfile.TarError, *TORN, KeyError) as error:
+            raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
+        if len(content) != member.size:
+            raise ValueError(f"{self.path}: {name} cannot be read (it ends early)")
+        return content
+
+
 @dataclass(frozen=True)
 class Listing:
     """Names of images, sorted, the class of each, the classes' names, and the files to read them from."""
@@ -102,6 +141,12 @@ class Listing:
     labels: list[int]
     classes: tuple[str, ...]
     files: Files
+
+    @property
+    def inner(self) -> list[str]:
+        """The names without the folders around all images: the same wherever a set was unpacked to."""
+        around = _around([PurePosixPath(name).parent.parts for name in self.names])
+        return ["/".join(PurePosixPath(name).parts[around:]) for name in self.names]
 
 
 def inside(name: str, archive: str) -> None:
@@ -116,24 +161,24 @@ def inside(name: str, archive: str) -> None:
 
 
 def opened(path: Path) -> Files:
-    """Return the files of a folder or a zip.
+    """Return the files of a folder, a zip or a tar.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: when it is none of them.
     """
     if path.is_dir():
         return FolderFiles(path)
     if path.is_file():
-        return ZipFiles(path)
-    raise ValueError(f"{path} is no folder and no zip: `path:` must name one of PNG images")
+        return TarFiles(path) if path.suffix == ".tar" else ZipFiles(path)
+    raise ValueError(f"{path} is no folder, zip or tar: `path:` must name one of PNG images")
 
 
 def listing(path: Path, flat: bool = False) -> Listing:
-    """Return the images of a folder or a zip; ``flat`` has them all in one class, wherever they lie.
+    """Return the images of a folder, a zip or a tar; ``flat`` has them all in one class, wherever they lie.
 
     Raises:
-        ValueError: when it is neither, has images beside class folders or below them, or when its `dataset.json` is
-            torn or about other images.
+        ValueError: when it is none of them, has images beside class folders or below them, or when its `dataset.json`
+            is torn or about other images.
     """
     files = opened(path)
     found = files.names()
@@ -153,9 +198,14 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
+def _around(folders: list[tuple[str, ...]]) -> int:
+    """How many folders lie around all images."""
+    return len(os.path.commonprefix(folders)) if folders else 0
+
+
 def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
     folders = [PurePosixPath(name).parent.parts for name in names]
-    around = len(os.path.commonprefix(folders)) if names else 0
+    around = _around(folders)
     depth = max(map(len, folders), default=0)
     own = [parts[min(around, depth - 1) :] if depth else () for parts in folders]
     if len({len(parts) for parts in own}) > 1:

@@ -15,6 +15,7 @@ from diffbench.plan.reading import PlanError, Tree
 from diffbench.plan.variants import variants_of
 from diffbench.specs.benchmark import BenchmarkSpec
 from diffbench.specs.stages import STAGES
+from diffbench.store import files
 
 DEFAULT = Path("config") / "digits.yaml"
 METHODS = Path("config") / "methods.yaml"
@@ -45,7 +46,8 @@ def load_plan(
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     if needs_files:
         _check_sources(benchmark, tree)
-        _check_weights(benchmark, tree)
+        _check_extractor(benchmark, tree)
+    benchmark = _identified(benchmark)
     _check_tasks(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
@@ -86,14 +88,24 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
             raise PlanError(f"{place}: data.{key}: there is no file or folder {path!r}{wanted}")
 
 
-def _check_weights(benchmark: BenchmarkSpec, tree: Tree) -> None:
+def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:
     extractor = benchmark.extractor
-    if extractor.file is not None and not Path(extractor.file).is_file():
-        place = tree.where(("extractor", "weights"))
-        raise PlanError(
-            f"{place}: extractor.weights: there is no file {extractor.file!r}; "
-            f"wanted is {extractor.origin}"
-        )
+    for key, file in extractor.files.items():
+        if not Path(file).is_file():
+            raise PlanError(
+                f"{tree.where(('extractor', key))}: extractor.{key}: there is no file {file!r}; "
+                f"wanted is {extractor.origins[key]}"
+            )
+
+
+def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
+    """Add the SHA-256 of a reference file that is known by its path alone: scores depend on what lies there."""
+    extractor = benchmark.extractor
+    file = extractor.files.get("reference")
+    if file is None or extractor.reference_sha256 is not None or not Path(file).is_file():
+        return benchmark
+    known = extractor.with_reference(files.sha256(Path(file)))
+    return benchmark.model_copy(update={"extractor": known})
 
 
 def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:

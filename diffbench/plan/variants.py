@@ -2,12 +2,12 @@
 
 Each key of a trained variant comes from the last of these that states it:
 
-    the benchmark's network and training; its defaults; the variant; the benchmark's overrides
+    the benchmark's network, training and sampling; its defaults; the variant; the benchmark's overrides
 
 A ``sweep`` makes one variant of each combination of its values: ``{sigma_max}`` in the id and in
 any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers, controls and variants of analyses
 and restorers alone take no defaults, for these are about networks; nor do imported models, whose folder says what
-they are (`pretrained`).
+they are (`pretrained`), but for the benchmark's sampling.
 """
 
 from __future__ import annotations
@@ -161,11 +161,10 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
         PlanError: for the first mistake, where it was written.
     """
     if _is_trained(tree.value):
-        base = Tree({}, {(): tree.where(())})
-        for key in ("network", "training"):
-            if key in benchmark.value:
-                base.put(key, benchmark.at(key))
+        base = _shared(benchmark, tree, "network", "training", "sampling")
         tree = base.under(benchmark.at("defaults")).under(tree)
+    elif "pretrained" in tree.value:
+        tree = _shared(benchmark, tree, "sampling").under(tree)
     tree = pretrained.filled(name, tree)
     for key in ("solvers", "likelihoods", "restorers", "analyses"):
         tree = _dropped(tree, key)
@@ -174,6 +173,15 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
     _check_trainable(name, variant, tree, data)
     _check_served(name, variant, tree, data)
     return variant
+
+
+def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
+    """What the benchmark says for all networks under some of its keys."""
+    base = Tree({}, {(): tree.where(())})
+    for key in keys:
+        if key in benchmark.value:
+            base.put(key, benchmark.at(key))
+    return base
 
 
 def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:

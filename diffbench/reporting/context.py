@@ -24,11 +24,20 @@ def score_protocol(protocol: Mapping[str, Any] | None) -> str:
     counts = protocol.get("reference_counts") or {}
     split = protocol.get("reference_split", "")
     images = f" ({counts[split]} images)" if split in counts else ""
+    if published := protocol.get("reference_sha256"):
+        neighbours = protocol.get("reference_neighbours", "unknown")
+        images = f" by a published file (sha256 {published[:8]}; {neighbours} images for precision and recall)"
     conversion = f" ({protocol['conversion']})" if protocol.get("conversion") else ""
     return (
         f"extractor {protocol['extractor']}{f' sha256 {digest}' if digest else ''}{conversion}, "
         f"reference {split}{images}, torch-fidelity {protocol.get('torch_fidelity', 'unknown')}"
     )
+
+
+def sample_protocol(protocol: Mapping[str, Any] | None) -> str:
+    """Return how scores and what they are of were made in a few words; empty without scores."""
+    scored, precision = score_protocol(protocol), (protocol or {}).get("precision")
+    return f"{scored}, network in {precision}" if scored and precision else scored
 
 
 def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
@@ -38,7 +47,7 @@ def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
 
 def protocol(metric: str, protocol: Mapping[str, Any] | None) -> str:
     """Return how a metric was made in a few words."""
-    return likelihood_protocol(protocol) if metric == BITS else score_protocol(protocol)
+    return likelihood_protocol(protocol) if metric == BITS else sample_protocol(protocol)
 
 
 def protocols(records: Iterable[Record]) -> list[str]:
@@ -62,8 +71,10 @@ def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
         each = f"the first {asked.images} test images, {asked.draws} restorations of each"
         counted.append(f"{each}, N = {asked.images * asked.draws}")
     seeds = ", ".join(map(str, plan.benchmark.seeds))
+    data = plan.benchmark.data
+    called = "" if data.title == data.name else f"{data.title}, read by "
     return (
-        f"Data: {described(plan.benchmark.data.unplaced)}, {plan.benchmark.data.levels} grey levels; "
+        f"Data: {called}{described(data.unplaced)}, {data.levels} grey levels; "
         f"{'; '.join(counted)}; {'seeds' if ',' in seeds else 'seed'} {seeds}."
     )
 
@@ -79,7 +90,7 @@ def described(chosen: Registered) -> str:
 
 
 def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]:
-    """Return budget, network, parameterisation, times and dequantisation, with their variants.
+    """Return budget, precision, network, parameterisation, times and dequantisation, with their variants.
 
     Args:
         plan: the benchmark.
@@ -91,6 +102,7 @@ def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]
         return []
     return [
         f"Training: {_grouped(trained, _trained)}.",
+        f"Precision: {_grouped(trained, _precision)}.",
         f"Network: {_grouped(trained, _network)}.",
         f"Predicted: {_grouped(trained, _predicted)}.",
         *treatments.remarks(trained),
@@ -110,6 +122,13 @@ def _trained(variant: VariantSpec) -> str:
     if taken is None:
         return budget(variant.training)
     return f"{CHECKPOINT}, imported (family {taken.family}, sha256 {taken.checkpoint[:16]})"
+
+
+def _precision(variant: VariantSpec) -> str:
+    """That of the network in training, and when it is asked; what controls its error asks in fp32."""
+    sampled = variant.sampling.precision
+    trained = CHECKPOINT if variant.training is None else variant.training.precision
+    return sampled if trained == sampled else f"training {trained}, sampling {sampled}"
 
 
 def _dequantised(variant: VariantSpec) -> str:

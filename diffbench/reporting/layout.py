@@ -127,7 +127,11 @@ class ProtocolSpec(Spec):
 
     data, samples, extractor: the data set's name, generated images and extractor of FID or IS.
     images: of the data set, of a likelihood or an analysis: test images, or a bound's of the training split.
-    steps, batch: the training budget.  ``none`` where the source does not say: nothing agrees then.
+    steps, batch: the training budget.
+    neighbours: images of the data set that precision and recall compare with.
+
+    ``none`` where the source does not say: nothing agrees then.  What differs from number to number, the data set's
+    version and the precisions, stands in ``published.csv``.
     """
 
     data: str
@@ -136,6 +140,7 @@ class ProtocolSpec(Spec):
     extractor: str
     steps: Annotated[PositiveInt | None, BeforeValidator(nothing)]
     batch: Annotated[PositiveInt | None, BeforeValidator(nothing)]
+    neighbours: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
 
 
 class RowSpec(Spec):

@@ -151,7 +151,7 @@ def _record(
         metric=metric,
         unit=unit,
         cell=found,
-        protocol=protocol or context.score_protocol(found.protocol),
+        protocol=protocol or context.sample_protocol(found.protocol),
     )
 
 

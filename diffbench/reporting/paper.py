@@ -2,8 +2,11 @@
 
 A difference, ours minus published, is taken only when everything that decides the number agrees:
 
-    data set, training steps and batch      always
+    data set and its version                always
+    training steps, batch and precision     of what is trained here
+    precision of the network when asked     of what has one
     samples, extractor, NFE                 of FID, IS and the like
+    reference images                        of precision and recall
     images of the data set                  of bits per dimension, and of an analysis
 
 else the column holds a dash and the note says what differs.
@@ -11,7 +14,7 @@ else the column holds a dash and the note says what differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
@@ -30,9 +33,12 @@ from diffbench.reporting.numbers import count, plain
 from diffbench.reporting.ours import first_of
 from diffbench.reporting.published import Published, PublishedValues
 from diffbench.reporting.results import Results
+from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.weights import CellAt, step_of
 
 UNKNOWN = "unknown"
+#: Metrics of each sample's nearest reference images: their number moves them.
+OF_NEIGHBOURS = ("precision", "recall")
 HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
 
 
@@ -129,30 +135,58 @@ def disagreements(
     """
     if ours.mean is None:
         return []
-    chosen = plan.variants[variant]
-    facts: list[tuple[str, object, object]] = [
-        ("data set", plan.benchmark.data.title, protocol.data)
+    facts = [
+        *_of_data(plan, protocol, theirs),
+        *_of_training(plan.variants[variant], at, protocol, theirs),
+        *_of_evaluation(metric, ours, protocol, theirs),
     ]
-    if chosen.pretrained is None:
-        # An imported model had its paper's budget; the table's notes say whose it is.
-        training = chosen.training
-        facts += [
-            ("training steps", training and step_of(at, training.steps), protocol.steps),
-            ("batch", training and training.batch, protocol.batch),
-        ]
-    if metric == BITS or ours.protocol is None:
-        facts.append(("images", ours.images, protocol.images))
-    else:
-        facts += [
-            ("samples", ours.images, protocol.samples),
-            ("extractor", ours.protocol.get("extractor"), protocol.extractor),
-            ("NFE", count(ours.nfe) or None, theirs.nfe or None),
-        ]
     return [
         f"{what} {UNKNOWN if a is None else a}, not {UNKNOWN if b is None else b}"
         for what, a, b in facts
         if a is None or b is None or a != b
     ]
+
+
+#: What is compared, ours, and theirs; None where nobody says.
+Fact = tuple[str, object, object]
+
+
+def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: Published) -> Iterator[Fact]:
+    """Two versions of a data set are two data sets; of one that has no versions nothing is said."""
+    data = plan.benchmark.data
+    yield "data set", data.known_as, protocol.data
+    if data.known_as == protocol.data and (data.edition or theirs.version):
+        yield "version of the data set", data.edition or None, theirs.version or None
+
+
+def _of_training(
+    chosen: VariantSpec, at: CellAt, protocol: ProtocolSpec, theirs: Published
+) -> Iterator[Fact]:
+    """An imported model had its paper's budget; the table's notes say whose it is."""
+    if chosen.pretrained is not None:
+        return
+    training = chosen.training
+    yield "training steps", training and step_of(at, training.steps), protocol.steps
+    yield "batch", training and training.batch, protocol.batch
+    if training is not None:
+        yield "training precision", training.precision, theirs.trained_in or None
+
+
+def _of_evaluation(
+    metric: str, ours: Cell, protocol: ProtocolSpec, theirs: Published
+) -> Iterator[Fact]:
+    """How the number was taken of the model."""
+    made = ours.protocol or {}
+    if "precision" in made:
+        yield "sampling precision", made["precision"], theirs.sampled_in or None
+    if metric == BITS or "extractor" not in made:
+        yield "images", ours.images, protocol.images
+        return
+    yield "samples", ours.images, protocol.samples
+    yield "extractor", made["extractor"], protocol.extractor
+    yield "NFE", count(ours.nfe) or None, theirs.nfe or None
+    if metric in OF_NEIGHBOURS:
+        yield "reference images", made.get("reference_neighbours"), protocol.neighbours
 
 
 def _incomparable(differing: Sequence[str]) -> str:

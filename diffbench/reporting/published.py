@@ -12,11 +12,21 @@ from diffbench.plan.reading import PlanError, nearest
 
 @dataclass(frozen=True)
 class Published:
-    """One published value: as printed, with its source and the cost it was printed with."""
+    """One published value: as printed, with its source, and what it was printed or made with; empty where nobody says.
+
+    Attributes:
+        value, source: as printed; paper, table and data set.
+        nfe: calls of the network.
+        version: of the data set, where there is more than one: who resized it, or how.
+        trained_in, sampled_in: the network's precision.
+    """
 
     value: str
     source: str
     nfe: str
+    version: str = ""
+    trained_in: str = ""
+    sampled_in: str = ""
 
 
 class PublishedValues:
@@ -24,7 +34,7 @@ class PublishedValues:
 
     Args:
         path: a CSV file with the columns paper, table, dataset, method, setting, solver, nfe,
-            metric, value, unit, source, certainty.
+            metric, value, unit, source, certainty, version, trained_in, sampled_in.
 
     Raises:
         PlanError: when there is no such file.
@@ -48,8 +58,10 @@ class PublishedValues:
             PlanError: as ``line``.
         """
         row = self.rows[self.line(selection)]
-        source = f"{row['source']}, {row['table']}, {row['dataset']} ({row['certainty']})"
-        return Published(row["value"], source, row["nfe"])
+        made = {key: row[key] for key in ("nfe", "version", "trained_in", "sampled_in")}
+        data = ", ".join(filter(None, (row["dataset"], row["version"])))
+        source = f"{row['source']}, {row['table']}, {data} ({row['certainty']})"
+        return Published(row["value"], source, **made)
 
     def line(self, selection: Mapping[str, str]) -> int:
         """Return the index in ``rows`` of the one value whose columns are as selected.

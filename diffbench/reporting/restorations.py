@@ -190,7 +190,7 @@ def _protocol(found: Cell) -> str:
     if not found.protocol or "draws" not in found.protocol:
         return ""
     counted = f"{found.protocol['images']} test images, {found.protocol['draws']} draws each"
-    return f"{counted}, {context.score_protocol(found.protocol)}"
+    return f"{counted}, {context.sample_protocol(found.protocol)}"
 
 
 class RestoredImages:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from diffbench.plan.jobs import Plan, Run
 from diffbench.reporting.layout import BITS
+from diffbench.specs.stages import AskingSpec
 from diffbench.store import paths, products
 from diffbench.store.products import StoreError
 from diffbench.store.status import one_line, read_status
@@ -82,7 +83,7 @@ class Results:
         found = self._scored(job, solver)
         for outcome in (found, self._partly_scored(job, solver)):
             if outcome.status == "ok":
-                return self._timed(self._linked(outcome, jobs), _own(jobs))
+                return self._timed(self._linked(_asked(outcome, jobs[-1]), jobs), _own(jobs))
         trouble = self._trouble(jobs)
         if trouble.status == "missing" and found.status != "failed":
             trouble = self._failure(job)
@@ -123,7 +124,7 @@ class Results:
         if self._state(jobs[-1]).status != "ok":
             return self._trouble(jobs)
         try:
-            outcome = outcome_of(products.read_json(path))
+            outcome = _asked(outcome_of(products.read_json(path)), jobs[-1])
         except (StoreError, ValueError, KeyError, TypeError) as error:
             return Outcome("failed", shortened(path, error))
         return self._timed(self._linked(outcome, jobs[:-1]), _own(jobs))
@@ -226,6 +227,14 @@ _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 def _own(jobs: Sequence[Run]) -> list[Run]:
     """Return those of a job's chain that are the variant's: the others measure the data set."""
     return [job for job in jobs if job.stage not in SHARED]
+
+
+def _asked(outcome: Outcome, job: Run) -> Outcome:
+    """Add to the protocol in which precision the job asked a network, if it asked one."""
+    precision = job.spec.asked_in if isinstance(job.spec, AskingSpec) else ""
+    if not precision:
+        return outcome
+    return replace(outcome, protocol={**outcome.protocol, "precision": precision})
 
 
 def _of_likelihood(content: Any) -> Outcome:

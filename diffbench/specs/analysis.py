@@ -33,6 +33,11 @@ class AnalysisSpec(Registered):
         """Whether it trains the variant's network itself."""
         return False
 
+    @property
+    def full_precision(self) -> bool:
+        """Whether the network must be evaluated in float32."""
+        return False
+
     def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
         """Why the variant cannot be analysed so; None when it can."""
         return None
@@ -85,6 +90,11 @@ class LatentsSpec(AnalysisSpec):
     images: PositiveInt = 200
     pairs: PositiveInt = 8
     between: PositiveInt = 9
+
+    @property
+    def full_precision(self) -> bool:
+        """What comes back differs from the image by rounding, too."""
+        return True
 
     @model_validator(mode="after")
     def _solver_has_a_way_back(self) -> Self:

@@ -21,6 +21,7 @@ from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, U
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.restorer import AnyRestorer, TaskSpec
+from diffbench.specs.sampling import SamplingSpec
 from diffbench.specs.solver import AnySolver
 from diffbench.specs.stages import (
     AnyAnalysis,
@@ -128,6 +129,7 @@ class BenchmarkSpec(Spec):
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
     shards: the jobs that the chunks of each solver's images are spread over; the images do not depend on it.
+    sampling: how whatever asks a trained network runs it.
     gpus: how many a training job uses, each with its share of a batch; Snakemake must be told that there are as many.
     classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
@@ -149,6 +151,7 @@ class BenchmarkSpec(Spec):
     floors: FloorSpec = FloorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
     classifier: ClassifierSettings = ClassifierSettings()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     gpus: PositiveInt = 1
@@ -183,17 +186,19 @@ class BenchmarkSpec(Spec):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from: the keys that it then needs, and why it has no other of `MADE_OF`."""
+    """Where a model comes from: the keys that it then needs or may have, and why it has no other of `MADE_OF`."""
 
     needs: frozenset[str]
     reason: str
+    may_have: frozenset[str] = frozenset()
 
 
-#: What a model may be made of, besides its process and its denoiser.
-MADE_OF = frozenset({"objective", "network", "training", "pretrained"})
-TRAINED = Origin(MADE_OF - {"pretrained"}, "a trained model has no {key}")
+ASKED = frozenset({"sampling"})
+#: What a model may be made of and asked by, besides its process and its denoiser.
+MADE_OF = frozenset({"objective", "network", "training", "pretrained"}) | ASKED
+TRAINED = Origin(MADE_OF - {"pretrained"} - ASKED, "a trained model has no {key}", ASKED)
 EXACT = Origin(frozenset(), "the {denoiser} denoiser is exact and has no {key}")
-IMPORTED = Origin(frozenset({"network", "pretrained"}), "an imported model has no {key}")
+IMPORTED = Origin(frozenset({"network", "pretrained"}), "an imported model has no {key}", ASKED)
 
 
 class VariantSpec(Spec):
@@ -214,6 +219,7 @@ class VariantSpec(Spec):
     network: AnyNetwork | None = None
     training: TrainingSpec | None = None
     pretrained: PretrainedSpec | None = None
+    sampling: SamplingSpec = SamplingSpec()
     solvers: dict[Id, AnySolver] = {}
     likelihoods: dict[Id, AnyLikelihood] = {}
     restorers: dict[Id, AnyRestorer] = {}
@@ -242,7 +248,8 @@ class VariantSpec(Spec):
             return self
         if own and own <= ALONE:
             return self._without_model()
-        if self.denoiser and (extra := given & (MADE_OF - self.origin.needs)):
+        strange = MADE_OF - self.origin.needs - self.origin.may_have
+        if self.denoiser and (extra := given & strange):
             reason = self.origin.reason.format(denoiser=self.denoiser.name, key=min(extra))
             raise ValueError(reason)
         if missing := (wanted | (self.origin.needs if self.denoiser else set())) - given:

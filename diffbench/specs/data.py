@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing, number
 
+Resize = Literal["bicubic", "lanczos", "bilinear", "box-bicubic"]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 #: The archives of downsampled ImageNet by size, with the checksums that TensorFlow Datasets has recorded
@@ -31,10 +32,13 @@ class DataSpec(Registered):
 
     kind: ClassVar[str] = "data"
     levels: ClassVar[int]
-    #: Keys that say where files lie which another key knows by their content: a copy elsewhere is the same data set.
-    places: ClassVar[tuple[str, ...]] = ()
 
     name: str
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Keys that say where files lie which another key knows by their content: a copy elsewhere is the same set."""
+        return ()
 
     @property
     def known_classes(self) -> int | None:
@@ -77,9 +81,19 @@ class DataSpec(Registered):
         return ""
 
     @property
-    def title(self) -> str:
+    def known_as(self) -> str:
         """The name as tables have it: never that of a published set for images that are no exact copies."""
         return self.name
+
+    @property
+    def edition(self) -> str:
+        """Which version of it this is, who resized it or how; empty where there is one version, or nobody knows."""
+        return ""
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.known_as} ({self.edition})" if self.edition else self.known_as
 
 
 class DigitsSpec(DataSpec):
@@ -144,10 +158,14 @@ class CIFAR10Spec(DataSpec):
     name: Literal["cifar10"] = "cifar10"
     implementation: ClassVar[str] = "diffbench.data.cifar:CIFAR10"
     levels: ClassVar[int] = 256
-    places: ClassVar[tuple[str, ...]] = ("archive",)
 
     archive: Annotated[str | None, BeforeValidator(nothing)] = None
     sha256: SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The archive, which its sha256 knows."""
+        return ("archive",)
 
     @property
     def known_classes(self) -> int | None:
@@ -179,6 +197,10 @@ class ImageFilesSpec(DataSpec):
     """Image files, decoded one by one.
 
     size: the side of the square that images are cropped and resized to, antialiased; ``none`` leaves them as they are.
+    resize: how, which makes another version of the data set of each: ``bicubic`` and ``lanczos`` cut the square first
+        (Lanczos: the LSUN of Progressive GAN and of DDPM, the ImageNet of EDM); ``bilinear`` resizes the shorter side
+        and then cuts (torchvision, inverse heat dissipation); so does ``box-bicubic``, after halving by a box filter
+        as often as that leaves twice the size (Improved DDPM, ADM).  ``none`` wants all to have that size.
     channels: 1 or 3, which all images must have; ``none`` takes what the first has.
     lossy: whether JPEG and WebP are read; every table then says so.
     """
@@ -186,6 +208,7 @@ class ImageFilesSpec(DataSpec):
     levels: ClassVar[int] = 256
 
     size: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    resize: Annotated[Resize | None, BeforeValidator(nothing)] = "bicubic"
     channels: Annotated[Literal[1, 3] | None, BeforeValidator(nothing)] = None
     lossy: bool = False
 
@@ -204,28 +227,77 @@ class ImageFilesSpec(DataSpec):
         return "lossy images: their artefacts are learnt and scored, and no score compares with a published one"
 
     @property
-    def title(self) -> str:
+    def known_as(self) -> str:
         """Marked where lossy."""
         return f"{self.name} (lossy)" if self.lossy else self.name
 
+    @property
+    def edition(self) -> str:
+        """How images were resized, where they were."""
+        return self.resize or "" if self.size else ""
+
 
 class FolderSpec(ImageFilesSpec):
-    """A folder or zip of PNGs; folders in it, or numbers in a ``dataset.json``, are classes.
+    """A folder, zip or tar of PNGs; folders in it, or numbers in a ``dataset.json``, are classes.
 
-    test_fraction: of the images, taken in each class by ``seed``, are the test split.
+    test_path: the same of the test images; ``none`` takes a part of ``path``.
+    test_fraction: of the images, taken in each class by ``seed``, are the test split, without ``test_path``.
+    called: the published data set that this is, as tables call it: ``imagenet32``.
+    version: whose version of it, as ``published.csv`` says: ``van den Oord 2016``.  Nothing is resized then.
+    identity: sha256 over the sorted names and sha256 of pixels of all images, which the manifest has; where it is
+        given it is checked, and a copy elsewhere is the same data set.
     """
 
     name: Literal["folder"] = "folder"
     implementation: ClassVar[str] = "diffbench.data.folder:ImageFolder"
 
-    path: str
+    path: str | None
+    test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
     seed: Int = 0
+    called: Annotated[str | None, BeforeValidator(nothing)] = None
+    version: Annotated[str | None, BeforeValidator(nothing)] = None
+    identity: Annotated[SHA256 | None, BeforeValidator(nothing)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _version_is_as_it_is(cls, value: Any) -> Any:
+        versioned = isinstance(value, dict) and value.get("version") not in (None, "none")
+        return {"resize": None, **value} if versioned else value
+
+    @model_validator(mode="after")
+    def _version_is_of_something(self) -> Self:
+        if self.path is None and self.identity is None:
+            raise ValueError("path: none; a folder, zip or tar of PNGs is wanted")
+        if self.version is not None and self.called is None:
+            raise ValueError(f"version: {self.version!r} of what? `called:` names the data set")
+        if self.version is not None and self.resize is not None:
+            raise ValueError(
+                f"resize: {self.resize}, but images of a version are taken as they are; leave out one of the two"
+            )
+        return self
+
+    @property
+    def known_as(self) -> str:
+        """What it is called, marked where lossy."""
+        name = self.called or self.name
+        return f"{name} (lossy)" if self.lossy else name
+
+    @property
+    def edition(self) -> str:
+        """Whose it is, or how images were resized."""
+        return self.version or super().edition
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The paths, where ``identity`` knows what lies there."""
+        return ("path", "test_path") if self.identity else ()
 
     @property
     def paths(self) -> dict[str, str]:
-        """``path``."""
-        return {"path": self.path}
+        """``path``, and ``test_path`` where one is given."""
+        given = {"path": self.path, "test_path": self.test_path}
+        return {key: path for key, path in given.items() if path is not None}
 
     @property
     def listed(self) -> str | None:
@@ -293,9 +365,14 @@ class ImageNetSpec(DataSpec):
         return {"train": 1_281_167, "test": 50_000} if self.batches == 10 else {}
 
     @property
-    def title(self) -> str:
+    def known_as(self) -> str:
         """Which of the two."""
         return f"imagenet{self.size}"
+
+    @property
+    def edition(self) -> str:
+        """Not van den Oord's of 2016, which is harder to code."""
+        return "Chrabaszcz 2017"
 
     @property
     def paths(self) -> dict[str, str]:

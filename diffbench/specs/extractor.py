@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -13,6 +13,7 @@ from diffbench.specs.base import (
     PositiveFloat,
     PositiveInt,
     Registered,
+    Spec,
     nothing,
 )
 
@@ -45,14 +46,23 @@ class ExtractorSpec(Registered):
     resamples: NonNegativeInt = 20
 
     @property
-    def file(self) -> str | None:
-        """The file that its weights are read from, relative to the working directory."""
-        return None
+    def files(self) -> dict[str, str]:
+        """Configuration key -> file that is read, relative to the working directory."""
+        return {}
 
     @property
-    def origin(self) -> str:
-        """Where such a file would come from."""
-        return ""
+    def origins(self) -> dict[str, str]:
+        """Where such files would come from."""
+        return {}
+
+    @property
+    def reference_sha256(self) -> str | None:
+        """What the published reference is known by that it measures against; None without, or where it is not known."""
+        return None
+
+    def with_reference(self, sha256: str) -> Self:
+        """The same with a published reference whose SHA-256 is known."""
+        return self
 
 
 class TrainedExtractorSpec(ExtractorSpec):
@@ -82,12 +92,30 @@ class TrainedExtractorSpec(ExtractorSpec):
     threads: PositiveInt = 1
 
 
+class ReferenceFileSpec(Spec):
+    """A published npz file of reference statistics, and perhaps images; ``reference: FILE`` is short for its path.
+
+    path: a local copy; its place is in no hash, its sha256 is.
+    sha256: of the file; by default that of what lies there.
+    """
+
+    path: Annotated[str | None, BeforeValidator(nothing), Field(exclude=True)] = None
+    sha256: Annotated[Sha256 | None, BeforeValidator(nothing)] = None
+
+
+def _named(value: object) -> object:
+    """A path alone."""
+    return {"path": value} if isinstance(value, str) and value != "none" else nothing(value)
+
+
 class InceptionSpec(ExtractorSpec):
     """Inception-v3 as torch-fidelity has it, for photographs; its weights are fetched once or given.
 
     weights: a local copy of the weights; its place is in no hash, its sha256 is.  The environment variable
         DIFFBENCH_WEIGHTS says the same; without either they are downloaded into the cache.
     sha256: of the weights.
+    reference: what FID is measured against in place of the training images' statistics, and KID, precision and recall
+        in place of their features, where it has images: ADM's reference batch, EDM's statistics.
     opinions: further scores, by the same network: ``clean_fid``, FID of images resized without aliasing.
     resamples: none by default; each costs the eigenvalues of a 2048 x 2048 matrix, seconds of a CPU.
     """
@@ -101,16 +129,36 @@ class InceptionSpec(ExtractorSpec):
 
     weights: Annotated[str | None, BeforeValidator(nothing), Field(exclude=True)] = None
     sha256: Sha256 = INCEPTION_SHA256
+    reference: Annotated[ReferenceFileSpec | None, BeforeValidator(_named)] = None
     opinions: tuple[Literal["clean_fid"], ...] = ()
     resamples: NonNegativeInt = 0
 
     @property
-    def file(self) -> str | None:
-        """``weights``."""
-        return self.weights
+    def files(self) -> dict[str, str]:
+        """``weights`` and ``reference``, those that are given."""
+        given = {"weights": self.weights, "reference": self.reference and self.reference.path}
+        return {key: path for key, path in given.items() if path}
 
     @property
-    def origin(self) -> str:
+    def origins(self) -> dict[str, str]:
         """The address, where it is known, and the SHA-256."""
         published = self.sha256 == INCEPTION_SHA256
-        return f"{INCEPTION_URL if published else 'a file'} (sha256 {self.sha256})"
+        known = (
+            f" (sha256 {self.reference.sha256})" if self.reference and self.reference.sha256 else ""
+        )
+        return {
+            "weights": f"{INCEPTION_URL if published else 'a file'} (sha256 {self.sha256})",
+            "reference": "an npz file with mu and sigma, and perhaps arr_0, as guided-diffusion and EDM publish it"
+            + known,
+        }
+
+    @property
+    def reference_sha256(self) -> str | None:
+        """Of ``reference``."""
+        return None if self.reference is None else self.reference.sha256
+
+    def with_reference(self, sha256: str) -> Self:
+        """``reference`` with its SHA-256."""
+        assert self.reference is not None
+        known = self.reference.model_copy(update={"sha256": sha256})
+        return self.model_copy(update={"reference": known})

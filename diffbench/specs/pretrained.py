@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
+
+from pydantic import model_validator
 
 from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.data import SHA256
@@ -12,7 +14,7 @@ class PretrainedSpec(Spec):
     """A folder that ``diffbench import`` wrote; ``pretrained: FOLDER`` is short for ``pretrained: {folder: FOLDER}``.
 
     folder: relative to the working directory.
-    precision, channels_last, threads: of the network's arithmetic, as in a training budget.
+    channels_last, threads: of the network's arithmetic, as in a training budget; its precision is ``sampling``'s.
 
     The rest is the folder's to say. Where it is written too, it must agree: so a configuration can hold on to the
     weights that it means.
@@ -24,7 +26,6 @@ class PretrainedSpec(Spec):
     """
 
     folder: str
-    precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     threads: PositiveInt = 1
     family: str
@@ -33,6 +34,15 @@ class PretrainedSpec(Spec):
     ema: bool | None
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     classes: NonNegativeInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _precision_has_moved(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "precision" in value:
+            raise ValueError(
+                f"precision: {value['precision']!r} is said beside it now, `sampling: {{precision: ..}}`"
+            )
+        return value
 
     def refusal(self, shape: tuple[int, int, int] | None, classes: int, data: str) -> str | None:
         """Why the model is not of some images; None when it is, or as far as is known.

@@ -25,6 +25,7 @@ from diffbench.specs.objective import AnyTimes, ObjectiveSpec
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.restorer import AnyRestorer, TaskSpec
+from diffbench.specs.sampling import Precision
 from diffbench.specs.solver import AnySolver
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights
@@ -155,7 +156,19 @@ class ClassifierSpec(StageSpec):
         return f"{self.process.name}-{digest[:8]}"
 
 
-class SampleSpec(StageSpec):
+class AskingSpec(StageSpec):
+    """What asks a trained network, and the precision in which it does; some do without one."""
+
+    train: TrainSpec | None = None
+    precision: Precision = "fp32"
+
+    @property
+    def asked_in(self) -> str:
+        """The network's precision; empty where there is none."""
+        return "" if self.train is None or self.train.network is None else self.precision
+
+
+class SampleSpec(AskingSpec):
     """Draw ``samples`` images in chunks of ``chunk``: with a solver from a model, or as a control."""
 
     stage: Literal["sample"] = "sample"
@@ -167,7 +180,6 @@ class SampleSpec(StageSpec):
     samples: PositiveInt
     chunk: PositiveInt = 500
     data: StoredData
-    train: TrainSpec | None = None
     classifier: ClassifierSpec | None = None
     solver: AnySolver | None = None
     control: AnyControl | None = None
@@ -223,7 +235,7 @@ class ScoreSpec(StageSpec):
     samples: dict[str, SampleSpec]
 
 
-class LikelihoodStageSpec(StageSpec):
+class LikelihoodStageSpec(AskingSpec):
     """Evaluate one kind of likelihood of a trained model."""
 
     stage: Literal["likelihood"] = "likelihood"
@@ -236,7 +248,7 @@ class LikelihoodStageSpec(StageSpec):
     train: TrainSpec
 
 
-class RestoreSpec(StageSpec):
+class RestoreSpec(AskingSpec):
     """Restore the first ``images`` test images of one task with one method, ``draws`` times each.
 
     A method without a model has no ``train``.
@@ -257,10 +269,9 @@ class RestoreSpec(StageSpec):
     data: StoredData
     reference: ReferenceSpec
     floors: FloorSpec = FloorSpec()
-    train: TrainSpec | None = None
 
 
-class AnalysisStageSpec(StageSpec):
+class AnalysisStageSpec(AskingSpec):
     """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model.
 
     An analysis that brings all it needs has no ``train``.
@@ -273,7 +284,6 @@ class AnalysisStageSpec(StageSpec):
     seed: NonNegativeInt
     analysis_id: str
     analysis: AnyAnalysis
-    train: TrainSpec | None = None
 
 
 #: The stages, each before those that build on it.

@@ -16,6 +16,7 @@ from diffbench.specs.base import (
     Spec,
     nothing,
 )
+from diffbench.specs.sampling import Precision
 from diffbench.specs.weights import OfWeights, Place, Step, Weights, step_of, untold
 
 
@@ -37,6 +38,11 @@ class TrainingSpec(Spec):
     et al. 2022, official code): one bad batch does not end a training then, nor does a loss that is not finite.
     ``snapshots`` are steps, or fractions of the run, whose averaged weights are kept beside the last step's; once read
     they are steps, in order, without the last.
+
+    ``precision`` is that of the network in training; what asks it afterwards has its own (`SamplingSpec`).  Numbers of
+    fp16 end at 6e-8, so there the loss is multiplied by ``loss_scale`` before its gradient is taken, which is divided
+    by it again: a number, or ``dynamic``, which halves it and leaves a step out where a gradient is not finite, and
+    doubles it after 2,000 steps in a row that were (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
     """
 
     steps: PositiveInt
@@ -54,7 +60,8 @@ class TrainingSpec(Spec):
     ema: AnyAverage = WarmAverageSpec()
     finite: bool = False
     flip: bool = False
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    loss_scale: Literal["dynamic"] | PositiveFloat = "dynamic"
     channels_last: bool = False
     compile: bool = False
     threads: PositiveInt = 1
@@ -132,10 +139,14 @@ class TrainingSpec(Spec):
         return tuple(each for each in self.kept if each.step <= step)
 
     @model_validator(mode="after")
-    def _has_parts(self) -> Self:
+    def _agrees(self) -> Self:
         if self.accumulate > self.batch:
             raise ValueError(
                 f"accumulate: a batch of {self.batch} cannot be cut into {self.accumulate} parts"
+            )
+        if self.loss_scale != "dynamic" and self.precision != "fp16":
+            raise ValueError(
+                f"loss_scale: {self.loss_scale:g} is of fp16 alone, and precision is {self.precision}; leave it out"
             )
         return self
 

@@ -25,7 +25,9 @@ def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
     with state.lock(), machine.record(path, place):
         dataset = data.load(root, train.data) if train else None
         analysis = build(spec.analysis, train) if train else build(spec.analysis)
-        content, picture = analysis.measure(Bench(dataset, place, state, root, spec.seed))
+        content, picture = analysis.measure(
+            Bench(dataset, place, state, root, spec.seed, spec.precision)
+        )
         if picture is not None:
             place_of = paths.analysis_picture(root, spec.variant, spec.seed, spec.analysis_id)
             files.write(place_of, picture)

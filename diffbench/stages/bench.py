@@ -12,6 +12,10 @@ from pathlib import Path
 import torch
 
 from diffbench.data.datasets import Dataset
+from diffbench.diffusion.denoisers import Denoiser
+from diffbench.specs.sampling import Precision
+from diffbench.specs.stages import TrainSpec
+from diffbench.stages import models
 from diffbench.store.state import StateStore
 
 
@@ -19,7 +23,7 @@ from diffbench.store.state import StateStore
 class Bench:
     """The variant's data set, the device, where to keep what it has so far, the benchmark's results, the seed.
 
-    An analysis that is not about the variant has no data set.
+    An analysis that is not about the variant has no data set.  ``precision`` is that of the model's network.
     """
 
     data: Dataset | None
@@ -27,9 +31,14 @@ class Bench:
     state: StateStore
     root: Path
     seed: int = 0
+    precision: Precision = "fp32"
 
     @property
     def dataset(self) -> Dataset:
         """The data set of an analysis that is about the variant."""
         assert self.data is not None
         return self.data
+
+    def denoiser(self, train: TrainSpec) -> Denoiser:
+        """The variant's trained model."""
+        return models.load_denoiser(train, self.root, self.dataset, self.device, self.precision)

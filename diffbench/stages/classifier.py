@@ -29,6 +29,7 @@ def classifier_trainer(
     """The trainer of a classifier by cross-entropy on noisy images."""
     network = models.placed(models.build_classifier(spec, dataset), spec.training, device).train()
     called = called_in(team, network, spec.training)
-    classifier = models.wrap_classifier(spec, called, dataset, device)
+    precision = spec.training.precision
+    classifier = models.wrap_classifier(spec, called, dataset, device, precision)
     objective = CrossEntropy(classifier, build(spec.times, classifier.process))
     return Trainer(spec, network, objective, dataset, device, labelled=True, team=team)

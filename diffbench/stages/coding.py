@@ -30,7 +30,7 @@ class ProgressiveCoding:
             error over images.  images; nfe, evaluations an image.
         """
         dataset = bench.dataset
-        denoiser = models.load_denoiser(self.train, bench.root, dataset, bench.device)
+        denoiser = bench.denoiser(self.train)
         levels = models.levels_of(dataset, self.train.process)
         bound = VLB(self.spec.bound, denoiser, levels)
         x = levels.to_model(dataset.test[: self.spec.images]).to(bench.device)

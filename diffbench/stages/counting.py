@@ -63,7 +63,7 @@ def cheap_denoiser(spec: TrainSpec, dataset: Dataset) -> tuple[Denoiser, Cheap]:
     """The denoiser of a run around a cheap network."""
     network = Cheap(models.image_shape(dataset)[0] * spec.denoiser.outputs)
     process = models.build_process(spec.process, dataset)
-    return models.wrap(spec, process, network, dataset, CPU), network
+    return models.wrap(spec, process, network, dataset, CPU, "fp32"), network
 
 
 def of_solver(train: TrainSpec, solver: SolverSpec, dataset: Dataset) -> Calls:

@@ -27,8 +27,8 @@ from diffbench.plan.jobs import Plan, Run
 from diffbench.plan.reading import PlanError
 from diffbench.plan.variants import classes_of
 from diffbench.specs.data import DataSpec
-from diffbench.specs.likelihood import LikelihoodSpec
 from diffbench.specs.process import ProcessSpec
+from diffbench.specs.sampling import Precision
 from diffbench.specs.stages import (
     ClassifierSpec,
     LikelihoodStageSpec,
@@ -259,9 +259,9 @@ class _Estimator:
         )
         chunk = min(spec.chunk, spec.samples)
         labelled = train.denoiser.takes_labels
-        seconds = calls.network * self.call(train, chunk, solver.full_precision, labelled).seconds
+        seconds = calls.network * self.call(train, chunk, spec.precision, labelled).seconds
         if spec.classifier is not None:
-            gradient = self.gradient(spec.classifier, chunk, solver.full_precision)
+            gradient = self.gradient(spec.classifier, chunk, spec.precision)
             seconds += calls.classifier * gradient.seconds
         hours = seconds * spec.samples / chunk / 3600
         return Cost(run, hours, size, notes=notes)
@@ -280,8 +280,7 @@ class _Estimator:
         )
         count = spec.images * spec.draws
         chunk = min(spec.chunk, count)
-        full = inner is not None and inner.full_precision
-        call = self.call(train, chunk, full, train.denoiser.takes_labels)
+        call = self.call(train, chunk, spec.precision, train.denoiser.takes_labels)
         return Cost(
             run,
             calls.network * call.seconds * count / chunk / 3600,
@@ -304,17 +303,17 @@ class _Estimator:
             notes += (f"{ASSUMED_IMAGES:,} {likelihood.split} images are assumed",)
         count = images or ASSUMED_IMAGES
         batch = min(getattr(likelihood, "batch", count), count)
-        seconds = calls.network * self.evaluation(train, likelihood, batch)
+        seconds = calls.network * self.evaluation(spec, batch)
         return Cost(run, seconds * count / batch / 3600, notes=notes)
 
-    def evaluation(self, train: TrainSpec, likelihood: LikelihoodSpec, batch: int) -> float:
+    def evaluation(self, spec: LikelihoodStageSpec, batch: int) -> float:
         """Seconds of a call with the backward passes that it has."""
-        full, labelled = likelihood.full_precision, train.denoiser.takes_labels
-        forward = self.call(train, batch, full, labelled)
-        passes = likelihood.backward_passes(self.dataset.train[0].size)
+        asked = spec.train, batch, spec.precision, spec.train.denoiser.takes_labels
+        forward = self.call(*asked)
+        passes = spec.likelihood.backward_passes(self.dataset.train[0].size)
         if passes == 0:
             return forward.seconds
-        both = self.call(train, batch, full, labelled, backward=True)
+        both = self.call(*asked, backward=True)
         return both.seconds + (passes - 1) * max(both.seconds - forward.seconds, 0.0)
 
     def calls(
@@ -328,12 +327,17 @@ class _Estimator:
         return found, ()
 
     def call(
-        self, train: TrainSpec, batch: int, full: bool, labelled: bool, *, backward: bool = False
+        self,
+        train: TrainSpec,
+        batch: int,
+        precision: Precision,
+        labelled: bool,
+        *,
+        backward: bool = False,
     ) -> Timed:
         """One evaluation of a network, with or without the gradient with respect to the image."""
         running = train.running
         assert running is not None and train.network is not None
-        precision = "fp32" if full else running.precision
         what = f"{'gradient' if backward else 'call'}: {train.network.name}, {precision}, {train.variant}"
         key = (
             "call",
@@ -349,8 +353,7 @@ class _Estimator:
         def make(count: int) -> Callable[[], object]:
             network = self.frozen(models.build_network(train, self.dataset), running)
             process = models.build_process(train.process, self.dataset)
-            wrapped = models.wrap(train, process, network, self.dataset, self.device)
-            denoiser = models.at_full_precision(wrapped, full)
+            denoiser = models.wrap(train, process, network, self.dataset, self.device, precision)
             x, t, y = self.question(train.process.t_max, count, labelled)
 
             def forward() -> object:
@@ -366,17 +369,15 @@ class _Estimator:
         found: Timed = self.once(key, lambda: self.stopwatch.of_batch(what, batch, make))
         return found
 
-    def gradient(self, spec: ClassifierSpec, batch: int, full: bool) -> Timed:
+    def gradient(self, spec: ClassifierSpec, batch: int, precision: Precision) -> Timed:
         """One gradient of a classifier."""
-        precision = "fp32" if full else spec.training.precision
         what = f"classifier gradient: {spec.network.name}, {precision}"
         parts = batch, precision, spec.training.channels_last
         key = ("gradient", spec.network, *_kind(spec.process), *parts)
 
         def make(count: int) -> Callable[[], object]:
             network = self.frozen(models.build_classifier(spec, self.dataset), spec.training)
-            wrapped = models.wrap_classifier(spec, network, self.dataset, self.device)
-            classifier = models.at_full_precision(wrapped, full)
+            classifier = models.wrap_classifier(spec, network, self.dataset, self.device, precision)
             x, t, y = self.question(spec.process.t_max, count, labelled=True)
             assert y is not None
             return lambda: classifier.gradient(x, t, y)

@@ -70,7 +70,9 @@ class GradientNoise:
         state = bench.state
         trainer = denoiser_trainer(self.train, bench.dataset, bench.device)
         process = models.build_process(self.train.process, bench.dataset)
-        denoiser = models.wrap(self.train, process, trainer.network, bench.dataset, bench.device)
+        denoiser = models.wrap(
+            self.train, process, trainer.network, bench.dataset, bench.device, bench.precision
+        )
         # (checkpoints, objectives, 2): noise and mean square.
         measured = torch.zeros(0, len(OBJECTIVES), 2, dtype=torch.float64)
         if (saved := state.load()) is not None:

@@ -31,7 +31,7 @@ TOGETHER = 500
 
 
 class Latents:
-    """The measurement of ``spec`` on a trained variant; the network works in float32."""
+    """The measurement of ``spec`` on a trained variant."""
 
     def __init__(self, spec: LatentsSpec, train: TrainSpec) -> None:
         self.spec, self.train = spec, train
@@ -44,8 +44,7 @@ class Latents:
             last number of steps.  And the picture.
         """
         dataset = bench.dataset
-        loaded = models.load_denoiser(self.train, bench.root, dataset, bench.device)
-        denoiser = models.at_full_precision(loaded)
+        denoiser = bench.denoiser(self.train)
         levels = models.levels_of(dataset, self.train.process)
         images = dataset.test[: self.spec.images]
         x = levels.to_model(images).to(bench.device)

@@ -28,8 +28,9 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
     """The whole split, ``batch`` images at a time, each batch with a stream of its own."""
     dataset = data.load(root, spec.train.data)
-    loaded = models.load_denoiser(spec.train, root, dataset, device, spec.likelihood)
-    denoiser = models.at_full_precision(loaded, spec.likelihood.full_precision)
+    denoiser = models.load_denoiser(
+        spec.train, root, dataset, device, spec.precision, spec.likelihood
+    )
     levels = models.levels_of(dataset, spec.train.process)
     likelihood = build(spec.likelihood, denoiser, levels)
     stored, known = dataset.split(spec.likelihood.split)

@@ -65,13 +65,12 @@ class Run:
         if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
         y = self._labels(count, solver, labels)
-        denoiser = models.at_full_precision(self.denoiser, solver.full_precision)
-        built = build(solver, denoiser, self._classifier(classifier, solver.full_precision))
+        built = build(solver, self.denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), y, device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)
 
-    def _classifier(self, folder: str | Path | None, full_precision: bool) -> Classifier | None:
+    def _classifier(self, folder: str | Path | None) -> Classifier | None:
         if folder is None:
             return None
         path = Path(folder)
@@ -82,7 +81,7 @@ class Run:
                 f"{self.spec.process.canonical()}"
             )
         root = path.parents[2]
-        return models.load_classifier(spec, root, self.dataset, self.device, full_precision)
+        return models.load_classifier(spec, root, self.dataset, self.device, "fp32")
 
     def _labels(
         self, count: int, solver: SolverSpec, labels: Sequence[int] | None
@@ -111,7 +110,7 @@ def load(
     at: int | float | None = None,
     ema_std: float | None = None,
 ) -> Run:
-    """Load the run in a folder such as ``results/digits/runs/vp/seed0``.
+    """Load the run in a folder such as ``results/digits/runs/vp/seed0``; its network computes in float32.
 
     Args:
         path: the run's folder.
@@ -132,5 +131,7 @@ def load(
     spec = TrainSpec.model_validate(read_sidecar(folder / "model.safetensors")["spec"])
     place = torch.device(device)
     dataset = data.load(root, spec.data)
-    denoiser = models.load_denoiser(spec, root, dataset, place, OfWeights(at=at, ema_std=ema_std))
+    denoiser = models.load_denoiser(
+        spec, root, dataset, place, choice=OfWeights(at=at, ema_std=ema_std)
+    )
     return Run(spec, denoiser.process, denoiser, dataset, place)

@@ -19,7 +19,7 @@ from diffbench.stages.trainer import Trainer
 
 #: The matrices of the measured product are so large, and it is done so often.
 WIDTH, TIMES = 8192, 20
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def operations(trainer: Trainer) -> int:

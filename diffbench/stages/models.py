@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Levels
-from diffbench.diffusion.denoisers import Denoiser, NetworkBased
+from diffbench.diffusion.denoisers import Denoiser
 from diffbench.diffusion.guidance import Classifier
 from diffbench.diffusion.processes.base import Process
 from diffbench.diffusion.streams import key
@@ -22,14 +21,17 @@ from diffbench.plan.registry import build, implementation
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.process import ProcessSpec
 from diffbench.specs.profiles import shares
+from diffbench.specs.sampling import Precision
 from diffbench.specs.stages import ClassifierSpec, TrainSpec, weights_refusal
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights, Weights
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product
 
-#: What says how a network is run.
+#: What says how a network is run, but for its precision.
 Running = TrainingSpec | PretrainedSpec
+#: What autocast computes in.
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
@@ -67,29 +69,25 @@ def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Mod
     return network
 
 
-class Precision:
-    """A network called as is asked: precision and order of memory; x in and out stay float32."""
+class Asked:
+    """A network called as is wanted: precision and order of memory; x in and out stay float32."""
 
     def __init__(
         self,
         network: Callable[..., Tensor],
         device: torch.device,
         running: Running,
-        *,
-        low: bool | None = None,
+        precision: Precision,
     ) -> None:
-        self.network, self.device, self.running = network, device, running
-        self.low = running.precision == "bf16" if low is None else low
-
-    def full(self) -> Precision:
-        """The same network without autocast."""
-        return Precision(self.network, self.device, self.running, low=False)
+        self.network, self.device, self.precision = network, device, precision
+        self.channels_last = running.channels_last
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """The network's output for x and what else it is told (c_noise, y, raw)."""
-        if self.running.channels_last:
+        if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
+        low = LOW.get(self.precision)
+        with torch.autocast(self.device.type, low, enabled=low is not None):
             answer: Tensor = self.network(x, *others)
         return answer.to(x.dtype)
 
@@ -137,10 +135,11 @@ def wrap(
     network: Callable[..., Tensor],
     dataset: Dataset,
     device: torch.device,
+    precision: Precision,
 ) -> Denoiser:
     """The denoiser around a network on its device."""
     assert spec.running is not None
-    runner = Precision(network, device, spec.running)
+    runner = Asked(network, device, spec.running, precision)
     denoiser: Denoiser = build(spec.denoiser, process, runner, classes=classes_of(spec, dataset))
     return denoiser
 
@@ -154,10 +153,14 @@ def build_classifier(spec: ClassifierSpec, dataset: Dataset) -> nn.Module:
 
 
 def wrap_classifier(
-    spec: ClassifierSpec, network: Callable[..., Tensor], dataset: Dataset, device: torch.device
+    spec: ClassifierSpec,
+    network: Callable[..., Tensor],
+    dataset: Dataset,
+    device: torch.device,
+    precision: Precision,
 ) -> Classifier:
     """The classifier around a network on its device."""
-    runner = Precision(network, device, spec.training)
+    runner = Asked(network, device, spec.training, precision)
     process = build_process(spec.process, dataset)
     return Classifier(process, runner, known_classes(dataset, "classifier_scale"))
 
@@ -167,7 +170,7 @@ def load_classifier(
     root: Path,
     dataset: Dataset,
     device: torch.device,
-    full_precision: bool = False,
+    precision: Precision,
 ) -> Classifier | None:
     """The trained classifier, from its verified product; None where there is to be none.
 
@@ -179,21 +182,7 @@ def load_classifier(
     network = build_classifier(spec, dataset)
     network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
     network = placed(network, spec.training, device).eval().requires_grad_(False)
-    classifier = wrap_classifier(spec, network, dataset, device)
-    return at_full_precision(classifier, full_precision)
-
-
-M = TypeVar("M", Denoiser, Classifier)
-
-
-def at_full_precision(model: M, wanted: bool = True) -> M:
-    """The denoiser or classifier with its network, if it has one, in float32, where that is wanted."""
-    if not (wanted and isinstance(model, NetworkBased | Classifier)):
-        return model
-    assert isinstance(model.network, Precision)
-    other = copy(model)
-    other.network = model.network.full()
-    return other
+    return wrap_classifier(spec, network, dataset, device, precision)
 
 
 def fit_exact(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
@@ -267,6 +256,7 @@ def load_denoiser(
     root: Path,
     dataset: Dataset,
     device: torch.device,
+    precision: Precision = "fp32",
     choice: OfWeights | None = None,
 ) -> Denoiser:
     """The denoiser of a finished run, from its verified products.
@@ -276,6 +266,7 @@ def load_denoiser(
         root: the results folder.
         dataset: what it was trained on.
         device: where it goes.
+        precision: of its network, if it has one.
         choice: what names other weights than the model's own, by a step and a length.
 
     Raises:
@@ -294,4 +285,4 @@ def load_denoiser(
     network.load_state_dict(weights_of(spec, root, choice, averaged))
     assert spec.running is not None
     network = placed(network, spec.running, device).eval().requires_grad_(False)
-    return wrap(spec, process, network, dataset, device)
+    return wrap(spec, process, network, dataset, device, precision)

@@ -38,6 +38,7 @@ def run(spec: ReferenceSpec, root: Path, device: str) -> None:
             {"train": dataset.train, "test": dataset.test},
             neighbours=spec.neighbours,
             opinions=extractor.opinions(module),
+            published=extractor.reference(dataset),
         )
         write_product(path, measured.save, spec)
 
@@ -87,4 +88,5 @@ def load_fidelity(
         grey_levels=dataset.levels,
         conversion=spec.conversion,
         floors=floors,
+        published=spec.extractor.reference_sha256,
     )

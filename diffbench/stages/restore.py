@@ -162,12 +162,10 @@ def restore(
 def load_denoiser(
     spec: RestoreSpec, root: Path, dataset: Dataset, device: torch.device
 ) -> Denoiser | None:
-    """The trained model, at the precision that the restorer's solver needs; None where none is used."""
+    """The trained model; None where none is used."""
     if spec.train is None:
         return None
-    loaded = models.load_denoiser(spec.train, root, dataset, device)
-    inner = spec.restorer.inner
-    return models.at_full_precision(loaded, inner is not None and inner.full_precision)
+    return models.load_denoiser(spec.train, root, dataset, device, spec.precision)
 
 
 def build_restorer(

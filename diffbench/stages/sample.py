@@ -212,11 +212,8 @@ def _drawing(
     assert spec.train is not None
     assert spec.solver is not None
     process = spec.train.process
-    loaded = models.load_denoiser(spec.train, root, dataset, device, spec.solver)
-    denoiser = models.at_full_precision(loaded, spec.solver.full_precision)
-    classifier = models.load_classifier(
-        spec.classifier, root, dataset, device, spec.solver.full_precision
-    )
+    denoiser = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.solver)
+    classifier = models.load_classifier(spec.classifier, root, dataset, device, spec.precision)
     solver = build(spec.solver, denoiser, classifier)
     levels, shape = models.levels_of(dataset, process), models.image_shape(dataset)
     labels = labels_of(spec, dataset)

@@ -64,7 +64,8 @@ def denoiser_trainer(
     network = models.placed(models.build_network(spec, dataset), spec.training, device).train()
     process = models.build_process(spec.process, dataset)
     called = called_in(team, network, spec.training)
-    denoiser = models.wrap(spec, process, called, dataset, device)
+    precision = spec.training.precision
+    denoiser = models.wrap(spec, process, called, dataset, device, precision)
     times = build(spec.objective.times, process)
     spacing = models.levels_of(dataset, spec.process).spacing
     changes = spec.objective.augmentation
@@ -216,7 +217,7 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
     """Advance to the end of the budget, saving about ten times; returns the steps executed.
 
     Raises:
-        TrainingError: when the loss is no longer finite, and the budget does not say ``finite``.
+        TrainingError: when the loss is no longer finite, and the budget does not provide for that.
         SystemExit: with status 85 when asked to stop, after saving.
     """
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
@@ -225,7 +226,7 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
     progress = Progress(title, steps, "step", trainer.step) if trainer.team.first else Silent()
 
     def save(loss: Tensor) -> None:
-        if not (trainer.training.finite or bool(loss.isfinite())):
+        if not trainer.sound(loss):
             raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
         speed = meter.stop(trainer.step)
         state.save(trainer.state(), trainer.step)

@@ -26,6 +26,7 @@ from diffbench.plan.registry import build
 from diffbench.specs.stages import ClassifierSpec, TrainSpec
 from diffbench.specs.training import TrainingSpec
 from diffbench.stages import models
+from diffbench.stages.scaling import loss_scale
 from diffbench.stages.team import Alone
 
 #: What the mean over an image's numbers is multiplied by before its gradient is taken.
@@ -128,6 +129,7 @@ class Trainer:
         self.images = TrainingImages(self.levels, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
         self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
+        self.loss_scale = loss_scale(self.training)
         self.orders: dict[int, Tensor] = {}
 
     def check_shares(self) -> None:
@@ -182,7 +184,7 @@ class Trainer:
         return x0
 
     def backward(self, drawn: Drawn) -> Tensor:
-        """Add up the gradient of a batch, part by part; returns its mean loss."""
+        """Add up the gradient of a batch, part by part, times the loss's scale; returns its mean loss."""
         count = len(drawn.rows)
         share, losses = sent(drawn.cut(self.team.share(count)), self.device), []
         parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
@@ -190,10 +192,13 @@ class Trainer:
         for index, rows in enumerate(portions(len(share.rows), parts)):
             with self.team.adding(last=index == parts - 1):
                 found, loss = self.part(share.cut(rows), count)
-                (loss * (self.scale * self.team.size)).backward()
+                (loss * (self.scale * self.team.size * self.loss_scale.factor)).backward()
             losses.append(found.detach())
             mean = mean + loss.detach()
-        self.objective.times.update(drawn.draws.t, self.team.whole(torch.cat(losses), count))
+        found = self.team.whole(torch.cat(losses), count)
+        # Of an overflow in the network nothing is learnt.
+        if self.loss_scale.exhausted or bool(found.isfinite().all()):
+            self.objective.times.update(drawn.draws.t, found)
         return self.team.total(mean)
 
     def part(self, drawn: Drawn, count: int) -> tuple[Tensor, Tensor]:
@@ -203,9 +208,20 @@ class Trainer:
         return losses, weighted.mean() * (len(drawn.rows) / count)
 
     def advance(self) -> Tensor:
-        """One optimiser step; returns the loss, a scalar on the device."""
+        """One step of the budget; returns the loss, a scalar on the device.
+
+        The weights stay as they are where a dynamic loss scale was too large for the batch.
+        """
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.backward(self.drawn())
+        parameters = self.network.parameters()
+        if self.loss_scale.unscale([each.grad for each in parameters if each.grad is not None]):
+            self.descend()
+        self.step += 1
+        return loss
+
+    def descend(self) -> None:
+        """Take a step down the gradient."""
         if self.training.finite:
             make_finite(self.network.parameters())
         if self.training.clip is not None:
@@ -215,8 +231,10 @@ class Trainer:
         self.optimiser.step()
         for average in self.averages:
             average.update()
-        self.step += 1
-        return loss
+
+    def sound(self, loss: Tensor) -> bool:
+        """Whether training can go on from a loss: it is finite, or what is not finite is provided for."""
+        return self.training.finite or not self.loss_scale.exhausted or bool(loss.isfinite())
 
     def averaged(self, index: int = 0) -> dict[str, Tensor]:
         """The network's tensors with averaged parameters, the product; of several averages that of a number."""
@@ -233,9 +251,15 @@ class Trainer:
             return moment
         return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
+    def untouched(self) -> dict[int, dict[str, Tensor]]:
+        """What AdamW begins with, of the first parameter: no step has been taken while all were left out."""
+        first = self.optimiser.param_groups[0]["params"][0].detach()
+        moments = {name: torch.zeros_like(first) for name in ("exp_avg", "exp_avg_sq")}
+        return {0: {"step": torch.zeros((), device=self.device), **moments}}
+
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on."""
-        optimiser = self.optimiser.state_dict()["state"]
+        optimiser = self.optimiser.state_dict()["state"] or self.untouched()
         tensors = {f"model.{name}": each for name, each in self.network.state_dict().items()}
         for part, average in self.parts().items():
             tensors |= {f"{part}.{name}": each for name, each in average.shadow.items()}
@@ -246,6 +270,7 @@ class Trainer:
             for name, each in parts.items()
         }
         tensors |= {f"times.{name}": each for name, each in self.objective.times.state().items()}
+        tensors |= {f"scale.{name}": each for name, each in self.loss_scale.state().items()}
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -268,10 +293,17 @@ class Trainer:
             state.setdefault(int(index), {})[key] = self.ordered(int(index), each)
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        times = parts.get("times", {})
-        if missing := sorted(self.objective.times.state().keys() - times.keys()):
-            raise TrainingError(f"the training state lacks times.{missing[0]}: remove it")
+        times, scale = (parts.get(part, {}) for part in ("times", "scale"))
+        wanted = {"times": self.objective.times.state(), "scale": self.loss_scale.state()}
+        lacking = [
+            f"{part}.{name}"
+            for part, found in (("times", times), ("scale", scale))
+            for name in sorted(wanted[part].keys() - found.keys())
+        ]
+        if lacking:
+            raise TrainingError(f"the training state lacks {lacking[0]}: remove it")
         self.objective.times.load(times)
+        self.loss_scale.load(scale)
         torch.set_rng_state(parts["rng"]["cpu"])
         if "cuda" in parts["rng"]:
             torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)

@@ -1,6 +1,7 @@
 """Training state that survives kills, torn files and flipped bits.
 
-A state is a mapping of tensors: ``model.*``, ``ema.*``, ``optimiser.*``, ``rng.*`` and ``step``.
+A state is a mapping of tensors: ``model.*``, ``ema.*``, ``optimiser.*``, ``rng.*`` and ``step``, and whatever else the
+training learns on its way (``times.*``, ``scale.*``).
 Each is one safetensors file whose name carries its step and the first 16 digits of its SHA-256,
 
     state-{step:09d}-{sha256[:16]}.safetensors

@@ -29,14 +29,17 @@ def quoted(*words):
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
-# Device, extensions, the number of shards and where weights lie go by the environment: they are no part of a job's
-# identity and must not cause reruns.
-WEIGHTS = PLAN.benchmark.extractor.file
+# Device, extensions, the number of shards and where the extractor's files lie go by the environment: they are no part of
+# a job's identity and must not cause reruns.
+FILES = "".join(
+    f" export DIFFBENCH_{key.upper()}={quoted(Path(file).resolve())};"
+    for key, file in PLAN.benchmark.extractor.files.items()
+)
 shell.prefix(
     f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
-    f"{f' export DIFFBENCH_WEIGHTS={quoted(Path(WEIGHTS).resolve())};' if WEIGHTS else ''}"
+    f"{FILES}"
     f" diffbench() {{{{ PYTHONPATH={quoted(workflow.basedir)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
     f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
 )

@@ -1,0 +1,75 @@
+"""A published reference: the statistics, and perhaps the images, that a paper's own evaluation compares with.
+
+    mu (d,), sigma (d, d)         mean and covariance of the features of the whole training set
+    arr_0 (N, H, W, C) uint8      images of it, which precision and recall compare with; not in every file
+
+Sources: guided-diffusion's `VIRTUAL_*_labeled.npz` has both, with 10,000 images (Dhariwal & Nichol 2021,
+https://github.com/openai/guided-diffusion, evaluations); EDM's `fid-refs/*.npz` has statistics alone (Karras et al.
+2022, https://github.com/NVlabs/edm).  Both are of Inception's 2,048 features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffbench.data.levels import Images
+from diffbench.plan.listing import TORN
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What such a file holds.
+
+    statistics: ``mu`` (d,) and ``sigma`` (d, d), float64.
+    images: uint8 (N, H, W, C), or None.
+    """
+
+    statistics: dict[str, NDArray[np.float64]]
+    images: Images | None
+
+
+def read_batch(file: Path, features: int, shape: tuple[int, int, int]) -> Batch:
+    """Read a reference.
+
+    Args:
+        file: an npz file.
+        features: d.
+        shape: of images (H, W, C).
+
+    Raises:
+        ValueError: when it is no npz file, or its arrays are of other features or images.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("mu", "sigma", "arr_0") if key in archive}
+    except (ValueError, *TORN) as error:
+        raise ValueError(f"extractor.reference: {file} is no whole npz file ({error})") from None
+    statistics = {
+        "mu": _array(file, arrays, "mu", (features,)),
+        "sigma": _array(file, arrays, "sigma", (features, features)),
+    }
+    images = arrays.get("arr_0")
+    if images is not None and (images.dtype != np.uint8 or images.shape[1:] != shape):
+        raise ValueError(
+            f"extractor.reference: {file} has images arr_0 of {images.dtype} {images.shape[1:]}, and uint8 {shape} is "
+            "wanted, as the data set has"
+        )
+    return Batch(statistics, images)
+
+
+def _array(
+    file: Path, arrays: Mapping[str, NDArray[np.generic]], key: str, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    found = arrays.get(key)
+    if found is None or found.shape != shape or found.dtype.kind != "f":
+        what = "no array" if found is None else f"{found.dtype} {found.shape}"
+        raise ValueError(f"extractor.reference: {file} has {what} {key}, and {shape} is wanted")
+    values = found.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"extractor.reference: {file} has numbers in {key} that are not finite")
+    return values
