@@ -16,7 +16,8 @@ from diffbench.plan.runs import load_plan
 from diffbench.reporting import layout
 from diffbench.specs.process import DiscreteSpec
 
-CIFAR, DOWN32, DOWN64, CHURCH = "cifar10", "imagenet32", "imagenet64", "lsun-church-128"
+CIFAR, DOWN32, CHURCH = "cifar10", "imagenet32", "lsun-church-128"
+DOWN64, COND64 = "imagenet64", "imagenet64-cond"
 CHURCH_256, MINI = "lsun-church", "cifar10-mini"
 #: Of Song et al.'s VE and of reflected diffusion the gradient of half the sum is clipped at 1, of VP that of the mean.
 #: DDPM clips that of a single term of the bound, and inverse heat dissipation that of the sum over an image.
@@ -37,9 +38,9 @@ TRAINING = {
     (CIFAR, "reflected-plain-likelihood"): {"reduction": "half-sum", "flip": False},
     (DOWN32, "reflected-plain-likelihood"): {"reduction": "half-sum", "batch": 512, "flip": False},
     (DOWN32, "vp-likelihood"): {"reduction": "mean", "batch": 128, "flip": False},
-    (DOWN64, "adm-cond"): {"steps": 540_000, "batch": 2048, "lr": 3e-4, "clip": None},
-    (DOWN64, "cfg-p0.1"): {"steps": 400_000, "batch": 2048, "lr": 3e-4, "clip": None},
-    (DOWN64, "edm-cond"): {"batch": 4096, "lr": 1e-4, "reduction": "sum", "finite": True},
+    (COND64, "adm-cond"): {"steps": 540_000, "batch": 2048, "lr": 3e-4, "clip": None},
+    (COND64, "cfg-p0.1"): {"steps": 400_000, "batch": 2048, "lr": 3e-4, "clip": None},
+    (COND64, "edm-cond"): {"batch": 4096, "lr": 1e-4, "reduction": "sum", "finite": True},
     (CHURCH, "ihdm-paper-raw"): {
         "clip": pytest.approx(0.01**-2 / (3 * 128**2), rel=1e-4),
         "steps": 1_300_000,
@@ -58,7 +59,7 @@ NETWORKS = {
     (CIFAR, "edm-ve-f-cond"): {"name": "edm-ncsnpp", "augmentation": 9},
     (DOWN32, "reflected-plain-likelihood"): {"name": "reflected-vdm", "channels": 128},
     (DOWN32, "vp-likelihood"): {"blocks": 8, "dropout": 0},
-    (DOWN64, "adm-cond"): {"name": "adm", "dropout": 0.1},
+    (COND64, "adm-cond"): {"name": "adm", "dropout": 0.1},
     (CHURCH, "ihdm-paper-raw"): {"attention": (32, 16, 8), "dropout": 0.1},
 }
 
@@ -67,7 +68,7 @@ NETWORKS = {
 def plans() -> dict[str, Plan]:
     return {
         name: load_plan([REPOSITORY / f"config/{name}.yaml"], {}, REPOSITORY, needs_files=False)
-        for name in (CIFAR, DOWN32, DOWN64, CHURCH, CHURCH_256, MINI)
+        for name in (CIFAR, DOWN32, DOWN64, COND64, CHURCH, CHURCH_256, MINI)
     }
 
 
@@ -111,7 +112,7 @@ def test_ddims_grids_are_its_codes(plans):
 
 def test_the_large_class_conditional_model_rescales_nothing(plans):
     """A network of 4,000 levels is told the level; the bound's sum has a weight of 1/4000, a single term 1."""
-    variant = plans[DOWN64].variants["iddpm-cond-large"]
+    variant = plans[COND64].variants["iddpm-cond-large"]
     process, t = build(variant.process), at([0, 1234, 3999])
     told = noise_input(
         process, torch.zeros(3, 1), t[:, None, None, None], variant.denoiser.noise_input

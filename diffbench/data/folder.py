@@ -114,6 +114,10 @@ class ImageFolder:
                 f"{path} holds {len(names)} PNG images: `{key}:` must name a folder, zip or tar of two or "
                 "more, directly or in one sub-folder a class"
             )
+        if self.spec.classes not in (None, len(listed.classes)):
+            raise ValueError(
+                f"{path} has {len(listed.classes)} classes, and data.classes is {self.spec.classes}"
+            )
         jpegs = [name for name in names if name.lower().endswith(LOSSY)]
         if jpegs and not self.spec.lossy:
             raise ValueError(

@@ -242,6 +242,7 @@ class FolderSpec(ImageFilesSpec):
 
     test_path: the same of the test images; ``none`` takes a part of ``path``.
     test_fraction: of the images, taken in each class by ``seed``, are the test split, without ``test_path``.
+    classes: their number, where plans are to know it before data are there; checked then.
     called: the published data set that this is, as tables call it: ``imagenet32``.
     version: whose version of it, as ``published.csv`` says: ``van den Oord 2016``.  Nothing is resized then.
     identity: sha256 over the sorted names and sha256 of pixels of all images, which the manifest has; where it is
@@ -255,6 +256,7 @@ class FolderSpec(ImageFilesSpec):
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
     seed: Int = 0
+    classes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     called: Annotated[str | None, BeforeValidator(nothing)] = None
     version: Annotated[str | None, BeforeValidator(nothing)] = None
     identity: Annotated[SHA256 | None, BeforeValidator(nothing)] = None
@@ -276,6 +278,11 @@ class FolderSpec(ImageFilesSpec):
                 f"resize: {self.resize}, but images of a version are taken as they are; leave out one of the two"
             )
         return self
+
+    @property
+    def known_classes(self) -> int | None:
+        """``classes``."""
+        return self.classes
 
     @property
     def known_as(self) -> str:
