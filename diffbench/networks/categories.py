@@ -3,7 +3,8 @@
     h_i = stem(x_i) + position_i,     h_i <- h_i + MLP(norm(h_i); e + pool),     F_i = head(h_i)
 
 Every coordinate goes through the same layers with an embedding of its own; what it must know of the others comes
-through the mean over coordinates, beside the embedding e of the noise level.  So coordinates may be many.
+through the mean over coordinates, beside the embedding e of the noise level.  So coordinates may be many.  Without
+that mean each coordinate is told of itself alone, and the model is a product of its coordinates' densities.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from diffbench.networks.unet import NoiseEmbedding
 
 
 class CoordinateBlock(nn.Module):
-    """h (B, D, W), e (B, E) -> (B, D, W)."""
+    """h (B, D, W), e (B, E) -> (B, D, W); ``coupled`` by the mean over coordinates."""
 
-    def __init__(self, width: int, embedding: int) -> None:
+    def __init__(self, width: int, embedding: int, coupled: bool = True) -> None:
         super().__init__()
+        self.coupled = coupled
         self.norm = nn.LayerNorm(width)
         self.told = nn.Linear(embedding + width, 2 * width)
         self.enter, self.leave = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        scale, shift = self.told(torch.cat([e, h.mean(1)], 1))[:, None].chunk(2, dim=-1)
+        pool = h.mean(1) if self.coupled else torch.zeros_like(h[:, 0])
+        scale, shift = self.told(torch.cat([e, pool], 1))[:, None].chunk(2, dim=-1)
         return h + self.leave(F.silu(self.enter(self.norm(h) * (1 + scale) + shift)))
 
 
@@ -35,14 +38,17 @@ class CategoryNetwork(nn.Module):
     coordinates: D.
     width: numbers kept for each coordinate; even.
     blocks: how many residual blocks.
+    coupled: whether a coordinate is told of the others.
     """
 
-    def __init__(self, coordinates: int, width: int = 32, blocks: int = 3) -> None:
+    def __init__(
+        self, coordinates: int, width: int = 32, blocks: int = 3, coupled: bool = True
+    ) -> None:
         super().__init__()
         self.noise_embedding = NoiseEmbedding(width)
         self.stem = nn.Linear(1, width)
         self.position = nn.Parameter(0.5 * torch.randn(coordinates, width))
-        self.blocks = nn.ModuleList(CoordinateBlock(width, width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(CoordinateBlock(width, width, coupled) for _ in range(blocks))
         self.head = nn.Linear(width, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

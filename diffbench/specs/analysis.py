@@ -159,12 +159,16 @@ class ProgressiveCodingSpec(AnalysisSpec):
 class SimplexSpec(AnalysisSpec):
     """Reflected diffusion of points on the probability simplex, checked against the density they were drawn from.
 
-    Points of a Dirichlet distribution go to the cube by stick breaking; a small network with gated score is trained by
-    score matching, points are drawn by the reflected SDE and by the exact transport, and held-out points have
-    their log density by the probability-flow ODE beside the closed form.
+    Points of a mixture of Dirichlet distributions go to the cube by stick breaking; a small network with gated score is
+    trained by score matching, points are drawn by the reflected SDE and by the exact transport, and held-out points
+    have their log density by the probability-flow ODE beside the closed form.  Stick breaking makes the coordinates of
+    one Dirichlet distribution independent, of a mixture it does not: the same network without coupling, trained alike,
+    shows what a model of independent coordinates loses.
 
     categories: K.
-    concentrations: of the Dirichlet distribution, over and over for all categories.  Below 1 the density has no bound.
+    concentrations: of the Dirichlet distributions, over and over for all categories.  Below 1 the density has no bound.
+    components: M of the mixture, equally likely; contrast: in the m-th the concentrations of the categories m, m + M,
+        .. are that many times as large.
     points: for training; held_out: for the likelihood; samples: by each sampler.
     sigma_max: of the reflected process, from 0.01 on.
     width, blocks: of the network.
@@ -180,6 +184,8 @@ class SimplexSpec(AnalysisSpec):
     concentrations: Annotated[
         tuple[Annotated[PositiveFloat, Field(ge=1)], ...], Field(min_length=1)
     ] = (1.0, 2.0, 3.0)
+    components: PositiveInt = 4
+    contrast: Annotated[PositiveFloat, Field(ge=1)] = 4.0
     points: PositiveInt = 20000
     held_out: Annotated[Int, Field(ge=2)] = 500
     samples: Annotated[Int, Field(ge=2)] = 1000

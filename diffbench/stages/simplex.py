@@ -2,15 +2,24 @@ r"""Reflected diffusion on the probability simplex, and its likelihood beside a 
 
 With the chart c of ``charts``, a density on the cube is one on the simplex, log p(x) = log p(c) - log |det dx/dc|.
 Lou & Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740, section 7, reflect in other domains by
-such maps; the Dirichlet distribution is the truth here.
+such maps; a mixture of Dirichlet distributions is the truth here.
+
+In the m-th of M components the fraction v_i = x_i/(x_i + .. + x_K) is Beta(a_i, a_{i+1} + .. + a_K), independently of
+the others, so that the density of v and its marginals are
+
+    p(v) = 1/M sum_m prod_i Beta_{m,i}(v_i),     p_i(v_i) = 1/M sum_m Beta_{m,i}(v_i).
+
+The total correlation E[log p(v) - sum_i log p_i(v_i)] is the same in any coordinates of which each is a function of
+one v_i: what any model of independent coordinates loses at least.  It is 0 for M = 1.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
 
 from diffbench.data.levels import Levels
 from diffbench.diffusion.charts import StickBreaking
@@ -48,10 +57,15 @@ class Simplex:
         self.spec, self.chart = spec, StickBreaking(spec.categories)
         self.process: Process = build(ReflectedSpec(sigma_max=spec.sigma_max))
         count = len(spec.concentrations)
-        self.concentrations = torch.tensor(
-            [spec.concentrations[i % count] for i in range(spec.categories)], dtype=torch.float64
+        place = torch.arange(spec.categories)
+        base = torch.tensor(spec.concentrations, dtype=torch.float64)[place % count]
+        favoured = place % spec.components == torch.arange(spec.components)[:, None]
+        #: Of each component (M, K).
+        self.concentrations = base * torch.where(favoured, spec.contrast, 1.0)
+        self.truth = distributions.MixtureSameFamily(
+            distributions.Categorical(torch.ones(spec.components, dtype=torch.float64)),
+            distributions.Dirichlet(self.concentrations),
         )
-        self.truth = torch.distributions.Dirichlet(self.concentrations)
 
     def points(self, count: int, purpose: str, seed: int) -> Tensor:
         """Points of the simplex, float64 (count, K): a function of the purpose and the seed."""
@@ -71,10 +85,15 @@ class Simplex:
             metrics: of each its value and standard error (``config/tables.yaml`` says what they are), the sampled
             points' by the reflected SDE; and the same of the exact transport as ``transport``.
         """
-        denoiser = self.trained(bench)
+        denoiser, alone = (self.trained(bench, coupled) for coupled in (True, False))
         sde = self.sampled(EulerMaruyamaSpec(steps=2 * self.spec.steps), denoiser, bench)
         transport = self.sampled(TransportSpec(steps=self.spec.steps), denoiser, bench)
+        uncoupled = self.likelihood(alone, bench)
         metrics = self.likelihood(denoiser, bench) | sde
+        metrics |= {
+            "simplex_uncoupled_excess_nats": uncoupled["simplex_excess_nats"],
+            "simplex_coupling_nats": mean_of(self.coupling(self.held_out(bench))),
+        }
         return {
             "metrics": metrics,
             "transport": transport,
@@ -83,15 +102,31 @@ class Simplex:
             "nfe": denoiser.calls,
         }, None
 
-    def trained(self, bench: Bench) -> Denoiser:
-        """The denoiser with averaged weights.
+    def held_out(self, bench: Bench) -> Tensor:
+        """Points that no model is trained on, float64 (held_out, K)."""
+        return self.points(self.spec.held_out, "simplex held out", bench.seed)
+
+    def coupling(self, points: Tensor) -> Tensor:
+        """What the total correlation is the mean of, for points (N, K): in nats a dimension, (N,)."""
+        tails = points.flip(1).cumsum(1).flip(1)
+        fractions = points[:, :-1] / tails[:, :-1]
+        after = self.concentrations.flip(1).cumsum(1).flip(1)[:, 1:]
+        each = distributions.Beta(self.concentrations[:, :-1], after)
+        logs = each.log_prob(fractions[:, None].clamp(1e-12, 1 - 1e-12))
+        weight = math.log(self.spec.components)
+        whole = logs.sum(2).logsumexp(1) - weight
+        return (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
+
+    def trained(self, bench: Bench, coupled: bool = True) -> Denoiser:
+        """The denoiser with averaged weights; its coordinates know of one another where they are ``coupled``.
 
         Raises:
             TrainingError: when the loss is no longer finite.
         """
         spec, training = self.spec, self.spec.training
         torch.manual_seed(key("initial weights", bench.seed))
-        network = CategoryNetwork(spec.categories - 1, spec.width, spec.blocks).to(bench.device)
+        network = CategoryNetwork(spec.categories - 1, spec.width, spec.blocks, coupled)
+        network = network.to(bench.device)
         denoiser = Gated(GatedSpec(), self.process, network)
         times = UniformTimes(UniformTimesSpec(draw="stratified"), self.process)
         objective = ScoreMatching(ScoreMatchingSpec(), denoiser, times)
@@ -124,7 +159,7 @@ class Simplex:
         return denoiser
 
     def sampled(self, spec: SolverSpec, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
-        """How valid a sampler's points are, and how far the categories' means are from the Dirichlet's."""
+        """How valid a sampler's points are, and how far the categories' means are from the truth's."""
         shape = (self.spec.samples, 1, 1, self.spec.categories - 1)
         x = sample(build(spec, denoiser), shape, stream("sample", bench.seed), device=bench.device)
         points = self.chart.to_simplex(x.flatten(1).double().cpu())
@@ -140,7 +175,7 @@ class Simplex:
     def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
         """Negative log densities of held-out points on the simplex, nats a dimension: exact, ours, the difference."""
         spec, dims = self.spec, self.spec.categories - 1
-        points = self.points(spec.held_out, "simplex held out", bench.seed)
+        points = self.held_out(bench)
         exact = -self.truth.log_prob(points) / dims
         trace: dict[str, Any] = (
             {"trace": "exact"} if spec.probes is None else {"probes": spec.probes}
