@@ -67,7 +67,7 @@ def test_each_column_has_its_own_solver(plan, tmp_path):
     assert float(ddim["ours_sd"]) == pytest.approx((13 / 12) ** 0.5, abs=1e-5)
     bits = of(found, "discrete", "vlb-small", "bits_per_dim")
     assert (bits["ours_mean"], bits["ours_sd"]) == ("2.5", "0.5")
-    assert bits["protocol"] == "levels 17, split test"
+    assert bits["protocol"] == "levels 17, split test, precision fp32"
     shown = ["discrete", "ddpm-cosine", "3.0 ± 1.0", "13.2 ± 1.0", "2.5 ± 0.5"]
     assert grid_row(text, "discrete") == shown
     assert text.startswith("# Side by side: tiny\n")

@@ -321,7 +321,7 @@ def test_samples_and_likelihoods_use_the_weights_that_they_name(trained, monkeyp
     asked = []
     loaded = models.load_denoiser
     monkeypatch.setattr(
-        models, "load_denoiser", lambda *given: asked.append(given[4]) or loaded(*given)
+        models, "load_denoiser", lambda *given: asked.append(given[5]) or loaded(*given)
     )
     job = plan.run("sample", "ddpm-cosine", 0, "ancestral-10@4").spec
     sample.run(job, root, "cpu")

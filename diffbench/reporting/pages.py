@@ -224,15 +224,15 @@ class Benchmark:
         heads = [self._metric(name).head for name in metrics]
         return pipes(Grid(["variant", "solver", "NFE", *heads], lines, labels=2))
 
-    def bits(self) -> str:
-        """Return the bits per dimension of every variant, a column for each likelihood."""
-        found = [key for key in self._all.entries if key[1] == "likelihood"]
-        items = list(dict.fromkeys(item for _, _, item, _ in found))
+    def bits(self, head: str, items: Sequence[str]) -> str:
+        """Return the bits per dimension of all variants that have one of these likelihoods, which are of one kind."""
+        keys = self._all.entries
+        found = [key for key in keys if key[1] == "likelihood" and key[2] in items]
         lines = [
             [variant, *(self._cell(variant, item, layout.BITS, True) for item in items)]
             for variant in dict.fromkeys(variant for variant, *_ in found)
         ]
-        return pipes(Grid(["bits/dim", *items], lines))
+        return pipes(Grid([head, *items], lines))
 
     def _samples(self) -> Iterator[tuple[str, str]]:
         keys = ((key[0], key[2]) for key in self._all.entries if key[1] == "sample")
