@@ -292,7 +292,7 @@ def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
 
 
 def classes_of(data: DataSpec) -> int:
-    """Return the number of classes: known, or that of the images in a folder or zip; 0 where nobody knows yet."""
+    """Return the number of classes: known, or that of the images in a folder, zip or tar; 0 where nobody knows yet."""
     if data.known_classes is not None or data.listed is None:
         return data.known_classes or 0
     path = Path(data.listed)
