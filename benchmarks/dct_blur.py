@@ -9,7 +9,7 @@ import torch
 from in_process import compare
 from torch import Tensor
 
-from diffbench.diffusion.bases import DCT
+from diffbench.diffusion.core.bases import DCT
 
 
 def by_fft(x: Tensor, tau: Tensor) -> Tensor:

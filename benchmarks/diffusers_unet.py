@@ -15,18 +15,18 @@ import time
 import torch
 
 from diffbench.data.datasets import Dataset
+from diffbench.jobs.train import denoiser_trainer
 from diffbench.metrics import torchvision_operators
-from diffbench.plan.registry import build
 from diffbench.pretrained import diffusers
 from diffbench.pretrained.conversion import converted
 from diffbench.specs.data import ParquetSpec
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.objective import SimpleSpec
-from diffbench.specs.process import DiscreteSpec
-from diffbench.specs.residual_unet import DDPMOriginalSpec
-from diffbench.specs.stages import TrainSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.jobs import TrainSpec
+from diffbench.specs.networks.residual_unet import DDPMOriginalSpec
+from diffbench.specs.objectives import SimpleSpec
+from diffbench.specs.processes import DiscreteSpec
+from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
-from diffbench.stages.train import denoiser_trainer
 
 BLOCK = 10
 

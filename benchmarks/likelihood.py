@@ -21,13 +21,13 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.analytic import ExactDenoiser
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import ExactDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import MixtureSpec
-from diffbench.specs.likelihood import ODELikelihoodSpec
-from diffbench.specs.process import ProcessSpec
+from diffbench.specs.denoisers import MixtureSpec
+from diffbench.specs.likelihoods import ODELikelihoodSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
 
 ACCURACY = 2e-4
 TOLERANCES = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)

@@ -10,7 +10,7 @@ import torch
 from in_process import compare
 from torch import Tensor
 
-from diffbench.diffusion.reflection import fold, scaled_score
+from diffbench.diffusion.processes.reflection import fold, scaled_score
 
 
 def naive(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:

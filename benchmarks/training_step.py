@@ -11,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from diffbench.plan.runs import load_plan
-from diffbench.stages import data, machine
-from diffbench.stages.meter import matrix_peak, operations
-from diffbench.stages.train import denoiser_trainer
+from diffbench.jobs import data
+from diffbench.jobs.train import denoiser_trainer
+from diffbench.plan.loading import load_plan
+from diffbench.training import machine
+from diffbench.training.meter import matrix_peak, operations
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffbench.stages.load import Run
+    from diffbench.notebook import Run
 
 __all__ = ["__version__", "load"]
 
@@ -19,8 +19,8 @@ def load(
     at: int | float | None = None,
     ema_std: float | None = None,
 ) -> Run:
-    """Load the run in a folder such as ``results/digits/runs/vp/seed0`` (``stages.load``)."""
-    from diffbench.stages.load import load
+    """Load the run in a folder such as ``results/digits/runs/vp/seed0`` (``notebook``)."""
+    from diffbench.notebook import load
 
     return load(path, device, extensions, at, ema_std)
 

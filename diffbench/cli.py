@@ -31,10 +31,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffbench.specs.errors import UserError
+
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
     from diffbench.reporting.formats import Table
-    from diffbench.specs.stages import StageSpec
+    from diffbench.specs.jobs import StageSpec
 
 STAGES = {
     "data": "read the data set",
@@ -52,22 +54,22 @@ STAGES = {
 SHARED = ("train", "classifier")
 KINDS = {
     "variants": "",
-    "solvers": "solver:SolverSpec",
-    "processes": "process:ProcessSpec",
-    "denoisers": "denoiser:DenoiserSpec",
-    "objectives": "objective:ObjectiveSpec",
-    "times": "objective:TimesSpec",
-    "likelihoods": "likelihood:LikelihoodSpec",
-    "operators": "operator:OperatorSpec",
-    "restorers": "restorer:RestorerSpec",
-    "analyses": "analysis:AnalysisSpec",
+    "solvers": "solvers:SolverSpec",
+    "processes": "processes:ProcessSpec",
+    "denoisers": "denoisers:DenoiserSpec",
+    "objectives": "objectives:ObjectiveSpec",
+    "times": "objectives:TimesSpec",
+    "likelihoods": "likelihoods:LikelihoodSpec",
+    "operators": "operators:OperatorSpec",
+    "restorers": "restorers:RestorerSpec",
+    "analyses": "analyses:AnalysisSpec",
     "networks": "networks:NetworkSpec",
-    "classifiers": "network:ClassifierNetworkSpec",
+    "classifiers": "networks:ClassifierNetworkSpec",
     "data": "data:DataSpec",
-    "extractors": "extractor:ExtractorSpec",
-    "controls": "control:ControlSpec",
-    "averages": "average:AverageSpec",
-    "augmentations": "augmentation:AugmentationSpec",
+    "extractors": "extractors:ExtractorSpec",
+    "controls": "controls:ControlSpec",
+    "averages": "averages:AverageSpec",
+    "augmentations": "augmentations:AugmentationSpec",
     "families": "",
 }
 
@@ -97,8 +99,7 @@ def fail(name: str, error: BaseException) -> int:
 def reason(error: BaseException) -> str:
     """Return what went wrong in one line, its type added unless it was written for users."""
     text = " ".join(str(error).split())
-    plain = {"PlanError", "StoreError", "TrainingError", "CheckpointError"}
-    if type(error).__name__ in plain:
+    if isinstance(error, UserError):
         return text
     return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
@@ -244,7 +245,7 @@ def repository() -> Path:
 
 def load(options: argparse.Namespace, config: Path | None = None, needs_files: bool = True) -> Plan:
     """Load the plan that the options name; what runs no job does without the files that the jobs read."""
-    from diffbench.plan.runs import load_plan
+    from diffbench.plan.loading import load_plan
 
     chosen = config or options.config
     overrides = {key: value for setting in options.set for key, value in setting.items()}
@@ -257,9 +258,10 @@ def stage_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
     Raises:
         PlanError: when an extension is not given or has changed since the plan was made.
     """
-    from diffbench.plan.reading import PlanError, Tree, validated
-    from diffbench.plan.registry import content_hash, load_extension
-    from diffbench.specs import stages
+    from diffbench.plan.reading import Tree, validated
+    from diffbench.specs import jobs
+    from diffbench.specs.errors import PlanError
+    from diffbench.specs.registry import content_hash, load_extension
 
     try:
         value = json.loads(text)
@@ -272,7 +274,7 @@ def stage_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
         if content_hash(files[name]) != wanted:
             raise PlanError(f"{files[name]} has changed since the plan was made: plan again")
         load_extension(files[name])
-    model = stages.STAGES[stage]
+    model = jobs.STAGES[stage]
     spec: StageSpec = validated(model.model_validate, model, Tree(value, {(): "--spec"}))
     return spec
 
@@ -291,7 +293,7 @@ def run_stage(options: argparse.Namespace, **extra: Any) -> int:
     spec = stage_spec(options.name, options.spec, options.extension)
     device = resolved(options.device)
     if getattr(options, "processes", 1) > 1 and getattr(spec, "training", None):
-        from diffbench.stages import launch
+        from diffbench.training import launch
 
         if not launch.launched():
             return launch_job(options, spec, device)
@@ -300,9 +302,9 @@ def run_stage(options: argparse.Namespace, **extra: Any) -> int:
 
 def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int:
     """Run one job in several processes."""
-    from diffbench.plan.runs import check_writable
-    from diffbench.stages import launch
+    from diffbench.plan.loading import check_writable
     from diffbench.store import paths
+    from diffbench.training import launch
 
     check_writable(options.root)
     words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
@@ -314,9 +316,9 @@ def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int
 
 def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
     """Run a stage; record why it failed, or forget an earlier failure."""
-    from diffbench.plan.runs import check_writable
-    from diffbench.stages import launch
+    from diffbench.plan.loading import check_writable
     from diffbench.store import paths, status
+    from diffbench.training import launch
 
     check_writable(root)
     folder = paths.state(root, spec)
@@ -325,7 +327,7 @@ def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) 
         # launcher has forgotten it already, why another one has just failed.
         status.clear(folder)
     try:
-        importlib.import_module(f"diffbench.stages.{stage}").run(spec, root, device, **extra)
+        importlib.import_module(f"diffbench.jobs.{stage}").run(spec, root, device, **extra)
     except Exception as error:
         # A full disk may be the reason; then the status cannot be written either.
         # Of several processes the first to fail has the reason; the others lost it.
@@ -343,7 +345,7 @@ def score(options: argparse.Namespace) -> int:
 
 def score_partial(plan: Plan) -> int:
     """Score the samples of those runs that have some but are not scored; 1 if any failed."""
-    from diffbench.specs.stages import ScoreSpec
+    from diffbench.specs.jobs import ScoreSpec
     from diffbench.store.products import status_of
 
     failed = 0
@@ -400,7 +402,7 @@ def _variants(plan: Plan, kind: str) -> list[tuple[str, str]]:
 
 def _networks(plan: Plan, kind: str) -> list[tuple[str, str]]:
     """Networks with their numbers of parameters at their default sizes, for CIFAR-10's images."""
-    from diffbench.networks.counting import parameters_of
+    from diffbench.networks.parameters import parameters_of
     from diffbench.specs.networks import NetworkSpec
 
     rows = []
@@ -448,7 +450,8 @@ def show(options: argparse.Namespace) -> int:
     """Print a variant as YAML, defaults and overrides merged into it."""
     import yaml
 
-    from diffbench.plan.reading import PlanError, nearest
+    from diffbench.plan.reading import nearest
+    from diffbench.specs.errors import PlanError
 
     plan = load(options, needs_files=False)
     if options.variant not in plan.variants:
@@ -482,8 +485,8 @@ def check_config(options: argparse.Namespace) -> int:
 def estimate(options: argparse.Namespace) -> int:
     """Time a few steps of what a benchmark would run, and say what all of it would cost."""
     plan = load(options, options.file, needs_files=False)
-    estimates = importlib.import_module("diffbench.reporting.estimates")
-    module = importlib.import_module("diffbench.stages.estimate")
+    estimates = importlib.import_module("diffbench.estimate.report")
+    module = importlib.import_module("diffbench.estimate.estimate")
     print(estimates.text(module.estimate(plan, options.steps, options.shape)), end="")
     return 0
 

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from diffbench.diffusion.core.transitions import Scales, ddim_scales
 from diffbench.diffusion.solvers.transition import DDIM
-from diffbench.diffusion.transitions import Scales, ddim_scales
 from diffbench.specs.base import NonNegativeFloat
-from diffbench.specs.solver import TransitionSolverSpec
+from diffbench.specs.solvers import TransitionSolverSpec
 
 
 class FadingDDIM(DDIM):

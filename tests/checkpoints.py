@@ -11,7 +11,7 @@ from official import built
 
 from diffbench.pretrained import families
 from diffbench.pretrained.conversion import Architecture, CheckpointError, rule
-from diffbench.specs.network import UNetSpec
+from diffbench.specs.networks.network import UNetSpec
 
 SOURCE = "https://example.org/toy: A Toy (Nobody 2026)"
 TURNED = "stem.weight"
@@ -75,7 +75,7 @@ def installed(monkeypatch):
 
 def network(image_shape=(1, 8, 8), classes=0, channels=8, seed=0):
     """A small U-Net whose every parameter is random: none of its outputs is zero."""
-    from diffbench.plan.registry import build
+    from diffbench.specs.registry import build
 
     generator = torch.Generator().manual_seed(seed)
     made = build(
@@ -108,7 +108,7 @@ def written(path, **options):
 def edm(image_shape=(1, 8, 8), seed=0):
     """The contents of a small checkpoint in EDM's layout, of its DDPM++, and the network."""
     from diffbench.pretrained import edm as layout
-    from diffbench.specs.song import EDMDDPMppSpec
+    from diffbench.specs.networks.song import EDMDDPMppSpec
 
     spec = EDMDDPMppSpec(channels=32, multipliers=(1, 1), blocks=1, attention=(4,), augmentation=0)
     channels = image_shape[0]

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from diffbench.plan.jobs import Plan
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = REPOSITORY / "tests" / "tiny.yaml"

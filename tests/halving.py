@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.inverse.operators import Degradation, Operator
-from diffbench.diffusion.inverse.restorers import Measurement, Restorer
-from diffbench.specs.operator import ImageShape, MaskSpec, OperatorSpec
-from diffbench.specs.restorer import RestorerSpec
+from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
+from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.specs.operators import ImageShape, MaskSpec, OperatorSpec
+from diffbench.specs.restorers import RestorerSpec
 
 
 class Half(Operator):

@@ -5,8 +5,8 @@ import torch
 from fills import filled_layout, hash_fill, layout
 from toys import REFERENCE
 
-from diffbench.plan.registry import build
 from diffbench.pretrained.conversion import converted, first_of
+from diffbench.specs.registry import build
 
 
 def empty(name):

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 from toys import Fractional, close, process_of
 
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.loop import Solver, sample, solve
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import SolverSpec, TimeSpec
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import SolverSpec, TimeSpec
 
 MEAN = at([0.3, -0.2, 0.1])
 AXES = torch.linalg.qr(at([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]

@@ -37,22 +37,22 @@ from test_affine import (
 from torch import Tensor
 from toys import close, process_of
 
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.inverse import ddrm as ddrm_module
-from diffbench.diffusion.inverse import snips as snips_module
-from diffbench.diffusion.inverse import steering as steering_module
-from diffbench.diffusion.inverse.operators import Degradation, Operator
-from diffbench.diffusion.inverse.restorers import Measurement, Restorer
-from diffbench.diffusion.inverse.tuned import InpaintTuned
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
+from diffbench.diffusion.inverse.restorers import ddrm as ddrm_module
+from diffbench.diffusion.inverse.restorers import snips as snips_module
+from diffbench.diffusion.inverse.restorers import steering as steering_module
+from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.diffusion.inverse.restorers.tuned import InpaintTuned
 from diffbench.diffusion.solvers import loop as loop_module
 from diffbench.diffusion.solvers.loop import Solver
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.operator import OperatorSpec
-from diffbench.specs.restorer import RestorerSpec
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.operators import OperatorSpec
+from diffbench.specs.registry import build
+from diffbench.specs.restorers import RestorerSpec
 
 EYE = torch.eye(DIM, dtype=torch.float64)
 #: One image, from which measurements are made.

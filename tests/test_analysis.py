@@ -6,9 +6,10 @@ import torch
 from commands import REPOSITORY
 from test_plan import ALONE, BENCHMARK, COUNTING
 
-from diffbench.plan.runs import load_plan
-from diffbench.stages import analysis, machine
+from diffbench.analyses import job as analysis
+from diffbench.plan.loading import load_plan
 from diffbench.store.products import read_product
+from diffbench.training import machine
 
 
 def test_an_analysis_alone_runs_without_data(tmp_path, monkeypatch):

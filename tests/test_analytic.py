@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 from toys import close, process_of
 
-from diffbench.diffusion.analytic import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.specs.denoiser import EmpiricalSpec, GaussianSpec, MixtureSpec
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffbench.specs.denoisers import EmpiricalSpec, GaussianSpec, MixtureSpec
 
 TIMES = {"vp": [0.02, 0.3, 1.0], "sub-vp": [0.1, 0.6], "ve": [0.3, 0.9], "edm": [0.1, 2.0]}
 CASES = [(name, t) for name, times in TIMES.items() for t in times]

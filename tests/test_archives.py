@@ -19,11 +19,11 @@ from archives import (
 from commands import CONFIG, bench, plan_of, planned, said, write_config
 
 from diffbench import cli
-from diffbench.plan.registry import build
+from diffbench.jobs import data as stages_data
 from diffbench.reporting import tables
 from diffbench.specs.data import CIFAR10Spec, DataSpec
-from diffbench.specs.stages import DataStageSpec
-from diffbench.stages import data as stages_data
+from diffbench.specs.jobs import DataStageSpec
+from diffbench.specs.registry import build
 from diffbench.store import paths
 from diffbench.store.products import StoreError, read_product, write_product
 

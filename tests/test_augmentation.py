@@ -7,14 +7,14 @@ import pytest
 import torch
 from toys import process_of
 
-from diffbench.diffusion.augmentation import CENTRE, SYM6, EDMAugmentation, warp
-from diffbench.diffusion.denoisers import NetworkDenoiser
-from diffbench.diffusion.objectives import LogNormalTimes
-from diffbench.plan.registry import build
-from diffbench.specs.augmentation import EDMAugmentationSpec
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.objective import EDMObjectiveSpec, SimpleSpec, VLBObjectiveSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, ReflectedSpec
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
+from diffbench.diffusion.objectives.augmentation import CENTRE, SYM6, EDMAugmentation, warp
+from diffbench.diffusion.objectives.losses import LogNormalTimes
+from diffbench.specs.augmentations import EDMAugmentationSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.objectives import EDMObjectiveSpec, SimpleSpec, VLBObjectiveSpec
+from diffbench.specs.processes import DiscreteSpec, EDMSpec, ReflectedSpec
+from diffbench.specs.registry import build
 
 NOTHING = torch.zeros(1, 2, dtype=torch.float64)
 SIZE = 24

@@ -5,12 +5,12 @@ from typing import Literal
 import pytest
 import torch
 
-from diffbench.diffusion.inverse.baselines import PosteriorMean, PseudoInverse
-from diffbench.diffusion.inverse.operators import Degradation, Operator
-from diffbench.diffusion.inverse.restorers import Measurement
-from diffbench.diffusion.streams import stream
-from diffbench.specs.operator import OperatorSpec
-from diffbench.specs.restorer import PosteriorMeanSpec, PseudoInverseSpec
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
+from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean, PseudoInverse
+from diffbench.diffusion.inverse.restorers.restorer import Measurement
+from diffbench.specs.operators import OperatorSpec
+from diffbench.specs.restorers import PosteriorMeanSpec, PseudoInverseSpec
 
 SHAPE = (1, 3, 4)
 PIXELS = 12

@@ -5,8 +5,8 @@ import torch
 from scipy.fft import dctn, idctn
 from toys import close, recorded
 
-from diffbench.diffusion.bases import DCT, Identity
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core.bases import DCT, Identity
+from diffbench.diffusion.core.process import at
 
 SHAPES = [(8, 8), (5, 12), (1, 3), (32, 32)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)

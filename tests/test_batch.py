@@ -11,18 +11,18 @@ from test_fidelity import Projection, images
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
-from diffbench.metrics import reference
+from diffbench.metrics import reference_statistics
 from diffbench.metrics.batch import read_batch
 from diffbench.metrics.distances import fid, fid_statistics, precision_recall
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.inception import PublishedInception
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.reporting.context import score_protocol
-from diffbench.specs.extractor import InceptionSpec
-from diffbench.specs.stages import ReferenceSpec
+from diffbench.specs.errors import PlanError
+from diffbench.specs.extractors import InceptionSpec
+from diffbench.specs.jobs import ReferenceSpec
 from diffbench.store import files
 from diffbench.store.products import StoreError
 
@@ -42,7 +42,9 @@ def write(path: Path, **arrays: object) -> Path:
 
 
 def measured(file: Path) -> Fidelity:
-    found = reference.measure(Projection(), SPLITS, published=read_batch(file, FEATURES, SHAPE))
+    found = reference_statistics.measure(
+        Projection(), SPLITS, published=read_batch(file, FEATURES, SHAPE)
+    )
     return Fidelity(Projection(), found, SPLITS["train"], published=files.sha256(file), resamples=0)
 
 
@@ -64,7 +66,7 @@ def test_adms_batch_stands_for_the_training_images(tmp_path: Path) -> None:
 
 def test_edms_file_has_no_images(tmp_path: Path) -> None:
     scorer = measured(write(tmp_path / "edm.npz"))
-    plain = reference.measure(Projection(), SPLITS)
+    plain = reference_statistics.measure(Projection(), SPLITS)
     assert np.array_equal(scorer.reference.features, plain.features)
     assert np.array_equal(scorer.reference.statistics["train"]["mu"], statistics(THEIRS)["mu"])
     assert np.array_equal(scorer.reference.statistics["test"]["mu"], plain.statistics["test"]["mu"])

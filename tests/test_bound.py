@@ -20,14 +20,14 @@ from torch import Tensor
 from toys import Fractional, close, process_of
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.bound import bound_term, discretised_log_prob, gaussian_kl
+from diffbench.diffusion.core.bound import bound_term, discretised_log_prob, gaussian_kl
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.transitions import model_variance
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import at
-from diffbench.diffusion.transitions import model_variance
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.likelihood import VLBSpec
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.likelihoods import VLBSpec
 
 MEAN = np.array([0.3, -0.2, 0.1])
 AXES = np.linalg.qr(np.array([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]

@@ -8,7 +8,7 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet
 
-from diffbench.diffusion.charts import StickBreaking
+from diffbench.diffusion.processes.simplex import StickBreaking
 
 SIZES = [2, 3, 10, 1000, 3000]
 TYPES = [torch.float32, torch.float64]

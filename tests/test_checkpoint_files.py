@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from diffbench.pretrained.checkpoints import LARGEST, read
 from diffbench.pretrained.conversion import CheckpointError
-from diffbench.pretrained.files import LARGEST, read
 
 SOURCE = "raise SystemExit('the source code inside the file was run')"
 

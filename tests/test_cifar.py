@@ -9,8 +9,8 @@ from archives import NAMES, ROOT, Runs, cifar_members, random_images, sha256, wr
 
 from diffbench.data import cifar
 from diffbench.data.datasets import manifest
-from diffbench.plan.registry import build
 from diffbench.specs.data import CIFAR10Spec, DataSpec
+from diffbench.specs.registry import build
 from diffbench.store.products import StoreError
 
 

@@ -7,12 +7,12 @@ from layouts import FIDS, REPOSITORY, configured, fill, grid_row, rows_of
 from scipy.stats import ttest_1samp, ttest_rel
 from test_reporting import fail, plan_of, remove
 
-from diffbench.plan.reading import PlanError
 from diffbench.reporting import layout
 from diffbench.reporting.claims import CLAIMS, chosen, read_claims
 from diffbench.reporting.claims_table import COLUMNS
 from diffbench.reporting.inference import holm, interval, p_value
 from diffbench.reporting.tables import make, outputs, table_params
+from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths
 
 ANCESTRAL = {"variant": "ddpm-cosine", "solver": "ancestral-10", "metric": "fid"}

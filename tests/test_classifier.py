@@ -4,10 +4,10 @@ import pytest
 import torch
 from toys import process_of
 
-from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.networks.classifier import Encoder
-from diffbench.specs.network import EncoderSpec
+from diffbench.specs.networks.network import EncoderSpec
 
 
 def build(image_shape=(1, 8, 8), classes=10, **changes) -> Encoder:

@@ -9,9 +9,9 @@ from typing import Literal
 import pytest
 
 from diffbench import cli
+from diffbench.plan.loading import load_plan
 from diffbench.plan.matrix import matrix
-from diffbench.plan.runs import load_plan
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
 
@@ -46,8 +46,8 @@ def stage(job, *more):
     [
         "diffbench",
         "diffbench.cli",
-        "diffbench.store.state, diffbench.store.runs, diffbench.store.manifest",
-        "diffbench.plan.runs, diffbench.plan.upkeep, diffbench.plan.matrix",
+        "diffbench.store.state, diffbench.store.run_record, diffbench.store.manifest",
+        "diffbench.plan.loading, diffbench.plan.upkeep, diffbench.plan.matrix",
         "diffbench.specs.benchmark",
         "diffbench.reporting",
     ],
@@ -161,7 +161,7 @@ def test_a_solver_of_an_extension_is_listed_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("of_mine.py").write_text(
         "from typing import Literal\n"
-        "from diffbench.specs.solver import SolverSpec\n"
+        "from diffbench.specs.solvers import SolverSpec\n"
         "class OfMineSpec(SolverSpec):\n"
         "    name: Literal['of-mine'] = 'of-mine'\n"
     )

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from diffbench.analyses.bench import Bench
+from diffbench.analyses.coding import ProgressiveCoding
 from diffbench.data.datasets import Digits
-from diffbench.diffusion.likelihoods.coding import coded
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.likelihoods.progressive import coded
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.processes.base import at
-from diffbench.diffusion.streams import stream
-from diffbench.plan.registry import build
-from diffbench.specs.analysis import ProgressiveCodingSpec
+from diffbench.specs.analyses import ProgressiveCodingSpec
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
-from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.process import DiscreteSpec, VPSpec
-from diffbench.specs.stages import TrainSpec
-from diffbench.stages import models
-from diffbench.stages.bench import Bench
-from diffbench.stages.coding import ProgressiveCoding
+from diffbench.specs.denoisers import GaussianSpec, NetworkDenoiserSpec
+from diffbench.specs.jobs import TrainSpec
+from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.processes import DiscreteSpec, VPSpec
+from diffbench.specs.registry import build
+from diffbench.training import models
 
 STEPS = 50
 TRAIN = TrainSpec(

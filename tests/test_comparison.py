@@ -8,9 +8,9 @@ from test_plan import COUNTING
 from test_reporting import fail, plan_of, record, remove
 
 from diffbench.plan.jobs import Refusal
-from diffbench.plan.reading import PlanError
 from diffbench.reporting.cells import COLUMNS
 from diffbench.reporting.tables import make
+from diffbench.specs.errors import PlanError
 from diffbench.store import paths
 from diffbench.store.products import remove_product, write_json_product
 

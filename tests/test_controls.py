@@ -5,7 +5,7 @@ import pytest
 
 from diffbench.data.controls import NoiseControl, SplitControl
 from diffbench.data.datasets import Digits
-from diffbench.specs.control import NoiseControlSpec, SplitControlSpec
+from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
 from diffbench.specs.data import DigitsSpec
 
 

@@ -17,19 +17,14 @@ from toys import (
     toy_score,
 )
 
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import (
-    CorrectorOnlySpec,
-    EulerMaruyamaSpec,
-    LangevinSpec,
-    SolverSpec,
-)
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import CorrectorOnlySpec, EulerMaruyamaSpec, LangevinSpec, SolverSpec
 
 FILES = {"sde_steps": (1000, {}, 1000), "sde_steps_b": (100, {"sigma_max": 90}, 200)}
 CONTINUOUS = sorted(

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from commands import REPOSITORY
 
-from diffbench.plan.reading import PlanError
 from diffbench.reporting.coverage import COVERAGE, coverage
 from diffbench.reporting.formats import to_markdown
+from diffbench.specs.errors import PlanError
 
 
 @pytest.fixture

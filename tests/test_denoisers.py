@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from toys import Toy, close, column, process_of, recorded, toy_eps
 
-from diffbench.diffusion.denoisers import (
+from diffbench.diffusion.core.predictions import Prediction, linear_form
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.network import (
     NOISE_INPUTS,
     Denoiser,
     DynamicThreshold,
@@ -18,11 +20,9 @@ from diffbench.diffusion.denoisers import (
     noise_input,
     thresholded,
 )
-from diffbench.diffusion.predictions import Prediction, linear_form
-from diffbench.diffusion.processes.base import Process, at
 from diffbench.diffusion.processes.discrete import Discrete
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, VESpec, VPSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.processes import DiscreteSpec, EDMSpec, VESpec, VPSpec
 
 VIEWS = ["x0", "eps", "v", "score"]
 #: Of a chain, which has a level before each.

@@ -8,22 +8,22 @@ import torch
 from toys import Toy, process_of, toy_eps
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.denoisers import NOISE_INPUTS, noise_input
-from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.inverse.ddrm import DDRM
-from diffbench.diffusion.inverse.restorers import Measurement
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import NOISE_INPUTS, noise_input
+from diffbench.diffusion.inverse.restorers.ddrm import DDRM
+from diffbench.diffusion.inverse.restorers.restorer import Measurement
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.objectives import CrossEntropy
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.objectives.losses import CrossEntropy
 from diffbench.diffusion.solvers.corrector import Langevin
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import DenoiserSpec
-from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.objective import ObjectiveSpec, TimesSpec
-from diffbench.specs.operator import OperatorSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.restorer import DDRMSpec
-from diffbench.specs.solver import (
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.objectives import ObjectiveSpec, TimesSpec
+from diffbench.specs.operators import OperatorSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.restorers import DDRMSpec
+from diffbench.specs.solvers import (
     AncestralSpec,
     DDIMSpec,
     HeunSpec,

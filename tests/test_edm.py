@@ -7,7 +7,7 @@ from official import empty, filled, imported, loaded, recorded
 
 from diffbench.pretrained import edm
 from diffbench.pretrained.conversion import CheckpointError
-from diffbench.specs.song import EDMDDPMppSpec, EDMNCSNppSpec
+from diffbench.specs.networks.song import EDMDDPMppSpec, EDMNCSNppSpec
 
 RECORDED = {
     "net_edm_ddpmpp": EDMDDPMppSpec(),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffbench.networks.ema import EMA, Constant, HalfLife, Warm
-from diffbench.specs.average import ConstantAverageSpec, HalfLifeAverageSpec, WarmAverageSpec
+from diffbench.specs.averages import ConstantAverageSpec, HalfLifeAverageSpec, WarmAverageSpec
 from diffbench.specs.training import TrainingSpec
 
 REFERENCE = Path(__file__).parent / "reference" / "sde_ema.npz"

@@ -11,13 +11,13 @@ import yaml
 from commands import CONFIG, REPOSITORY, TINY, merged, plan_of, write_config
 
 from diffbench import cli
-from diffbench.plan.costs import Cost, left, size, with_upstream
-from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import load_plan
-from diffbench.reporting import estimates
-from diffbench.stages import counting, data
-from diffbench.stages.estimate import estimate, known_shape, noise_images
-from diffbench.stages.timing import FEW, PATIENCE, Stopwatch
+from diffbench.estimate import counting, report
+from diffbench.estimate.costs import Cost, left, size, with_upstream
+from diffbench.estimate.estimate import estimate, known_shape, noise_images
+from diffbench.estimate.timing import FEW, PATIENCE, Stopwatch
+from diffbench.jobs import data
+from diffbench.plan.loading import load_plan
+from diffbench.specs.errors import PlanError
 from diffbench.store import paths
 from diffbench.store.products import write_product
 
@@ -187,14 +187,14 @@ def test_what_is_done_is_not_counted_and_what_is_begun_only_in_part(here):
     assert size([after[key]]) == size([before[key]]) > 0
     key = ("train", "ddpm-cosine", "")
     assert after[key].hours == pytest.approx(before[key].hours / 4)
-    text = estimates.text(found)
+    text = report.text(found)
     assert f"- 1 of {len(plan.runs)} jobs are done; their hours are not counted" in text
     assert "- ddpm-cosine seed 0 goes on from step 3" in text
 
 
 def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
     found, by_job = costs(here)
-    tables = estimates.table_costs(found)
+    tables = report.table_costs(found)
     assert set(tables) == {"overview", "iddpm-variance"}
     plan = found.plan
     assert {id(cost) for cost in tables["overview"]} == {
@@ -215,7 +215,7 @@ def test_the_disk_is_what_training_leaves(here):
     """Weights in float32 and, twice, those, their average and two moments."""
     _, by_job = costs(here)
     spec = by_job["train", "ve", ""].run.spec
-    from diffbench.stages import models
+    from diffbench.training import models
 
     network = models.build_network(spec, noise_images(spec.data, (1, 8, 8)))
     weights = 4 * sum(each.numel() for each in network.state_dict().values())
@@ -283,8 +283,8 @@ def test_wrong_numbers_are_refused(wrong, capsys):
 
 
 def test_units():
-    assert estimates.unit("cuda:0: NVIDIA H200") == "GPU-hours"
-    assert [estimates.bytes_of(n) for n in (0, 999, 12345, 3 * 10**9, 5 * 10**13)] == [
+    assert report.unit("cuda:0: NVIDIA H200") == "GPU-hours"
+    assert [report.bytes_of(n) for n in (0, 999, 12345, 3 * 10**9, 5 * 10**13)] == [
         "0 B",
         "999 B",
         "12.3 kB",
@@ -292,11 +292,11 @@ def test_units():
         "50 TB",
     ]
     run = load_plan([], {}, REPOSITORY).run("data")
-    assert [estimates.hours([Cost(run, each)]) for each in (None, 0.0, 0.01234, 99.4, 6543.2)] == [
+    assert [report.hours([Cost(run, each)]) for each in (None, 0.0, 0.01234, 99.4, 6543.2)] == [
         "-",
         "0",
         "0.0123",
         "99.4",
         "6,543",
     ]
-    assert [estimates.seconds(s) for s in (0.00123, 2.5)] == ["1.23 ms", "2.5 s"]
+    assert [report.seconds(s) for s in (0.00123, 2.5)] == ["1.23 ms", "2.5 s"]

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffbench.diffusion.analytic import GaussianDenoiser
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.diffusion.streams import stream
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
-from diffbench.specs.denoiser import GaussianSpec
+from diffbench.plan.loading import load_plan
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.registry import build
 
 ROOT = Path(__file__).resolve().parent.parent
 

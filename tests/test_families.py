@@ -15,13 +15,13 @@ from commands import REPOSITORY
 from official import empty
 from torch import nn
 
-from diffbench.networks.counting import parameters
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
+from diffbench.networks.parameters import parameters
+from diffbench.plan.loading import load_plan
 from diffbench.pretrained import importing
+from diffbench.pretrained.checkpoints import read
 from diffbench.pretrained.conversion import CheckpointError
 from diffbench.pretrained.families import FAMILIES, family
-from diffbench.pretrained.files import read
+from diffbench.specs.registry import build
 from diffbench.store.products import write_product
 
 BENCHMARK = """\

@@ -8,7 +8,7 @@ from scipy import linalg
 from torch import Tensor, nn
 
 from diffbench.data.levels import Images
-from diffbench.metrics import reference
+from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
@@ -69,7 +69,9 @@ def measured(
     splits: dict[str, Images], module: nn.Module | None = None, **options: object
 ) -> Fidelity:
     module = module or Projection()
-    return Fidelity(module, reference.measure(module, splits), splits["train"], **options)  # type: ignore[arg-type]
+    return Fidelity(
+        module, reference_statistics.measure(module, splits), splits["train"], **options
+    )  # type: ignore[arg-type]
 
 
 def images(count: int, seed: int, most: int = 17) -> Images:

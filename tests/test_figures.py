@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from test_reporting import PROTOCOL, fail, plan_of, remove
 
-from diffbench.plan.reading import PlanError
 from diffbench.reporting import charts as charting
 from diffbench.reporting import layout
 from diffbench.reporting.charts import COLUMNS, Chart, Line, Panel, Point, to_csv, to_png
 from diffbench.reporting.results import Outcome, Results
 from diffbench.reporting.tables import charts, make, outputs
+from diffbench.specs.errors import PlanError
 from diffbench.store import paths
 from diffbench.store.products import write_json_product
 

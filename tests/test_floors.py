@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_fidelity import SPLITS, Projection, gaussian, images
 
-from diffbench.metrics import reference
+from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import FrechetTo, fid, fid_statistics
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.floors import RealImages, Redraws
-from diffbench.metrics.reference import Reference
+from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +103,7 @@ def test_a_split_that_is_kept_in_part_is_redrawn_without_repeats() -> None:
 
 def test_real_images_score_about_the_floor_and_others_above() -> None:
     module = Projection()
-    fidelity = Fidelity(module, reference.measure(module, SPLITS), SPLITS["train"])
+    fidelity = Fidelity(module, reference_statistics.measure(module, SPLITS), SPLITS["train"])
     floors = fidelity.real_images.of_samples(150)
     real, dark = images(150, seed=7), images(150, seed=8, most=12)
     assert fidelity.score(real)["fid"]["value"] < 2 * floors["fid"]["value"]
@@ -112,7 +112,7 @@ def test_real_images_score_about_the_floor_and_others_above() -> None:
 
 
 def test_further_opinions_have_floors_of_their_own() -> None:
-    measured = reference.measure(Projection(), SPLITS, opinions={"other": Projection()})
+    measured = reference_statistics.measure(Projection(), SPLITS, opinions={"other": Projection()})
     floors = RealImages(measured, FloorSpec(redraws=3)).of_samples(100)
     assert floors["other"] == floors["fid"]
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.folder import ImageFolder
-from diffbench.plan.listing import LARGEST
 from diffbench.specs.data import FolderSpec
+from diffbench.store.listing import LARGEST
 
 
 def write(path: Path, array: np.ndarray) -> Path:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from toys import Toy, chosen_process, made, process_of
 
-from diffbench.diffusion.denoisers import NetworkDenoiser
-from diffbench.diffusion.objectives import UniformTimes
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import at
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import NetworkDenoiserSpec
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
+from diffbench.diffusion.objectives.losses import UniformTimes
+from diffbench.specs.denoisers import NetworkDenoiserSpec
 from diffbench.specs.forms import VIEWS
-from diffbench.specs.objective import ObjectiveSpec, UniformTimesSpec
-from diffbench.specs.process import DiscreteSpec, ProcessSpec
+from diffbench.specs.objectives import ObjectiveSpec, UniformTimesSpec
+from diffbench.specs.processes import DiscreteSpec, ProcessSpec
+from diffbench.specs.registry import build
 
 NAMES = sorted(
     name

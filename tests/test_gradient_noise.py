@@ -4,16 +4,16 @@ import pytest
 import torch
 from commands import REPOSITORY
 
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
-from diffbench.specs.analysis import GradientNoiseSpec
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.process import DiscreteSpec, VPSpec
-from diffbench.stages import models
-from diffbench.stages.bench import Bench
-from diffbench.stages.gradient_noise import OBJECTIVES, GradientNoise, noise_of
-from diffbench.stages.train import denoiser_trainer
+from diffbench.analyses.bench import Bench
+from diffbench.analyses.gradient_noise import OBJECTIVES, GradientNoise, noise_of
+from diffbench.jobs.train import denoiser_trainer
+from diffbench.plan.loading import load_plan
+from diffbench.specs.analyses import GradientNoiseSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.processes import DiscreteSpec, VPSpec
+from diffbench.specs.registry import build
 from diffbench.store.state import StateStore
+from diffbench.training import models
 
 
 def test_noise_and_mean_square_are_those_of_the_sample():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from toys import REFERENCE, close, process_of, recorded
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.process import at
 
 INDEX = json.loads(str(np.load(REFERENCE / "gd_spacing.npz")["index"]))
 

@@ -9,16 +9,20 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from toys import Toy, close, column, process_of, recorded, toy_eps, toy_fraction
 
-from diffbench.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
-from diffbench.diffusion.denoisers import Denoiser, StaticThreshold
-from diffbench.diffusion.guidance import Classifier, ClassifierFreeGuidance, ClassifierGuidance
-from diffbench.diffusion.predictions import Native, Prediction
-from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.core.predictions import Native, Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser, MixtureDenoiser
+from diffbench.diffusion.denoisers.guidance import (
+    Classifier,
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+)
+from diffbench.diffusion.denoisers.network import Denoiser, StaticThreshold
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec, MixtureSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import AncestralSpec, DDIMSpec, HeunSpec, SolverSpec
+from diffbench.specs.denoisers import GaussianSpec, MixtureSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import AncestralSpec, DDIMSpec, HeunSpec, SolverSpec
 
 CHOICES = {"discrete": {"schedule": "linear", "steps": 50}}
 PROCESSES = [

@@ -8,21 +8,21 @@ from torch import Tensor
 from toys import Toy, close, column, diagonal_denoiser, made, process_of, recorded
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.denoisers import NetworkDenoiser
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.transitions import posterior_residual, step_mean
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
 from diffbench.diffusion.likelihoods.vlb import HeatBound
-from diffbench.diffusion.objectives import Mean, UniformTimes
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.objectives.losses import Mean, UniformTimes
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.diffusion.solvers.loop import sample, solve
-from diffbench.diffusion.transitions import posterior_residual, step_mean
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.likelihood import HeatBoundSpec, ODELikelihoodSpec, VLBSpec
-from diffbench.specs.objective import MeanSpec, UniformTimesSpec
-from diffbench.specs.process import BlurringSpec, IHDMSpec
-from diffbench.specs.solver import AncestralSpec, DDIMSpec, InverseHeatSpec, SolverSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.likelihoods import HeatBoundSpec, ODELikelihoodSpec, VLBSpec
+from diffbench.specs.objectives import MeanSpec, UniformTimesSpec
+from diffbench.specs.processes import BlurringSpec, IHDMSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import AncestralSpec, DDIMSpec, InverseHeatSpec, SolverSpec
 
 BLURS = [0, 1, 10, 20]
 

@@ -10,8 +10,8 @@ import pytest
 from archives import Runs, random_images
 
 from diffbench.data import imagenet
-from diffbench.plan.registry import build
 from diffbench.specs.data import DataSpec, ImageNetSpec
+from diffbench.specs.registry import build
 
 IMAGES = random_images(0, 11)
 LABELS = np.array([1, 1000, *range(2, 11)])
@@ -142,7 +142,7 @@ def test_a_wrong_batch_is_named(batches, arrays, message):
 
 READ = """
 import resource, sys
-from diffbench.plan.registry import build
+from diffbench.specs.registry import build
 from diffbench.specs.data import ImageNetSpec
 spec = ImageNetSpec(path=sys.argv[1], size=64, batches=2)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

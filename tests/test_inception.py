@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffbench import cli
 from diffbench.data.datasets import Dataset
-from diffbench.metrics import reference
+from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import fid, fid_statistics, torch_fidelity
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.inception import (
@@ -25,8 +25,8 @@ from diffbench.metrics.inception import (
     read_network,
     tensorflow_resize,
 )
-from diffbench.plan.runs import load_plan
-from diffbench.specs.extractor import INCEPTION_SHA256, INCEPTION_SIZE, InceptionSpec
+from diffbench.plan.loading import load_plan
+from diffbench.specs.extractors import INCEPTION_SHA256, INCEPTION_SIZE, InceptionSpec
 from diffbench.store.downloads import Published
 from diffbench.store.products import StoreError, read_json, status_of
 
@@ -120,7 +120,7 @@ def test_fid_and_the_others_are_those_of_calculate_metrics(made, weights):
     extractor, module = made
     dataset = dataset_of()
     splits = {"train": dataset.train[:6], "test": dataset.test[:4]}
-    measured = reference.measure(module, splits, part=4)
+    measured = reference_statistics.measure(module, splits, part=4)
     samples = np.roll(dataset.test[:5], 3, axis=1)
     z, logits = features_and_logits(module, samples, 3)
     theirs = torch_fidelity().calculate_metrics(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import close
 
-from diffbench.diffusion.integrators import (
+from diffbench.diffusion.core.integrators import (
     DORMAND_PRINCE,
     METHODS,
     Adaptive,
@@ -21,7 +21,7 @@ from diffbench.diffusion.integrators import (
     fixed,
     second_order,
 )
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core.process import at
 
 every_method = pytest.mark.parametrize("name", METHODS)
 

@@ -14,19 +14,21 @@ from PIL import Image
 from torch import Tensor
 from toys import Toy, close, process_of, toy_eps
 
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.diffusion.solvers.latents import encode, slerp
+from diffbench.analyses import job as analysis
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.solvers.encoding import encode, slerp
 from diffbench.diffusion.solvers.loop import Solver, solve
+from diffbench.jobs import data, train
 from diffbench.plan.jobs import Plan
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
-from diffbench.specs.analysis import GradientNoiseSpec, LatentsSpec
-from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
-from diffbench.specs.process import DiscreteSpec, VPSpec
-from diffbench.specs.solver import (
+from diffbench.plan.loading import load_plan
+from diffbench.specs.analyses import GradientNoiseSpec, LatentsSpec
+from diffbench.specs.denoisers import GaussianSpec, NetworkDenoiserSpec
+from diffbench.specs.processes import DiscreteSpec, VPSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import (
     AdaptiveODESpec,
     AncestralSpec,
     CorrectorOnlySpec,
@@ -38,9 +40,9 @@ from diffbench.specs.solver import (
     ODESpec,
     SolverSpec,
 )
-from diffbench.stages import analysis, data, models, train
 from diffbench.store import paths
 from diffbench.store.products import read_product, write_product
+from diffbench.training import models
 
 MEAN = at([0.3, -0.2, 0.1, 0.4])
 
@@ -443,7 +445,7 @@ def test_images_that_are_seen_apart_have_the_same_latents(
     trained: Plan, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
     together, _ = analysed(trained, variant, "latents")
-    monkeypatch.setattr("diffbench.stages.latents.TOGETHER", 2)
+    monkeypatch.setattr("diffbench.analyses.latents.TOGETHER", 2)
     apart, _ = analysed(trained, variant, "latents")
     assert apart["nfe"] == together["nfe"]
     # Float32 sums of another batch size.

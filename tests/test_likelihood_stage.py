@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from diffbench.data.datasets import Digits
-from diffbench.plan.registry import build
+from diffbench.jobs import data, likelihood
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.process import DiscreteSpec
-from diffbench.specs.stages import LikelihoodStageSpec, TrainSpec
-from diffbench.stages import data, likelihood, models
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.jobs import LikelihoodStageSpec, TrainSpec
+from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.processes import DiscreteSpec
+from diffbench.specs.registry import build
+from diffbench.training import models
 
 
 @pytest.mark.parametrize(("split", "count"), [("test", 297), ("train", 1500)])

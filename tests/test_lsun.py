@@ -7,8 +7,8 @@ import pytest
 from archives import png, random_images, write_zip
 from PIL import Image
 
-from diffbench.plan.registry import build
 from diffbench.specs.data import DataSpec, LSUNSpec
+from diffbench.specs.registry import build
 
 COUNT = 10
 

@@ -12,35 +12,36 @@ from torch import Tensor, nn
 from toys import Toy, close, process_of
 
 from diffbench.data.datasets import Dataset
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser, StaticThreshold
-from diffbench.diffusion.inverse.operators import Operator
-from diffbench.diffusion.inverse.restorers import Measurement
-from diffbench.diffusion.inverse.tuned import InpaintTuned
-from diffbench.diffusion.masks import NOTHING, SCATTERED, Known, stretches, training_masks
-from diffbench.diffusion.objectives import Simple, UniformTimes
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.core.known import NOTHING, SCATTERED, Known, stretches, training_masks
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser, StaticThreshold
+from diffbench.diffusion.inverse.operators.operator import Operator
+from diffbench.diffusion.inverse.restorers.restorer import Measurement
+from diffbench.diffusion.inverse.restorers.tuned import InpaintTuned
+from diffbench.diffusion.objectives.losses import Simple, UniformTimes
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.solvers.transition import Ancestral
-from diffbench.diffusion.streams import stream
+from diffbench.jobs import train
 from diffbench.networks.unet import UNet
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.specs.data import DataSpec
-from diffbench.specs.denoiser import DenoiserSpec, NetworkDenoiserSpec
-from diffbench.specs.network import UNetSpec
-from diffbench.specs.objective import SimpleSpec, UniformTimesSpec
-from diffbench.specs.operator import (
+from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec
+from diffbench.specs.jobs import TrainSpec
+from diffbench.specs.networks.network import UNetSpec
+from diffbench.specs.objectives import SimpleSpec, UniformTimesSpec
+from diffbench.specs.operators import (
     BoxMaskSpec,
     DrawnMaskSpec,
     IdentitySpec,
     ImageShape,
     OperatorSpec,
 )
-from diffbench.specs.restorer import InpaintTunedSpec
-from diffbench.specs.solver import AncestralSpec
-from diffbench.specs.stages import TrainSpec
-from diffbench.stages import models, train
+from diffbench.specs.registry import build
+from diffbench.specs.restorers import InpaintTunedSpec
+from diffbench.specs.solvers import AncestralSpec
+from diffbench.training import models
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,9 @@ import pytest
 
 from diffbench.plan.matrix import STEPS, WIDTH, Matrix, example, matrix, refusal
 from diffbench.specs.base import PositiveFloat
-from diffbench.specs.likelihood import LikelihoodSpec, VLBSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, ProcessSpec
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.likelihoods import LikelihoodSpec, VLBSpec
+from diffbench.specs.processes import DiscreteSpec, EDMSpec, ProcessSpec
+from diffbench.specs.solvers import SolverSpec
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from test_trainer import CPU, digits, trainer_of  # noqa: F401
 from torch import nn
 
-from diffbench.stages import meter
-from diffbench.stages.meter import Meter, matrix_peak, operations
-from diffbench.stages.trainer import Trainer
+from diffbench.training import meter
+from diffbench.training.meter import Meter, matrix_peak, operations
+from diffbench.training.trainer import Trainer
 
 
 def by_hand(trainer: Trainer) -> tuple[int, int]:

@@ -19,13 +19,13 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from toys import mixture_denoiser, process_of
 
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.base import at, cast
+from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import EulerMaruyama
-from diffbench.plan.registry import build
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec, SolverSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import EulerMaruyamaSpec, ODESpec, SolverSpec
 
 PIXELS = 2
 #: The last time, where sigma/alpha is 0.25 to 0.5 and the components' deviations 0.14 to 0.32.

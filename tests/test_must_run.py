@@ -7,9 +7,9 @@ import torch
 from toys import chosen_process, close, exact_denoiser, made
 
 from diffbench.diffusion.solvers.loop import sample, solve
-from diffbench.plan.registry import build
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import SolverSpec
 
 SHAPE = (8, 1, 2, 2)
 #: VP's chain has beta < 1 from 21 steps.

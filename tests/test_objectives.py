@@ -22,12 +22,15 @@ from toys import (
 )
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion import bound as terms_of_the_bound
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser, noise_input
-from diffbench.diffusion.guidance import Classifier
+from diffbench.diffusion.core import bound as terms_of_the_bound
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser, noise_input
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.objectives import QUANTILES as QUANTILE_DRAWS
-from diffbench.diffusion.objectives import (
+from diffbench.diffusion.objectives.losses import QUANTILES as QUANTILE_DRAWS
+from diffbench.diffusion.objectives.losses import (
     CrossEntropy,
     EDMObjective,
     Hybrid,
@@ -41,13 +44,9 @@ from diffbench.diffusion.objectives import (
     UniformTimes,
     VLBObjective,
 )
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.diffusion.streams import normal_like
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.objective import (
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.objectives import (
     EDMObjectiveSpec,
     HybridSpec,
     ImportanceTimesSpec,
@@ -60,7 +59,8 @@ from diffbench.specs.objective import (
     UniformTimesSpec,
     VLBObjectiveSpec,
 )
-from diffbench.specs.process import DiscreteSpec, EDMSpec, SubVPSpec, VPSpec
+from diffbench.specs.processes import DiscreteSpec, EDMSpec, SubVPSpec, VPSpec
+from diffbench.specs.registry import build
 
 PROCESSES = {
     "vp": {},

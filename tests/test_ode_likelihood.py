@@ -21,19 +21,19 @@ from torch import Tensor
 from toys import Toy, close, process_of, recorded, toy_eps
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion import integrators
-from diffbench.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
-from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.core import integrators
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser, MixtureDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.likelihoods.ode import PROBES, ODELikelihood
-from diffbench.diffusion.processes.base import at
 from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.solvers.loop import solve
-from diffbench.diffusion.streams import normal_like
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec, MixtureSpec
-from diffbench.specs.likelihood import LikelihoodSpec, ODELikelihoodSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, ProcessSpec, VESpec, VPSpec
-from diffbench.specs.solver import AdaptiveODESpec
+from diffbench.specs.denoisers import GaussianSpec, MixtureSpec
+from diffbench.specs.likelihoods import LikelihoodSpec, ODELikelihoodSpec
+from diffbench.specs.processes import DiscreteSpec, EDMSpec, ProcessSpec, VESpec, VPSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import AdaptiveODESpec
 
 CELLS = Levels(256)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

@@ -15,17 +15,16 @@ from scipy.linalg import hadamard
 from torch import Tensor
 from toys import close, recorded
 
-from diffbench.diffusion.inverse.dense import Dense
-from diffbench.diffusion.inverse.fourier import MRI, measured_rows
-from diffbench.diffusion.inverse.jpeg import CHROMINANCE, JPEG, LUMINANCE, table
-from diffbench.diffusion.inverse.operators import Operator
-from diffbench.diffusion.inverse.radon import CT, projections
-from diffbench.diffusion.inverse.selections import Colourisation, Selection
-from diffbench.diffusion.inverse.separable import Bicubic, Separable, convolution_matrix
-from diffbench.diffusion.processes.base import at
-from diffbench.diffusion.streams import stream
-from diffbench.plan.registry import build
-from diffbench.specs.operator import (
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.inverse.operators.dense import Dense
+from diffbench.diffusion.inverse.operators.fourier import MRI, measured_rows
+from diffbench.diffusion.inverse.operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, table
+from diffbench.diffusion.inverse.operators.operator import Operator
+from diffbench.diffusion.inverse.operators.radon import CT, projections
+from diffbench.diffusion.inverse.operators.selections import Colourisation, Selection
+from diffbench.diffusion.inverse.operators.separable import Bicubic, Separable, convolution_matrix
+from diffbench.specs.operators import (
     AnisotropicBlurSpec,
     BicubicSpec,
     BlockAverageSpec,
@@ -44,6 +43,7 @@ from diffbench.specs.operator import (
     RandomMaskSpec,
     UniformBlurSpec,
 )
+from diffbench.specs.registry import build
 
 
 def randn(*shape: int, seed: int = 1) -> Tensor:

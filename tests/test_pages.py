@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from commands import REPOSITORY
 
-from diffbench.plan.reading import PlanError
 from diffbench.reporting import layout, pages
 from diffbench.reporting.cells import Cell
 from diffbench.reporting.formats import csv_of
 from diffbench.reporting.records import COLUMNS, FOLDER, Entry, digest, jobs_of
+from diffbench.specs.errors import PlanError
 
 MADE = pages.pages(REPOSITORY)
 #: What is no number of a page: expressions and their blocks, code, links, comments, and where papers are cited.

@@ -5,8 +5,8 @@ import pytest
 from archives import png, random_images, write_parquet
 
 from diffbench.data.datasets import Dataset
-from diffbench.plan.registry import build
 from diffbench.specs.data import ParquetSpec
+from diffbench.specs.registry import build
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: make setup")
 

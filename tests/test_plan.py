@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from diffbench.plan import devices
-from diffbench.plan.reading import PlanError
-from diffbench.plan.registry import build, load_extension
-from diffbench.plan.runs import check_writable, load_plan
+from diffbench.plan.loading import check_writable, load_plan
 from diffbench.reporting import tables
 from diffbench.reporting.claims import chosen, read_claims
 from diffbench.reporting.layout import read_tables
-from diffbench.specs import stages
-from diffbench.specs.process import DiscreteSpec, ProcessSpec
-from diffbench.specs.solver import DDIMSpec
+from diffbench.specs import jobs
+from diffbench.specs.errors import PlanError
+from diffbench.specs.processes import DiscreteSpec, ProcessSpec
+from diffbench.specs.registry import build, load_extension
+from diffbench.specs.solvers import DDIMSpec
 from diffbench.store import paths
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -491,7 +491,7 @@ def test_numbers_may_be_written_as_scientists_do(planned):
 def test_runs_build_on_each_other(planned):
     plan = planned(seeds="[3, 4]")
     assert [run.stage for run in plan.runs] == sorted(
-        (run.stage for run in plan.runs), key=list(stages.STAGES).index
+        (run.stage for run in plan.runs), key=list(jobs.STAGES).index
     )
     assert len({run.product for run in plan.runs}) == len(plan.runs)
     sample = plan.run("sample", "edm", 4, "heun-18")
@@ -625,7 +625,7 @@ def test_an_analysis_of_the_model_waits_for_its_training(planned):
 #: An analysis that brings all it needs.
 COUNTING = """
 from typing import ClassVar, Literal
-from diffbench.specs.analysis import AnalysisSpec
+from diffbench.specs.analyses import AnalysisSpec
 
 
 class Counting:
@@ -668,7 +668,7 @@ def test_a_variant_may_be_analyses_alone(planned, tmp_path):
         assert (run.spec.train, plan.inputs(run), plan.upstream(run)) == (None, [], [])
         assert run.product == paths.analysis(plan.root, name, 1, "count")
         assert list(run.spec.extensions) == ["counting.py"]
-        assert stages.STAGES["analysis"].read(run.spec.canonical()) == run.spec
+        assert jobs.STAGES["analysis"].read(run.spec.canonical()) == run.spec
     before = digests(plan)
     after = digests(planned(ALONE, variants="[alone, vp]", seeds="[0, 1]", training="{steps: 9}"))
     assert {key[1] for key in before if before[key] != after[key]} == {"vp"}
@@ -817,9 +817,9 @@ def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, mo
 def test_every_spec_survives_the_command_line(planned):
     plans = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY), planned(RESTORED)
     runs = [run for plan in plans for run in plan.runs]
-    assert {run.stage for run in runs} == set(stages.STAGES) - {"shard"}
+    assert {run.stage for run in runs} == set(jobs.STAGES) - {"shard"}
     for run in runs:
-        again = stages.STAGES[run.stage].read(run.spec.canonical())
+        again = jobs.STAGES[run.stage].read(run.spec.canonical())
         assert again == run.spec
         assert again.digest() == run.spec.digest()
 
@@ -967,7 +967,7 @@ def test_every_method_of_the_repository_is_valid(planned):
 
 EXTENSION = """\
 from typing import ClassVar, Literal
-from diffbench.specs.process import ProcessSpec
+from diffbench.specs.processes import ProcessSpec
 
 class Mine:
     def __init__(self, spec, scale=1):
@@ -1024,7 +1024,7 @@ def test_an_extension_cannot_take_a_name_that_is_taken(tmp_path):
 
 
 def test_build_imports_the_class_that_a_spec_names():
-    from diffbench.specs.control import NoiseControlSpec
+    from diffbench.specs.controls import NoiseControlSpec
 
     assert type(build(NoiseControlSpec())).__name__ == "NoiseControl"
 
@@ -1065,7 +1065,7 @@ def test_a_results_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
 
 def test_planning_loads_no_torch():
     code = (
-        "import sys; from pathlib import Path; from diffbench.plan.runs import load_plan;"
+        "import sys; from pathlib import Path; from diffbench.plan.loading import load_plan;"
         "load_plan([], {}, Path(sys.argv[1])); print(sorted(sys.modules))"
     )
     done = subprocess.run(
@@ -1104,7 +1104,7 @@ def test_where_weights_lie_is_in_no_spec_and_what_they_are_is(planned, tmp_path,
     assert plan.benchmark.extractor.files == spec.extractor.files == {"weights": "network.pth"}
     assert "network.pth" not in spec.canonical()
     assert "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2" in spec.canonical()
-    assert stages.STAGES["reference"].read(spec.canonical()).extractor.opinions == ("clean_fid",)
+    assert jobs.STAGES["reference"].read(spec.canonical()).extractor.opinions == ("clean_fid",)
     elsewhere = planned(extractor="{name: inception, opinions: [clean_fid]}")
     assert elsewhere.run("reference").spec.digest() == spec.digest()
     assert plan.run("reference").products == (paths.reference(plan.root),)

@@ -14,23 +14,24 @@ from commands import REPOSITORY, bench, diffbench, environment, said
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffbench import cli
-from diffbench.diffusion.denoisers import NetworkDenoiser
+from diffbench import cli, notebook
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.diffusion.streams import stream
-from diffbench.plan.reading import PlanError
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
+from diffbench.estimate.estimate import estimate
+from diffbench.jobs import data, train
+from diffbench.plan.loading import load_plan
 from diffbench.plan.variants import refusal
 from diffbench.pretrained.importing import import_checkpoint
 from diffbench.reporting.context import budget_lines
-from diffbench.specs.analysis import GradientNoiseSpec
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.process import DiscreteSpec
-from diffbench.stages import data, load, models, train
-from diffbench.stages.estimate import estimate
+from diffbench.specs.analyses import GradientNoiseSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.errors import PlanError
+from diffbench.specs.processes import DiscreteSpec
+from diffbench.specs.registry import build
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, status_of, write_product
+from diffbench.training import models
 
 BENCHMARK = """\
 name: bench
@@ -227,7 +228,7 @@ def prepared(plan):
 
 def run(plan, stage, item=""):
     job = plan.run(stage, "mine", 0, item)
-    importlib.import_module(f"diffbench.stages.{stage}").run(job.spec, plan.root, "cpu")
+    importlib.import_module(f"diffbench.jobs.{stage}").run(job.spec, plan.root, "cpu")
     return job
 
 
@@ -260,7 +261,7 @@ def test_without_training_it_is_sampled_and_scored_as_the_network_itself(planned
     assert len(np.unique(samples)) > 2
     likelihood = run(plan, "likelihood", "ode")
     assert status_of(likelihood.product, likelihood.spec) == "ok"
-    opened = load.load(paths.run_folder(plan.root, "mine", 0))
+    opened = notebook.load(paths.run_folder(plan.root, "mine", 0))
     assert opened.sample(2, solver).shape == (2, 8, 8, 1)
 
 

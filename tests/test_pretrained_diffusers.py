@@ -11,7 +11,7 @@ from fills import filled
 from diffbench.pretrained import diffusers
 from diffbench.pretrained.conversion import CheckpointError, converted
 from diffbench.pretrained.importing import import_checkpoint
-from diffbench.specs.residual_unet import DDPMOriginalSpec
+from diffbench.specs.networks.residual_unet import DDPMOriginalSpec
 
 CIFAR = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attending": (1,)}
 LSUN = {"channels": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attending": (4,)}

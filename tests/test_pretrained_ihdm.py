@@ -7,14 +7,14 @@ from fills import filled
 from official_unet import output_of, shapes_of
 from toys import at, column
 
-from diffbench.diffusion.denoisers import NetworkDenoiser
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.pretrained import ihdm
 from diffbench.pretrained.conversion import CheckpointError
 from diffbench.pretrained.importing import import_checkpoint
-from diffbench.specs.denoiser import DenoiserSpec
-from diffbench.specs.process import IHDMSpec
-from diffbench.specs.residual_unet import IHDMUNetSpec
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.networks.residual_unet import IHDMUNetSpec
+from diffbench.specs.processes import IHDMSpec
 
 CIFAR = ((1, 2, 2, 2), 4, (2, 3))
 #: The official configurations: multipliers, blocks, where attention is, and their images' size.

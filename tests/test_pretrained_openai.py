@@ -10,7 +10,7 @@ from toys import recorded
 from diffbench.pretrained import openai
 from diffbench.pretrained.conversion import CheckpointError, converted
 from diffbench.pretrained.importing import import_checkpoint
-from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec
+from diffbench.specs.networks.residual_unet import ADMSpec, IDDPMSpec
 
 CIFAR = "net_iddpm_cifar10_learnsigma"
 LAYOUTS = [CIFAR, "net_iddpm_cifar10"]

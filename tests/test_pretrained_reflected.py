@@ -10,11 +10,11 @@ from official import imported, loaded
 from official_vdm import output_of, shapes_of
 from toys import column, process_of
 
-from diffbench.diffusion.denoisers import NetworkDenoiser
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.pretrained import reflected
 from diffbench.pretrained.conversion import CheckpointError
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.vdm import ReflectedVDMSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.networks.vdm import ReflectedVDMSpec
 
 FREQUENCIES = "image_fourier.freqs"
 

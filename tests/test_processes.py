@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import Toy, chain_times, close, column, made, process_of, recorded, toy_score
 
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.plan.registry import build
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
+from diffbench.diffusion.core.process import Process, at
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
 
 NAMES = {"VP": "vp", "subVP": "sub-vp", "VE": "ve"}
 #: The official prior of VE is about 0, not about the middle of [0, 1].

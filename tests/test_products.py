@@ -4,12 +4,12 @@ import os
 import pytest
 
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.extractor import TrainedExtractorSpec
-from diffbench.specs.process import VPSpec
-from diffbench.specs.stages import ReferenceSpec
+from diffbench.specs.extractors import TrainedExtractorSpec
+from diffbench.specs.jobs import ReferenceSpec
+from diffbench.specs.processes import VPSpec
 from diffbench.store import files, paths, products, status
 from diffbench.store.products import StoreError
-from diffbench.store.runs import RunRecord
+from diffbench.store.run_record import RunRecord
 
 SPEC = VPSpec(beta_max=20)
 

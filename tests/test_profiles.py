@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffbench.networks.ema import EMA, Power, joined
-from diffbench.specs.average import PowerAverageSpec
+from diffbench.specs.averages import PowerAverageSpec
 from diffbench.specs.profiles import TOLERATED, exponent, missed, products, shares
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import Weights

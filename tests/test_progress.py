@@ -1,6 +1,6 @@
 """Progress: plain lines where there is no terminal."""
 
-from diffbench.stages.progress import Progress
+from diffbench.training.progress import Progress
 
 
 def test_the_last_unit_is_always_reported_with_rate_and_time_left(capsys):

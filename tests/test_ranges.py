@@ -23,23 +23,23 @@ from torch import Tensor
 from toys import at, chosen_process, close, mixture_denoiser, process_of
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.analytic import ReflectedMixtureDenoiser
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
-from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.inverse.restorers import Measurement
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
+from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser
+from diffbench.diffusion.inverse.restorers.restorer import Measurement
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process
-from diffbench.diffusion.solvers.latents import encode
+from diffbench.diffusion.solvers.encoding import encode
 from diffbench.diffusion.solvers.loop import sample, solve
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import DenoiserSpec, MixtureSpec, ReflectedEmpiricalSpec
-from diffbench.specs.likelihood import LikelihoodSpec, ODELikelihoodSpec
-from diffbench.specs.objective import ObjectiveSpec, TimesSpec
-from diffbench.specs.operator import OperatorSpec
-from diffbench.specs.process import RANGES, ProcessSpec
-from diffbench.specs.restorer import RestorerSpec
-from diffbench.specs.solver import HeunSpec, SolverSpec
+from diffbench.specs.denoisers import DenoiserSpec, MixtureSpec, ReflectedEmpiricalSpec
+from diffbench.specs.likelihoods import LikelihoodSpec, ODELikelihoodSpec
+from diffbench.specs.objectives import ObjectiveSpec, TimesSpec
+from diffbench.specs.operators import OperatorSpec
+from diffbench.specs.processes import RANGES, ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.restorers import RestorerSpec
+from diffbench.specs.solvers import HeunSpec, SolverSpec
 
 SHAPE = (3, 1, 2, 2)
 #: Constants of processes that are lengths in units of their range.

@@ -3,7 +3,8 @@ import math
 import pytest
 import yaml
 
-from diffbench.plan.reading import PlanError, Tree, nearest, overriding, read, scalar
+from diffbench.plan.reading import Tree, nearest, overriding, read, scalar
+from diffbench.specs.errors import PlanError
 
 
 @pytest.fixture

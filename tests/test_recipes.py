@@ -7,14 +7,14 @@ import torch
 from commands import REPOSITORY
 from toys import Toy, close, toy_eps
 
-from diffbench.diffusion.denoisers import noise_input
-from diffbench.diffusion.objectives import UniformTimes
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.network import noise_input
+from diffbench.diffusion.objectives.losses import UniformTimes
 from diffbench.plan.jobs import Plan
-from diffbench.plan.registry import build
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
-from diffbench.specs.process import DiscreteSpec
+from diffbench.specs.processes import DiscreteSpec
+from diffbench.specs.registry import build
 
 CIFAR, DOWN32, CHURCH = "cifar10", "imagenet32", "lsun-church-128"
 DOWN64, COND64 = "imagenet64", "imagenet64-cond"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from commands import CONFIG, REPOSITORY, plan_of, write_config
 
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.reporting import records
 from diffbench.reporting.records import Records, fresh
 from diffbench.reporting.results import Results

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_fidelity import Projection, images
 
-from diffbench.metrics import reference
+from diffbench.metrics import reference_statistics
 from diffbench.metrics.extractor import features_and_logits
-from diffbench.metrics.reference import joined
+from diffbench.metrics.reference_statistics import joined
 
 SPLITS = {"train": images(300, seed=1), "test": images(100, seed=2)}
 
@@ -24,8 +24,8 @@ def test_moments_joined_from_parts_are_those_of_the_whole():
 
 @pytest.mark.parametrize("part", [7, 100, 1000])
 def test_parts_do_not_matter(part):
-    whole = reference.measure(Projection(), SPLITS)
-    found = reference.measure(Projection(), SPLITS, part=part)
+    whole = reference_statistics.measure(Projection(), SPLITS)
+    found = reference_statistics.measure(Projection(), SPLITS, part=part)
     z, _ = features_and_logits(Projection(), SPLITS["train"])
     assert np.allclose(found.features, z, atol=1e-5)
     for split in SPLITS:
@@ -36,8 +36,8 @@ def test_parts_do_not_matter(part):
 
 
 def test_the_neighbours_are_spread_over_the_split_and_statistics_are_of_all_of_it():
-    whole = reference.measure(Projection(), SPLITS)
-    few = reference.measure(Projection(), SPLITS, neighbours=4, part=90)
+    whole = reference_statistics.measure(Projection(), SPLITS)
+    few = reference_statistics.measure(Projection(), SPLITS, neighbours=4, part=90)
     assert np.allclose(few.features, whole.features[[0, 100, 199, 299]], atol=1e-5)
     assert np.allclose(few.test_features, whole.test_features[[0, 33, 66, 99]], atol=1e-5)
     assert np.allclose(few.statistics["train"]["mu"], whole.features.mean(0), atol=1e-5)
@@ -45,9 +45,9 @@ def test_the_neighbours_are_spread_over_the_split_and_statistics_are_of_all_of_i
 
 
 def test_what_was_saved_is_loaded(tmp_path):
-    measured = reference.measure(Projection(), SPLITS, opinions={"other": Projection()})
+    measured = reference_statistics.measure(Projection(), SPLITS, opinions={"other": Projection()})
     measured.save(tmp_path / "statistics.npz")
-    again = reference.load(tmp_path / "statistics.npz")
+    again = reference_statistics.load(tmp_path / "statistics.npz")
     # A float32 network's features: nothing is lost.
     assert np.array_equal(again.features, measured.features)
     assert np.array_equal(again.test_features, measured.test_features)

@@ -8,28 +8,28 @@ from torch import Tensor
 from toys import REFLECTED, Toy, close, column, made, process_of, recorded
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.analytic import ReflectedMixtureDenoiser
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
-from diffbench.diffusion.guidance import ClassifierFreeGuidance
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.boundary import Bumped, Gated, KernelMixture
+from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
+from diffbench.diffusion.denoisers.guidance import ClassifierFreeGuidance
+from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.neumann import Bumped, Gated, KernelMixture
-from diffbench.diffusion.objectives import ScoreMatching, UniformTimes
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.diffusion.reflection import fold, log_density
+from diffbench.diffusion.objectives.losses import ScoreMatching, UniformTimes
+from diffbench.diffusion.processes.reflection import fold, log_density
 from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.diffusion.solvers.loop import sample, solve
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import (
+from diffbench.specs.denoisers import (
     GatedSpec,
     KernelMixtureSpec,
     NetworkDenoiserSpec,
     ReflectedEmpiricalSpec,
 )
-from diffbench.specs.likelihood import ODELikelihoodSpec
-from diffbench.specs.objective import ScoreMatchingSpec, UniformTimesSpec
-from diffbench.specs.process import ReflectedSpec, VPSpec
-from diffbench.specs.solver import (
+from diffbench.specs.likelihoods import ODELikelihoodSpec
+from diffbench.specs.objectives import ScoreMatchingSpec, UniformTimesSpec
+from diffbench.specs.processes import ReflectedSpec, VPSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import (
     EulerMaruyamaSpec,
     LangevinSpec,
     ODESpec,

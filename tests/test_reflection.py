@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toys import close, column, recorded
 
-from diffbench.diffusion.reflection import (
+from diffbench.diffusion.processes.reflection import (
     centre,
     distribution,
     fold,

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from diffbench.plan.jobs import Refusal
-from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.cells import COLUMNS, Cell
 from diffbench.reporting.context import budget_lines
@@ -21,6 +20,7 @@ from diffbench.reporting.numbers import plain, with_error
 from diffbench.reporting.paper import disagreements
 from diffbench.reporting.published import Published, PublishedValues
 from diffbench.reporting.tables import make, table_params, tables
+from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths, status
 from diffbench.store.products import write_json_product, write_product
 

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from diffbench.networks.residual_parts import FEATURES, RESAMPLINGS
 from diffbench.networks.residual_unet import ResidualUNet
-from diffbench.plan.registry import build
 from diffbench.specs.networks import NetworkSpec
-from diffbench.specs.residual_unet import ResidualUNetSpec
+from diffbench.specs.networks.residual_unet import ResidualUNetSpec
+from diffbench.specs.registry import build
 
 SMALL = {
     "channels": 8,

@@ -11,16 +11,16 @@ from commands import REPOSITORY
 from PIL import Image
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.inverse.baselines import PosteriorMean
-from diffbench.diffusion.inverse.restorers import Measurement
-from diffbench.diffusion.streams import stream
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
+from diffbench.diffusion.inverse.restorers.restorer import Measurement
+from diffbench.jobs import data, reference, restore, train
+from diffbench.jobs.reference import load_fidelity
 from diffbench.metrics.image import psnr, ssim
-from diffbench.plan.registry import build, module_name
-from diffbench.plan.runs import load_plan
-from diffbench.specs.operator import OperatorSpec
-from diffbench.specs.restorer import PosteriorMeanSpec, RestorerSpec
-from diffbench.stages import data, reference, restore, train
-from diffbench.stages.reference import load_fidelity
+from diffbench.plan.loading import load_plan
+from diffbench.specs.operators import OperatorSpec
+from diffbench.specs.registry import build, module_name
+from diffbench.specs.restorers import PosteriorMeanSpec, RestorerSpec
 from diffbench.store import paths
 from diffbench.store.products import status_of
 

@@ -12,20 +12,20 @@ from test_operators import official
 from torch import Tensor
 from toys import REFERENCE, Toy, close, mixture_denoiser, process_of, toy_eps
 
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.inverse.ddrm import DDRM
-from diffbench.diffusion.inverse.dense import Dense
-from diffbench.diffusion.inverse.restorers import Measurement, Restorer
-from diffbench.diffusion.inverse.snips import SNIPS
-from diffbench.diffusion.inverse.steering import Resized
-from diffbench.diffusion.processes.base import at
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.operator import BicubicSpec, IdentitySpec, JPEGSpec, OperatorSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.restorer import DDRMSpec, RestorerSpec, SNIPSSpec
-from diffbench.specs.solver import SolverSpec
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.inverse.operators.dense import Dense
+from diffbench.diffusion.inverse.restorers.ddrm import DDRM
+from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.diffusion.inverse.restorers.snips import SNIPS
+from diffbench.diffusion.inverse.restorers.steering import Resized
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.operators import BicubicSpec, IdentitySpec, JPEGSpec, OperatorSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.restorers import DDRMSpec, RestorerSpec, SNIPSSpec
+from diffbench.specs.solvers import SolverSpec
 
 
 def recorded(file: str) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ import torch
 from test_trainer import CPU, digits, spec_of, trainer_of  # noqa: F401, the fixture
 from torch import Tensor
 
+from diffbench.jobs.train import denoiser_trainer
 from diffbench.specs.training import TrainingSpec
-from diffbench.stages.scaling import DynamicLossScale, LossScale, all_finite, loss_scale
-from diffbench.stages.train import denoiser_trainer
-from diffbench.stages.trainer import Trainer
+from diffbench.training.scaling import DynamicLossScale, LossScale, all_finite, loss_scale
+from diffbench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

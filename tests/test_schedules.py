@@ -7,12 +7,12 @@ import torch
 from pydantic import ValidationError
 from toys import close, column, fixed_variance, process_of, recorded
 
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import at
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.transitions import posterior_residual, step_mean
 from diffbench.diffusion.processes.discrete import Discrete
-from diffbench.diffusion.schedules import cosine_betas, linear_betas
-from diffbench.diffusion.transitions import posterior_residual, step_mean
-from diffbench.specs.process import ProcessSpec
+from diffbench.diffusion.processes.schedules import cosine_betas, linear_betas
+from diffbench.specs.processes import ProcessSpec
 
 CHAINS = {
     f"{schedule}{steps}": (schedule, steps)

@@ -5,13 +5,13 @@ import torch
 from fills import layout
 from official import empty, filled, imported, loaded, recorded
 
-from diffbench.diffusion.denoisers import NetworkDenoiser
-from diffbench.plan.registry import build
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.pretrained import reflected, score_sde
 from diffbench.pretrained.conversion import CheckpointError
-from diffbench.specs.denoiser import NetworkDenoiserSpec
-from diffbench.specs.process import DiscreteSpec, ReflectedSpec, VPSpec
-from diffbench.specs.song import DDPMppSpec, DDPMSpec, NCSNppSpec, ReflectedNetworkSpec
+from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.specs.networks.song import DDPMppSpec, DDPMSpec, NCSNppSpec, ReflectedNetworkSpec
+from diffbench.specs.processes import DiscreteSpec, ReflectedSpec, VPSpec
+from diffbench.specs.registry import build
 
 LAYOUTS = {
     "net_sde_ddpm_cifar10": (score_sde, DDPMSpec()),

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from commands import REPOSITORY
 
-from diffbench.plan.reading import PlanError
 from diffbench.reporting.formats import to_markdown
 from diffbench.reporting.settings import SETTINGS, Leaf, leaves, read_settings, settings
-from diffbench.specs.process import VPSpec
+from diffbench.specs.errors import PlanError
+from diffbench.specs.processes import VPSpec
 
 CHURCH = "lsun-church.yaml"
 

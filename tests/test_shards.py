@@ -13,16 +13,16 @@ from toys import chosen_process, exact_denoiser
 from toys import made as process_made
 
 from diffbench import cli
+from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample as sampled
-from diffbench.diffusion.streams import stream
+from diffbench.jobs import classifier, data, sample, shard, train
 from diffbench.plan.matrix import example
-from diffbench.plan.reading import PlanError
-from diffbench.plan.registry import build
 from diffbench.plan.upkeep import examine, unneeded
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import SolverSpec
-from diffbench.specs.stages import ShardSpec
-from diffbench.stages import classifier, data, sample, shard, train
+from diffbench.specs.errors import PlanError
+from diffbench.specs.jobs import ShardSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import SolverSpec
 from diffbench.store import chunks, paths, status
 from diffbench.store.chunks import Chunk, ChunkStore
 from diffbench.store.products import StoreError, write_product

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from scipy.stats import beta
 from toys import Toy, close
 
+from diffbench.analyses.bench import Bench
+from diffbench.analyses.simplex import Simplex
 from diffbench.networks.categories import CategoryNetwork
-from diffbench.specs.analysis import SimplexSpec
-from diffbench.specs.solver import EulerMaruyamaSpec
-from diffbench.stages.bench import Bench
-from diffbench.stages.simplex import Simplex
+from diffbench.specs.analyses import SimplexSpec
+from diffbench.specs.solvers import EulerMaruyamaSpec
 
 BUDGET = {"steps": 3, "batch": 4, "lr": 1e-3}
 CPU = torch.device("cpu")

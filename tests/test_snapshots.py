@@ -14,19 +14,20 @@ from safetensors.torch import load_file
 from test_plan import planned
 
 import diffbench
+from diffbench.estimate.estimate import estimate
+from diffbench.jobs import data, likelihood, sample, shard, train
 from diffbench.plan.along import training_rules
-from diffbench.plan.reading import PlanError
-from diffbench.plan.registry import build
 from diffbench.plan.upkeep import examine, unneeded
 from diffbench.reporting.tables import make, table_params
-from diffbench.specs.solver import HeunSpec
+from diffbench.specs.errors import PlanError
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import HeunSpec
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights
-from diffbench.stages import data, likelihood, models, sample, shard, train
-from diffbench.stages.estimate import estimate
 from diffbench.store import files, paths
 from diffbench.store.products import read_product, write_product
 from diffbench.store.state import GENERATIONS, generations, kept
+from diffbench.training import models
 
 __all__ = ["planned"]
 

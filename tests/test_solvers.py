@@ -19,19 +19,19 @@ from toys import (
     toy_score,
 )
 
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.processes.continuous import EDM
 from diffbench.diffusion.solvers.corrector import Noise
-from diffbench.diffusion.solvers.latents import encode
+from diffbench.diffusion.solvers.encoding import encode
 from diffbench.diffusion.solvers.loop import Solver, sample, solve
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import GaussianSpec, NetworkDenoiserSpec
-from diffbench.specs.likelihood import VLBSpec
-from diffbench.specs.process import DiscreteSpec, EDMSpec, IHDMSpec, SubVPSpec, VESpec, VPSpec
-from diffbench.specs.solver import (
+from diffbench.specs.denoisers import GaussianSpec, NetworkDenoiserSpec
+from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.processes import DiscreteSpec, EDMSpec, IHDMSpec, SubVPSpec, VESpec, VPSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import (
     AdaptiveODESpec,
     AncestralSpec,
     CorrectorOnlySpec,

@@ -11,8 +11,8 @@ from scipy.signal import upfirdn
 from diffbench.networks.resampling import DOWN, UP, FilteredConvolution
 from diffbench.networks.song import Song
 from diffbench.networks.song_parts import Attention, Positional, normalisation
-from diffbench.plan.registry import build
 from diffbench.specs.networks import NetworkSpec, SongSpec
+from diffbench.specs.registry import build
 
 NAMES = sorted(name for name, spec in NetworkSpec.known.items() if issubclass(spec, SongSpec))
 SMALL = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2}

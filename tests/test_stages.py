@@ -11,13 +11,13 @@ import torch
 from commands import REPOSITORY, plan_of
 
 import diffbench
+from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.diffusion.streams import stream
-from diffbench.plan.registry import build
-from diffbench.specs.solver import AncestralSpec, EulerMaruyamaSpec, HeunSpec
-from diffbench.stages import models
-from diffbench.stages.sample import labels_of
+from diffbench.jobs.sample import labels_of
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import AncestralSpec, EulerMaruyamaSpec, HeunSpec
 from diffbench.store.products import StoreError
+from diffbench.training import models
 
 pytestmark = pytest.mark.slow
 
@@ -234,7 +234,7 @@ def test_latents_of_a_trained_network_are_measured(first):
 
 def test_repeatable_kernels_are_chosen_without_importing_the_compiler():
     code = (
-        "import sys, torch; from diffbench.stages import machine; machine.prepare('cpu');"
+        "import sys, torch; from diffbench.jobs import machine; machine.prepare('cpu');"
         "print(torch.are_deterministic_algorithms_enabled(), 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from diffbench.specs.process import VPSpec
+from diffbench.specs.processes import VPSpec
 from diffbench.store import files
 from diffbench.store.products import StoreError
 from diffbench.store.state import PARTS, StateStore, generations
@@ -93,7 +93,7 @@ def test_a_folder_of_another_spec_is_refused_naming_the_key(store):
 
 def test_two_trainers_cannot_share_a_folder(store):
     held = (
-        "import sys; from pathlib import Path; from diffbench.specs.process import VPSpec\n"
+        "import sys; from pathlib import Path; from diffbench.specs.processes import VPSpec\n"
         "from diffbench.store.state import StateStore\n"
         "with StateStore(Path(sys.argv[1]), VPSpec()).lock():\n"
         "    print('held', flush=True); sys.stdin.read()\n"

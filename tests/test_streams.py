@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffbench.diffusion.streams import key, normal_like, stream
+from diffbench.diffusion.core.streams import key, normal_like, stream
 
 LIKE = torch.empty(4, 1, 3, 3, dtype=torch.float64)
 

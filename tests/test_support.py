@@ -8,21 +8,21 @@ from pydantic import ValidationError
 from toys import Toy, made
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion.denoisers import Denoiser, NetworkDenoiser
+from diffbench.diffusion.core.process import MOVED, Process
+from diffbench.diffusion.denoisers.boundary import Gated, KernelMixture
+from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.neumann import Gated, KernelMixture
-from diffbench.diffusion.processes.base import MOVED, Process
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.plan.registry import build
+from diffbench.jobs.likelihood import summary
 from diffbench.reporting.cells import cell
 from diffbench.reporting.results import Outcome
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.denoiser import GatedSpec, KernelMixtureSpec, NetworkDenoiserSpec
-from diffbench.specs.likelihood import ODELikelihoodSpec
-from diffbench.specs.process import ReflectedSpec, VPSpec
-from diffbench.specs.solver import SolverSpec
-from diffbench.specs.stages import LikelihoodStageSpec, TrainSpec
-from diffbench.stages.likelihood import summary
+from diffbench.specs.denoisers import GatedSpec, KernelMixtureSpec, NetworkDenoiserSpec
+from diffbench.specs.jobs import LikelihoodStageSpec, TrainSpec
+from diffbench.specs.likelihoods import ODELikelihoodSpec
+from diffbench.specs.processes import ReflectedSpec, VPSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import SolverSpec
 
 CELLS = Levels(256, 0, 1, inside=True)
 #: The flow dx/dsigma = eps = c (2 x - 1) from sigma = 0.01 to 1.25 takes x - 1/2 to e^(2.48 c) times that: the latents'

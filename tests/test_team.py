@@ -13,18 +13,19 @@ from commands import run, start, until
 from safetensors.torch import load_file
 
 from diffbench import cli
-from diffbench.plan.registry import build
+from diffbench.jobs import data
+from diffbench.jobs.train import denoiser_trainer, train_network
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.network import NetworkSpec
-from diffbench.specs.stages import DataStageSpec, TrainSpec
-from diffbench.stages import data, launch
-from diffbench.stages.launch import STOPPED
-from diffbench.stages.team import Alone, Team
-from diffbench.stages.train import denoiser_trainer, train_network
-from diffbench.stages.trainer import Trainer, TrainingError
+from diffbench.specs.jobs import DataStageSpec, TrainSpec
+from diffbench.specs.networks.network import NetworkSpec
+from diffbench.specs.registry import build
 from diffbench.store import files, paths, status
 from diffbench.store.products import write_product
 from diffbench.store.state import SpectatorStore, StateStore, generations
+from diffbench.training import launch
+from diffbench.training.launch import STOPPED
+from diffbench.training.team import Alone, Team
+from diffbench.training.trainer import Trainer, TrainingError
 
 CPU = torch.device("cpu")
 ROOT = Path("results/team")

@@ -11,8 +11,8 @@ from commands import plan_of, run, start, until, write_config
 from safetensors.torch import load_file, save_file
 
 from diffbench import cli
-from diffbench.specs.objective import ImportanceTimesSpec, VLBObjectiveSpec
-from diffbench.stages import data, train
+from diffbench.jobs import data, train
+from diffbench.specs.objectives import ImportanceTimesSpec, VLBObjectiveSpec
 from diffbench.store import files, paths
 from diffbench.store.state import PARTS, generations
 

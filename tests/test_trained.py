@@ -9,14 +9,9 @@ import torch
 from diffbench.data.datasets import DIGITS_LIMITS, Dataset, Digits
 from diffbench.metrics.extractor import features_and_logits, weights_sha256
 from diffbench.metrics.trained import Classifier, build_extractor, train_extractor
-from diffbench.metrics.validation import (
-    NOISES,
-    check_limits,
-    gaussian_blur,
-    validate_extractor,
-)
+from diffbench.metrics.validation import NOISES, check_limits, gaussian_blur, validate_extractor
 from diffbench.specs.data import DigitsSpec
-from diffbench.specs.extractor import TrainedExtractorSpec
+from diffbench.specs.extractors import TrainedExtractorSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.resident import TrainingImages
-from diffbench.plan.registry import build
+from diffbench.jobs.classifier import classifier_trainer
+from diffbench.jobs.train import denoiser_trainer
 from diffbench.specs.data import DataSpec
-from diffbench.specs.stages import ClassifierSpec, TrainSpec
-from diffbench.stages import gpus, models
-from diffbench.stages.classifier import classifier_trainer
-from diffbench.stages.meter import matrix_peak, operations
-from diffbench.stages.train import denoiser_trainer
-from diffbench.stages.trainer import Trainer, portions
+from diffbench.specs.jobs import ClassifierSpec, TrainSpec
+from diffbench.specs.registry import build
+from diffbench.training import gpus, models
+from diffbench.training.meter import matrix_peak, operations
+from diffbench.training.trainer import Trainer, portions
 
 CPU = torch.device("cpu")
 STEPS, BATCH = 4, 11

@@ -16,19 +16,19 @@ from toys import (
     toy_v,
 )
 
-from diffbench.diffusion.bound import bound_term
-from diffbench.diffusion.denoisers import thresholded
-from diffbench.diffusion.grids import respaced
-from diffbench.diffusion.guidance import GuidedPrediction
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.diffusion.transitions import (
+from diffbench.diffusion.core.bound import bound_term
+from diffbench.diffusion.core.grids import respaced
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.transitions import (
     ddim_scales,
     model_variance,
     posterior_residual,
     residual_correlation,
     step_mean,
 )
+from diffbench.diffusion.denoisers.guidance import GuidedPrediction
+from diffbench.diffusion.denoisers.network import thresholded
 
 CHAINS = {"": ("linear", 1000), "_cos4000": ("cosine", 4000)}
 both_chains = pytest.mark.parametrize("suffix", CHAINS)

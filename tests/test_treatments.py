@@ -8,9 +8,9 @@ from layouts import configured, fill
 from test_reporting import plan_of
 
 from diffbench.plan import treatments
-from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.reporting import context, tables
+from diffbench.specs.errors import PlanError
 from diffbench.store import paths
 
 SKIP = {"denoiser": {"skip": "edm"}}

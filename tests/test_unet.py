@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from diffbench.networks.parts import FourierFeatures
 from diffbench.networks.unet import NoiseEmbedding, UNet
-from diffbench.specs.network import UNetSpec
+from diffbench.specs.networks.network import UNetSpec
 
 
 def build(image_shape=(1, 8, 8), out_channels=1, classes=0, in_channels=None, **changes) -> UNet:

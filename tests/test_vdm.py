@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from fills import filled
 from pydantic import ValidationError
 
-from diffbench.networks.counting import parameters_of
+from diffbench.networks.parameters import parameters_of
 from diffbench.networks.vdm import VDM
-from diffbench.specs.vdm import VDMSpec
+from diffbench.specs.networks.vdm import VDMSpec
 
 SMALL = {"channels": 8, "blocks": 2, "groups": 4, "heads": 2, "dropout": 0, "fourier": (64, 128)}
 

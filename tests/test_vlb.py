@@ -10,13 +10,13 @@ from torch import Tensor
 from toys import Toy, close, official_log_prob, process_of, recorded, toy_eps, toy_fraction
 
 from diffbench.data.levels import Levels
-from diffbench.diffusion import bound as terms_of_the_bound
-from diffbench.diffusion.analytic import GaussianDenoiser
-from diffbench.diffusion.denoisers import Denoiser
+from diffbench.diffusion.core import bound as terms_of_the_bound
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.exact import GaussianDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.processes.base import at
-from diffbench.specs.denoiser import GaussianSpec
-from diffbench.specs.likelihood import VLBSpec
+from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.likelihoods import VLBSpec
 
 THRESHOLD = {0: "none", 1: "static"}
 KINDS = {"small": "FIXED_SMALL", "large": "FIXED_LARGE", "learned": "LEARNED_RANGE"}

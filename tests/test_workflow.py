@@ -25,11 +25,11 @@ from commands import (
     write_config,
 )
 
-from diffbench.plan.registry import module_name
-from diffbench.specs.objective import ObjectiveSpec
-from diffbench.specs.operator import OperatorSpec
-from diffbench.specs.restorer import RestorerSpec
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.objectives import ObjectiveSpec
+from diffbench.specs.operators import OperatorSpec
+from diffbench.specs.registry import module_name
+from diffbench.specs.restorers import RestorerSpec
+from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths
 from diffbench.store.manifest import manifest
 from diffbench.store.products import remove_product, status_of
@@ -219,10 +219,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from diffbench.diffusion.objectives import Simple
+from diffbench.diffusion.objectives.losses import Simple
 from diffbench.diffusion.solvers.ode import Heun
-from diffbench.specs.objective import SimpleSpec
-from diffbench.specs.solver import HeunSpec
+from diffbench.specs.objectives import SimpleSpec
+from diffbench.specs.solvers import HeunSpec
 
 
 class BrokenSolver(Heun):

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.analytic import MixtureDenoiser, ReflectedMixtureDenoiser
-from diffbench.diffusion.denoisers import Denoiser, Wrapper
-from diffbench.diffusion.predictions import Native, Prediction
-from diffbench.diffusion.processes.base import Process, at
-from diffbench.diffusion.transitions import model_variance
-from diffbench.plan.registry import build
-from diffbench.specs.denoiser import MixtureSpec, ReflectedEmpiricalSpec
-from diffbench.specs.process import ProcessSpec, Variance
+from diffbench.diffusion.core.predictions import Native, Prediction
+from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.transitions import model_variance
+from diffbench.diffusion.denoisers.exact import MixtureDenoiser, ReflectedMixtureDenoiser
+from diffbench.diffusion.denoisers.network import Denoiser, Wrapper
+from diffbench.specs.denoisers import MixtureSpec, ReflectedEmpiricalSpec
+from diffbench.specs.processes import ProcessSpec, Variance
+from diffbench.specs.registry import build
 
 # Tensors of a few numbers: threads would only wait for one another.
 torch.set_num_threads(1)

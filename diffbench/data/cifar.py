@@ -22,9 +22,9 @@ import numpy as np
 from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
 from diffbench.data.unpickling import read_dictionary
-from diffbench.plan.listing import inside
 from diffbench.specs.data import CIFAR10Spec
 from diffbench.store.downloads import Published
+from diffbench.store.listing import inside
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ROOT = "cifar-10-batches-py"

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
-from diffbench.specs.control import NoiseControlSpec, SplitControlSpec
+from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
 
 
 class SplitControl:

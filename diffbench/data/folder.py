@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
 from diffbench.data.decoding import FORMATS, Decoder, Splits
 from diffbench.data.levels import Images
-from diffbench.plan.listing import LOSSY, Listing, listing
 from diffbench.specs.data import FolderSpec
+from diffbench.store.listing import LOSSY, Listing, listing
 
 Mask = NDArray[np.bool_]
 
@@ -41,7 +41,7 @@ class Identity:
 class ImageFolder:
     """8-bit PNGs, greyscale or RGB, with 256 levels.
 
-    Classes are folders or numbers (`diffbench.plan.listing`).  With ``size``, images are cropped to the centred square
+    Classes are folders or numbers (`diffbench.store.listing`).  With ``size``, images are cropped to the centred square
     and resized, antialiased; without, and of a version, all must have one size already.
     """
 

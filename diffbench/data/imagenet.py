@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
-from diffbench.plan.listing import TORN
 from diffbench.specs.data import ImageNetSpec
+from diffbench.store.listing import TORN
 from diffbench.store.mapped import header
 from diffbench.store.status import one_line
 

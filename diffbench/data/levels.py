@@ -39,7 +39,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffbench.specs.process import RANGES
+from diffbench.specs.processes import RANGES
 
 Images = NDArray[np.uint8]
 

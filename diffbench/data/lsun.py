@@ -19,8 +19,8 @@ import numpy as np
 
 from diffbench.data.datasets import Dataset, check_split, stratified_mask
 from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
-from diffbench.plan.listing import listing
 from diffbench.specs.data import LSUNSpec
+from diffbench.store.listing import listing
 from diffbench.store.status import one_line
 
 

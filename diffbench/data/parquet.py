@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from diffbench.data.datasets import Dataset, Labels, mixed
 from diffbench.data.decoding import FORMATS, Decoder, Splits
-from diffbench.plan.listing import MOST_CLASSES
 from diffbench.specs.data import ParquetSpec
+from diffbench.store.listing import MOST_CLASSES
 from diffbench.store.status import one_line
 
 #: Rows that are read at a time.

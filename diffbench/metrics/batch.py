@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.levels import Images
-from diffbench.plan.listing import TORN
+from diffbench.store.listing import TORN
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from diffbench.metrics.distances import (
 )
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
 from diffbench.metrics.floors import RealImages
-from diffbench.metrics.reference import Reference
+from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
 
 Score = dict[str, float | None]

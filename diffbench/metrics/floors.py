@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffbench.diffusion.streams import stream
+from diffbench.diffusion.core.streams import stream
 from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics
 from diffbench.metrics.extractor import Features
-from diffbench.metrics.reference import Reference
+from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
 
 #: A metric -> ``mean`` and ``sd`` of real images' scores, and the floor itself, their ``value``.

@@ -32,7 +32,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.metrics.batch import Batch, read_batch
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor
-from diffbench.specs.extractor import (
+from diffbench.specs.extractors import (
     INCEPTION_SHA256,
     INCEPTION_SIZE,
     INCEPTION_URL,

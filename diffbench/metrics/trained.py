@@ -34,7 +34,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images, Levels
 from diffbench.metrics.extractor import Extractor, features_and_logits
 from diffbench.metrics.validation import validate_extractor
-from diffbench.specs.extractor import TrainedExtractorSpec
+from diffbench.specs.extractors import TrainedExtractorSpec
 
 
 class Classifier(nn.Module):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.unet import Attention, NoiseEmbedding, ResidualBlock, group_norm
-from diffbench.specs.network import EncoderSpec
+from diffbench.specs.networks.network import EncoderSpec
 
 
 class Encoder(nn.Module):

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from diffbench.specs.average import (
+from diffbench.specs.averages import (
     ConstantAverageSpec,
     HalfLifeAverageSpec,
     PowerAverageSpec,

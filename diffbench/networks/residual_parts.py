@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.parts import attended, with_class
-from diffbench.specs.residual_unet import ResidualUNetSpec
+from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 
 
 def phases(c: Tensor, count: int, steps: int) -> Tensor:

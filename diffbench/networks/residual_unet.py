@@ -30,7 +30,7 @@ from diffbench.networks.residual_parts import (
     Layers,
     ResidualBlock,
 )
-from diffbench.specs.residual_unet import ResidualUNetSpec
+from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 
 
 def way_in(spec: ResidualUNetSpec, height: int) -> Iterator[tuple[Layers, int]]:

@@ -10,7 +10,7 @@ What is kept is used up exactly. With a pyramid p_0 = x the smaller image joins 
 
     p <- h <- s (pyramid(p) + h),     s = 1/sqrt(2), or 1
 
-The last block on the way up attends where those on the way down do. Sources: `diffbench.specs.song`.
+The last block on the way up attends where those on the way down do. Sources: `diffbench.specs.networks.song`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from diffbench.networks.song_parts import (
     convolution,
     normalisation,
 )
-from diffbench.specs.song import SongSpec
+from diffbench.specs.networks.song import SongSpec
 
 
 class Blocks:

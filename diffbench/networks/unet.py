@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.parts import FourierFeatures, attended, with_class, with_features
-from diffbench.specs.network import UNetSpec
+from diffbench.specs.networks.network import UNetSpec
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:

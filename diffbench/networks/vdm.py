@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from diffbench.networks.parts import FourierFeatures, with_features
 from diffbench.networks.residual_parts import Attention, Conditioning, Last, sine_first
-from diffbench.specs.vdm import FlatUNetSpec, ReflectedVDMSpec, VDMSpec
+from diffbench.specs.networks.vdm import FlatUNetSpec, ReflectedVDMSpec, VDMSpec
 
 #: Standard deviation of a standard normal cut at twice that.
 CUT = 0.87962566103423978

@@ -12,18 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from diffbench.plan import reading, registry
+from diffbench.plan import reading
 from diffbench.plan.along import each_step
 from diffbench.plan.jobs import Refusal, Run
-from diffbench.plan.reading import PlanError, Tree
+from diffbench.plan.reading import Tree
 from diffbench.plan.variants import matches, refusal, seeds_of
-from diffbench.specs.analysis import AnalysisSpec
+from diffbench.specs import registry
+from diffbench.specs.analyses import AnalysisSpec
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
-from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.restorer import RestorerSpec
-from diffbench.specs.sampling import Precision
-from diffbench.specs.solver import SolverSpec
-from diffbench.specs.stages import (
+from diffbench.specs.errors import PlanError
+from diffbench.specs.jobs import (
     AnalysisStageSpec,
     ClassifierSpec,
     DataStageSpec,
@@ -35,6 +33,10 @@ from diffbench.specs.stages import (
     StageSpec,
     TrainSpec,
 )
+from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.restorers import RestorerSpec
+from diffbench.specs.sampling import Precision
+from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.training import TrainingSpec
 
 S = TypeVar("S", bound=StageSpec)

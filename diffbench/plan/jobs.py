@@ -22,7 +22,7 @@ from pathlib import Path
 from diffbench.plan.along import at_step
 from diffbench.plan.variants import seeds_of
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
-from diffbench.specs.stages import (
+from diffbench.specs.jobs import (
     AnalysisStageSpec,
     DataStageSpec,
     LikelihoodStageSpec,

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 
 from diffbench.specs.base import Registered
-from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.solvers import SolverSpec
 
 YES = "yes"
 STEPS = 50

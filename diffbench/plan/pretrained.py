@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diffbench.plan.reading import PlanError, Tree
+from diffbench.plan.reading import Tree
+from diffbench.specs.errors import PlanError
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import paths
 from diffbench.store.products import StoreError, read_sidecar

@@ -21,6 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from diffbench.specs.base import Registered, Spec
+from diffbench.specs.errors import PlanError, shown
 
 Keys = tuple[str | int, ...]
 T = TypeVar("T")
@@ -37,13 +38,6 @@ _INTEGER = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-
-
-class PlanError(ValueError):
-    """The configuration cannot be carried out; the message is one line for the user."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
 
 
 def scalar(text: str) -> Any:
@@ -128,14 +122,6 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, list):
         return [_mapped(each, change) for each in value]
     return change(value)
-
-
-def shown(path: Path) -> str:
-    """Return a path relative to the working directory where that is shorter."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def read(path: Path) -> Tree:

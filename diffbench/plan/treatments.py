@@ -16,8 +16,8 @@ from itertools import combinations, product
 from typing import Literal
 
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError
 from diffbench.specs.benchmark import VariantSpec
+from diffbench.specs.errors import PlanError
 from diffbench.specs.forms import Form, Loss
 
 Facet = Literal[

@@ -23,19 +23,20 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from diffbench.plan import pretrained
-from diffbench.plan.listing import listing
-from diffbench.plan.reading import PlanError, Tree, nearest, validated
-from diffbench.specs.analysis import AnalysisSpec
+from diffbench.plan.reading import Tree, nearest, validated
+from diffbench.specs.analyses import AnalysisSpec
 from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec
 from diffbench.specs.data import DataSpec
-from diffbench.specs.denoiser import DenoiserSpec
-from diffbench.specs.likelihood import LikelihoodSpec
-from diffbench.specs.network import NetworkSpec
-from diffbench.specs.objective import ObjectiveSpec
-from diffbench.specs.restorer import RestorerSpec
-from diffbench.specs.solver import SolverSpec
-from diffbench.specs.stages import weights_refusal
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.errors import PlanError
+from diffbench.specs.jobs import weights_refusal
+from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.networks.network import NetworkSpec
+from diffbench.specs.objectives import ObjectiveSpec
+from diffbench.specs.restorers import RestorerSpec
+from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.weights import OfWeights
+from diffbench.store.listing import listing
 
 Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)

@@ -18,8 +18,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from diffbench.plan.registry import build
-from diffbench.specs.network import NetworkSpec
+from diffbench.specs.errors import UserError
+from diffbench.specs.networks.network import NetworkSpec
+from diffbench.specs.registry import build
 
 S = TypeVar("S", bound=NetworkSpec)
 
@@ -27,7 +28,7 @@ S = TypeVar("S", bound=NetworkSpec)
 SHOWN = 3
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be read, or is not of the network it is said to be of."""
 
 

@@ -30,7 +30,7 @@ from diffbench.pretrained.conversion import (
     spec_of,
     tensors,
 )
-from diffbench.specs.residual_unet import DDPMOriginalSpec
+from diffbench.specs.networks.residual_unet import DDPMOriginalSpec
 
 SOURCE = (
     "https://huggingface.co/google/ddpm-cifar10-32 and its sisters, of https://github.com/hojonathanho/diffusion "

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule, same
-from diffbench.specs.song import EDMDDPMppSpec, EDMNCSNppSpec, SongSpec
+from diffbench.specs.networks.song import EDMDDPMppSpec, EDMNCSNppSpec, SongSpec
 
 SOURCE = "https://github.com/NVlabs/edm: Elucidating the Design Space (Karras et al. 2022)"
 

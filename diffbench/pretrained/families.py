@@ -17,7 +17,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from diffbench.plan.reading import PlanError, nearest
+from diffbench.plan.reading import nearest
+from diffbench.specs.errors import PlanError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, shape_of
 from diffbench.pretrained.openai import Outline, head_first, unet_rules
 from diffbench.pretrained.score_sde import averaged
-from diffbench.specs.residual_unet import IHDMUNetSpec
+from diffbench.specs.networks.residual_unet import IHDMUNetSpec
 
 SOURCE = (
     "https://github.com/AaltoML/generative-inverse-heat-dissipation: Generative Modelling with Inverse Heat "

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffbench.networks.counting import parameters
+from diffbench.networks.parameters import parameters
+from diffbench.pretrained.checkpoints import read
 from diffbench.pretrained.conversion import CheckpointError, converted, first_of
 from diffbench.pretrained.families import Layout, family
-from diffbench.pretrained.files import read
-from diffbench.specs.denoiser import DenoiserSpec
+from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files, paths
 from diffbench.store.pickles import LONGEST

@@ -31,7 +31,7 @@ from diffbench.pretrained.conversion import (
     spec_of,
     tensors,
 )
-from diffbench.specs.residual_unet import ADMSpec, IDDPMSpec, ResidualUNetSpec
+from diffbench.specs.networks.residual_unet import ADMSpec, IDDPMSpec, ResidualUNetSpec
 
 SOURCE = (
     "https://github.com/openai/improved-diffusion (Nichol & Dhariwal 2021), "

@@ -29,8 +29,8 @@ from diffbench.pretrained.conversion import (
 )
 from diffbench.pretrained.edm import by_kind
 from diffbench.pretrained.score_sde import SCORE, Layers, averaged
-from diffbench.specs.song import ReflectedNetworkSpec
-from diffbench.specs.vdm import ReflectedVDMSpec
+from diffbench.specs.networks.song import ReflectedNetworkSpec
+from diffbench.specs.networks.vdm import ReflectedVDMSpec
 
 SOURCE = (
     "https://github.com/louaaron/Reflected-Diffusion: Reflected Diffusion Models (Lou & Ermon 2023)"

@@ -25,7 +25,7 @@ from diffbench.networks.resampling import FilteredConvolution, StridedConvolutio
 from diffbench.networks.song import Song, Untold
 from diffbench.networks.song_parts import Attention, Fourier, ResidualBlock
 from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule
-from diffbench.specs.song import DDPMppSpec, DDPMSpec, NCSNppSpec, SongSpec
+from diffbench.specs.networks.song import DDPMppSpec, DDPMSpec, NCSNppSpec, SongSpec
 
 SOURCE = (
     "https://github.com/yang-song/score_sde_pytorch: Score-Based Generative Modeling through SDEs "

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from diffbench.plan import reading
-from diffbench.plan.reading import PlanError
 from diffbench.reporting.layout import BITS, Facets, Steps, listed
 from diffbench.specs.base import Fraction, NonNegativeFloat, PositiveInt, Spec
 from diffbench.specs.benchmark import Id
+from diffbench.specs.errors import PlanError
 from diffbench.specs.weights import CellAt
 
 CLAIMS = Path("config") / "claims.yaml"

@@ -1,7 +1,7 @@
 """Whether what stands side by side can be compared: decided from the plan, before any job runs.
 
 Two numbers can be compared when they are of one kind, and differ in what the comparison is about (``plan.treatments``).
-Bits per dimension are of several kinds, each with a title (``specs.likelihood``): a bound on the probability of grey
+Bits per dimension are of several kinds, each with a title (``specs.likelihoods``): a bound on the probability of grey
 levels is no density of dequantised ones.
 """
 
@@ -12,11 +12,11 @@ from itertools import product
 
 from diffbench.plan import treatments
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError
 from diffbench.plan.treatments import Cell
 from diffbench.reporting.claims import Claims
 from diffbench.reporting.layout import BITS, Named, TablesSpec
-from diffbench.specs.stages import LikelihoodStageSpec
+from diffbench.specs.errors import PlanError
+from diffbench.specs.jobs import LikelihoodStageSpec
 
 
 def check_layouts(plan: Plan, layouts: TablesSpec) -> None:

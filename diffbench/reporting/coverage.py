@@ -15,14 +15,14 @@ from pydantic import Field
 
 from diffbench.plan import reading
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.formats import Grid, Table
 from diffbench.reporting.layout import PaperTableSpec, TablesSpec
 from diffbench.reporting.ours import first_planned
 from diffbench.reporting.published import PublishedValues
 from diffbench.specs.base import Spec
+from diffbench.specs.errors import PlanError
 
 COVERAGE = Path("config") / "coverage.yaml"
 HEADS = ("paper", "table", "method", "solver", "NFE", "metric", "value", "ours, or why not")

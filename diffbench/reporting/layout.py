@@ -14,10 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
-from diffbench.plan.reading import PlanError
 from diffbench.plan.treatments import Facet
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
 from diffbench.specs.benchmark import BenchmarkSpec
+from diffbench.specs.errors import PlanError
 from diffbench.specs.weights import CellAt
 
 TABLES = Path("config") / "tables.yaml"

@@ -18,7 +18,7 @@ from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.ranking import ranked
 from diffbench.reporting.results import SECONDS, Outcome, Results
-from diffbench.specs.stages import LikelihoodStageSpec
+from diffbench.specs.jobs import LikelihoodStageSpec
 
 COSTS = {"train": "train_seconds", "sample": "sample_seconds"}
 COSTS_SHOWN = {name: MetricSpec(head=stage, unit="s") for stage, name in COSTS.items()}

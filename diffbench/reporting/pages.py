@@ -29,7 +29,6 @@ from functools import cached_property
 from pathlib import Path
 
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError
 from diffbench.reporting import layout
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.claims_table import shown_p
@@ -37,6 +36,7 @@ from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, 
 from diffbench.reporting.layout import ComparisonSpec, ItemSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
 from diffbench.reporting.records import FOLDER, Entry, Key, Records, fresh
+from diffbench.specs.errors import PlanError
 
 TEMPLATES = Path("docs") / "templates"
 TRIALS = FOLDER / "trials"
@@ -76,7 +76,7 @@ class Benchmark:
     @cached_property
     def plan(self) -> Plan:
         """The plan of the benchmark file as it is now."""
-        from diffbench.plan.runs import load_plan
+        from diffbench.plan.loading import load_plan
 
         file = self.repository / "config" / f"{self.name}.yaml"
         return load_plan([file], {}, self.repository, needs_files=False)

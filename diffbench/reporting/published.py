@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffbench.plan.reading import PlanError, nearest
+from diffbench.plan.reading import nearest
+from diffbench.specs.errors import PlanError
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from diffbench.reporting.cells import DASH, Cell, cell, text
 from diffbench.reporting.formats import csv_of, to_csv
 from diffbench.reporting.ours import STAGES
 from diffbench.reporting.results import Results, run_record
-from diffbench.specs.stages import SampleSpec, ScoreSpec, StageSpec
+from diffbench.specs.jobs import SampleSpec, ScoreSpec, StageSpec
 from diffbench.store import files, paths
 
 FOLDER = Path("docs") / "records"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from diffbench.plan.jobs import Plan, Run
 from diffbench.reporting.layout import BITS
-from diffbench.specs.stages import AskingSpec
+from diffbench.specs.jobs import AskingSpec
 from diffbench.store import paths, products
 from diffbench.store.products import StoreError
 from diffbench.store.status import one_line, read_status

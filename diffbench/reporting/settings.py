@@ -18,11 +18,12 @@ from pydantic import BeforeValidator, Field
 
 from diffbench.plan import reading
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError, nearest
-from diffbench.plan.runs import load_plan
+from diffbench.plan.loading import load_plan
+from diffbench.plan.reading import nearest
 from diffbench.plan.variants import matches
 from diffbench.reporting.formats import Grid, Table
 from diffbench.specs.base import Spec
+from diffbench.specs.errors import PlanError
 
 SETTINGS = Path("config") / "settings.yaml"
 HEADS = ("variants", "setting", "the paper's", "source", "ours", "why not the same")

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import PlanError
-from diffbench.plan.registry import build
 from diffbench.reporting import claims_table, comparability, layout
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, chosen, read_claims
@@ -23,6 +21,8 @@ from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
 from diffbench.reporting.layout import TablesSpec
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.results import Results
+from diffbench.specs.errors import PlanError
+from diffbench.specs.registry import build
 from diffbench.store import files, paths
 
 #: Raised when the same results are to be shown differently.

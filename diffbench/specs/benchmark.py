@@ -14,16 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
-from diffbench.specs.extractor import TrainedExtractorSpec
+from diffbench.specs.extractors import TrainedExtractorSpec
 from diffbench.specs.floors import FloorSpec
-from diffbench.specs.network import EncoderSpec
-from diffbench.specs.objective import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
-from diffbench.specs.pretrained import PretrainedSpec
-from diffbench.specs.process import ProcessSpec
-from diffbench.specs.restorer import AnyRestorer, TaskSpec
-from diffbench.specs.sampling import SamplingSpec
-from diffbench.specs.solver import AnySolver
-from diffbench.specs.stages import (
+from diffbench.specs.jobs import (
     AnyAnalysis,
     AnyClassifierNetwork,
     AnyControl,
@@ -35,6 +28,13 @@ from diffbench.specs.stages import (
     AnyObjective,
     AnyProcess,
 )
+from diffbench.specs.networks.network import EncoderSpec
+from diffbench.specs.objectives import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
+from diffbench.specs.pretrained import PretrainedSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.restorers import AnyRestorer, TaskSpec
+from diffbench.specs.sampling import SamplingSpec
+from diffbench.specs.solvers import AnySolver
 from diffbench.specs.training import TrainingSpec
 
 CONTROL_SOLVER = "draw"

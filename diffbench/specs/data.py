@@ -67,7 +67,7 @@ class DataSpec(Registered):
 
     @property
     def listed(self) -> str | None:
-        """The folder, zip or tar in which `diffbench.plan.listing` finds the classes, if it is such a data set."""
+        """The folder, zip or tar in which `diffbench.store.listing` finds the classes, if it is such a data set."""
         return None
 
     @property

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from diffbench.specs.process import ProcessSpec
+from diffbench.specs.processes import ProcessSpec
 
 View = Literal["eps", "x0", "v", "score", "mean"]
 

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
 from diffbench.specs.data import SHA256
-from diffbench.specs.stages import AnyDenoiser, AnyNetwork
+from diffbench.specs.jobs import AnyDenoiser, AnyNetwork
 
 
 class ImportedSpec(Spec):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from diffbench.specs.average import AnyAverage, Decay, WarmAverageSpec
+from diffbench.specs.averages import AnyAverage, Decay, WarmAverageSpec
 from diffbench.specs.base import (
     Fraction,
     NonNegativeFloat,

@@ -2,7 +2,7 @@
 
 A training of N steps keeps averaged weights at the steps t_1 < ... < t_k of its ``snapshots`` and at the last, N.  They
 are named by their step, by a fraction f of the run (step round(f N)), or as ``last``.  Those of a power-function
-average also have a length (``specs.average``).
+average also have a length (``specs.averages``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from diffbench.specs.average import Length
+from diffbench.specs.averages import Length
 from diffbench.specs.base import Spec, number
 
 #: The word for the end of a training.

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from diffbench.specs.stages import (
+from diffbench.specs.jobs import (
     AnalysisStageSpec,
     ClassifierSpec,
     DataStageSpec,

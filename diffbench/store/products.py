@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffbench.specs.base import Spec
+from diffbench.specs.errors import UserError
 from diffbench.store import files, paths
 
 Status = Literal["ok", "missing", "stale", "corrupt"]
 REMEDY = "remove it and run again (diffbench doctor --fix does both checks and removal)"
 
 
-class StoreError(RuntimeError):
-    """Something on disk is not what it should be; the message is one line and says what to do."""
+class StoreError(UserError, RuntimeError):
+    """Something on disk is not what it should be; the message says what to do."""
 
 
 def write_product(path: Path, content: bytes | Callable[[Path], object], spec: Spec) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 from diffbench.plan.along import training_rules
-from diffbench.plan.reading import PlanError
-from diffbench.plan.runs import check_writable, load_plan
+from diffbench.specs.errors import PlanError
+from diffbench.plan.loading import check_writable, load_plan
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.store import paths
 

@@ -28,15 +28,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.integrators import METHODS, Adaptive, Field, Rate, State, fixed
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.integrators import METHODS, Adaptive, Field, Rate, State, fixed
+from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.boundary import confined
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.likelihoods.cells import Cells
-from diffbench.diffusion.neumann import confined
-from diffbench.diffusion.processes.base import at
 from diffbench.diffusion.solvers.ode import flow
-from diffbench.diffusion.streams import normal_like
-from diffbench.specs.likelihood import ODELikelihoodSpec
+from diffbench.specs.likelihoods import ODELikelihoodSpec
 
 
 def rademacher_like(x: Tensor, generator: torch.Generator) -> Tensor:

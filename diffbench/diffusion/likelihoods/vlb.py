@@ -24,16 +24,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.bound import bits, bound_term, gaussian_kl
-from diffbench.diffusion.denoisers import Denoiser, thresholded
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.bound import bits, bound_term, gaussian_kl
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.core.transitions import model_variance
+from diffbench.diffusion.denoisers.network import Denoiser, thresholded
 from diffbench.diffusion.likelihoods.cells import Cells
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import at, cast
 from diffbench.diffusion.processes.heat import IHDM
-from diffbench.diffusion.streams import normal_like
-from diffbench.diffusion.transitions import model_variance
-from diffbench.specs.likelihood import HeatBoundSpec, VLBSpec
+from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
 class Bound:

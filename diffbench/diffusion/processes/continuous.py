@@ -21,9 +21,9 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.processes.base import Process
+from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.specs.process import (
+from diffbench.specs.processes import (
     EDMSpec,
     GeometricSpec,
     LinearBetaSpec,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.diffusion.schedules import SCHEDULES
-from diffbench.specs.process import DiscreteSpec
+from diffbench.diffusion.processes.schedules import SCHEDULES
+from diffbench.specs.processes import DiscreteSpec
 
 
 class Discrete(GaussianProcess):

@@ -20,7 +20,7 @@ import math
 
 from torch import Tensor
 
-from diffbench.diffusion.processes.base import Process, cast
+from diffbench.diffusion.core.process import Process, cast
 
 
 class GaussianProcess(Process):

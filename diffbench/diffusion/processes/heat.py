@@ -20,11 +20,11 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.bases import DCT
-from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.core.bases import DCT
+from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.processes.continuous import VPCosine
 from diffbench.diffusion.processes.gaussian import GaussianProcess
-from diffbench.specs.process import BlurringSpec, IHDMSpec
+from diffbench.specs.processes import BlurringSpec, IHDMSpec
 
 #: (C, H, W).
 Shape = tuple[int, int, int]

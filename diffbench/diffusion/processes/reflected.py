@@ -16,10 +16,10 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.processes.continuous import Geometric
-from diffbench.diffusion.reflection import fold, scaled_score
-from diffbench.specs.process import ReflectedSpec
+from diffbench.diffusion.processes.reflection import fold, scaled_score
+from diffbench.specs.processes import ReflectedSpec
 
 
 class Reflected(Geometric):

@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.processes.base import Process, cast
-from diffbench.specs.solver import LangevinSpec
+from diffbench.diffusion.core.process import Process, cast
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.specs.solvers import LangevinSpec
 
 #: Of (the process, t, score, z): w/r, of t's shape or a number.
 Width = Callable[[Process, Tensor, Tensor, Tensor], Tensor]

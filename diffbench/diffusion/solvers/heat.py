@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffbench.diffusion import grids
+from diffbench.diffusion.core import grids
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
-from diffbench.specs.solver import InverseHeatSpec
+from diffbench.specs.solvers import InverseHeatSpec
 
 
 class InverseHeat(Solver):

@@ -16,13 +16,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.denoisers import Denoiser, thresholded
-from diffbench.diffusion.guidance import Classifier, guided
-from diffbench.diffusion.integrators import check_finite
-from diffbench.diffusion.processes.base import Process
+from diffbench.diffusion.core.integrators import check_finite
+from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.guidance import Classifier, guided
+from diffbench.diffusion.denoisers.network import Denoiser, thresholded
 from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise
-from diffbench.diffusion.streams import normal_like
-from diffbench.specs.solver import SolverSpec
+from diffbench.specs.solvers import SolverSpec
 
 
 class Solver:

@@ -26,10 +26,8 @@ import math
 
 from torch import Tensor
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.integrators import (
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.integrators import (
     METHODS,
     Adaptive,
     Field,
@@ -38,12 +36,14 @@ from diffbench.diffusion.integrators import (
     advance,
     second_order,
 )
-from diffbench.diffusion.neumann import Bumped, confined
-from diffbench.diffusion.processes.base import at, cast
+from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.denoisers.boundary import Bumped, confined
+from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import GridTimeSolver, TimeSolver
-from diffbench.specs.solver import (
+from diffbench.specs.solvers import (
     AdaptiveODESpec,
     DPMSolverSpec,
     HeunSpec,

@@ -16,13 +16,13 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.denoisers import Denoiser
-from diffbench.diffusion.guidance import Classifier
-from diffbench.diffusion.processes.base import at, cast
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
-from diffbench.specs.solver import ReverseSDESpec, TimeSolverSpec, TimeSpec
+from diffbench.specs.solvers import ReverseSDESpec, TimeSolverSpec, TimeSpec
 
 
 class TimeSolver(Solver):

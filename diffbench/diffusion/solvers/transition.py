@@ -6,19 +6,19 @@ from functools import cached_property
 
 from torch import Tensor
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.predictions import Prediction
-from diffbench.diffusion.processes.base import cast
-from diffbench.diffusion.solvers.corrector import Noise
-from diffbench.diffusion.solvers.loop import Solver
-from diffbench.diffusion.transitions import (
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import cast
+from diffbench.diffusion.core.transitions import (
     Scales,
     ddim_scales,
     model_variance,
     posterior_residual,
     step_mean,
 )
-from diffbench.specs.solver import AncestralSpec, DDIMSpec, TransitionSolverSpec
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.loop import Solver
+from diffbench.specs.solvers import AncestralSpec, DDIMSpec, TransitionSolverSpec
 
 
 class TransitionSolver(Solver):

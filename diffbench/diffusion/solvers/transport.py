@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from diffbench.diffusion import grids
-from diffbench.diffusion.processes.base import cast
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.processes.reflected import Reflected
-from diffbench.diffusion.reflection import centre, transport
+from diffbench.diffusion.processes.reflection import centre, transport
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.sde import GridTimeSolver
-from diffbench.specs.solver import TransportSpec
+from diffbench.specs.solvers import TransportSpec
 
 
 class Transport(GridTimeSolver):

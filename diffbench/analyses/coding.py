@@ -1,0 +1,59 @@
+"""Progressive coding of test images: what a number of levels costs, and what can be guessed from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffbench.analyses.bench import Bench
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.likelihoods.progressive import coded
+from diffbench.diffusion.likelihoods.vlb import VLB
+from diffbench.specs.analyses import ProgressiveCodingSpec
+from diffbench.specs.jobs import TrainSpec
+from diffbench.training import models
+from diffbench.training.progress import Progress
+
+
+class ProgressiveCoding:
+    """The measurement of ``spec`` on a trained variant."""
+
+    def __init__(self, spec: ProgressiveCodingSpec, train: TrainSpec) -> None:
+        self.spec, self.train = spec, train
+
+    def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
+        """Code the first test images.
+
+        Returns:
+            metrics: rate, bits/dim, and distortion, the root mean square error in grey levels, each with its standard
+            error over images.  images; nfe, evaluations an image.
+        """
+        dataset = bench.dataset
+        denoiser = bench.denoiser(self.train)
+        levels = models.levels_of(dataset, self.train.process)
+        bound = VLB(self.spec.bound, denoiser, levels)
+        x = levels.to_model(dataset.test[: self.spec.images]).to(bench.device)
+        known = dataset.test_labels[: len(x)]
+        labels = torch.from_numpy(known).to(bench.device) if denoiser.classes else None
+        title = f"analysis {self.train.variant}"
+        progress, parts = Progress(title, len(x), "image"), []
+        for i, (batch, y) in enumerate(models.in_batches(x, labels, self.spec.bound.batch)):
+            draws = stream("progressive coding", bench.seed, i)
+            parts.append(coded(bound, batch, self.spec.steps, draws, y))
+            progress.advance(len(batch))
+        progress.close()
+        rate, squared = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        step = (levels.count - 1) / (levels.high - levels.low)
+        distortion = float(squared.mean()) ** 0.5 * step
+        count = len(x) ** 0.5
+        # The root's derivative: d sqrt(m) = dm/(2 sqrt(m)).
+        se = float(squared.std()) / count * step**2 / (2 * distortion)
+        return {
+            "metrics": {
+                "rate": {"value": float(rate.mean()), "se": float(rate.std()) / count},
+                "distortion": {"value": distortion, "se": se},
+            },
+            "images": len(x),
+            "nfe": self.spec.steps,
+        }, None

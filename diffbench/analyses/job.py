@@ -1,0 +1,35 @@
+"""The analysis stage: one measurement on a variant, as JSON.
+
+An analysis may keep what it has so far in the job's state folder, and goes on from there when called again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffbench.analyses.bench import Bench
+from diffbench.jobs import data
+from diffbench.specs.jobs import AnalysisStageSpec
+from diffbench.specs.registry import build
+from diffbench.store import files, paths
+from diffbench.store.products import write_json_product
+from diffbench.store.state import StateStore
+from diffbench.training import machine
+
+
+def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
+    """Write analysis/{id}.json, and its picture if it has one."""
+    train = spec.train
+    place = machine.prepare(device, train.running if train else None)
+    path = paths.product(root, spec)
+    state = StateStore(paths.state(root, spec), spec)
+    with state.lock(), machine.record(path, place):
+        dataset = data.load(root, train.data) if train else None
+        analysis = build(spec.analysis, train) if train else build(spec.analysis)
+        content, picture = analysis.measure(
+            Bench(dataset, place, state, root, spec.seed, spec.precision)
+        )
+        if picture is not None:
+            place_of = paths.analysis_picture(root, spec.variant, spec.seed, spec.analysis_id)
+            files.write(place_of, picture)
+        write_json_product(path, content, spec)

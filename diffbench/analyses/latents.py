@@ -1,0 +1,118 @@
+r"""Latents of test images: how well images come back from them, and what lies between two.
+
+The error is the mean over pixels of (decoded - image)^2 for data scaled to [0, 1] (Song, Meng & Ermon 2021,
+https://arxiv.org/abs/2010.02502, table 2); it is taken before rounding to grey levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffbench.analyses.bench import Bench
+from diffbench.data.levels import Images, Levels
+from diffbench.data.pictures import grid_png
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.solvers.encoding import encode, slerp
+from diffbench.diffusion.solvers.loop import Solver, solve
+from diffbench.specs.analyses import LatentsSpec
+from diffbench.specs.jobs import TrainSpec
+from diffbench.specs.registry import build
+from diffbench.training import models
+from diffbench.training.progress import Progress
+
+#: Images that the network sees at a time.
+TOGETHER = 500
+
+
+class Latents:
+    """The measurement of ``spec`` on a trained variant."""
+
+    def __init__(self, spec: LatentsSpec, train: TrainSpec) -> None:
+        self.spec, self.train = spec, train
+
+    def measure(self, bench: Bench) -> tuple[dict[str, Any], bytes]:
+        """Encode and decode.
+
+        Returns:
+            steps; nfe, of one way; error and se, over images; all by number of steps.  metrics: the error with the
+            last number of steps.  And the picture.
+        """
+        dataset = bench.dataset
+        denoiser = bench.denoiser(self.train)
+        levels = models.levels_of(dataset, self.train.process)
+        images = dataset.test[: self.spec.images]
+        x = levels.to_model(images).to(bench.device)
+        y = self.labels(bench, denoiser)
+        rows, solver, z = [], None, x
+        progress = Progress(f"analysis {self.train.variant}", len(self.spec.steps), "solver")
+        for steps in self.spec.steps:
+            solver = build(self.spec.with_steps(steps), denoiser)
+            denoiser.calls = 0
+            z = in_parts(partial(encode, solver), x, y)
+            calls = denoiser.calls // len(x.split(TOGETHER))
+            back = in_parts(partial(decode, solver), z, y)
+            rows.append((steps, calls, *error_of(back, x, levels)))
+            progress.advance(1)
+        progress.close()
+        assert solver is not None
+        names = ("steps", "nfe", "error", "se")
+        content: dict[str, Any] = {
+            name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+        }
+        last: dict[str, Any] = {"value": content["error"][-1]}
+        if content["se"][-1] is not None:
+            last["se"] = content["se"][-1]
+        content |= {
+            "metrics": {"reconstruction": last},
+            "images": len(x),
+            "solver": self.spec.solver.model_dump(mode="json"),
+        }
+        return content, self.picture(solver, images, z, y, levels)
+
+    def labels(self, bench: Bench, denoiser: Denoiser) -> Tensor | None:
+        """The images' own, for a conditional model."""
+        if not denoiser.classes:
+            return None
+        return torch.from_numpy(bench.dataset.test_labels[: self.spec.images]).to(bench.device)
+
+    def picture(
+        self, solver: Solver, images: Images, z: Tensor, y: Tensor | None, levels: Levels
+    ) -> bytes:
+        """A row a pair: image, the way from its latent to the other's, the other image."""
+        pairs = min(self.spec.pairs, len(images) // 2)
+        ends = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+        kept = None if y is None else y[ends[0]]
+        mean = solver.process.prior_mean
+        first, second = (z[end] - mean for end in ends)
+        columns = [images[ends[0]]]
+        for share in np.linspace(0, 1, self.spec.between):
+            between = mean + slerp(first, second, float(share))
+            columns.append(levels.from_model(decode(solver, between, kept)))
+        columns.append(images[ends[1]])
+        grid = np.stack(columns, axis=1)
+        return grid_png(grid.reshape(-1, *grid.shape[2:]), levels.count, columns=len(columns))
+
+
+def in_parts(way: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
+    """One way for images or latents x (B, C, H, W) with labels y (B,), if any, some at a time."""
+    return torch.cat([way(*each) for each in models.in_batches(x, y, TOGETHER)])
+
+
+def decode(solver: Solver, z: Tensor, y: Tensor | None) -> Tensor:
+    """Images of latents; no noise is drawn."""
+    with torch.no_grad():
+        return solve(solver, z, y, torch.zeros_like)
+
+
+def error_of(got: Tensor, want: Tensor, levels: Levels) -> tuple[float, float | None]:
+    """The mean squared error a pixel in [0, 1], and its standard error over images."""
+    scaled = (got - want) / (levels.high - levels.low)
+    each = scaled.double().square().flatten(1).mean(1)
+    se = float(each.std() / len(each) ** 0.5) if len(each) > 1 else None
+    return float(each.mean()), se

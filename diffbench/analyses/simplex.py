@@ -1,0 +1,205 @@
+r"""Reflected diffusion on the probability simplex, and its likelihood beside a closed form.
+
+With the chart c of ``charts``, a density on the cube is one on the simplex, log p(x) = log p(c) - log |det dx/dc|.
+Lou & Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740, section 7, reflect in other domains by
+such maps; a mixture of Dirichlet distributions is the truth here.
+
+In the m-th of M components the fraction v_i = x_i/(x_i + .. + x_K) is Beta(a_i, a_{i+1} + .. + a_K), independently of
+the others, so that the density of v and its marginals are
+
+    p(v) = 1/M sum_m prod_i Beta_{m,i}(v_i),     p_i(v_i) = 1/M sum_m Beta_{m,i}(v_i).
+
+The total correlation E[log p(v) - sum_i log p_i(v_i)] is the same in any coordinates of which each is a function of
+one v_i: what any model of independent coordinates loses at least.  It is 0 for M = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, distributions
+
+from diffbench.analyses.bench import Bench
+from diffbench.data.levels import Levels
+from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.core.streams import key, stream
+from diffbench.diffusion.denoisers.boundary import Gated
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.likelihoods.ode import ODELikelihood
+from diffbench.diffusion.objectives.losses import ScoreMatching, UniformTimes
+from diffbench.diffusion.processes.simplex import StickBreaking
+from diffbench.diffusion.solvers.loop import sample
+from diffbench.networks.categories import CategoryNetwork
+from diffbench.networks.ema import EMA
+from diffbench.specs.analyses import SimplexSpec
+from diffbench.specs.denoisers import GatedSpec
+from diffbench.specs.likelihoods import ODELikelihoodSpec
+from diffbench.specs.objectives import ScoreMatchingSpec, UniformTimesSpec
+from diffbench.specs.processes import ReflectedSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import EulerMaruyamaSpec, SolverSpec, TransportSpec
+from diffbench.training.progress import Progress
+from diffbench.training.trainer import TrainingError, learning_rate
+
+Measured = dict[str, float | None]
+
+
+#: A likelihood is of grey levels; of points none is asked for.
+NO_CELLS = Levels(256, 0.0, 1.0, inside=True)
+
+
+class Simplex:
+    """The experiment of ``spec``; it takes about a minute and starts again when it is killed."""
+
+    def __init__(self, spec: SimplexSpec) -> None:
+        self.spec, self.chart = spec, StickBreaking(spec.categories)
+        self.process: Process = build(ReflectedSpec(sigma_max=spec.sigma_max))
+        count = len(spec.concentrations)
+        place = torch.arange(spec.categories)
+        base = torch.tensor(spec.concentrations, dtype=torch.float64)[place % count]
+        favoured = place % spec.components == torch.arange(spec.components)[:, None]
+        #: Of each component (M, K).
+        self.concentrations = base * torch.where(favoured, spec.contrast, 1.0)
+        self.truth = distributions.MixtureSameFamily(
+            distributions.Categorical(torch.ones(spec.components, dtype=torch.float64)),
+            distributions.Dirichlet(self.concentrations),
+        )
+
+    def points(self, count: int, purpose: str, seed: int) -> Tensor:
+        """Points of the simplex, float64 (count, K): a function of the purpose and the seed."""
+        # Gamma variables divided by their sum; torch draws them from its own generator alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(purpose, seed))
+            return self.truth.sample((count,))
+
+    def cube(self, points: Tensor) -> Tensor:
+        """Points as float32 "images" (B, 1, 1, K - 1) in the cube."""
+        return self.chart.to_cube(points)[:, None, None].float().clamp(0, 1)
+
+    def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
+        """Train, sample, evaluate.
+
+        Returns:
+            metrics: of each its value and standard error (``config/tables.yaml`` says what they are), the sampled
+            points' by the reflected SDE; and the same of the exact transport as ``transport``.
+        """
+        denoiser, alone = (self.trained(bench, coupled) for coupled in (True, False))
+        sde = self.sampled(EulerMaruyamaSpec(steps=2 * self.spec.steps), denoiser, bench)
+        transport = self.sampled(TransportSpec(steps=self.spec.steps), denoiser, bench)
+        uncoupled = self.likelihood(alone, bench)
+        metrics = self.likelihood(denoiser, bench) | sde
+        metrics |= {
+            "simplex_uncoupled_excess_nats": uncoupled["simplex_excess_nats"],
+            "simplex_coupling_nats": mean_of(self.coupling(self.held_out(bench))),
+        }
+        return {
+            "metrics": metrics,
+            "transport": transport,
+            "categories": self.spec.categories,
+            "images": self.spec.held_out,
+            "nfe": denoiser.calls,
+        }, None
+
+    def held_out(self, bench: Bench) -> Tensor:
+        """Points that no model is trained on, float64 (held_out, K)."""
+        return self.points(self.spec.held_out, "simplex held out", bench.seed)
+
+    def coupling(self, points: Tensor) -> Tensor:
+        """What the total correlation is the mean of, for points (N, K): in nats a dimension, (N,)."""
+        tails = points.flip(1).cumsum(1).flip(1)
+        fractions = points[:, :-1] / tails[:, :-1]
+        after = self.concentrations.flip(1).cumsum(1).flip(1)[:, 1:]
+        each = distributions.Beta(self.concentrations[:, :-1], after)
+        logs = each.log_prob(fractions[:, None].clamp(1e-12, 1 - 1e-12))
+        weight = math.log(self.spec.components)
+        whole = logs.sum(2).logsumexp(1) - weight
+        return (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
+
+    def trained(self, bench: Bench, coupled: bool = True) -> Denoiser:
+        """The denoiser with averaged weights; its coordinates know of one another where they are ``coupled``.
+
+        Raises:
+            TrainingError: when the loss is no longer finite.
+        """
+        spec, training = self.spec, self.spec.training
+        torch.manual_seed(key("initial weights", bench.seed))
+        network = CategoryNetwork(spec.categories - 1, spec.width, spec.blocks, coupled)
+        network = network.to(bench.device)
+        denoiser = Gated(GatedSpec(), self.process, network)
+        times = UniformTimes(UniformTimesSpec(draw="stratified"), self.process)
+        objective = ScoreMatching(ScoreMatchingSpec(), denoiser, times)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), training.lr, training.betas, weight_decay=training.weight_decay
+        )
+        average, images = (
+            EMA(network, build(training.ema, training.batch)),
+            self.cube(self.points(spec.points, "simplex", bench.seed)),
+        )
+        progress = Progress(f"analysis simplex {spec.categories}", training.steps, "step")
+        for step in range(training.steps):
+            generator = stream("training", bench.seed, step)
+            x0 = images[torch.randint(len(images), (training.batch,), generator=generator)]
+            noise = torch.randn(x0.shape, generator=generator)
+            loss = objective(x0.to(bench.device), noise.to(bench.device), generator).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if training.clip is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(training, step)
+            optimiser.step()
+            average.update()
+            progress.advance(loss=loss.detach())
+        progress.close()
+        if not bool(loss.isfinite()):
+            raise TrainingError(f"the loss is {float(loss)} at the end: try a lower lr")
+        average.copy_to(network.requires_grad_(False).eval())
+        return denoiser
+
+    def sampled(self, spec: SolverSpec, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
+        """How valid a sampler's points are, and how far the categories' means are from the truth's."""
+        shape = (self.spec.samples, 1, 1, self.spec.categories - 1)
+        x = sample(build(spec, denoiser), shape, stream("sample", bench.seed), device=bench.device)
+        points = self.chart.to_simplex(x.flatten(1).double().cpu())
+        self.chart.check(points)
+        error = (self.truth.variance / len(points)).sqrt()
+        off = ((points.mean(0) - self.truth.mean) / error).square().mean().sqrt()
+        return {
+            "simplex_sum_error": single((points.sum(1) - 1).abs().max()),
+            "simplex_smallest": single(points.min()),
+            "simplex_mean_error": single(off),
+        }
+
+    def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
+        """Negative log densities of held-out points on the simplex, nats a dimension: exact, ours, the difference."""
+        spec, dims = self.spec, self.spec.categories - 1
+        points = self.held_out(bench)
+        exact = -self.truth.log_prob(points) / dims
+        trace: dict[str, Any] = (
+            {"trace": "exact"} if spec.probes is None else {"probes": spec.probes}
+        )
+        likelihood = ODELikelihood(
+            ODELikelihoodSpec(method="dormand-prince", steps=24, **trace), denoiser, NO_CELLS
+        )
+        x, generator = self.cube(points).to(bench.device), stream("likelihood", bench.seed)
+        with torch.no_grad():
+            parts = [likelihood.log_prob(part, generator)[0] for part in x.split(250)]
+        on_cube = torch.cat(parts).double().cpu()
+        ours = (self.chart.log_det(x.flatten(1).cpu()).double() - on_cube) / dims
+        return {
+            "simplex_exact_nats": mean_of(exact),
+            "simplex_nats": mean_of(ours),
+            "simplex_excess_nats": mean_of(ours - exact),
+        }
+
+
+def single(value: Tensor) -> Measured:
+    """One number without an error."""
+    return {"value": float(value), "se": None}
+
+
+def mean_of(values: Tensor) -> Measured:
+    """The mean and its standard error."""
+    return {"value": float(values.mean()), "se": float(values.std() / len(values) ** 0.5)}

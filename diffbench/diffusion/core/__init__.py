@@ -1,0 +1,1 @@
+"""What every method stands on: random streams, bases, the process, grids, predictions, transitions, integrators."""

@@ -1,0 +1,219 @@
+r"""Prediction: what a denoiser says about x_t, in whichever of its forms is asked for.
+
+With x_t = alpha x0 + sigma eps, of images less the middle m of the data range, one native quantity determines the
+others; rho = sigma/l^2 with l the process's unit, 1 on its paper's range:
+
+    eps      = (x_t - alpha x0)/sigma               score    = -eps/sigma
+    velocity = (alpha eps - rho x0)/k,  k^2 = alpha^2 + sigma rho,  of x_t/k, which is variance preserving; with k = 1
+                                                     (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)
+    x0       = (alpha x_t/k - sigma v)/k,            eps = (rho x_t/k + alpha v)/k
+    mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
+
+The views x0 and mean are images, with m; eps, score and v are differences.  alpha acts in the process's basis.  A
+process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its variance adds the fraction v by which
+the logarithm of a step's variance lies between its bounds (``transitions``), or that logarithm itself.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.core.process import Process, cast
+
+Native = Literal["eps", "x0", "v", "score", "mean"]
+
+#: Of each, the power of a length that it is: eps and v are numbers.
+LENGTHS: dict[Native, int] = {"eps": 0, "x0": 1, "v": 0, "score": -1, "mean": 1}
+
+
+def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, b) with native = a x_t + b x0, all less m, float64 of t's shape."""
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    match native:
+        case "eps":
+            return 1 / sigma, -alpha / sigma
+        case "v":
+            k = (alpha**2 + (sigma / process.unit) ** 2).sqrt()
+            return alpha / (sigma * k), -k / sigma
+        case "score":
+            return -1 / sigma**2, alpha / sigma**2
+        case "mean":
+            return process.posterior_mean(t, process.level_before(t))
+    return torch.zeros_like(sigma), torch.ones_like(sigma)
+
+
+class Prediction:
+    """``value`` is the ``native`` quantity at (x_t, t); every view has x_t's shape.
+
+    So have ``fraction`` and ``log_variance``, of which a denoiser that learns its variance gives one.
+    """
+
+    #: The guide's gradient that the views contain (``guidance``); none here.
+    guide: Tensor | None = None
+
+    def __init__(
+        self,
+        process: Process,
+        x_t: Tensor,
+        t: Tensor,
+        native: Native,
+        value: Tensor,
+        fraction: Tensor | None = None,
+        log_variance: Tensor | None = None,
+    ) -> None:
+        self.process, self.x_t, self.t = process, x_t, t
+        self.native, self.value = native, value
+        self.fraction, self.log_variance = fraction, log_variance
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """The process's, in x_t's precision."""
+        return cast(self.process.alpha(self.t), self.x_t)
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """The process's, in x_t's precision."""
+        return cast(self.process.sigma(self.t), self.x_t)
+
+    @cached_property
+    def rho(self) -> Tensor:
+        """sigma/l^2."""
+        return self.sigma / self.process.unit**2
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """x_t - m."""
+        return self.process.centred(self.x_t)
+
+    def require(self, view: Native) -> None:
+        """Refuse a view that the process does not have.
+
+        Raises:
+            TypeError: with the reason.
+        """
+        if reason := self.process.spec.view_refusal(view):
+            raise TypeError(reason)
+
+    @cached_property
+    def eps(self) -> Tensor:
+        """The noise in x_t; -sigma score in every family."""
+        scale = self.process.basis.scale
+        match self.native:
+            case "eps":
+                return self.value
+            case "score":
+                return -self.sigma * self.value
+            case "v":
+                return scale(self.norm**-2, self.rho * self.offset) + scale(
+                    self.alpha / self.norm, self.value
+                )
+        x0 = self.process.centred(self.x0)
+        return (self.offset - scale(self.alpha, x0)) / self.sigma
+
+    @cached_property
+    def x0(self) -> Tensor:
+        """The posterior mean E[x_0 | x_t]."""
+        if self.native == "x0":
+            return self.value
+        return self.process.placed(self.signal(torch.ones_like(self.sigma)))
+
+    def signal(self, factor: Tensor) -> Tensor:
+        """B^-1[factor * B (x0 - m)] for a factor in x_t's precision.
+
+        Where alpha is nearly 0 in some coordinates, x0 is so large that its rounding would drown the others:
+        the factor is joined with 1/alpha before anything goes back to pixels.
+        """
+        scale = self.process.basis.scale
+        if self.native == "x0":
+            return scale(factor, self.process.centred(self.value))
+        self.require("x0")
+        match self.native:
+            case "v":
+                return scale(factor * self.alpha / self.norm**2, self.offset) - scale(
+                    factor * self.sigma / self.norm, self.value
+                )
+            case "mean":
+                a, b = (cast(c, self.x_t) for c in linear_form(self.process, "mean", self.t))
+                mean = self.process.centred(self.value)
+                return scale(factor / b, mean - scale(a, self.offset))
+        return scale(factor / self.alpha, self.offset - self.sigma * self.eps)
+
+    @property
+    def score(self) -> Tensor:
+        """The gradient of log p_t at x_t."""
+        return self.value if self.native == "score" else -self.eps / self.sigma
+
+    @property
+    def velocity(self) -> Tensor:
+        """(alpha eps - rho x0)/k."""
+        if self.native == "v":
+            return self.value
+        scale = self.process.basis.scale
+        x0 = self.process.centred(self.x0)
+        return scale(self.alpha / self.norm, self.eps) - scale(self.rho / self.norm, x0)
+
+    @property
+    def norm(self) -> Tensor:
+        """K = sqrt(alpha^2 + sigma rho)."""
+        return (self.alpha**2 + self.sigma * self.rho).sqrt()
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x_s | x_t, x0] of the level s before t."""
+        if self.native == "mean":
+            return self.value
+        return self.mean_at(self.process.level_before(self.t))
+
+    def mean_at(self, s: Tensor) -> Tensor:
+        """E[x_s | x_t, x0] at an earlier time s, of t's shape."""
+        if self.native == "mean" and bool((s == self.process.level_before(self.t)).all()):
+            return self.value
+        a, b = (cast(c, self.x_t) for c in self.process.posterior_mean(self.t, s))
+        return self.process.placed(self.process.basis.scale(a, self.offset) + self.signal(b))
+
+    def view(self, name: Native) -> Tensor:
+        """The view of that name."""
+        match name:
+            case "x0":
+                return self.x0
+            case "v":
+                return self.velocity
+            case "score":
+                return self.score
+            case "mean":
+                return self.mean
+        return self.eps
+
+    @property
+    def unguided(self) -> Prediction:
+        """The prediction without the guide's gradient."""
+        return self
+
+    def with_x0(self, x0: Tensor) -> Prediction:
+        """The prediction with another x0, from which eps and the others follow."""
+        return self._with("x0", x0)
+
+    def with_value(self, value: Tensor) -> Prediction:
+        """The prediction with another value of the native quantity."""
+        return self._with(self.native, value)
+
+    def _with(self, native: Native, value: Tensor) -> Prediction:
+        return Prediction(
+            self.process, self.x_t, self.t, native, value, self.fraction, self.log_variance
+        )
+
+
+class Truth(Prediction):
+    """What x_t was made of: x0 and eps as they are, with nothing divided by alpha or sigma."""
+
+    def __init__(self, process: Process, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> None:
+        super().__init__(process, x_t, t, "eps", eps)
+        self.x0 = x0
+
+    def signal(self, factor: Tensor) -> Tensor:
+        """Of the image itself."""
+        return self.process.basis.scale(factor, self.process.centred(self.x0))

@@ -1,0 +1,145 @@
+r"""Denoisers of reflected processes, and the walls' boundary condition.
+
+The exact score of a reflected process vanishes at each wall and is odd about it.  A network's does not, and then the
+probability-flow ODE carries pixels out of the cube.  With x in coordinates in which the cube is [0, 1]
+(``processes.reflected``), y = fold(x), o = +-1 the branch of the fold, and s = sigma there, two constructions have the
+condition built in, for any network F; both are used outside the cube by their odd, 2-periodic extension, so that an
+intermediate state of a solver still sees a legal field.
+
+    gated            s score = o gate(y) F(2 y - 1),
+                     gate(y) = sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2):
+                     about y/s in the layer at a wall, 1 inside it where s is small, sin(pi y) where s is large
+    kernel mixture   s score = o ((1 - w) e(y | h_1) + w e(y | h_2)),  e(y | h) the kernel's s d/dy log p(y | h),
+                     h_i = fold(1/2 + c_skip (y - 1/2) + c_out (F_i -+ 1/2)),
+                     w = sigmoid(F_3 + log p(y | h_2) - log p(y | h_1)),
+                     c_skip = d^2/(s^2 + d^2),  c_out = s d/sqrt(s^2 + d^2),  d the data's standard deviation:
+                     the score of the mixture of two kernels with weights sigmoid(-+F_3)
+
+A plain network is ``denoisers.NetworkDenoiser`` with ``predict: score``.  Two wrappers make its flow a map of the cube
+onto itself, and its likelihood that of a density:
+
+    bump             e^((4 - 1/r)/width) score,  r = 1/4 - (x - 1/2)^2; 0 outside: the official code's (Lou & Ermon
+                     2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740)
+    gate             o gate(y) score(y), with width s for s in the gate: the thinner, the less of the score is changed,
+                     and the shorter must steps be
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffbench.diffusion.core.predictions import Prediction
+from diffbench.diffusion.core.process import Process, cast
+from diffbench.diffusion.denoisers.network import Denoiser, Network, NetworkBased, Wrapper
+from diffbench.diffusion.processes.reflected import Reflected
+from diffbench.diffusion.processes.reflection import fold, log_density, orientation, scaled_score
+from diffbench.specs.denoisers import BoundarySpec, KernelMixtureSpec
+from diffbench.specs.solvers import FlowSpec
+
+
+class Boundary(NetworkBased):
+    """Base: the folded state goes in, the extension comes out."""
+
+    process: Reflected
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """One network call."""
+        place = self.process.to_cube(x_t)
+        inside, sigma = fold(place), cast(self.process.sigma_in_cube(t), x_t)
+        centred = 2 * inside - 1
+        answer = self.answer(centred, x_t, t, y, centred)
+        scaled = orientation(place) * self.scaled(answer, inside, sigma)
+        return Prediction(self.process, x_t, t, "eps", -scaled)
+
+    def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
+        """Sigma times the score, at states in the cube, from the network's answer."""
+        raise TypeError(f"{type(self).__name__} has no score")
+
+
+def gate(inside: Tensor, sigma: Tensor) -> Tensor:
+    """See the module; inside in [0, 1]."""
+    sine, width = (math.pi * inside).sin(), math.pi * sigma
+    return sine * ((1 + width**2) / (sine**2 + width**2)).sqrt()
+
+
+class Gated(Boundary):
+    """The network times a gate that closes at the walls."""
+
+    def __init__(
+        self, spec: BoundarySpec, process: Process, network: Network, classes: int = 0
+    ) -> None:
+        super().__init__(process, network, classes)
+
+    def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
+        """Gate F."""
+        return gate(inside, sigma) * answer
+
+
+class KernelMixture(Boundary):
+    """A mixture of two kernels with predicted centres and weights."""
+
+    def __init__(
+        self, spec: KernelMixtureSpec, process: Process, network: Network, classes: int = 0
+    ) -> None:
+        super().__init__(process, network, classes)
+        # The cube is half as wide as [-1, 1].
+        self.data_std = spec.data_std / 2
+
+    def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
+        """The mixture's."""
+        first, second, odds = answer.chunk(3, dim=1)
+        total = sigma**2 + self.data_std**2
+        skip, out = self.data_std**2 / total, sigma * self.data_std / total.sqrt()
+        base = 0.5 + skip * (inside - 0.5)
+        centres = fold(base + out * (first - 0.5)), fold(base + out * (second + 0.5))
+        logs = [log_density(inside, h, sigma) for h in centres]
+        scores = [scaled_score(inside, h, sigma) for h in centres]
+        weight = (odds + logs[1] - logs[0]).sigmoid()
+        return (1 - weight) * scores[0] + weight * scores[1]
+
+
+class Shut(Wrapper):
+    """Another denoiser's score times the gate, ``width`` times as thick; odd about the walls, whatever the score is."""
+
+    process: Reflected
+
+    def __init__(self, denoiser: Denoiser, width: float) -> None:
+        super().__init__(denoiser)
+        self.width = width
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The inner prediction at the folded state, gated; its mirror image between the walls outside."""
+        place, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
+        inside = fold(place)
+        prediction = self.denoiser(self.process.from_cube(inside), t, y)
+        factor = orientation(place) * gate(inside, self.width * sigma)
+        return Prediction(self.process, x_t, t, prediction.native, factor * prediction.value)
+
+
+class Bumped(Wrapper):
+    """Another denoiser's score times a bump function that is 1 in the middle of the cube and 0 at its walls."""
+
+    process: Reflected
+    #: How far from the walls the official code starts.
+    MARGIN: ClassVar[float] = 0.01
+
+    def __init__(self, denoiser: Denoiser, width: float) -> None:
+        super().__init__(denoiser)
+        self.width = width
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The inner prediction, faded; nothing outside the cube."""
+        prediction = self.denoiser(x_t, t, y)
+        room = (0.25 - (self.process.to_cube(x_t) - 0.5) ** 2).clamp(min=1e-9)
+        bump = ((4 - 1 / room) / self.width).exp()
+        return prediction.with_value(bump * prediction.value)
+
+
+def confined(denoiser: Denoiser, spec: FlowSpec) -> Denoiser:
+    """The denoiser with the spec's bump or gate; itself where it has neither."""
+    if spec.bump is not None:
+        return Bumped(denoiser, spec.bump)
+    return denoiser if spec.gate is None else Shut(denoiser, spec.gate)

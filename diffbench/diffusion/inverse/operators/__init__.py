@@ -1,0 +1,1 @@
+"""What degrades an image: linear operators by their singular value decompositions, and JPEG."""

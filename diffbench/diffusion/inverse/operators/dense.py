@@ -1,0 +1,107 @@
+r"""Operators given as a matrix H, decomposed as it is.
+
+    H = U diag(s) V^T,     (M, D) = (M, M)(M, D)(D, D)
+
+One matrix for whole images, D = CHW, or the same one for each channel, D = HW.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.inverse.operators.operator import ROUNDING, Cast, Operator
+from diffbench.specs.operators import ImageShape, OperatorSpec
+
+
+class Decomposition(NamedTuple):
+    """A matrix (M, D) as U diag(s) V^T, float64, with r = min(M, D)."""
+
+    #: (M, r)
+    U: Tensor
+    #: (D,), decreasing, 0 from the r-th on
+    s: Tensor
+    #: (D, D), orthogonal
+    V: Tensor
+
+
+def decompose(matrix: Tensor) -> Decomposition:
+    """The singular value decomposition, with a whole V."""
+    rank = min(matrix.shape)
+    U, s, Vh = torch.linalg.svd(matrix.double(), full_matrices=True)
+    return Decomposition(
+        U[:, :rank].contiguous(), torch.cat([s, s.new_zeros(matrix.shape[1] - rank)]), Vh.T
+    )
+
+
+def truncated(s: Tensor, smallest: float) -> Tensor:
+    """Singular values, those below the share ``smallest`` of the largest set to 0."""
+    return torch.where(s < smallest * s.max(), 0.0, s)
+
+
+class Dense(Operator):
+    """H is a matrix.
+
+    Args:
+        spec: of any operator.
+        image_shape: (C, H, W).
+        matrix: (M, CHW), or (M, HW) for each channel.
+        measurement_shape: of y; (M,), or (C, M), by default.
+        smallest: singular values below this share of the largest are 0, and H is without them.
+        low, high: the data's range, which does not matter.
+
+    Raises:
+        ValueError: when the matrix has another number of columns.
+    """
+
+    def __init__(
+        self,
+        spec: OperatorSpec,
+        image_shape: ImageShape,
+        matrix: Tensor,
+        measurement_shape: tuple[int, ...] | None = None,
+        smallest: float = ROUNDING,
+        low: float = -1.0,
+        high: float = 1.0,
+    ) -> None:
+        super().__init__(spec, image_shape, low, high)
+        count, entries = matrix.shape
+        groups = math.prod(image_shape) // entries
+        if groups * entries != math.prod(image_shape) or groups not in (1, image_shape[0]):
+            raise ValueError(
+                f"matrix: {entries} columns are neither the entries of an image nor those of "
+                f"a channel of {tuple(image_shape)}"
+            )
+        U, s, V = decompose(matrix)
+        s = truncated(s, smallest)
+        self.rank = int((s > 0).sum())
+        self.s = s.repeat(groups)
+        self.measurement_shape = measurement_shape or ((groups, count) if groups > 1 else (count,))
+        self.groups, self.factors = groups, Cast(U[:, : self.rank], V)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        _, V = self.factors.like(x)
+        return product(x.reshape(len(x), self.groups, -1), V).flatten(1)
+
+    def pixels(self, u: Tensor) -> Tensor:
+        _, V = self.factors.like(u)
+        return product(u.unflatten(1, (self.groups, -1)), V.T).reshape(len(u), *self.image_shape)
+
+    def spectral(self, y: Tensor) -> Tensor:
+        U, V = self.factors.like(y)
+        u = product(y.reshape(len(y), self.groups, -1), U)
+        return torch.nn.functional.pad(u, (0, len(V) - self.rank)).flatten(1)
+
+    def measurement(self, u: Tensor) -> Tensor:
+        U, _ = self.factors.like(u)
+        y = product(u.unflatten(1, (self.groups, -1))[..., : self.rank], U.T)
+        return y.reshape(len(u), *self.measurement_shape)
+
+
+def product(x: Tensor, matrix: Tensor) -> Tensor:
+    """X matrix, in x's own precision: autocast would make it bfloat16."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ matrix

@@ -1,0 +1,1 @@
+"""What restores an image from a degraded measurement of it."""

@@ -1,0 +1,94 @@
+r"""SNIPS (Kawar, Vaksman & Elad 2021, https://arxiv.org/abs/2105.14951, algorithm 1).
+
+Annealed Langevin dynamics of u = V^T x at noise levels r of x/alpha, all less the middle of the data range; y/s = S^+
+U^T y, and w = std/s the noise in it:
+
+    u <- u + h G + sqrt(2 h) z
+
+    not measured   G = V^T score                            h = step r^2
+    r < w          G = V^T score + (y/s - u)/(w^2 - r^2)    h = step r^2 (1 - r^2/w^2)
+    r >= w         G = (y/s - u)/(r^2 - w^2)                h = step (r^2 - w^2)
+
+where score = (x0 - x)/r^2.  The official code leaves the measurement out when every coordinate is measured; this one
+does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.inverse.operators.operator import Operator
+from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.specs.restorers import SNIPSSpec
+
+
+class SNIPS(Restorer):
+    """See the module."""
+
+    def __init__(self, spec: SNIPSSpec, denoiser: Denoiser) -> None:
+        self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
+
+    def times(self) -> Tensor:
+        """The levels' times, decreasing."""
+        process, spec = self.process, self.process.spec
+        low, high = (float(process.ratio(at(t))) for t in (spec.last, process.t_max))
+        largest = high if self.spec.sigma_max is None else spec.in_range(self.spec.sigma_max)
+        smallest = low if self.spec.sigma_min is None else spec.in_range(self.spec.sigma_min)
+        return grids.by_ratio(process, "log-snr", self.spec.levels, largest, smallest, 1.0)
+
+    def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
+        """Images (B, C, H, W) given y; the last level's noise is left in them.
+
+        Raises:
+            TypeError: when the operator is not linear.
+            ValueError: when y is of the wrong size.
+        """
+        operator, y = measurement.operator, measurement.y
+        if not isinstance(operator, Operator):
+            raise TypeError(f"{self.spec.name} needs a linear operator, not {operator.spec.name}")
+        operator.check(y)
+
+        def noise(like: Tensor) -> Tensor:
+            return normal_like(like, generator)
+
+        times, process = self.times(), self.process
+        centred = measurement.centred(process.middle)
+        start = process.start(times[0], noise(y.new_empty(len(y), *operator.image_shape)))
+        x = process.centred(start) / cast(process.alpha(times[0]), start)
+        for t in times:
+            alpha, r = cast(process.alpha(t), x), float(process.ratio(t))
+            for _ in range(self.spec.updates):
+                x0 = self.denoiser(process.placed(alpha * x), t).x0
+                score = (process.centred(x0) - x) / r**2
+                x = self.update(x, score, r, operator, centred, noise)
+        return process.placed(x)
+
+    def update(
+        self,
+        x: Tensor,
+        score: Tensor,
+        r: float,
+        operator: Operator,
+        measurement: Measurement,
+        noise: Noise,
+    ) -> Tensor:
+        """One update of x = x_t/alpha_t (B, C, H, W), whose noise is r and which is measured so."""
+        u, prior, z = (operator.coordinates(each) for each in (x, score, noise(x)))
+        given = operator.spectral(measurement.y)
+        inverse = operator.inverse_gains(given)
+        w = torch.where(inverse > 0, measurement.std * inverse, math.inf)
+        well, gap = w <= r, (w**2 - r**2).abs()
+        # At r = w the step is 0, whatever the gradient.
+        pull = torch.where(gap > 0, (inverse * given - u) / gap, 0.0)
+        gradient = torch.where(well, pull, prior + pull)
+        size = torch.where(well, gap, r**2 * (1 - (r / w) ** 2))
+        h = self.spec.step * size
+        return operator.pixels(u + h * gradient + (2 * h).sqrt() * z)

@@ -1,0 +1,179 @@
+r"""Restorers that steer a solver: after every update the state is brought towards the measurement.
+
+    x_t <- x_t + lambda R (alpha_t y + sigma_t H z - H x_t),     z standard normal
+
+All is less the middle of the data range.  alpha_t y + sigma_t H z is a draw of q(y_t | y): what H would measure of the
+data at time t.  With R = H^+ and
+lambda = 1 the coordinates that H measures are replaced, and the others stay.  At the data's time sigma is 0 and what
+is returned agrees with the measurement.  The noise of the measurement is not accounted for, as in the papers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.core.process import Process, cast
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.inverse.operators.operator import Operator
+from diffbench.diffusion.inverse.operators.separable import Bicubic
+from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.diffusion.solvers.corrector import Noise
+from diffbench.diffusion.solvers.loop import Solver, solve
+from diffbench.specs.restorers import CCDFSpec, ILVRSpec, MedicalSpec, SteeredSpec
+
+
+@dataclass(frozen=True)
+class Imposition:
+    """One map x <- x + mix R (alpha y + sigma H z - H x) of images x (B, C, H, W).
+
+    ``until``: the earliest time at which it acts.
+    """
+
+    process: Process
+    operator: Operator
+    y: Tensor
+    mix: float = 1.0
+    until: float = -math.inf
+
+    def back(self, residual: Tensor) -> Tensor:
+        """R of a residual (B, *measurement_shape): H^+."""
+        return self.operator.pseudo_inverse(residual)
+
+    def __call__(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """X brought towards the measurement at time t."""
+        if float(t) < self.until:
+            return x
+        process, operator = self.process, self.operator
+        y_t = cast(process.alpha(t), x) * operator.centred(self.y, process.middle)
+        if float(t) != process.data_time:
+            y_t = y_t + cast(process.sigma(t), x) * operator.apply(noise(x))
+        return x + self.mix * self.back(y_t - operator.apply(process.centred(x)))
+
+
+class ZeroFilled(Imposition):
+    """R is the inverse of the whole transform."""
+
+    def back(self, residual: Tensor) -> Tensor:
+        """The inverse of the residual and zeros elsewhere."""
+        return self.operator.zero_filled(residual)
+
+
+class Resized(Imposition):
+    """R is an enlargement by the operator's kernel, so that R H is the low-pass filter of ILVR."""
+
+    def back(self, residual: Tensor) -> Tensor:
+        """The enlarged residual."""
+        assert isinstance(self.operator, Bicubic)
+        return self.operator.enlarge(residual)
+
+
+class Steered(Restorer):
+    """Base: a solver, and an imposition for each measurement."""
+
+    spec: SteeredSpec
+
+    def __init__(self, spec: SteeredSpec, denoiser: Denoiser, solver: Solver) -> None:
+        self.spec, self.solver = spec, solver
+
+    def imposition(self, operator: Operator, y: Tensor) -> Imposition:
+        """What is done after every update."""
+        return Imposition(self.solver.process, operator, y)
+
+    def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
+        """Images (B, C, H, W) given y, by the whole reversal from noise.
+
+        Raises:
+            TypeError: when the operator is not linear.
+            ValueError: when y is of the wrong size, or a step's result is not finite.
+        """
+        y = measurement.y
+        z = y.new_empty(len(y), *measurement.operator.image_shape)
+        x = self.solver.draw(normal_like(z, generator), generator)
+        return self.down(x, measurement, generator)
+
+    def down(
+        self,
+        x: Tensor,
+        measurement: Measurement,
+        generator: torch.Generator,
+        times: Tensor | None = None,
+    ) -> Tensor:
+        """Take x (B, C, H, W) down the solver's grid, or its part ``times``."""
+        operator = measurement.operator
+        if not isinstance(operator, Operator):
+            raise TypeError(f"{self.spec.name} needs a linear operator, not {operator.spec.name}")
+        operator.check(measurement.y)
+        with self.solver.steered(self.imposition(operator, measurement.y)):
+            x = solve(self.solver, x, None, partial(normal_like, generator=generator), times)
+        return self.solver.returned(x)
+
+
+class Impute(Steered):
+    """Score-SDE imputation (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix I.2), and plain replacement.
+
+    What is measured is drawn anew after every update of predictor and corrector; R = H^+ makes of it inpainting,
+    colourisation, or any linear problem.
+    """
+
+
+class ILVR(Steered):
+    """Choi et al. 2021 (https://arxiv.org/abs/2108.02938, algorithm 1): x' + phi(y_s) - phi(x').
+
+    The low-pass filter phi is H^+ H, or the paper's reduction and enlargement by a kernel.  y is noised to the time
+    that x' is at; the official code takes the time before the step.
+    """
+
+    spec: ILVRSpec
+
+    def imposition(self, operator: Operator, y: Tensor) -> Imposition:
+        """Phi's, until the last step that is conditioned."""
+        times = self.solver.times()
+        last = round(self.spec.until * (len(times) - 1))
+        kind = {"range": Imposition, "resizer": Resized}[self.spec.low_pass]
+        # A free step has none: with until 0 no time is late enough.
+        until = float(times[last]) if last else math.inf
+        return kind(self.solver.process, operator, y, until=until)
+
+
+class Medical(Steered):
+    """Song, Shen, Xing & Ermon 2022 (https://arxiv.org/abs/2111.08005, equation 10).
+
+    T^-1 [lambda Lambda P^-1 y_t + (1 - lambda) Lambda T x + (1 - Lambda) T x] is x + lambda T^-1 (y_t - H x), with the
+    missing part of T filled by zeros.
+    """
+
+    spec: MedicalSpec
+
+    def imposition(self, operator: Operator, y: Tensor) -> Imposition:
+        """That of the transform."""
+        return ZeroFilled(self.solver.process, operator, y, mix=self.spec.mix)
+
+
+class CCDF(Restorer):
+    """Chung, Sim & Ye 2022 (https://arxiv.org/abs/2112.05146): alpha_t x + sigma_t z of an estimate x, then down.
+
+    around: the restorer whose steps are taken.
+    estimate: what makes x of the measurement.
+    """
+
+    def __init__(self, spec: CCDFSpec, around: Steered, estimate: Restorer) -> None:
+        self.spec, self.around, self.estimate = spec, around, estimate
+
+    def times(self) -> Tensor:
+        """The last ``start`` of the grid's steps, at least one."""
+        times = self.around.solver.times()
+        steps = max(1, round(self.spec.start * (len(times) - 1)))
+        return times[-steps - 1 :]
+
+    def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
+        """Images (B, C, H, W) given y."""
+        times, process = self.times(), self.around.solver.process
+        x0 = self.estimate.restore(measurement, generator)
+        x = process.diffuse(x0, times[0], normal_like(x0, generator))
+        return self.around.down(x, measurement, generator, times)

@@ -1,0 +1,44 @@
+r"""Progressive coding (Ho et al. 2020, https://arxiv.org/abs/2006.11239, section 4.3 and table 4).
+
+A chain sends an image level by level, and who has received x_t can already guess it. After k levels t is the k-th level
+from the top, and
+
+    rate        bits/dim sent so far: the bound's prior and the first k - 1 of its terms, which send x_t
+    distortion  squared error of the predicted x_0 from x_t ~ q(x_t | x_0)
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.likelihoods.vlb import VLB
+
+
+@torch.no_grad()
+def coded(
+    bound: VLB, x0: Tensor, steps: int, generator: torch.Generator, y: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rate and distortion of images after some levels.
+
+    Args:
+        bound: of a chain.
+        x0: images in model scale (B, C, H, W).
+        steps: k, from 1 to the number of levels.
+        generator: draws one noise an image and level.
+        y: labels (B,) of a conditional model.
+
+    Returns:
+        rate, bits/dim (B,), and distortion, the mean over an image's numbers in model scale (B,).
+    """
+    levels = bound.times()[:steps]
+    rate, before = bound.prior(x0), None
+    for t, s in pairwise(levels):
+        rate = rate + bound.term(x0, t, s, normal_like(x0, generator), before, y)
+        before = t
+    x_t = bound.process.diffuse(x0, levels[-1], normal_like(x0, generator))
+    guess = bound.denoiser(x_t, levels[-1], y).x0
+    return rate, (guess - x0).double().square().flatten(1).mean(1)

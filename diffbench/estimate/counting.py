@@ -1,0 +1,101 @@
+"""How often a solver, a restorer or a likelihood asks the network, found by letting it run.
+
+The network is one that costs nothing, tanh(x_t) of the first channel, and there is one small image: a solver with fixed
+steps asks as often whatever it is answered.  One with step size control does not, and its number is assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.data.datasets import Dataset
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.solvers.loop import sample
+from diffbench.jobs import restore
+from diffbench.specs.jobs import RestoreSpec, TrainSpec
+from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.registry import build
+from diffbench.specs.solvers import SolverSpec
+from diffbench.training import models
+
+#: Evaluations that step size control is assumed to take.
+ADAPTIVE_CALLS = 150
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Evaluations of the network, and gradients of the classifier, for each batch of images."""
+
+    network: int
+    classifier: int = 0
+
+
+class Cheap(nn.Module):
+    """A network of that many outputs that takes no time; it counts its calls."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs, self.calls = outputs, 0
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        """(B, outputs, H, W)."""
+        self.calls += 1
+        return x[:, :1].tanh().expand(-1, self.outputs, -1, -1)
+
+
+class CheapClassifier(Cheap):
+    """The same as a classifier: logits (B, outputs)."""
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        """(B, outputs)."""
+        self.calls += 1
+        return x.flatten(1)[:, :1].tanh() * torch.arange(self.outputs).to(x)
+
+
+def cheap_denoiser(spec: TrainSpec, dataset: Dataset) -> tuple[Denoiser, Cheap]:
+    """The denoiser of a run around a cheap network."""
+    network = Cheap(models.image_shape(dataset)[0] * spec.denoiser.outputs)
+    process = models.build_process(spec.process, dataset)
+    return models.wrap(spec, process, network, dataset, CPU, "fp32"), network
+
+
+def of_solver(train: TrainSpec, solver: SolverSpec, dataset: Dataset) -> Calls:
+    """What one batch of samples takes."""
+    denoiser, network = cheap_denoiser(train, dataset)
+    classes = len(dataset.classes)
+    guide = CheapClassifier(classes)
+    classifier = Classifier(denoiser.process, guide, classes)
+    labels = train.denoiser.takes_labels or solver.uses_labels
+    y = torch.zeros(1, dtype=torch.long) if labels else None
+    shape = (1, *models.image_shape(dataset))
+    sample(build(solver, denoiser, classifier), shape, stream("estimate"), y)
+    return Calls(network.calls, guide.calls)
+
+
+def of_likelihood(train: TrainSpec, likelihood: LikelihoodSpec, dataset: Dataset) -> Calls:
+    """What one batch of test images takes."""
+    denoiser, network = cheap_denoiser(train, dataset)
+    levels = models.levels_of(dataset, train.process)
+    image = levels.to_model(dataset.test[:1])
+    y = torch.zeros(1, dtype=torch.long) if denoiser.classes else None
+    build(likelihood, denoiser, levels)(image, stream("estimate"), y)
+    return Calls(network.calls)
+
+
+def of_restorer(spec: RestoreSpec, dataset: Dataset) -> Calls:
+    """What one batch of measurements takes."""
+    assert spec.train is not None
+    denoiser, network = cheap_denoiser(spec.train, dataset)
+    problem = restore.pose(spec.model_copy(update={"images": 1}), dataset)
+    restorer = restore.build_restorer(spec, dataset, problem.levels, denoiser)
+    with torch.no_grad():
+        restorer.restore(problem.measurement, stream("estimate"))
+    return Calls(network.calls)

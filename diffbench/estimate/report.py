@@ -1,0 +1,134 @@
+"""An estimate of a plan's costs as text: hours and bytes by variant and stage, and by table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from diffbench.estimate.costs import Cost, Estimate, left, size, with_upstream
+from diffbench.reporting.cells import DASH
+from diffbench.reporting.layout import chosen, read_tables
+
+#: The stages that are estimated, and so have columns.
+STAGES = ("train", "classifier", "sample", "likelihood", "restore")
+
+
+def text(estimate: Estimate) -> str:
+    """Return the whole estimate, a part a paragraph."""
+    parts = [_heading(estimate), _variants(estimate), _tables(estimate), _timed(estimate)]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in _notes(estimate))]) + "\n"
+
+
+def unit(machine: str) -> str:
+    """Return what an hour of that device is called."""
+    return "CPU-hours" if machine == "cpu" else "GPU-hours"
+
+
+def _heading(estimate: Estimate) -> str:
+    return (
+        f"{estimate.plan.config} on {estimate.machine}: {unit(estimate.machine)}, if jobs run one after another "
+        f"on this device, from {estimate.repeats} timed repeats of each step and call"
+    )
+
+
+def _variants(estimate: Estimate) -> str:
+    names = dict.fromkeys(cost.run.variant for cost in estimate.costs if cost.run.variant)
+    rows = [
+        _row(name, [cost for cost in estimate.costs if cost.run.variant == name]) for name in names
+    ]
+    every = _row("all", estimate.costs)
+    return _aligned([["variant", *STAGES, "hours", "disk"], *rows, every])
+
+
+def _row(name: str, costs: Sequence[Cost]) -> list[str]:
+    parts = [[cost for cost in costs if cost.run.stage == stage] for stage in STAGES]
+    return [name, *(hours(part) for part in parts), hours(costs), bytes_of(size(costs))]
+
+
+def _tables(estimate: Estimate) -> str:
+    """A table's jobs with all that they are built on; tables share jobs, so their sum says nothing."""
+    rows = []
+    for name, costs in table_costs(estimate).items():
+        rows.append([name, str(len(costs)), hours(costs), bytes_of(size(costs))])
+    return _aligned([["table", "jobs", "hours", "disk"], *rows])
+
+
+def table_costs(estimate: Estimate) -> dict[str, list[Cost]]:
+    """Return the costs of each table's jobs, with those that they are built on."""
+    plan, found = estimate.plan, {}
+    for name, table in chosen(read_tables(plan.repository), plan.benchmark).tables.items():
+        shown = [run for run in plan.runs if table.shows(run.stage, run.variant, run.item)]
+        wanted = {id(run) for run in with_upstream(plan, shown)}
+        found[name] = [cost for cost in estimate.costs if id(cost.run) in wanted]
+    return found
+
+
+def _timed(estimate: Estimate) -> str:
+    rows = [
+        [each.what, str(each.batch), seconds(each.seconds), _how(each.images, each.batch)]
+        for each in estimate.timed
+    ]
+    return _aligned([["timed (named after the first variant)", "batch", "time", ""], *rows])
+
+
+def _how(images: int, batch: int) -> str:
+    return "" if images == batch else f"from {images} images"
+
+
+def _notes(estimate: Estimate) -> Iterator[str]:
+    costs = estimate.costs
+    if done := [cost for cost in costs if cost.done]:
+        yield f"{len(done)} of {len(costs)} jobs are done; their hours are not counted, their disk is"
+    counted: dict[str, int] = {}
+    for cost in costs:
+        if not cost.done:
+            for note in cost.notes:
+                counted[note] = counted.get(note, 0) + 1
+    for note, count in counted.items():
+        yield f"{note} ({count} jobs)" if count > 1 else note
+    without = dict.fromkeys(
+        cost.run.variant if cost.run.stage in STAGES else cost.run.stage
+        for cost in costs
+        if cost.hours is None
+    )
+    if without:
+        yield f"not estimated: {', '.join(without)}"
+    yield "disk: weights, two training states of each network, and samples; not the data set"
+    if len(estimate.plan.benchmark.tables) > 1:
+        yield "tables share jobs, so their hours do not add up"
+
+
+def hours(costs: Iterable[Cost]) -> str:
+    """Return the hours that are left, three digits; a dash where nothing is estimated."""
+    known = [cost for cost in costs if cost.hours is not None]
+    value = left(known)
+    return (f"{value:,.0f}" if value >= 100 else f"{value:.3g}") if known else DASH
+
+
+def seconds(value: float) -> str:
+    """Return a time in the unit that suits it."""
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def bytes_of(count: int) -> str:
+    """Return a size in the unit that suits it."""
+    value = float(count)
+    for name in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {name}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,36 @@
+"""The classifier stage: train a classifier of noisy images, which guides samplers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from diffbench.data.datasets import Dataset
+from diffbench.diffusion.objectives.losses import CrossEntropy
+from diffbench.jobs import data
+from diffbench.jobs.train import called_in, train_network
+from diffbench.specs.jobs import ClassifierSpec
+from diffbench.specs.registry import build
+from diffbench.training import machine, models
+from diffbench.training.team import Alone
+from diffbench.training.trainer import Trainer
+
+
+def run(spec: ClassifierSpec, root: Path, device: str) -> None:
+    """Write model.safetensors: averaged weights."""
+    place = machine.prepare(device, spec.training)
+    dataset = data.load(root, spec.data)
+    train_network(spec, root, place, lambda team: classifier_trainer(spec, dataset, place, team))
+
+
+def classifier_trainer(
+    spec: ClassifierSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+) -> Trainer:
+    """The trainer of a classifier by cross-entropy on noisy images."""
+    network = models.placed(models.build_classifier(spec, dataset), spec.training, device).train()
+    called = called_in(team, network, spec.training)
+    precision = spec.training.precision
+    classifier = models.wrap_classifier(spec, called, dataset, device, precision)
+    objective = CrossEntropy(classifier, build(spec.times, classifier.process))
+    return Trainer(spec, network, objective, dataset, device, labelled=True, team=team)

@@ -1,0 +1,60 @@
+"""The data stage: read the data set and store its levels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from diffbench.data.datasets import Dataset, manifest
+from diffbench.specs.data import DataSpec
+from diffbench.specs.jobs import DataStageSpec
+from diffbench.specs.registry import build
+from diffbench.store import files, mapped, paths
+from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
+from diffbench.training import machine
+
+#: Fewer images have no useful statistics.
+FEWEST = 20
+FACTS = ("levels", "classes", "name", "limits", "inception_score")
+
+
+def run(spec: DataStageSpec, root: Path, device: str) -> None:
+    """Write levels.npz and manifest.json."""
+    path = paths.levels(root)
+    with machine.record(path, machine.prepare("cpu")):
+        dataset: Dataset = build(spec.data).load()
+        if len(dataset.test) < FEWEST:
+            raise ValueError(
+                f"data: {len(dataset.test)} test images are too few to score against: at least "
+                f"{FEWEST} are needed (more images, or a larger test_fraction)"
+            )
+        write_product(path, lambda file: save(dataset, file), spec)
+        files.write_json(paths.data_manifest(root), manifest(dataset))
+
+
+def save(dataset: Dataset, file: Path) -> None:
+    """Write a data set as npz: its arrays, and its facts as JSON text."""
+    facts = json.dumps({name: getattr(dataset, name) for name in FACTS})
+    arrays = {
+        name: getattr(dataset, name) for name in ("train", "test", "train_labels", "test_labels")
+    }
+    np.savez(file, **arrays, facts=np.array(facts))
+
+
+def load(root: Path, spec: DataSpec) -> Dataset:
+    """Read the stored data set; its images are mapped into memory, and shared by all jobs that read them.
+
+    Raises:
+        StoreError: when it is missing, altered, or another data set than the spec's.
+    """
+    path = read_product(paths.levels(root))
+    found = read_sidecar(path)["spec"]["data"] | dict.fromkeys(spec.places)
+    if found != spec.unplaced.model_dump(mode="json"):
+        raise StoreError(f"{path} is stale, it holds another data set: run the data stage again")
+    arrays = mapped.load(path)
+    facts = json.loads(str(arrays.pop("facts")))
+    if facts.keys() != set(FACTS):
+        raise StoreError(f"{path} is stale, it has other facts: run the data stage again")
+    return Dataset(**arrays, **{**facts, "classes": tuple(facts["classes"])})

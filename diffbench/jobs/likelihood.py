@@ -1,0 +1,117 @@
+"""The likelihood stage: bits per dimension of a split, with a standard error over images, or why there is no number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffbench.diffusion.core.streams import stream
+from diffbench.jobs import data
+from diffbench.specs.jobs import LikelihoodStageSpec
+from diffbench.specs.registry import build
+from diffbench.store import paths
+from diffbench.store.products import write_json_product
+from diffbench.training import machine, models
+from diffbench.training.progress import Progress
+
+
+def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
+    """Write likelihood/{kind}.json."""
+    place = machine.prepare(device, spec.train.running)
+    path = paths.product(root, spec)
+    with machine.record(path, place):
+        write_json_product(path, evaluate(spec, root, place), spec)
+
+
+def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
+    """The whole split, ``batch`` images at a time, each batch with a stream of its own."""
+    dataset = data.load(root, spec.train.data)
+    denoiser = models.load_denoiser(
+        spec.train, root, dataset, device, spec.precision, spec.likelihood
+    )
+    levels = models.levels_of(dataset, spec.train.process)
+    likelihood = build(spec.likelihood, denoiser, levels)
+    stored, known = dataset.split(spec.likelihood.split)
+    images = levels.to_model(stored).to(device)
+    labels = torch.from_numpy(known).to(device) if denoiser.classes else None
+    title = f"likelihood {spec.variant} {spec.kind_id}"
+    progress = Progress(title, len(images), "image")
+    parts: list[dict[str, Tensor]] = []
+    batches = models.in_batches(images, labels, likelihood.spec.batch)
+    for i, (batch, y) in enumerate(batches):
+        parts.append(likelihood(batch, stream("likelihood", spec.seed, i), y))
+        progress.advance(len(batch))
+    progress.close()
+    calls = round(denoiser.calls / len(parts))
+    backward = round(getattr(likelihood, "backward", 0) / len(parts))
+    return summary(spec, dataset.levels, calls, parts) | {"backward_passes": backward}
+
+
+def summary(
+    spec: LikelihoodStageSpec, levels: int, calls: int, parts: list[dict[str, Tensor]]
+) -> dict[str, Any]:
+    """Mean and standard error over images, and what else the likelihood says."""
+    bits = mean_of(joined(parts, "total"))
+    outside = support(parts) if spec.train.process.bounded else {}
+    if outside.get("images"):
+        bits = {"value": None, "se": None, "reason": no_density(outside)}
+    return {
+        "kind": spec.likelihood.column,
+        "bits_per_dim": bits,
+        **bound_terms(parts),
+        **({"outside": outside} if outside else {}),
+        "images": sum(len(part["total"]) for part in parts),
+        "nfe": calls,
+        "protocol": {"levels": levels, **spec.likelihood.model_dump(mode="json")},
+    }
+
+
+def joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:
+    """What a likelihood says of each image, float64 (N,)."""
+    return torch.cat([part[name] for part in parts]).double().cpu()
+
+
+def mean_of(values: Tensor) -> dict[str, Any]:
+    """The mean and its standard error; none of one image."""
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+    return {"value": float(values.mean()), "se": error}
+
+
+def support(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """The shares of images and of pixels whose latents lie outside the prior's support, and what that would hide.
+
+    ``bits_if_inside``: the mean under a prior whose density goes on outside, as in the official code of reflected
+    diffusion.  It is no likelihood.
+    """
+    pixels = joined(parts, "outside")
+    return {
+        "images": float((pixels > 0).double().mean()),
+        "pixels": float(pixels.mean()),
+        "bits_if_inside": float(joined(parts, "unbounded").mean()),
+    }
+
+
+def no_density(outside: dict[str, Any]) -> str:
+    """Why an average over images is no number, in one line."""
+    return (
+        f"no density: the latents of {100 * outside['images']:.3g} % of the images, "
+        f"{100 * outside['pixels']:.2g} % of the pixels, end outside the cube, where the prior has none; "
+        f"were it 1 there too, as in the official code, they had {outside['bits_if_inside']:.3f} bits/dim, "
+        "which is no likelihood; close the walls by gate or bump, or take shorter steps"
+    )
+
+
+def bound_terms(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """A bound's prior and terms by time, weighted by their images; nothing where it has no terms."""
+    if "terms" not in parts[0]:
+        return {}
+    counts = torch.tensor([len(part["total"]) for part in parts], dtype=torch.float64)
+    terms = torch.stack([part["terms"].double().cpu() for part in parts])
+    return {
+        "prior": float(torch.cat([part["prior"] for part in parts]).double().mean()),
+        "times": parts[0]["times"].tolist(),
+        "terms": ((counts[:, None] * terms).sum(0) / counts.sum()).tolist(),
+    }

@@ -1,0 +1,93 @@
+"""The reference stage: the extractor, and what it makes of the data set; scores start from both."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from diffbench.data.datasets import Dataset
+from diffbench.jobs import data
+from diffbench.metrics import reference_statistics
+from diffbench.metrics.distances import torch_fidelity
+from diffbench.metrics.extractor import Extractor
+from diffbench.metrics.fidelity import Fidelity
+from diffbench.specs.floors import FloorSpec
+from diffbench.specs.jobs import ReferenceSpec
+from diffbench.specs.registry import build
+from diffbench.store import paths
+from diffbench.store.products import read_product, write_product
+from diffbench.training import machine
+
+
+def run(spec: ReferenceSpec, root: Path, device: str) -> None:
+    """Write statistics.npz, and the weights of an extractor that is trained here, validated."""
+    check_library(spec)
+    path, place = paths.reference(root), prepare(spec, device)
+    with machine.record(path, place) as record:
+        dataset = data.load(root, spec.data)
+        extractor: Extractor = build(spec.extractor)
+        module = extractor.make(dataset).to(place)
+        record.note(extractor=extractor.validate(module, dataset))
+        if spec.extractor.stored:
+            tensors = {name: each.contiguous() for name, each in module.state_dict().items()}
+            write_product(paths.extractor(root), partial(save_file, tensors), spec)
+        measured = reference_statistics.measure(
+            module,
+            {"train": dataset.train, "test": dataset.test},
+            neighbours=spec.neighbours,
+            opinions=extractor.opinions(module),
+            published=extractor.reference(dataset),
+        )
+        write_product(path, measured.save, spec)
+
+
+def prepare(spec: ReferenceSpec, device: str) -> torch.device:
+    """Where features are computed: on a GPU those of a large network, and on the CPU all others."""
+    wanted = spec.extractor.heavy and device.startswith("cuda")
+    return machine.prepare(device if wanted else "cpu")
+
+
+def check_library(spec: ReferenceSpec) -> None:
+    """Refuse another library than the plan was made for.
+
+    Raises:
+        ValueError: naming both.
+    """
+    found = f"torch-fidelity {torch_fidelity().__version__}"
+    if found != spec.library:
+        raise ValueError(f"the plan is for {spec.library}, and {found} is installed: plan again")
+
+
+def load_fidelity(
+    spec: ReferenceSpec, root: Path, dataset: Dataset, device: torch.device, floors: FloorSpec
+) -> Fidelity:
+    """What scores samples of a data set, and real images beside them.
+
+    Raises:
+        StoreError: when the reference is missing, altered, or of another spec; or the weights are.
+    """
+    check_library(spec)
+    measured = reference_statistics.load(read_product(paths.reference(root), spec))
+    extractor: Extractor = build(spec.extractor)
+    if spec.extractor.stored:
+        module = extractor.load(dataset, read_product(paths.extractor(root), spec))
+    else:
+        module = extractor.make(dataset)
+    module = module.to(device)
+    return Fidelity(
+        module,
+        measured,
+        dataset.train,
+        sha256=extractor.sha256(module),
+        opinions=extractor.opinions(module),
+        resamples=spec.extractor.resamples,
+        inception_score=dataset.inception_score,
+        class_accuracy=spec.extractor.tells_classes,
+        grey_levels=dataset.levels,
+        conversion=spec.conversion,
+        floors=floors,
+        published=spec.extractor.reference_sha256,
+    )

@@ -1,0 +1,249 @@
+"""The restore stage: test images, degraded by one task, from their measurements by one method, and scored.
+
+    y = H x + noise (high - low) n,      n ~ N(0, I)
+
+n is the i-th image's own, whatever the variant, the method, the seed and the number of images: all restore the same
+measurements, up to the range [low, high] in which a process has its images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffbench.data.datasets import Dataset
+from diffbench.data.levels import Images, Levels
+from diffbench.data.pictures import grid_png
+from diffbench.diffusion.core.integrators import check_finite
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
+from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
+from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.jobs import data
+from diffbench.jobs.reference import load_fidelity
+from diffbench.metrics import restoration
+from diffbench.metrics.fidelity import Fidelity, Score
+from diffbench.specs.jobs import RestoreSpec
+from diffbench.specs.registry import build
+from diffbench.specs.restorers import PosteriorMeanSpec
+from diffbench.store import files, paths
+from diffbench.store.products import write_json_product, write_product
+from diffbench.training import machine, models
+from diffbench.training.progress import Progress
+
+#: How many images are kept and shown.
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task on the first test images.
+
+    levels: between grey levels and the range of the images.
+    x: the images (N, C, H, W) in that range.
+    measurement: of each.
+    """
+
+    levels: Levels
+    x: Tensor
+    measurement: Measurement
+
+    @property
+    def operator(self) -> Degradation:
+        """H."""
+        return self.measurement.operator
+
+    @property
+    def width(self) -> float:
+        """That of the range."""
+        return self.levels.high - self.levels.low
+
+    def on_unit(self, x: Tensor) -> Tensor:
+        """Images on [0, 1], float64."""
+        return (x.double() - self.levels.low) / self.width
+
+    def repeated(self, draws: int) -> Tensor:
+        """Each measurement ``draws`` times."""
+        return self.measurement.y.repeat_interleave(draws, 0)
+
+
+def run(spec: RestoreSpec, root: Path, device: str) -> None:
+    """Write {method}.json, the scores, and {method}/images.npz with a picture of the first images.
+
+    The latter has, as grey levels NHWC, ``truth``, ``measurement`` (H^+ y), ``restorations`` (N, K, H, W, C) and
+    their ``mean``.
+    """
+    place = machine.prepare(device, spec.train.running if spec.train else None)
+    path, archive = paths.products(root, spec)
+    with machine.record(path, place):
+        dataset = data.load(root, spec.data)
+        problem = pose(spec, dataset)
+        drawn, nfe = restore(spec, root, dataset, problem, place)
+        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place), spec.floors)
+        content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
+        shown = pictures(problem, drawn[:SHOWN])
+        job = (spec.variant, spec.seed, spec.task_id, spec.method_id)
+        files.write(paths.restored_picture(root, *job), strip(shown, dataset.levels))
+        write_product(archive, lambda file: np.savez(file, **shown), spec)
+        write_json_product(path, content, spec)
+
+
+def scoring(spec: RestoreSpec, device: torch.device) -> torch.device:
+    """Where features are computed: where restorations are, if their extractor is large."""
+    return (
+        device if spec.reference.extractor.heavy and device.type == "cuda" else torch.device("cpu")
+    )
+
+
+def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
+    """Degrade the first test images.
+
+    Raises:
+        ValueError: when the data set has fewer, or the operator cannot degrade them.
+    """
+    if spec.images > len(dataset.test):
+        raise ValueError(
+            f"restorations.images: {spec.images} are wanted, and {dataset.name} has {len(dataset.test)} test images"
+        )
+    levels = Levels(dataset.levels)
+    if spec.train is not None:
+        levels = models.levels_of(dataset, spec.train.process)
+    shape = models.image_shape(dataset)
+    operator: Degradation = build(spec.task.operator, shape, levels.low, levels.high)
+    x = levels.to_model(dataset.test[: spec.images])
+    clean, std = operator.apply(x), spec.task.noise * (levels.high - levels.low)
+    return Problem(levels, x, Measurement(operator, clean + std * noise_like(clean), std))
+
+
+def noise_like(y: Tensor) -> Tensor:
+    """Standard normal noise of measurements (N, ...), each image's from a stream of its own."""
+    each = [
+        torch.randn(y.shape[1:], generator=stream("measurement", i), dtype=y.dtype)
+        for i in range(len(y))
+    ]
+    return torch.stack(each)
+
+
+@torch.no_grad()
+def restore(
+    spec: RestoreSpec, root: Path, dataset: Dataset, problem: Problem, device: torch.device
+) -> tuple[Tensor, int]:
+    """Restorations (N, K, C, H, W), in chunks with a stream each, and the denoiser's calls for an image.
+
+    Raises:
+        ValueError: when a restoration is not finite.
+    """
+    denoiser = load_denoiser(spec, root, dataset, device)
+    restorer = build_restorer(spec, dataset, problem.levels, denoiser)
+    y, std = problem.repeated(spec.draws), problem.measurement.std
+    title = f"restore {spec.variant} {spec.task_id} {spec.method_id}"
+    progress = Progress(title, len(y), "image")
+    parts: list[Tensor] = []
+    calls = 0
+    for chunk, part in enumerate(y.split(spec.chunk)):
+        measurement = Measurement(problem.operator, part.to(device), std)
+        before = denoiser.calls if denoiser else 0
+        x = restorer.restore(measurement, stream("restore", spec.seed, chunk))
+        check_finite(x, "the restoration")
+        parts.append(x.cpu())
+        calls += (denoiser.calls - before) * len(part) if denoiser else 0
+        progress.advance(len(part))
+    progress.close()
+    drawn = torch.cat(parts).reshape(spec.images, spec.draws, *problem.x.shape[1:])
+    return drawn, round(calls / len(y))
+
+
+def load_denoiser(
+    spec: RestoreSpec, root: Path, dataset: Dataset, device: torch.device
+) -> Denoiser | None:
+    """The trained model; None where none is used."""
+    if spec.train is None:
+        return None
+    return models.load_denoiser(spec.train, root, dataset, device, spec.precision)
+
+
+def build_restorer(
+    spec: RestoreSpec, dataset: Dataset, levels: Levels, denoiser: Denoiser | None
+) -> Restorer:
+    """The restorer, from the facts that it asks for; its solver is around the very denoiser that it is given."""
+
+    def built(restorer: Any) -> Any:
+        facts: dict[str, Callable[[], Any]] = {
+            "denoiser": lambda: denoiser,
+            "solver": lambda: build(restorer.inner, denoiser),
+            "around": lambda: built(restorer.around),
+            "estimate": lambda: built(restorer.estimate),
+            "images": lambda: levels.to_model(dataset.train),
+        }
+        return build(restorer, **{name: facts[name]() for name in restorer.facts})
+
+    restorer: Restorer = built(spec.restorer)
+    return restorer
+
+
+def score(
+    spec: RestoreSpec, dataset: Dataset, problem: Problem, drawn: Tensor, fidelity: Fidelity
+) -> dict[str, Any]:
+    """Metrics with their standard errors and floors, counts and protocol.
+
+    FID is of all draws, as grey levels, to the training split; there is none of too few.  ``truth`` has the FID of the
+    true images in the restorations' place, each as often.
+    """
+    again = problem.operator.apply(drawn.flatten(0, 1)).reshape(
+        *drawn.shape[:2], *problem.measurement.y.shape[1:]
+    )
+    span = spec.task.operator.span or problem.width
+    metrics = restoration.of_pictures(problem.on_unit(problem.x), problem.on_unit(drawn))
+    metrics["residual"] = restoration.residual(problem.measurement.y, again, span)
+    metrics |= posterior_scores(spec, dataset, problem, drawn)
+    count = spec.images * spec.draws
+    counts = {"images": spec.images, "draws": spec.draws}
+    found: dict[str, Any] = {"metrics": metrics, "floors": {}, "truth": {}}
+    if count >= data.FEWEST:
+        levels = problem.levels.from_model(drawn.flatten(0, 1))
+        metrics["fid"] = fidelity.frechet(levels, spec.draws)
+        true = dataset.test[: spec.images].repeat(spec.draws, axis=0)
+        found["truth"] = {"fid": fidelity.frechet(true, spec.draws)}
+        found["floors"] = fidelity.real_images.of_restorations(spec.images, spec.draws)
+    return found | {"samples": count, "protocol": fidelity.protocol | counts}
+
+
+def posterior_scores(
+    spec: RestoreSpec, dataset: Dataset, problem: Problem, drawn: Tensor
+) -> dict[str, Score]:
+    """Scores against the true posterior, where the model is the exact one of a Gaussian and H a matrix."""
+    operator = problem.operator
+    if not (spec.train and spec.train.denoiser.gaussian and isinstance(operator, Operator)):
+        return {}
+    truth = PosteriorMean(PosteriorMeanSpec(), problem.levels.to_model(dataset.train))
+    y, std = problem.measurement.y.double(), problem.measurement.std
+    mean = truth.restore(Measurement(operator, y, std), stream("restore", spec.seed))
+    variances = truth.covariance(operator, std).diagonal() / problem.width**2
+    return restoration.against_posterior(problem.on_unit(drawn), problem.on_unit(mean), variances)
+
+
+def pictures(problem: Problem, drawn: Tensor) -> dict[str, Any]:
+    """The first images as grey levels, as ``run`` says."""
+    count, draws = drawn.shape[:2]
+    levels, y = problem.levels, problem.measurement.y[:count]
+    restored = levels.from_model(drawn.flatten(0, 1))
+    return {
+        "truth": levels.from_model(problem.x[:count]),
+        "measurement": levels.from_model(problem.operator.pseudo_inverse(y)),
+        "restorations": restored.reshape(count, draws, *restored.shape[1:]),
+        "mean": levels.from_model(drawn.mean(1)),
+    }
+
+
+def strip(shown: dict[str, Images], count: int) -> bytes:
+    """A PNG whose rows are the truth, H^+ y, each draw and their mean."""
+    draws = shown["restorations"].swapaxes(0, 1)
+    rows = [shown["truth"], shown["measurement"], *draws, shown["mean"]]
+    return grid_png(np.concatenate(rows), count, columns=len(shown["truth"]))

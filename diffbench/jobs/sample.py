@@ -1,0 +1,249 @@
+"""The sample stage: images from a model by a solver, or a control's images, as grey levels."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffbench.data.datasets import Dataset, Labels
+from diffbench.data.levels import Images
+from diffbench.data.pictures import grid_png
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.solvers.loop import sample
+from diffbench.jobs import data
+from diffbench.specs.jobs import SampleSpec, ShardSpec
+from diffbench.specs.registry import build
+from diffbench.store import files, paths
+from diffbench.store.chunks import Chunk, ChunkStore, indices, share
+from diffbench.store.products import read_product, write_product
+from diffbench.store.run_record import RunRecord
+from diffbench.training import machine, models
+from diffbench.training.progress import Progress
+
+#: Seconds after which finished chunks are kept on disk.
+KEEP_AFTER = 10.0
+
+
+def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
+    """Write samples.npz and a picture of a hundred.
+
+    The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and of a process between walls ``moved``, the
+    fraction of pixels that had to be brought back inside at the end.
+
+    Args:
+        spec: the job.
+        root: the results folder.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        shards: where there is more than one, their chunks are gathered; a control has none.
+    """
+    if spec.control is not None:
+        _run_control(spec, root, device)
+    elif shards > 1:
+        gather(spec, root, shards)
+    else:
+        _run_solver(spec, root, device)
+
+
+def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
+    with machine.record(paths.product(root, spec), machine.prepare(device)):
+        dataset = data.load(root, spec.data)
+        write(spec, root, dataset, draw_control(spec, dataset))
+
+
+def _run_solver(spec: SampleSpec, root: Path, device: str) -> None:
+    every = indices(spec.samples, spec.chunk)
+    with drawn_chunks(spec, root, device, every, paths.product(root, spec)) as (dataset, chunks):
+        write(spec, root, dataset, assemble(spec, chunks))
+
+
+@contextmanager
+def drawn_chunks(
+    spec: SampleSpec, root: Path, device: str, wanted: Sequence[int], product: Path
+) -> Iterator[tuple[Dataset, list[Chunk]]]:
+    """Draw chunks for the block, which writes them to a product.
+
+    The product's record has the time of earlier attempts too.  What was kept of the chunks on disk is removed after
+    the block.
+
+    Args:
+        spec: the samples that they are of.
+        root: the results folder.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        wanted: the chunks' numbers.
+        product: what the block writes.
+    """
+    place = machine.prepare(device, spec.train.running if spec.train else None)
+    kept = ChunkStore(paths.state(root, spec))
+    drawn = kept.load(wanted)
+    with machine.record(product, place, sum(chunk.seconds for chunk in drawn.values())):
+        dataset = data.load(root, spec.data)
+        draw(spec, root, dataset, place, wanted, drawn, kept)
+        yield dataset, [drawn[index] for index in wanted]
+    kept.remove(wanted)
+
+
+def gather(spec: SampleSpec, root: Path, shards: int) -> None:
+    """Write the samples from the chunks of all shards; the record has the sum of their times.
+
+    Raises:
+        StoreError: when a shard's product is missing, altered or of another spec.
+    """
+    machine.prepare("cpu")
+    parts = ShardSpec.every(spec, shards)
+    chunks = [chunk for part in parts for chunk in read_shard(part, root)]
+    records = [
+        json.loads(paths.run_record(paths.product(root, part)).read_bytes()) for part in parts
+    ]
+    memory = [each["device_memory_mib"] for each in records if each["device_memory_mib"]]
+    with RunRecord(
+        paths.product(root, spec),
+        records[0]["device"],
+        (lambda: max(memory)) if memory else None,
+        sum(each["seconds"] for each in records),
+    ) as record:
+        record.note(shards=shards)
+        write(spec, root, data.load(root, spec.data), assemble(spec, chunks))
+    ChunkStore(paths.state(root, spec)).remove(indices(spec.samples, spec.chunk))
+
+
+def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
+    """The chunks of one shard, from its verified product."""
+    sample = spec.sample
+    numbers = share(sample.samples, sample.chunk, spec.shard, spec.shards)
+    with np.load(read_product(paths.product(root, spec), spec)) as archive:
+        levels, calls, moved = archive["levels"], archive["calls"], archive["moved"]
+    parts = np.split(levels, np.arange(1, len(numbers)) * sample.chunk)
+    return [
+        Chunk(part, int(count), float(fraction))
+        for part, count, fraction in zip(parts, calls, moved, strict=True)
+    ]
+
+
+def write(spec: SampleSpec, root: Path, dataset: Dataset, arrays: dict[str, Any]) -> None:
+    """Write the product and its picture."""
+    labels = labels_of(spec, dataset)
+    if labels is not None:
+        arrays["labels"] = labels
+    write_product(paths.product(root, spec), lambda file: np.savez(file, **arrays), spec)
+    picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
+    files.write(picture, grid_png(arrays["levels"][:100], dataset.levels))
+
+
+def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
+    """The label of every sample, a function of its index and the seed; None where none is used.
+
+    They are those of the solver in turn, or the training images' in a random order, over and over.
+
+    Raises:
+        ValueError: for a label that the data set does not have.
+    """
+    if spec.train is None or spec.solver is None:
+        return None
+    if not (spec.train.denoiser.takes_labels or spec.solver.uses_labels):
+        return None
+    classes = models.known_classes(dataset, f"{spec.solver_id}: sampling by class")
+    if spec.solver.labels is None:
+        order = torch.randperm(len(dataset.train_labels), generator=stream("labels", spec.seed))
+        chosen = dataset.train_labels[order.numpy()]
+    else:
+        chosen = np.array(spec.solver.labels)
+        if chosen.max() >= classes:
+            raise ValueError(
+                f"labels: {chosen.max()} is no class of {dataset.name}; 0 to {classes - 1} are"
+            )
+    return np.resize(chosen, spec.samples).astype(np.int64)
+
+
+def draw_control(spec: SampleSpec, dataset: Dataset) -> dict[str, Any]:
+    """A control's images; no function is evaluated."""
+    assert spec.control is not None
+    generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
+    levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
+    return {"levels": levels, "nfe": np.array(0)}
+
+
+def draw(
+    spec: SampleSpec,
+    root: Path,
+    dataset: Dataset,
+    device: torch.device,
+    wanted: Sequence[int],
+    drawn: dict[int, Chunk],
+    kept: ChunkStore,
+) -> None:
+    """Draw the wanted chunks, each from a stream of its own, into ``drawn``, but for those that are there already.
+
+    What took longer than a few seconds is also kept on disk, so that a job that is stopped goes on from there.
+
+    Raises:
+        ValueError: when a step's result is not finite, with the step.
+    """
+    missing = [index for index in wanted if index not in drawn]
+    if not missing:
+        return
+    one = _drawing(spec, root, dataset, device)
+    title = f"sample {spec.variant} {spec.solver_id}"
+    sizes = {index: min(spec.chunk, spec.samples - index * spec.chunk) for index in wanted}
+    done = sum(sizes[index] for index in wanted if index in drawn)
+    progress = Progress(title, sum(sizes.values()), "image", done)
+    unsaved: list[int] = []
+    saved_at = time.monotonic()
+    for index in missing:
+        drawn[index] = one(index)
+        unsaved.append(index)
+        if time.monotonic() - saved_at > KEEP_AFTER:
+            for each in unsaved:
+                kept.save(each, drawn[each])
+            unsaved, saved_at = [], time.monotonic()
+        progress.advance(sizes[index])
+    progress.close()
+
+
+def _drawing(
+    spec: SampleSpec, root: Path, dataset: Dataset, device: torch.device
+) -> Callable[[int], Chunk]:
+    """What draws the chunk of a number."""
+    assert spec.train is not None
+    assert spec.solver is not None
+    process = spec.train.process
+    denoiser = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.solver)
+    classifier = models.load_classifier(spec.classifier, root, dataset, device, spec.precision)
+    solver = build(spec.solver, denoiser, classifier)
+    levels, shape = models.levels_of(dataset, process), models.image_shape(dataset)
+    labels = labels_of(spec, dataset)
+
+    def one(index: int) -> Chunk:
+        begin, start = time.monotonic(), index * spec.chunk
+        count = min(spec.chunk, spec.samples - start)
+        denoiser.calls = 0
+        generator = stream("sample", spec.seed, index)
+        y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
+        x = sample(solver, (count, *shape), generator, y, device=device)
+        images = levels.from_model(x.cpu())
+        moved = solver.moved if process.bounded else 0.0
+        return Chunk(images, denoiser.calls, moved, time.monotonic() - begin)
+
+    return one
+
+
+def assemble(spec: SampleSpec, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """All levels in order, the denoiser's calls for an image, and what was moved."""
+    calls, moved = 0, 0.0
+    for chunk in chunks:
+        calls += chunk.calls * len(chunk.levels)
+        # Not by `sum`, which rounds otherwise from Python 3.12 on.
+        moved += chunk.moved * len(chunk.levels) / spec.samples
+    # Step size control gives chunks different numbers; their mean is rounded to a whole one.
+    arrays = {
+        "levels": np.concatenate([chunk.levels for chunk in chunks]),
+        "nfe": np.array(round(calls / spec.samples)),
+    }
+    assert spec.train is not None
+    return arrays | ({"moved": np.array(moved)} if spec.train.process.bounded else {})

@@ -1,0 +1,60 @@
+"""The score stage: all samples of one run, by one extractor, in one file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffbench.jobs import data
+from diffbench.jobs.reference import load_fidelity, prepare
+from diffbench.metrics.fidelity import Fidelity
+from diffbench.specs.jobs import SampleSpec, ScoreSpec
+from diffbench.store import files, paths
+from diffbench.store.products import StoreError, read_product, write_json_product
+from diffbench.training import machine
+
+
+def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
+    """Write scores.json; with ``partial`` score what there is, into scores.partial.json."""
+    place = prepare(spec.reference, device)
+    path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
+    if partial:
+        # Not a declared output, so without a sidecar: the spec lies inside.
+        content = score_all(spec, root, place, skip=True) | {"spec": spec.model_dump(mode="json")}
+        files.write_json(leftover, content)
+        return
+    with machine.record(path, place):
+        write_json_product(path, score_all(spec, root, place, skip=False), spec)
+    leftover.unlink(missing_ok=True)
+
+
+def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) -> dict[str, Any]:
+    """Scores by solver, and their protocol; ``skip`` leaves out what cannot be scored."""
+    dataset = data.load(root, spec.reference.data)
+    fidelity = load_fidelity(spec.reference, root, dataset, device, spec.floors)
+    solvers = {}
+    for name, sample in spec.samples.items():
+        try:
+            solvers[name] = score(fidelity, sample, root)
+        except (StoreError, ValueError) as error:
+            if not skip:
+                raise
+            print(f"score {spec.variant} {name}: {error}", file=sys.stderr)
+    return {"solvers": solvers, "protocol": fidelity.protocol}
+
+
+def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
+    """Metrics, their floors, NFE and count of one solver's samples."""
+    with np.load(read_product(paths.product(root, spec), spec)) as archive:
+        levels, nfe = archive["levels"], int(archive["nfe"])
+        labels = archive.get("labels")
+        moved = archive.get("moved")
+    metrics = fidelity.score(levels, labels)
+    if moved is not None:
+        metrics["moved"] = {"value": float(moved), "se": None}
+    floors = fidelity.real_images.of_samples(len(levels))
+    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(levels)}

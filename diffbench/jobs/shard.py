@@ -1,0 +1,27 @@
+"""The shard stage: some of the chunks of a sample job; the sample stage gathers those of all shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffbench.jobs.sample import drawn_chunks
+from diffbench.specs.jobs import ShardSpec
+from diffbench.store import paths
+from diffbench.store.chunks import share
+from diffbench.store.products import write_product
+
+
+def run(spec: ShardSpec, root: Path, device: str) -> None:
+    """Write chunks.npz: ``levels`` NHWC uint8 of the shard's chunks, in order, and ``calls`` and ``moved`` of each."""
+    sample, product = spec.sample, paths.product(root, spec)
+    wanted = share(sample.samples, sample.chunk, spec.shard, spec.shards)
+    with drawn_chunks(sample, root, device, wanted, product) as (_, chunks):
+        arrays: dict[str, Any] = {
+            "levels": np.concatenate([chunk.levels for chunk in chunks]),
+            "calls": np.array([chunk.calls for chunk in chunks]),
+            "moved": np.array([chunk.moved for chunk in chunks]),
+        }
+        write_product(product, lambda file: np.savez(file, **arrays), spec)

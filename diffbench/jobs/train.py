@@ -1,0 +1,259 @@
+"""The train stage: fit an exact denoiser, or train a network, resuming exactly where it was stopped.
+
+Every random draw of step i is a function of (seed, i), and the state holds all else: weights, average,
+optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed ends in the
+same bits as one that was not.  Snapshots, averaged weights of steps on the way, wait beside the state for the end, when
+all weights become products at once.  The classifier stage trains by the same code.
+
+Several processes (``team``) may share the work: the first writes state, log and product, the others read the state.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffbench.data.datasets import Dataset
+from diffbench.diffusion.objectives.losses import Objective
+from diffbench.jobs import data
+from diffbench.specs.jobs import ClassifierSpec, TrainSpec
+from diffbench.specs.registry import build
+from diffbench.specs.training import TrainingSpec
+from diffbench.specs.weights import Weights
+from diffbench.store import paths
+from diffbench.store.products import StoreError, write_product
+from diffbench.store.state import SpectatorStore, StateStore
+from diffbench.training import machine, models
+from diffbench.training.launch import STOPPED
+from diffbench.training.meter import Meter, matrix_peak, operations
+from diffbench.training.progress import Progress, Silent
+from diffbench.training.team import Alone, joined_team
+from diffbench.training.trainer import Trainer, TrainingError
+
+
+def run(spec: TrainSpec, root: Path, device: str) -> None:
+    """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser.
+
+    Of a training the averaged weights of its snapshots, and of further lengths of averages, are written too.
+    """
+    place = machine.prepare(device, spec.running)
+    dataset = data.load(root, spec.data)
+    if spec.training is None:
+        with machine.record(paths.product(root, spec), place):
+            write(models.untrained(spec, dataset), root, spec)
+        return
+    train_network(spec, root, place, lambda team: denoiser_trainer(spec, dataset, place, team))
+
+
+def denoiser_trainer(
+    spec: TrainSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+) -> Trainer:
+    """The trainer of a variant's network by its objective."""
+    assert spec.objective is not None and spec.training is not None
+    network = models.placed(models.build_network(spec, dataset), spec.training, device).train()
+    process = models.build_process(spec.process, dataset)
+    called = called_in(team, network, spec.training)
+    precision = spec.training.precision
+    denoiser = models.wrap(spec, process, called, dataset, device, precision)
+    times = build(spec.objective.times, process)
+    spacing = models.levels_of(dataset, spec.process).spacing
+    changes = spec.objective.augmentation
+    augmentation = None if changes is None else build(changes)
+    objective: Objective = build(spec.objective, denoiser, times, spacing, augmentation)
+    labelled = denoiser.classes > 0
+    return Trainer(spec, network, objective, dataset, device, labelled=labelled, team=team)
+
+
+def called_in(
+    team: Alone | None, network: nn.Module, training: TrainingSpec
+) -> Callable[..., Tensor]:
+    """What calls a network in training: joined to those of the team, and compiled if the budget says so."""
+    called = team.joined(network) if team else network
+    # Compiled last, so that gradients are exchanged while the rest is still being made.
+    compiled: Callable[..., Tensor] = torch.compile(called) if training.compile else called
+    return compiled
+
+
+def train_network(
+    spec: TrainSpec | ClassifierSpec,
+    root: Path,
+    place: torch.device,
+    make: Callable[[Alone], Trainer],
+) -> None:
+    """Train what ``make`` makes for a team, or go on, and write the averaged weights."""
+    with joined_team(place) as processes:
+        store = StateStore if processes.first else SpectatorStore
+        state = store(paths.state(root, spec), spec)
+        with state.lock():
+            trainer = make(processes)
+            earlier = resume(trainer, state)
+            record = machine.record(paths.product(root, spec), place, earlier)
+            with record if processes.first else nullcontext():
+                with Stop() as stop:
+                    meter = metered(trainer)
+                    executed = train(trainer, state, earlier, stop, meter)
+                if processes.first:
+                    steps = trainer.training.steps
+                    record.note(steps=steps, executed=executed, start=trainer.step - executed)
+                    record.note(processes=processes.size, **meter.summary())
+                    write_others(trainer, state, root)
+                    write(trainer.averaged(), root, spec)
+
+
+def metered(trainer: Trainer) -> Meter:
+    """A meter of the training; nothing is counted where no step is left."""
+    if trainer.step == trainer.training.steps:
+        return Meter(trainer, 0, None)
+    peak = matrix_peak(trainer.device, trainer.training.precision)
+    return Meter(trainer, operations(trainer), peak)
+
+
+def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSpec) -> None:
+    """Write the product."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_product(paths.product(root, spec), lambda file: save_file(tensors, file), spec)
+
+
+def snapshots_of(spec: TrainSpec | ClassifierSpec) -> dict[Weights, tuple[int, int]]:
+    """The weights that are kept on the way, by step and number of the average; a classifier has none."""
+    if isinstance(spec, ClassifierSpec) or spec.training is None:
+        return {}
+    training, lengths = spec.training, list(spec.training.ema.tracked)
+    return {
+        each: (each.step, lengths.index(each.length))
+        for each in training.kept
+        if each.step < training.steps
+    }
+
+
+def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
+    """Write the weights beside the model's own: the snapshots as they were kept, and other lengths of the last step.
+
+    Raises:
+        StoreError: when a snapshot has been lost since the state was resumed.
+    """
+    spec = trainer.spec
+    if isinstance(spec, ClassifierSpec):
+        return
+    for weights, (step, index) in snapshots_of(spec).items():
+        file = state.kept(step, index)
+        if file is None:
+            raise StoreError(
+                f"the snapshot of step {step} in {state.folder} is torn or gone: call again"
+            )
+        write_product(paths.weights(root, spec, weights), file.read_bytes(), spec)
+    for index, length in list(enumerate(trainer.training.ema.tracked))[1:]:
+        tensors = {name: each.cpu().contiguous() for name, each in trainer.averaged(index).items()}
+        path = paths.weights(root, spec, Weights(trainer.training.steps, length))
+        write_product(path, partial(save_file, tensors), spec)
+
+
+def resume(trainer: Trainer, state: StateStore) -> float:
+    """Restore the newest state, if any; returns the seconds that led to it.
+
+    A state is of no use past a snapshot that is not there: training goes on from one before it.
+
+    Raises:
+        TrainingError: when other processes of the team found another state.
+    """
+    lost = [where for where in snapshots_of(trainer.spec).values() if state.kept(*where) is None]
+    before = min((step for step, _ in lost), default=None)
+    tensors = state.load(before)
+    if before is not None:
+        state.discard(before)
+    if tensors is not None:
+        trainer.restore(tensors)
+        if trainer.team.first:
+            print(
+                f"{trainer.spec.stage} {trainer.spec.variant}: resume at step {trainer.step}",
+                file=sys.stderr,
+                flush=True,
+            )
+    step, size = torch.tensor(trainer.step, device=trainer.device), trainer.team.size
+    if int(trainer.team.total(step)) != trainer.step * size:
+        raise TrainingError(
+            f"process {trainer.team.rank} resumes at step {trainer.step} and others do not: "
+            f"all must see the same {state.folder}"
+        )
+    state.event("resume" if tensors is not None else "start", step=trainer.step)
+    saved = [
+        event
+        for event in state.events()
+        if event["event"] == "saved" and event["step"] <= trainer.step
+    ]
+    return float(saved[-1]["seconds"]) if tensors is not None and saved else 0.0
+
+
+class Stop:
+    """While it is entered, notes that the process was asked to stop (SIGTERM, SIGUSR1)."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __enter__(self) -> Self:
+        self.asked = False
+        self._before = [signal.signal(number, self._ask) for number in self.SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self.SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter: Meter) -> int:
+    """Advance to the end of the budget, saving about ten times; returns the steps executed.
+
+    Raises:
+        TrainingError: when the loss is no longer finite, and the budget does not provide for that.
+        SystemExit: with status 85 when asked to stop, after saving.
+    """
+    steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
+    every, saved_at = max(1, math.ceil(steps / 10)), start
+    title = f"{trainer.spec.stage} {trainer.spec.variant} seed {trainer.spec.seed}"
+    progress = Progress(title, steps, "step", trainer.step) if trainer.team.first else Silent()
+
+    def save(loss: Tensor) -> None:
+        if not trainer.sound(loss):
+            raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
+        speed = meter.stop(trainer.step)
+        state.save(trainer.state(), trainer.step)
+        facts = {"seconds": round(earlier + time.monotonic() - start, 3), "loss": float(loss)}
+        memory = {"memory_mib": round(machine.peak_memory(trainer.device), 1)}
+        state.event("saved", step=trainer.step, **facts, **speed, **memory)
+        meter.go(trainer.step)
+
+    kept = snapshots_of(trainer.spec).values()
+    while trainer.step < steps:
+        loss = trainer.advance()
+        for step, index in kept:
+            if step == trainer.step:
+                state.keep(trainer.averaged(index), step, index)
+        late = time.monotonic() - saved_at > 300
+        late, asked = trainer.team.agreed(trainer.step, late, stop.asked)
+        if trainer.step % every == 0 or late or asked or trainer.step == steps:
+            save(loss)
+            saved_at = time.monotonic()
+        if asked and trainer.step < steps:
+            progress.close()
+            print(
+                f"{title}: stopped at step {trainer.step}, state saved: call again", file=sys.stderr
+            )
+            raise SystemExit(STOPPED)
+        progress.advance(loss=loss)
+    progress.close()
+    state.event("end", step=trainer.step, executed=trainer.step - first)
+    return trainer.step - first

@@ -1,0 +1,160 @@
+"""From a benchmark file to its plan: read, checked against the machine where it must be, and expanded to jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffbench.plan import reading
+from diffbench.plan.devices import resolved
+from diffbench.plan.expansion import Expansion
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import Tree
+from diffbench.plan.variants import variants_of
+from diffbench.specs import registry
+from diffbench.specs.benchmark import BenchmarkSpec
+from diffbench.specs.errors import PlanError, shown
+from diffbench.specs.jobs import STAGES
+from diffbench.store import files
+
+DEFAULT = Path("config") / "digits.yaml"
+METHODS = Path("config") / "methods.yaml"
+
+
+def load_plan(
+    config_files: Sequence[str | Path],
+    overrides: Mapping[str, Any],
+    repository: Path,
+    origin: str = "--config",
+    needs_files: bool = True,
+) -> Plan:
+    """Read a benchmark and expand it to its jobs.
+
+    Args:
+        config_files: the last is the benchmark; the repository's ``config/digits.yaml`` if empty.
+        overrides: laid over the benchmark file; nested mappings or dotted keys.
+        repository: the folder that holds the Snakefile and ``config/methods.yaml``.
+        origin: the option that the overrides came from, for messages.
+        needs_files: whether the files that the data set is read from must be there, as they must for any job to run.
+
+    Raises:
+        PlanError: for the first mistake: file and line, key, value, nearest valid name.
+    """
+    config = Path(config_files[-1]) if config_files else repository / DEFAULT
+    tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
+    extensions = _extensions(tree, config)
+    benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
+    if needs_files:
+        _check_sources(benchmark, tree)
+        _check_extractor(benchmark, tree)
+    benchmark = _identified(benchmark)
+    _check_tasks(benchmark, tree)
+    _check_shards(benchmark, tree)
+    variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    expansion = Expansion(benchmark, tree, extensions)
+    runs = tuple(expansion.runs(variants))
+    return Plan(
+        benchmark=benchmark,
+        variants=variants,
+        runs=tuple(sorted(runs, key=lambda run: list(STAGES).index(run.stage))),
+        refusals=tuple(expansion.refusals),
+        device=resolved(benchmark.device),
+        extensions=extensions,
+        config=config,
+        repository=repository,
+    )
+
+
+def _on_base(tree: Tree, config: Path) -> Tree:
+    """Lay a benchmark over the one that its ``base`` names, key by key; a base has none of its own."""
+    if "base" not in tree.value:
+        return tree
+    base = config.parent / str(tree.value["base"])
+    if not base.is_file():
+        place = tree.where(("base",))
+        raise PlanError(f"{place}: base: there is no file {shown(base)}")
+    under = reading.read(base)
+    if "base" in under.value:
+        raise PlanError(f"{under.where(('base',))}: base: {shown(base)} is a base itself")
+    return under.merged(tree.without("base"))
+
+
+def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    data = benchmark.data
+    for key, path in data.paths.items():
+        if not Path(path).exists():
+            wanted = f"; wanted is {data.origin}" if data.origin else ""
+            place = tree.where(("data", key))
+            raise PlanError(f"{place}: data.{key}: there is no file or folder {path!r}{wanted}")
+
+
+def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    extractor = benchmark.extractor
+    for key, file in extractor.files.items():
+        if not Path(file).is_file():
+            raise PlanError(
+                f"{tree.where(('extractor', key))}: extractor.{key}: there is no file {file!r}; "
+                f"wanted is {extractor.origins[key]}"
+            )
+
+
+def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
+    """Add the SHA-256 of a reference file that is known by its path alone: scores depend on what lies there."""
+    extractor = benchmark.extractor
+    file = extractor.files.get("reference")
+    if file is None or extractor.reference_sha256 is not None or not Path(file).is_file():
+        return benchmark
+    known = extractor.with_reference(files.sha256(Path(file)))
+    return benchmark.model_copy(update={"extractor": known})
+
+
+def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse an operator that cannot degrade the data set's images, where their shape is known."""
+    shape = benchmark.data.known_shape
+    if shape is None:
+        return
+    for name, task in benchmark.restorations.tasks.items():
+        if reason := task.operator.refusal(shape):
+            keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
+            place = tree.where(keys)
+            raise PlanError(f"{place}: restorations.tasks.{name}.operator.{reason}")
+
+
+def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse more shards than there are chunks."""
+    chunks = -(-benchmark.samples // benchmark.chunk)
+    if benchmark.shards > chunks:
+        raise PlanError(
+            f"{tree.where(('shards',))}: shards: {benchmark.shards}, but {benchmark.samples} samples in chunks of "
+            f"{benchmark.chunk} are {chunks}, and a shard has at least one; lower shards or chunk"
+        )
+
+
+def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
+    """Import the extension files: what they register can then be named."""
+    named = tree.value.get("extensions", [])
+    files = [config.parent / str(name) for name in (named if isinstance(named, list) else [named])]
+    for index, file in enumerate(files):
+        try:
+            registry.load_extension(file)
+        except PlanError as error:
+            place = tree.where(("extensions", index))
+            raise PlanError(f"{place}: {error}") from error.__cause__
+    return tuple(files)
+
+
+def check_writable(root: Path) -> None:
+    """Check that results can be written, before any job has run for hours.
+
+    Raises:
+        PlanError: naming the folder that cannot be written.
+    """
+    existing = root
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise PlanError(f"results cannot be written to {root}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PlanError(f"results cannot be written to {root}: no permission to write {existing}")

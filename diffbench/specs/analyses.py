@@ -1,0 +1,197 @@
+"""Specs of the analyses: measurements on a variant that are neither samples nor a likelihood."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from diffbench.specs.base import Int, PositiveFloat, PositiveInt, Registered, nothing
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.processes import ProcessSpec, Variance
+from diffbench.specs.solvers import GridSolverSpec, InnerSolver
+from diffbench.specs.training import TrainingSpec
+
+#: A single step goes to the data, so that nothing is left of it on the way up.
+Steps = Annotated[Int, Field(ge=2)]
+
+
+class AnalysisSpec(Registered):
+    """A measurement whose result is one JSON file, with or without a picture beside it."""
+
+    kind: ClassVar[str] = "analysis"
+    #: Whether it starts from the variant's trained model.
+    uses_model: ClassVar[bool] = False
+    #: Whether it is about the variant's data, process, network and budget. One that is not brings its own.
+    uses_variant: ClassVar[bool] = True
+
+    name: str
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains the variant's network itself."""
+        return False
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the network must be evaluated in float32."""
+        return False
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Why the variant cannot be analysed so; None when it can."""
+        return None
+
+
+class GradientNoiseSpec(AnalysisSpec):
+    """How noisy the gradients of L_vlb and L_hybrid are along a neutral run.
+
+    The variant's network is trained with L_simple.  At each of ``checkpoints`` evenly spaced steps, from
+    ``draws`` minibatches of the training batch's size, the total variance of the gradient of L_vlb with
+    uniform times, of L_vlb with importance-sampled times, and of L_hybrid is estimated
+    (Nichol & Dhariwal 2021, section 3.3 and figure 3).
+    """
+
+    name: Literal["gradient-noise"] = "gradient-noise"
+    implementation: ClassVar[str] = "diffbench.analyses.gradient_noise:GradientNoise"
+
+    checkpoints: PositiveInt = 10
+    draws: Annotated[Int, Field(ge=2)] = 64
+
+    @property
+    def trains(self) -> bool:
+        """By L_simple."""
+        return True
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """L_vlb needs a chain, L_hybrid a learned variance."""
+        if process.time != "discrete":
+            return f"L_vlb needs integer times, and {process.name} is continuous"
+        if denoiser is not None and not denoiser.learns_variance:
+            return "L_hybrid needs denoiser.variance: learned"
+        return None
+
+
+class LatentsSpec(AnalysisSpec):
+    """How well test images come back from their latents, and what lies between two of them.
+
+    The first ``images`` of the test split are encoded and decoded by a deterministic ``solver`` with each of the
+    numbers of ``steps``: the squared error a pixel, for data in [0, 1] (Song, Meng & Ermon 2021, table 2).  The
+    picture has ``pairs`` rows: two test images at the ends, and between them the decoded latents from the one's
+    to the other's, spherically interpolated, with the last number of steps.
+    """
+
+    name: Literal["latents"] = "latents"
+    implementation: ClassVar[str] = "diffbench.analyses.latents:Latents"
+    uses_model: ClassVar[bool] = True
+
+    solver: InnerSolver
+    steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = (10, 20, 50, 100, 200)
+    images: PositiveInt = 200
+    pairs: PositiveInt = 8
+    between: PositiveInt = 9
+
+    @property
+    def full_precision(self) -> bool:
+        """What comes back differs from the image by rounding, too."""
+        return True
+
+    @model_validator(mode="after")
+    def _solver_has_a_way_back(self) -> Self:
+        if not (isinstance(self.solver, GridSolverSpec) and self.solver.invertible):
+            raise ValueError(
+                f"solver: {self.solver.name} has no way back in a number of steps; "
+                "use ddim with eta 0, ode or heun"
+            )
+        return self
+
+    def with_steps(self, steps: int) -> GridSolverSpec:
+        """The solver with that many steps."""
+        assert isinstance(self.solver, GridSolverSpec)
+        return self.solver.model_copy(update={"steps": steps})
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """The solver must serve the variant with every number of steps, without guidance."""
+        reasons = [self.with_steps(each).refusal(process, denoiser) for each in self.steps]
+        if self.solver.uses_labels:
+            reasons.append(
+                "guidance does not belong to a latent; leave w, classifier_scale and labels out"
+            )
+        return next((self._of_solver(reason) for reason in reasons if reason), None)
+
+    def _of_solver(self, reason: str) -> str:
+        """The solver's reason under the key that it is about; the numbers of steps are the analysis's own."""
+        key = reason.partition(":")[0]
+        if key == "steps":
+            return reason
+        return f"solver{'.' if key in type(self.solver).model_fields else ': '}{reason}"
+
+
+class ProgressiveCodingSpec(AnalysisSpec):
+    """What a chain's first ``steps`` levels cost, and how far the image guessed from them is (Ho et al. 2020, table 4).
+
+    Of the first ``images`` of the test split: the rate in bits/dim, of the bound with ``variance``, and the distortion.
+    """
+
+    name: Literal["progressive-coding"] = "progressive-coding"
+    implementation: ClassVar[str] = "diffbench.analyses.coding:ProgressiveCoding"
+    uses_model: ClassVar[bool] = True
+
+    steps: PositiveInt
+    variance: Variance = "large"
+    images: Annotated[Int, Field(ge=2)] = 500
+
+    @property
+    def bound(self) -> VLBSpec:
+        """The bound whose terms are sent."""
+        return VLBSpec(variance=self.variance)
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Of chains alone, and of no more levels than they have."""
+        if process.time != "discrete":
+            return f"progressive-coding sends levels, and {process.name} is continuous"
+        levels = round(process.t_max) + 1
+        if self.steps > levels:
+            return f"steps: {self.steps}, and {process.name} has {levels} levels"
+        return self.bound.refusal(process, denoiser)
+
+
+class SimplexSpec(AnalysisSpec):
+    """Reflected diffusion of points on the probability simplex, checked against the density they were drawn from.
+
+    Points of a mixture of Dirichlet distributions go to the cube by stick breaking; a small network with gated score is
+    trained by score matching, points are drawn by the reflected SDE and by the exact transport, and held-out points
+    have their log density by the probability-flow ODE beside the closed form.  Stick breaking makes the coordinates of
+    one Dirichlet distribution independent, of a mixture it does not: the same network without coupling, trained alike,
+    shows what a model of independent coordinates loses.
+
+    categories: K.
+    concentrations: of the Dirichlet distributions, over and over for all categories.  Below 1 the density has no bound.
+    components: M of the mixture, equally likely; contrast: in the m-th the concentrations of the categories m, m + M,
+        .. are that many times as large.
+    points: for training; held_out: for the likelihood; samples: by each sampler.
+    sigma_max: of the reflected process, from 0.01 on.
+    width, blocks: of the network.
+    probes: of Hutchinson's estimate of the likelihood's trace; the exact trace where none.
+    training: the budget.
+    """
+
+    name: Literal["simplex"] = "simplex"
+    implementation: ClassVar[str] = "diffbench.analyses.simplex:Simplex"
+    uses_variant: ClassVar[bool] = False
+
+    categories: Annotated[Int, Field(ge=2)]
+    concentrations: Annotated[
+        tuple[Annotated[PositiveFloat, Field(ge=1)], ...], Field(min_length=1)
+    ] = (1.0, 2.0, 3.0)
+    components: PositiveInt = 4
+    contrast: Annotated[PositiveFloat, Field(ge=1)] = 4.0
+    points: PositiveInt = 20000
+    held_out: Annotated[Int, Field(ge=2)] = 500
+    samples: Annotated[Int, Field(ge=2)] = 1000
+    steps: Annotated[Int, Field(ge=2)] = 50
+    sigma_max: Annotated[PositiveFloat, Field(gt=0.01)] = 1.25
+    width: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
+    blocks: PositiveInt = 3
+    probes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    training: TrainingSpec

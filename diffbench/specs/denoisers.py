@@ -1,0 +1,326 @@
+"""Specs of the denoisers: what turns (x_t, t) into a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from diffbench.specs.base import Int, PositiveFloat, Registered
+from diffbench.specs.forms import Form, View
+from diffbench.specs.processes import ProcessSpec
+
+
+class DenoiserSpec(Registered):
+    """A denoiser of any kind; a network's when no name is given."""
+
+    kind: ClassVar[str] = "denoiser"
+    default_name: ClassVar[str | None] = "network"
+    trained: ClassVar[bool] = False
+    #: Whether it is exact of a Gaussian with the training images' mean and covariance.
+    gaussian: ClassVar[bool] = False
+
+    name: str
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether it is told the class of an image."""
+        return False
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether it can be told pixels of the image."""
+        return False
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether it says how to interpolate between the variances of a step."""
+        return False
+
+    @property
+    def variance_of_levels(self) -> bool:
+        """Whether the variance that it learns is that of a step between neighbouring levels, and of no other."""
+        return False
+
+    @property
+    def predicts(self) -> str:
+        """What it predicts, in words."""
+        return f"score, {self.name}"
+
+    @property
+    def native(self) -> View:
+        """The view that its network's output is made into, and whose error L_simple takes."""
+        return "eps"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers its network gives for each pixel and channel."""
+        return 1
+
+    def form(self, process: ProcessSpec) -> Form:
+        """What it is as a function of its network; one that is known by its own keys alone is like no other."""
+        return Form((self.model_copy(update={"conditional": False}).canonical(), 0.0), (0.0, ""))
+
+    def inputs(self, channels: int) -> int:
+        """How many channels its network sees of an image that has ``channels``."""
+        return channels
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Why this denoiser cannot serve the process; None when it can."""
+        return None
+
+
+#: What a network without a skip gives, and what it is then made into.
+PLAIN: Mapping[View, str] = {
+    "eps": "noise",
+    "score": "noise",
+    "x0": "signal",
+    "v": "skip",
+    "mean": "mean",
+}
+
+
+class NetworkDenoiserSpec(DenoiserSpec):
+    """A network F inside native = c_skip x + c_out F(c_in x; c_noise, y).
+
+    ``predict`` is the native quantity; ``mean`` is the posterior mean of the level before (DDPM's mu).
+    ``skip: residual`` adds the network, times sigma, to x_t, and ``addition`` as it is: the mean of a level of blur.
+    ``skip: edm`` puts EDM's skip connection (Karras et al. 2022, table 1) inside whatever is predicted:
+    the objective is unchanged, the network need not copy the noise.  ``predict: edm`` is EDM's own: x0
+    with that skip.  ``data_std`` is the data's standard deviation when data span [-1, 1] (EDM's sigma_data).
+
+    ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
+    variances (Nichol & Dhariwal 2021, equation 15).  With ``variance: unbounded`` it is the logarithm of the variance
+    itself, of the step to the level before (Ho et al. 2020, table 2, learned diagonal).  ``conditional`` networks are
+    told the class.
+
+    ``masks`` adds a mask and the image under it to the network's input: it is trained with random ones, and can be
+    told known pixels of the image (Saharia et al. 2022, Palette; Nichol et al. 2022, GLIDE).
+
+    ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], in place of 1/sqrt(alpha^2 + sigma^2) or what
+    belongs to the skip; VE's networks of Song et al. 2021 see their input so.  ``noise_input`` is what the
+    network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` ((N - 1) t, of a chain the level) as
+    in DDPM and in VP's networks, its ``rescaled-time``, N t/T of a chain of T levels, as in Improved DDPM's,
+    ``descending-time``, the level counted down from the most noise, round((N - 1)(1 - t)), as in VE's networks of N
+    levels, ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's others, or ``sigma-share``, 0 at the process's
+    smallest sigma and 1 at its largest, as in ``reflected-vdm``.  ``levels`` is that N.
+    """
+
+    name: Literal["network"] = "network"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.network:NetworkDenoiser"
+    trained: ClassVar[bool] = True
+
+    predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
+    skip: Literal["none", "edm", "residual", "addition"] = "none"
+    data_std: PositiveFloat = 0.5
+    variance: Literal["fixed", "learned", "unbounded"] = "fixed"
+    conditional: bool = False
+    masks: bool = False
+    input_scale: Literal["unit", "none"] = "unit"
+    noise_input: Literal[
+        "log-ratio", "time", "rescaled-time", "descending-time", "log-sigma", "sigma-share"
+    ] = "log-ratio"
+    levels: Annotated[Int, Field(ge=2)] = 1000
+
+    @model_validator(mode="after")
+    def _levels_are_of_times(self) -> Self:
+        if self.levels != 1000 and "time" not in self.noise_input:
+            raise ValueError(
+                f"levels: {self.levels} counts times, and the network is told {self.noise_input}"
+            )
+        return self
+
+    @property
+    def predicts(self) -> str:
+        """``predict``."""
+        return self.predict
+
+    @property
+    def native(self) -> View:
+        """``predict``, which is x0 for EDM's own."""
+        return "x0" if self.predict == "edm" else self.predict
+
+    def form(self, process: ProcessSpec) -> Form:
+        """EDM's skip makes one function of whatever is predicted; v is that skip with a standard deviation of 1."""
+        unit = 1 / process.half_range
+        output, width, scale = {
+            "none": (PLAIN[self.native], unit if self.native == "v" else 0.0, unit),
+            "edm": ("skip", self.data_std, self.data_std),
+            "residual": ("residual", 0.0, 0.0),
+            "addition": ("addition", 0.0, 0.0),
+        }["edm" if self.predict == "edm" else self.skip]
+        constant = self.input_scale == "none" or (process.keeps == "power" and unit == scale == 1)
+        return Form((output, width), (0.0 if constant else scale, self._told(process)))
+
+    def _told(self, process: ProcessSpec) -> str:
+        """What the network is told of the noise: a chain of as many levels as its network counts is its own scale."""
+        chain = process.time == "discrete"
+        if self.noise_input == "rescaled-time" and process.t_max + 1 == self.levels:
+            return "time"
+        counted = "time" in self.noise_input and not (chain and self.noise_input == "time")
+        return f"{self.noise_input}{f' of {self.levels} levels' if counted else ''}"
+
+    @property
+    def takes_labels(self) -> bool:
+        """``conditional``."""
+        return self.conditional
+
+    @property
+    def takes_masks(self) -> bool:
+        """``masks``."""
+        return self.masks
+
+    @property
+    def learns_variance(self) -> bool:
+        """``variance: learned`` or ``unbounded``."""
+        return self.variance != "fixed"
+
+    @property
+    def variance_of_levels(self) -> bool:
+        """``variance: unbounded``."""
+        return self.variance == "unbounded"
+
+    @property
+    def outputs(self) -> int:
+        """Two where the variance is learned beside the mean."""
+        return 2 if self.learns_variance else 1
+
+    def inputs(self, channels: int) -> int:
+        """The noisy image's; the mask and those of the known image, where it takes masks."""
+        return 2 * channels + 1 if self.takes_masks else channels
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """The mean of the level before needs levels, and a time as input one that a network can be told."""
+        if reason := self._time_refusal(process):
+            return reason
+        if self.variance_of_levels and process.time != "discrete":
+            return (
+                f"variance: unbounded is of the steps of a chain, and {process.name} is continuous"
+            )
+        if self.predict == "mean" and process.time != "discrete":
+            return f"predict: mean needs integer times, and {process.name} is continuous"
+        view = "x0" if self.predict == "edm" else self.predict
+        if reason := process.view_refusal(view):
+            return f"predict: {self.predict}: {reason}"
+        if self.skip in ("residual", "addition") and self.predict != "mean":
+            return f"skip: {self.skip} is of predict: mean, not {self.predict}"
+        if self.skip == "edm" and process.noise == "constant":
+            return (
+                f"skip: edm needs noise that grows, and {process.name}'s is constant; use residual"
+            )
+        return None
+
+    def _time_refusal(self, process: ProcessSpec) -> str | None:
+        """A time of a range that can be counted, or a chain's own levels."""
+        told, chain = self.noise_input, process.time == "discrete"
+        if told == "sigma-share" and process.noise == "constant":
+            return f"noise_input: {told} needs noise that grows, and {process.name}'s is constant"
+        if told == "rescaled-time" and not chain:
+            return f"noise_input: {told} counts levels, and {process.name} is continuous"
+        if told not in ("time", "descending-time"):
+            return None
+        if chain and self.levels != 1000:
+            return f"levels: {self.levels}, but {process.name} has levels of its own, which it counts by {told}"
+        if not chain and process.t_max != 1:
+            return (
+                f"noise_input: {told} counts {self.levels} levels of times up to 1, and {process.name}'s goes up to "
+                f"{process.t_max:g}"
+            )
+        return None
+
+
+class BoundarySpec(DenoiserSpec):
+    """A network whose score is 0 at a reflected process's walls by construction, and odd about each of them.
+
+    ``conditional`` networks are told the class.
+    """
+
+    trained: ClassVar[bool] = True
+
+    conditional: bool = False
+
+    @property
+    def takes_labels(self) -> bool:
+        """``conditional``."""
+        return self.conditional
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Of reflected processes alone."""
+        if process.bounded:
+            return None
+        return (
+            f"name: {self.name} needs a reflected process, and {process.name} is {process.family}"
+        )
+
+
+class GatedSpec(BoundarySpec):
+    """sigma score = gate F, the gate x/sigma at a wall and 1 inside."""
+
+    name: Literal["gated"] = "gated"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.boundary:Gated"
+
+
+class KernelMixtureSpec(BoundarySpec):
+    """The score of a mixture of two of the process's kernels, centred where the network says.
+
+    Exact in principle: a mixture of kernels obeys the boundary condition.  ``data_std`` is the data's standard
+    deviation when data span [-1, 1], for the skip inside the centres.
+    """
+
+    name: Literal["kernel-mixture"] = "kernel-mixture"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.boundary:KernelMixture"
+
+    data_std: PositiveFloat = 0.5
+
+    @property
+    def outputs(self) -> int:
+        """Two centres and a weight."""
+        return 3
+
+
+class ExactSpec(DenoiserSpec):
+    """The exact denoiser of some data that the training set describes."""
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """The closed forms are for one alpha."""
+        if process.family != "gaussian" or process.alpha != "scalar":
+            return f"name: {self.name} needs a Gaussian process with one alpha, which {process.name} is not"
+        return None
+
+
+class GaussianSpec(ExactSpec):
+    """The exact denoiser of a Gaussian with the training set's mean and covariance."""
+
+    name: Literal["gaussian"] = "gaussian"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.exact:GaussianDenoiser"
+    gaussian: ClassVar[bool] = True
+
+
+class MixtureSpec(ExactSpec):
+    """The exact denoiser of a mixture: one Gaussian a class, fitted to the training set."""
+
+    name: Literal["mixture"] = "mixture"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.exact:MixtureDenoiser"
+
+
+class EmpiricalSpec(ExactSpec):
+    """The exact denoiser of the training set itself: it can only reproduce training images."""
+
+    name: Literal["empirical"] = "empirical"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.exact:EmpiricalDenoiser"
+
+
+class ReflectedEmpiricalSpec(DenoiserSpec):
+    """The exact denoiser of the training set itself between reflecting walls."""
+
+    name: Literal["reflected-empirical"] = "reflected-empirical"
+    implementation: ClassVar[str] = "diffbench.diffusion.denoisers.exact:ReflectedMixtureDenoiser"
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Of reflected processes alone."""
+        if process.bounded:
+            return None
+        return (
+            f"name: {self.name} needs a reflected process, and {process.name} is {process.family}"
+        )

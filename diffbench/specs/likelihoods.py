@@ -1,0 +1,202 @@
+"""Specs of the likelihoods: bits per dimension, each kind in a column of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, nothing
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.processes import ProcessSpec, Variance
+from diffbench.specs.solvers import (
+    FlowSpec,
+    Grid,
+    IntegerGrid,
+    grid_refusal,
+    last_refusal,
+    sde_refusal,
+    variance_refusal,
+)
+from diffbench.specs.weights import OfWeights
+
+#: What bits per dimension are of; two kinds do not compare.
+LEVELS = "bound on grey levels"
+DENSITY = "ODE, density of dequantised levels"
+
+
+class LikelihoodSpec(OfWeights, Registered):
+    """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise.
+
+    ``column`` and ``title`` are the kind of its bits per dimension, in a word and for readers.
+    """
+
+    kind: ClassVar[str] = "likelihood"
+    column: ClassVar[str]
+    title: ClassVar[str]
+
+    name: str
+    split: Literal["test", "train"] = "test"
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the network must be evaluated in float32."""
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of its evaluations depends on the images."""
+        return False
+
+    def backward_passes(self, dims: int) -> int:
+        """How many backward passes there are for each evaluation, of images of ``dims`` numbers."""
+        return 0
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Why this likelihood cannot serve the denoiser on the process; None when it can."""
+        return None
+
+
+class VLBSpec(LikelihoodSpec):
+    """The variational bound: prior + one KL per step + discretised-Gaussian decoder.
+
+    Ho et al. 2020, equation 5.  ``threshold: static`` clips predicted x0 to the data range, as the
+    official code does when it evaluates the bound.  ``steps`` evenly spaced levels are taken (all by
+    default; ``grid: strided`` takes a constant stride); in continuous time as many times, without a default: the grid
+    log-snr, even in ln(sigma/alpha), gets by with the fewest.
+    ``batch`` images are evaluated at a time.
+    """
+
+    name: Literal["vlb"] = "vlb"
+    implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:VLB"
+    column: ClassVar[str] = "vlb"
+    title: ClassVar[str] = LEVELS
+
+    variance: Variance = "small"
+    threshold: Literal["none", "static"] = "static"
+    steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    grid: Literal["uniform", "strided", "quadratic", "log-snr"] = "uniform"
+    batch: PositiveInt = 500
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """The bound is a sum over Gaussian steps, of which a chain has a number."""
+        if process.family != "gaussian":
+            return f"vlb needs a Gaussian process, and {process.name} is {process.family}"
+        if reason := process.view_refusal("x0"):
+            return f"vlb steps by x0, and {reason}"
+        if process.time == "continuous" and (self.steps or 0) < 2:
+            return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
+        if self.steps is not None and (reason := grid_refusal(process, self.grid, self.steps)):
+            return reason
+        return variance_refusal(self.variance, denoiser, process, self.steps)
+
+
+class HeatBoundSpec(LikelihoodSpec):
+    """The bound of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, appendix A), over all levels.
+
+    Its prior term is a bound itself, by the blurred training images.  ``ratio``: delta/sigma, as of the sampler.
+    ``batch`` images are evaluated at a time.
+    """
+
+    name: Literal["heat-bound"] = "heat-bound"
+    implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:HeatBound"
+    column: ClassVar[str] = "vlb"
+    title: ClassVar[str] = LEVELS
+    threshold: ClassVar[Literal["none"]] = "none"
+    steps: ClassVar[None] = None
+    grid: ClassVar[IntegerGrid] = "uniform"
+
+    ratio: PositiveFloat = 1.25
+    batch: PositiveInt = 500
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """Of blur alone."""
+        if process.noise == "growing":
+            return (
+                "heat-bound is of blur under constant noise, and here noise grows; use vlb or ode"
+            )
+        return None
+
+
+class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
+    """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised levels.
+
+    trace: of the score's derivative, ``hutchinson``'s estimate or ``exact``, which costs one backward pass a
+        dimension.
+    probe, probes: what the estimate's random vectors are, and how many a path.
+    passes: draws of uniform dequantisation noise (and probes) an image, averaged; the papers' protocol has 5.
+    method: ``adaptive`` (Dormand & Prince, to ``rtol`` and ``atol``, 1e-5 each unless given, as a root mean square
+        over a batch), or one with ``steps`` fixed steps on a ``grid``.
+    last: the time that an image is taken to be at; by default 1e-5, or the process's smallest if that is later.
+    bump, gate: on a reflected process, see ``FlowSpec``; a score that does not vanish at the walls has no likelihood
+        without either.
+    batch: images evaluated at a time.
+    """
+
+    name: Literal["ode"] = "ode"
+    implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.ode:ODELikelihood"
+    column: ClassVar[str] = "ode"
+    title: ClassVar[str] = DENSITY
+
+    trace: Literal["hutchinson", "exact"] = "hutchinson"
+    probe: Literal["rademacher", "gaussian"] = "rademacher"
+    probes: PositiveInt = 1
+    passes: PositiveInt = 1
+    method: Literal["adaptive", "euler", "heun", "rk4", "dormand-prince"] = "adaptive"
+    rtol: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    atol: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    grid: Grid = "log-snr"
+    rho: PositiveFloat = 7.0
+    last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    batch: PositiveInt = 500
+
+    @model_validator(mode="after")
+    def _steps_of_fixed_methods(self) -> Self:
+        adaptive = self.method == "adaptive"
+        if adaptive and self.steps is not None:
+            raise ValueError(
+                f"steps: {self.steps}, but method adaptive chooses its own; give rtol and atol"
+            )
+        if not adaptive and self.steps is None:
+            raise ValueError(f"steps: method {self.method} needs a number of them")
+        if not adaptive and (self.rtol or self.atol):
+            raise ValueError(
+                f"rtol, atol: method {self.method} does not control its error; give steps"
+            )
+        return self
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """The two, 1e-5 each unless given."""
+        return self.rtol or 1e-5, self.atol or 1e-5
+
+    @property
+    def full_precision(self) -> bool:
+        """Traces and error estimates are small differences."""
+        return True
+
+    @property
+    def adaptive(self) -> bool:
+        """By its method."""
+        return self.method == "adaptive"
+
+    def backward_passes(self, dims: int) -> int:
+        """One a probe; one a number for the exact trace."""
+        return dims if self.trace == "exact" else self.probes
+
+    def first_time(self, process: ProcessSpec) -> float:
+        """The time of an image."""
+        return max(process.t_min, 1e-5) if self.last is None else self.last
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
+        """A chain has no ODE; what closes walls needs some."""
+        instead = "vlb" if process.noise == "growing" else "heat-bound"
+        reason = (
+            self.walls_refusal(process)
+            or sde_refusal(process, f"use the likelihood {instead}")
+            or last_refusal(process, self.last)
+        )
+        if reason or self.steps is None:
+            return reason
+        return grid_refusal(process, self.grid, self.steps)

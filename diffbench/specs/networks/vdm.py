@@ -1,0 +1,80 @@
+"""Specs of VDM's network, and of reflected diffusion's variant of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from diffbench.specs.base import Float, Fraction, PositiveFloat, PositiveInt
+from diffbench.specs.networks.network import NetworkSpec
+
+
+class FlatUNetSpec(NetworkSpec):
+    """A U-Net without a change of resolution.
+
+    channels: width; even, a multiple of ``groups`` and of ``heads``.  256 for ImageNet.
+    blocks: residual blocks on the way in; on the way out one more.
+    heads: attention heads, in the middle alone.
+    fourier: frequencies f of the input features sin(2 pi f x), cos(2 pi f x).
+    groups, epsilon: of the group norm.
+    dropout: probability inside the residual blocks.
+    """
+
+    name: str
+    channels: PositiveInt = 128
+    blocks: PositiveInt = 32
+    heads: PositiveInt = 1
+    fourier: tuple[PositiveFloat, ...] = (64, 128)
+    groups: PositiveInt = 32
+    epsilon: PositiveFloat = 1e-6
+    dropout: Fraction = 0.1
+
+    @property
+    def embedding(self) -> int:
+        """Width of the embedding of noise level and class."""
+        return 4 * self.channels
+
+    def heads_of(self, width: int) -> int:
+        """How many attention heads that many channels have."""
+        return self.heads
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> Self:
+        if self.channels % 2 or self.channels % self.groups or self.channels % self.heads:
+            raise ValueError(
+                f"channels must be even and a multiple of groups ({self.groups}) and heads ({self.heads}), "
+                f"not {self.channels}"
+            )
+        return self
+
+
+class VDMSpec(FlatUNetSpec):
+    """VDM's U-Net without a change of resolution (Kingma et al. 2021); 30,577,667 parameters on CIFAR-10.
+
+    gamma_min, gamma_max: what the network is told goes from 0 to 1 as gamma = -ln SNR goes from one to the other.
+    """
+
+    name: Literal["vdm"] = "vdm"
+    implementation: ClassVar[str] = "diffbench.networks.vdm:VDM"
+
+    gamma_min: Float = -13.3
+    gamma_max: Float = 5.0
+
+    @model_validator(mode="after")
+    def _gammas_increase(self) -> Self:
+        if self.gamma_min >= self.gamma_max:
+            raise ValueError(
+                f"gamma_min must be below gamma_max, and {self.gamma_min:g} is not below {self.gamma_max:g}"
+            )
+        return self
+
+
+class ReflectedVDMSpec(FlatUNetSpec):
+    """VDM's U-Net as reflected diffusion has it for likelihoods (Lou & Ermon 2023); 30,577,667 parameters on CIFAR-10.
+
+    It sees images in [0, 1], its features too, and does not start at them; its ``noise_input`` is ``sigma-share``.
+    """
+
+    name: Literal["reflected-vdm"] = "reflected-vdm"
+    implementation: ClassVar[str] = "diffbench.networks.vdm:ReflectedVDM"

@@ -1,0 +1,362 @@
+"""Specs of the objectives: times x target x weight -> one loss per example."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from diffbench.specs.augmentations import AnyAugmentation
+from diffbench.specs.base import (
+    Float,
+    Fraction,
+    Int,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Registered,
+    nothing,
+)
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.forms import Loss, squared, weight_of
+from diffbench.specs.processes import ProcessSpec, Variance
+
+
+class TimesSpec(Registered):
+    """How training times are drawn.
+
+    draw: ``independent``, one ``stratified`` draw in each n-th of the distribution for a batch of n, or
+        ``low-discrepancy``, n evenly spaced quantiles from a random start (Kingma et al. 2021, appendix I.1).
+    """
+
+    kind: ClassVar[str] = "times"
+
+    name: str
+    draw: Literal["independent", "stratified", "low-discrepancy"] = "independent"
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Why these times do not exist on the process; None when they do."""
+        return None
+
+
+def growth_refusal(name: str, process: ProcessSpec) -> str | None:
+    """Why times by their sigma/alpha make no sense on a process; None where they do."""
+    if process.noise == "growing":
+        return None
+    return (
+        f"times.name: {name} needs noise that grows, and {process.name}'s is constant; use uniform"
+    )
+
+
+class RangeTimesSpec(TimesSpec):
+    """Times over the integers of a discrete process or over [last, t_max] of a continuous one.
+
+    ``last`` is 1e-5 for every SDE of Song et al. 2021; below the process's smallest time it is that, so that 0 is the
+    first level of ``vp-chain`` and of VE.  ``levels`` restricts a continuous process to that many evenly spaced times,
+    the two ends among them: the discrete training of Song et al. 2021.
+    """
+
+    last: NonNegativeFloat = 1e-5
+    levels: Annotated[Annotated[Int, Field(ge=2)] | None, BeforeValidator(nothing)] = None
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """A chain has its own levels."""
+        if process.time == "discrete" and self.levels is not None:
+            return f"times.levels: {self.levels} on {process.name}, which has its own; leave it out"
+        if process.time == "continuous" and self.last >= process.t_max:
+            return f"times.last: {self.last:g} is not below {process.name}'s largest time, {process.t_max:g}"
+        return super().refusal(process)
+
+
+class UniformTimesSpec(RangeTimesSpec):
+    """Uniform times.
+
+    ``highest: false`` leaves out the last level of a chain, as the official code of inverse heat dissipation does:
+    its samplers start at a level that was never trained.
+    """
+
+    name: Literal["uniform"] = "uniform"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:UniformTimes"
+
+    highest: bool = True
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """Only a chain has a last level."""
+        if not self.highest and process.time != "discrete":
+            return f"times.highest: false leaves out a level, and {process.name} is continuous"
+        return super().refusal(process)
+
+
+class LogSNRTimesSpec(RangeTimesSpec):
+    """ln(sigma/alpha) uniform between its values at ``last`` and t_max.
+
+    Each loss is weighted by uniform density / density.  The density of the time is in proportion to
+    g^2/sigma^2: importance sampling for the likelihood weighting (Song, Durkan, Murray & Ermon 2021, section 5.1).
+    """
+
+    name: Literal["log-snr"] = "log-snr"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogSNRTimes"
+
+    levels: Annotated[None, BeforeValidator(nothing)] = None
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """One sigma/alpha for all coordinates, in continuous time."""
+        if process.time == "discrete" or process.alpha != "scalar" or process.family != "gaussian":
+            return f"times.name: log-snr needs continuous time and one alpha, and {process.name} has not both"
+        return super().refusal(process)
+
+
+class LogNormalTimesSpec(TimesSpec):
+    """ln(sigma/alpha) ~ N(mean, std^2), for data in [-1, 1] (Karras et al. 2022, table 1)."""
+
+    name: Literal["lognormal"] = "lognormal"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogNormalTimes"
+
+    mean: Float = -1.2
+    std: PositiveFloat = 1.2
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """sigma/alpha must grow with time."""
+        return growth_refusal(self.name, process)
+
+
+class MixedTimesSpec(RangeTimesSpec):
+    """A ``share`` of uniform times, the rest with ln(sigma/alpha) ~ N(mean, std^2).
+
+    Each loss is weighted by uniform density / mixed density, so the objective's expectation is that of
+    uniform times; only the gradient's variance changes.
+    """
+
+    name: Literal["mixed"] = "mixed"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:MixedTimes"
+
+    share: Annotated[Fraction, Field(gt=0)] = 0.5
+    mean: Float = -1.2
+    std: PositiveFloat = 1.2
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """sigma/alpha must grow with time."""
+        return growth_refusal(self.name, process) or super().refusal(process)
+
+
+class ImportanceTimesSpec(TimesSpec):
+    """Integer times drawn in proportion to the root mean square of their last ``history`` losses.
+
+    A ``share`` of the draws is uniform; all are until every time has its history.  Each loss is weighted
+    by uniform density / density (Nichol & Dhariwal 2021, section 3.3).
+    """
+
+    name: Literal["importance"] = "importance"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ImportanceTimes"
+
+    history: PositiveInt = 10
+    share: Annotated[Fraction, Field(gt=0)] = 0.001
+
+    def refusal(self, process: ProcessSpec) -> str | None:
+        """The history has an entry for each time."""
+        if process.time != "discrete":
+            return f"times.name: importance needs integer times, and {process.name} is continuous"
+        return None
+
+
+AnyTimes = Annotated[SerializeAsAny[TimesSpec], BeforeValidator(TimesSpec.choose)]
+
+
+class ObjectiveSpec(Registered):
+    """A training objective.
+
+    ``label_dropout``, for a conditional denoiser alone: the fraction of labels that is replaced by the null
+    class (Ho & Salimans 2022, algorithm 1: p_uncond).  ``augmentation`` changes training images and tells the
+    network how.
+    """
+
+    kind: ClassVar[str] = "objective"
+
+    name: str
+    times: AnyTimes
+    label_dropout: Annotated[Fraction | None, BeforeValidator(nothing)] = None
+    augmentation: AnyAugmentation = None
+
+    @property
+    def trains_variance(self) -> bool:
+        """Whether a learned variance gets a gradient."""
+        return False
+
+    @property
+    def needs_levels(self) -> bool:
+        """Whether images must lie on their grey levels, not dequantised."""
+        return False
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """What is minimised at one time; what is known by its own keys alone is like no other."""
+        shared = {"times": None, "label_dropout": None, "augmentation": None}
+        return Loss(None, self.model_copy(update=shared).canonical())
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """Why this objective cannot train the denoiser on the process; None when it can."""
+        if self.trains_variance and not denoiser.learns_variance:
+            return f"{self.name} with variance: learned needs denoiser.variance: learned"
+        if denoiser.learns_variance and not self.trains_variance:
+            return (
+                f"denoiser.variance: learned gets no gradient from this {self.name}; "
+                "use hybrid, or vlb with variance: learned"
+            )
+        if denoiser.takes_labels and self.label_dropout is None:
+            return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
+        if self.label_dropout is not None and not denoiser.takes_labels:
+            return f"label_dropout: {self.label_dropout:g} of the labels of an unconditional model"
+        return self._augmentation_refusal(process) or self.times.refusal(process)
+
+    def _augmentation_refusal(self, process: ProcessSpec) -> str | None:
+        """Changed images are between grey levels, and reach a little beyond the ends of their range."""
+        if self.augmentation is None:
+            return None
+        if self.needs_levels:
+            return f"augmentation: images leave their grey levels, which {self.name} needs"
+        if process.bounded:
+            return f"augmentation: images reach a little beyond the walls of {process.name}"
+        return None
+
+
+class SimpleSpec(ObjectiveSpec):
+    """L_simple: the plain squared error of the denoiser's native quantity (Ho et al. 2020, eq. 14)."""
+
+    name: Literal["simple"] = "simple"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:Simple"
+
+    times: AnyTimes = UniformTimesSpec()
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The native quantity's."""
+        return Loss(weight_of(process, denoiser.native))
+
+
+class BoundSpec(ObjectiveSpec):
+    """An objective with terms of the variational bound: a sum over integer steps, of grey levels."""
+
+    @property
+    def needs_levels(self) -> bool:
+        """The decoder gives the probability of a level."""
+        return True
+
+    @property
+    def trains_variance(self) -> bool:
+        """A learned variance is trained by the bound."""
+        return True
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """The bound is a sum over a chain of integer steps."""
+        if process.time != "discrete":
+            return f"name: {self.name} needs integer times, and {process.name} is continuous"
+        if reason := process.view_refusal("x0"):
+            return f"name: {self.name} steps by x0, and {reason}"
+        return super().refusal(process, denoiser)
+
+
+class VLBObjectiveSpec(BoundSpec):
+    """L_vlb: the variational bound in bits/dim, one term a draw, without its constant prior term.
+
+    Ho et al. 2020, equation 5.  ``variance``: of the model's steps; ``large`` and ``small`` are fixed.
+    """
+
+    name: Literal["vlb"] = "vlb"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:VLBObjective"
+
+    times: AnyTimes = UniformTimesSpec()
+    variance: Variance = "learned"
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The bound's term, whatever is predicted."""
+        return Loss(None, f"L with {self.variance} variance")
+
+    @property
+    def trains_variance(self) -> bool:
+        """A fixed variance is not trained."""
+        return self.variance == "learned"
+
+
+class HybridSpec(BoundSpec):
+    """L_hybrid = L_simple + weight L_vlb (Nichol & Dhariwal 2021, equation 16).
+
+    The bound trains the variance alone: its gradient does not reach the mean.
+    """
+
+    name: Literal["hybrid"] = "hybrid"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:Hybrid"
+
+    times: AnyTimes = UniformTimesSpec()
+    weight: PositiveFloat = 0.001
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """Both."""
+        beside = f"{self.weight:.12g} L with learned variance"
+        return Loss(weight_of(process, denoiser.native), beside)
+
+
+class ScoreMatchingSpec(ObjectiveSpec):
+    """Denoising score matching (Song et al. 2021, equation 7).
+
+    ``weight`` of the score's squared error: ``sigma2`` (sigma^2, the paper's), ``likelihood`` (g^2, which makes it
+    a bound on the likelihood: Song, Durkan, Murray & Ermon 2021, theorem 1), or ``unit``.
+    """
+
+    name: Literal["score-matching"] = "score-matching"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ScoreMatching"
+
+    times: AnyTimes = UniformTimesSpec()
+    weight: Literal["sigma2", "likelihood", "unit"] = "sigma2"
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The score's, times lambda."""
+        powers = {"sigma2": {"sigma": 2}, "likelihood": {"g": 2}, "unit": {}}[self.weight]
+        return Loss(weight_of(process, "score", powers))
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """A chain has no g."""
+        if self.weight == "likelihood" and process.time == "discrete":
+            return f"weight: likelihood needs g, and {process.name}'s time is discrete"
+        if reason := process.view_refusal("eps"):
+            return f"score matching takes the error of eps, and {reason}"
+        return super().refusal(process, denoiser)
+
+
+class MeanSpec(ObjectiveSpec):
+    """The squared error of the mean of the level before, in units of the noise (Rissanen et al. 2023, section 3)."""
+
+    name: Literal["mean"] = "mean"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:Mean"
+
+    times: AnyTimes = UniformTimesSpec()
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """The mean's over sigma^2."""
+        return Loss(weight_of(process, "mean", {"sigma": -2}))
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """Only a chain has levels."""
+        if process.time != "discrete":
+            return f"name: mean needs integer times, and {process.name} is continuous"
+        return super().refusal(process, denoiser)
+
+
+class EDMObjectiveSpec(ObjectiveSpec):
+    """EDM's loss: lambda(sigma) |D - x0|^2 with lambda = (sigma^2 + s_d^2)/(sigma s_d)^2."""
+
+    name: Literal["edm"] = "edm"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:EDMObjective"
+
+    times: AnyTimes = LogNormalTimesSpec()
+    data_std: PositiveFloat = 0.5
+
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+        """v(s_d)/(sigma s_d)^2 of the error of x0; of a blurred one with the alpha that it has without blur."""
+        s = self.data_std * process.half_range
+        if process.alpha == "vector":
+            return Loss(weight_of(process, "x0", {f"lambda({s:.12g})": 1}))
+        return Loss(weight_of(process, "x0", {squared(s): 1, "sigma": -2}, s**-2))
+
+    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
+        """Its error is that of x0."""
+        if reason := process.view_refusal("x0"):
+            return f"EDM's loss is the error of x0, and {reason}"
+        return super().refusal(process, denoiser)

@@ -1,0 +1,72 @@
+"""What a job asks of the machine: device, threads, determinism, a record of the run."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from diffbench.specs.pretrained import PretrainedSpec
+from diffbench.specs.training import TrainingSpec
+from diffbench.store.run_record import RunRecord
+from diffbench.store.run_record import peak_memory as peak_resident
+from diffbench.training import gpus
+from diffbench.training.launch import launched, local_rank
+
+
+def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
+    """Pin the threads that the spec asks for and choose repeatable kernels.
+
+    Raises:
+        RuntimeError: when there is no such device.
+    """
+    torch.set_num_threads(running.threads if running else 1)
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if not torch.cuda.is_available():
+            raise RuntimeError(f"device {device}: this PyTorch sees no GPU (set device: cpu)")
+    # The same switch as use_deterministic_algorithms(True, warn_only=True), which also imports the
+    # compiler: a second of CPU time in every job.
+    torch.set_deterministic_debug_mode("warn")
+    return placed(device)
+
+
+def placed(device: str) -> torch.device:
+    """The device: ``cuda`` is a GPU that is free; of several processes of a job each has the one of its rank."""
+    if device == "cuda" and launched():
+        torch.cuda.set_device(local_rank())
+        return torch.device("cuda", local_rank())
+    if device == "cuda":
+        torch.cuda.set_device(own_gpu())
+        return torch.device("cuda", own_gpu())
+    return torch.device(device)
+
+
+def name(device: torch.device) -> str:
+    """The device as records name it: ``cpu``, or ``cuda:`` and the GPU's name."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device}: {torch.cuda.get_device_name(device)}"
+
+
+@cache
+def own_gpu() -> int:
+    """The number of the GPU that this process holds until it ends."""
+    return gpus.claim(gpus.visible())[0]
+
+
+def peak_memory(device: torch.device) -> float:
+    """The largest memory so far, in MiB: allocated on a GPU, else this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return peak_resident()
+
+
+def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
+    """A run record that knows the device's name and its memory."""
+    if device.type != "cuda":
+        return RunRecord(product, name(device), earlier=earlier)
+    torch.cuda.reset_peak_memory_stats(device)
+    return RunRecord(product, name(device), lambda: peak_memory(device), earlier)

@@ -1,0 +1,112 @@
+"""How fast a training is: images a second, and what share of the device's matrix peak that is.
+
+    utilisation = images/s * (operations of an image, forward and backward) / (peak * processes)
+
+Operations are those of matrix products and convolutions, two a multiplication; the peak is what the same device does
+with one large matrix product in the same precision, measured.  A CPU's is not: its threads are shared.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from diffbench.training.trainer import Trainer
+
+#: The matrices of the measured product are so large, and it is done so often.
+WIDTH, TIMES = 8192, 20
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def operations(trainer: Trainer) -> int:
+    """Floating-point operations of one image, forward and backward; the trainer is left as it was."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    one = trainer.drawn().cut(slice(0, 1))
+    generators = [trainer.device] if trainer.device.type == "cuda" else []
+    # What is compiled is not counted.  Without need, the compiler would be imported here: a second.
+    eager = torch.compiler.set_stance("force_eager") if trainer.training.compile else nullcontext()
+    counter = FlopCounterMode(display=False)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=generators):
+        # The counter's hooks would run twice in a compiled network; it is not one now.
+        warnings.filterwarnings("ignore", message="Using `torch.compile")
+        with trainer.team.adding(last=False), eager, counter:
+            trainer.part(one, 1)[1].backward()
+    trainer.optimiser.zero_grad(set_to_none=True)
+    return counter.get_total_flops()
+
+
+def matrix_peak(device: torch.device, precision: str) -> float | None:
+    """Operations a second of a large matrix product; None for a device that is no GPU."""
+    if device.type != "cuda":
+        return None
+    matmul = torch.backends.cuda.matmul
+    # Convolutions in fp32 may use TF32: their peak is that of products that may, too.
+    before, matmul.allow_tf32 = matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        seconds = _product_seconds(_noise(device).to(TYPES[precision]))
+    finally:
+        matmul.allow_tf32 = before
+    return 2 * WIDTH**3 / seconds
+
+
+def _noise(device: torch.device) -> Tensor:
+    """Random numbers, of a generator of their own: products of constants take less power, and are faster."""
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(WIDTH, WIDTH, generator=generator, device=device)
+
+
+def _product_seconds(a: Tensor) -> float:
+    out = a @ a
+    torch.cuda.synchronize(a.device)
+    start = time.perf_counter()
+    for _ in range(TIMES):
+        torch.mm(a, a, out=out)
+    torch.cuda.synchronize(a.device)
+    return (time.perf_counter() - start) / TIMES
+
+
+class Meter:
+    """Measures a training between its saves; the time of the saves themselves is left out.
+
+    The first stretch has the warm-up of kernels and compilers in it and counts only where it is the only one.
+    """
+
+    def __init__(self, trainer: Trainer, operations: int, peak: float | None) -> None:
+        self.operations, self.peak = operations, peak
+        self.batch, self.processes = trainer.training.batch, trainer.team.size
+        self.stretches: list[tuple[int, float]] = []
+        self.go(trainer.step)
+
+    def go(self, step: int) -> None:
+        """Start a stretch."""
+        self.step, self.start = step, time.perf_counter()
+
+    def stop(self, step: int) -> dict[str, float | None]:
+        """End a stretch, the device waited for; returns its numbers."""
+        images, seconds = (step - self.step) * self.batch, time.perf_counter() - self.start
+        self.stretches.append((images, seconds))
+        return self.numbers([self.stretches[-1]])
+
+    def numbers(self, stretches: list[tuple[int, float]]) -> dict[str, float | None]:
+        """Images a second of some stretches, and the share of the peak."""
+        seconds = sum(each for _, each in stretches)
+        speed = sum(images for images, _ in stretches) / max(seconds, 1e-9)
+        used = self.peak and speed * self.operations / (self.peak * self.processes)
+        return {
+            "images_per_second": float(f"{speed:.4g}"),
+            "utilisation": None if used is None else round(used, 4),
+        }
+
+    def summary(self) -> dict[str, float | None]:
+        """The numbers of the whole training, and what they are made of."""
+        if not self.stretches:
+            return {}
+        return self.numbers(self.stretches[1:] or self.stretches) | {
+            "operations_per_image": self.operations,
+            "peak_operations_per_second": self.peak,
+        }

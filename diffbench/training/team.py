@@ -1,0 +1,125 @@
+"""The processes that train one network together, each on its share of every batch.
+
+Every process draws all that is random in a step for the whole batch, from the same stream, and keeps the share of its
+rank r, b_1 + ... + b_n = B:
+
+    gradient = sum_r (b_r/B) grad mean_r
+
+so n processes train as one does, but for the rounding of sums.  PyTorch's DistributedDataParallel adds the gradients up
+while they are made; it divides them by n, which `Trainer` undoes.
+
+Source: "PyTorch Distributed" (Li et al. 2020, https://arxiv.org/abs/2006.15704).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.diffusion.core.streams import key
+from diffbench.training.launch import launched
+
+
+class Alone:
+    """One process: all of it does nothing, at no cost."""
+
+    rank, size = 0, 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """Which of ``count`` images are this process's; shares differ by one at most."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def joined(self, network: nn.Module) -> nn.Module:
+        """The network whose gradients are those of all processes; all begin with the first one's weights."""
+        return network
+
+    def adding(self, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of one part of a share: gradients are exchanged in the last one."""
+        return nullcontext()
+
+    def seed(self, *numbers: int) -> None:
+        """Seed what is drawn inside the network (dropout), differently in each process."""
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of x over all processes."""
+        return x
+
+    def whole(self, x: Tensor, count: int) -> Tensor:
+        """The numbers (count,) of all images, of which x has this process's share."""
+        return x
+
+    def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
+        """What any process wishes, known to all at the same step."""
+        return wishes
+
+
+class Team(Alone):
+    """One of several processes that torchrun started."""
+
+    #: How many steps pass between two looks at what the others wish: each look waits for the device.
+    EVERY = 10
+
+    def __init__(self, device: torch.device) -> None:
+        from torch import distributed
+
+        self.distributed, self.device = distributed, device
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+
+    def joined(self, network: nn.Module) -> nn.Module:
+        """Wrapped by DistributedDataParallel; buffers are constants and stay as they are."""
+        from torch.nn.parallel import DistributedDataParallel
+
+        self.network = DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+        return self.network
+
+    def adding(self, last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if last else self.network.no_sync()
+
+    def seed(self, *numbers: int) -> None:
+        """A function of the numbers and the rank: nothing of it has to be in the training state."""
+        torch.manual_seed(key("dropout", *numbers, self.rank))
+
+    def total(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        self.distributed.all_reduce(x)
+        return x
+
+    def whole(self, x: Tensor, count: int) -> Tensor:
+        every = x.new_zeros(count)
+        every[self.share(count)] = x
+        return self.total(every)
+
+    def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
+        """Every tenth step; between them nothing."""
+        if step % self.EVERY:
+            return (False,) * len(wishes)
+        return tuple(self.total(torch.tensor(wishes, device=self.device).int()).bool().tolist())
+
+
+@contextmanager
+def joined_team(device: torch.device) -> Iterator[Alone]:
+    """The team that this process belongs to while the block lasts: as torchrun says, else it is alone."""
+    if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Alone()
+        return
+    from torch import distributed
+
+    if device.type == "cuda":
+        distributed.init_process_group("nccl", device_id=device)
+    else:
+        distributed.init_process_group("gloo")
+    try:
+        yield Team(device)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,310 @@
+"""One training run in memory: network, average and optimiser, and the step that advances them.
+
+Every random draw of step i is a function of (seed, i) and is made for the whole batch before any loss; then the batch
+is cut, into the shares of processes (``team``) and into parts that fit the memory, b_1 + ... + b_k = B:
+
+    gradient = sum_j (b_j/B) grad mean_j = grad mean over the batch
+
+so the number of parts changes nothing but the rounding (dropout, drawn inside the network, is the exception).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.data.datasets import Dataset
+from diffbench.data.resident import TrainingImages
+from diffbench.diffusion.core.process import cast
+from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.objectives.losses import Draws, Loss, some
+from diffbench.networks.ema import EMA
+from diffbench.specs.errors import UserError
+from diffbench.specs.jobs import ClassifierSpec, TrainSpec
+from diffbench.specs.registry import build
+from diffbench.specs.training import TrainingSpec
+from diffbench.training import models
+from diffbench.training.scaling import loss_scale
+from diffbench.training.team import Alone
+
+#: What the mean over an image's numbers is multiplied by before its gradient is taken.
+REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
+
+
+#: What an infinite gradient becomes where gradients are made finite.
+LARGEST = 1e5
+
+
+class TrainingError(UserError, RuntimeError):
+    """Training cannot go on."""
+
+
+def learning_rate(training: TrainingSpec, step: int) -> float:
+    """The rate of a step 0 .. steps-1: warm-up, flat, linear to ``final``."""
+    warm = min(1.0, (step + 1) / (training.warmup + 1))
+    turn = training.flat * training.steps
+    down = max(0.0, (step - turn) / max(training.steps - turn, 1))
+    return training.lr * warm * (1 - (1 - training.final) * down)
+
+
+def portions(count: int, parts: int) -> list[slice]:
+    """0 .. count-1 cut into consecutive parts whose sizes differ by one at most."""
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def make_finite(parameters: Iterable[Tensor]) -> None:
+    """Put 0 for NaN and +-1e5 for infinities in the gradients of these parameters, in place."""
+    for gradient in (each.grad for each in parameters if each.grad is not None):
+        torch.nan_to_num_(gradient, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+
+
+class Drawn(NamedTuple):
+    """All that is random in a step on B images, or on some of them.
+
+    rows: which images (B,).
+    mirrored: whether each is flipped (B,), or None.
+    uniform: where in its cell each level lies (B, C, H, W), or None.
+    draws: what the objective drew.
+    """
+
+    rows: Tensor
+    mirrored: Tensor | None
+    uniform: Tensor | None
+    draws: Draws
+
+    def cut(self, part: slice) -> Drawn:
+        """Some of the batch."""
+        rows, mirrored, uniform, draws = self
+        return Drawn(rows[part], some(mirrored, part), some(uniform, part), draws.cut(part))
+
+
+def sent(drawn: Drawn, device: torch.device) -> Drawn:
+    """The same with what is large on a GPU: from pinned memory, or each copy would wait for the step before."""
+    if device.type != "cuda":
+        return drawn
+    noise, uniform = (
+        None if each is None else each.pin_memory().to(device, non_blocking=True)
+        for each in (drawn.draws.noise, drawn.uniform)
+    )
+    assert noise is not None
+    return drawn._replace(uniform=uniform, draws=drawn.draws._replace(noise=noise))
+
+
+class Trainer:
+    """Network, average and optimiser of one run, and the step that advances them."""
+
+    def __init__(
+        self,
+        spec: TrainSpec | ClassifierSpec,
+        network: nn.Module,
+        objective: Loss,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        labelled: bool,
+        team: Alone | None = None,
+    ) -> None:
+        assert spec.training is not None
+        self.spec, self.training, self.device = spec, spec.training, device
+        self.team = team or Alone()
+        self.check_shares()
+        self.step = 0
+        self.network, self.objective = network, objective
+        self.averages = [
+            EMA(self.network, build(each, self.training.batch))
+            for each in self.training.ema.tracked.values()
+        ]
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.training.lr,
+            betas=self.training.betas,
+            eps=self.training.eps,
+            weight_decay=self.training.weight_decay,
+            fused=True,
+        )
+        self.levels = models.levels_of(dataset, spec.process)
+        self.images = TrainingImages(self.levels, dataset.train, device)
+        self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
+        self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
+        self.loss_scale = loss_scale(self.training)
+        self.orders: dict[int, Tensor] = {}
+
+    def check_shares(self) -> None:
+        """Raise TrainingError where the batch has fewer images than parts."""
+        batch, parts, size = self.training.batch, self.training.accumulate, self.team.size
+        if batch < parts * size:
+            raise TrainingError(
+                f"training.batch: {batch} images cannot be shared by {size} processes in parts of {parts} each"
+            )
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the images in one pass."""
+        if epoch not in self.orders:
+            generator = stream("order", self.spec.seed, epoch)
+            self.orders = {key: value for key, value in self.orders.items() if key >= epoch - 1} | {
+                epoch: torch.randperm(len(self.images), generator=generator)
+            }
+        return self.orders[epoch]
+
+    def rows(self) -> Tensor:
+        """Which images this step sees (B,)."""
+        count, size = len(self.images), self.training.batch
+        positions = torch.arange(self.step * size, (self.step + 1) * size)
+        epochs = positions // count
+        return torch.cat(
+            [self.order(int(e))[positions[epochs == e] % count] for e in epochs.unique()]
+        )
+
+    def drawn(self) -> Drawn:
+        """All that is random in this step, on the CPU."""
+        generator, rows = stream("training", self.spec.seed, self.step), self.rows()
+        shape = (len(rows), *self.images.shape)
+        mirrored = uniform = None
+        if self.training.flip:
+            # A stream of its own: other draws are the same with it and without.
+            coins = stream("flip", self.spec.seed, self.step)
+            mirrored = torch.rand(len(rows), generator=coins) < 0.5
+        if self.spec.dequantise == "uniform":
+            uniform = torch.rand(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        y = None if self.labels is None else self.labels[rows]
+        return Drawn(rows, mirrored, uniform, self.objective.draw(noise, generator, y))
+
+    def pixels(self, drawn: Drawn) -> Tensor:
+        """The images that were drawn, (B, C, H, W) on the device."""
+        x0 = self.images[drawn.rows]
+        if drawn.mirrored is not None:
+            mirrored = drawn.mirrored.to(x0.device, non_blocking=x0.is_cuda)
+            x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
+        if drawn.uniform is not None:
+            x0 = self.levels.dequantise(x0, drawn.uniform.to(x0))
+        return x0
+
+    def backward(self, drawn: Drawn) -> Tensor:
+        """Add up the gradient of a batch, part by part, times the loss's scale; returns its mean loss."""
+        count = len(drawn.rows)
+        share, losses = sent(drawn.cut(self.team.share(count)), self.device), []
+        parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
+        self.team.seed(self.spec.seed, self.step)
+        for index, rows in enumerate(portions(len(share.rows), parts)):
+            with self.team.adding(last=index == parts - 1):
+                found, loss = self.part(share.cut(rows), count)
+                (loss * (self.scale * self.team.size * self.loss_scale.factor)).backward()
+            losses.append(found.detach())
+            mean = mean + loss.detach()
+        found = self.team.whole(torch.cat(losses), count)
+        # Of an overflow in the network nothing is learnt.
+        if self.loss_scale.exhausted or bool(found.isfinite().all()):
+            self.objective.times.update(drawn.draws.t, found)
+        return self.team.total(mean)
+
+    def part(self, drawn: Drawn, count: int) -> tuple[Tensor, Tensor]:
+        """The losses of some of a batch of ``count``, and what they add to its mean loss."""
+        losses = self.objective.at(self.pixels(drawn), drawn.draws)
+        weighted = losses * cast(drawn.draws.importance, losses)
+        return losses, weighted.mean() * (len(drawn.rows) / count)
+
+    def advance(self) -> Tensor:
+        """One step of the budget; returns the loss, a scalar on the device.
+
+        The weights stay as they are where a dynamic loss scale was too large for the batch.
+        """
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.backward(self.drawn())
+        parameters = self.network.parameters()
+        if self.loss_scale.unscale([each.grad for each in parameters if each.grad is not None]):
+            self.descend()
+        self.step += 1
+        return loss
+
+    def descend(self) -> None:
+        """Take a step down the gradient."""
+        if self.training.finite:
+            make_finite(self.network.parameters())
+        if self.training.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.training, self.step)
+        self.optimiser.step()
+        for average in self.averages:
+            average.update()
+
+    def sound(self, loss: Tensor) -> bool:
+        """Whether training can go on from a loss: it is finite, or what is not finite is provided for."""
+        return self.training.finite or not self.loss_scale.exhausted or bool(loss.isfinite())
+
+    def averaged(self, index: int = 0) -> dict[str, Tensor]:
+        """The network's tensors with averaged parameters, the product; of several averages that of a number."""
+        return {**self.network.state_dict(), **self.averages[index].shadow}
+
+    def parts(self) -> dict[str, EMA]:
+        """The averages by their names in a state: ema, ema1, ..."""
+        return {f"ema{index or ''}": each for index, each in enumerate(self.averages)}
+
+    def ordered(self, index: int, moment: Tensor) -> Tensor:
+        """A tensor of the optimiser in its parameter's order of memory, on which fused kernels rely unasked."""
+        parameter = self.optimiser.param_groups[0]["params"][index]
+        if moment.shape != parameter.shape:
+            return moment
+        return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+
+    def untouched(self) -> dict[int, dict[str, Tensor]]:
+        """What AdamW begins with, of the first parameter: no step has been taken while all were left out."""
+        first = self.optimiser.param_groups[0]["params"][0].detach()
+        moments = {name: torch.zeros_like(first) for name in ("exp_avg", "exp_avg_sq")}
+        return {0: {"step": torch.zeros((), device=self.device), **moments}}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on."""
+        optimiser = self.optimiser.state_dict()["state"] or self.untouched()
+        tensors = {f"model.{name}": each for name, each in self.network.state_dict().items()}
+        for part, average in self.parts().items():
+            tensors |= {f"{part}.{name}": each for name, each in average.shadow.items()}
+            tensors[f"{part}.updates"] = torch.tensor(average.updates)
+        tensors |= {
+            f"optimiser.{index}.{name}": each
+            for index, parts in optimiser.items()
+            for name, each in parts.items()
+        }
+        tensors |= {f"times.{name}": each for name, each in self.objective.times.state().items()}
+        tensors |= {f"scale.{name}": each for name, each in self.loss_scale.state().items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up a saved state."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, each in tensors.items():
+            part, _, inner = name.partition(".")
+            parts.setdefault(part, {})[inner] = each
+        self.step = int(tensors["step"])
+        self.network.load_state_dict(parts["model"])
+        for part, average in self.parts().items():
+            updates = int(parts[part].pop("updates"))
+            average.load({"updates": updates, "shadow": parts[part]})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, each in parts["optimiser"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = self.ordered(int(index), each)
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        times, scale = (parts.get(part, {}) for part in ("times", "scale"))
+        wanted = {"times": self.objective.times.state(), "scale": self.loss_scale.state()}
+        lacking = [
+            f"{part}.{name}"
+            for part, found in (("times", times), ("scale", scale))
+            for name in sorted(wanted[part].keys() - found.keys())
+        ]
+        if lacking:
+            raise TrainingError(f"the training state lacks {lacking[0]}: remove it")
+        self.objective.times.load(times)
+        self.loss_scale.load(scale)
+        torch.set_rng_state(parts["rng"]["cpu"])
+        if "cuda" in parts["rng"]:
+            torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)
