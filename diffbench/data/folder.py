@@ -3,7 +3,8 @@
     identity = sha256 over the sorted lines "name sha256(pixels)"
 
 of all images, in their names the key that led to them (`path` or `test_path`) in place of the folders around all: it is
-the same wherever a set lies and however it is packed, and another for another version of it.
+the same wherever a set lies and however it is packed, and another for another version of it.  Where a `dataset.json`
+has the classes it has a line too, with the sha256 of the classes in the order of the images' names: "0 2 1 ..".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratif
 from diffbench.data.decoding import FORMATS, Decoder, Splits
 from diffbench.data.levels import Images
 from diffbench.specs.data import FolderSpec
-from diffbench.store.listing import LOSSY, Listing, listing
+from diffbench.store.listing import LABELS, LOSSY, Listing, listing
 
 Mask = NDArray[np.bool_]
 
@@ -33,9 +34,15 @@ class Identity:
         """Take an image, uint8 (H, W, C)."""
         self.lines.append(f"{name} {hashlib.sha256(image.tobytes()).hexdigest()}")
 
+    def add_labels(self, name: str, labels: list[int]) -> None:
+        """Take the classes that a `dataset.json` has, in the order of the images' names."""
+        text = " ".join(map(str, labels))
+        self.lines.append(f"{name} {hashlib.sha256(text.encode()).hexdigest()}")
+
     def sha256(self) -> str:
         """The identity of all that were taken."""
-        return hashlib.sha256("\n".join(sorted(self.lines)).encode()).hexdigest()
+        lines = "\n".join(sorted(self.lines))
+        return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 class ImageFolder:
@@ -57,6 +64,10 @@ class ImageFolder:
                 path leads out of an archive, when test images have other classes, or the identity is another.
         """
         spec = self.spec
+        if spec.path is None:
+            raise ValueError(
+                "data.path: none; it must name the folder, zip or tar of the training images"
+            )
         listed = {key: listing(Path(path)) for key, path in spec.paths.items()}
         for key, each in listed.items():
             self._check(key, each)
@@ -66,6 +77,8 @@ class ImageFolder:
         images, identity = Splits(sum(map(len, tests.values())) - count, count), Identity()
         decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize)
         for key, each in listed.items():
+            if each.numbered:
+                identity.add_labels(f"{key}/{LABELS}", each.labels)
             for name, inner, held in zip(each.names, each.inner, tests[key], strict=True):
                 where = f"{spec.paths[key]}/{name}"
                 image = decoder.read(each.files.read(name), where)
@@ -78,7 +91,7 @@ class ImageFolder:
             np.concatenate([labels[key][held] for key, held in tests.items()]),
             levels=spec.levels,
             classes=listed["path"].classes,
-            name=spec.called or Path(spec.paths["path"]).resolve().name,
+            name=spec.called or Path(spec.path).resolve().name,
             identity=self._checked(identity.sha256()),
         )
         return mixed(dataset, spec.seed)

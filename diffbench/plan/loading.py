@@ -83,6 +83,9 @@ def _on_base(tree: Tree, config: Path) -> Tree:
 
 def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
     data = benchmark.data
+    if getattr(data, "path", "") is None:
+        place = tree.where(("data", "path"))
+        raise PlanError(f"{place}: data.path: none; it must name the files of the data set")
     for key, path in data.paths.items():
         if not Path(path).exists():
             wanted = f"; wanted is {data.origin}" if data.origin else ""

@@ -2,7 +2,7 @@
 
     images directly inside                one class, "all"
     images in folders                     a folder is a class, in sorted order
-    a `dataset.json` beside them          {"labels": [[name, class], ...]}, or null for no classes: the layout of
+    a `dataset.json` above them           {"labels": [[name, class], ...]}, or null for no classes: the layout of
                                           Karras et al., EDM, 2022 (https://github.com/NVlabs/edm), where folders only
                                           keep the number of files small
 
@@ -17,6 +17,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
@@ -83,6 +84,7 @@ class ZipFiles:
         found = [each.filename for each in self.zip.infolist() if not each.is_dir()]
         for name in found:
             inside(name, str(self.path))
+        once(str(self.path), found)
         return found
 
     def read(self, name: str) -> bytes:
@@ -106,10 +108,25 @@ class TarFiles:
         self.path = path
         try:
             self.tar = tarfile.open(path, "r:")  # noqa: SIM115, read from as long as this lives
-            found = [each for each in self.tar if each.isfile()]
-        except (tarfile.TarError, *TORN) as error:
+            found = [(each.name, self._content(each)) for each in self.tar.getmembers()]
+            self._check_end()
+        except (tarfile.TarError, *TORN, KeyError) as error:
             raise ValueError(f"{path} is no whole tar without compression ({error})") from None
-        self.members = {PurePosixPath(each.name).as_posix(): each for each in found}
+        files = [(PurePosixPath(name).as_posix(), each) for name, each in found if each.isfile()]
+        once(str(path), [name for name, _ in files])
+        self.members = dict(files)
+
+    def _content(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """The member that has the content: of a hard link the one that it names."""
+        return self.tar.getmember(member.linkname) if member.islnk() else member
+
+    def _check_end(self) -> None:
+        """Refuse a tar without its end, a block of zeros: tarfile takes a header that is torn for the end."""
+        end = max((each.offset_data + each.size for each in self.tar.getmembers()), default=0)
+        with self.path.open("rb") as file:
+            file.seek(-(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise OSError("it ends early, or a header in it is damaged")
 
     def names(self) -> list[str]:
         """Return all names, in any order."""
@@ -135,12 +152,16 @@ class TarFiles:
 
 @dataclass(frozen=True)
 class Listing:
-    """Names of images, sorted, the class of each, the classes' names, and the files to read them from."""
+    """Names of images, sorted, the class of each, the classes' names, and the files to read them from.
+
+    numbered: whether the classes are those of a `dataset.json`, so that names do not tell them.
+    """
 
     names: list[str]
     labels: list[int]
     classes: tuple[str, ...]
     files: Files
+    numbered: bool = False
 
     @property
     def inner(self) -> list[str]:
@@ -160,6 +181,17 @@ def inside(name: str, archive: str) -> None:
         raise ValueError(f"{archive} is refused: the path {name!r} in it leads out of its folder")
 
 
+def once(archive: str, names: list[str]) -> None:
+    """Refuse an archive that has a name twice: which of the two is meant?
+
+    Raises:
+        ValueError: when it has.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{archive} is refused: it holds {twice!r} twice")
+
+
 def opened(path: Path) -> Files:
     """Return the files of a folder, a zip or a tar.
 
@@ -169,7 +201,7 @@ def opened(path: Path) -> Files:
     if path.is_dir():
         return FolderFiles(path)
     if path.is_file():
-        return TarFiles(path) if path.suffix == ".tar" else ZipFiles(path)
+        return TarFiles(path) if path.suffix.lower() == ".tar" else ZipFiles(path)
     raise ValueError(f"{path} is no folder, zip or tar: `path:` must name one of PNG images")
 
 
@@ -185,11 +217,21 @@ def listing(path: Path, flat: bool = False) -> Listing:
     names = sorted(filter(_is_image, found))
     if flat:
         return Listing(names, [0] * len(names), ("all",), files)
-    if LABELS in found:
-        labels, classes = _numbered(files.read(LABELS), names, path)
+    # A folder around the whole set may lie in the archive too.
+    around = _around([PurePosixPath(name).parent.parts for name in names])
+    above = [
+        PurePosixPath(*PurePosixPath(name).parts[:n])
+        for name in names[:1]
+        for n in range(around + 1)
+    ]
+    given = [file for folder in above if (file := (folder / LABELS).as_posix()) in found]
+    if given:
+        labels, classes = _numbered(
+            files.read(given[0]), names, path, str(PurePosixPath(given[0]).parent)
+        )
     else:
         labels, classes = _by_folder(names, path)
-    return Listing(names, labels, classes, files)
+    return Listing(names, labels, classes, files, numbered=len(given) > 0 and len(classes) > 1)
 
 
 def _is_image(name: str) -> bool:
@@ -217,11 +259,16 @@ def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]
     return [number[parts[0]] if parts else 0 for parts in own], tuple(classes) or ("all",)
 
 
-def _numbered(content: bytes, names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
+def _numbered(
+    content: bytes, names: list[str], path: Path, folder: str
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return labels and classes as a `dataset.json` in that folder says; its names are relative to it."""
     where = f"{path}: {LABELS}"
     try:
         pairs = json.loads(content)["labels"]
-        given: dict[str, Any] = dict(pairs or [])
+        given: dict[str, Any] = {
+            (PurePosixPath(folder) / name).as_posix(): label for name, label in pairs or []
+        }
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f'{where} must be {{"labels": [[name, class], ...]}}') from None
     if pairs is None:
