@@ -327,7 +327,7 @@ def run_job(stage: str, spec: StageSpec, root: Path, device: str, **extra: Any) 
         # launcher has forgotten it already, why another one has just failed.
         status.clear(folder)
     try:
-        importlib.import_module(f"diffbench.jobs.{stage}").run(spec, root, device, **extra)
+        importlib.import_module(spec.module()).run(spec, root, device, **extra)
     except Exception as error:
         # A full disk may be the reason; then the status cannot be written either.
         # Of several processes the first to fail has the reason; the others lost it.
@@ -351,7 +351,7 @@ def score_partial(plan: Plan) -> int:
     failed = 0
     for run in plan.of("score"):
         assert isinstance(run.spec, ScoreSpec)
-        samples = [plan.run("sample", run.variant, run.seed, item) for item in run.spec.samples]
+        samples = [plan.job("sample", run.variant, run.seed, item) for item in run.spec.samples]
         some = any(status_of(each.product, each.spec) == "ok" for each in samples)
         if some and status_of(run.product, run.spec) != "ok":
             failed |= run_job("score", run.spec, plan.root, plan.device, partial=True)
@@ -567,7 +567,7 @@ def doctor(options: argparse.Namespace) -> int:
         print(finding.line())
         if options.fix:
             finding.remove()
-    missing, whole = len(found) - len(wrong), sum(len(run.products) for run in plan.runs)
+    missing, whole = len(found) - len(wrong), sum(len(run.products) for run in plan.jobs)
     whole -= sum(finding.status != "torn" for finding in found)
     action = "removed: run snakemake to remake them" if options.fix else "wrong"
     print(f"{plan.root}: {whole} products whole, {missing} missing, {len(wrong)} {action}")

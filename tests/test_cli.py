@@ -109,7 +109,7 @@ def test_a_mistake_in_a_file_leaves_the_process_with_status_1(tmp_path):
 
 def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(tiny, capsys):
     Path("results").write_text("a file")
-    assert cli.main(stage(tiny.run("data"))) == 1
+    assert cli.main(stage(tiny.job("data"))) == 1
     assert "results cannot be written" in capsys.readouterr().err
 
 
@@ -186,7 +186,7 @@ def test_a_spec_without_a_docstring_is_listed_too(capsys):
 
 
 def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):
-    job = tiny.run("sample", "control-test", 0, "draw")
+    job = tiny.job("sample", "control-test", 0, "draw")
     assert cli.main(stage(job)) == 1
     error = capsys.readouterr().err
     found = status.read_status(paths.state(tiny.root, job.spec))
@@ -197,7 +197,7 @@ def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):
 
 
 def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypatch):
-    job = tiny.run("score", "edm")
+    job = tiny.job("score", "edm")
     folder = paths.state(tiny.root, job.spec)
 
     class Stage:
@@ -223,16 +223,16 @@ def test_partial_scoring_runs_where_samples_are_and_scores_are_not(tiny, monkeyp
 
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
     for variant, item in [("ddpm-cosine", "ddim-5"), ("control-test", "draw")]:
-        job = tiny.run("sample", variant, 0, item)
+        job = tiny.job("sample", variant, 0, item)
         write_product(job.product, b"images", job.spec)
-    done = tiny.run("score", "control-test")
+    done = tiny.job("score", "control-test")
     write_product(done.product, b"{}", done.spec)
     assert cli.main(["score", "--partial", "--config", str(TINY)]) == 0
     assert scored == [("ddpm-cosine", True)]
 
 
 def test_manifest_prints_as_sha256sum(tiny, capsys):
-    job = tiny.run("reference")
+    job = tiny.job("reference")
     for path in job.products:
         write_product(path, b"content", job.spec)
     assert cli.main(["manifest", str(tiny.root)]) == 0
@@ -244,7 +244,7 @@ def test_manifest_prints_as_sha256sum(tiny, capsys):
 
 def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
     whole, stale, corrupt = (
-        tiny.run("sample", variant, 0, item)
+        tiny.job("sample", variant, 0, item)
         for variant, item in [
             ("edm", "heun-3"),
             ("ddpm-cosine", "ddim-5"),
@@ -268,7 +268,7 @@ def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
 
 
 def test_doctor_finds_torn_training_states(tiny, capsys):
-    folder = paths.state(tiny.root, tiny.run("train", "edm").spec)
+    folder = paths.state(tiny.root, tiny.job("train", "edm").spec)
     folder.mkdir(parents=True)
     torn = folder / "state-000000001-0123456789abcdef.safetensors"
     torn.write_bytes(b"half")
@@ -277,7 +277,7 @@ def test_doctor_finds_torn_training_states(tiny, capsys):
 
 
 def test_clean_removes_states_that_no_job_has_whatever_only_says(tiny, capsys):
-    kept = paths.state(tiny.root, tiny.run("train", "edm").spec)
+    kept = paths.state(tiny.root, tiny.job("train", "edm").spec)
     old = paths.states(tiny.root) / "0123456789abcdef"
     for folder in (kept, old):
         folder.mkdir(parents=True)
@@ -302,7 +302,7 @@ def test_an_extension_that_changed_since_the_plan_is_refused(tmp_path, monkeypat
 
 
 def test_the_data_stage_runs_from_the_command_line(tiny, tmp_path):
-    job = tiny.run("data")
+    job = tiny.job("data")
     start = time.time()
     done = run(*stage(job), cwd=tmp_path, DIFFBENCH_DEVICE="cpu")
     assert (done.returncode, done.stderr) == (0, "")

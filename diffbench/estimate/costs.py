@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from diffbench.plan.jobs import Plan, Run
+from diffbench.plan.jobs import Job, Plan
 from diffbench.store.products import status_of
 
 
@@ -14,14 +14,14 @@ class Cost:
     """The cost of one job.
 
     Attributes:
-        run: the job.
+        job: the job.
         hours: of the device; None where nobody has estimated it.
         size: bytes of what it leaves on disk, its training state with it; 0 where it is little.
         done: whether its products are there already, so that it costs nothing any more.
         notes: what was assumed.
     """
 
-    run: Run
+    job: Job
     hours: float | None
     size: int = 0
     done: bool = False
@@ -49,9 +49,9 @@ class Estimate:
     repeats: int
 
 
-def is_done(plan: Plan, run: Run) -> bool:
+def is_done(plan: Plan, job: Job) -> bool:
     """Say whether all products of a job are there and whole."""
-    return all(status_of(path, run.spec) == "ok" for path in run.products)
+    return all(status_of(path, job.spec) == "ok" for path in job.products)
 
 
 def left(costs: Iterable[Cost]) -> float:
@@ -64,13 +64,13 @@ def size(costs: Iterable[Cost]) -> int:
     return sum(cost.size for cost in costs)
 
 
-def with_upstream(plan: Plan, runs: Iterable[Run]) -> list[Run]:
+def with_upstream(plan: Plan, jobs: Iterable[Job]) -> list[Job]:
     """Return jobs and all that they are built on, each once."""
-    found: dict[int, Run] = {}
-    waiting = list(runs)
+    found: dict[int, Job] = {}
+    waiting = list(jobs)
     while waiting:
-        run = waiting.pop()
-        if id(run) not in found:
-            found[id(run)] = run
-            waiting += plan.upstream(run)
+        job = waiting.pop()
+        if id(job) not in found:
+            found[id(job)] = job
+            waiting += plan.upstream(job)
     return list(found.values())

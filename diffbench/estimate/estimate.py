@@ -28,7 +28,7 @@ from diffbench.estimate.counting import ADAPTIVE_CALLS, Calls
 from diffbench.estimate.timing import Clock, Stopwatch
 from diffbench.jobs.classifier import classifier_trainer
 from diffbench.jobs.train import denoiser_trainer, snapshots_of
-from diffbench.plan.jobs import Plan, Run
+from diffbench.plan.jobs import Job, Plan
 from diffbench.plan.variants import classes_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.errors import PlanError
@@ -143,22 +143,22 @@ class _Estimator:
         self.timed: dict[str, Any] = {}
 
     def estimate(self) -> Estimate:
-        costs = tuple(self.cost(run) for run in self.plan.runs)
+        costs = tuple(self.cost(job) for job in self.plan.jobs)
         steps = [each.step for each in self.timed.values() if isinstance(each, Training)]
         timed = steps + [each for each in self.timed.values() if isinstance(each, Timed)]
         return Estimate(self.plan, costs, tuple(timed), machine.name(self.device), self.repeats)
 
-    def cost(self, run: Run) -> Cost:
+    def cost(self, job: Job) -> Cost:
         """One job's."""
-        stages: dict[type[StageSpec], Callable[[Run, Any], Cost]] = {
+        stages: dict[type[StageSpec], Callable[[Job, Any], Cost]] = {
             TrainSpec: self.train,
             ClassifierSpec: self.train,
             SampleSpec: self.sample,
             LikelihoodStageSpec: self.likelihood,
             RestoreSpec: self.restore,
         }
-        found = stages.get(type(run.spec), lambda run, spec: Cost(run, None))(run, run.spec)
-        return replace(found, done=is_done(self.plan, run))
+        found = stages.get(type(job.spec), lambda job, spec: Cost(job, None))(job, job.spec)
+        return replace(found, done=is_done(self.plan, job))
 
     def once(self, key: tuple[Any, ...], measure: Callable[[], Any]) -> Any:
         """What was measured under a key, or is now."""
@@ -169,26 +169,26 @@ class _Estimator:
 
     # Training.
 
-    def train(self, run: Run, spec: TrainSpec | ClassifierSpec) -> Cost:
+    def train(self, job: Job, spec: TrainSpec | ClassifierSpec) -> Cost:
         """The steps that are left, and all weights with the training states that are kept.
 
         Snapshots lie beside the states once more, from which all products can be made again.
         """
         if spec.network is None:
-            return Cost(run, None)
+            return Cost(job, None)
         if spec.training is None:
-            return Cost(run, 0.0, self.imported(spec))
+            return Cost(job, 0.0, self.imported(spec))
         found = self.training(spec)
         saved = self.saved_step(spec)
         notes: tuple[str, ...] = ()
         if saved:
-            notes += (f"{run.variant} seed {run.seed} goes on from step {saved}",)
+            notes += (f"{job.variant} seed {job.seed} goes on from step {saved}",)
         whole = found.step.images == spec.training.batch
         if spec.training.compile and not (whole and self.device.type == "cuda"):
             notes += ("training is timed without compiling the network",)
         hours = (spec.training.steps - saved) * found.step.seconds / 3600
-        files = len(run.products) + len(snapshots_of(spec))
-        return Cost(run, hours, files * found.weights + GENERATIONS * found.state, notes=notes)
+        files = len(job.products) + len(snapshots_of(spec))
+        return Cost(job, hours, files * found.weights + GENERATIONS * found.state, notes=notes)
 
     def imported(self, spec: TrainSpec) -> int:
         """The bytes of imported weights."""
@@ -248,12 +248,12 @@ class _Estimator:
 
     # What asks a trained network.
 
-    def sample(self, run: Run, spec: SampleSpec) -> Cost:
+    def sample(self, job: Job, spec: SampleSpec) -> Cost:
         """The chunks of one solver."""
         size = spec.samples * self.dataset.train[0].size
         train, solver = spec.train, spec.solver
         if train is None or train.network is None or solver is None:
-            return Cost(run, 0.0 if train is None else None, size)
+            return Cost(job, 0.0 if train is None else None, size)
         key = ("sample", solver.plain, train.process, train.denoiser)
         calls, notes = self.calls(
             key, solver.adaptive, lambda: counting.of_solver(train, solver, self.small)
@@ -265,13 +265,13 @@ class _Estimator:
             gradient = self.gradient(spec.classifier, chunk, spec.precision)
             seconds += calls.classifier * gradient.seconds
         hours = seconds * spec.samples / chunk / 3600
-        return Cost(run, hours, size, notes=notes)
+        return Cost(job, hours, size, notes=notes)
 
-    def restore(self, run: Run, spec: RestoreSpec) -> Cost:
+    def restore(self, job: Job, spec: RestoreSpec) -> Cost:
         """All draws of one task by one restorer."""
         train, restorer = spec.train, spec.restorer
         if train is None or train.network is None:
-            return Cost(run, 0.0 if train is None else None)
+            return Cost(job, 0.0 if train is None else None)
         inner = restorer.inner
         key = ("restore", restorer, spec.task, train.process, train.denoiser)
         calls, notes = self.calls(
@@ -283,16 +283,16 @@ class _Estimator:
         chunk = min(spec.chunk, count)
         call = self.call(train, chunk, spec.precision, train.denoiser.takes_labels)
         return Cost(
-            run,
+            job,
             calls.network * call.seconds * count / chunk / 3600,
             notes=notes,
         )
 
-    def likelihood(self, run: Run, spec: LikelihoodStageSpec) -> Cost:
+    def likelihood(self, job: Job, spec: LikelihoodStageSpec) -> Cost:
         """The whole split."""
         train, likelihood = spec.train, spec.likelihood
         if train.network is None:
-            return Cost(run, None)
+            return Cost(job, None)
         key = ("likelihood", likelihood.plain, train.process, train.denoiser)
         calls, notes = self.calls(
             key,
@@ -305,7 +305,7 @@ class _Estimator:
         count = images or ASSUMED_IMAGES
         batch = min(getattr(likelihood, "batch", count), count)
         seconds = calls.network * self.evaluation(spec, batch)
-        return Cost(run, seconds * count / batch / 3600, notes=notes)
+        return Cost(job, seconds * count / batch / 3600, notes=notes)
 
     def evaluation(self, spec: LikelihoodStageSpec, batch: int) -> float:
         """Seconds of a call with the backward passes that it has."""

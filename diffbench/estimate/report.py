@@ -31,16 +31,16 @@ def _heading(estimate: Estimate) -> str:
 
 
 def _variants(estimate: Estimate) -> str:
-    names = dict.fromkeys(cost.run.variant for cost in estimate.costs if cost.run.variant)
+    names = dict.fromkeys(cost.job.variant for cost in estimate.costs if cost.job.variant)
     rows = [
-        _row(name, [cost for cost in estimate.costs if cost.run.variant == name]) for name in names
+        _row(name, [cost for cost in estimate.costs if cost.job.variant == name]) for name in names
     ]
     every = _row("all", estimate.costs)
     return _aligned([["variant", *STAGES, "hours", "disk"], *rows, every])
 
 
 def _row(name: str, costs: Sequence[Cost]) -> list[str]:
-    parts = [[cost for cost in costs if cost.run.stage == stage] for stage in STAGES]
+    parts = [[cost for cost in costs if cost.job.stage == stage] for stage in STAGES]
     return [name, *(hours(part) for part in parts), hours(costs), bytes_of(size(costs))]
 
 
@@ -56,9 +56,9 @@ def table_costs(estimate: Estimate) -> dict[str, list[Cost]]:
     """Return the costs of each table's jobs, with those that they are built on."""
     plan, found = estimate.plan, {}
     for name, table in chosen(read_tables(plan.repository), plan.benchmark).tables.items():
-        shown = [run for run in plan.runs if table.shows(run.stage, run.variant, run.item)]
-        wanted = {id(run) for run in with_upstream(plan, shown)}
-        found[name] = [cost for cost in estimate.costs if id(cost.run) in wanted]
+        shown = [job for job in plan.jobs if table.shows(job.stage, job.variant, job.item)]
+        wanted = {id(job) for job in with_upstream(plan, shown)}
+        found[name] = [cost for cost in estimate.costs if id(cost.job) in wanted]
     return found
 
 
@@ -86,7 +86,7 @@ def _notes(estimate: Estimate) -> Iterator[str]:
     for note, count in counted.items():
         yield f"{note} ({count} jobs)" if count > 1 else note
     without = dict.fromkeys(
-        cost.run.variant if cost.run.stage in STAGES else cost.run.stage
+        cost.job.variant if cost.job.stage in STAGES else cost.job.stage
         for cost in costs
         if cost.hours is None
     )

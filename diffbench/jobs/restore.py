@@ -89,8 +89,8 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
         fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place), spec.floors)
         content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
         shown = pictures(problem, drawn[:SHOWN])
-        job = (spec.variant, spec.seed, spec.task_id, spec.method_id)
-        files.write(paths.restored_picture(root, *job), strip(shown, dataset.levels))
+        (picture,) = paths.extras(root, spec)
+        files.write(picture, strip(shown, dataset.levels))
         write_product(archive, lambda file: np.savez(file, **shown), spec)
         write_json_product(path, content, spec)
 

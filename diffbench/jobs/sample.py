@@ -132,7 +132,7 @@ def write(spec: SampleSpec, root: Path, dataset: Dataset, arrays: dict[str, Any]
     if labels is not None:
         arrays["labels"] = labels
     write_product(paths.product(root, spec), lambda file: np.savez(file, **arrays), spec)
-    picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
+    (picture,) = paths.extras(root, spec)
     files.write(picture, grid_png(arrays["levels"][:100], dataset.levels))
 
 

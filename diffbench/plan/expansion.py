@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from diffbench.plan import reading
 from diffbench.plan.along import each_step
-from diffbench.plan.jobs import Refusal, Run
+from diffbench.plan.jobs import Job, Refusal
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import matches, refusal, seeds_of
 from diffbench.specs import registry
@@ -60,21 +60,20 @@ class Expansion:
         used = registry.extensions_of(spec, self.extensions)
         return spec.model_copy(update={"extensions": used}) if used else spec
 
-    def _row(self, stage: StageSpec, item: str = "") -> Run:
-        variant, seed = getattr(stage, "variant", ""), getattr(stage, "seed", 0)
-        return Run(self.benchmark.name, stage.stage, variant, seed, item, stage)
+    def _job(self, spec: StageSpec) -> Job:
+        return Job(self.benchmark.name, spec)
 
-    def runs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Run]:
+    def jobs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Job]:
         """Make all jobs."""
-        yield self._row(self.data)
-        yield self._row(self.reference)
+        yield self._job(self.data)
+        yield self._job(self.reference)
         for name, variant in variants.items():
             served = self._solvers(name, variant), self._likelihoods(name, variant)
             restored = list(self._restored(name, variant))
             for seed in seeds_of(self.benchmark, variant):
                 yield from self._of_seed(name, variant, seed, *served, restored)
         for classifier in self.classifiers.values():
-            yield self._row(classifier)
+            yield self._job(classifier)
 
     def _of_seed(
         self,
@@ -84,16 +83,15 @@ class Expansion:
         solvers: Mapping[str, SolverSpec | None],
         likelihoods: Mapping[str, LikelihoodSpec],
         restored: Sequence[tuple[str, str, RestorerSpec]],
-    ) -> Iterator[Run]:
+    ) -> Iterator[Job]:
         train = self._train(name, variant, seed)
         if train is not None:
-            yield self._row(train)
+            yield self._job(train)
         samples = {
             item: self._sample(name, variant, seed, item, solver, train)
             for item, solver in solvers.items()
         }
-        for item, sample in samples.items():
-            yield self._row(sample, item)
+        yield from map(self._job, samples.values())
         if samples:
             score = ScoreSpec(
                 variant=name,
@@ -102,7 +100,7 @@ class Expansion:
                 floors=self.benchmark.floors,
                 samples=samples,
             )
-            yield self._row(self._stamped(score))
+            yield self._job(self._stamped(score))
         for item, likelihood in likelihoods.items():
             spec = LikelihoodStageSpec(
                 variant=name,
@@ -112,10 +110,9 @@ class Expansion:
                 train=train,
                 precision=precision_of(variant, likelihood),
             )
-            yield self._row(self._stamped(spec), item)
+            yield self._job(self._stamped(spec))
         for task, method, restorer in restored:
-            job = self._restore(name, variant, seed, task, method, restorer, train)
-            yield self._row(job, f"{task}/{method}")
+            yield self._job(self._restore(name, variant, seed, task, method, restorer, train))
         for item, analysis in variant.analyses.items():
             subject = train if analysis.uses_variant else None
             wanted = AnalysisStageSpec(
@@ -126,7 +123,7 @@ class Expansion:
                 train=subject,
                 precision=precision_of(variant, analysis),
             )
-            yield self._row(self._stamped(wanted), item)
+            yield self._job(self._stamped(wanted))
 
     def _train(self, name: str, variant: VariantSpec, seed: int) -> TrainSpec | None:
         if variant.process is None:

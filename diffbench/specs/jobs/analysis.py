@@ -1,0 +1,43 @@
+"""The analysis stage: what is neither samples, a likelihood nor a restoration."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt
+from diffbench.specs.choices import AnyAnalysis
+from diffbench.specs.jobs.stage import RUN, StageSpec
+from diffbench.specs.jobs.train import AskingSpec
+
+
+class AnalysisStageSpec(AskingSpec):
+    """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model.
+
+    An analysis that brings all it needs has no ``train``.
+    """
+
+    template: ClassVar[str] = f"{RUN}/analysis/{{analysis}}.json"
+    tabled: ClassVar[bool] = True
+
+    stage: Literal["analysis"] = "analysis"
+    version: PositiveInt = 2
+
+    variant: str
+    seed: NonNegativeInt
+    analysis_id: str
+    analysis: AnyAnalysis
+
+    @classmethod
+    def module(cls) -> str:
+        """It belongs to the analyses."""
+        return "diffbench.analyses.job"
+
+    @property
+    def upstream(self) -> tuple[StageSpec, ...]:
+        """The training, for an analysis of the trained model; others read its spec alone."""
+        return self.held if self.analysis.uses_model else ()
+
+    @property
+    def threads(self) -> int:
+        """Those of the model."""
+        return self.train.threads if self.train else 1
