@@ -14,7 +14,8 @@ from commands import REPOSITORY, bench, diffbench, environment, said
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffbench import cli, notebook
+from diffbench import notebook
+from diffbench.cli import jobs
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.solvers.loop import sample
@@ -289,7 +290,7 @@ def test_images_of_another_size_are_refused_when_they_are_known(planned, capsys)
     plan = planned(("{name: digits}", "{name: folder, path: images}"))
     prepared(plan)
     job = plan.job("train", "mine")
-    assert cli.run_job("train", job.spec, plan.root, "cpu") == 1
+    assert jobs.run_job(job.spec, plan.root, "cpu") == 1
     error = capsys.readouterr().err
     assert "mine.pretrained.folder: model is a model of 8x8 images with 3 channels" in error
     assert "10x10" in error and error.count("\n") == 1 and not job.product.exists()
@@ -330,7 +331,7 @@ def test_tables_say_whose_the_weights_are(planned):
 
 
 def test_an_imported_model_is_estimated_without_training(planned):
-    found = {cost.run.stage: cost for cost in estimate(planned(), 1).costs}
+    found = {cost.job.stage: cost for cost in estimate(planned(), 1).costs}
     assert found["train"].hours == 0
     tensors = load_file("model/model.safetensors").values()
     assert found["train"].size == sum(each.numel() * each.element_size() for each in tensors)

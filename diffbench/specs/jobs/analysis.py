@@ -11,9 +11,9 @@ from diffbench.specs.jobs.train import AskingSpec
 
 
 class AnalysisStageSpec(AskingSpec):
-    """Carry out one analysis of a variant, as ``train`` describes it, or of its trained model.
+    """Carry out one analysis of a variant, or of its trained model.
 
-    An analysis that brings all it needs has no ``train``.
+    ``train`` describes the variant; an analysis that brings all it needs has none.
     """
 
     template: ClassVar[str] = f"{RUN}/analysis/{{analysis}}.json"

@@ -14,9 +14,9 @@ from diffbench.specs.training import TrainingSpec
 
 
 class ClassifierSpec(StageSpec):
-    """Train a classifier of the noisy images of one process, for guidance.
+    """Train a classifier of noisy images, for guidance.
 
-    One serves all variants of the benchmark with that process, dequantisation and seed.
+    One serves all variants of the benchmark with the same process, dequantisation and seed.
     """
 
     template: ClassVar[str] = "classifier/{variant}/seed{seed}/model.safetensors"

@@ -11,7 +11,9 @@ from diffbench.specs.jobs.stage import StageSpec
 
 
 class ReferenceSpec(StageSpec):
-    """Measure the data set with the feature extractor, trained and validated here or published.
+    """Measure the data set with the feature extractor.
+
+    It is trained and validated here, or published.
 
     library: what computes distances, and its version.
     conversion: what the extractor makes of the grey levels.

@@ -19,9 +19,9 @@ SAMPLES = f"{RUN}/samples/{{solver}}"
 
 
 class SampleSpec(AskingSpec):
-    """Draw samples with one solver, or gather those of its shards; or draw them as a control.
+    """Draw samples with one solver, or gather those of its shards.
 
-    They are ``samples`` images, in chunks of ``chunk``.
+    They are ``samples`` images, in chunks of ``chunk``, from a model by a solver or from a control.
     """
 
     template: ClassVar[str] = f"{SAMPLES}/samples.npz"
@@ -54,9 +54,10 @@ class SampleSpec(AskingSpec):
 
 
 class ShardSpec(StageSpec):
-    """Draw one part of the samples of one solver: some of the chunks.
+    """Draw one part of the samples of one solver.
 
-    How many parts there are is no part of the samples' spec: each chunk has a random stream of its own.
+    It is some of their chunks.  How many parts there are is no part of the samples' spec: each chunk has a random
+    stream of its own.
     """
 
     template: ClassVar[str] = f"{SAMPLES}/{{shard}}/chunks.npz"

@@ -12,7 +12,7 @@ from diffbench.specs.jobs.stage import RUN, StageSpec
 
 
 class ScoreSpec(StageSpec):
-    """Score all samples of one variant and seed against one reference, and real images in their place."""
+    """Score all samples of one variant and seed, and real images in their place, against one reference."""
 
     template: ClassVar[str] = f"{RUN}/scores.json"
     partial: ClassVar[bool] = True

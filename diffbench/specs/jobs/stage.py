@@ -63,7 +63,8 @@ class StageSpec(Spec):
     @classmethod
     def summary(cls) -> str:
         """What a job does, in one line."""
-        return (cls.__doc__ or "").strip().partition("\n")[0]
+        line = (cls.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return line[:1].lower() + line[1:]
 
     @classmethod
     def name(cls) -> str:
@@ -156,6 +157,11 @@ class StageSpec(Spec):
     def choice(self) -> OfWeights | None:
         """What chooses among the weights that a training keeps; None where nothing does."""
         return None
+
+    @property
+    def divided(self) -> bool:
+        """Whether this very job is shared by the processes that it is given."""
+        return self.shared
 
     def parts(self, count: int) -> tuple[StageSpec, ...]:
         """The jobs that this one is spread over, ``count`` of them; none where it does all itself."""

@@ -40,9 +40,9 @@ def weights_refusal(model: Model, choice: OfWeights) -> str | None:
 
 
 class TrainSpec(StageSpec):
-    """Train one variant, going on where it was stopped; fit an exact denoiser, or take imported weights.
+    """Train one variant, going on where it was stopped.
 
-    An exact denoiser has no network, objective or budget.
+    An exact denoiser, which has no network, objective or budget, is fitted; imported weights are taken as they are.
     """
 
     template: ClassVar[str] = f"{RUN}/model.safetensors"
@@ -82,6 +82,11 @@ class TrainSpec(StageSpec):
             return self.template
         length = "" if wanted.length == own.length else f"/std{wanted.length:g}"
         return f"{RUN}/snapshots/{wanted.step}{length}/model.safetensors"
+
+    @property
+    def divided(self) -> bool:
+        """What is not trained is made by one process."""
+        return self.training is not None
 
     @property
     def rule(self) -> str:
