@@ -12,10 +12,11 @@ from commands import CONFIG, REPOSITORY, TINY, merged, plan_of, write_config
 
 from diffbench import cli
 from diffbench.estimate import counting, report
-from diffbench.estimate.costs import Cost, left, size, with_upstream
-from diffbench.estimate.estimate import estimate, known_shape, noise_images
-from diffbench.estimate.timing import FEW, PATIENCE, Stopwatch
-from diffbench.jobs import data
+from diffbench.estimate.costs import JobCost, left, size, with_upstream
+from diffbench.estimate.estimate import estimate, known_shape
+from diffbench.estimate.stopwatch import FEW, PATIENCE, Stopwatch
+from diffbench.estimate.timings import noise_images
+from diffbench.jobs import data, restore
 from diffbench.plan.loading import load_plan
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths
@@ -121,16 +122,16 @@ def test_evaluations_are_counted_as_they_were_measured():
         spec = plan.job("sample", variant, 0, item).spec
         counted[variant, item] = counting.of_solver(spec.train, spec.solver, images).network
     assert counted == MEASURED
-    restore = {
-        run.item: counting.of_restorer(run.spec, images).network
+    restored = {
+        run.item: restore.calls_of(run.spec, images).network
         for run in plan.of("restore")
         if run.spec.train
     }
-    assert {item: calls for item, calls in restore.items() if "ddrm" in item} == {
+    assert {item: calls for item, calls in restored.items() if "ddrm" in item} == {
         f"{task}/ddrm-20": 20 for task in plan.benchmark.restorations.tasks
     }
     # A predictor and a corrector at each of 25 steps but the last, which goes to the data.
-    assert {calls for item, calls in restore.items() if "impute" in item} == {49}
+    assert {calls for item, calls in restored.items() if "impute" in item} == {49}
 
 
 def test_an_exact_trace_has_a_backward_pass_for_each_number(here):
@@ -214,7 +215,7 @@ def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
 def test_the_disk_is_what_training_leaves(here):
     """Weights in float32 and, twice, those, their average and two moments."""
     _, by_job = costs(here)
-    spec = by_job["train", "ve", ""].run.spec
+    spec = by_job["train", "ve", ""].job.spec
     from diffbench.training import models
 
     network = models.build_network(spec, noise_images(spec.data, (1, 8, 8)))
@@ -291,8 +292,11 @@ def test_units():
         "3 GB",
         "50 TB",
     ]
-    run = load_plan([], {}, REPOSITORY).job("data")
-    assert [report.hours([Cost(run, each)]) for each in (None, 0.0, 0.01234, 99.4, 6543.2)] == [
+    job = load_plan([], {}, REPOSITORY).job("data")
+    hours = [
+        report.hours([JobCost(job=job, hours=each)]) for each in (None, 0.0, 0.01234, 99.4, 6543.2)
+    ]
+    assert hours == [
         "-",
         "0",
         "0.0123",
