@@ -13,20 +13,12 @@ from diffbench import cli
 from diffbench.estimate import report
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.estimate import estimate
-from diffbench.plan.jobs import Job
 from diffbench.plan.loading import load_plan
 from diffbench.plan.rules import rules
 from diffbench.specs.jobs import STAGES, SampleSpec, StageSpec
 from diffbench.specs.jobs.stage import RUN
 from diffbench.store import paths
 from diffbench.store.products import read_json, write_json_product
-
-
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """The tiny benchmark's plan, in an empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return load_plan([TINY], {"only": ["edm"]}, REPOSITORY)
 
 
 @pytest.fixture
@@ -49,6 +41,13 @@ def counting(monkeypatch):
         solver_id: str
         sample: SampleSpec
 
+        @classmethod
+        def wanted(cls, asked):
+            for each in asked.made["sample"]:
+                if each.solver is not None:
+                    names = {"variant": asked.name, "seed": asked.seed, "solver_id": each.solver_id}
+                    yield cls(sample=each, **names)
+
         @property
         def uses_gpu(self):
             return False
@@ -64,11 +63,16 @@ def counting(monkeypatch):
 
 
 @pytest.fixture
-def plan(tiny, counting):
-    """The plan with a job of the new stage."""
-    sample = tiny.job("sample", "edm", 0, "heun-3").spec
-    spec = counting(variant="edm", seed=0, solver_id="heun-3", sample=sample)
-    return replace(tiny, jobs=(*tiny.jobs, Job(tiny.benchmark.name, spec)))
+def plan(counting, tmp_path, monkeypatch):
+    """The plan of a variant and a control with the new stage, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return load_plan([TINY], {"only": ["edm", "control-test"]}, REPOSITORY)
+
+
+def test_it_is_planned_after_all_that_it_builds_on(plan):
+    (job,) = plan.of("count")
+    assert (job.variant, job.item, job) == ("edm", "heun-3", plan.jobs[-1])
+    assert job.spec.sample == plan.job("sample", "edm", 0, "heun-3").spec
 
 
 def test_it_has_paths_and_inputs(plan):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from diffbench.specs.base import NonNegativeInt, PositiveInt
 from diffbench.specs.choices import AnyAnalysis
+from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.stage import RUN, StageSpec
 from diffbench.specs.jobs.train import AskingSpec
 
@@ -26,6 +28,19 @@ class AnalysisStageSpec(AskingSpec):
     seed: NonNegativeInt
     analysis_id: str
     analysis: AnyAnalysis
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[AnalysisStageSpec]:
+        """Those of the variant."""
+        for item, analysis in asked.variant.analyses.items():
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                analysis_id=item,
+                analysis=analysis,
+                train=asked.train if analysis.uses_variant else None,
+                precision=asked.precision(analysis),
+            )
 
     @classmethod
     def module(cls) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt
 from diffbench.specs.floors import FloorSpec
+from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.data import StoredData
 from diffbench.specs.jobs.reference import ReferenceSpec
 from diffbench.specs.jobs.stage import RUN
@@ -45,6 +47,28 @@ class RestoreSpec(AskingSpec):
     data: StoredData
     reference: ReferenceSpec
     floors: FloorSpec = FloorSpec()
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[RestoreSpec]:
+        """One for each method that can serve a task."""
+        restorations = asked.benchmark.restorations
+        for task, method, restorer in asked.restored:
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                task_id=task,
+                method_id=method,
+                task=restorations.tasks[task],
+                restorer=restorer,
+                images=restorations.images,
+                draws=restorations.draws,
+                chunk=asked.benchmark.chunk,
+                data=asked.benchmark.data,
+                reference=asked.reference,
+                floors=asked.benchmark.floors,
+                train=asked.train if restorer.uses_model else None,
+                precision=asked.precision(restorer.inner),
+            )
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from diffbench.specs.base import NonNegativeInt, PositiveInt
 from diffbench.specs.choices import AnyControl
+from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.classifier import ClassifierSpec
 from diffbench.specs.jobs.data import StoredData
 from diffbench.specs.jobs.stage import RUN, StageSpec
@@ -40,6 +42,24 @@ class SampleSpec(AskingSpec):
     classifier: ClassifierSpec | None = None
     solver: AnySolver | None = None
     control: AnyControl | None = None
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[SampleSpec]:
+        """One for each solver; one of a control."""
+        for item, solver in asked.solvers.items():
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                solver_id=item,
+                samples=asked.benchmark.samples,
+                chunk=asked.benchmark.chunk,
+                data=asked.benchmark.data,
+                train=asked.train,
+                classifier=asked.classifier(solver),
+                solver=solver,
+                control=asked.variant.control,
+                precision=asked.precision(solver),
+            )
 
     @property
     def choice(self) -> OfWeights | None:

@@ -6,13 +6,14 @@ a module with ``run(spec, root, device)`` in ``diffbench/jobs``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
 
 from diffbench.specs.base import PositiveInt, Spec
 from diffbench.specs.data import DataSpec
+from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.weights import OfWeights
 
 #: The folder of one variant with one seed, below that of a benchmark.
@@ -85,6 +86,11 @@ class StageSpec(Spec):
     def item_wildcards(cls) -> tuple[str, ...]:
         """Those that tell the jobs of one variant and seed apart."""
         return tuple(name for name in cls.wildcards() if name not in ("variant", "seed"))
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[StageSpec]:
+        """The jobs that a benchmark asks of a variant with a seed; none by default."""
+        return iter(())
 
     # Where things lie.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, Protocol
 
 from diffbench.specs.base import NonNegativeInt, PositiveInt
 from diffbench.specs.choices import AnyDenoiser, AnyNetwork, AnyObjective, AnyProcess
 from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.data import StoredData
 from diffbench.specs.jobs.stage import RUN, StageSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -61,6 +63,24 @@ class TrainSpec(StageSpec):
     objective: AnyObjective | None = None
     training: TrainingSpec | None = None
     pretrained: PretrainedSpec | None = None
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[TrainSpec]:
+        """One, where the variant has a model."""
+        variant = asked.variant
+        if variant.process is not None:
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                data=asked.benchmark.data,
+                dequantise=variant.dequantise,
+                process=variant.process,
+                denoiser=variant.denoiser,
+                network=variant.network,
+                objective=variant.objective,
+                training=variant.training,
+                pretrained=variant.pretrained,
+            )
 
     @property
     def running(self) -> TrainingSpec | PretrainedSpec | None:
