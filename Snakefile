@@ -8,15 +8,7 @@ min_version("9.8")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/reference.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/classifier.smk"
-include: "workflow/rules/sample.smk"
-include: "workflow/rules/score.smk"
-include: "workflow/rules/likelihood.smk"
-include: "workflow/rules/restore.smk"
-include: "workflow/rules/analysis.smk"
+include: "workflow/rules/jobs.smk"
 include: "workflow/rules/tables.smk"
 
 
@@ -30,12 +22,8 @@ rule all:
     input:
         TABLES,
         paths.tables_complete(PLAN.root),
-        [product for run in PLAN.runs for product in run.products],
-        [paths.grid(PLAN.root, run.variant, run.seed, run.item) for run in PLAN.of("sample")],
-        [
-            paths.restored_picture(PLAN.root, run.variant, run.seed, *run.item.split("/"))
-            for run in PLAN.of("restore")
-        ],
+        [product for job in PLAN.jobs for product in job.products],
+        [path for job in PLAN.jobs for path in job.extras if path.suffix == ".png"],
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.

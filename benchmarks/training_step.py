@@ -50,11 +50,11 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     plan = load_plan([options.config], {}, ROOT)
-    spec = plan.run("train", options.variant, plan.seeds(options.variant)[0]).spec
+    spec = plan.job("train", options.variant, plan.seeds(options.variant)[0]).spec
     device = machine.prepare(options.device, spec.training)
     budgets = BUDGETS | (COMPILED if device.type == "cuda" else {})
     with tempfile.TemporaryDirectory() as folder:
-        data.run(plan.run("data").spec, Path(folder), "cpu")
+        data.run(plan.job("data").spec, Path(folder), "cpu")
         dataset = data.load(Path(folder), spec.data)
     trainers, best = {}, dict.fromkeys(budgets, float("inf"))
     for name, budget in budgets.items():

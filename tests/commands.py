@@ -103,7 +103,7 @@ def planned(done: Done) -> set[str]:
 
 def jobs_of(plan: Plan) -> set[str]:
     """All jobs of a plan, in the words of `planned`."""
-    named = ([run.stage, run.variant, run.item.replace("/", " ")] for run in plan.runs)
+    named = ([run.stage, run.variant, run.item.replace("/", " ")] for run in plan.jobs)
     jobs = {" ".join(filter(None, words)) for words in named}
     return jobs | {"tables"}
 

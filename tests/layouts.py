@@ -42,7 +42,7 @@ def scores(value, floor=None):
 
 def fill(plan, root, fids=None, terms=None, floor=None):
     """Write every product of the plan; ``terms`` go into the likelihoods, with each seed, ``floor`` is that of FIDs."""
-    for run in plan.runs:
+    for run in plan.jobs:
         for path in paths.products(root, run.spec):
             if run.stage == "score":
                 values = {

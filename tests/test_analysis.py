@@ -22,7 +22,7 @@ def test_an_analysis_alone_runs_without_data(tmp_path, monkeypatch):
     )
     plan = load_plan([tmp_path / "bench.yaml"], {}, REPOSITORY)
     for seed in (0, 1):
-        job = plan.run("analysis", "alone", seed, "count")
+        job = plan.job("analysis", "alone", seed, "count")
         analysis.run(job.spec, plan.root, "cpu")
         content = json.loads(read_product(job.product, job.spec).read_bytes())
         assert content == {"metrics": {"count": {"value": 20 + seed, "se": None}}}

@@ -70,7 +70,7 @@ def test_each_layout_is_trained_on_sampled_and_scored(tmp_path, monkeypatch, lay
     monkeypatch.chdir(tmp_path)
     configured(tmp_path, layout)
     plan = plan_of(tmp_path)
-    for run in plan.runs:
+    for run in plan.jobs:
         spec = run.spec.canonical()
         words = [run.stage, "--root", str(plan.root), "--spec", spec, "--device", "cpu"]
         assert cli.main(words) == 0, run
@@ -90,18 +90,18 @@ def test_a_copy_of_an_archive_elsewhere_is_the_same_data_set(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     configured(tmp_path, "cifar10")
     first = plan_of(tmp_path)
-    data, train = first.run("data"), first.run("train", "iddpm-hybrid")
+    data, train = first.job("data"), first.job("train", "iddpm-hybrid")
     images = build(data.spec.data).load()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "cifar.tar.gz").rename(tmp_path / "elsewhere" / "c.tar.gz")
     text = (tmp_path / CONFIG).read_text().replace("cifar.tar.gz", "elsewhere/c.tar.gz")
     (tmp_path / CONFIG).write_text(text)
     second = plan_of(tmp_path)
-    assert second.run("train", "iddpm-hybrid").spec == train.spec
-    assert second.run("data").spec != data.spec and second.inputs(second.run("data")) != []
+    assert second.job("train", "iddpm-hybrid").spec == train.spec
+    assert second.job("data").spec != data.spec and second.inputs(second.job("data")) != []
     write_product(paths.levels(tmp_path), lambda file: stages_data.save(images, file), data.spec)
     for plan in (first, second):
-        stored = stages_data.load(tmp_path, plan.run("train", "iddpm-hybrid").spec.data)
+        stored = stages_data.load(tmp_path, plan.job("train", "iddpm-hybrid").spec.data)
         assert stored.shape == (32, 32, 3)
     other = CIFAR10Spec()
     with pytest.raises(StoreError, match="holds another data set"):

@@ -128,13 +128,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_plan_knows_the_file_by_its_content(here: Path) -> None:
     wide(here / "ref.npz")
     digest = files.sha256(here / "ref.npz")
-    spec = bench("ref.npz").run("reference").spec
+    spec = bench("ref.npz").job("reference").spec
     assert digest in spec.canonical() and "ref.npz" not in spec.canonical()
     (here / "ref.npz").rename(here / "moved.npz")
-    assert bench("moved.npz").run("reference").spec.digest() == spec.digest()
+    assert bench("moved.npz").job("reference").spec.digest() == spec.digest()
     # Tables are made without the file where its SHA-256 is given.
     given = bench(f"{{path: gone.npz, sha256: {digest}}}", needs_files=False)
-    assert given.run("reference").spec.digest() == spec.digest()
+    assert given.job("reference").spec.digest() == spec.digest()
     with pytest.raises(
         PlanError, match=r"extractor\.reference: there is no file 'gone.npz'; wanted is"
     ):
@@ -145,7 +145,7 @@ def test_the_job_finds_it_where_the_environment_says(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wide(here / "ref.npz")
-    spec = ReferenceSpec.read(bench("ref.npz").run("reference").spec.canonical())
+    spec = ReferenceSpec.read(bench("ref.npz").job("reference").spec.canonical())
     extractor = PublishedInception(spec.extractor)
     levels = np.zeros((4, 8, 8, 1), np.uint8)
     dataset = Dataset(levels, levels, np.zeros(4), np.zeros(4), 17, ("all",))

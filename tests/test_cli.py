@@ -9,8 +9,11 @@ from typing import Literal
 import pytest
 
 from diffbench import cli
+from diffbench.cli.command import COMMANDS, GROUPS
+from diffbench.cli.command import parser as command_parser
 from diffbench.plan.loading import load_plan
 from diffbench.plan.matrix import matrix
+from diffbench.specs.jobs import STAGES
 from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
@@ -46,6 +49,7 @@ def stage(job, *more):
     [
         "diffbench",
         "diffbench.cli",
+        "diffbench.cli.jobs",
         "diffbench.store.state, diffbench.store.run_record, diffbench.store.manifest",
         "diffbench.plan.loading, diffbench.plan.upkeep, diffbench.plan.matrix",
         "diffbench.specs.benchmark",
@@ -68,6 +72,37 @@ def test_the_command_line_starts_at_once(tmp_path):
         return after.children_user + after.children_system - before[2] - before[3]
 
     assert min(cpu_seconds() for _ in range(3)) < 0.3
+
+
+def test_the_help_has_every_command_with_an_example_what_users_call_first_at_the_top(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    printed = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"\n  {name} " in printed
+        assert command.example.split()[0] == name
+        assert f"diffbench {command.example}\n" in printed
+        assert len(command.summary) < 100
+    assert {each.group for each in COMMANDS.values()} | {"jobs"} == set(GROUPS)
+    places = [printed.index(f"\n{title}\n") for title in GROUPS.values()]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))
+def test_the_arguments_of_an_example_are_right(command):
+    options = command_parser(COMMANDS.values()).parse_args(command.example.split())
+    assert options.call is command.call
+
+
+def test_every_stage_has_a_command_and_a_line(capsys):
+    for stage in STAGES:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([stage, "--help"])
+        assert f"diffbench {stage} --root" in capsys.readouterr().out
+    assert cli.main(["list", "stages", "--config", str(TINY)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(STAGES)
+    assert all(len(line.split()) > 2 for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +144,20 @@ def test_a_mistake_in_a_file_leaves_the_process_with_status_1(tmp_path):
 
 def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(tiny, capsys):
     Path("results").write_text("a file")
-    assert cli.main(stage(tiny.run("data"))) == 1
+    assert cli.main(stage(tiny.job("data"))) == 1
     assert "results cannot be written" in capsys.readouterr().err
 
 
 def test_check_config_says_what_noise_levels_are_in_the_units_of_a_process(capsys):
     """Older files had them in these units."""
-    config = Path(cli.repository()) / "config" / "digits-sde.yaml"
+    config = REPOSITORY / "config" / "digits-sde.yaml"
     assert cli.main(["check-config", str(config)]) == 0
     assert "ve, churn-9: churn_min 0.05 is 0.025 for data in [0, 1]" in capsys.readouterr().out
 
 
 def test_check_config_counts_jobs(tiny, capsys):
     assert cli.main(["check-config", str(TINY)]) == 0
-    counts = ", ".join(f"{len(tiny.of(stage))} {stage}" for stage in cli.STAGES)
+    counts = ", ".join(f"{len(tiny.of(stage))} {stage}" for stage in STAGES)
     assert f"{len(tiny.variants)} variants on cpu; jobs: {counts}" in capsys.readouterr().out
 
 
@@ -186,7 +221,7 @@ def test_a_spec_without_a_docstring_is_listed_too(capsys):
 
 
 def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):
-    job = tiny.run("sample", "control-test", 0, "draw")
+    job = tiny.job("sample", "control-test", 0, "draw")
     assert cli.main(stage(job)) == 1
     error = capsys.readouterr().err
     found = status.read_status(paths.state(tiny.root, job.spec))
@@ -197,7 +232,7 @@ def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):
 
 
 def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypatch):
-    job = tiny.run("score", "edm")
+    job = tiny.job("score", "edm")
     folder = paths.state(tiny.root, job.spec)
 
     class Stage:
@@ -206,7 +241,7 @@ def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypat
             assert (spec, root, device) == (job.spec, tiny.root, "cpu")
             raise SystemExit(85)
 
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
+    monkeypatch.setattr("importlib.import_module", lambda name: Stage)
     status.record_failure(folder, "score", "earlier")
     with pytest.raises(SystemExit, match="85"):
         cli.main(stage(job, "--device", "cpu"))
@@ -221,18 +256,18 @@ def test_partial_scoring_runs_where_samples_are_and_scores_are_not(tiny, monkeyp
         def run(spec, root, device, partial):
             scored.append((spec.variant, partial))
 
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
+    monkeypatch.setattr("importlib.import_module", lambda name: Stage)
     for variant, item in [("ddpm-cosine", "ddim-5"), ("control-test", "draw")]:
-        job = tiny.run("sample", variant, 0, item)
+        job = tiny.job("sample", variant, 0, item)
         write_product(job.product, b"images", job.spec)
-    done = tiny.run("score", "control-test")
+    done = tiny.job("score", "control-test")
     write_product(done.product, b"{}", done.spec)
     assert cli.main(["score", "--partial", "--config", str(TINY)]) == 0
     assert scored == [("ddpm-cosine", True)]
 
 
 def test_manifest_prints_as_sha256sum(tiny, capsys):
-    job = tiny.run("reference")
+    job = tiny.job("reference")
     for path in job.products:
         write_product(path, b"content", job.spec)
     assert cli.main(["manifest", str(tiny.root)]) == 0
@@ -244,7 +279,7 @@ def test_manifest_prints_as_sha256sum(tiny, capsys):
 
 def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
     whole, stale, corrupt = (
-        tiny.run("sample", variant, 0, item)
+        tiny.job("sample", variant, 0, item)
         for variant, item in [
             ("edm", "heun-3"),
             ("ddpm-cosine", "ddim-5"),
@@ -268,7 +303,7 @@ def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
 
 
 def test_doctor_finds_torn_training_states(tiny, capsys):
-    folder = paths.state(tiny.root, tiny.run("train", "edm").spec)
+    folder = paths.state(tiny.root, tiny.job("train", "edm").spec)
     folder.mkdir(parents=True)
     torn = folder / "state-000000001-0123456789abcdef.safetensors"
     torn.write_bytes(b"half")
@@ -277,7 +312,7 @@ def test_doctor_finds_torn_training_states(tiny, capsys):
 
 
 def test_clean_removes_states_that_no_job_has_whatever_only_says(tiny, capsys):
-    kept = paths.state(tiny.root, tiny.run("train", "edm").spec)
+    kept = paths.state(tiny.root, tiny.job("train", "edm").spec)
     old = paths.states(tiny.root) / "0123456789abcdef"
     for folder in (kept, old):
         folder.mkdir(parents=True)
@@ -302,7 +337,7 @@ def test_an_extension_that_changed_since_the_plan_is_refused(tmp_path, monkeypat
 
 
 def test_the_data_stage_runs_from_the_command_line(tiny, tmp_path):
-    job = tiny.run("data")
+    job = tiny.job("data")
     start = time.time()
     done = run(*stage(job), cwd=tmp_path, DIFFBENCH_DEVICE="cpu")
     assert (done.returncode, done.stderr) == (0, "")

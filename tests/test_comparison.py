@@ -195,7 +195,7 @@ def test_an_altered_likelihood_is_failed(plan, tmp_path):
     fill(plan, tmp_path)
     for seed in range(3):
         path = paths.product(
-            tmp_path, plan.run("likelihood", "ddpm-cosine", seed, "vlb-small").spec
+            tmp_path, plan.job("likelihood", "ddpm-cosine", seed, "vlb-small").spec
         )
         path.write_text(path.read_text().replace("2", "3"))
     found, text = written(plan, tmp_path)

@@ -12,10 +12,11 @@ from commands import CONFIG, REPOSITORY, TINY, merged, plan_of, write_config
 
 from diffbench import cli
 from diffbench.estimate import counting, report
-from diffbench.estimate.costs import Cost, left, size, with_upstream
-from diffbench.estimate.estimate import estimate, known_shape, noise_images
-from diffbench.estimate.timing import FEW, PATIENCE, Stopwatch
-from diffbench.jobs import data
+from diffbench.estimate.costs import JobCost, left, size, with_upstream
+from diffbench.estimate.estimate import estimate, known_shape
+from diffbench.estimate.stopwatch import FEW, PATIENCE, Stopwatch
+from diffbench.estimate.timings import noise_images
+from diffbench.jobs import data, restore
 from diffbench.plan.loading import load_plan
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths
@@ -49,7 +50,7 @@ def costs(folder, changes=None):
     """Estimated costs by (stage, variant, item); each timed thing takes EACH."""
     write_config(folder, merged(FEWER, changes or {}))
     found = estimate(plan_of(folder), 2, clock=ticking())
-    return found, {(each.run.stage, each.run.variant, each.run.item): each for each in found.costs}
+    return found, {(each.job.stage, each.job.variant, each.job.item): each for each in found.costs}
 
 
 def test_costs_are_times_the_counts(here):
@@ -118,26 +119,26 @@ def test_evaluations_are_counted_as_they_were_measured():
     images = noise_images(plan.benchmark.data, (1, 8, 8))
     counted = {}
     for variant, item in MEASURED:
-        spec = plan.run("sample", variant, 0, item).spec
+        spec = plan.job("sample", variant, 0, item).spec
         counted[variant, item] = counting.of_solver(spec.train, spec.solver, images).network
     assert counted == MEASURED
-    restore = {
-        run.item: counting.of_restorer(run.spec, images).network
+    restored = {
+        run.item: restore.calls_of(run.spec, images).network
         for run in plan.of("restore")
         if run.spec.train
     }
-    assert {item: calls for item, calls in restore.items() if "ddrm" in item} == {
+    assert {item: calls for item, calls in restored.items() if "ddrm" in item} == {
         f"{task}/ddrm-20": 20 for task in plan.benchmark.restorations.tasks
     }
     # A predictor and a corrector at each of 25 steps but the last, which goes to the data.
-    assert {calls for item, calls in restore.items() if "impute" in item} == {49}
+    assert {calls for item, calls in restored.items() if "impute" in item} == {49}
 
 
 def test_an_exact_trace_has_a_backward_pass_for_each_number(here):
     changes = {"overrides": {"ve": {"likelihoods": {"ode": {"trace": "exact"}}}}}
     write_config(here, merged(FEWER, changes))
     plan = plan_of(here)
-    spec = plan.run("likelihood", "ve", 0, "ode").spec
+    spec = plan.job("likelihood", "ve", 0, "ode").spec
     assert spec.likelihood.backward_passes(64) == 64
     images = noise_images(plan.benchmark.data, (1, 8, 8))
     exact = counting.of_likelihood(spec.train, spec.likelihood, images)
@@ -175,7 +176,7 @@ def test_a_cpu_is_timed_by_what_the_process_used():
 def test_what_is_done_is_not_counted_and_what_is_begun_only_in_part(here):
     _, before = costs(here)
     plan = plan_of(here)
-    done, begun = plan.run("train", "ve"), plan.run("train", "ddpm-cosine")
+    done, begun = plan.job("train", "ve"), plan.job("train", "ddpm-cosine")
     write_product(done.product, b"weights", done.spec)
     state = paths.state(plan.root, begun.spec)
     state.mkdir(parents=True)
@@ -188,7 +189,7 @@ def test_what_is_done_is_not_counted_and_what_is_begun_only_in_part(here):
     key = ("train", "ddpm-cosine", "")
     assert after[key].hours == pytest.approx(before[key].hours / 4)
     text = report.text(found)
-    assert f"- 1 of {len(plan.runs)} jobs are done; their hours are not counted" in text
+    assert f"- 1 of {len(plan.jobs)} jobs are done; their hours are not counted" in text
     assert "- ddpm-cosine seed 0 goes on from step 3" in text
 
 
@@ -198,15 +199,15 @@ def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
     assert set(tables) == {"overview", "iddpm-variance"}
     plan = found.plan
     assert {id(cost) for cost in tables["overview"]} == {
-        id(cost) for cost in found.costs if cost.run.stage not in ("reference", "score", "analysis")
+        id(cost) for cost in found.costs if cost.job.stage not in ("reference", "score", "analysis")
     }
-    of_one = {(cost.run.stage, cost.run.variant) for cost in tables["iddpm-variance"]}
+    of_one = {(cost.job.stage, cost.job.variant) for cost in tables["iddpm-variance"]}
     assert {variant for stage, variant in of_one if stage == "train"} == {
         "ddpm-cosine",
         "iddpm-hybrid",
     }
     assert left(tables["iddpm-variance"]) < left(tables["overview"])
-    runs = with_upstream(plan, [plan.run("score", "iddpm-hybrid")])
+    runs = with_upstream(plan, [plan.job("score", "iddpm-hybrid")])
     wanted = ["classifier", "data", "reference", "sample", "score", "train"]
     assert sorted(run.stage for run in runs) == wanted
 
@@ -214,7 +215,7 @@ def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
 def test_the_disk_is_what_training_leaves(here):
     """Weights in float32 and, twice, those, their average and two moments."""
     _, by_job = costs(here)
-    spec = by_job["train", "ve", ""].run.spec
+    spec = by_job["train", "ve", ""].job.spec
     from diffbench.training import models
 
     network = models.build_network(spec, noise_images(spec.data, (1, 8, 8)))
@@ -269,7 +270,7 @@ def test_unknown_shapes_are_one_line(here, capsys):
         line,
     )
     found = estimate(plan, 1, (3, 16, 16), clock=ticking())
-    (sample,) = [cost for cost in found.costs if cost.run.item == "heun-18"]
+    (sample,) = [cost for cost in found.costs if cost.job.item == "heun-18"]
     assert sample.size == 64 * 3 * 16 * 16
 
 
@@ -291,8 +292,11 @@ def test_units():
         "3 GB",
         "50 TB",
     ]
-    run = load_plan([], {}, REPOSITORY).run("data")
-    assert [report.hours([Cost(run, each)]) for each in (None, 0.0, 0.01234, 99.4, 6543.2)] == [
+    job = load_plan([], {}, REPOSITORY).job("data")
+    hours = [
+        report.hours([JobCost(job=job, hours=each)]) for each in (None, 0.0, 0.01234, 99.4, 6543.2)
+    ]
+    assert hours == [
         "-",
         "0",
         "0.0123",

@@ -26,12 +26,12 @@ def test_the_new_solver_stands_beside_the_baselines(plan):
 
 
 def test_only_its_own_jobs_depend_on_the_extension_file(plan):
-    dependent = {run.item for run in plan.runs if run.stage == "sample" and run.spec.extensions}
+    dependent = {run.item for run in plan.jobs if run.stage == "sample" and run.spec.extensions}
     assert dependent == {"fading-ddim-25"}
 
 
 def test_the_new_solver_samples_a_gaussian(plan):
-    run = plan.run("sample", "ddpm-cosine", 0, "fading-ddim-25")
+    run = plan.job("sample", "ddpm-cosine", 0, "fading-ddim-25")
     solver_spec = run.spec.solver.model_copy(update={"threshold": "none", "steps": 250})
     process = build(run.spec.train.process)
     # Data N(0.5, 0.25): 4,000 draws in 4 coordinates; the mean's standard error is 0.5/126 = 0.004.
@@ -46,4 +46,4 @@ def test_the_new_solver_samples_a_gaussian(plan):
 
 @pytest.mark.parametrize("benchmark", ["config/digits.yaml", "tests/tiny.yaml"])
 def test_every_shipped_benchmark_plans(benchmark):
-    assert load_plan([ROOT / benchmark], {}, ROOT).runs
+    assert load_plan([ROOT / benchmark], {}, ROOT).jobs

@@ -110,8 +110,8 @@ def test_an_official_layout_becomes_a_variant_of_its_paper(name, tmp_path, monke
     write_product(Path("model/model.safetensors"), b"weights", spec)
     Path("bench.yaml").write_text(BENCHMARK.format(process=process, solver=solver))
     plan = load_plan([Path("bench.yaml")], {}, REPOSITORY)
-    assert plan.run("train", "official").spec.network == spec.network
-    assert plan.run("sample", "official", item="some")
+    assert plan.job("train", "official").spec.network == spec.network
+    assert plan.job("sample", "official", item="some")
 
 
 @pytest.mark.filterwarnings("ignore:The use of `x.T`")

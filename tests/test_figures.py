@@ -508,7 +508,7 @@ def analysed(folder, **benchmark):
 
 
 def write_analysis(plan, root, seed):
-    run = plan.run("analysis", "iddpm-hybrid", seed, "gradient-noise")
+    run = plan.job("analysis", "iddpm-hybrid", seed, "gradient-noise")
     write_json_product(paths.product(root, run.spec), analysis(4.0**seed), run.spec)
 
 
@@ -526,7 +526,7 @@ def test_a_stale_or_altered_analysis_is_said(tmp_path):
     plan = analysed(tmp_path, training={"lr": 0.5}, seeds=[0])
     assert {row["status"] for row in rows_with(plan, tmp_path, "noise")} == {"stale"}
     plan = analysed(tmp_path, seeds=[0])
-    path = paths.product(tmp_path, plan.run("analysis", "iddpm-hybrid", 0, "gradient-noise").spec)
+    path = paths.product(tmp_path, plan.job("analysis", "iddpm-hybrid", 0, "gradient-noise").spec)
     path.write_text(path.read_text().replace("16", "17"))
     (first, *_) = rows_with(plan, tmp_path, "noise")
     assert first["status"] == "failed" and "sha256" in first["note"]

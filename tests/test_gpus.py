@@ -80,7 +80,7 @@ def test_more_than_are_visible_are_refused():
 
 
 def test_a_killed_process_frees_its_gpu():
-    script = f"from diffbench.jobs import gpus; gpus.claim({NAMES!r}, 2); print('held', flush=True); input()"
+    script = f"from diffbench.training import gpus; gpus.claim({NAMES!r}, 2); print('held', flush=True); input()"
     command = [sys.executable, "-c", script]
     extra = {gpus.FOLDER: os.environ[gpus.FOLDER], "PYTHONPATH": str(REPOSITORY)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -52,7 +52,7 @@ def test_what_cannot_be_measured_is_refused():
 def analysed():
     """The analysis of the tiny hybrid variant, and the digits."""
     plan = load_plan([REPOSITORY / "tests" / "tiny.yaml"], {}, REPOSITORY)
-    job = plan.run("analysis", "iddpm-hybrid", 0, "gradient-noise")
+    job = plan.job("analysis", "iddpm-hybrid", 0, "gradient-noise")
     return job.spec, build(job.spec.train.data).load()
 
 

@@ -327,11 +327,11 @@ def benchmark(tmp_path, weights, digest, monkeypatch):
 def test_from_a_folder_to_a_table(benchmark, weights, digest, monkeypatch):
     """A job's text does not say where the weights lie: the rules say it in the environment."""
     monkeypatch.setenv("DIFFBENCH_WEIGHTS", str(weights))
-    for job in benchmark.runs:
+    for job in benchmark.jobs:
         arguments = ["--root", str(job.root), "--spec", job.spec.canonical(), "--device", "cpu"]
         assert cli.main([job.stage, *arguments]) == 0
         assert {status_of(path, job.spec) for path in job.products} == {"ok"}
-    stored = read_json(benchmark.run("score", "control-test").product)
+    stored = read_json(benchmark.job("score", "control-test").product)
     metrics = stored["solvers"]["draw"]["metrics"]
     assert {"fid", "fid_test", "clean_fid", "is", "kid", "precision", "recall"} <= metrics.keys()
     assert "class_accuracy" not in metrics
@@ -349,9 +349,9 @@ def test_from_a_folder_to_a_table(benchmark, weights, digest, monkeypatch):
 
 def test_a_failed_reference_is_what_the_table_says(benchmark, capsys):
     """Without network, and with the weights gone since the plan was made."""
-    job = benchmark.run("data")
+    job = benchmark.job("data")
     assert cli.main(["data", "--root", str(job.root), "--spec", job.spec.canonical()]) == 0
-    job = benchmark.run("reference")
+    job = benchmark.job("reference")
     assert cli.main(["reference", "--root", str(job.root), "--spec", job.spec.canonical()]) == 1
     said = capsys.readouterr().err.strip()
     assert said.startswith("diffbench reference: the weights of Inception-v3: it is not here")

@@ -370,13 +370,13 @@ def trained(tmp_path_factory) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RESULTS", folder / "results")
         plan = load_plan([folder / "bench.yaml"], {}, REPOSITORY)
-    spec = plan.run("data").spec
+    spec = plan.job("data").spec
     dataset = build(spec.data).load()
     write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
     before = torch.get_deterministic_debug_mode()
     try:
         for variant in ("exact", "conditional"):
-            train.run(plan.run("train", variant).spec, plan.root, "cpu")
+            train.run(plan.job("train", variant).spec, plan.root, "cpu")
         yield plan
     finally:
         torch.set_deterministic_debug_mode(before)
@@ -384,7 +384,7 @@ def trained(tmp_path_factory) -> Plan:
 
 def analysed(plan: Plan, variant: str, item: str) -> tuple[dict, Image.Image]:
     """The analysis's result and its picture."""
-    job = plan.run("analysis", variant, 0, item)
+    job = plan.job("analysis", variant, 0, item)
     analysis.run(job.spec, plan.root, "cpu")
     content = json.loads(read_product(job.product, job.spec).read_bytes())
     return content, Image.open(io.BytesIO(job.product.with_suffix(".png").read_bytes()))
@@ -410,7 +410,7 @@ def test_the_latents_of_an_exact_denoiser_are_stored_with_a_picture(trained: Pla
     assert content["solver"]["name"] == "heun"
     assert 0 < content["error"][1] < content["error"][0]
 
-    spec = trained.run("train", "exact").spec
+    spec = trained.job("train", "exact").spec
     dataset = data.load(trained.root, spec.data)
     denoiser = models.load_denoiser(spec, trained.root, dataset, torch.device("cpu"))
     x = models.levels_of(dataset, spec.process).to_model(dataset.test[:30])
@@ -434,7 +434,7 @@ def test_the_latents_of_an_exact_denoiser_are_stored_with_a_picture(trained: Pla
 
 
 def test_an_analysis_gives_the_same_bytes_again(trained: Plan) -> None:
-    product = trained.run("analysis", "exact", 0, "latents").product
+    product = trained.job("analysis", "exact", 0, "latents").product
     first = analysed(trained, "exact", "latents")[0], product.with_suffix(".png").read_bytes()
     again = analysed(trained, "exact", "latents")[0], product.with_suffix(".png").read_bytes()
     assert first == again
@@ -473,7 +473,7 @@ def test_a_conditional_network_is_told_the_labels_in_full_precision(
     monkeypatch.setattr(models.Asked, "__call__", noted)
     content, picture = analysed(trained, "conditional", "latents")
     assert (content["steps"], content["nfe"]) == ([4, 10], [3, 9])
-    labels = data.load(trained.root, trained.run("data").spec.data).test_labels[:5].tolist()
+    labels = data.load(trained.root, trained.job("data").spec.data).test_labels[:5].tolist()
     trips, ways = told[: 3 + 4 + 9 + 10], told[3 + 4 + 9 + 10 :]
     assert all(y.tolist() == labels for y in trips)
     assert len(ways) == 9 * 10 and all(y.tolist() == labels[0:4:2] for y in ways)
@@ -483,8 +483,8 @@ def test_a_conditional_network_is_told_the_labels_in_full_precision(
 
 def test_only_an_analysis_of_the_model_waits_for_training(trained: Plan) -> None:
     """Gradient noise trains a network of its own."""
-    model = trained.run("train", "conditional").product
-    jobs = {item: trained.run("analysis", "conditional", 0, item) for item in ("latents", "noise")}
+    model = trained.job("train", "conditional").product
+    jobs = {item: trained.job("analysis", "conditional", 0, item) for item in ("latents", "noise")}
     assert trained.inputs(jobs["latents"]) == [paths.levels(trained.root), model]
     assert trained.inputs(jobs["noise"]) == [paths.levels(trained.root)]
     assert (LatentsSpec.uses_model, GradientNoiseSpec.uses_model) == (True, False)

@@ -464,7 +464,7 @@ def test_overrides_of_the_command_line_are_named_as_such(planned):
 def test_a_folder_of_images_is_an_input_of_the_data_stage(planned, tmp_path):
     (tmp_path / "images" / "cats").mkdir(parents=True)
     plan = planned(data="{name: folder, path: images}")
-    assert plan.inputs(plan.run("data")) == [Path("images"), Path("images/cats")]
+    assert plan.inputs(plan.job("data")) == [Path("images"), Path("images/cats")]
 
 
 @pytest.mark.parametrize(("steps", "served"), [(10, True), (7, True), (8, False)])
@@ -490,17 +490,17 @@ def test_numbers_may_be_written_as_scientists_do(planned):
 
 def test_runs_build_on_each_other(planned):
     plan = planned(seeds="[3, 4]")
-    assert [run.stage for run in plan.runs] == sorted(
-        (run.stage for run in plan.runs), key=list(jobs.STAGES).index
+    assert [run.stage for run in plan.jobs] == sorted(
+        (run.stage for run in plan.jobs), key=list(jobs.STAGES).index
     )
-    assert len({run.product for run in plan.runs}) == len(plan.runs)
-    sample = plan.run("sample", "edm", 4, "heun-18")
-    train = plan.run("train", "edm", 4)
+    assert len({run.product for run in plan.jobs}) == len(plan.jobs)
+    sample = plan.job("sample", "edm", 4, "heun-18")
+    train = plan.job("train", "edm", 4)
     assert sample.spec.train == train.spec
-    assert plan.run("score", "edm", 4).spec.samples["heun-18"] == sample.spec
+    assert plan.job("score", "edm", 4).spec.samples["heun-18"] == sample.spec
     assert plan.inputs(sample) == [paths.levels(plan.root), train.product]
-    made = {path for run in plan.runs for path in run.products}
-    assert all(path in made for run in plan.runs for path in plan.inputs(run))
+    made = {path for run in plan.jobs for path in run.products}
+    assert all(path in made for run in plan.jobs for path in plan.inputs(run))
 
 
 def test_one_classifier_serves_all_variants_of_a_process(planned):
@@ -512,14 +512,14 @@ def test_one_classifier_serves_all_variants_of_a_process(planned):
     )
     classifiers = plan.of("classifier")
     assert len(classifiers) == len({run.product for run in classifiers}) == 4
-    sample = plan.run("sample", "ddpm-cosine-cond", 1, "d")
+    sample = plan.job("sample", "ddpm-cosine-cond", 1, "d")
     classifier = sample.spec.classifier
-    assert classifier == plan.run("sample", "ddpm-cosine", 1, "d").spec.classifier
-    assert classifier != plan.run("sample", "ddpm-linear", 1, "d").spec.classifier
-    assert plan.inputs(sample)[-1] == plan.run("classifier", classifier.variant, 1).product
+    assert classifier == plan.job("sample", "ddpm-cosine", 1, "d").spec.classifier
+    assert classifier != plan.job("sample", "ddpm-linear", 1, "d").spec.classifier
+    assert plan.inputs(sample)[-1] == plan.job("classifier", classifier.variant, 1).product
     # Its budget lies over the benchmark's.
     assert (classifier.training.steps, classifier.training.lr) == (3, 1e-4)
-    assert plan.run("sample", "ddpm-cosine", 1, "ddim-25").spec.classifier is None
+    assert plan.job("sample", "ddpm-cosine", 1, "ddim-25").spec.classifier is None
 
 
 def test_a_classifier_of_sigma_is_trained_on_log_normal_noise(planned):
@@ -539,7 +539,7 @@ def test_what_a_benchmark_offers_in_vain_to_a_variant_is_a_refusal(planned):
     reasons = {(each.variant, each.item): each.reason for each in plan.refusals}
     assert "unconditional" in reasons["ddpm-cosine", "guided"]
     assert "99 is no class of digits" in reasons["ddpm-cosine-cond", "none-such"]
-    assert plan.run("sample", "ddpm-cosine-cond", 0, "guided")
+    assert plan.job("sample", "ddpm-cosine-cond", 0, "guided")
 
 
 @pytest.mark.parametrize("name", ["ddpm-linear", "ddpm-cosine", "edm"])
@@ -578,7 +578,7 @@ def test_every_claim_of_the_full_benchmarks_has_its_seeds(name):
     for claim in chosen(read_claims(REPOSITORY, metrics), plan.benchmark.claims).values():
         for cell in claim.cells:
             wanted = (cell.variant, plan.item_at(cell.variant, cell.item, cell.at))
-            seeds = [run.seed for run in plan.runs if (run.variant, run.item) == wanted]
+            seeds = [run.seed for run in plan.jobs if (run.variant, run.item) == wanted]
             assert len(seeds) >= claim.seeds, (claim.claim, cell)
             assert not tuned & set(seeds)
 
@@ -607,7 +607,7 @@ def test_an_analysis_reads_the_data_alone(planned):
     (run,) = plan.of("analysis")
     assert (run.item, run.product.name) == ("noise", "noise.json")
     assert plan.inputs(run) == [paths.levels(plan.root)]
-    assert run.spec.train == plan.run("train", "iddpm-hybrid").spec
+    assert run.spec.train == plan.job("train", "iddpm-hybrid").spec
 
 
 def test_an_analysis_of_the_model_waits_for_its_training(planned):
@@ -616,10 +616,10 @@ def test_an_analysis_of_the_model_waits_for_its_training(planned):
         seeds="[0, 1]",
     )
     for seed in (0, 1):
-        run, train = plan.run("analysis", "vp", seed, "latents"), plan.run("train", "vp", seed)
+        run, train = plan.job("analysis", "vp", seed, "latents"), plan.job("train", "vp", seed)
         assert plan.inputs(run) == [paths.levels(plan.root), train.product]
         assert run.spec.train == train.spec
-        assert run.product == paths.analysis(plan.root, "vp", seed, "latents")
+        assert run.product == plan.root / f"runs/vp/seed{seed}/analysis/latents.json"
 
 
 #: An analysis that brings all it needs.
@@ -661,12 +661,12 @@ def test_a_variant_may_be_analyses_alone(planned, tmp_path):
     plan = planned(ALONE, variants="[alone, vp]", seeds="[0, 1]")
     alone = plan.variants["alone"]
     assert (alone.network, alone.process, alone.trained) == (None, None, False)
-    assert [run.stage for run in plan.runs if run.variant == "alone"] == 2 * ["analysis"]
+    assert [run.stage for run in plan.jobs if run.variant == "alone"] == 2 * ["analysis"]
     assert {each.variant for each in plan.refusals} == {"vp"}
     for name in ("alone", "vp"):
-        run = plan.run("analysis", name, 1, "count")
+        run = plan.job("analysis", name, 1, "count")
         assert (run.spec.train, plan.inputs(run), plan.upstream(run)) == (None, [], [])
-        assert run.product == paths.analysis(plan.root, name, 1, "count")
+        assert run.product == plan.root / f"runs/{name}/seed1/analysis/count.json"
         assert list(run.spec.extensions) == ["counting.py"]
         assert jobs.STAGES["analysis"].read(run.spec.canonical()) == run.spec
     before = digests(plan)
@@ -732,20 +732,21 @@ def test_every_restorer_meets_every_task_that_it_can_serve(planned):
 
 def test_a_restoration_waits_for_data_reference_and_model(planned):
     plan = planned(RESTORED, variants=RESTORED_VARIANTS, seeds="[0, 1]")
-    run, train = plan.run("restore", "edm", 1, "jpeg/ddrm-20"), plan.run("train", "edm", 1)
-    shared = [getattr(paths, each)(plan.root) for each in ("levels", "reference", "extractor")]
+    run, train = plan.job("restore", "edm", 1, "jpeg/ddrm-20"), plan.job("train", "edm", 1)
+    names = ("levels.npz", "reference/statistics.npz", "extractor/model.safetensors")
+    shared = [plan.root / "data" / name for name in names]
     assert plan.inputs(run) == [*shared, train.product]
     spec = run.spec
     assert (spec.images, spec.draws, spec.chunk, spec.task.noise) == (6, 3, 500, 0.1)
     assert (spec.restorer.steps, spec.task.operator.quality) == (5, 20)
-    assert (spec.train, spec.reference) == (train.spec, plan.run("reference").spec)
-    alone = plan.run("restore", "baselines", 1, "box/posterior-mean")
+    assert (spec.train, spec.reference) == (train.spec, plan.job("reference").spec)
+    alone = plan.job("restore", "baselines", 1, "box/posterior-mean")
     assert (plan.inputs(alone), alone.spec.train) == (shared, None)
     assert [str(path.relative_to(plan.root)) for path in run.products] == [
         "runs/edm/seed1/restore/jpeg/ddrm-20.json",
         "runs/edm/seed1/restore/jpeg/ddrm-20/images.npz",
     ]
-    made = [path for job in plan.runs for path in job.products]
+    made = [path for job in plan.jobs for path in job.products]
     assert len(set(made)) == len(made)
 
 
@@ -754,14 +755,14 @@ def test_a_restorer_without_a_model_does_not_wait_for_one(planned):
     plan = planned(
         "restorations: {tasks: {clean: {operator: identity}}, variants: [vp], restorers: {p: pseudo-inverse}}"
     )
-    run = plan.run("restore", "vp", 0, "clean/p")
+    run = plan.job("restore", "vp", 0, "clean/p")
     assert (run.spec.train, restored(plan)) == (None, [("vp", "clean/p")])
 
 
 def test_without_tasks_there_is_nothing_to_restore(planned):
     plan = planned(variants="[vp, baselines]")
     assert (restored(plan), plan.refusals) == ([], ())
-    assert {run.variant for run in plan.runs} == {"", "vp"}
+    assert {run.variant for run in plan.jobs} == {"", "vp"}
 
 
 def test_none_in_an_override_drops_a_restorer(planned):
@@ -790,7 +791,7 @@ def test_a_new_task_adds_its_jobs_and_changes_none(planned):
 
 def test_an_unknown_shape_is_left_to_the_job(planned):
     text = "restorations: {tasks: {box: {operator: {name: box-mask, height: 99, width: 3}}}}"
-    assert planned(text, data="{name: folder, path: images}").runs
+    assert planned(text, data="{name: folder, path: images}").jobs
 
 
 def test_a_benchmark_may_lie_over_another(planned, tmp_path):
@@ -816,7 +817,7 @@ def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, mo
 
 def test_every_spec_survives_the_command_line(planned):
     plans = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY), planned(RESTORED)
-    runs = [run for plan in plans for run in plan.runs]
+    runs = [run for plan in plans for run in plan.jobs]
     assert {run.stage for run in runs} == set(jobs.STAGES) - {"shard"}
     for run in runs:
         again = jobs.STAGES[run.stage].read(run.spec.canonical())
@@ -825,7 +826,7 @@ def test_every_spec_survives_the_command_line(planned):
 
 
 def digests(plan):
-    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.runs}
+    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.jobs}
 
 
 def changed(before, after):
@@ -880,11 +881,11 @@ def test_offered_solvers_become_footnotes_where_they_cannot_serve(planned):
         ("vp", "vlb"),
     ]
     assert "strided takes levels of a chain" in plan.refusals[0].reason
-    assert plan.run("sample", "ddpm-cosine", 0, "ddim-9")
-    assert plan.run("sample", "vp", 0, "heun-3")
-    assert plan.run("likelihood", "ddpm-cosine", 0, "vlb")
+    assert plan.job("sample", "ddpm-cosine", 0, "ddim-9")
+    assert plan.job("sample", "vp", 0, "heun-3")
+    assert plan.job("likelihood", "ddpm-cosine", 0, "vlb")
     with pytest.raises(KeyError):
-        plan.run("sample", "vp", 0, "ddim-9")
+        plan.job("sample", "vp", 0, "ddim-9")
 
 
 def test_a_sweep_makes_one_variant_of_each_value(planned):
@@ -913,10 +914,10 @@ def test_exact_denoisers_and_controls_take_no_network_and_no_defaults(planned):
         "defaults: {dequantise: uniform, denoiser: {data_std: 0.7}}",
         variants="[control-exact, control-train]",
     )
-    exact = plan.run("train", "control-exact").spec
+    exact = plan.job("train", "control-exact").spec
     assert (exact.network, exact.objective, exact.training) == (None, None, None)
     assert exact.dequantise == "none"
-    stages_of = [(run.stage, run.item) for run in plan.runs if run.variant == "control-train"]
+    stages_of = [(run.stage, run.item) for run in plan.jobs if run.variant == "control-train"]
     assert stages_of == [("sample", "draw"), ("score", "")]
 
 
@@ -930,7 +931,7 @@ def test_a_variant_may_be_run_with_some_of_the_seeds(planned):
     few = "overrides: {edm: {seeds: [0, 2]}}"
     plan = planned(few, seeds="[0, 1, 2]")
     assert {name: plan.seeds(name) for name in plan.variants} == {"vp": [0, 1, 2], "edm": [0, 2]}
-    assert {run.seed for run in plan.runs if run.variant == "edm"} == {0, 2}
+    assert {run.seed for run in plan.jobs if run.variant == "edm"} == {0, 2}
     assert list(planned(few, seeds="[1]").variants) == ["vp"]
     with pytest.raises(PlanError, match="seeds: no chosen variant is run with seed 1"):
         planned(few, seeds="[1]", variants="[edm]")
@@ -957,7 +958,7 @@ SHIPPED = [
 def test_the_benchmarks_of_the_repository_are_valid(path):
     """With their tables, figures and claims; the files that they read need not be there."""
     plan = load_plan([path], {}, REPOSITORY, needs_files=False)
-    assert plan.runs
+    assert plan.jobs
     tables.check(plan)
 
 
@@ -1004,7 +1005,7 @@ def test_an_extension_is_named_in_the_specs_that_use_it_alone(planned, extension
         variants="[vp, mine]",
     )
     used = {"mine.py": sha256(extension)}
-    for run in plan.runs:
+    for run in plan.jobs:
         assert run.spec.extensions == (used if run.variant == "mine" else {}), run
     built = build(plan.variants["mine"].process, scale=2)
     assert built.answer == 6
@@ -1079,19 +1080,19 @@ INCEPTION = "name: inception, weights: network.pth, opinions: [clean_fid]"
 
 def test_scores_wait_for_the_reference_and_training_does_not(planned):
     plan = planned()
-    reference, score = plan.run("reference"), plan.run("score", "vp")
+    reference, score = plan.job("reference"), plan.job("score", "vp")
     assert plan.inputs(reference) == [paths.levels(plan.root)]
     assert plan.inputs(score)[:3] == [paths.levels(plan.root), *reference.products]
     assert score.spec.reference == reference.spec
-    assert plan.inputs(plan.run("train", "vp")) == [paths.levels(plan.root)]
+    assert plan.inputs(plan.job("train", "vp")) == [paths.levels(plan.root)]
     changed = planned(extractor="{epochs: 3}")
     for stage in ("data", "train"):
         assert [each.spec for each in changed.of(stage)] == [each.spec for each in plan.of(stage)]
-    assert changed.run("score", "vp").spec != score.spec
+    assert changed.job("score", "vp").spec != score.spec
 
 
 def test_the_reference_says_how_images_are_measured(planned):
-    spec = planned().run("reference").spec
+    spec = planned().job("reference").spec
     assert (spec.library, spec.split) == ("torch-fidelity 0.4.0", "train")
     assert spec.conversion == "grey levels to [-1, 1]"
 
@@ -1100,14 +1101,14 @@ def test_where_weights_lie_is_in_no_spec_and_what_they_are_is(planned, tmp_path,
     monkeypatch.chdir(tmp_path)
     Path("network.pth").touch()
     plan = planned(extractor=f"{{{INCEPTION}}}")
-    spec = plan.run("reference").spec
+    spec = plan.job("reference").spec
     assert plan.benchmark.extractor.files == spec.extractor.files == {"weights": "network.pth"}
     assert "network.pth" not in spec.canonical()
     assert "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2" in spec.canonical()
     assert jobs.STAGES["reference"].read(spec.canonical()).extractor.opinions == ("clean_fid",)
     elsewhere = planned(extractor="{name: inception, opinions: [clean_fid]}")
-    assert elsewhere.run("reference").spec.digest() == spec.digest()
-    assert plan.run("reference").products == (paths.reference(plan.root),)
+    assert elsewhere.job("reference").spec.digest() == spec.digest()
+    assert plan.job("reference").products == (plan.root / "data/reference/statistics.npz",)
 
 
 @pytest.mark.parametrize(
@@ -1155,7 +1156,7 @@ def test_sampling_has_a_precision_of_its_own_and_retrains_nothing(planned):
 def test_what_has_no_network_is_asked_in_no_precision(planned):
     methods = "methods: {exact: {process: vp, denoiser: gaussian, solvers: {em-5: {name: euler-maruyama, steps: 5}}}}\n"
     plan = planned(methods, variants="[exact, control-test, vp]", sampling="{precision: bf16}")
-    assert plan.run("sample", "exact", item="em-5").spec.precision == "fp32"
+    assert plan.job("sample", "exact", item="em-5").spec.precision == "fp32"
     asked = {run.variant: run.spec.asked_in for run in plan.of("sample")}
     assert (asked["exact"], asked["control-test"], asked["vp"]) == ("", "", "bf16")
     with pytest.raises(PlanError, match="the gaussian denoiser is exact and has no sampling"):

@@ -14,7 +14,8 @@ from commands import REPOSITORY, bench, diffbench, environment, said
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffbench import cli, notebook
+from diffbench import notebook
+from diffbench.cli import jobs
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.solvers.loop import sample
@@ -83,20 +84,20 @@ def test_an_imported_model_is_a_variant_like_any_other(planned):
     assert variant.network.channels == 8 and variant.denoiser.predict == "v"
     assert variant.denoiser.skip == "none" and variant.dequantise == "none"
     assert variant.objective is None and variant.training is None
-    spec = plan.run("train", "mine").spec
+    spec = plan.job("train", "mine").spec
     assert spec.pretrained.checkpoint == files.sha256(Path("ema_1.pt"))
     assert spec.pretrained.weights == files.sha256(Path("model/model.safetensors"))
     assert (spec.pretrained.family, spec.pretrained.ema) == ("toy", True)
     of_all = {"data", "reference"}
-    assert {run.stage for run in plan.runs} == of_all | {"train", "sample", "score", "likelihood"}
-    assert plan.run("sample", "mine", item="ddim-3").spec.train == spec
+    assert {run.stage for run in plan.jobs} == of_all | {"train", "sample", "score", "likelihood"}
+    assert plan.job("sample", "mine", item="ddim-3").spec.train == spec
 
 
 def test_other_weights_are_another_training_run(planned):
-    before = planned().run("sample", "mine", item="ddim-3").spec.digest()
-    assert planned().run("sample", "mine", item="ddim-3").spec.digest() == before
+    before = planned().job("sample", "mine", item="ddim-3").spec.digest()
+    assert planned().job("sample", "mine", item="ddim-3").spec.digest() == before
     again(checkpoints.network(seed=1))
-    assert planned().run("sample", "mine", item="ddim-3").spec.digest() != before
+    assert planned().job("sample", "mine", item="ddim-3").spec.digest() != before
 
 
 def test_what_the_folder_says_may_be_repeated(planned):
@@ -108,9 +109,9 @@ def test_what_the_folder_says_may_be_repeated(planned):
         ),
         ("    process:", "    denoiser: {predict: v, skip: none, data_std: 0.5}\n    process:"),
     )
-    spec = plan.run("train", "mine").spec
+    spec = plan.job("train", "mine").spec
     assert spec.denoiser.predict == "v"
-    assert plan.run("sample", "mine", item="ddim-3").spec.precision == "bf16"
+    assert plan.job("sample", "mine", item="ddim-3").spec.precision == "bf16"
 
 
 #: What is put in place of what, and what the one line must name.
@@ -220,15 +221,15 @@ def test_what_the_weights_do_not_say_is_said_when_they_are_imported(planned):
 
 def prepared(plan):
     """The data stage's product."""
-    spec = plan.run("data").spec
+    spec = plan.job("data").spec
     dataset = build(spec.data).load()
     write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
     return dataset
 
 
 def run(plan, stage, item=""):
-    job = plan.run(stage, "mine", 0, item)
-    importlib.import_module(f"diffbench.jobs.{stage}").run(job.spec, plan.root, "cpu")
+    job = plan.job(stage, "mine", 0, item)
+    importlib.import_module(job.spec.module()).run(job.spec, plan.root, "cpu")
     return job
 
 
@@ -261,7 +262,7 @@ def test_without_training_it_is_sampled_and_scored_as_the_network_itself(planned
     assert len(np.unique(samples)) > 2
     likelihood = run(plan, "likelihood", "ode")
     assert status_of(likelihood.product, likelihood.spec) == "ok"
-    opened = notebook.load(paths.run_folder(plan.root, "mine", 0))
+    opened = notebook.load(plan.root / "runs/mine/seed0")
     assert opened.sample(2, solver).shape == (2, 8, 8, 1)
 
 
@@ -288,8 +289,8 @@ def test_images_of_another_size_are_refused_when_they_are_known(planned, capsys)
     pictures(10)
     plan = planned(("{name: digits}", "{name: folder, path: images}"))
     prepared(plan)
-    job = plan.run("train", "mine")
-    assert cli.run_job("train", job.spec, plan.root, "cpu") == 1
+    job = plan.job("train", "mine")
+    assert jobs.run_job(job.spec, plan.root, "cpu") == 1
     error = capsys.readouterr().err
     assert "mine.pretrained.folder: model is a model of 8x8 images with 3 channels" in error
     assert "10x10" in error and error.count("\n") == 1 and not job.product.exists()
@@ -306,7 +307,7 @@ def test_weights_that_changed_after_the_plan_are_refused(planned):
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(StoreError, match="its sidecar says"):
         run(plan, "train")
-    assert not plan.run("train", "mine").product.exists()
+    assert not plan.job("train", "mine").product.exists()
 
 
 def test_weights_of_another_network_are_refused(planned):
@@ -330,7 +331,7 @@ def test_tables_say_whose_the_weights_are(planned):
 
 
 def test_an_imported_model_is_estimated_without_training(planned):
-    found = {cost.run.stage: cost for cost in estimate(planned(), 1).costs}
+    found = {cost.job.stage: cost for cost in estimate(planned(), 1).costs}
     assert found["train"].hours == 0
     tensors = load_file("model/model.safetensors").values()
     assert found["train"].size == sum(each.numel() * each.element_size() for each in tensors)
@@ -380,9 +381,9 @@ def test_the_workflow_samples_scores_and_restores_imported_weights(tmp_path):
     done = bench("-c2", cwd=tmp_path)
     assert done.returncode == 0, said(done)
     root = tmp_path / "results" / "imported"
-    tensors = load_file(read_product(paths.model(root, "official", 0)))
+    run = root / "runs/official/seed0"
+    tensors = load_file(read_product(run / "model.safetensors"))
     assert all(torch.equal(tensors[name], each) for name, each in network.state_dict().items())
-    run = paths.run_folder(root, "official", 0)
     scores = json.loads((run / "scores.json").read_text())["solvers"]["heun-3"]["metrics"]
     assert scores["fid"]["value"] > 0
     assert (run / "restore" / "half" / "ddrm-3.json").is_file()

@@ -104,10 +104,10 @@ def test_the_shipped_tables_rank_by_fid_to_the_test_split():
 
 def test_floors_are_a_key_of_a_benchmark_and_part_of_its_scores_alone():
     usual, fewer = plan_of(), plan_of(floors={"redraws": 5})
-    for one, other in zip(usual.runs, fewer.runs, strict=True):
+    for one, other in zip(usual.jobs, fewer.jobs, strict=True):
         assert (one.spec != other.spec) is (one.stage == "score")
-    assert fewer.run("score", "edm").spec.floors.redraws == 5
-    assert yaml.safe_load(fewer.run("score", "edm").spec.canonical())["floors"] == {
+    assert fewer.job("score", "edm").spec.floors.redraws == 5
+    assert yaml.safe_load(fewer.job("score", "edm").spec.canonical())["floors"] == {
         "redraws": 5,
         "seed": 0,
     }

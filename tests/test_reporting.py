@@ -80,7 +80,7 @@ def record(path, seconds=1.5, device="cpu"):
 
 def fabricate(plan, root, value=lambda run: 2.0 + run.seed):
     """Write every product that the plan wants."""
-    for run in plan.runs:
+    for run in plan.jobs:
         for path in paths.products(root, run.spec):
             if run.stage == "score":
                 write_json_product(path, score_content(run.spec, value(run)), run.spec)
@@ -92,17 +92,17 @@ def fabricate(plan, root, value=lambda run: 2.0 + run.seed):
 
 
 def remove(plan, root, *stages, variant="ddpm-cosine", item=None):
-    for run in plan.runs:
+    for run in plan.jobs:
         if run.stage in stages and run.variant == variant and item in (None, run.item):
             paths.product(root, run.spec).unlink()
 
 
 def product(plan, root, stage, item="", variant="ddpm-cosine"):
-    return paths.product(root, plan.run(stage, variant, 0, item).spec)
+    return paths.product(root, plan.job(stage, variant, 0, item).spec)
 
 
 def fail(plan, root, stage, reason, variant="ddpm-cosine", item=""):
-    spec = plan.run(stage, variant, 0, item).spec
+    spec = plan.job(stage, variant, 0, item).spec
     status.record_failure(paths.state(root, spec), stage, reason)
 
 
@@ -195,7 +195,7 @@ def test_a_failed_job_gives_its_reason_and_costs_its_siblings_nothing(plan, tmp_
     fabricate(plan, tmp_path)
     remove(plan, tmp_path, "sample", item="ddim-5")
     remove(plan, tmp_path, "score")
-    spec = plan.run("score", "ddpm-cosine", 0).spec
+    spec = plan.job("score", "ddpm-cosine", 0).spec
     content = score_content(spec, 4.0) | {"spec": spec.model_dump(mode="json")}
     del content["solvers"]["ddim-5"]
     files.write_json(paths.partial_scores(tmp_path, "ddpm-cosine", 0), content)
@@ -212,7 +212,7 @@ def test_a_failed_job_gives_its_reason_and_costs_its_siblings_nothing(plan, tmp_
 def test_partial_scores_of_another_spec_do_not_count(plan, tmp_path):
     fabricate(plan, tmp_path)
     remove(plan, tmp_path, "score")
-    spec = plan_of(training={"lr": 0.5}).run("score", "ddpm-cosine", 0).spec
+    spec = plan_of(training={"lr": 0.5}).job("score", "ddpm-cosine", 0).spec
     content = score_content(spec) | {"spec": spec.model_dump(mode="json")}
     files.write_json(paths.partial_scores(tmp_path, "ddpm-cosine", 0), content)
     assert row(plan, tmp_path)["status"] == "missing"
@@ -257,7 +257,7 @@ def test_a_failure_of_the_new_spec_outranks_the_old_results(tmp_path):
 
 def test_scores_whose_model_was_made_anew_are_stale(plan, tmp_path):
     fabricate(plan, tmp_path)
-    other = plan_of(training={"lr": 0.5}).run("train", "ddpm-cosine", 0).spec
+    other = plan_of(training={"lr": 0.5}).job("train", "ddpm-cosine", 0).spec
     write_product(product(plan, tmp_path, "train"), b"other", other)
     for item, metric in [("ancestral-10", "fid"), ("vlb-small", "bits_per_dim")]:
         found = row(plan, tmp_path, item, metric)

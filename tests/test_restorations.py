@@ -187,15 +187,15 @@ def test_several_seeds_are_a_mean_and_a_deviation(tmp_path):
 
 def test_what_failed_is_stale_or_is_not_there_says_so(plan, tmp_path):
     fill(plan, tmp_path)
-    failed = plan.run("restore", "edm", 0, "box/snips")
+    failed = plan.job("restore", "edm", 0, "box/snips")
     for path in paths.products(tmp_path, failed.spec):
         path.unlink()
     status.record_failure(paths.state(tmp_path, failed.spec), "restore", "the restorer broke")
-    paths.products(tmp_path, plan.run("restore", "exact", 0, "box/snips").spec)[1].unlink()
+    paths.products(tmp_path, plan.job("restore", "exact", 0, "box/snips").spec)[1].unlink()
     other = plan_of(
         **{**RESTORED, "overrides": {"baselines": {"restorers": {"posterior-mean": "none"}}}}
     )
-    stale = plan.run("restore", "baselines", 0, "box/pseudo-inverse").spec
+    stale = plan.job("restore", "baselines", 0, "box/pseudo-inverse").spec
     write_json_product(paths.product(tmp_path, stale), {}, stale.model_copy(update={"draws": 9}))
     found = {
         (row["variant"], row["solver"]): (row["status"], row["note"])
@@ -259,7 +259,7 @@ def test_nothing_on_disk_is_a_table_and_a_picture_that_say_so(tmp_path, tasks):
     plan = plan_of(**RESTORED)
     restorations = plan.benchmark.restorations.model_copy(update={"tasks": {}})
     if not tasks:
-        runs = tuple(run for run in plan.runs if run.stage != "restore")
+        runs = tuple(run for run in plan.jobs if run.stage != "restore")
         benchmark = plan.benchmark.model_copy(update={"restorations": restorations})
         plan = replace(plan, benchmark=benchmark, runs=runs, refusals=())
     made = lines(plan, tmp_path)

@@ -82,14 +82,14 @@ def done(tmp_path_factory):
 def result(done, variant, item):
     """Scores and pictures of one job."""
     plan, root = done
-    path, archive = paths.products(root, plan.run("restore", variant, 0, item).spec)
+    path, archive = paths.products(root, plan.job("restore", variant, 0, item).spec)
     with np.load(archive) as file:
         return json.loads(path.read_text()), dict(file)
 
 
 def posed(done, variant, item):
     plan, root = done
-    spec = plan.run("restore", variant, 0, item).spec
+    spec = plan.job("restore", variant, 0, item).spec
     dataset = data.load(root, spec.data)
     return spec, dataset, restore.pose(spec, dataset)
 
@@ -190,7 +190,7 @@ def test_what_is_kept_is_what_the_streams_give(done):
 
 def test_the_picture_is_the_strip(done):
     plan, root = done
-    picture = paths.restored_picture(root, "edm-gaussian", 0, "half", "guess")
+    picture = root / "runs/edm-gaussian/seed0/restore/half/guess/strip.png"
     _, kept = result(done, "edm-gaussian", "half/guess")
     shown = np.asarray(Image.open(io.BytesIO(picture.read_bytes())))
     rows = [kept["truth"], kept["measurement"], *kept["restorations"].swapaxes(0, 1), kept["mean"]]

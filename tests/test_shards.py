@@ -45,13 +45,13 @@ def trained(tmp_path_factory):
     write_config(folder, SETTINGS)
     plan = plan_of(folder)
     root = folder / plan.root
-    spec = plan.run("data").spec
+    spec = plan.job("data").spec
     write_product(paths.levels(root), lambda file: data.save(build(spec.data).load(), file), spec)
     for variant in dict.fromkeys(variant for variant, _ in JOBS):
-        train.run(plan.run("train", variant).spec, root, "cpu")
+        train.run(plan.job("train", variant).spec, root, "cpu")
     for each in plan.of("classifier"):
         classifier.run(each.spec, root, "cpu")
-    return root, {job: plan.run("sample", job[0], 0, job[1]).spec for job in JOBS}
+    return root, {job: plan.job("sample", job[0], 0, job[1]).spec for job in JOBS}
 
 
 @pytest.fixture
@@ -208,20 +208,21 @@ def test_shards_are_jobs_beside_the_plan(tmp_path):
     write_config(tmp_path, SETTINGS | {"shards": 3})
     plan = plan_of(tmp_path)
     assert one.of("shard") == []
-    assert (one.runs, one.digest()) == (plan.runs, plan.digest())
-    job = plan.run("sample", "iddpm-hybrid", 0, "ancestral-5-w1-c2")
+    assert (one.jobs, one.digest()) == (plan.jobs, plan.digest())
+    job = plan.job("sample", "iddpm-hybrid", 0, "ancestral-5-w1-c2")
     parts = plan.shards(job)
     assert [part.item for part in parts] == [f"{job.item}/{k}of3" for k in (1, 2, 3)]
-    files = [paths.shard(plan.root, job.variant, 0, job.item, f"{k}of3") for k in (1, 2, 3)]
+    folder = plan.root / f"runs/{job.variant}/seed0/samples/{job.item}"
+    files = [folder / f"{k}of3" / "chunks.npz" for k in (1, 2, 3)]
     assert [part.product for part in parts] == files
     read = [read(path) for path in files for read in (Path, paths.sidecar, paths.run_record)]
     assert plan.inputs(job) == [*one.inputs(job), *read]
     for part in parts:
         assert plan.inputs(part) == one.inputs(job)
-        assert plan.run("shard", part.variant, 0, part.item) == part
+        assert plan.job("shard", part.variant, 0, part.item) == part
         assert paths.state(plan.root, part.spec).parent == paths.state(plan.root, job.spec)
     # A control has one draw of all its images.
-    control = plan.run("sample", "control-test", 0, "draw")
+    control = plan.job("sample", "control-test", 0, "draw")
     assert plan.shards(control) == []
     assert plan.inputs(control) == one.inputs(control)
     assert len(plan.of("shard")) == 3 * (len(plan.of("sample")) - 1)
@@ -266,7 +267,7 @@ def test_the_workflow_gathers_shards_and_leaves_none(made, first):
     """Of the tiny benchmark's results: samples are deleted and drawn anew in shards, to the same bytes."""
     folder = made
     plan = plan_of(folder)
-    job = plan.run("sample", "ve", 0, "ode-adaptive")
+    job = plan.job("sample", "ve", 0, "ode-adaptive")
     before = (folder / job.product).read_bytes()
     write_config(folder, {"shards": 2})
     shutil.rmtree((folder / job.product).parent)

@@ -16,7 +16,7 @@ from test_plan import planned
 import diffbench
 from diffbench.estimate.estimate import estimate
 from diffbench.jobs import data, likelihood, sample, shard, train
-from diffbench.plan.along import training_rules
+from diffbench.plan.rules import rules
 from diffbench.plan.upkeep import examine, unneeded
 from diffbench.reporting.tables import make, table_params
 from diffbench.specs.errors import PlanError
@@ -178,14 +178,17 @@ def test_a_training_has_a_rule_for_its_list_of_files(tmp_path):
     }
     write_config(tmp_path, changes)
     plan = plan_of(tmp_path)
-    rules = training_rules(plan)
-    assert set(rules) == {"train", "train_along", "train_along_2"}
-    assert (rules["train"].variants, rules["train"].others) == ("edm", ())
-    assert rules["train_along"].others == (Path("snapshots/2/model.safetensors"),)
-    assert rules["train_along_2"].variants == "ve"
-    for run in plan.of("train"):
-        beside = [path.relative_to(run.product.parent) for path in run.products[1:]]
-        assert any(list(each.others) == beside for each in rules.values())
+    found = {rule.name: rule for rule in rules(plan) if rule.stage.name() == "train"}
+    assert set(found) == {"train", "train_along", "train_along_2"}
+    folder = "runs/{variant}/seed{seed}"
+    assert found["train"].constraints["variant"] == "edm"
+    assert found["train"].templates == (f"{folder}/model.safetensors",)
+    assert found["train_along"].templates[1:] == (f"{folder}/snapshots/2/model.safetensors",)
+    assert found["train_along_2"].constraints["variant"] == "ve"
+    for job in plan.of("train"):
+        (rule,) = [rule for rule in found.values() if job.variant in rule.variants]
+        made = [each.format(variant=job.variant, seed=job.seed) for each in rule.templates]
+        assert list(job.products) == [plan.root / each for each in made]
 
 
 @pytest.fixture(scope="module")
@@ -194,16 +197,16 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("along")
     write_config(folder, ALONG)
     plan = plan_of(folder)
-    root, spec = folder / plan.root, plan.run("data").spec
+    root, spec = folder / plan.root, plan.job("data").spec
     write_product(paths.levels(root), lambda file: data.save(build(spec.data).load(), file), spec)
-    train.run(plan.run("train", "ddpm-cosine").spec, root, "cpu")
+    train.run(plan.job("train", "ddpm-cosine").spec, root, "cpu")
     return folder, plan
 
 
 @pytest.fixture
 def copied(trained, tmp_path):
     folder = Path(shutil.copytree(trained[0], tmp_path / "copy"))
-    return folder / trained[1].root, trained[1].run("train", "ddpm-cosine").spec
+    return folder / trained[1].root, trained[1].job("train", "ddpm-cosine").spec
 
 
 def hashes(root, spec):
@@ -213,7 +216,7 @@ def hashes(root, spec):
 def states_at(trained, *steps):
     """The averages of a training in memory after some steps, by step and number of the average."""
     folder, plan = trained
-    spec = plan.run("train", "ddpm-cosine").spec
+    spec = plan.job("train", "ddpm-cosine").spec
     trainer = train.denoiser_trainer(spec, data.load(folder / plan.root, spec.data), CPU)
     found = {}
     for step in range(1, max(steps) + 1):
@@ -226,7 +229,7 @@ def states_at(trained, *steps):
 
 def test_products_are_the_averages_after_those_steps(trained):
     folder, plan = trained
-    spec, root = plan.run("train", "ddpm-cosine").spec, folder / plan.root
+    spec, root = plan.job("train", "ddpm-cosine").spec, folder / plan.root
     weights = spec.training.kept
     assert [tuple(each) for each in weights] == [
         (12, 0.05), (12, 0.1), (4, 0.05), (4, 0.1), (6, 0.05), (6, 0.1)
@@ -296,12 +299,12 @@ def test_a_lost_snapshot_is_trained_again_from_a_state_before_it(
 def test_samples_and_likelihoods_use_the_weights_that_they_name(trained, monkeypatch):
     folder, plan = trained
     root = folder / plan.root
-    spec = plan.run("train", "ddpm-cosine").spec
+    spec = plan.job("train", "ddpm-cosine").spec
     dataset = data.load(root, spec.data)
     expected = states_at(trained, 4, 6, 12)
 
     def weights_of(stage, item):
-        choice = plan.run(stage, "ddpm-cosine", 0, item).choice
+        choice = plan.job(stage, "ddpm-cosine", 0, item).choice
         denoiser = models.load_denoiser(spec, root, dataset, CPU, choice=choice)
         return denoiser.network.network.state_dict()
 
@@ -324,9 +327,9 @@ def test_samples_and_likelihoods_use_the_weights_that_they_name(trained, monkeyp
     monkeypatch.setattr(
         models, "load_denoiser", lambda *given: asked.append(given[5]) or loaded(*given)
     )
-    job = plan.run("sample", "ddpm-cosine", 0, "ancestral-10@4").spec
+    job = plan.job("sample", "ddpm-cosine", 0, "ancestral-10@4").spec
     sample.run(job, root, "cpu")
-    bound = plan.run("likelihood", "ddpm-cosine", 0, "vlb-small@4").spec
+    bound = plan.job("likelihood", "ddpm-cosine", 0, "vlb-small@4").spec
     likelihood.run(bound, root, "cpu")
     assert [each.at for each in asked] == [4, 4]
     with np.load(read_product(paths.product(root, job), job)) as archive:
@@ -340,7 +343,7 @@ def test_samples_and_likelihoods_use_the_weights_that_they_name(trained, monkeyp
 
 def plan_of_shards(plan, item):
     sharded = replace(plan, benchmark=plan.benchmark.model_copy(update={"shards": 2}))
-    return sharded.shards(plan.run("sample", "ddpm-cosine", 0, item))
+    return sharded.shards(plan.job("sample", "ddpm-cosine", 0, item))
 
 
 def test_a_notebook_opens_a_run_at_a_step(trained):
@@ -359,7 +362,7 @@ def test_doctor_and_clean_know_them(trained, copied, monkeypatch):
     root, _ = copied
     monkeypatch.chdir(root.parent.parent)
     plan = plan_of(root.parent.parent)
-    lost = plan.run("train", "ddpm-cosine").products[3]
+    lost = plan.job("train", "ddpm-cosine").products[3]
     lost.unlink()
     assert [each.status for each in examine(plan) if each.path == lost] == ["missing"]
     assert unneeded(plan) == []
@@ -376,7 +379,7 @@ def test_an_estimate_counts_their_bytes(tmp_path, monkeypatch):
     def size(**training):
         write_config(tmp_path, {"only": ["edm"], "training": training})
         found = estimate(plan_of(tmp_path), 1, clock=iter(range(10**6)).__next__)
-        return next(each.size for each in found.costs if each.run.stage == "train")
+        return next(each.size for each in found.costs if each.job.stage == "train")
 
     plain, one, three = size(), size(snapshots=[1]), size(snapshots=[1, 2, 3])
     network = (one - plain) // 2

@@ -107,7 +107,7 @@ def calls_of(run, spec):
 def test_samples_are_what_the_model_and_the_seed_say(first):
     """Sampling the first chunk again, here, gives the stored bits."""
     folder, _ = first
-    job = plan_of(folder).run("sample", "ddpm-cosine", 0, "ancestral-10")
+    job = plan_of(folder).job("sample", "ddpm-cosine", 0, "ancestral-10")
     run = load(folder, "ddpm-cosine")
     shape = (job.spec.chunk, *models.image_shape(run.dataset))
     solver = build(job.spec.solver, run.denoiser)
@@ -177,7 +177,7 @@ def test_labels_and_guidance_that_cannot_be_are_refused(first, variant, solver, 
 def test_labels_of_samples_are_the_training_images_in_proportion(first):
     folder, _ = first
     plan = plan_of(folder)
-    job = plan.run("sample", "iddpm-hybrid", 0, "ancestral-5-w1-c2")
+    job = plan.job("sample", "iddpm-hybrid", 0, "ancestral-5-w1-c2")
     dataset = load(folder, "iddpm-hybrid").dataset
     with np.load(folder / job.product) as archive:
         stored = archive["labels"]
@@ -192,7 +192,7 @@ def test_labels_of_samples_are_the_training_images_in_proportion(first):
         1,
         7,
     ]
-    with np.load(folder / plan.run("sample", "edm", 0, "heun-3").product) as archive:
+    with np.load(folder / plan.job("sample", "edm", 0, "heun-3").product) as archive:
         assert "labels" not in archive
 
 
@@ -206,7 +206,7 @@ def test_conditional_samples_have_a_class_accuracy(first):
 
 
 def test_the_bound_is_stored_term_by_term(first):
-    job = plan_of(first[0]).run("likelihood", "iddpm-hybrid", 0, "vlb-learned")
+    job = plan_of(first[0]).job("likelihood", "iddpm-hybrid", 0, "vlb-learned")
     stored = json.loads((first[0] / job.product).read_text())
     assert len(stored["terms"]) == len(stored["times"]) == stored["nfe"] == 10
     assert (stored["times"][0], stored["times"][-1]) == (0, 19)
@@ -215,7 +215,7 @@ def test_the_bound_is_stored_term_by_term(first):
 
 
 def test_gradient_noise_is_measured_at_each_checkpoint(first):
-    job = plan_of(first[0]).run("analysis", "iddpm-hybrid", 0, "gradient-noise")
+    job = plan_of(first[0]).job("analysis", "iddpm-hybrid", 0, "gradient-noise")
     stored = json.loads((first[0] / job.product).read_text())
     assert stored["steps"] == [2, 4]
     assert set(stored["estimators"]) == {"vlb", "vlb-importance", "hybrid"}
@@ -225,7 +225,7 @@ def test_gradient_noise_is_measured_at_each_checkpoint(first):
 
 def test_latents_of_a_trained_network_are_measured(first):
     """Of data in [0, 1]; DDIM up asks at each noisy level but the last."""
-    job = plan_of(first[0]).run("analysis", "ve", 0, "latents")
+    job = plan_of(first[0]).job("analysis", "ve", 0, "latents")
     stored = json.loads((first[0] / job.product).read_text())
     assert (stored["steps"], stored["nfe"], stored["images"]) == ([2, 4], [1, 3], 6)
     assert all(0 < each < float("inf") for each in stored["error"] + stored["se"])
@@ -234,7 +234,7 @@ def test_latents_of_a_trained_network_are_measured(first):
 
 def test_repeatable_kernels_are_chosen_without_importing_the_compiler():
     code = (
-        "import sys, torch; from diffbench.jobs import machine; machine.prepare('cpu');"
+        "import sys, torch; from diffbench.training import machine; machine.prepare('cpu');"
         "print(torch.are_deterministic_algorithms_enabled(), 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ import torch
 from commands import run, start, until
 from safetensors.torch import load_file
 
-from diffbench import cli
+from diffbench.cli import jobs
 from diffbench.jobs import data
 from diffbench.jobs.train import denoiser_trainer, train_network
 from diffbench.specs.data import DigitsSpec
@@ -237,8 +237,8 @@ def test_the_first_process_keeps_the_reason_of_one_that_failed_before_it(tmp_pat
         def run(spec, root, device):
             raise RuntimeError("connection closed by peer")
 
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Stage)
-    assert cli.run_job("train", SPEC, tmp_path, "cpu") == 1
+    monkeypatch.setattr("importlib.import_module", lambda name: Stage)
+    assert jobs.run_job(SPEC, tmp_path, "cpu") == 1
     assert status.read_status(folder)["reason"] == "out of memory"
 
 

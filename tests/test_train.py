@@ -33,7 +33,7 @@ class Training:
     def __init__(self, folder):
         self.folder = folder
         write_config(folder, LONG)
-        job = plan_of(folder).run("train", "edm")
+        job = plan_of(folder).job("train", "edm")
         self.root, self.state = job.root, folder / paths.state(job.root, job.spec)
         self.model, *self.snapshots = [folder / path for path in job.products]
         self.command = ["train", "--root", job.root, "--spec", job.spec.canonical()]
@@ -136,7 +136,7 @@ def test_a_state_without_one_of_its_parts_is_refused(
 
 def test_the_history_of_importance_sampled_times_is_part_of_the_state(first, tmp_path):
     folder, _ = first
-    job = plan_of(folder).run("train", "iddpm-hybrid")
+    job = plan_of(folder).job("train", "iddpm-hybrid")
     objective = VLBObjectiveSpec(times=ImportanceTimesSpec(history=2))
     training = job.spec.training.model_copy(update={"steps": 12, "batch": 40})
     spec = job.spec.model_copy(update={"objective": objective, "training": training})
@@ -168,7 +168,7 @@ def test_the_history_of_importance_sampled_times_is_part_of_the_state(first, tmp
 )
 def test_the_tiny_model_trains_resumes_and_samples_on_a_gpu(prepared):
     plan = plan_of(prepared)
-    model, samples = plan.run("train", "edm"), plan.run("sample", "edm", 0, "heun-3")
+    model, samples = plan.job("train", "edm"), plan.job("sample", "edm", 0, "heun-3")
     for job in (model, samples):
         command = [job.stage, "--root", job.root, "--spec", job.spec.canonical()]
         done = run(*command, "--device", "cuda", cwd=prepared)

@@ -108,11 +108,13 @@ def cells_of(folder):
 
 def test_every_product_fits_its_sidecar_and_every_cell_has_a_picture(first):
     folder, _ = first
-    for job in plan_of(folder).runs:
+    for job in plan_of(folder).jobs:
         assert {status_of(folder / path, job.spec) for path in job.products} == {"ok"}
         assert json.loads((folder / paths.run_record(job.product)).read_text())["seconds"] > 0
     for job in plan_of(folder).of("sample"):
-        picture = folder / paths.grid(job.root, job.variant, job.seed, job.item)
+        picture = (
+            folder / job.root / f"runs/{job.variant}/seed{job.seed}/samples/{job.item}/grid.png"
+        )
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -167,7 +169,7 @@ def test_what_was_deleted_is_made_again(made, suffix):
 def test_a_failed_score_says_why(made):
     scores = made / "results" / "tiny" / "runs" / "edm" / "seed0" / "scores.json"
     remove_product(scores)
-    job = plan_of(made).run("score", "edm")
+    job = plan_of(made).job("score", "edm")
     extractor = made / "results" / "tiny" / "data" / "extractor" / "model.safetensors"
     content = bytearray(extractor.read_bytes())
     content[-1] ^= 1
@@ -206,7 +208,7 @@ def test_results_of_another_spec_are_stale_until_the_doctor_removes_them(made):
     found = run("doctor", "--config", CONFIG, cwd=made)
     assert found.returncode == 1
     stale = [line.split()[1] for line in found.stdout.splitlines() if line.startswith("stale")]
-    assert stale == [str(job.product) for job in plan_of(made).runs if job.variant == "edm"]
+    assert stale == [str(job.product) for job in plan_of(made).jobs if job.variant == "edm"]
     assert run("doctor", "--fix", "--config", CONFIG, cwd=made).returncode == 0
     assert planned(bench("-n", cwd=made)) == matching(r"\w+ edm.*|tables", made)
 
@@ -360,7 +362,7 @@ def test_restorations_are_jobs_like_all_others(restoring):
     plan = plan_of(restoring)
     for job in plan.of("restore"):
         assert {status_of(restoring / path, job.spec) for path in job.products} == {"ok"}
-        picture = paths.restored_picture(job.root, job.variant, 0, *job.item.split("/"))
+        picture = job.root / f"runs/{job.variant}/seed0/restore/{job.item}/strip.png"
         assert (restoring / picture).read_bytes().startswith(b"\x89PNG")
     with (restoring / paths.table(plan.root, "restorations", "csv")).open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -369,7 +371,7 @@ def test_restorations_are_jobs_like_all_others(restoring):
     assert cells(rows, "refused") == {("baselines", "bent/posterior-mean")}
     assert NOTHING in said(bench("-n", cwd=restoring))
     # What was deleted is made again, and a task's noise concerns the task.
-    (restoring / plan.run("restore", "edm", 0, "half/guess-0.1").products[1]).unlink()
+    (restoring / plan.job("restore", "edm", 0, "half/guess-0.1").products[1]).unlink()
     assert "restore edm half guess-0.1" in planned(bench("-n", cwd=restoring))
     write_config(restoring, merged(RESTORATIONS, LOUDER))
     again = matching(r"restore \S+ (noisy .*|half guess-0.1)|tables", restoring)
@@ -424,7 +426,7 @@ def test_a_gpu_is_asked_for_where_one_is_used(tmp_path, extractor, without):
     lines = [line for line in content.splitlines() if not line.startswith("extractor:")]
     (tmp_path / CONFIG).write_text("\n".join([*lines, f"extractor: {{name: {extractor}}}\n"]))
     done = bench("-n", cwd=tmp_path)
-    stages = [run.stage for run in plan_of(tmp_path).runs]
+    stages = [run.stage for run in plan_of(tmp_path).jobs]
     wanted = sum(stage not in without for stage in stages)
     assert said(done).count("gpu=1") == wanted
     assert not (tmp_path / "results").exists()

@@ -30,6 +30,5 @@ def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
             Bench(dataset, place, state, root, spec.seed, spec.precision)
         )
         if picture is not None:
-            place_of = paths.analysis_picture(root, spec.variant, spec.seed, spec.analysis_id)
-            files.write(place_of, picture)
+            files.write(path.with_suffix(".png"), picture)
         write_json_product(path, content, spec)

@@ -1,4 +1,4 @@
-"""How often a solver, a restorer or a likelihood asks the network, found by letting it run.
+"""How often a solver or a likelihood asks the network, found by letting it run.
 
 The network is one that costs nothing, tanh(x_t) of the first channel, and there is one small image: a solver with fixed
 steps asks as often whatever it is answered.  One with step size control does not, and its number is assumed.
@@ -17,8 +17,7 @@ from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.loop import sample
-from diffbench.jobs import restore
-from diffbench.specs.jobs import RestoreSpec, TrainSpec
+from diffbench.specs.jobs import TrainSpec
 from diffbench.specs.likelihoods import LikelihoodSpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import SolverSpec
@@ -87,15 +86,4 @@ def of_likelihood(train: TrainSpec, likelihood: LikelihoodSpec, dataset: Dataset
     image = levels.to_model(dataset.test[:1])
     y = torch.zeros(1, dtype=torch.long) if denoiser.classes else None
     build(likelihood, denoiser, levels)(image, stream("estimate"), y)
-    return Calls(network.calls)
-
-
-def of_restorer(spec: RestoreSpec, dataset: Dataset) -> Calls:
-    """What one batch of measurements takes."""
-    assert spec.train is not None
-    denoiser, network = cheap_denoiser(spec.train, dataset)
-    problem = restore.pose(spec.model_copy(update={"images": 1}), dataset)
-    restorer = restore.build_restorer(spec, dataset, problem.levels, denoiser)
-    with torch.no_grad():
-        restorer.restore(problem.measurement, stream("estimate"))
     return Calls(network.calls)

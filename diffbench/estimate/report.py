@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from diffbench.estimate.costs import Cost, Estimate, left, size, with_upstream
+from diffbench.estimate.costs import Estimate, JobCost, left, size, with_upstream
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.layout import chosen, read_tables
-
-#: The stages that are estimated, and so have columns.
-STAGES = ("train", "classifier", "sample", "likelihood", "restore")
 
 
 def text(estimate: Estimate) -> str:
@@ -31,16 +28,15 @@ def _heading(estimate: Estimate) -> str:
 
 
 def _variants(estimate: Estimate) -> str:
-    names = dict.fromkeys(cost.run.variant for cost in estimate.costs if cost.run.variant)
-    rows = [
-        _row(name, [cost for cost in estimate.costs if cost.run.variant == name]) for name in names
-    ]
-    every = _row("all", estimate.costs)
-    return _aligned([["variant", *STAGES, "hours", "disk"], *rows, every])
+    every = estimate.costs
+    names = dict.fromkeys(cost.job.variant for cost in every if cost.job.variant)
+    groups = {name: [cost for cost in every if cost.job.variant == name] for name in names}
+    rows = [_row(name, costs, estimate.stages) for name, costs in {**groups, "all": every}.items()]
+    return _aligned([["variant", *estimate.stages, "hours", "disk"], *rows])
 
 
-def _row(name: str, costs: Sequence[Cost]) -> list[str]:
-    parts = [[cost for cost in costs if cost.run.stage == stage] for stage in STAGES]
+def _row(name: str, costs: Sequence[JobCost], stages: Sequence[str]) -> list[str]:
+    parts = [[cost for cost in costs if cost.job.stage == stage] for stage in stages]
     return [name, *(hours(part) for part in parts), hours(costs), bytes_of(size(costs))]
 
 
@@ -52,13 +48,13 @@ def _tables(estimate: Estimate) -> str:
     return _aligned([["table", "jobs", "hours", "disk"], *rows])
 
 
-def table_costs(estimate: Estimate) -> dict[str, list[Cost]]:
+def table_costs(estimate: Estimate) -> dict[str, list[JobCost]]:
     """Return the costs of each table's jobs, with those that they are built on."""
     plan, found = estimate.plan, {}
     for name, table in chosen(read_tables(plan.repository), plan.benchmark).tables.items():
-        shown = [run for run in plan.runs if table.shows(run.stage, run.variant, run.item)]
-        wanted = {id(run) for run in with_upstream(plan, shown)}
-        found[name] = [cost for cost in estimate.costs if id(cost.run) in wanted]
+        shown = [job for job in plan.jobs if table.shows(job.stage, job.variant, job.item)]
+        wanted = {id(job) for job in with_upstream(plan, shown)}
+        found[name] = [cost for cost in estimate.costs if id(cost.job) in wanted]
     return found
 
 
@@ -86,7 +82,7 @@ def _notes(estimate: Estimate) -> Iterator[str]:
     for note, count in counted.items():
         yield f"{note} ({count} jobs)" if count > 1 else note
     without = dict.fromkeys(
-        cost.run.variant if cost.run.stage in STAGES else cost.run.stage
+        cost.job.variant if cost.job.stage in estimate.stages else cost.job.stage
         for cost in costs
         if cost.hours is None
     )
@@ -97,7 +93,7 @@ def _notes(estimate: Estimate) -> Iterator[str]:
         yield "tables share jobs, so their hours do not add up"
 
 
-def hours(costs: Iterable[Cost]) -> str:
+def hours(costs: Iterable[JobCost]) -> str:
     """Return the hours that are left, three digits; a dash where nothing is estimated."""
     known = [cost for cost in costs if cost.hours is not None]
     value = left(known)

@@ -8,8 +8,10 @@ import torch
 
 from diffbench.data.datasets import Dataset
 from diffbench.diffusion.objectives.losses import CrossEntropy
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
-from diffbench.jobs.train import called_in, train_network
+from diffbench.jobs.train import called_in, train_network, training_cost
 from diffbench.specs.jobs import ClassifierSpec
 from diffbench.specs.registry import build
 from diffbench.training import machine, models
@@ -22,6 +24,11 @@ def run(spec: ClassifierSpec, root: Path, device: str) -> None:
     place = machine.prepare(device, spec.training)
     dataset = data.load(root, spec.data)
     train_network(spec, root, place, lambda team: classifier_trainer(spec, dataset, place, team))
+
+
+def cost(spec: ClassifierSpec, timings: Timings) -> Cost:
+    """That of training."""
+    return training_cost(spec, timings, classifier_trainer)
 
 
 def classifier_trainer(

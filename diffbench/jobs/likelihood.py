@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core.streams import stream
+from diffbench.estimate import counting
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.specs.jobs import LikelihoodStageSpec
 from diffbench.specs.registry import build
@@ -17,6 +20,9 @@ from diffbench.store.products import write_json_product
 from diffbench.training import machine, models
 from diffbench.training.progress import Progress
 
+#: Images, where a data set does not say how many it has.
+ASSUMED_IMAGES = 10_000
+
 
 def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
     """Write likelihood/{kind}.json."""
@@ -24,6 +30,35 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
     path = paths.product(root, spec)
     with machine.record(path, place):
         write_json_product(path, evaluate(spec, root, place), spec)
+
+
+def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:
+    """The whole split."""
+    train, likelihood = spec.train, spec.likelihood
+    if train.network is None:
+        return Cost(None)
+    key = ("likelihood", likelihood.plain, train.process, train.denoiser)
+    calls, notes = timings.calls(
+        key, likelihood.adaptive, lambda: counting.of_likelihood(train, likelihood, timings.small)
+    )
+    images = train.data.known_counts.get(likelihood.split)
+    if images is None:
+        notes += (f"{ASSUMED_IMAGES:,} {likelihood.split} images are assumed",)
+    count = images or ASSUMED_IMAGES
+    batch = min(getattr(likelihood, "batch", count), count)
+    seconds = calls.network * evaluation(spec, batch, timings)
+    return Cost(seconds * count / batch / 3600, notes=notes)
+
+
+def evaluation(spec: LikelihoodStageSpec, batch: int, timings: Timings) -> float:
+    """Seconds of a call with the backward passes that it has."""
+    asked = spec.train, batch, spec.precision, spec.train.denoiser.takes_labels
+    forward = timings.call(*asked)
+    passes = spec.likelihood.backward_passes(timings.dataset.train[0].size)
+    if passes == 0:
+        return forward.seconds
+    both = timings.call(*asked, backward=True)
+    return both.seconds + (passes - 1) * max(both.seconds - forward.seconds, 0.0)
 
 
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:

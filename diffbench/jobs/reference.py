@@ -25,7 +25,7 @@ from diffbench.training import machine
 def run(spec: ReferenceSpec, root: Path, device: str) -> None:
     """Write statistics.npz, and the weights of an extractor that is trained here, validated."""
     check_library(spec)
-    path, place = paths.reference(root), prepare(spec, device)
+    path, place = paths.product(root, spec), prepare(spec, device)
     with machine.record(path, place) as record:
         dataset = data.load(root, spec.data)
         extractor: Extractor = build(spec.extractor)
@@ -33,7 +33,7 @@ def run(spec: ReferenceSpec, root: Path, device: str) -> None:
         record.note(extractor=extractor.validate(module, dataset))
         if spec.extractor.stored:
             tensors = {name: each.contiguous() for name, each in module.state_dict().items()}
-            write_product(paths.extractor(root), partial(save_file, tensors), spec)
+            write_product(root / spec.weights, partial(save_file, tensors), spec)
         measured = reference_statistics.measure(
             module,
             {"train": dataset.train, "test": dataset.test},
@@ -46,7 +46,7 @@ def run(spec: ReferenceSpec, root: Path, device: str) -> None:
 
 def prepare(spec: ReferenceSpec, device: str) -> torch.device:
     """Where features are computed: on a GPU those of a large network, and on the CPU all others."""
-    wanted = spec.extractor.heavy and device.startswith("cuda")
+    wanted = spec.uses_gpu and device.startswith("cuda")
     return machine.prepare(device if wanted else "cpu")
 
 
@@ -70,10 +70,10 @@ def load_fidelity(
         StoreError: when the reference is missing, altered, or of another spec; or the weights are.
     """
     check_library(spec)
-    measured = reference_statistics.load(read_product(paths.reference(root), spec))
+    measured = reference_statistics.load(read_product(paths.product(root, spec), spec))
     extractor: Extractor = build(spec.extractor)
     if spec.extractor.stored:
-        module = extractor.load(dataset, read_product(paths.extractor(root), spec))
+        module = extractor.load(dataset, read_product(root / spec.weights, spec))
     else:
         module = extractor.make(dataset)
     module = module.to(device)

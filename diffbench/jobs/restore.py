@@ -26,6 +26,9 @@ from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.counting import Calls, cheap_denoiser
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.jobs.reference import load_fidelity
 from diffbench.metrics import restoration
@@ -89,10 +92,35 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
         fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place), spec.floors)
         content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
         shown = pictures(problem, drawn[:SHOWN])
-        job = (spec.variant, spec.seed, spec.task_id, spec.method_id)
-        files.write(paths.restored_picture(root, *job), strip(shown, dataset.levels))
+        (picture,) = paths.extras(root, spec)
+        files.write(picture, strip(shown, dataset.levels))
         write_product(archive, lambda file: np.savez(file, **shown), spec)
         write_json_product(path, content, spec)
+
+
+def cost(spec: RestoreSpec, timings: Timings) -> Cost:
+    """All draws of one task by one restorer."""
+    train, inner = spec.train, spec.restorer.inner
+    if train is None or train.network is None:
+        return Cost(0.0 if train is None else None)
+    key = ("restore", spec.restorer, spec.task, train.process, train.denoiser)
+    adaptive = inner is not None and inner.adaptive
+    calls, notes = timings.calls(key, adaptive, lambda: calls_of(spec, timings.dataset))
+    count = spec.images * spec.draws
+    chunk = min(spec.chunk, count)
+    call = timings.call(train, chunk, spec.precision, train.denoiser.takes_labels)
+    return Cost(calls.network * call.seconds * count / chunk / 3600, notes=notes)
+
+
+def calls_of(spec: RestoreSpec, dataset: Dataset) -> Calls:
+    """What one batch of measurements takes, counted with a network that takes no time."""
+    assert spec.train is not None
+    denoiser, network = cheap_denoiser(spec.train, dataset)
+    problem = pose(spec.model_copy(update={"images": 1}), dataset)
+    restorer = build_restorer(spec, dataset, problem.levels, denoiser)
+    with torch.no_grad():
+        restorer.restore(problem.measurement, stream("estimate"))
+    return Calls(network.calls)
 
 
 def scoring(spec: RestoreSpec, device: torch.device) -> torch.device:

@@ -17,6 +17,9 @@ from diffbench.data.levels import Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample
+from diffbench.estimate import counting
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.specs.jobs import SampleSpec, ShardSpec
 from diffbench.specs.registry import build
@@ -49,6 +52,25 @@ def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
         gather(spec, root, shards)
     else:
         _run_solver(spec, root, device)
+
+
+def cost(spec: SampleSpec, timings: Timings) -> Cost:
+    """The chunks of one solver."""
+    size = spec.samples * timings.dataset.train[0].size
+    train, solver = spec.train, spec.solver
+    if train is None or train.network is None or solver is None:
+        return Cost(0.0 if train is None else None, size)
+    key = ("sample", solver.plain, train.process, train.denoiser)
+    calls, notes = timings.calls(
+        key, solver.adaptive, lambda: counting.of_solver(train, solver, timings.small)
+    )
+    chunk = min(spec.chunk, spec.samples)
+    call = timings.call(train, chunk, spec.precision, train.denoiser.takes_labels)
+    seconds = calls.network * call.seconds
+    if spec.classifier is not None:
+        gradient = timings.gradient(spec.classifier, chunk, spec.precision)
+        seconds += calls.classifier * gradient.seconds
+    return Cost(seconds * spec.samples / chunk / 3600, size, notes)
 
 
 def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
@@ -132,7 +154,7 @@ def write(spec: SampleSpec, root: Path, dataset: Dataset, arrays: dict[str, Any]
     if labels is not None:
         arrays["labels"] = labels
     write_product(paths.product(root, spec), lambda file: np.savez(file, **arrays), spec)
-    picture = paths.grid(root, spec.variant, spec.seed, spec.solver_id)
+    (picture,) = paths.extras(root, spec)
     files.write(picture, grid_png(arrays["levels"][:100], dataset.levels))
 
 

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.diffusion.objectives.losses import Objective
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import MakeTrainer, Timings, size_of
 from diffbench.jobs import data
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
@@ -34,7 +36,7 @@ from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import Weights
 from diffbench.store import paths
 from diffbench.store.products import StoreError, write_product
-from diffbench.store.state import SpectatorStore, StateStore
+from diffbench.store.state import GENERATIONS, SpectatorStore, StateStore, generations
 from diffbench.training import machine, models
 from diffbench.training.launch import STOPPED
 from diffbench.training.meter import Meter, matrix_peak, operations
@@ -55,6 +57,38 @@ def run(spec: TrainSpec, root: Path, device: str) -> None:
             write(models.untrained(spec, dataset), root, spec)
         return
     train_network(spec, root, place, lambda team: denoiser_trainer(spec, dataset, place, team))
+
+
+def cost(spec: TrainSpec, timings: Timings) -> Cost:
+    """That of training, or of the weights that are taken."""
+    if spec.network is None:
+        return Cost(None)
+    if spec.training is None:
+        with torch.device("meta"):
+            return Cost(0.0, size_of(models.build_network(spec, timings.dataset).state_dict()))
+    return training_cost(spec, timings, denoiser_trainer)
+
+
+def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: MakeTrainer) -> Cost:
+    """The steps that are left, and all weights with the training states that are kept.
+
+    Snapshots lie beside the states once more, from which all products can be made again.
+    """
+    training = spec.training
+    assert training is not None
+    found = timings.training(spec, make)
+    folder = paths.state(timings.root, spec)
+    states = generations(folder) if folder.is_dir() else []
+    saved = int(states[0].stem.split("-")[1]) if states else 0
+    notes: tuple[str, ...] = ()
+    if saved:
+        notes += (f"{spec.variant} seed {spec.seed} goes on from step {saved}",)
+    whole = found.step.images == training.batch
+    if training.compile and not (whole and timings.device.type == "cuda"):
+        notes += ("training is timed without compiling the network",)
+    hours = (training.steps - saved) * found.step.seconds / 3600
+    weights = len(spec.products) + len(snapshots_of(spec))
+    return Cost(hours, weights * found.weights + GENERATIONS * found.state, notes)
 
 
 def denoiser_trainer(

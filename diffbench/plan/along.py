@@ -8,17 +8,11 @@ A cell that says ``at`` finds its job whichever way it was written.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights, step_of
-
-if TYPE_CHECKING:
-    from diffbench.plan.jobs import Plan
 
 W = TypeVar("W", bound=OfWeights)
 
@@ -40,40 +34,3 @@ def each_step(choices: Mapping[str, W], training: TrainingSpec | None) -> dict[s
             name = at_step(item, step) if listed and not last else item
             found[name] = choice.of(None if last else step)
     return found
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What trainings of some variants write beside the model, relative to its folder.
-
-    variants: a regular expression of their ids.
-    others: files of other steps and lengths.
-    """
-
-    variants: str
-    others: tuple[Path, ...]
-
-
-def training_rules(plan: Plan) -> dict[str, Kept]:
-    """Return the rules of a workflow that its trainings need, by name: one for each list of files.
-
-    ``train`` has no others; those of trainings that keep snapshots are ``train_along``, ``train_along_2`` and so on.
-    """
-    groups: dict[tuple[Path, ...], list[str]] = {(): []}
-    for run in plan.of("train"):
-        others = tuple(path.relative_to(run.product.parent) for path in run.products[1:])
-        groups.setdefault(others, []).append(run.variant)
-    kept = [
-        Kept("|".join(map(re.escape, dict.fromkeys(names))), others)
-        for others, names in groups.items()
-        if names
-    ]
-    along = iter(range(1, len(kept) + 1))
-    return {_rule(each, along): each for each in kept}
-
-
-def _rule(kept: Kept, numbers: Iterator[int]) -> str:
-    if not kept.others:
-        return "train"
-    number = next(numbers)
-    return "train_along" if number == 1 else f"train_along_{number}"

@@ -1,41 +1,37 @@
 """From variants to jobs: one for each seed, stage and solver, likelihood, restoration or analysis.
 
-Whether a solver, likelihood or restorer can serve a process is decided here, from specs: asked for by a variant itself,
-an impossible one was an error (``variants``); from the lists that a benchmark offers to every variant, it becomes a
-refusal, which tables print as a footnote.  So does a restorer that cannot serve one of the benchmark's tasks.
+A stage makes its jobs of what is asked of a variant (``StageSpec.wanted``).  Whether a solver, likelihood or restorer
+can serve a process is decided here, from specs: asked for by a variant itself, an impossible one was an error
+(``variants``); from the lists that a benchmark offers to every variant, it becomes a refusal, which tables print as a
+footnote.  So does a restorer that cannot serve one of the benchmark's tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
 from diffbench.plan import reading
 from diffbench.plan.along import each_step
-from diffbench.plan.jobs import Refusal, Run
+from diffbench.plan.jobs import Job, Refusal
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import matches, refusal, seeds_of
 from diffbench.specs import registry
-from diffbench.specs.analyses import AnalysisSpec
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import (
-    AnalysisStageSpec,
+    STAGES,
     ClassifierSpec,
     DataStageSpec,
-    LikelihoodStageSpec,
     ReferenceSpec,
-    RestoreSpec,
-    SampleSpec,
-    ScoreSpec,
     StageSpec,
-    TrainSpec,
 )
+from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.likelihoods import LikelihoodSpec
 from diffbench.specs.restorers import RestorerSpec
-from diffbench.specs.sampling import Precision
 from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.training import TrainingSpec
 
@@ -60,143 +56,24 @@ class Expansion:
         used = registry.extensions_of(spec, self.extensions)
         return spec.model_copy(update={"extensions": used}) if used else spec
 
-    def _row(self, stage: StageSpec, item: str = "") -> Run:
-        variant, seed = getattr(stage, "variant", ""), getattr(stage, "seed", 0)
-        return Run(self.benchmark.name, stage.stage, variant, seed, item, stage)
-
-    def runs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Run]:
+    def jobs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Job]:
         """Make all jobs."""
-        yield self._row(self.data)
-        yield self._row(self.reference)
+        specs: list[StageSpec] = [self.data, self.reference]
         for name, variant in variants.items():
             served = self._solvers(name, variant), self._likelihoods(name, variant)
             restored = list(self._restored(name, variant))
             for seed in seeds_of(self.benchmark, variant):
-                yield from self._of_seed(name, variant, seed, *served, restored)
-        for classifier in self.classifiers.values():
-            yield self._row(classifier)
+                classifier = partial(self._classifier, variant, seed)
+                given = (self.benchmark, name, variant, seed, self.reference)
+                specs += self._of(Asked(*given, *served, restored, classifier))
+        for spec in [*specs, *self.classifiers.values()]:
+            yield Job(self.benchmark.name, spec)
 
-    def _of_seed(
-        self,
-        name: str,
-        variant: VariantSpec,
-        seed: int,
-        solvers: Mapping[str, SolverSpec | None],
-        likelihoods: Mapping[str, LikelihoodSpec],
-        restored: Sequence[tuple[str, str, RestorerSpec]],
-    ) -> Iterator[Run]:
-        train = self._train(name, variant, seed)
-        if train is not None:
-            yield self._row(train)
-        samples = {
-            item: self._sample(name, variant, seed, item, solver, train)
-            for item, solver in solvers.items()
-        }
-        for item, sample in samples.items():
-            yield self._row(sample, item)
-        if samples:
-            score = ScoreSpec(
-                variant=name,
-                seed=seed,
-                reference=self.reference,
-                floors=self.benchmark.floors,
-                samples=samples,
-            )
-            yield self._row(self._stamped(score))
-        for item, likelihood in likelihoods.items():
-            spec = LikelihoodStageSpec(
-                variant=name,
-                seed=seed,
-                kind_id=item,
-                likelihood=likelihood,
-                train=train,
-                precision=precision_of(variant, likelihood),
-            )
-            yield self._row(self._stamped(spec), item)
-        for task, method, restorer in restored:
-            job = self._restore(name, variant, seed, task, method, restorer, train)
-            yield self._row(job, f"{task}/{method}")
-        for item, analysis in variant.analyses.items():
-            subject = train if analysis.uses_variant else None
-            wanted = AnalysisStageSpec(
-                variant=name,
-                seed=seed,
-                analysis_id=item,
-                analysis=analysis,
-                train=subject,
-                precision=precision_of(variant, analysis),
-            )
-            yield self._row(self._stamped(wanted), item)
-
-    def _train(self, name: str, variant: VariantSpec, seed: int) -> TrainSpec | None:
-        if variant.process is None:
-            return None
-        spec = TrainSpec(
-            variant=name,
-            seed=seed,
-            data=self.benchmark.data,
-            dequantise=variant.dequantise,
-            process=variant.process,
-            denoiser=variant.denoiser,
-            network=variant.network,
-            objective=variant.objective,
-            training=variant.training,
-            pretrained=variant.pretrained,
-        )
-        return self._stamped(spec)
-
-    def _sample(
-        self,
-        name: str,
-        variant: VariantSpec,
-        seed: int,
-        item: str,
-        solver: SolverSpec | None,
-        train: TrainSpec | None,
-    ) -> SampleSpec:
-        spec = SampleSpec(
-            variant=name,
-            seed=seed,
-            solver_id=item,
-            samples=self.benchmark.samples,
-            chunk=self.benchmark.chunk,
-            data=self.benchmark.data,
-            train=train,
-            classifier=self._classifier(variant, seed, solver),
-            solver=solver,
-            control=variant.control,
-            precision=precision_of(variant, solver),
-        )
-        return self._stamped(spec)
-
-    def _restore(
-        self,
-        name: str,
-        variant: VariantSpec,
-        seed: int,
-        task: str,
-        method: str,
-        restorer: RestorerSpec,
-        train: TrainSpec | None,
-    ) -> RestoreSpec:
-        asked = self.benchmark.restorations
-        spec = RestoreSpec(
-            variant=name,
-            seed=seed,
-            task_id=task,
-            method_id=method,
-            task=asked.tasks[task],
-            restorer=restorer,
-            images=asked.images,
-            draws=asked.draws,
-            chunk=self.benchmark.chunk,
-            data=self.benchmark.data,
-            reference=self.reference,
-            floors=self.benchmark.floors,
-            train=train if restorer.uses_model else None,
-            precision=precision_of(variant, restorer.inner),
-        )
-        return self._stamped(spec)
+    def _of(self, asked: Asked) -> list[StageSpec]:
+        """The jobs of one variant and seed, stage by stage."""
+        for name, stage in STAGES.items():
+            asked.made[name] = [self._stamped(spec) for spec in stage.wanted(asked)]
+        return [spec for specs in asked.made.values() for spec in specs]
 
     def _classifier(
         self, variant: VariantSpec, seed: int, solver: SolverSpec | None
@@ -276,17 +153,6 @@ class Expansion:
             else:
                 kept[item] = choice
         return kept
-
-
-def precision_of(
-    variant: VariantSpec, asking: SolverSpec | LikelihoodSpec | AnalysisSpec | None
-) -> Precision:
-    """In which precision a variant's network is asked; float32 where there is none, or where rounding is an error."""
-    if not variant.trained or (asking is not None and asking.full_precision):
-        return "fp32"
-    if isinstance(asking, AnalysisSpec) and asking.trains and variant.training is not None:
-        return variant.training.precision
-    return variant.sampling.precision
 
 
 def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:

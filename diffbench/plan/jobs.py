@@ -7,7 +7,7 @@
     train -> shards -> sample            where a benchmark spreads sampling over jobs
     data -> reference -> score, restore
 
-A job's spec holds the specs of the jobs it builds on.
+What a job builds on and makes, its spec says (``diffbench.specs.jobs``).
 """
 
 from __future__ import annotations
@@ -15,30 +15,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from diffbench.plan.along import at_step
 from diffbench.plan.variants import seeds_of
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
-from diffbench.specs.jobs import (
-    AnalysisStageSpec,
-    DataStageSpec,
-    LikelihoodStageSpec,
-    RestoreSpec,
-    SampleSpec,
-    ScoreSpec,
-    ShardSpec,
-    StageSpec,
-)
+from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.weights import CellAt, OfWeights, step_of
 from diffbench.store import paths
 
+#: What tells a job from all others of a plan: stage, variant, seed and item.
+Key = tuple[str, str, int, str]
+
 
 @dataclass(frozen=True)
-class Run:
-    """One job.
+class Job:
+    """One job of a benchmark: its spec, in the benchmark's folder of results.
 
     ``item`` is the solver, likelihood or analysis id, ``id@500`` where that is of one of several steps, ``task/method``
     of a restoration, ``solver/2of3`` of a shard, and empty where a stage has none; a classifier's ``variant`` is the
@@ -46,33 +40,63 @@ class Run:
     """
 
     benchmark: str
-    stage: str
-    variant: str
-    seed: int
-    item: str
     spec: StageSpec
+
+    @property
+    def stage(self) -> str:
+        """The stage's name, which is also its command's."""
+        return self.spec.stage
+
+    @cached_property
+    def key(self) -> Key:
+        """What tells it from all other jobs of the plan."""
+        return key_of(self.spec)
+
+    @property
+    def variant(self) -> str:
+        """The variant's id; empty of what all variants share."""
+        return self.key[1]
+
+    @property
+    def seed(self) -> int:
+        """The seed; 0 of what all seeds share."""
+        return self.key[2]
+
+    @property
+    def item(self) -> str:
+        """The item's id."""
+        return self.key[3]
 
     @property
     def root(self) -> Path:
         """The benchmark's results, relative to the working directory."""
         return paths.root(self.benchmark)
 
-    @property
+    @cached_property
     def products(self) -> tuple[Path, ...]:
         """What the job makes, the main product first."""
         return paths.products(self.root, self.spec)
 
     @property
-    def choice(self) -> OfWeights | None:
-        """The solver or likelihood, which says of which step the weights are; None of other jobs."""
-        if isinstance(self.spec, SampleSpec):
-            return self.spec.solver
-        return self.spec.likelihood if isinstance(self.spec, LikelihoodStageSpec) else None
-
-    @property
     def product(self) -> Path:
         """The main product."""
         return self.products[0]
+
+    @property
+    def extras(self) -> tuple[Path, ...]:
+        """Outputs without a sidecar, such as pictures."""
+        return paths.extras(self.root, self.spec)
+
+    @property
+    def choice(self) -> OfWeights | None:
+        """The solver or likelihood, which says of which step the weights are; None of other jobs."""
+        return self.spec.choice
+
+
+def key_of(spec: StageSpec) -> Key:
+    """Return what tells the job of a spec from all others of a plan."""
+    values = spec.values
+    return spec.stage, values.get("variant", ""), values.get("seed", 0), spec.item
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ class Plan:
     Attributes:
         benchmark: the benchmark file, validated.
         variants: the chosen variants by id, everything merged into them.
-        runs: the jobs, in the order of STAGES; without shards, whose products are gone once samples are gathered.
+        jobs: in the order of STAGES; without shards, whose products are gone once samples are gathered.
         refusals: cells that no job can fill.
         device: ``cpu``, ``cuda`` or ``mps``.
         extensions: the extension files.
@@ -102,7 +126,7 @@ class Plan:
 
     benchmark: BenchmarkSpec
     variants: Mapping[str, VariantSpec]
-    runs: tuple[Run, ...]
+    jobs: tuple[Job, ...]
     refusals: tuple[Refusal, ...]
     device: str
     extensions: tuple[Path, ...]
@@ -115,18 +139,18 @@ class Plan:
         return paths.root(self.benchmark.name)
 
     @cached_property
-    def _index(self) -> dict[tuple[str, str, int, str], Run]:
-        return {(run.stage, run.variant, run.seed, run.item): run for run in self._every}
+    def _index(self) -> dict[Key, Job]:
+        return {job.key: job for job in self._every}
 
     @cached_property
-    def _every(self) -> list[Run]:
-        return [*self.runs, *(shard for run in self.runs for shard in self.shards(run))]
+    def _every(self) -> list[Job]:
+        return [*self.jobs, *(shard for job in self.jobs for shard in self.shards(job))]
 
     def seeds(self, variant: str) -> list[int]:
         """Return the seeds that a variant is run with."""
         return seeds_of(self.benchmark, self.variants[variant])
 
-    def run(self, stage: str, variant: str = "", seed: int = 0, item: str = "") -> Run:
+    def job(self, stage: str, variant: str = "", seed: int = 0, item: str = "") -> Job:
         """Return one job.
 
         Raises:
@@ -150,70 +174,60 @@ class Plan:
         found = {step_of(each.choice.at_step, training.steps): each for each in jobs if each.choice}
         return found[step].item if step in found else at_step(item, step)
 
-    def along(self, variant: str, item: str) -> list[Run]:
+    def along(self, variant: str, item: str) -> list[Job]:
         """Return the jobs of an item with the weights of every step that there are, of all seeds, by stage."""
         return [
-            run
-            for run in self.runs
-            if run.variant == variant
-            and run.choice
-            and item in (run.item, run.item.partition("@")[0])
+            job
+            for job in self.jobs
+            if job.variant == variant
+            and job.choice
+            and item in (job.item, job.item.partition("@")[0])
         ]
 
-    def find(self, variant: str, item: str, stages: Iterable[str]) -> Run | None:
+    def find(self, variant: str, item: str, stages: Iterable[str] = STAGES) -> Job | None:
         """Return the job of a variant's item, with its first seed, in the first of the stages that has one."""
         if variant not in self.variants:
             return None
         keys = ((stage, variant, self.seeds(variant)[0], item) for stage in stages)
         return next((self._index[key] for key in keys if key in self._index), None)
 
-    def of(self, stage: str) -> list[Run]:
+    def of(self, stage: str) -> list[Job]:
         """Return all jobs of a stage, shards too."""
-        return [run for run in self._every if run.stage == stage]
+        return [job for job in self._every if job.stage == stage]
 
-    def shards(self, run: Run) -> list[Run]:
-        """Return the jobs that draw the chunks of a sample job; none where it draws them itself, as a control does."""
-        spec, count = run.spec, self.benchmark.shards
-        if not isinstance(spec, SampleSpec) or spec.solver is None or count == 1:
-            return []
-        return [
-            replace(run, stage="shard", item=f"{run.item}/{part.part}", spec=part)
-            for part in ShardSpec.every(spec, count)
-        ]
+    def shards(self, job: Job) -> list[Job]:
+        """Return the jobs that a job is spread over; none where it does all itself, as a control does."""
+        return [Job(job.benchmark, part) for part in job.spec.parts(self.benchmark.shards)]
 
-    def upstream(self, run: Run) -> list[Run]:
+    def gpus(self, job: Job) -> int:
+        """Return how many GPUs a job asks for; on a CPU none, for asking would have jobs wait for one another."""
+        if self.device == "cpu" or not job.spec.uses_gpu or self.shards(job):
+            return 0
+        return self.benchmark.gpus if job.spec.shared else 1
+
+    def upstream(self, job: Job) -> list[Job]:
         """Return the jobs that a job builds on directly, the data stage first; it may be that there is none.
 
         Of a sample job they are those of its shards, without the shards themselves.
         """
-        spec = run.spec.sample if isinstance(run.spec, ShardSpec) else run.spec
-        if isinstance(spec, DataStageSpec) or _stands_alone(spec):
-            return []
-        found = [self.run("data")]
-        if isinstance(spec, ScoreSpec | RestoreSpec):
-            found.append(self.run("reference"))
-        if isinstance(spec, ScoreSpec):
-            found += [self.run("sample", run.variant, run.seed, item) for item in spec.samples]
-        if _needs_model(spec):
-            found.append(self.run("train", run.variant, run.seed))
-        if isinstance(spec, SampleSpec) and spec.classifier is not None:
-            found.append(self.run("classifier", spec.classifier.variant, run.seed))
-        return found
+        order = list(STAGES)
+        specs = sorted(job.spec.upstream, key=lambda spec: order.index(spec.stage))
+        found = [self._index[key_of(spec)] for spec in specs]
+        return [self.job("data"), *found] if job.spec.reads_data else found
 
-    def inputs(self, run: Run) -> list[Path]:
+    def inputs(self, job: Job) -> list[Path]:
         """Return the files that a job reads: products, of the data stage the images' files and folders."""
-        if isinstance(run.spec, DataStageSpec):
-            return _sources(run.spec.data.paths.values())
-        above = [path for job in self.upstream(run) for path in job.products]
+        above = [path for each in self.upstream(job) for path in each.products]
         # Shards' files are removed once no job that names them is left, so all that is read must be named.
         beside = (paths.sidecar, paths.run_record)
-        parts = [shard.product for shard in self.shards(run)]
-        return above + [path for part in parts for path in (part, *(each(part) for each in beside))]
+        parts = [shard.product for shard in self.shards(job)]
+        read = [path for part in parts for path in (part, *(each(part) for each in beside))]
+        return [*_sources(job.spec.sources), *above, *read]
 
     def digest(self) -> str:
         """Return a hash of all that tables depend on: a change to it makes them anew."""
         content = [
-            [run.spec.model_dump(mode="json") for run in self.runs],
+            [job.spec.model_dump(mode="json") for job in self.jobs],
             [[each.variant, each.item, each.reason] for each in self.refusals],
             {name: [each.paper, each.note] for name, each in self.variants.items()},
             self.benchmark.tables,
@@ -221,22 +235,8 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _needs_model(spec: StageSpec) -> bool:
-    """Whether a job starts from its variant's trained model."""
-    if isinstance(spec, AnalysisStageSpec):
-        return spec.analysis.uses_model
-    if isinstance(spec, SampleSpec | LikelihoodStageSpec | RestoreSpec):
-        return spec.train is not None
-    return False
-
-
-def _stands_alone(spec: StageSpec) -> bool:
-    """Whether a job reads nothing of the benchmark's."""
-    return isinstance(spec, AnalysisStageSpec) and spec.train is None
-
-
-def _sources(paths: Iterable[str]) -> list[Path]:
+def _sources(places: Iterable[str]) -> list[Path]:
     """Files, or folders and those in them: a folder's time changes when files come or go."""
-    found = list(map(Path, paths))
+    found = list(map(Path, places))
     inner = [each for path in found if path.is_dir() for each in path.iterdir() if each.is_dir()]
     return [*found, *sorted(inner)]

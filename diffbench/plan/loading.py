@@ -54,11 +54,11 @@ def load_plan(
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
     expansion = Expansion(benchmark, tree, extensions)
-    runs = tuple(expansion.runs(variants))
+    jobs = tuple(expansion.jobs(variants))
     return Plan(
         benchmark=benchmark,
         variants=variants,
-        runs=tuple(sorted(runs, key=lambda run: list(STAGES).index(run.stage))),
+        jobs=tuple(sorted(jobs, key=lambda job: list(STAGES).index(job.stage))),
         refusals=tuple(expansion.refusals),
         device=resolved(benchmark.device),
         extensions=extensions,

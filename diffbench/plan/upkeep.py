@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffbench.plan.jobs import Plan, Run
+from diffbench.plan.jobs import Job, Plan
 from diffbench.store import files, paths, products
 from diffbench.store.state import generations, is_whole, kept
 
@@ -34,27 +34,27 @@ class Finding:
 
 def examine(plan: Plan) -> Iterator[Finding]:
     """Yield what is missing, stale, corrupt (products) or torn (training states)."""
-    for run in plan.runs:
-        for path in run.products:
-            status = products.status_of(path, run.spec)
+    for job in plan.jobs:
+        for path in job.products:
+            status = products.status_of(path, job.spec)
             if status != "ok":
-                yield Finding(path, status, _reason(path, status, run))
-        yield from _states(plan.root, run)
+                yield Finding(path, status, _reason(path, status, job))
+        yield from _states(plan.root, job)
 
 
-def _reason(path: Path, status: str, run: Run) -> str:
+def _reason(path: Path, status: str, job: Job) -> str:
     if status == "missing":
         return ""
     try:
-        products.read_product(path, run.spec)
+        products.read_product(path, job.spec)
     except products.StoreError as error:
         text = str(error).removesuffix(f": {products.REMEDY}")
         return text.removeprefix(f"{path} ").removeprefix("is stale, ")
     return ""
 
 
-def _states(root: Path, run: Run) -> Iterator[Finding]:
-    folder = paths.state(root, run.spec)
+def _states(root: Path, job: Job) -> Iterator[Finding]:
+    folder = paths.state(root, job.spec)
     for path in [*generations(folder), *kept(folder)] if folder.is_dir() else []:
         if not is_whole(path):
             yield Finding(path, "torn", "its checksum is not the one in its name")
@@ -65,7 +65,7 @@ def unneeded(plan: Plan) -> list[Path]:
 
     The plan should be of the whole benchmark (no ``only``), else the rest of it counts as unneeded.
     """
-    needed = {run.spec.digest() for run in plan.runs}
+    needed = {job.spec.digest() for job in plan.jobs}
     folder = paths.states(plan.root)
     states = sorted(folder.iterdir()) if folder.is_dir() else []
     unfinished = sorted(plan.root.rglob(f"{files.TEMPORARY}*")) if plan.root.is_dir() else []

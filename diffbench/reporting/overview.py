@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from diffbench.plan.jobs import Plan, Refusal, Run
+from diffbench.plan.jobs import Job, Plan, Refusal
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record, cell
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
@@ -94,7 +94,7 @@ class Overview:
 
     def _notes(self, plan: Plan, records: list[Record], metrics: Metrics) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
-        others = {run.variant for run in plan.runs if run.stage != RESTORE}
+        others = {run.variant for run in plan.jobs if run.stage != RESTORE}
         remarks = [
             f"{name}: {each.note}."
             for name, each in plan.variants.items()
@@ -130,7 +130,7 @@ def _kinds(plan: Plan) -> list[tuple[str, str]]:
     return list(dict.fromkeys(_kind(run) for run in plan.of("likelihood")))
 
 
-def _kind(run: Run) -> tuple[str, str]:
+def _kind(run: Job) -> tuple[str, str]:
     assert isinstance(run.spec, LikelihoodStageSpec)
     return run.spec.likelihood.title, run.item
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffbench.plan.jobs import Plan, Run
+from diffbench.plan.jobs import Job, Plan
 from diffbench.reporting import context, layout, tables
 from diffbench.reporting.cells import DASH, Cell, cell, text
 from diffbench.reporting.formats import csv_of, to_csv
@@ -195,31 +195,31 @@ def _entries(plan: Plan, root: Path) -> Iterator[Entry]:
             yield Entry((variant, stage, item, metric), found, how, spec, commit)
 
 
-def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Run]]:
+def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Job]]:
     """Return the jobs that make numbers, one a seed, by variant, stage and item."""
-    found: dict[tuple[str, str, str], list[Run]] = {}
-    for run in plan.runs:
+    found: dict[tuple[str, str, str], list[Job]] = {}
+    for run in plan.jobs:
         if run.stage in STAGES:
             found.setdefault((run.variant, run.stage, run.item), []).append(run)
     return found
 
 
-def digest(plan: Plan, jobs: list[Run]) -> str:
+def digest(plan: Plan, jobs: list[Job]) -> str:
     """Return a hash of all that a number depends on: the specs of its jobs and, of samples, how they are scored."""
     content = [spec.model_dump(mode="json") for job in jobs for spec in _specs(plan, job)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _specs(plan: Plan, job: Run) -> list[StageSpec]:
+def _specs(plan: Plan, job: Job) -> list[StageSpec]:
     """Return a job's spec; of samples also the reference and the score without its other samples."""
     if not isinstance(job.spec, SampleSpec):
         return [job.spec]
-    score = plan.run("score", job.variant, job.seed).spec
+    score = plan.job("score", job.variant, job.seed).spec
     assert isinstance(score, ScoreSpec)
     return [score.model_copy(update={"samples": {job.item: job.spec}})]
 
 
-def _commits(root: Path, jobs: list[Run]) -> list[str]:
+def _commits(root: Path, jobs: list[Job]) -> list[str]:
     found = (run_record(paths.product(root, job.spec)).get("commit") for job in jobs)
     return sorted({shortened(str(each)) for each in found if each})
 

@@ -228,7 +228,7 @@ class RestoredImages:
         seed = next((seed for seed, each in found.items() if each.status == "ok"), None)
         if seed is None:
             return Cell(*state(found))
-        run = results.plan.run(STAGE, place[0], seed, place[1])
+        run = results.plan.job(STAGE, place[0], seed, place[1])
         # Its checksum has just been verified with the scores'.
         with np.load(paths.products(results.root, run.spec)[1]) as archive:
             return {name: archive[name][: self.spec.images] for name in archive.files}

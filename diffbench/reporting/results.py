@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diffbench.plan.jobs import Plan, Run
+from diffbench.plan.jobs import Job, Plan
 from diffbench.reporting.layout import BITS
 from diffbench.specs.jobs import AskingSpec
 from diffbench.store import paths, products
@@ -71,15 +71,15 @@ class Results:
         self.root = root
         self._known: dict[Path, Outcome] = {}
 
-    def jobs(self, stage: str, variant: str, seed: int, item: str) -> list[Run]:
+    def jobs(self, stage: str, variant: str, seed: int, item: str) -> list[Job]:
         """Return a job after those that it builds on: data, train, classifier, then itself."""
-        job = self.plan.run(stage, variant, seed, item)
+        job = self.plan.job(stage, variant, seed, item)
         return [*self.plan.upstream(job), job]
 
     def score(self, variant: str, seed: int, solver: str) -> Outcome:
         """Return the scores of one solver's samples."""
-        jobs = [self.plan.run("reference"), *self.jobs("sample", variant, seed, solver)]
-        job = self.plan.run("score", variant, seed)
+        jobs = [self.plan.job("reference"), *self.jobs("sample", variant, seed, solver)]
+        job = self.plan.job("score", variant, seed)
         found = self._scored(job, solver)
         for outcome in (found, self._partly_scored(job, solver)):
             if outcome.status == "ok":
@@ -118,7 +118,7 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _file(self, jobs: Sequence[Run], outcome_of: Callable[[Any], Outcome]) -> Outcome:
+    def _file(self, jobs: Sequence[Job], outcome_of: Callable[[Any], Outcome]) -> Outcome:
         """Read the JSON file that the last of these jobs makes."""
         path = paths.product(self.root, jobs[-1].spec)
         if self._state(jobs[-1]).status != "ok":
@@ -129,7 +129,7 @@ class Results:
             return Outcome("failed", shortened(path, error))
         return self._timed(self._linked(outcome, jobs[:-1]), _own(jobs))
 
-    def _scored(self, job: Run, solver: str) -> Outcome:
+    def _scored(self, job: Job, solver: str) -> Outcome:
         path = paths.product(self.root, job.spec)
         if not path.is_file():
             return MISSING
@@ -140,7 +140,7 @@ class Results:
         except (StoreError, ValueError, KeyError, TypeError) as error:
             return Outcome("failed", shortened(path, error))
 
-    def _partly_scored(self, job: Run, solver: str) -> Outcome:
+    def _partly_scored(self, job: Job, solver: str) -> Outcome:
         """Look into what was scored after a failure: it has no sidecar, its spec is inside."""
         try:
             path = paths.partial_scores(self.root, job.variant, job.seed)
@@ -149,12 +149,12 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError):
             return MISSING
 
-    def _linked(self, outcome: Outcome, jobs: Sequence[Run]) -> Outcome:
+    def _linked(self, outcome: Outcome, jobs: Sequence[Job]) -> Outcome:
         """Refuse numbers whose samples, model or data set have since been made of another spec."""
         links = (self._link(job) for job in jobs)
         return next((each for each in links if each.status in _WRONG), outcome)
 
-    def _link(self, job: Run) -> Outcome:
+    def _link(self, job: Job) -> Outcome:
         """Compare a product's sidecar with the plan; without a checksum, which takes time."""
         path = paths.product(self.root, job.spec)
         if not path.is_file():
@@ -169,12 +169,12 @@ class Results:
             Outcome("stale", f"{job.stage}: {path.name} was {reason}") if reason else Outcome("ok")
         )
 
-    def _trouble(self, jobs: Sequence[Run]) -> Outcome:
+    def _trouble(self, jobs: Sequence[Job]) -> Outcome:
         """Return the first reason why the last of these jobs has no product of the plan's spec."""
         states = (self._state(job) for job in jobs)
         return next((each for each in states if each.status in _WRONG), MISSING)
 
-    def _state(self, job: Run) -> Outcome:
+    def _state(self, job: Job) -> Outcome:
         """Return what a job's products are worth; looked at once, for checksums take time."""
         path = paths.product(self.root, job.spec)
         if path not in self._known:
@@ -182,14 +182,14 @@ class Results:
             self._known[path] = self._judged(job, found)
         return self._known[path]
 
-    def _judged(self, job: Run, found: Sequence[Outcome]) -> Outcome:
+    def _judged(self, job: Job, found: Sequence[Outcome]) -> Outcome:
         if all(each.status == "ok" for each in found):
             return Outcome("ok")
         found = [self._failure(job), *found]
         wrong = [each for status in _WRONG for each in found if each.status == status]
         return wrong[0] if wrong else MISSING
 
-    def _product(self, path: Path, job: Run) -> Outcome:
+    def _product(self, path: Path, job: Job) -> Outcome:
         status = products.status_of(path, job.spec)
         if status in ("ok", "missing"):
             return Outcome("ok") if status == "ok" else MISSING
@@ -200,13 +200,13 @@ class Results:
             return Outcome("failed" if status == "corrupt" else "stale", reason)
         return Outcome("ok")
 
-    def _failure(self, job: Run) -> Outcome:
+    def _failure(self, job: Job) -> Outcome:
         status = read_status(paths.state(self.root, job.spec))
         if not status or status.get("status") != "failed":
             return MISSING
         return Outcome("failed", one_line(f"{job.stage}: {status.get('reason') or 'no reason'}"))
 
-    def _timed(self, outcome: Outcome, jobs: Sequence[Run]) -> Outcome:
+    def _timed(self, outcome: Outcome, jobs: Sequence[Job]) -> Outcome:
         if outcome.status != "ok":
             return outcome
         records = [run_record(paths.product(self.root, job.spec)) for job in jobs]
@@ -224,12 +224,12 @@ SHARED = ("data", "reference")
 _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
-def _own(jobs: Sequence[Run]) -> list[Run]:
+def _own(jobs: Sequence[Job]) -> list[Job]:
     """Return those of a job's chain that are the variant's: the others measure the data set."""
     return [job for job in jobs if job.stage not in SHARED]
 
 
-def _asked(outcome: Outcome, job: Run) -> Outcome:
+def _asked(outcome: Outcome, job: Job) -> Outcome:
     """Add to the protocol in which precision the job asked a network, if it asked one."""
     precision = job.spec.asked_in if isinstance(job.spec, AskingSpec) else ""
     if not precision:
@@ -265,7 +265,7 @@ def _of_analysis(content: Any) -> Outcome:
     return Outcome("ok", scores=scores, images=images, content=dict(content))
 
 
-def _of_solver(content: Any, made_of: Any, job: Run, solver: str) -> Outcome:
+def _of_solver(content: Any, made_of: Any, job: Job, solver: str) -> Outcome:
     """Take one solver from a score file that was made of the spec ``made_of``."""
     if solver not in made_of["samples"] or solver not in content["solvers"]:
         return MISSING

@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
-from diffbench.specs.extractors import TrainedExtractorSpec
-from diffbench.specs.floors import FloorSpec
-from diffbench.specs.jobs import (
+from diffbench.specs.choices import (
     AnyAnalysis,
     AnyClassifierNetwork,
     AnyControl,
@@ -28,6 +26,8 @@ from diffbench.specs.jobs import (
     AnyObjective,
     AnyProcess,
 )
+from diffbench.specs.extractors import TrainedExtractorSpec
+from diffbench.specs.floors import FloorSpec
 from diffbench.specs.networks.network import EncoderSpec
 from diffbench.specs.objectives import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec

@@ -7,8 +7,8 @@ from typing import Self
 from pydantic import model_validator
 
 from diffbench.specs.base import NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.choices import AnyDenoiser, AnyNetwork
 from diffbench.specs.data import SHA256
-from diffbench.specs.jobs import AnyDenoiser, AnyNetwork
 
 
 class ImportedSpec(Spec):

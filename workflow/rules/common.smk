@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from diffbench.plan.along import training_rules
 from diffbench.specs.errors import PlanError
 from diffbench.plan.loading import check_writable, load_plan
+from diffbench.plan.rules import rules
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.store import paths
 
@@ -44,34 +44,9 @@ shell.prefix(
     f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
 )
 
-# Where things lie, with Snakemake's wildcards in place of names.
 ROOT = str(PLAN.root)
-RUN = (PLAN.root, "{variant}", "{seed}")
-LEVELS = paths.levels(PLAN.root)
-REFERENCE = [path for run in PLAN.of("reference") for path in run.products]
-RUN_FOLDER = paths.run_folder(*RUN)
-MODEL = paths.model(*RUN)
-SAMPLES = paths.samples(*RUN, "{solver}")
-SHARD = paths.shard(*RUN, "{solver}", "{shard}")
-SCORES = paths.scores(*RUN)
-LIKELIHOOD = paths.likelihood(*RUN, "{kind}")
-RESTORATION = paths.restoration(*RUN, "{task}", "{method}")
-RESTORED_IMAGES = paths.restored_images(*RUN, "{task}", "{method}")
-ANALYSIS = paths.analysis(*RUN, "{analysis}")
-# A classifier belongs to a process, whose name stands in the place of a variant's.
-CLASSIFIER = paths.classifier(*RUN)
 LOGS = PLAN.root / "logs"
 BENCHMARKS = PLAN.root / "benchmarks"
-RUN_NAME = "{variant}/seed{seed}"
-# The wildcards of which a job's item is made; a rule has one of them, or solver and shard, or task and method.
-ITEM = ("solver", "shard", "kind", "task", "method", "analysis")
-
-# Asking for a GPU where there is none would serialise all jobs.
-GPUS = int(PLAN.device != "cpu")
-# Training alone can use several; Snakemake cuts a wish down to its own limit, --resources gpu=N.
-TRAINING_GPUS = GPUS * PLAN.benchmark.gpus
-# Only a large extractor's features are computed there.
-SCORING_GPUS = GPUS * PLAN.benchmark.extractor.heavy
 
 PLAN_ARGUMENTS = [
     "--config",
@@ -86,21 +61,11 @@ RESCUE = (
 )
 
 
-wildcard_constraints:
-    variant=r"[^/]+",
-    seed=r"\d+",
-    solver=r"[^/]+",
-    shard=r"\d+of\d+",
-    kind=r"[^/]+",
-    task=r"[^/]+",
-    method=r"[^/]+",
-    analysis=r"[^/]+",
-
-
-def job(stage, wildcards):
-    """The plan's job for a stage and a rule's wildcards."""
-    item = "/".join(wildcards[key] for key in ITEM if key in wildcards.keys())
-    return PLAN.run(stage, wildcards.get("variant", ""), int(wildcards.get("seed", 0)), item)
+def job_of(rule, wildcards):
+    """The plan's job for a rule and its wildcards."""
+    item = "/".join(wildcards[name] for name in rule.stage.item_wildcards())
+    variant, seed = wildcards.get("variant", ""), int(wildcards.get("seed", 0))
+    return PLAN.job(rule.stage.name(), variant, seed, item)
 
 
 def root_of(wildcards):
@@ -108,31 +73,27 @@ def root_of(wildcards):
     return ROOT
 
 
-def inputs_of(stage):
+def inputs_of(rule):
     """An input function: the products that the job reads, or the files of the data set."""
-
-    def inputs(wildcards):
-        return [str(path) for path in PLAN.inputs(job(stage, wildcards))]
-
-    return inputs
+    return lambda wildcards: [str(path) for path in PLAN.inputs(job_of(rule, wildcards))]
 
 
-def spec_of(stage):
+def outputs_of(rule):
+    """All that a job makes; what only other jobs read goes once they are done."""
+    outputs = [PLAN.root / path for path in rule.outputs]
+    return [temp(path) for path in outputs] if rule.stage.temporary else outputs
+
+
+def spec_of(rule):
     """A params function: the job's exact spec as JSON."""
-
-    def spec(wildcards):
-        return job(stage, wildcards).spec.canonical()
-
-    return spec
+    return lambda wildcards: job_of(rule, wildcards).spec.canonical()
 
 
-def threads_of(stage):
+def threads_of(rule):
     """A threads function: what the training budget or the imported model pins, else one."""
+    return lambda wildcards: job_of(rule, wildcards).spec.threads
 
-    def threads(wildcards):
-        spec = job(stage, wildcards).spec
-        trained = getattr(spec, "train", spec)
-        running = getattr(trained, "training", None) or getattr(trained, "pretrained", None)
-        return running.threads if running else 1
 
-    return threads
+def gpus_of(rule):
+    """A resources function; Snakemake cuts a wish down to its own limit, --resources gpu=N."""
+    return lambda wildcards: PLAN.gpus(job_of(rule, wildcards))

@@ -1,12 +1,7 @@
 # After all that has numbers; after a failure, `onerror:` in the Snakefile makes the tables of what there is.
 rule tables:
     input:
-        [
-            product
-            for stage in ("score", "likelihood", "restore", "analysis")
-            for run in PLAN.of(stage)
-            for product in run.products
-        ],
+        [product for job in PLAN.jobs if job.spec.tabled for product in job.products],
     output:
         tables=TABLES,
         complete=touch(paths.tables_complete(PLAN.root)),

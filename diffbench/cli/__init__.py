@@ -1,0 +1,42 @@
+"""The command line: a thin front, each command a function elsewhere; `diffbench --help` lists them.
+
+Mistakes of the user leave as one line on stderr and status 1.  A failing stage also leaves its
+reason, for the tables to quote, in ``status.json`` of its state folder, with the traceback;
+DIFFBENCH_DEBUG=1 prints it. A stage that was asked to stop leaves with status 85: its state is
+saved, call it again.
+
+torch is imported by the stages alone, when one runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from diffbench.cli import compare, look, run, upkeep  # noqa: F401, each makes its commands known
+from diffbench.cli.command import COMMANDS, Command, fail, parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser(commands(words[0] if words else "")).parse_args(words)
+    try:
+        return int(options.call(options))
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, RuntimeError, OSError) as error:
+        return fail(options.name, error)
+
+
+def commands(wanted: str) -> list[Command]:
+    """Return the commands; those of the stages, whose specs load slowly, only where the wanted one is no other."""
+    known = list(COMMANDS.values())
+    if wanted in COMMANDS or not wanted or wanted.startswith("-"):
+        return known
+    from diffbench.cli import jobs
+
+    return [*known, *jobs.commands()]

@@ -1,0 +1,177 @@
+"""What a command is: a function, its arguments, and an example; how they are read and how they fail.
+
+Modules are imported by the functions that need them, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffbench.specs.errors import UserError
+
+if TYPE_CHECKING:
+    from diffbench.plan.jobs import Plan
+
+#: The groups of commands in the order of the help, what users call first at the top.
+GROUPS = {
+    "run": "run a benchmark: snakemake --cores all --configfile FILE",
+    "look": "look at the configuration",
+    "compare": "compare with the papers and with other runs",
+    "look after": "look after results and documents",
+    "jobs": "one job of the workflow each, a command for every stage: diffbench list stages",
+}
+
+Function = Callable[[argparse.Namespace], int]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument as `argparse` takes it."""
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def argument(*names: str, **settings: Any) -> Argument:
+    """Return an argument of a command."""
+    return Argument(names, settings)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: ``call`` carries it out and returns the exit status; ``summary`` says what it does in a line."""
+
+    name: str
+    group: str
+    summary: str
+    example: str
+    call: Function
+    arguments: tuple[Argument, ...]
+
+
+#: The commands that are no stages, by name.
+COMMANDS: dict[str, Command] = {}
+
+
+def command(group: str, example: str, *arguments: Argument) -> Callable[[Function], Function]:
+    """Make a function a command: its name is the first word of the example, its docstring says what it does."""
+
+    def register(call: Function) -> Function:
+        name = example.partition(" ")[0]
+        line = (call.__doc__ or "").partition("\n")[0].rstrip(".")
+        summary = line[:1].lower() + line[1:]
+        COMMANDS[name] = Command(name, group, summary, example, call, arguments)
+        return call
+
+    return register
+
+
+def parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
+    """Make the parser; what to call is in ``call``."""
+    top = argparse.ArgumentParser(
+        prog="diffbench",
+        description="Benchmark diffusion models.",
+        epilog=overview(COMMANDS.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=Version, nargs=0, help="print the version")
+    known = top.add_subparsers(
+        required=True, metavar="COMMAND", dest="name", help="one of those below"
+    )
+    for each in commands:
+        sub = known.add_parser(
+            each.name, description=each.summary, epilog=f"example: diffbench {each.example}"
+        )
+        sub.set_defaults(call=each.call)
+        for one in each.arguments:
+            sub.add_argument(*one.names, **one.settings)
+    return top
+
+
+def overview(commands: Iterable[Command]) -> str:
+    """Return all commands by group, each with an example."""
+    lines = []
+    for group, title in GROUPS.items():
+        lines += ["", title]
+        for each in commands:
+            if each.group == group:
+                lines += [f"  {each.name:13} {each.summary}", f"{'':18}diffbench {each.example}"]
+    lines.append(f"{'':18}diffbench train --root results/digits --spec JSON")
+    return "\n".join(lines[1:])
+
+
+class Version(argparse.Action):
+    """Prints the version, looked up only then: reading metadata would slow every start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        import diffbench
+
+        parser.exit(message=f"diffbench {diffbench.__version__}\n")
+
+
+def fail(name: str, error: BaseException) -> int:
+    """Print the reason in one line (and the traceback if DIFFBENCH_DEBUG is set)."""
+    if os.environ.get("DIFFBENCH_DEBUG"):
+        traceback.print_exception(error)
+    print(f"diffbench {name}: {reason(error)}", file=sys.stderr)
+    return 1
+
+
+def reason(error: BaseException) -> str:
+    """Return what went wrong in one line, its type added unless it was written for users."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    return f"{text} ({type(error).__name__})" if text else type(error).__name__
+
+
+# The plan that a command is about.
+
+
+def setting(text: str) -> dict[str, Any]:
+    """Read ``KEY=VALUE``, or many as a JSON mapping."""
+    if text.startswith("{"):
+        return dict(json.loads(text))
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: KEY=VALUE is wanted")
+    import yaml
+
+    return {key: yaml.safe_load(value)}
+
+
+FILE = argument("file", type=Path)
+CONFIG = argument("--config", type=Path, help="benchmark file (default config/digits.yaml)")
+SET = argument(
+    "--set",
+    type=setting,
+    action="append",
+    default=[],
+    metavar="KEY=VALUE",
+    help="override a key of the benchmark file (training.lr=1e-3), or many as a JSON mapping",
+)
+WRITE = argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
+
+
+def repository() -> Path:
+    """Return the folder of the Snakefile and config: this checkout, else the working directory."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
+
+
+def load(options: argparse.Namespace, needs_files: bool = True) -> Plan:
+    """Load the plan that the options name; what runs no job does without the files that the jobs read."""
+    from diffbench.plan.loading import load_plan
+
+    chosen: Path | None = getattr(options, "file", None) or getattr(options, "config", None)
+    overrides = {key: value for each in options.set for key, value in each.items()}
+    files: Sequence[Path] = [chosen] if chosen else []
+    return load_plan(files, overrides, repository(), "--set", needs_files)

@@ -1,0 +1,130 @@
+"""Commands that look at the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from diffbench.cli.command import CONFIG, SET, argument, command, load
+
+if TYPE_CHECKING:
+    from diffbench.plan.jobs import Plan
+
+#: What can be listed: a kind of registered specs, or something with rows of its own (`ROWS`).
+KINDS = {
+    "variants": "",
+    "solvers": "solvers:SolverSpec",
+    "processes": "processes:ProcessSpec",
+    "denoisers": "denoisers:DenoiserSpec",
+    "objectives": "objectives:ObjectiveSpec",
+    "times": "objectives:TimesSpec",
+    "likelihoods": "likelihoods:LikelihoodSpec",
+    "operators": "operators:OperatorSpec",
+    "restorers": "restorers:RestorerSpec",
+    "analyses": "analyses:AnalysisSpec",
+    "networks": "networks:NetworkSpec",
+    "classifiers": "networks:ClassifierNetworkSpec",
+    "data": "data:DataSpec",
+    "extractors": "extractors:ExtractorSpec",
+    "controls": "controls:ControlSpec",
+    "averages": "averages:AverageSpec",
+    "augmentations": "augmentations:AugmentationSpec",
+    "families": "",
+    "stages": "",
+}
+
+Rows = list[tuple[str, str]]
+
+
+@command(
+    "look",
+    "list solvers",
+    argument("kind", nargs="?", choices=KINDS, default="variants"),
+    CONFIG,
+    SET,
+)
+def list_names(options: argparse.Namespace) -> int:
+    """List the variants of a benchmark, or what can be named in one: solvers, processes and the like.
+
+    Solvers come with a matrix of the processes that they and the likelihoods serve.
+    """
+    plan = load(options, needs_files=False)
+    if options.kind == "solvers":
+        from diffbench.plan.matrix import matrix
+
+        print(matrix(), "", "parameters", sep="\n")
+    rows = ROWS.get(options.kind, _registered)(plan, options.kind)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+    return 0
+
+
+def _registered(plan: Plan, kind: str) -> Rows:
+    module, _, name = KINDS[kind].partition(":")
+    chosen = getattr(importlib.import_module(f"diffbench.specs.{module}"), name)
+    return [(key, _summary(each)) for key, each in sorted(chosen.known.items())]
+
+
+def _summary(spec: type[Any]) -> str:
+    fields = [name for name in spec.model_fields if name != "name"]
+    line = (spec.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return f"{line} [{', '.join(fields)}]".lstrip() if fields else line
+
+
+def _variants(plan: Plan, kind: str) -> Rows:
+    return [
+        (name, ", ".join(each.solvers or each.restorers or each.analyses) or "draw")
+        for name, each in plan.variants.items()
+    ]
+
+
+def _networks(plan: Plan, kind: str) -> Rows:
+    """Networks with their numbers of parameters at their default sizes, for CIFAR-10's images."""
+    from diffbench.networks.parameters import parameters_of
+    from diffbench.specs.networks import NetworkSpec
+
+    rows = []
+    for name, text in _registered(plan, kind):
+        spec = NetworkSpec.choose(name)
+        fixed, learned = (f"{parameters_of(spec, outputs):,}" for outputs in (1, 2))
+        rows.append((name, f"{fixed:>11}  {learned:>11}  {text}"))
+    heads = f"{'parameters':>11}  {'with var.':>11}  for 3x32x32 images; with learned variances"
+    return [("", heads), *rows]
+
+
+def _families(plan: Plan, kind: str) -> Rows:
+    from diffbench.pretrained.families import FAMILIES
+
+    return [(name, f"{each.title}  {each.source}") for name, each in sorted(FAMILIES.items())]
+
+
+def _stages(plan: Plan, kind: str) -> Rows:
+    from diffbench.specs.jobs import STAGES
+
+    return [(name, stage.summary()) for name, stage in STAGES.items()]
+
+
+#: What is listed in a way of its own.
+ROWS = {"variants": _variants, "networks": _networks, "families": _families, "stages": _stages}
+
+
+@command("look", "show edm --config config/digits.yaml", argument("variant"), CONFIG, SET)
+def show(options: argparse.Namespace) -> int:
+    """Print a variant with everything merged into it."""
+    import yaml
+
+    from diffbench.plan.reading import nearest
+    from diffbench.specs.errors import PlanError
+
+    plan = load(options, needs_files=False)
+    if options.variant not in plan.variants:
+        hint = nearest(options.variant, plan.variants)
+        raise PlanError(f"no variant {options.variant!r} in {plan.config}{hint}")
+    variant = plan.variants[options.variant].model_dump(mode="json", exclude_none=True)
+    print(yaml.safe_dump({options.variant: variant}, sort_keys=False), end="")
+    for refusal in plan.refusals:
+        if refusal.variant == options.variant:
+            print(f"# no {refusal.item}: {refusal.reason}")
+    return 0

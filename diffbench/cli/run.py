@@ -1,0 +1,103 @@
+"""Commands around a run: whether a file is right, what it would cost, checkpoints for it, and its tables."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, setting
+
+
+@command("run", "check-config config/digits.yaml", FILE, SET)
+def check_config(options: argparse.Namespace) -> int:
+    """Check a benchmark file and say what it would run."""
+    from diffbench.reporting import tables
+    from diffbench.specs.jobs import STAGES
+
+    plan = load(options)
+    tables.check(plan)
+    jobs = ", ".join(f"{len(plan.of(stage))} {stage}" for stage in STAGES)
+    print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
+    for refusal in plan.refusals:
+        print(f"  {refusal.variant} without {refusal.item}: {refusal.reason}")
+    for name, variant in plan.variants.items():
+        for item, solver in variant.solvers.items():
+            if variant.process is not None and (note := solver.note(variant.process)):
+                print(f"  {name}, {item}: {note}")
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number from 1 on is wanted")
+    return int(text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r}: C,H,W is wanted, such as 3,32,32")
+    return tuple(_count(part.strip()) for part in parts)
+
+
+@command(
+    "run",
+    "estimate config/cifar10.yaml --set only=vp",
+    FILE,
+    argument("--steps", type=_count, default=3, help="of each kind that are timed"),
+    argument("--shape", type=_shape, metavar="C,H,W", help="of images, if not known"),
+    SET,
+)
+def estimate(options: argparse.Namespace) -> int:
+    """Say what a benchmark would cost on this machine, from a few timed steps."""
+    plan = load(options, needs_files=False)
+    report = importlib.import_module("diffbench.estimate.report")
+    module = importlib.import_module("diffbench.estimate.estimate")
+    print(report.text(module.estimate(plan, options.steps, options.shape)), end="")
+    return 0
+
+
+@command(
+    "run",
+    "import edm edm-cifar10-32x32-uncond-vp.pkl --name edm-cifar10",
+    argument("family", help="its layout: see diffbench list families"),
+    FILE,
+    argument("--to", type=Path, metavar="FOLDER", help="default: models/NAME"),
+    argument("--name", dest="called", default="", help="default: the file's name"),
+    argument(
+        "--denoiser",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what the weights do not say and the family takes otherwise (predict=eps)",
+    ),
+)
+def import_(options: argparse.Namespace) -> int:
+    """Turn a paper's checkpoint into weights that a variant can name."""
+    import_checkpoint = importlib.import_module("diffbench.pretrained.importing").import_checkpoint
+    denoiser = {key: value for each in options.denoiser for key, value in each.items()}
+    folder, spec = import_checkpoint(
+        options.family, options.file, options.to, options.called, denoiser
+    )
+    channels, height, width = spec.image_shape
+    averaged = ", averaged" if spec.ema else ""
+    print(
+        f"{folder}: {spec.network.name} of {spec.family}, {spec.parameters:,} parameters{averaged}, for "
+        f"{height}x{width} images with {channels} channel{'s' if channels > 1 else ''}"
+    )
+    return 0
+
+
+@command("run", "table --config config/digits.yaml", CONFIG, SET)
+def table(options: argparse.Namespace) -> int:
+    """Make the tables from whatever results exist."""
+    from diffbench.store import paths
+
+    plan = load(options, needs_files=False)
+    # Snakemake's rule sets this mark again; without it, a later run makes the tables anew.
+    paths.tables_complete(plan.root).unlink(missing_ok=True)
+    for path in importlib.import_module("diffbench.reporting.tables").make(plan, plan.root):
+        print(path)
+    return 0

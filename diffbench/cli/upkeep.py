@@ -1,0 +1,91 @@
+"""Commands that look after results and documents."""
+
+from __future__ import annotations
+
+import argparse
+
+from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, repository
+
+
+@command(
+    "look after",
+    "doctor --config config/digits.yaml",
+    argument("--fix", action="store_true", help="remove what is stale, corrupt or torn"),
+    CONFIG,
+    SET,
+)
+def doctor(options: argparse.Namespace) -> int:
+    """Verify every product and training state.
+
+    Status 1 when something is wrong and stays so.
+    """
+    from diffbench.plan.upkeep import examine
+
+    plan = load(options, needs_files=False)
+    found = list(examine(plan))
+    wrong = [finding for finding in found if finding.status != "missing"]
+    for finding in wrong:
+        print(finding.line())
+        if options.fix:
+            finding.remove()
+    missing, whole = len(found) - len(wrong), sum(len(job.products) for job in plan.jobs)
+    whole -= sum(finding.status != "torn" for finding in found)
+    action = "removed: run snakemake to remake them" if options.fix else "wrong"
+    print(f"{plan.root}: {whole} products whole, {missing} missing, {len(wrong)} {action}")
+    return int(bool(wrong) and not options.fix)
+
+
+@command(
+    "look after",
+    "clean --dry-run --config config/digits.yaml",
+    argument("--dry-run", action="store_true", help="only print what would go"),
+    CONFIG,
+    SET,
+)
+def clean(options: argparse.Namespace) -> int:
+    """Remove training states that no variant needs, and unfinished files."""
+    from diffbench.plan.upkeep import remove, unneeded
+
+    options.set.append({"only": []})
+    for path in unneeded(load(options, needs_files=False)):
+        print(path)
+        if not options.dry_run:
+            remove(path)
+    return 0
+
+
+@command("look after", "record config/digits-full.yaml", FILE, SET)
+def record(options: argparse.Namespace) -> int:
+    """Keep a finished benchmark's numbers in docs/records, for the docs."""
+    from diffbench.reporting import records
+
+    plan = load(options, needs_files=False)
+    for path in records.write(plan, plan.root, repository()):
+        print(path)
+    return 0
+
+
+@command(
+    "look after",
+    "pages --write",
+    argument("--write", action="store_true", help="write them from docs/templates"),
+)
+def pages(options: argparse.Namespace) -> int:
+    """Check that README and docs say what docs/records has.
+
+    Status 1 when one is not what its template makes, unless it is written.
+    """
+    from diffbench.reporting.pages import pages
+    from diffbench.store import files
+
+    wrong = []
+    for place, text in pages(repository()).items():
+        path = repository() / place
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        wrong.append(place)
+        if options.write:
+            files.write(path, text.encode())
+    for place in wrong:
+        print(f"{place}: {'written' if options.write else 'is not what its template makes'}")
+    return int(bool(wrong) and not options.write)

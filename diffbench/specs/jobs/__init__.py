@@ -1,0 +1,43 @@
+"""The stages: a file each, with the spec of its jobs.
+
+A job's spec is all that a stage needs to know and all that its product depends on.  It holds the specs of what it
+builds on: that of samples holds that of the training.  ``version`` is raised when the stage's numerics change.  Device,
+paths and threads of the machine are in no spec.
+"""
+
+from __future__ import annotations
+
+# In the order of their work, which is that of `STAGES`: a stage is registered when its file is imported.
+# isort: off
+from diffbench.specs.jobs.stage import STATES, StageSpec
+from diffbench.specs.jobs.data import DataStageSpec
+from diffbench.specs.jobs.reference import ReferenceSpec
+from diffbench.specs.jobs.train import AskingSpec, TrainSpec, weights_refusal
+from diffbench.specs.jobs.classifier import ClassifierSpec
+from diffbench.specs.jobs.sample import SampleSpec, ShardSpec
+from diffbench.specs.jobs.score import ScoreSpec
+from diffbench.specs.jobs.likelihood import LikelihoodStageSpec
+from diffbench.specs.jobs.restore import RestoreSpec
+from diffbench.specs.jobs.analysis import AnalysisStageSpec
+# isort: on
+
+#: The stages by name, each after those that it builds on.
+STAGES = StageSpec.known
+
+__all__ = [
+    "STAGES",
+    "STATES",
+    "AnalysisStageSpec",
+    "AskingSpec",
+    "ClassifierSpec",
+    "DataStageSpec",
+    "LikelihoodStageSpec",
+    "ReferenceSpec",
+    "RestoreSpec",
+    "SampleSpec",
+    "ScoreSpec",
+    "ShardSpec",
+    "StageSpec",
+    "TrainSpec",
+    "weights_refusal",
+]

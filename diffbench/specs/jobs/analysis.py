@@ -1,0 +1,58 @@
+"""The analysis stage: what is neither samples, a likelihood nor a restoration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt
+from diffbench.specs.choices import AnyAnalysis
+from diffbench.specs.jobs.asked import Asked
+from diffbench.specs.jobs.stage import RUN, StageSpec
+from diffbench.specs.jobs.train import AskingSpec
+
+
+class AnalysisStageSpec(AskingSpec):
+    """Carry out one analysis of a variant, or of its trained model.
+
+    ``train`` describes the variant; an analysis that brings all it needs has none.
+    """
+
+    template: ClassVar[str] = f"{RUN}/analysis/{{analysis}}.json"
+    tabled: ClassVar[bool] = True
+
+    stage: Literal["analysis"] = "analysis"
+    version: PositiveInt = 2
+
+    variant: str
+    seed: NonNegativeInt
+    analysis_id: str
+    analysis: AnyAnalysis
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[AnalysisStageSpec]:
+        """Those of the variant."""
+        for item, analysis in asked.variant.analyses.items():
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                analysis_id=item,
+                analysis=analysis,
+                train=asked.train if analysis.uses_variant else None,
+                precision=asked.precision(analysis),
+            )
+
+    @classmethod
+    def module(cls) -> str:
+        """It belongs to the analyses."""
+        return "diffbench.analyses.job"
+
+    @property
+    def upstream(self) -> tuple[StageSpec, ...]:
+        """The training, for an analysis of the trained model; others read its spec alone."""
+        return self.held if self.analysis.uses_model else ()
+
+    @property
+    def threads(self) -> int:
+        """Those of the model."""
+        return self.train.threads if self.train else 1

@@ -1,0 +1,62 @@
+"""What stages make jobs of: what a benchmark asks of one variant with one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from diffbench.specs.analyses import AnalysisSpec
+from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
+from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.restorers import RestorerSpec
+from diffbench.specs.sampling import Precision
+from diffbench.specs.solvers import SolverSpec
+
+if TYPE_CHECKING:
+    from diffbench.specs.jobs.classifier import ClassifierSpec
+    from diffbench.specs.jobs.reference import ReferenceSpec
+    from diffbench.specs.jobs.stage import StageSpec
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a benchmark asks of one variant with one seed.
+
+    Attributes:
+        benchmark: the benchmark.
+        name: the variant's id.
+        variant: the variant.
+        seed: the seed.
+        reference: what scores start from.
+        solvers: by id, those that serve the variant; None is that of a control.
+        likelihoods: by id, those that serve the variant.
+        restored: task, method and restorer of what can be restored.
+        classifier: returns the classifier that guides a solver; None where none does.
+        made: the jobs of earlier stages, by stage.
+    """
+
+    benchmark: BenchmarkSpec
+    name: str
+    variant: VariantSpec
+    seed: int
+    reference: ReferenceSpec
+    solvers: Mapping[str, SolverSpec | None]
+    likelihoods: Mapping[str, LikelihoodSpec]
+    restored: Sequence[tuple[str, str, RestorerSpec]]
+    classifier: Callable[[SolverSpec | None], ClassifierSpec | None]
+    made: dict[str, list[StageSpec]] = field(default_factory=dict)
+
+    @property
+    def train(self) -> Any:
+        """The spec of the training; None where the variant has no model."""
+        return next(iter(self.made.get("train", ())), None)
+
+    def precision(self, asking: SolverSpec | LikelihoodSpec | AnalysisSpec | None) -> Precision:
+        """In which precision a network is asked; float32 where there is none, or where rounding is an error."""
+        variant = self.variant
+        if not variant.trained or (asking is not None and asking.full_precision):
+            return "fp32"
+        if isinstance(asking, AnalysisSpec) and asking.trains and variant.training is not None:
+            return variant.training.precision
+        return variant.sampling.precision

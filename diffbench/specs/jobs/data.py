@@ -1,0 +1,41 @@
+"""The data stage: a benchmark's data set in grey levels."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator
+
+from diffbench.specs.base import PositiveInt
+from diffbench.specs.choices import AnyData
+from diffbench.specs.jobs.stage import StageSpec
+
+#: Of jobs that read what the data stage stored: where it was read from is none of their business.
+StoredData = Annotated[AnyData, AfterValidator(lambda data: data.unplaced)]
+
+
+class DataStageSpec(StageSpec):
+    """Read the data set and store its grey levels."""
+
+    template: ClassVar[str] = "data/levels.npz"
+    extras: ClassVar[tuple[str, ...]] = ("data/manifest.json",)
+
+    stage: Literal["data"] = "data"
+    version: PositiveInt = 4
+
+    data: AnyData
+
+    @property
+    def reads_data(self) -> bool:
+        """It makes them."""
+        return False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the images are."""
+        return tuple(self.data.paths.values())
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Nothing is computed."""
+        return False

@@ -1,0 +1,81 @@
+"""The restore stage: inverse problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from diffbench.specs.base import Int, NonNegativeInt, PositiveInt
+from diffbench.specs.floors import FloorSpec
+from diffbench.specs.jobs.asked import Asked
+from diffbench.specs.jobs.data import StoredData
+from diffbench.specs.jobs.reference import ReferenceSpec
+from diffbench.specs.jobs.stage import RUN
+from diffbench.specs.jobs.train import AskingSpec
+from diffbench.specs.restorers import AnyRestorer, TaskSpec
+
+#: The folder of one method's restorations of one task, which their sidecar shares with nothing.
+RESTORED = f"{RUN}/restore/{{task}}/{{method}}"
+
+
+class RestoreSpec(AskingSpec):
+    """Restore the first test images of one task with one method.
+
+    They are ``images`` images, ``draws`` times each.  A method without a model has no ``train``.
+    """
+
+    template: ClassVar[str] = f"{RESTORED}.json"
+    #: The first restorations.
+    images_template: ClassVar[str] = f"{RESTORED}/images.npz"
+    extras: ClassVar[tuple[str, ...]] = (f"{RESTORED}/strip.png",)
+    tabled: ClassVar[bool] = True
+
+    stage: Literal["restore"] = "restore"
+    version: PositiveInt = 2
+
+    variant: str
+    seed: NonNegativeInt
+    task_id: str
+    method_id: str
+    task: TaskSpec
+    restorer: AnyRestorer
+    images: PositiveInt
+    draws: Annotated[Int, Field(ge=2)]
+    chunk: PositiveInt = 500
+    data: StoredData
+    reference: ReferenceSpec
+    floors: FloorSpec = FloorSpec()
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[RestoreSpec]:
+        """One for each method that can serve a task."""
+        restorations = asked.benchmark.restorations
+        for task, method, restorer in asked.restored:
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                task_id=task,
+                method_id=method,
+                task=restorations.tasks[task],
+                restorer=restorer,
+                images=restorations.images,
+                draws=restorations.draws,
+                chunk=asked.benchmark.chunk,
+                data=asked.benchmark.data,
+                reference=asked.reference,
+                floors=asked.benchmark.floors,
+                train=asked.train if restorer.uses_model else None,
+                precision=asked.precision(restorer.inner),
+            )
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The scores, and the first restorations."""
+        return self.template, self.images_template
+
+    @property
+    def threads(self) -> int:
+        """Those of the model."""
+        return self.train.threads if self.train else 1

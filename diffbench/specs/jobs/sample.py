@@ -1,0 +1,129 @@
+"""The sample stage: images, drawn by one job or by several shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt
+from diffbench.specs.choices import AnyControl
+from diffbench.specs.jobs.asked import Asked
+from diffbench.specs.jobs.classifier import ClassifierSpec
+from diffbench.specs.jobs.data import StoredData
+from diffbench.specs.jobs.stage import RUN, StageSpec
+from diffbench.specs.jobs.train import AskingSpec
+from diffbench.specs.solvers import AnySolver
+from diffbench.specs.weights import OfWeights
+
+#: The folder of one solver's samples.
+SAMPLES = f"{RUN}/samples/{{solver}}"
+
+
+class SampleSpec(AskingSpec):
+    """Draw samples with one solver, or gather those of its shards.
+
+    They are ``samples`` images, in chunks of ``chunk``, from a model by a solver or from a control.
+    """
+
+    template: ClassVar[str] = f"{SAMPLES}/samples.npz"
+    extras: ClassVar[tuple[str, ...]] = (f"{SAMPLES}/grid.png",)
+    spread: ClassVar[bool] = True
+
+    stage: Literal["sample"] = "sample"
+    version: PositiveInt = 4
+
+    variant: str
+    seed: NonNegativeInt
+    solver_id: str
+    samples: PositiveInt
+    chunk: PositiveInt = 500
+    data: StoredData
+    classifier: ClassifierSpec | None = None
+    solver: AnySolver | None = None
+    control: AnyControl | None = None
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[SampleSpec]:
+        """One for each solver; one of a control."""
+        for item, solver in asked.solvers.items():
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                solver_id=item,
+                samples=asked.benchmark.samples,
+                chunk=asked.benchmark.chunk,
+                data=asked.benchmark.data,
+                train=asked.train,
+                classifier=asked.classifier(solver),
+                solver=solver,
+                control=asked.variant.control,
+                precision=asked.precision(solver),
+            )
+
+    @property
+    def choice(self) -> OfWeights | None:
+        """The solver."""
+        return self.solver
+
+    def parts(self, count: int) -> tuple[ShardSpec, ...]:
+        """The shards of a solver's samples; a control draws its images itself."""
+        if self.solver is None or count == 1:
+            return ()
+        return tuple(ShardSpec.every(self, count))
+
+
+class ShardSpec(StageSpec):
+    """Draw one part of the samples of one solver.
+
+    It is some of their chunks.  How many parts there are is no part of the samples' spec: each chunk has a random
+    stream of its own.
+    """
+
+    template: ClassVar[str] = f"{SAMPLES}/{{shard}}/chunks.npz"
+    temporary: ClassVar[bool] = True
+
+    stage: Literal["shard"] = "shard"
+    version: PositiveInt = 1
+
+    sample: SampleSpec
+    shard: PositiveInt
+    shards: PositiveInt
+
+    @classmethod
+    def every(cls, sample: SampleSpec, count: int) -> list[ShardSpec]:
+        """All ``count`` shards of a sample job, in order."""
+        return [
+            cls(sample=sample, shard=shard, shards=count, extensions=sample.extensions)
+            for shard in range(1, count + 1)
+        ]
+
+    @property
+    def variant(self) -> str:
+        """That of the samples."""
+        return self.sample.variant
+
+    @property
+    def seed(self) -> int:
+        """That of the samples."""
+        return self.sample.seed
+
+    @property
+    def solver_id(self) -> str:
+        """That of the samples."""
+        return self.sample.solver_id
+
+    @property
+    def shard_id(self) -> str:
+        """The shard's name: ``2of3``."""
+        return f"{self.shard}of{self.shards}"
+
+    @property
+    def upstream(self) -> tuple[StageSpec, ...]:
+        """What the samples are made from."""
+        return self.sample.upstream
+
+    @property
+    def state(self) -> Path:
+        """Inside that of the samples."""
+        return self.sample.state / self.shard_id

@@ -1,0 +1,48 @@
+"""The score stage: FID and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from diffbench.specs.base import NonNegativeInt, PositiveInt
+from diffbench.specs.floors import FloorSpec
+from diffbench.specs.jobs.asked import Asked
+from diffbench.specs.jobs.reference import ReferenceSpec
+from diffbench.specs.jobs.sample import SampleSpec
+from diffbench.specs.jobs.stage import RUN, StageSpec
+
+
+class ScoreSpec(StageSpec):
+    """Score all samples of one variant and seed, and real images in their place, against one reference."""
+
+    template: ClassVar[str] = f"{RUN}/scores.json"
+    partial: ClassVar[bool] = True
+    tabled: ClassVar[bool] = True
+
+    stage: Literal["score"] = "score"
+    version: PositiveInt = 4
+
+    variant: str
+    seed: NonNegativeInt
+    reference: ReferenceSpec
+    floors: FloorSpec = FloorSpec()
+    samples: dict[str, SampleSpec]
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[ScoreSpec]:
+        """One, of all samples."""
+        made = [each for each in asked.made["sample"] if isinstance(each, SampleSpec)]
+        if made:
+            yield cls(
+                variant=asked.name,
+                seed=asked.seed,
+                reference=asked.reference,
+                floors=asked.benchmark.floors,
+                samples={each.solver_id: each for each in made},
+            )
+
+    @property
+    def uses_gpu(self) -> bool:
+        """As the reference."""
+        return self.reference.uses_gpu

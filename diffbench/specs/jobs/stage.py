@@ -1,0 +1,184 @@
+"""What a stage is: the spec of one of its jobs, which also says where products lie and what a job needs.
+
+The command line, the plan, the workflow, estimates and tables ask the spec, so a new stage is a spec in this folder and
+a module with ``run(spec, root, device)`` in ``diffbench/jobs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Formatter
+from typing import Any, ClassVar
+
+from diffbench.specs.base import PositiveInt, Spec
+from diffbench.specs.data import DataSpec
+from diffbench.specs.jobs.asked import Asked
+from diffbench.specs.weights import OfWeights
+
+#: The folder of one variant with one seed, below that of a benchmark.
+RUN = "runs/{variant}/seed{seed}"
+#: The folder of all jobs' states, below that of a benchmark.
+STATES = Path(".state")
+
+
+class StageSpec(Spec):
+    """One job: its stage, the version of the stage's numerics, and the contents of the extensions that it uses.
+
+    A subclass is a stage, and the first line of its docstring says what a job does.  It may hold the specs of other
+    jobs, whose products the job reads, so that one comparison tells whether a product is what the plan now asks for.
+    Paths are relative to a benchmark's folder and may have wildcards: ``{variant}``, ``{seed}`` and, say, ``{solver}``,
+    whose value is the spec's ``solver_id``.
+
+    Attributes:
+        template: the path of the main product.
+        extras: paths of outputs without a sidecar, such as pictures.
+        temporary: whether the products can go once the jobs that read them are done.
+        shared: whether several processes can share a job, each with a GPU.
+        spread: whether a job can be spread over others (``parts``), whose products it then gathers.
+        partial: whether a job can make the best of what a failed benchmark has.
+        tabled: whether tables show what the product says.
+    """
+
+    known: ClassVar[dict[str, type[StageSpec]]] = {}
+    template: ClassVar[str]
+    extras: ClassVar[tuple[str, ...]] = ()
+    temporary: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
+    spread: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
+    tabled: ClassVar[bool] = False
+
+    stage: str
+    version: PositiveInt
+    extensions: dict[str, str] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if isinstance(name := cls.model_fields["stage"].default, str):
+            cls.known[name] = cls
+
+    # Of a stage.
+
+    @classmethod
+    def summary(cls) -> str:
+        """What a job does, in one line."""
+        line = (cls.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return line[:1].lower() + line[1:]
+
+    @classmethod
+    def name(cls) -> str:
+        """The stage's name, which is also its command's."""
+        return str(cls.model_fields["stage"].default)
+
+    @classmethod
+    def module(cls) -> str:
+        """The name of the module that has ``run``."""
+        return f"diffbench.jobs.{cls.name()}"
+
+    @classmethod
+    def wildcards(cls) -> tuple[str, ...]:
+        """The wildcards of the paths, in order."""
+        return tuple(name for _, name, _, _ in Formatter().parse(cls.template) if name)
+
+    @classmethod
+    def item_wildcards(cls) -> tuple[str, ...]:
+        """Those that tell the jobs of one variant and seed apart."""
+        return tuple(name for name in cls.wildcards() if name not in ("variant", "seed"))
+
+    @classmethod
+    def wanted(cls, asked: Asked) -> Iterator[StageSpec]:
+        """The jobs that a benchmark asks of a variant with a seed; none by default."""
+        return iter(())
+
+    # Where things lie.
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The paths of all products, the main one first."""
+        return (self.template,)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The value of each wildcard."""
+        own = type(self)
+        items = {name: getattr(self, f"{name}_id") for name in own.item_wildcards()}
+        return {name: getattr(self, name) for name in own.wildcards() if name not in items} | items
+
+    @property
+    def item(self) -> str:
+        """What tells the job from others of its stage, variant and seed; empty where there are no others."""
+        return "/".join(self.values[name] for name in type(self).item_wildcards())
+
+    def placed(self, template: str) -> Path:
+        """A path with the job's values in the place of wildcards."""
+        return Path(template.format(**self.values))
+
+    @property
+    def products(self) -> tuple[Path, ...]:
+        """What the job makes, the main product first."""
+        return tuple(map(self.placed, self.templates))
+
+    @property
+    def state(self) -> Path:
+        """The folder of the job's state, status and events."""
+        return STATES / self.digest()
+
+    @property
+    def rule(self) -> str:
+        """The name of the workflow's rule."""
+        return self.stage
+
+    # What the job needs.
+
+    @property
+    def held(self) -> tuple[StageSpec, ...]:
+        """The specs of other jobs among the fields."""
+        found: list[StageSpec] = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            values = value.values() if isinstance(value, dict) else (value,)
+            found += [each for each in values if isinstance(each, StageSpec)]
+        return tuple(found)
+
+    @property
+    def upstream(self) -> tuple[StageSpec, ...]:
+        """The specs of the jobs whose products are read, besides the data stage's."""
+        return self.held
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether the data stage's product is read, as it is by all that is about a data set."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        about = any(isinstance(value, DataSpec) for value in values)
+        return about or any(each.reads_data for each in self.held)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Files and folders outside the results that are read."""
+        return ()
+
+    @property
+    def choice(self) -> OfWeights | None:
+        """What chooses among the weights that a training keeps; None where nothing does."""
+        return None
+
+    @property
+    def divided(self) -> bool:
+        """Whether this very job is shared by the processes that it is given."""
+        return self.shared
+
+    def parts(self, count: int) -> tuple[StageSpec, ...]:
+        """The jobs that this one is spread over, ``count`` of them; none where it does all itself."""
+        return ()
+
+    @property
+    def threads(self) -> int:
+        """How many threads are asked for."""
+        return 1
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a GPU is asked for, where there is one."""
+        return True
