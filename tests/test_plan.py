@@ -301,7 +301,11 @@ MISTAKES = [
     (
         "overrides:\n  vp:\n    solvers: {ddim-9: {name: ddim, steps: 9, grid: strided}}",
         {},
-        ["bench.yaml:10", "vp.solvers.ddim-9.grid: strided takes levels of a chain", "vp has none"],
+        [
+            "bench.yaml:10",
+            "vp.solvers.ddim-9.grid: strided needs integer times",
+            "vp is continuous",
+        ],
     ),
     (
         "overrides:\n  ddpm-cosine:\n    solvers: {ode-9: {name: ode, steps: 9}}",

@@ -110,17 +110,20 @@ class ProcessSpec(Registered):
         """The number that sigma is at all times; None where it is none."""
         return None
 
-    def view_refusal(self, view: str) -> str | None:
-        """Why a prediction has no such view; None when it has."""
-        return None if view in self.views else f"{self.name} has no {view}: {self.viewless}"
+    @property
+    def level_count(self) -> int | None:
+        """How many levels a chain has; None in continuous time."""
+        return round(self.t_max) + 1 if self.time == "discrete" else None
 
-    def chain_refusal(self, step: float) -> str | None:
-        """Why the process has no chain, x_t = a x_s + G z, with steps of that length; None when it has."""
-        return None
+    @property
+    def chain_rate(self) -> float:
+        """The largest beta(t) where a forward step is sqrt(1 - beta(t) (t - s)) times x_s and noise; 0 elsewhere."""
+        return 0.0
 
-    def scale_refusal(self, levels: int) -> str | None:
-        """Why a Langevin step cannot be scaled by a chain of that many levels; None when it can."""
-        return None
+    @property
+    def langevin_rate(self) -> float:
+        """The largest beta(t) where a Langevin step is scaled by 1 - beta(t)/N; 0 elsewhere."""
+        return 0.0
 
     @property
     def middle(self) -> float:
@@ -220,14 +223,10 @@ class LinearBetaSpec(ProcessSpec):
         """-1/2 times the integral of beta."""
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
-    def scale_refusal(self, levels: int) -> str | None:
-        """1 - beta/N must stay above 0."""
-        if levels > self.beta_max:
-            return None
-        return (
-            f"{levels} are too few: 1 - beta/N, with {self.name}'s beta up to {self.beta_max:g}, "
-            f"is above 0 from N = {math.floor(self.beta_max) + 1}"
-        )
+    @property
+    def langevin_rate(self) -> float:
+        """``beta_max``."""
+        return self.beta_max
 
 
 class VPSpec(LinearBetaSpec):
@@ -246,14 +245,10 @@ class VPSpec(LinearBetaSpec):
         )
         return first, last
 
-    def chain_refusal(self, step: float) -> str | None:
-        """The chain's a is sqrt(1 - beta) with beta = beta(t) times the step."""
-        if self.beta_max * step < 1:
-            return None
-        return (
-            f"a step of {step:.3g} is too long: 1 - beta, with {self.name}'s beta up to "
-            f"{self.beta_max:g} times that, is not above 0"
-        )
+    @property
+    def chain_rate(self) -> float:
+        """``beta_max``."""
+        return self.beta_max
 
 
 class VPChainSpec(VPSpec):
@@ -294,13 +289,15 @@ class VPChainSpec(VPSpec):
         betas = ((self.beta_min + i * rise) / self.levels for i in range(last + 1))
         return 0.5 * sum(math.log1p(-beta) for beta in betas)
 
-    def chain_refusal(self, step: float) -> str | None:
+    @property
+    def chain_rate(self) -> float:
         """Its steps are transitions, of any length."""
-        return None
+        return 0.0
 
-    def scale_refusal(self, levels: int) -> str | None:
+    @property
+    def langevin_rate(self) -> float:
         """The scale is a transition's alpha^2."""
-        return None
+        return 0.0
 
 
 class SubVPSpec(LinearBetaSpec):
