@@ -7,6 +7,9 @@ values it works on.
 Constants that papers state for data in [-1, 1] (a sampler's sigma_min, training times, ``data_std``) are in those units
 on every process; ``in_range`` and ``in_units`` are the one conversion.  A process's own constants are in units of its
 data range, and so is what its paper calls 1; on another range than the paper's that is ``unit``.
+
+What a plan must know of alpha and sigma is stated here alone.  Such a formula takes a time, and the module whose
+functions it calls: ``math`` for a plan's float, ``torch`` for a tensor, with which the process's class calls it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,27 @@ RANGES = ((-1.0, 1.0), (0.0, 1.0))
 
 #: What a level of a chain adds to the variance.
 Beta = Annotated[PositiveFloat, Field(lt=1)]
+
+#: A time, or what is computed from it: a float or a tensor of float64.
+Real = Any
+
+
+def linear_ends(
+    steps: int, first: float | None = None, last: float | None = None
+) -> tuple[float, float]:
+    """The first and last beta of DDPM's linear schedule, the paper's unless they are said.
+
+    Raises:
+        ValueError: where the paper's scaled last beta reaches 1 (20 steps or fewer).
+    """
+    scale = 1000 / steps
+    first = 1e-4 * scale if first is None else first
+    last = 0.02 * scale if last is None else last
+    if last >= 1:
+        raise ValueError(
+            f"the linear schedule needs more than 20 steps, not {steps}, or a beta_last: its last beta is 20/steps"
+        )
+    return first, last
 
 
 def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
@@ -190,11 +214,9 @@ class DiscreteSpec(ProcessSpec):
 
     @model_validator(mode="after")
     def _betas_stay_below_one(self) -> Self:
-        if self.schedule == "linear" and self.steps <= 20 and self.beta_last is None:
-            raise ValueError(
-                f"the linear schedule needs more than 20 steps, not {self.steps}, or a beta_last"
-            )
-        if self.schedule != "linear" and self.ends:
+        if self.schedule == "linear":
+            linear_ends(self.steps, **self.ends)
+        elif self.ends:
             raise ValueError(
                 f"beta_first, beta_last: the ends of the linear schedule, and here it is {self.schedule}"
             )
@@ -219,9 +241,21 @@ class LinearBetaSpec(ProcessSpec):
         """Samplers stop before training does."""
         return 1e-3
 
-    def log_alpha(self, t: float) -> float:
+    def log_alpha(self, t: Real, functions: Any = math) -> Real:
         """-1/2 times the integral of beta."""
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
+    def sigma(self, t: Real, functions: Any = math) -> Real:
+        """The unit times sqrt(1 - alpha^2)."""
+        return self.unit * functions.sqrt(-functions.expm1(2 * self.log_alpha(t, functions)))
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Those at the ends."""
+        first, last = (
+            self.sigma(t) / math.exp(self.log_alpha(t)) for t in (self.t_min, self.t_max)
+        )
+        return first, last
 
     @property
     def langevin_rate(self) -> float:
@@ -235,15 +269,6 @@ class VPSpec(LinearBetaSpec):
     name: Literal["vp"] = "vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VP"
     keeps: ClassVar[Literal["signal", "power", ""]] = "power"
-
-    @property
-    def ratios(self) -> tuple[float, float]:
-        """sqrt(1 - alpha^2)/alpha."""
-        first, last = (
-            self.unit * math.sqrt(math.expm1(-2 * self.log_alpha(t)))
-            for t in (self.t_min, self.t_max)
-        )
-        return first, last
 
     @property
     def chain_rate(self) -> float:
@@ -282,12 +307,36 @@ class VPChainSpec(VPSpec):
         """The first level: below it is the data."""
         return self.t_min
 
-    def log_alpha(self, t: float) -> float:
-        """Half the sum of ln(1 - beta) up to the level nearest to t."""
-        last = round(t * (self.levels - 1))
-        rise = (self.beta_max - self.beta_min) / (self.levels - 1)
-        betas = ((self.beta_min + i * rise) / self.levels for i in range(last + 1))
-        return 0.5 * sum(math.log1p(-beta) for beta in betas)
+    @property
+    def first(self) -> float:
+        """The first level's beta."""
+        return self.beta_min / self.levels
+
+    @property
+    def rise(self) -> float:
+        """By how much a level's beta is above the last's."""
+        return (self.beta_max - self.beta_min) / (self.levels - 1) / self.levels
+
+    @property
+    def data_time(self) -> float:
+        """A level before the first."""
+        return -1 / (self.levels - 1)
+
+    def factors(self, t: Real) -> tuple[Real, Real]:
+        """(n, z) of ln abar = ln Gamma(z + n) - ln Gamma(z) + n ln d: n = x + 1 factors 1 - beta, d the rise."""
+        n = (self.levels - 1) * (t - self.data_time)
+        return n, (1 - self.first) / self.rise + 1 - n
+
+    def log_alpha(self, t: Real, functions: Any = math) -> Real:
+        """Half of ln abar, by Stirling's series; terms of size n cancel to n beta, so that its error is 1e-12 of it.
+
+        The series to 1/z^3 is all of it: z is above 39, where the next term is 1e-11.
+        """
+        n, z = self.factors(t)
+        u = z + n
+        series = (1 / u - 1 / z) / 12 - (u**-3 - z**-3) / 360
+        growth = math.log1p(self.rise - self.first)
+        return 0.5 * ((z - 0.5) * functions.log1p(n / z) - n + n * growth + series)
 
     @property
     def chain_rate(self) -> float:
@@ -306,13 +355,9 @@ class SubVPSpec(LinearBetaSpec):
     name: Literal["sub-vp"] = "sub-vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:SubVP"
 
-    @property
-    def ratios(self) -> tuple[float, float]:
-        """(1 - alpha^2)/alpha."""
-        first, last = (
-            self.unit * -2 * math.sinh(self.log_alpha(t)) for t in (self.t_min, self.t_max)
-        )
-        return first, last
+    def sigma(self, t: Real, functions: Any = math) -> Real:
+        """The unit times 1 - alpha^2."""
+        return -self.unit * functions.expm1(2 * self.log_alpha(t, functions))
 
 
 class VPCosineSpec(ProcessSpec):
