@@ -19,7 +19,6 @@ from diffbench.specs.needs import (
     LEARNED,
     LINEAR,
     WALLS,
-    Given,
     HasNeeds,
     Need,
     Needs,
@@ -53,7 +52,7 @@ def few_steps(spec: "Small", process: ProcessSpec) -> str | None:
 class Small(HasNeeds):
     needs: ClassVar[Needs] = (
         GAUSSIAN,
-        LEARNED.where("variance", "learned", hint="or take small"),
+        LEARNED.where("variance", "learned").hinting("or take small"),
         WALLS.where("width"),
         CONTINUOUS.where("odd", False),
         LINEAR,
@@ -72,14 +71,10 @@ class Smaller(Small):
 
 
 class Around(HasNeeds):
-    asker: ClassVar[str] = "whatever is around {0.small.name}"
-    needs: ClassVar[Needs] = (
-        Given("count", (CONTINUOUS,)),
-        inside("small", "process", "denoiser"),
-    )
+    asker: ClassVar[str] = "whatever is around {0.small}"
+    needs: ClassVar[Needs] = (CONTINUOUS, inside("small", "process", "denoiser"))
 
     small: Small | None = Small()
-    count: int | None = None
 
 
 @pytest.mark.parametrize(
@@ -116,11 +111,11 @@ class Around(HasNeeds):
             "between reflecting walls",
         ),
         (Smaller(steps=10), (VPSpec(),), "steps: 10 of vp are too many"),
-        (Around(), (CHAIN,), None),
+        (Around(), (VPSpec(),), None),
         (
-            Around(count=3),
+            Around(small=None),
             (CHAIN,),
-            "whatever is around small needs continuous time, and discrete has integer times",
+            "whatever is around None needs continuous time, and discrete has integer times",
         ),
         (Around(small=Small(steps=10)), (VPSpec(),), "small.steps: 10 of vp are too many"),
         (
@@ -158,8 +153,8 @@ def every_need() -> Iterator[tuple[type[HasNeeds], Need]]:
     for kind in KINDS:
         for spec in kind.known.values():
             for need in spec.all_needs():
-                inner = need.needs if isinstance(need, Given) else (need,)
-                yield from ((spec, each) for each in inner if isinstance(each, Need))
+                if isinstance(need, Need):
+                    yield spec, need
 
 
 def choices(key: str) -> set[object]:

@@ -149,7 +149,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
         *(view(each).where("predict", each) for each in VIEWS),
         view("x0").where("predict", "edm"),
         Rule(_skip_is_of_the_mean, ()),
-        GROWING.where("skip", "edm", hint="use residual"),
+        GROWING.where("skip", "edm").hinting("use residual"),
     )
     trained: ClassVar[bool] = True
 

@@ -7,7 +7,17 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, nothing
-from diffbench.specs.needs import CONSTANT, GAUSSIAN, HasNeeds, Needs, Rule, sde, view
+from diffbench.specs.needs import (
+    CONSTANT,
+    GAUSSIAN,
+    HasNeeds,
+    Needs,
+    Offer,
+    Rule,
+    first_unmet,
+    sde,
+    view,
+)
 from diffbench.specs.processes import ProcessSpec, Variance
 from diffbench.specs.solvers import FlowSpec
 from diffbench.specs.solvers.grids import GRID, LAST, Grid, IntegerGrid
@@ -97,6 +107,11 @@ class HeatBoundSpec(LikelihoodSpec):
     batch: PositiveInt = 500
 
 
+def _grid_is_there(spec: ODELikelihoodSpec, process: ProcessSpec) -> str | None:
+    """For a method with fixed steps; another takes none of the grid."""
+    return None if spec.steps is None else first_unmet(GRID, spec, Offer(process))
+
+
 class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised levels.
 
@@ -119,7 +134,7 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     needs: ClassVar[Needs] = (
         *sde("the likelihood vlb", "the likelihood heat-bound"),
         *LAST,
-        *GRID,
+        Rule(_grid_is_there),
     )
 
     trace: Literal["hutchinson", "exact"] = "hutchinson"

@@ -53,9 +53,9 @@ class Need:
     key: str = ""
     values: tuple[object, ...] = ()
 
-    def where(self, key: str, *values: object, hint: str = "") -> Need:
+    def where(self, key: str, *values: object) -> Need:
         """The same need of a key alone: of some of its values, or of any but None."""
-        return replace(self, key=key, values=values, hint=hint or self.hint)
+        return replace(self, key=key, values=values)
 
     def hinting(self, hint: str) -> Need:
         """The same need with a hint."""
@@ -79,11 +79,8 @@ class Need:
         if not self.key:
             return spec.asker.format(spec)
         value = getattr(spec, self.key)
-        return f"{self.key}: {str(value).lower() if isinstance(value, bool) else _short(value)}"
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        told = f"{value:g}" if isinstance(value, float) else str(value)
+        return f"{self.key}: {told.lower() if isinstance(value, bool) else told}"
 
 
 @dataclass(frozen=True)
@@ -103,19 +100,7 @@ class Rule:
         return None if parts and parts[0] is None else self.ask(spec, *parts)
 
 
-@dataclass(frozen=True)
-class Given:
-    """Needs that are asked only where a key of the spec is not None."""
-
-    key: str
-    needs: Needs
-
-    def unmet(self, spec: HasNeeds, offer: Offer) -> str | None:
-        """The first reason among them; None when all are met."""
-        return None if getattr(spec, self.key) is None else first(self.needs, spec, offer)
-
-
-Needs = tuple[Need | Rule | Given, ...]
+Needs = tuple[Need | Rule, ...]
 
 
 class HasNeeds(Spec):
@@ -133,15 +118,15 @@ class HasNeeds(Spec):
         operator: OperatorSpec | None = None,
     ) -> str | None:
         """Why this cannot serve what is offered; None when it can, as far as that is known."""
-        return first(self.all_needs(), self, Offer(process, denoiser, operator))
+        return first_unmet(self.all_needs(), self, Offer(process, denoiser, operator))
 
     @classmethod
-    def all_needs(cls) -> Iterable[Need | Rule | Given]:
+    def all_needs(cls) -> Iterable[Need | Rule]:
         """Its own needs, then those of its bases."""
         return (need for each in cls.__mro__ for need in vars(each).get("needs", ()))
 
 
-def first(needs: Iterable[Need | Rule | Given], spec: HasNeeds, offer: Offer) -> str | None:
+def first_unmet(needs: Iterable[Need | Rule], spec: HasNeeds, offer: Offer) -> str | None:
     """The reason of the first need that an offer does not meet; None when it meets all."""
     reasons = (need.unmet(spec, offer) for need in needs)
     return next((reason for reason in reasons if reason), None)

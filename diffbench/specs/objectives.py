@@ -63,7 +63,7 @@ class RangeTimesSpec(TimesSpec):
     """
 
     needs: ClassVar[Needs] = (
-        CONTINUOUS.where("levels", hint="a chain has its own, leave it out"),
+        CONTINUOUS.where("levels").hinting("a chain has its own, leave it out"),
         Rule(_last_is_below),
     )
 
@@ -293,7 +293,7 @@ class ScoreMatchingSpec(ObjectiveSpec):
     name: Literal["score-matching"] = "score-matching"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ScoreMatching"
     needs: ClassVar[Needs] = (
-        CONTINUOUS.where("weight", "likelihood", hint="g is the rate of its noise"),
+        CONTINUOUS.where("weight", "likelihood").hinting("g is the rate of its noise"),
         view("eps"),
     )
 

@@ -276,15 +276,16 @@ class VPSpec(LinearBetaSpec):
         return self.beta_max
 
 
-class VPChainSpec(VPSpec):
+class VPChainSpec(LinearBetaSpec):
     """DDPM's chain in continuous time: at the times i/(N - 1) the marginals of its N levels, the first at time 0.
 
     Its betas go from ``beta_min``/N to ``beta_max``/N, with N = ``levels``: the linear schedule of Ho et al. 2020 by
     default.  VP, its limit, has 4.9 % more noise at the first level and 3.4 % more signal at the last.
     """
 
-    name: Literal["vp-chain"] = "vp-chain"  # type: ignore[assignment]
+    name: Literal["vp-chain"] = "vp-chain"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VPChain"
+    keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     levels: Annotated[Int, Field(ge=2)] = 1000
 
@@ -337,11 +338,6 @@ class VPChainSpec(VPSpec):
         series = (1 / u - 1 / z) / 12 - (u**-3 - z**-3) / 360
         growth = math.log1p(self.rise - self.first)
         return 0.5 * ((z - 0.5) * functions.log1p(n / z) - n + n * growth + series)
-
-    @property
-    def chain_rate(self) -> float:
-        """Its steps are transitions, of any length."""
-        return 0.0
 
     @property
     def langevin_rate(self) -> float:

@@ -11,7 +11,6 @@ from diffbench.specs.needs import (
     LEVELS,
     ONE_ALPHA,
     ONE_RATIO,
-    Given,
     Needs,
     Rule,
 )
@@ -35,7 +34,7 @@ def strided_levels(levels: int, steps: int) -> range | None:
 
 def _chain_has_the_steps(spec: Any, process: ProcessSpec) -> str | None:
     steps, levels = spec.steps, process.level_count
-    if levels is None:
+    if steps is None or levels is None:
         return None
     if steps == 1 and spec.grid in get_args(IntegerGrid):
         return "steps: 1 on a chain starts at its first level, almost without noise; take 2 or more"
@@ -46,18 +45,13 @@ def _chain_has_the_steps(spec: Any, process: ProcessSpec) -> str | None:
     return None
 
 
-#: What a ``grid`` of ``steps`` steps needs; nothing where there is no number of them.
+#: What a ``grid`` of ``steps`` needs.
 GRID: Needs = (
-    Given(
-        "steps",
-        (
-            GAUSSIAN.where("grid", "karras"),
-            ONE_ALPHA.where("grid", "karras"),
-            ONE_RATIO.where("grid", "log-snr"),
-            LEVELS.where("grid", "strided", "quadratic-0.8"),
-            Rule(_chain_has_the_steps),
-        ),
-    ),
+    GAUSSIAN.where("grid", "karras"),
+    ONE_ALPHA.where("grid", "karras"),
+    ONE_RATIO.where("grid", "log-snr"),
+    LEVELS.where("grid", "strided", "quadratic-0.8"),
+    Rule(_chain_has_the_steps),
 )
 
 
@@ -72,7 +66,7 @@ def _last_is_a_time(spec: Any, process: ProcessSpec) -> str | None:
 
 #: What a grid that ends at the time ``last`` needs.
 LAST: Needs = (
-    CONTINUOUS.where("last", hint="a chain's last level is its first"),
+    CONTINUOUS.where("last").hinting("a chain's last level is its first"),
     Rule(_last_is_a_time),
 )
 

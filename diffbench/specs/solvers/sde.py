@@ -34,8 +34,8 @@ class TimeSpec(SolverSpec):
         *(need.where("chained", False) for need in SDE),
         view("score"),
         *LAST,
-        CONTINUOUS.where(
-            "denoise", "noiseless", "none", hint="a chain's last step goes to the data"
+        CONTINUOUS.where("denoise", "noiseless", "none").hinting(
+            "a chain's last step goes to the data"
         ),
         GAUSSIAN.where("denoise", "tweedie"),
     )

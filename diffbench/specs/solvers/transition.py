@@ -30,7 +30,7 @@ def _steps_are_of_the_variance(
 
 #: What ``variance`` needs, of ``steps`` steps or, where that is None, of all of a chain's.
 VARIANCE: Needs = (
-    LEARNED.where("variance", "learned", hint="use small or large"),
+    LEARNED.where("variance", "learned").hinting("use small or large"),
     Rule(_steps_are_of_the_variance, ("process", "denoiser")),
 )
 
