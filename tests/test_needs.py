@@ -149,6 +149,20 @@ def test_an_extension_may_still_answer_itself(monkeypatch) -> None:
     assert ReplaceSpec(solver=Picky(steps=3)).refusal(VPSpec()) == "solver.steps: never enough"
 
 
+@pytest.mark.parametrize(
+    ("kind", "method", "now"),
+    [
+        (RestorerSpec, "model_refusal", "needs"),
+        (RestorerSpec, "operator_refusal", "needs"),
+        (SolverSpec, "walls_refusal", "needs"),
+        (ProcessSpec, "chain_refusal", "chain_rate"),
+    ],
+)
+def test_an_extension_with_a_method_of_before_is_told_what_is_asked_now(kind, method, now) -> None:
+    with pytest.raises(TypeError, match=f"^Old.{method} is not asked any more: state {now}$"):
+        type("Old", (kind,), {method: lambda self, *offered: "no", "__module__": __name__})
+
+
 def every_need() -> Iterator[tuple[type[HasNeeds], Need]]:
     for kind in KINDS:
         for spec in kind.known.values():

@@ -198,7 +198,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def _told(self, process: ProcessSpec) -> str:
         """What the network is told of the noise: a chain of as many levels as its network counts is its own scale."""
         chain = process.time == "discrete"
-        if self.noise_input == "rescaled-time" and process.t_max + 1 == self.levels:
+        if self.noise_input == "rescaled-time" and process.level_count == self.levels:
             return "time"
         counted = "time" in self.noise_input and not (chain and self.noise_input == "time")
         return f"{self.noise_input}{f' of {self.levels} levels' if counted else ''}"
