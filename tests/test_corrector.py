@@ -137,8 +137,8 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, said: str) -> None
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"last": 3}, "last: 3 is asked of a chain"),
-        ({"denoise": "noiseless"}, "denoise: noiseless is of continuous time"),
+        ({"last": 3}, "last: 3 needs continuous time"),
+        ({"denoise": "noiseless"}, "denoise: noiseless needs continuous time"),
         ({"steps": 51}, "51 on a chain of 50"),
     ],
 )

@@ -275,7 +275,7 @@ def test_rescaled_time_is_a_thousand_whatever_the_number_of_levels(steps: int) -
     want = torch.tensor([0, 1000 / steps, 1000 - 1000 / steps], dtype=torch.float64)
     close(noise_input(process, x, t, spec.noise_input), want, rtol=1e-15)
     assert spec.refusal(process.spec) is None
-    assert "counts levels" in spec.refusal(process_of("vp").spec)
+    assert "rescaled-time needs integer times" in spec.refusal(process_of("vp").spec)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_levels_of_a_chain() -> None:
             "noise_input: time counts 7 levels of times up to 1, and edm's goes up",
         ),
         ("descending-time", EDMSpec(), "descending-time counts 7 levels of times up to 1"),
-        ("rescaled-time", VPSpec(), "rescaled-time counts levels, and vp is continuous"),
+        ("rescaled-time", VPSpec(), "rescaled-time needs integer times, and vp is continuous"),
         ("time", DiscreteSpec(schedule="linear"), "levels: 7, but discrete has levels of its own"),
         ("time", VPSpec(), None),
         ("descending-time", VESpec(), None),

@@ -151,17 +151,10 @@ class Blurred:
     name, family, time, alpha = "blurred", "gaussian", "continuous", "vector"
     t_min, t_max, last = 1e-3, 1.0, 1e-3
     noise, bounded = "growing", False
+    views = ProcessSpec.views
+    chain_rate = langevin_rate = 0.0
 
-    ratios = None
-
-    def view_refusal(self, view: str) -> None:
-        return None
-
-    def chain_refusal(self, step: float) -> None:
-        return None
-
-    def scale_refusal(self, levels: int) -> None:
-        return None
+    ratios = level_count = None
 
 
 class Mirrored(Blurred):
@@ -172,12 +165,12 @@ class Mirrored(Blurred):
 
 VECTOR = "divides by alpha, which blurred has one of per coordinate"
 FAMILY = "needs a Gaussian process, and mirrored is reflected"
-HEAT = "inverse-heat steps through blur under constant noise, and here noise grows"
+HEAT = "inverse-heat is of blur under constant noise, and here noise grows"
 UNSEEN = [
     (Blurred, "heun", {}, f"heun {VECTOR}"),
     (Blurred, "dpm-solver++", {}, f"dpm-solver++ {VECTOR}"),
-    *[(Blurred, "ddim", {"grid": g}, f"the {g} grid {VECTOR}") for g in ("karras", "log-snr")],
-    *[(Blurred, "ode", {"grid": g}, f"the {g} grid {VECTOR}") for g in ("karras", "log-snr")],
+    *[(Blurred, "ddim", {"grid": g}, f"grid: {g} {VECTOR}") for g in ("karras", "log-snr")],
+    *[(Blurred, "ode", {"grid": g}, f"grid: {g} {VECTOR}") for g in ("karras", "log-snr")],
     (Blurred, "transport", {}, "transport follows the kernel between walls, and here are none"),
     *[(kind, "inverse-heat", {}, HEAT) for kind in (Blurred, Mirrored)],
     *[(Blurred, name, {}, None) for name in ("ancestral", "ddim", *sorted(IN_TIME))],
@@ -187,7 +180,7 @@ UNSEEN = [
     (Mirrored, "dpm-solver++", {}, f"dpm-solver++ {FAMILY}"),
     (Mirrored, "ancestral", {}, f"ancestral {FAMILY}"),
     (Mirrored, "ddim", {}, f"ddim {FAMILY}"),
-    (Mirrored, "ode", {"grid": "karras"}, f"the karras grid {FAMILY}"),
+    (Mirrored, "ode", {"grid": "karras"}, f"grid: karras {FAMILY}"),
     (Mirrored, "ode", {"grid": "log-snr"}, None),
     (Mirrored, "transport", {}, None),
     *[(Mirrored, name, {}, None) for name in sorted(IN_TIME)],

@@ -955,14 +955,14 @@ REFUSALS = [
         ScoreMatchingSpec(weight="likelihood"),
         CHAIN,
         FIXED,
-        "weight: likelihood needs g, and discrete",
+        "weight: likelihood needs continuous time, and discrete has integer times; g is",
     ),
     (SimpleSpec(times="log-snr"), CHAIN, FIXED, "times.name: log-snr needs continuous time"),
     (
         SimpleSpec(times={"name": "uniform", "levels": 10}),
         CHAIN,
         FIXED,
-        "times.levels: 10 on discrete, which has its own",
+        "times.levels: 10 needs continuous time, and discrete has integer times; a chain has its own",
     ),
     (SimpleSpec(times={"name": "mixed", "levels": 10}), CHAIN, FIXED, "times.levels: 10"),
     (

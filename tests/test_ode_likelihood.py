@@ -454,13 +454,13 @@ FIXED = {"method": "rk4", "steps": 10}
         (VPSpec(), {"last": 1.0}, "last: 1 is outside the times of vp"),
         (VPSpec(), {"last": 1e-6}, "last: 1e-06 is outside the times of vp"),
         (EDMSpec(), {"last": 0.001}, "last: 0.001 is outside the times of edm"),
-        (VESpec(), {**FIXED, "grid": "strided"}, "grid: strided takes levels of a chain"),
+        (VESpec(), {**FIXED, "grid": "strided"}, "grid: strided needs integer times"),
         (
             TWO_RATES,
             FIXED,
-            "the log-snr grid divides by alpha, which two-rates has one of per coordinate",
+            "grid: log-snr divides by alpha, which two-rates has one of per coordinate",
         ),
-        (TWO_RATES, {**FIXED, "grid": "karras"}, "the karras grid divides by alpha"),
+        (TWO_RATES, {**FIXED, "grid": "karras"}, "grid: karras divides by alpha"),
     ],
     ids=str,
 )

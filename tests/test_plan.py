@@ -138,12 +138,16 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {solvers: {a: {name: ancestral, steps: 7, variance: learned}}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.solvers.a", "variance: learned", "fixed variance", "small or large"],
+        [
+            "ddpm-cosine.solvers.a",
+            "variance: learned needs denoiser.variance: learned",
+            "small or large",
+        ],
     ),
     (
         "overrides: {ddpm-cosine: {likelihoods: {v: {name: vlb, variance: learned}}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.likelihoods.v", "variance: learned", "fixed variance"],
+        ["ddpm-cosine.likelihoods.v", "variance: learned needs denoiser.variance: learned"],
     ),
     (
         "overrides: {ddpm-cosine: {likelihoods: {v: {name: vlb, steps: 1001}}}}",
@@ -168,7 +172,11 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {objective: {times: {name: uniform, levels: 10}}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.objective", "times.levels: 10 on discrete", "leave it out"],
+        [
+            "ddpm-cosine.objective",
+            "times.levels: 10 needs continuous time, and discrete has integer",
+            "leave it out",
+        ],
     ),
     (
         "overrides: {ddpm-cosine: {objective: {times: {name: log-snr}}}}",
@@ -178,7 +186,7 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {objective: {name: score-matching, weight: likelihood}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.objective", "weight: likelihood needs g"],
+        ["ddpm-cosine.objective", "weight: likelihood needs continuous time"],
     ),
     (
         "overrides: {vp: {objective: {times: {name: uniform, last: 1}}}}",
@@ -301,7 +309,11 @@ MISTAKES = [
     (
         "overrides:\n  vp:\n    solvers: {ddim-9: {name: ddim, steps: 9, grid: strided}}",
         {},
-        ["bench.yaml:10", "vp.solvers.ddim-9.grid: strided takes levels of a chain", "vp has none"],
+        [
+            "bench.yaml:10",
+            "vp.solvers.ddim-9.grid: strided needs integer times",
+            "vp is continuous",
+        ],
     ),
     (
         "overrides:\n  ddpm-cosine:\n    solvers: {ode-9: {name: ode, steps: 9}}",
@@ -880,7 +892,7 @@ def test_offered_solvers_become_footnotes_where_they_cannot_serve(planned):
         ("vp", "ddim-9"),
         ("vp", "vlb"),
     ]
-    assert "strided takes levels of a chain" in plan.refusals[0].reason
+    assert "strided needs integer times, and vp is continuous" in plan.refusals[0].reason
     assert plan.job("sample", "ddpm-cosine", 0, "ddim-9")
     assert plan.job("sample", "vp", 0, "heun-3")
     assert plan.job("likelihood", "ddpm-cosine", 0, "vlb")

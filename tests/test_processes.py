@@ -278,7 +278,7 @@ def test_integer_times_have_no_rates(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["vp", "vp-chain", "sub-vp", "ve", "edm", "vp-cosine"])
 def test_the_range_of_ratios_that_a_spec_states_is_the_process_s(name: str) -> None:
-    """Two ways to the same number: 1e-9 relative, though 1 - alpha^2 at t = 1e-5 keeps 10 digits."""
+    """A plan's float and the class's tensor: 1e-9 relative, though 1 - alpha^2 at t = 1e-5 keeps 10 digits."""
     process = process_of(name)
     ends = process.ratio(at([process.t_min, process.t_max]))
     close(ends, at(process.spec.ratios), rtol=1e-9, atol=0.0)

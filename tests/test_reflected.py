@@ -401,16 +401,20 @@ def test_transport_is_exact_for_one_kernel() -> None:
 @pytest.mark.parametrize(
     ("spec", "process", "reason"),
     [
-        ({"name": "ode", "steps": 5, "bump": 200}, VPSpec(), "bump: 200, but vp has no walls"),
+        (
+            {"name": "ode", "steps": 5, "bump": 200},
+            VPSpec(),
+            "bump: 200 needs walls, and vp has none",
+        ),
         (
             {"name": "euler-maruyama", "steps": 5, "walls": "project"},
             VPSpec(),
-            "walls: project, but vp has none",
+            "walls: project needs walls, and vp has none",
         ),
         (
             {"name": "ode", "steps": 5, "threshold": "static"},
             ReflectedSpec(),
-            "threshold: static changes x0, and",
+            "threshold: static needs the view x0, and reflected has no x0",
         ),
         (
             {"name": "euler-maruyama", "steps": 5, "denoise": "tweedie"},

@@ -128,9 +128,9 @@ def test_each_eta_moves_its_own_coordinates() -> None:
 
 
 def test_jpeg_has_no_eta_a() -> None:
-    said = DDRMSpec(eta_a=0.5).operator_refusal(JPEGSpec())
-    assert said == "eta_a: 0.5 is of measured coordinates, and jpeg has none"
-    assert DDRMSpec(eta_a=0.5).operator_refusal(IdentitySpec()) is None
+    said = DDRMSpec(eta_a=0.5).refusal(operator=JPEGSpec())
+    assert said == "eta_a: 0.5 needs a linear operator, and jpeg is not"
+    assert DDRMSpec(eta_a=0.5).refusal(operator=IdentitySpec()) is None
 
 
 # SNIPS.

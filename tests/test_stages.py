@@ -160,7 +160,7 @@ def test_a_loaded_run_is_guided_by_a_classifier_of_its_process(first):
         ("iddpm-hybrid", LEARNED, [3], r"labels: \[3\] are not 2 labels"),
         ("edm", HeunSpec(steps=3), [3, 4], "labels: this model is unconditional"),
         ("edm", HeunSpec(steps=3, w=1), [3, 4], "w: 1 is asked of an unconditional model"),
-        ("ddpm-cosine", LEARNED, None, "variance: learned is asked of a model with fixed"),
+        ("ddpm-cosine", LEARNED, None, "variance: learned needs denoiser.variance: learned; use"),
         (
             "edm",
             HeunSpec(steps=3, classifier_scale=1),

@@ -204,7 +204,9 @@ def test_samplers_close_the_walls_too(name: str, closed: dict) -> None:
 def test_mistakes_are_refused(kind: type) -> None:
     steps = {"steps": 5} if kind is SolverSpec.known["ode"] else {}
     for key in ("bump", "gate"):
-        assert kind(**steps, **{key: 2}).refusal(VPSpec()) == f"{key}: 2, but vp has no walls"
+        assert (
+            kind(**steps, **{key: 2}).refusal(VPSpec()) == f"{key}: 2 needs walls, and vp has none"
+        )
         assert kind(**steps, **{key: 2}).refusal(ReflectedSpec()) is None
     with pytest.raises(
         ValidationError, match="bump: 2, gate: 1: either closes the walls; give one"

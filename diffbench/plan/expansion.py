@@ -92,7 +92,9 @@ class Expansion:
         keys = ("classifier", "training")
         times = settings.times_for(variant.process)
         if reason := times.refusal(variant.process):
-            raise PlanError(f"{self.tree.where(('classifier', 'times'))}: classifier.{reason}")
+            raise PlanError(
+                f"{self.tree.where(('classifier', 'times'))}: classifier.times.{reason}"
+            )
         spec = ClassifierSpec(
             seed=seed,
             data=self.benchmark.data,

@@ -1,6 +1,6 @@
 """Which registered solvers and likelihoods can serve which registered processes, and why the others cannot.
 
-Decided by ``refusal`` from specs, without a benchmark: each spec has its defaults, a solver ``STEPS`` steps
+Decided by what specs need (``specs.needs``), without a benchmark: each spec has its defaults, a solver ``STEPS`` steps
 where it takes any, a required choice the first that is allowed.  What cannot be made so (a required number
 has no default) serves nothing here, and the footnote says why.
 """

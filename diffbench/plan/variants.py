@@ -253,10 +253,6 @@ def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
     assert variant.process is not None
     if isinstance(choice, OfWeights) and (reason := weights_refusal(variant, choice)):
         return reason
-    if isinstance(choice, RestorerSpec):
-        if not choice.uses_model:
-            return None
-        return choice.model_refusal(variant.process, variant.denoiser)
     if reason := choice.refusal(variant.process, variant.denoiser):
         return reason
     if isinstance(choice, AnalysisSpec) and choice.trains and variant.pretrained:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from diffbench.specs.base import Int, PositiveFloat, PositiveInt, Registered, nothing
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.likelihoods import VLBSpec
+from diffbench.specs.needs import LEARNED, LEVELS, HasNeeds, Needs, Rule, under
 from diffbench.specs.processes import ProcessSpec, Variance
 from diffbench.specs.solvers import GridSolverSpec, InnerSolver
 from diffbench.specs.training import TrainingSpec
@@ -17,7 +18,7 @@ from diffbench.specs.training import TrainingSpec
 Steps = Annotated[Int, Field(ge=2)]
 
 
-class AnalysisSpec(Registered):
+class AnalysisSpec(HasNeeds, Registered):
     """A measurement whose result is one JSON file, with or without a picture beside it."""
 
     kind: ClassVar[str] = "analysis"
@@ -38,10 +39,6 @@ class AnalysisSpec(Registered):
         """Whether the network must be evaluated in float32."""
         return False
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Why the variant cannot be analysed so; None when it can."""
-        return None
-
 
 class GradientNoiseSpec(AnalysisSpec):
     """How noisy the gradients of L_vlb and L_hybrid are along a neutral run.
@@ -54,6 +51,7 @@ class GradientNoiseSpec(AnalysisSpec):
 
     name: Literal["gradient-noise"] = "gradient-noise"
     implementation: ClassVar[str] = "diffbench.analyses.gradient_noise:GradientNoise"
+    needs: ClassVar[Needs] = (LEVELS, LEARNED)
 
     checkpoints: PositiveInt = 10
     draws: Annotated[Int, Field(ge=2)] = 64
@@ -63,13 +61,21 @@ class GradientNoiseSpec(AnalysisSpec):
         """By L_simple."""
         return True
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """L_vlb needs a chain, L_hybrid a learned variance."""
-        if process.time != "discrete":
-            return f"L_vlb needs integer times, and {process.name} is continuous"
-        if denoiser is not None and not denoiser.learns_variance:
-            return "L_hybrid needs denoiser.variance: learned"
+
+def _every_number_of_steps_serves(
+    spec: LatentsSpec, process: ProcessSpec, denoiser: DenoiserSpec | None
+) -> str | None:
+    """The solver with each of them; the numbers of steps are the analysis's own key."""
+    for steps in spec.steps:
+        if reason := spec.with_steps(steps).refusal(process, denoiser):
+            return reason if reason.startswith("steps:") else under("solver", spec.solver, reason)
+    return None
+
+
+def _solver_guides_nothing(spec: LatentsSpec) -> str | None:
+    if not spec.solver.uses_labels:
         return None
+    return "solver: guidance does not belong to a latent; leave w, classifier_scale and labels out"
 
 
 class LatentsSpec(AnalysisSpec):
@@ -83,6 +89,10 @@ class LatentsSpec(AnalysisSpec):
 
     name: Literal["latents"] = "latents"
     implementation: ClassVar[str] = "diffbench.analyses.latents:Latents"
+    needs: ClassVar[Needs] = (
+        Rule(_every_number_of_steps_serves, ("process", "denoiser")),
+        Rule(_solver_guides_nothing, ()),
+    )
     uses_model: ClassVar[bool] = True
 
     solver: InnerSolver
@@ -110,21 +120,18 @@ class LatentsSpec(AnalysisSpec):
         assert isinstance(self.solver, GridSolverSpec)
         return self.solver.model_copy(update={"steps": steps})
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """The solver must serve the variant with every number of steps, without guidance."""
-        reasons = [self.with_steps(each).refusal(process, denoiser) for each in self.steps]
-        if self.solver.uses_labels:
-            reasons.append(
-                "guidance does not belong to a latent; leave w, classifier_scale and labels out"
-            )
-        return next((self._of_solver(reason) for reason in reasons if reason), None)
 
-    def _of_solver(self, reason: str) -> str:
-        """The solver's reason under the key that it is about; the numbers of steps are the analysis's own."""
-        key = reason.partition(":")[0]
-        if key == "steps":
-            return reason
-        return f"solver{'.' if key in type(self.solver).model_fields else ': '}{reason}"
+def _levels_are_there(spec: ProgressiveCodingSpec, process: ProcessSpec) -> str | None:
+    levels = process.level_count
+    if levels is None or spec.steps <= levels:
+        return None
+    return f"steps: {spec.steps}, and {process.name} has {levels} levels"
+
+
+def _bound_serves(
+    spec: ProgressiveCodingSpec, process: ProcessSpec, denoiser: DenoiserSpec | None
+) -> str | None:
+    return spec.bound.refusal(process, denoiser)
 
 
 class ProgressiveCodingSpec(AnalysisSpec):
@@ -135,6 +142,11 @@ class ProgressiveCodingSpec(AnalysisSpec):
 
     name: Literal["progressive-coding"] = "progressive-coding"
     implementation: ClassVar[str] = "diffbench.analyses.coding:ProgressiveCoding"
+    needs: ClassVar[Needs] = (
+        LEVELS,
+        Rule(_levels_are_there),
+        Rule(_bound_serves, ("process", "denoiser")),
+    )
     uses_model: ClassVar[bool] = True
 
     steps: PositiveInt
@@ -145,15 +157,6 @@ class ProgressiveCodingSpec(AnalysisSpec):
     def bound(self) -> VLBSpec:
         """The bound whose terms are sent."""
         return VLBSpec(variance=self.variance)
-
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Of chains alone, and of no more levels than they have."""
-        if process.time != "discrete":
-            return f"progressive-coding sends levels, and {process.name} is continuous"
-        levels = round(process.t_max) + 1
-        if self.steps > levels:
-            return f"steps: {self.steps}, and {process.name} has {levels} levels"
-        return self.bound.refusal(process, denoiser)
 
 
 class SimplexSpec(AnalysisSpec):

@@ -69,6 +69,17 @@ class Spec(BaseModel):
         return cls.model_validate_json(text)
 
 
+#: Methods that extensions may still have, and what is asked in their place.
+MOVED = {
+    "operator_refusal": "needs",
+    "model_refusal": "needs",
+    "walls_refusal": "needs",
+    "view_refusal": "views",
+    "chain_refusal": "chain_rate",
+    "scale_refusal": "langevin_rate",
+}
+
+
 class Registered(Spec):
     """A spec that configuration files choose by name.
 
@@ -84,6 +95,10 @@ class Registered(Spec):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        if moved := [name for name in MOVED if name in vars(cls)]:
+            raise TypeError(
+                f"{cls.__name__}.{moved[0]} is not asked any more: state {MOVED[moved[0]]}"
+            )
         if Registered in cls.__bases__:
             cls.known = {}
         elif isinstance(name := cls.model_fields["name"].default, str):

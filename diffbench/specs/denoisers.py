@@ -8,14 +8,26 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from diffbench.specs.base import Int, PositiveFloat, Registered
-from diffbench.specs.forms import Form, View
+from diffbench.specs.forms import VIEWS, Form, View
+from diffbench.specs.needs import (
+    GAUSSIAN,
+    GROWING,
+    LEVELS,
+    ONE_ALPHA,
+    WALLS,
+    HasNeeds,
+    Needs,
+    Rule,
+    view,
+)
 from diffbench.specs.processes import ProcessSpec
 
 
-class DenoiserSpec(Registered):
+class DenoiserSpec(HasNeeds, Registered):
     """A denoiser of any kind; a network's when no name is given."""
 
     kind: ClassVar[str] = "denoiser"
+    asker: ClassVar[str] = "name: {0.name}"
     default_name: ClassVar[str | None] = "network"
     trained: ClassVar[bool] = False
     #: Whether it is exact of a Gaussian with the training images' mean and covariance.
@@ -66,10 +78,6 @@ class DenoiserSpec(Registered):
         """How many channels its network sees of an image that has ``channels``."""
         return channels
 
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """Why this denoiser cannot serve the process; None when it can."""
-        return None
-
 
 #: What a network without a skip gives, and what it is then made into.
 PLAIN: Mapping[View, str] = {
@@ -79,6 +87,29 @@ PLAIN: Mapping[View, str] = {
     "v": "skip",
     "mean": "mean",
 }
+
+
+def _times_are_counted(spec: NetworkDenoiserSpec, process: ProcessSpec) -> str | None:
+    """A time of a range that can be counted, or a chain's own levels."""
+    told = spec.noise_input
+    if told not in ("time", "descending-time"):
+        return None
+    if process.time == "discrete":
+        if spec.levels == 1000:
+            return None
+        return f"levels: {spec.levels}, but {process.name} has levels of its own, which it counts by {told}"
+    if process.t_max == 1:
+        return None
+    return (
+        f"noise_input: {told} counts {spec.levels} levels of times up to 1, and {process.name}'s goes up to "
+        f"{process.t_max:g}"
+    )
+
+
+def _skip_is_of_the_mean(spec: NetworkDenoiserSpec) -> str | None:
+    if spec.skip not in ("residual", "addition") or spec.predict == "mean":
+        return None
+    return f"skip: {spec.skip} is of predict: mean, not {spec.predict}"
 
 
 class NetworkDenoiserSpec(DenoiserSpec):
@@ -109,6 +140,17 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     name: Literal["network"] = "network"
     implementation: ClassVar[str] = "diffbench.diffusion.denoisers.network:NetworkDenoiser"
+    needs: ClassVar[Needs] = (
+        GROWING.where("noise_input", "sigma-share"),
+        LEVELS.where("noise_input", "rescaled-time"),
+        Rule(_times_are_counted),
+        LEVELS.where("variance", "unbounded"),
+        LEVELS.where("predict", "mean"),
+        *(view(each).where("predict", each) for each in VIEWS),
+        view("x0").where("predict", "edm"),
+        Rule(_skip_is_of_the_mean, ()),
+        GROWING.where("skip", "edm").hinting("use residual"),
+    )
     trained: ClassVar[bool] = True
 
     predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
@@ -156,7 +198,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def _told(self, process: ProcessSpec) -> str:
         """What the network is told of the noise: a chain of as many levels as its network counts is its own scale."""
         chain = process.time == "discrete"
-        if self.noise_input == "rescaled-time" and process.t_max + 1 == self.levels:
+        if self.noise_input == "rescaled-time" and process.level_count == self.levels:
             return "time"
         counted = "time" in self.noise_input and not (chain and self.noise_input == "time")
         return f"{self.noise_input}{f' of {self.levels} levels' if counted else ''}"
@@ -190,45 +232,6 @@ class NetworkDenoiserSpec(DenoiserSpec):
         """The noisy image's; the mask and those of the known image, where it takes masks."""
         return 2 * channels + 1 if self.takes_masks else channels
 
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """The mean of the level before needs levels, and a time as input one that a network can be told."""
-        if reason := self._time_refusal(process):
-            return reason
-        if self.variance_of_levels and process.time != "discrete":
-            return (
-                f"variance: unbounded is of the steps of a chain, and {process.name} is continuous"
-            )
-        if self.predict == "mean" and process.time != "discrete":
-            return f"predict: mean needs integer times, and {process.name} is continuous"
-        view = "x0" if self.predict == "edm" else self.predict
-        if reason := process.view_refusal(view):
-            return f"predict: {self.predict}: {reason}"
-        if self.skip in ("residual", "addition") and self.predict != "mean":
-            return f"skip: {self.skip} is of predict: mean, not {self.predict}"
-        if self.skip == "edm" and process.noise == "constant":
-            return (
-                f"skip: edm needs noise that grows, and {process.name}'s is constant; use residual"
-            )
-        return None
-
-    def _time_refusal(self, process: ProcessSpec) -> str | None:
-        """A time of a range that can be counted, or a chain's own levels."""
-        told, chain = self.noise_input, process.time == "discrete"
-        if told == "sigma-share" and process.noise == "constant":
-            return f"noise_input: {told} needs noise that grows, and {process.name}'s is constant"
-        if told == "rescaled-time" and not chain:
-            return f"noise_input: {told} counts levels, and {process.name} is continuous"
-        if told not in ("time", "descending-time"):
-            return None
-        if chain and self.levels != 1000:
-            return f"levels: {self.levels}, but {process.name} has levels of its own, which it counts by {told}"
-        if not chain and process.t_max != 1:
-            return (
-                f"noise_input: {told} counts {self.levels} levels of times up to 1, and {process.name}'s goes up to "
-                f"{process.t_max:g}"
-            )
-        return None
-
 
 class BoundarySpec(DenoiserSpec):
     """A network whose score is 0 at a reflected process's walls by construction, and odd about each of them.
@@ -237,6 +240,7 @@ class BoundarySpec(DenoiserSpec):
     """
 
     trained: ClassVar[bool] = True
+    needs: ClassVar[Needs] = (WALLS,)
 
     conditional: bool = False
 
@@ -244,14 +248,6 @@ class BoundarySpec(DenoiserSpec):
     def takes_labels(self) -> bool:
         """``conditional``."""
         return self.conditional
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """Of reflected processes alone."""
-        if process.bounded:
-            return None
-        return (
-            f"name: {self.name} needs a reflected process, and {process.name} is {process.family}"
-        )
 
 
 class GatedSpec(BoundarySpec):
@@ -282,11 +278,7 @@ class KernelMixtureSpec(BoundarySpec):
 class ExactSpec(DenoiserSpec):
     """The exact denoiser of some data that the training set describes."""
 
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """The closed forms are for one alpha."""
-        if process.family != "gaussian" or process.alpha != "scalar":
-            return f"name: {self.name} needs a Gaussian process with one alpha, which {process.name} is not"
-        return None
+    needs: ClassVar[Needs] = (GAUSSIAN, ONE_ALPHA)
 
 
 class GaussianSpec(ExactSpec):
@@ -316,11 +308,4 @@ class ReflectedEmpiricalSpec(DenoiserSpec):
 
     name: Literal["reflected-empirical"] = "reflected-empirical"
     implementation: ClassVar[str] = "diffbench.diffusion.denoisers.exact:ReflectedMixtureDenoiser"
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """Of reflected processes alone."""
-        if process.bounded:
-            return None
-        return (
-            f"name: {self.name} needs a reflected process, and {process.name} is {process.family}"
-        )
+    needs: ClassVar[Needs] = (WALLS,)

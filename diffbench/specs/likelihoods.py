@@ -7,17 +7,21 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, nothing
-from diffbench.specs.denoisers import DenoiserSpec
-from diffbench.specs.processes import ProcessSpec, Variance
-from diffbench.specs.solvers import (
-    FlowSpec,
-    Grid,
-    IntegerGrid,
-    grid_refusal,
-    last_refusal,
-    sde_refusal,
-    variance_refusal,
+from diffbench.specs.needs import (
+    CONSTANT,
+    GAUSSIAN,
+    HasNeeds,
+    Needs,
+    Offer,
+    Rule,
+    first_unmet,
+    sde,
+    view,
 )
+from diffbench.specs.processes import ProcessSpec, Variance
+from diffbench.specs.solvers import FlowSpec
+from diffbench.specs.solvers.grids import GRID, LAST, Grid, IntegerGrid
+from diffbench.specs.solvers.transition import VARIANCE
 from diffbench.specs.weights import OfWeights
 
 #: What bits per dimension are of; two kinds do not compare.
@@ -25,7 +29,7 @@ LEVELS = "bound on grey levels"
 DENSITY = "ODE, density of dequantised levels"
 
 
-class LikelihoodSpec(OfWeights, Registered):
+class LikelihoodSpec(OfWeights, HasNeeds, Registered):
     """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise.
 
     ``column`` and ``title`` are the kind of its bits per dimension, in a word and for readers.
@@ -52,9 +56,12 @@ class LikelihoodSpec(OfWeights, Registered):
         """How many backward passes there are for each evaluation, of images of ``dims`` numbers."""
         return 0
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Why this likelihood cannot serve the denoiser on the process; None when it can."""
+
+def _steps_are_counted(spec: VLBSpec, process: ProcessSpec) -> str | None:
+    """A chain has a number of steps, continuous time has none."""
+    if process.time == "discrete" or (spec.steps or 0) >= 2:
         return None
+    return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
 
 
 class VLBSpec(LikelihoodSpec):
@@ -71,24 +78,13 @@ class VLBSpec(LikelihoodSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:VLB"
     column: ClassVar[str] = "vlb"
     title: ClassVar[str] = LEVELS
+    needs: ClassVar[Needs] = (GAUSSIAN, view("x0"), Rule(_steps_are_counted), *GRID, *VARIANCE)
 
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"
     steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     grid: Literal["uniform", "strided", "quadratic", "log-snr"] = "uniform"
     batch: PositiveInt = 500
-
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """The bound is a sum over Gaussian steps, of which a chain has a number."""
-        if process.family != "gaussian":
-            return f"vlb needs a Gaussian process, and {process.name} is {process.family}"
-        if reason := process.view_refusal("x0"):
-            return f"vlb steps by x0, and {reason}"
-        if process.time == "continuous" and (self.steps or 0) < 2:
-            return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
-        if self.steps is not None and (reason := grid_refusal(process, self.grid, self.steps)):
-            return reason
-        return variance_refusal(self.variance, denoiser, process, self.steps)
 
 
 class HeatBoundSpec(LikelihoodSpec):
@@ -102,6 +98,7 @@ class HeatBoundSpec(LikelihoodSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:HeatBound"
     column: ClassVar[str] = "vlb"
     title: ClassVar[str] = LEVELS
+    needs: ClassVar[Needs] = (CONSTANT.hinting("use vlb or ode"),)
     threshold: ClassVar[Literal["none"]] = "none"
     steps: ClassVar[None] = None
     grid: ClassVar[IntegerGrid] = "uniform"
@@ -109,13 +106,10 @@ class HeatBoundSpec(LikelihoodSpec):
     ratio: PositiveFloat = 1.25
     batch: PositiveInt = 500
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """Of blur alone."""
-        if process.noise == "growing":
-            return (
-                "heat-bound is of blur under constant noise, and here noise grows; use vlb or ode"
-            )
-        return None
+
+def _grid_is_there(spec: ODELikelihoodSpec, process: ProcessSpec) -> str | None:
+    """For a method with fixed steps; another takes none of the grid."""
+    return None if spec.steps is None else first_unmet(GRID, spec, Offer(process))
 
 
 class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
@@ -137,6 +131,11 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.ode:ODELikelihood"
     column: ClassVar[str] = "ode"
     title: ClassVar[str] = DENSITY
+    needs: ClassVar[Needs] = (
+        *sde("the likelihood vlb", "the likelihood heat-bound"),
+        *LAST,
+        Rule(_grid_is_there),
+    )
 
     trace: Literal["hutchinson", "exact"] = "hutchinson"
     probe: Literal["rademacher", "gaussian"] = "rademacher"
@@ -188,15 +187,3 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     def first_time(self, process: ProcessSpec) -> float:
         """The time of an image."""
         return max(process.t_min, 1e-5) if self.last is None else self.last
-
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None = None) -> str | None:
-        """A chain has no ODE; what closes walls needs some."""
-        instead = "vlb" if process.noise == "growing" else "heat-bound"
-        reason = (
-            self.walls_refusal(process)
-            or sde_refusal(process, f"use the likelihood {instead}")
-            or last_refusal(process, self.last)
-        )
-        if reason or self.steps is None:
-            return reason
-        return grid_refusal(process, self.grid, self.steps)

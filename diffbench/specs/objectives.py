@@ -19,10 +19,22 @@ from diffbench.specs.base import (
 )
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.forms import Loss, squared, weight_of
+from diffbench.specs.needs import (
+    CONTINUOUS,
+    GAUSSIAN,
+    GROWING,
+    LEVELS,
+    ONE_ALPHA,
+    HasNeeds,
+    Needs,
+    Rule,
+    inside,
+    view,
+)
 from diffbench.specs.processes import ProcessSpec, Variance
 
 
-class TimesSpec(Registered):
+class TimesSpec(HasNeeds, Registered):
     """How training times are drawn.
 
     draw: ``independent``, one ``stratified`` draw in each n-th of the distribution for a batch of n, or
@@ -30,22 +42,16 @@ class TimesSpec(Registered):
     """
 
     kind: ClassVar[str] = "times"
+    asker: ClassVar[str] = "name: {0.name}"
 
     name: str
     draw: Literal["independent", "stratified", "low-discrepancy"] = "independent"
 
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """Why these times do not exist on the process; None when they do."""
-        return None
 
-
-def growth_refusal(name: str, process: ProcessSpec) -> str | None:
-    """Why times by their sigma/alpha make no sense on a process; None where they do."""
-    if process.noise == "growing":
+def _last_is_below(spec: RangeTimesSpec, process: ProcessSpec) -> str | None:
+    if process.time == "discrete" or spec.last < process.t_max:
         return None
-    return (
-        f"times.name: {name} needs noise that grows, and {process.name}'s is constant; use uniform"
-    )
+    return f"last: {spec.last:g} is not below {process.name}'s largest time, {process.t_max:g}"
 
 
 class RangeTimesSpec(TimesSpec):
@@ -56,16 +62,13 @@ class RangeTimesSpec(TimesSpec):
     the two ends among them: the discrete training of Song et al. 2021.
     """
 
+    needs: ClassVar[Needs] = (
+        CONTINUOUS.where("levels").hinting("a chain has its own, leave it out"),
+        Rule(_last_is_below),
+    )
+
     last: NonNegativeFloat = 1e-5
     levels: Annotated[Annotated[Int, Field(ge=2)] | None, BeforeValidator(nothing)] = None
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """A chain has its own levels."""
-        if process.time == "discrete" and self.levels is not None:
-            return f"times.levels: {self.levels} on {process.name}, which has its own; leave it out"
-        if process.time == "continuous" and self.last >= process.t_max:
-            return f"times.last: {self.last:g} is not below {process.name}'s largest time, {process.t_max:g}"
-        return super().refusal(process)
 
 
 class UniformTimesSpec(RangeTimesSpec):
@@ -77,14 +80,9 @@ class UniformTimesSpec(RangeTimesSpec):
 
     name: Literal["uniform"] = "uniform"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:UniformTimes"
+    needs: ClassVar[Needs] = (LEVELS.where("highest", False),)
 
     highest: bool = True
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """Only a chain has a last level."""
-        if not self.highest and process.time != "discrete":
-            return f"times.highest: false leaves out a level, and {process.name} is continuous"
-        return super().refusal(process)
 
 
 class LogSNRTimesSpec(RangeTimesSpec):
@@ -96,14 +94,9 @@ class LogSNRTimesSpec(RangeTimesSpec):
 
     name: Literal["log-snr"] = "log-snr"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogSNRTimes"
+    needs: ClassVar[Needs] = (CONTINUOUS, GAUSSIAN, ONE_ALPHA)
 
     levels: Annotated[None, BeforeValidator(nothing)] = None
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """One sigma/alpha for all coordinates, in continuous time."""
-        if process.time == "discrete" or process.alpha != "scalar" or process.family != "gaussian":
-            return f"times.name: log-snr needs continuous time and one alpha, and {process.name} has not both"
-        return super().refusal(process)
 
 
 class LogNormalTimesSpec(TimesSpec):
@@ -111,13 +104,10 @@ class LogNormalTimesSpec(TimesSpec):
 
     name: Literal["lognormal"] = "lognormal"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogNormalTimes"
+    needs: ClassVar[Needs] = (GROWING.hinting("use uniform"),)
 
     mean: Float = -1.2
     std: PositiveFloat = 1.2
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """sigma/alpha must grow with time."""
-        return growth_refusal(self.name, process)
 
 
 class MixedTimesSpec(RangeTimesSpec):
@@ -129,14 +119,11 @@ class MixedTimesSpec(RangeTimesSpec):
 
     name: Literal["mixed"] = "mixed"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:MixedTimes"
+    needs: ClassVar[Needs] = (GROWING.hinting("use uniform"),)
 
     share: Annotated[Fraction, Field(gt=0)] = 0.5
     mean: Float = -1.2
     std: PositiveFloat = 1.2
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """sigma/alpha must grow with time."""
-        return growth_refusal(self.name, process) or super().refusal(process)
 
 
 class ImportanceTimesSpec(TimesSpec):
@@ -148,21 +135,48 @@ class ImportanceTimesSpec(TimesSpec):
 
     name: Literal["importance"] = "importance"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ImportanceTimes"
+    needs: ClassVar[Needs] = (LEVELS,)
 
     history: PositiveInt = 10
     share: Annotated[Fraction, Field(gt=0)] = 0.001
-
-    def refusal(self, process: ProcessSpec) -> str | None:
-        """The history has an entry for each time."""
-        if process.time != "discrete":
-            return f"times.name: importance needs integer times, and {process.name} is continuous"
-        return None
 
 
 AnyTimes = Annotated[SerializeAsAny[TimesSpec], BeforeValidator(TimesSpec.choose)]
 
 
-class ObjectiveSpec(Registered):
+def _variance_is_trained(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | None:
+    """A learned variance has an objective that trains it, and such an objective has a variance to train."""
+    if spec.trains_variance and not denoiser.learns_variance:
+        return f"{spec.name} with variance: learned needs denoiser.variance: learned"
+    if denoiser.learns_variance and not spec.trains_variance:
+        return (
+            f"denoiser.variance: learned gets no gradient from this {spec.name}; "
+            "use hybrid, or vlb with variance: learned"
+        )
+    return None
+
+
+def _labels_are_dropped(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | None:
+    """A conditional model has a rate at which its labels are dropped, and no other has one."""
+    if denoiser.takes_labels and spec.label_dropout is None:
+        return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
+    if spec.label_dropout is not None and not denoiser.takes_labels:
+        return f"label_dropout: {spec.label_dropout:g} of the labels of an unconditional model"
+    return None
+
+
+def _images_can_be_changed(spec: ObjectiveSpec, process: ProcessSpec) -> str | None:
+    """Changed images are between grey levels, and reach a little beyond the ends of their range."""
+    if spec.augmentation is None:
+        return None
+    if spec.needs_levels:
+        return f"augmentation: images leave their grey levels, which {spec.name} needs"
+    if process.bounded:
+        return f"augmentation: images reach a little beyond the walls of {process.name}"
+    return None
+
+
+class ObjectiveSpec(HasNeeds, Registered):
     """A training objective.
 
     ``label_dropout``, for a conditional denoiser alone: the fraction of labels that is replaced by the null
@@ -171,6 +185,13 @@ class ObjectiveSpec(Registered):
     """
 
     kind: ClassVar[str] = "objective"
+    asker: ClassVar[str] = "name: {0.name}"
+    needs: ClassVar[Needs] = (
+        Rule(_variance_is_trained, ("denoiser",)),
+        Rule(_labels_are_dropped, ("denoiser",)),
+        Rule(_images_can_be_changed),
+        inside("times", "process"),
+    )
 
     name: str
     times: AnyTimes
@@ -192,31 +213,6 @@ class ObjectiveSpec(Registered):
         shared = {"times": None, "label_dropout": None, "augmentation": None}
         return Loss(None, self.model_copy(update=shared).canonical())
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
-        """Why this objective cannot train the denoiser on the process; None when it can."""
-        if self.trains_variance and not denoiser.learns_variance:
-            return f"{self.name} with variance: learned needs denoiser.variance: learned"
-        if denoiser.learns_variance and not self.trains_variance:
-            return (
-                f"denoiser.variance: learned gets no gradient from this {self.name}; "
-                "use hybrid, or vlb with variance: learned"
-            )
-        if denoiser.takes_labels and self.label_dropout is None:
-            return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
-        if self.label_dropout is not None and not denoiser.takes_labels:
-            return f"label_dropout: {self.label_dropout:g} of the labels of an unconditional model"
-        return self._augmentation_refusal(process) or self.times.refusal(process)
-
-    def _augmentation_refusal(self, process: ProcessSpec) -> str | None:
-        """Changed images are between grey levels, and reach a little beyond the ends of their range."""
-        if self.augmentation is None:
-            return None
-        if self.needs_levels:
-            return f"augmentation: images leave their grey levels, which {self.name} needs"
-        if process.bounded:
-            return f"augmentation: images reach a little beyond the walls of {process.name}"
-        return None
-
 
 class SimpleSpec(ObjectiveSpec):
     """L_simple: the plain squared error of the denoiser's native quantity (Ho et al. 2020, eq. 14)."""
@@ -234,6 +230,8 @@ class SimpleSpec(ObjectiveSpec):
 class BoundSpec(ObjectiveSpec):
     """An objective with terms of the variational bound: a sum over integer steps, of grey levels."""
 
+    needs: ClassVar[Needs] = (LEVELS, view("x0"))
+
     @property
     def needs_levels(self) -> bool:
         """The decoder gives the probability of a level."""
@@ -243,14 +241,6 @@ class BoundSpec(ObjectiveSpec):
     def trains_variance(self) -> bool:
         """A learned variance is trained by the bound."""
         return True
-
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
-        """The bound is a sum over a chain of integer steps."""
-        if process.time != "discrete":
-            return f"name: {self.name} needs integer times, and {process.name} is continuous"
-        if reason := process.view_refusal("x0"):
-            return f"name: {self.name} steps by x0, and {reason}"
-        return super().refusal(process, denoiser)
 
 
 class VLBObjectiveSpec(BoundSpec):
@@ -302,6 +292,10 @@ class ScoreMatchingSpec(ObjectiveSpec):
 
     name: Literal["score-matching"] = "score-matching"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ScoreMatching"
+    needs: ClassVar[Needs] = (
+        CONTINUOUS.where("weight", "likelihood").hinting("g is the rate of its noise"),
+        view("eps"),
+    )
 
     times: AnyTimes = UniformTimesSpec()
     weight: Literal["sigma2", "likelihood", "unit"] = "sigma2"
@@ -311,20 +305,13 @@ class ScoreMatchingSpec(ObjectiveSpec):
         powers = {"sigma2": {"sigma": 2}, "likelihood": {"g": 2}, "unit": {}}[self.weight]
         return Loss(weight_of(process, "score", powers))
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
-        """A chain has no g."""
-        if self.weight == "likelihood" and process.time == "discrete":
-            return f"weight: likelihood needs g, and {process.name}'s time is discrete"
-        if reason := process.view_refusal("eps"):
-            return f"score matching takes the error of eps, and {reason}"
-        return super().refusal(process, denoiser)
-
 
 class MeanSpec(ObjectiveSpec):
     """The squared error of the mean of the level before, in units of the noise (Rissanen et al. 2023, section 3)."""
 
     name: Literal["mean"] = "mean"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:Mean"
+    needs: ClassVar[Needs] = (LEVELS,)
 
     times: AnyTimes = UniformTimesSpec()
 
@@ -332,18 +319,13 @@ class MeanSpec(ObjectiveSpec):
         """The mean's over sigma^2."""
         return Loss(weight_of(process, "mean", {"sigma": -2}))
 
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
-        """Only a chain has levels."""
-        if process.time != "discrete":
-            return f"name: mean needs integer times, and {process.name} is continuous"
-        return super().refusal(process, denoiser)
-
 
 class EDMObjectiveSpec(ObjectiveSpec):
     """EDM's loss: lambda(sigma) |D - x0|^2 with lambda = (sigma^2 + s_d^2)/(sigma s_d)^2."""
 
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:EDMObjective"
+    needs: ClassVar[Needs] = (view("x0"),)
 
     times: AnyTimes = LogNormalTimesSpec()
     data_std: PositiveFloat = 0.5
@@ -354,9 +336,3 @@ class EDMObjectiveSpec(ObjectiveSpec):
         if process.alpha == "vector":
             return Loss(weight_of(process, "x0", {f"lambda({s:.12g})": 1}))
         return Loss(weight_of(process, "x0", {squared(s): 1, "sigma": -2}, s**-2))
-
-    def refusal(self, process: ProcessSpec, denoiser: DenoiserSpec) -> str | None:
-        """Its error is that of x0."""
-        if reason := process.view_refusal("x0"):
-            return f"EDM's loss is the error of x0, and {reason}"
-        return super().refusal(process, denoiser)

@@ -7,6 +7,9 @@ values it works on.
 Constants that papers state for data in [-1, 1] (a sampler's sigma_min, training times, ``data_std``) are in those units
 on every process; ``in_range`` and ``in_units`` are the one conversion.  A process's own constants are in units of its
 data range, and so is what its paper calls 1; on another range than the paper's that is ``unit``.
+
+What a plan must know of alpha and sigma is stated here alone.  Such a formula takes a time, and the module whose
+functions it calls: ``math`` for a plan's float, ``torch`` for a tensor, with which the process's class calls it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,27 @@ RANGES = ((-1.0, 1.0), (0.0, 1.0))
 
 #: What a level of a chain adds to the variance.
 Beta = Annotated[PositiveFloat, Field(lt=1)]
+
+#: A time, or what is computed from it: a float or a tensor of float64.
+Real = Any
+
+
+def linear_ends(
+    steps: int, first: float | None = None, last: float | None = None
+) -> tuple[float, float]:
+    """The first and last beta of DDPM's linear schedule, the paper's unless they are said.
+
+    Raises:
+        ValueError: where the paper's scaled last beta reaches 1 (20 steps or fewer).
+    """
+    scale = 1000 / steps
+    first = 1e-4 * scale if first is None else first
+    last = 0.02 * scale if last is None else last
+    if last >= 1:
+        raise ValueError(
+            f"the linear schedule needs more than 20 steps, not {steps}, or a beta_last: its last beta is 20/steps"
+        )
+    return first, last
 
 
 def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
@@ -110,17 +134,20 @@ class ProcessSpec(Registered):
         """The number that sigma is at all times; None where it is none."""
         return None
 
-    def view_refusal(self, view: str) -> str | None:
-        """Why a prediction has no such view; None when it has."""
-        return None if view in self.views else f"{self.name} has no {view}: {self.viewless}"
+    @property
+    def level_count(self) -> int | None:
+        """How many levels a chain has; None in continuous time."""
+        return round(self.t_max) + 1 if self.time == "discrete" else None
 
-    def chain_refusal(self, step: float) -> str | None:
-        """Why the process has no chain, x_t = a x_s + G z, with steps of that length; None when it has."""
-        return None
+    @property
+    def chain_rate(self) -> float:
+        """The largest beta(t) where a forward step is sqrt(1 - beta(t) (t - s)) times x_s and noise; 0 elsewhere."""
+        return 0.0
 
-    def scale_refusal(self, levels: int) -> str | None:
-        """Why a Langevin step cannot be scaled by a chain of that many levels; None when it can."""
-        return None
+    @property
+    def langevin_rate(self) -> float:
+        """The largest beta(t) where a Langevin step is scaled by 1 - beta(t)/N; 0 elsewhere."""
+        return 0.0
 
     @property
     def middle(self) -> float:
@@ -187,11 +214,9 @@ class DiscreteSpec(ProcessSpec):
 
     @model_validator(mode="after")
     def _betas_stay_below_one(self) -> Self:
-        if self.schedule == "linear" and self.steps <= 20 and self.beta_last is None:
-            raise ValueError(
-                f"the linear schedule needs more than 20 steps, not {self.steps}, or a beta_last"
-            )
-        if self.schedule != "linear" and self.ends:
+        if self.schedule == "linear":
+            linear_ends(self.steps, **self.ends)
+        elif self.ends:
             raise ValueError(
                 f"beta_first, beta_last: the ends of the linear schedule, and here it is {self.schedule}"
             )
@@ -216,18 +241,26 @@ class LinearBetaSpec(ProcessSpec):
         """Samplers stop before training does."""
         return 1e-3
 
-    def log_alpha(self, t: float) -> float:
+    def log_alpha(self, t: Real, functions: Any = math) -> Real:
         """-1/2 times the integral of beta."""
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
-    def scale_refusal(self, levels: int) -> str | None:
-        """1 - beta/N must stay above 0."""
-        if levels > self.beta_max:
-            return None
-        return (
-            f"{levels} are too few: 1 - beta/N, with {self.name}'s beta up to {self.beta_max:g}, "
-            f"is above 0 from N = {math.floor(self.beta_max) + 1}"
+    def sigma(self, t: Real, functions: Any = math) -> Real:
+        """The unit times sqrt(1 - alpha^2)."""
+        return self.unit * functions.sqrt(-functions.expm1(2 * self.log_alpha(t, functions)))
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Those at the ends."""
+        first, last = (
+            self.sigma(t) / math.exp(self.log_alpha(t)) for t in (self.t_min, self.t_max)
         )
+        return first, last
+
+    @property
+    def langevin_rate(self) -> float:
+        """``beta_max``."""
+        return self.beta_max
 
 
 class VPSpec(LinearBetaSpec):
@@ -238,33 +271,21 @@ class VPSpec(LinearBetaSpec):
     keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     @property
-    def ratios(self) -> tuple[float, float]:
-        """sqrt(1 - alpha^2)/alpha."""
-        first, last = (
-            self.unit * math.sqrt(math.expm1(-2 * self.log_alpha(t)))
-            for t in (self.t_min, self.t_max)
-        )
-        return first, last
-
-    def chain_refusal(self, step: float) -> str | None:
-        """The chain's a is sqrt(1 - beta) with beta = beta(t) times the step."""
-        if self.beta_max * step < 1:
-            return None
-        return (
-            f"a step of {step:.3g} is too long: 1 - beta, with {self.name}'s beta up to "
-            f"{self.beta_max:g} times that, is not above 0"
-        )
+    def chain_rate(self) -> float:
+        """``beta_max``."""
+        return self.beta_max
 
 
-class VPChainSpec(VPSpec):
+class VPChainSpec(LinearBetaSpec):
     """DDPM's chain in continuous time: at the times i/(N - 1) the marginals of its N levels, the first at time 0.
 
     Its betas go from ``beta_min``/N to ``beta_max``/N, with N = ``levels``: the linear schedule of Ho et al. 2020 by
     default.  VP, its limit, has 4.9 % more noise at the first level and 3.4 % more signal at the last.
     """
 
-    name: Literal["vp-chain"] = "vp-chain"  # type: ignore[assignment]
+    name: Literal["vp-chain"] = "vp-chain"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VPChain"
+    keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     levels: Annotated[Int, Field(ge=2)] = 1000
 
@@ -287,20 +308,41 @@ class VPChainSpec(VPSpec):
         """The first level: below it is the data."""
         return self.t_min
 
-    def log_alpha(self, t: float) -> float:
-        """Half the sum of ln(1 - beta) up to the level nearest to t."""
-        last = round(t * (self.levels - 1))
-        rise = (self.beta_max - self.beta_min) / (self.levels - 1)
-        betas = ((self.beta_min + i * rise) / self.levels for i in range(last + 1))
-        return 0.5 * sum(math.log1p(-beta) for beta in betas)
+    @property
+    def first(self) -> float:
+        """The first level's beta."""
+        return self.beta_min / self.levels
 
-    def chain_refusal(self, step: float) -> str | None:
-        """Its steps are transitions, of any length."""
-        return None
+    @property
+    def rise(self) -> float:
+        """By how much a level's beta is above the last's."""
+        return (self.beta_max - self.beta_min) / (self.levels - 1) / self.levels
 
-    def scale_refusal(self, levels: int) -> str | None:
+    @property
+    def data_time(self) -> float:
+        """A level before the first."""
+        return -1 / (self.levels - 1)
+
+    def factors(self, t: Real) -> tuple[Real, Real]:
+        """(n, z) of ln abar = ln Gamma(z + n) - ln Gamma(z) + n ln d: n = x + 1 factors 1 - beta, d the rise."""
+        n = (self.levels - 1) * (t - self.data_time)
+        return n, (1 - self.first) / self.rise + 1 - n
+
+    def log_alpha(self, t: Real, functions: Any = math) -> Real:
+        """Half of ln abar, by Stirling's series; terms of size n cancel to n beta, so that its error is 1e-12 of it.
+
+        The series to 1/z^3 is all of it: z is above 39, where the next term is 1e-11.
+        """
+        n, z = self.factors(t)
+        u = z + n
+        series = (1 / u - 1 / z) / 12 - (u**-3 - z**-3) / 360
+        growth = math.log1p(self.rise - self.first)
+        return 0.5 * ((z - 0.5) * functions.log1p(n / z) - n + n * growth + series)
+
+    @property
+    def langevin_rate(self) -> float:
         """The scale is a transition's alpha^2."""
-        return None
+        return 0.0
 
 
 class SubVPSpec(LinearBetaSpec):
@@ -309,13 +351,9 @@ class SubVPSpec(LinearBetaSpec):
     name: Literal["sub-vp"] = "sub-vp"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:SubVP"
 
-    @property
-    def ratios(self) -> tuple[float, float]:
-        """(1 - alpha^2)/alpha."""
-        first, last = (
-            self.unit * -2 * math.sinh(self.log_alpha(t)) for t in (self.t_min, self.t_max)
-        )
-        return first, last
+    def sigma(self, t: Real, functions: Any = math) -> Real:
+        """The unit times 1 - alpha^2."""
+        return -self.unit * functions.expm1(2 * self.log_alpha(t, functions))
 
 
 class VPCosineSpec(ProcessSpec):

@@ -1,8 +1,7 @@
 """Specs of the restorers: how an image is drawn, given a measurement y = H x + noise of it.
 
-``operator_refusal(operator)`` and ``model_refusal(process, denoiser)`` return None, or why one cannot serve the
-operator or the model, and ``refusal`` the first of the two.  The plan prints it as a footnote before any job runs; a
-variant's own restorer that cannot serve its model is a mistake.
+One that cannot serve an operator or a model is refused, with the reason in a footnote, before any job runs; a variant's
+own restorer that cannot serve its model is a mistake.
 """
 
 from __future__ import annotations
@@ -22,19 +21,29 @@ from diffbench.specs.base import (
     nothing,
 )
 from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.needs import (
+    GAUSSIAN,
+    LINEAR,
+    MASKS,
+    ONE_ALPHA,
+    PIXELS,
+    HasNeeds,
+    Need,
+    Needs,
+    Rule,
+    inside,
+    view,
+)
 from diffbench.specs.operators import AnyOperator, OperatorSpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.solvers import (
     AncestralSpec,
-    Grid,
     InnerSolver,
     LangevinSpec,
     ReverseDiffusionSpec,
     SolverSpec,
-    grid_refusal,
-    level_refusal,
-    ratio_refusal,
 )
+from diffbench.specs.solvers.grids import GRID, Grid, level_refusal
 
 
 class TaskSpec(Spec):
@@ -44,7 +53,14 @@ class TaskSpec(Spec):
     noise: NonNegativeFloat = 0.0
 
 
-class RestorerSpec(Registered):
+def _solver_knows_no_classes(spec: RestorerSpec) -> str | None:
+    """Restorers guide by the measurement alone."""
+    if spec.inner is None or not spec.inner.uses_labels:
+        return None
+    return f"{spec.name} knows no classes; leave w, classifier_scale and labels out"
+
+
+class RestorerSpec(HasNeeds, Registered):
     """A restorer of any kind.
 
     ``facts`` are what its class is given besides the spec: the ``denoiser``, the ``solver`` built around it, and the
@@ -52,6 +68,14 @@ class RestorerSpec(Registered):
     """
 
     kind: ClassVar[str] = "restorer"
+    #: Those of a process are asked where there is a model at all.
+    needs: ClassVar[Needs] = (
+        GAUSSIAN,
+        ONE_ALPHA,
+        view("x0"),
+        Rule(_solver_knows_no_classes, ()),
+        inside("inner", "process", "denoiser", called="solver"),
+    )
     facts: ClassVar[tuple[str, ...]] = ("denoiser",)
 
     name: str
@@ -67,40 +91,13 @@ class RestorerSpec(Registered):
         return None
 
     def refusal(
-        self, process: ProcessSpec | None, denoiser: DenoiserSpec | None, operator: OperatorSpec
+        self,
+        process: ProcessSpec | None = None,
+        denoiser: DenoiserSpec | None = None,
+        operator: OperatorSpec | None = None,
     ) -> str | None:
-        """Why this restorer cannot serve the model and the operator; None when it can."""
-        if reason := self.operator_refusal(operator):
-            return reason
-        if not self.uses_model:
-            return None
-        assert process is not None
-        return self.model_refusal(process, denoiser)
-
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """Why this restorer cannot serve the operator; None when it can."""
-        return None
-
-    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
-        """Why this restorer cannot serve the model, whatever the operator; None when it can."""
-        if reason := ratio_refusal(process, self.name):
-            return reason
-        if reason := process.view_refusal("x0"):
-            return f"{self.name} needs x0, and {reason}"
-        return self._inner_refusal(self.inner, process, denoiser) if self.inner else None
-
-    def _inner_refusal(
-        self, solver: SolverSpec, process: ProcessSpec, denoiser: DenoiserSpec | None
-    ) -> str | None:
-        """The solver's reason; restorers guide by the measurement alone."""
-        if solver.uses_labels:
-            return f"{self.name} knows no classes; leave w, classifier_scale and labels out"
-        return solver.refusal(process, denoiser)
-
-    def _linear_refusal(self, operator: OperatorSpec) -> str | None:
-        if operator.linear:
-            return None
-        return f"{self.name} needs a linear operator, and {operator.name} is not"
+        """Why this restorer cannot serve the model and the operator; None when it can, as far as they are known."""
+        return super().refusal(process if self.uses_model else None, denoiser, operator)
 
 
 AnyRestorer = Annotated[SerializeAsAny[RestorerSpec], BeforeValidator(RestorerSpec.choose)]
@@ -119,17 +116,15 @@ class PosteriorMeanSpec(RestorerSpec):
 
     name: Literal["posterior-mean"] = "posterior-mean"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.baselines:PosteriorMean"
+    needs: ClassVar[Needs] = (LINEAR,)
     facts: ClassVar[tuple[str, ...]] = ("images",)
-
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """A formula for matrices."""
-        return self._linear_refusal(operator)
 
 
 class SteeredSpec(RestorerSpec):
     """A solver whose state is corrected towards the measurement after every update."""
 
     facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
+    needs: ClassVar[Needs] = (LINEAR,)
 
     solver: InnerSolver
 
@@ -137,10 +132,6 @@ class SteeredSpec(RestorerSpec):
     def inner(self) -> SolverSpec | None:
         """Its solver."""
         return self.solver
-
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """A linear operator."""
-        return self._linear_refusal(operator)
 
 
 class ImputeSpec(SteeredSpec):
@@ -165,6 +156,13 @@ class ReplaceSpec(SteeredSpec):
     solver: InnerSolver = AncestralSpec(steps=100)
 
 
+BICUBIC = Need(
+    "operator",
+    lambda operator: operator.name == "bicubic",
+    "{asker} needs bicubic super-resolution, not {it.name}",
+)
+
+
 class ILVRSpec(SteeredSpec):
     """ILVR (Choi et al. 2021, algorithm 1): the low-pass part of x_t is the reference's.
 
@@ -175,16 +173,11 @@ class ILVRSpec(SteeredSpec):
 
     name: Literal["ilvr"] = "ilvr"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:ILVR"
+    needs: ClassVar[Needs] = (BICUBIC.where("low_pass", "resizer"),)
 
     solver: InnerSolver = AncestralSpec(steps=100)
     low_pass: Literal["range", "resizer"] = "range"
     until: Fraction = 1.0
-
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """The resizer's measurement is its own reduction."""
-        if self.low_pass == "resizer" and operator.name != "bicubic":
-            return f"low_pass: resizer needs bicubic super-resolution, not {operator.name}"
-        return super().operator_refusal(operator)
 
 
 class MedicalSpec(SteeredSpec):
@@ -214,6 +207,12 @@ def _estimate(value: object) -> object:
     return chosen
 
 
+def _steps_can_be_left_out(spec: CCDFSpec) -> str | None:
+    if hasattr(spec.around.solver, "steps"):
+        return None
+    return f"around.solver: {spec.around.solver.name} has no fixed steps to leave out"
+
+
 class CCDFSpec(RestorerSpec):
     """CCDF (Chung, Sim & Ye 2022): start at a share of the way from an estimate, not from noise.
 
@@ -226,6 +225,10 @@ class CCDFSpec(RestorerSpec):
 
     name: Literal["ccdf"] = "ccdf"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:CCDF"
+    needs: ClassVar[Needs] = (
+        Rule(_steps_can_be_left_out, ()),
+        inside("around", "process", "denoiser", "operator"),
+    )
     facts: ClassVar[tuple[str, ...]] = ("around", "estimate")
 
     around: Annotated[SerializeAsAny[SteeredSpec], BeforeValidator(_steered)] = ReplaceSpec()
@@ -244,16 +247,6 @@ class CCDFSpec(RestorerSpec):
         """That of the restorer inside."""
         return self.around.inner
 
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """As the restorer inside."""
-        return self.around.operator_refusal(operator)
-
-    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
-        """As the restorer inside; and its solver must have steps to leave out."""
-        if not hasattr(self.around.solver, "steps"):
-            return f"around.solver: {self.around.solver.name} has no fixed steps to leave out"
-        return self.around.model_refusal(process, denoiser)
-
 
 class DDRMSpec(RestorerSpec):
     """DDRM (Kawar et al. 2022, equations 7 and 8), and its JPEG extension (2022, arXiv 2209.11888).
@@ -267,6 +260,7 @@ class DDRMSpec(RestorerSpec):
 
     name: Literal["ddrm"] = "ddrm"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.ddrm:DDRM"
+    needs: ClassVar[Needs] = (LINEAR.where("eta_a"), *GRID)
 
     steps: PositiveInt = 20
     grid: Grid = "uniform"
@@ -279,16 +273,10 @@ class DDRMSpec(RestorerSpec):
         """``eta_a``, or what it is by default."""
         return self.eta if self.eta_a is None else self.eta_a
 
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """Without coordinates none is measured."""
-        if operator.linear or self.eta_a is None:
-            return None
-        return f"eta_a: {self.eta_a:g} is of measured coordinates, and {operator.name} has none"
 
-    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
-        """A grid on the process."""
-        reason = super().model_refusal(process, denoiser)
-        return reason or grid_refusal(process, self.grid, self.steps)
+def _levels_are_in_range(spec: SNIPSSpec, process: ProcessSpec) -> str | None:
+    given = {"sigma_max": spec.sigma_max, "sigma_min": spec.sigma_min}
+    return level_refusal(process, {key: level for key, level in given.items() if level is not None})
 
 
 class SNIPSSpec(RestorerSpec):
@@ -304,6 +292,7 @@ class SNIPSSpec(RestorerSpec):
 
     name: Literal["snips"] = "snips"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.snips:SNIPS"
+    needs: ClassVar[Needs] = (LINEAR, Rule(_levels_are_in_range))
 
     levels: Annotated[Int, Field(ge=2)] = 200
     updates: PositiveInt = 3
@@ -319,16 +308,6 @@ class SNIPSSpec(RestorerSpec):
             )
         return self
 
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """A linear operator."""
-        return self._linear_refusal(operator)
-
-    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
-        """Levels that the process has."""
-        given = {"sigma_max": self.sigma_max, "sigma_min": self.sigma_min}
-        levels = {key: level for key, level in given.items() if level is not None}
-        return super().model_refusal(process, denoiser) or level_refusal(process, levels)
-
 
 class InpaintTunedSpec(RestorerSpec):
     """A model that was trained with masks: told the measured pixels, it is sampled as it is."""
@@ -336,6 +315,7 @@ class InpaintTunedSpec(RestorerSpec):
     name: Literal["inpaint-tuned"] = "inpaint-tuned"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.tuned:InpaintTuned"
     facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
+    needs: ClassVar[Needs] = (PIXELS, MASKS)
 
     solver: InnerSolver = AncestralSpec(steps=100)
 
@@ -343,15 +323,3 @@ class InpaintTunedSpec(RestorerSpec):
     def inner(self) -> SolverSpec | None:
         """Its solver."""
         return self.solver
-
-    def operator_refusal(self, operator: OperatorSpec) -> str | None:
-        """A mask."""
-        if operator.masks_pixels:
-            return None
-        return f"inpaint-tuned needs a mask of pixels, not {operator.name}"
-
-    def model_refusal(self, process: ProcessSpec, denoiser: DenoiserSpec | None) -> str | None:
-        """A model that was told of masks."""
-        if denoiser is not None and not denoiser.takes_masks:
-            return "inpaint-tuned needs a model with denoiser.masks: true"
-        return super().model_refusal(process, denoiser)

@@ -95,8 +95,9 @@ class Prediction:
         Raises:
             TypeError: with the reason.
         """
-        if reason := self.process.spec.view_refusal(view):
-            raise TypeError(reason)
+        spec = self.process.spec
+        if view not in spec.views:
+            raise TypeError(f"{spec.name} has no {view}: {spec.viewless}")
 
     @cached_property
     def eps(self) -> Tensor:

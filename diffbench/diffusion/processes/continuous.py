@@ -11,7 +11,8 @@ cosine  alpha = cos a,  sigma = sin a,  a linear in t                  (the cosi
 EDM     alpha = 1,  sigma = t                       (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1)
 
 The sigmas of VP, sub-VP and cosine are for data in [-1, 1]; on another range they are times the unit l (``base``).
-VE's and EDM's are constants of their own, in units of the range as it is.
+VE's and EDM's are constants of their own, in units of the range as it is.  What a plan must know too is stated by the
+specs: ln alpha and sigma of VP, its chain and sub-VP, the ends of cosine's and VE's ranges.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from diffbench.specs.processes import (
 class VP(GaussianProcess):
     """The variance-preserving SDE, t in [0, 1]."""
 
+    spec: LinearBetaSpec
+
     def __init__(self, spec: LinearBetaSpec) -> None:
         super().__init__(spec)
         self.beta_min, self.beta_max = spec.beta_min, spec.beta_max
@@ -45,16 +48,16 @@ class VP(GaussianProcess):
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """-1/2 times the integral of beta."""
-        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+        """As the spec states it."""
+        return self.spec.log_alpha(t, torch)
 
     def alpha(self, t: Tensor) -> Tensor:
         """exp(log_alpha)."""
         return self.log_alpha(t).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
-        """L sqrt(1 - alpha^2)."""
-        return self.unit * (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+        """As the spec states it."""
+        return self.spec.sigma(t, torch)
 
     def f(self, t: Tensor) -> Tensor:
         """-beta/2."""
@@ -93,36 +96,18 @@ class VP(GaussianProcess):
 
 
 class VPChain(VP):
-    """DDPM's chain between its levels too: smooth in time, and at a level the product of (1 - beta) up to it.
+    """DDPM's chain between its levels too: smooth in time, and at a level the product of (1 - beta) up to it."""
 
-    ln abar = ln Gamma(z + n) - ln Gamma(z) + n ln d with n = x + 1, the factors so far.  Stirling's series to 1/z^3 is
-    all of it: z is above 39, where the next term is 1e-11.
-    """
+    spec: VPChainSpec
 
     def __init__(self, spec: VPChainSpec) -> None:
         super().__init__(spec)
-        self.levels = spec.levels
-        self.first = spec.beta_min / spec.levels
-        self.rise = (spec.beta_max - spec.beta_min) / (spec.levels - 1) / spec.levels
-        self.data_time = -1 / (spec.levels - 1)
-
-    def factors(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, z)."""
-        n = (self.levels - 1) * (t - self.data_time)
-        return n, (1 - self.first) / self.rise + 1 - n
-
-    def log_alpha(self, t: Tensor) -> Tensor:
-        """Ln abar/2; terms of size n cancel to n beta, so that its error is 1e-12 of it."""
-        n, z = self.factors(t)
-        u = z + n
-        series = (1 / u - 1 / z) / 12 - (u**-3 - z**-3) / 360
-        growth = math.log1p(self.rise - self.first)
-        return 0.5 * ((z - 0.5) * torch.log1p(n / z) - n + n * growth + series)
+        self.levels, self.data_time = spec.levels, spec.data_time
 
     def beta(self, t: Tensor) -> Tensor:
         """-2 times the derivative of log_alpha: -(N - 1)(ln d + digamma(z))."""
-        n, z = self.factors(t)
-        log = torch.log1p(-self.first - (n - 1) * self.rise)
+        n, z = self.spec.factors(t)
+        log = torch.log1p(-self.spec.first - (n - 1) * self.spec.rise)
         return -(self.levels - 1) * (log - 0.5 / z - z**-2 / 12 + z**-4 / 120)
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,10 +131,6 @@ class VPChain(VP):
 class SubVP(VP):
     """The sub-variance-preserving SDE: VP's alpha with less noise."""
 
-    def sigma(self, t: Tensor) -> Tensor:
-        """L (1 - alpha^2)."""
-        return -self.unit * torch.expm1(2 * self.log_alpha(t))
-
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Euler's: the paper has no chain for it."""
         return self.euler_step(t, s)
@@ -168,9 +149,7 @@ class VPCosine(GaussianProcess):
 
     def __init__(self, spec: VPCosineSpec) -> None:
         super().__init__(spec)
-        first, last = (
-            math.atan(math.exp(-each / 2)) for each in (spec.log_snr_max, spec.log_snr_min)
-        )
+        first, last = (math.atan(ratio / self.unit) for ratio in spec.ratios)
         self.rate = last - first
         self.data_time = -first / self.rate
 
@@ -232,7 +211,7 @@ class Geometric(Exploding):
     def __init__(self, spec: GeometricSpec) -> None:
         super().__init__(spec)
         self.sigma_min = spec.sigma_min
-        self.log_growth = math.log(spec.sigma_max / spec.sigma_min)
+        self.log_growth = spec.growth / 2
 
     def sigma(self, t: Tensor) -> Tensor:
         """Geometric from sigma_min to sigma_max."""

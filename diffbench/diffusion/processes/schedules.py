@@ -16,20 +16,12 @@ import math
 import torch
 from torch import Tensor
 
+from diffbench.specs.processes import linear_ends
+
 
 def linear_betas(steps: int, first: float | None = None, last: float | None = None) -> Tensor:
-    """Shape (steps,), from ``first`` to ``last``, the paper's unless they are said.
-
-    Raises ValueError where the paper's scaled last beta reaches 1 (20 steps or fewer).
-    """
-    scale = 1000 / steps
-    first = 1e-4 * scale if first is None else first
-    last = 0.02 * scale if last is None else last
-    if last >= 1:
-        raise ValueError(
-            f"the linear schedule needs more than 20 steps, not {steps}: its last beta is 20/steps"
-        )
-    return torch.linspace(first, last, steps, dtype=torch.float64)
+    """Shape (steps,), from ``first`` to ``last``, the paper's unless they are said; see ``linear_ends``."""
+    return torch.linspace(*linear_ends(steps, first, last), steps, dtype=torch.float64)
 
 
 def cosine_betas(steps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:

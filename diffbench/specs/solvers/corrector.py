@@ -1,0 +1,87 @@
+"""Specs of the Langevin corrector."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from diffbench.specs.base import Int, PositiveFloat, PositiveInt, nothing
+from diffbench.specs.needs import HasNeeds, Needs, Rule, view
+from diffbench.specs.processes import ProcessSpec
+
+
+def _scale_is_positive(spec: LangevinSpec, process: ProcessSpec) -> str | None:
+    """1 - beta(t)/N, which multiplies eps, must stay above 0."""
+    beta = process.langevin_rate
+    if spec.step_size is not None or spec.levels > beta:
+        return None
+    return (
+        f"levels: {spec.levels} are too few: 1 - beta/N, with {process.name}'s beta up to {beta:g}, "
+        f"is above 0 from N = {math.floor(beta) + 1}"
+    )
+
+
+class LangevinSpec(HasNeeds):
+    """Langevin corrector: x + eps score + sqrt(2 eps) z (Song et al. 2021, algorithms 4 and 5).
+
+    snr: r in eps = 2 a (r |z|/|score|)^2, where the norms are means over the images that are drawn at a time
+        (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP, 1 - beta_t on a chain.
+    rule: ``norms`` is that; ``annealed`` takes eps = 2 a (r sigma_t)^2, the annealed Langevin dynamics of Song &
+        Ermon 2019, algorithm 1, as in Song et al. 2021, official code.
+    step_size: eps itself, in place of ``snr``: a variance, on the range of the process's paper.
+    longest: eps is never above it; a variance as well.  By default 0.5 on ``reflected``, as wide as its cube, and no
+        limit elsewhere.
+    updates: per level.
+    levels: N; a chain has its own.
+    order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
+        corrects at the prior's level too and not at the last.
+    """
+
+    asker: ClassVar[str] = "a Langevin step"
+    needs: ClassVar[Needs] = (
+        view("score").hinting("leave the corrector out"),
+        Rule(_scale_is_positive),
+    )
+
+    snr: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    rule: Literal["norms", "annealed"] = "norms"
+    step_size: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    longest: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    updates: PositiveInt = 1
+    levels: Annotated[Int, Field(ge=2)] = 1000
+    order: Literal["predictor-first", "corrector-first"] = "predictor-first"
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.snr is None) == (self.step_size is None):
+            raise ValueError("one of snr (0.16 is usual) and step_size is wanted")
+        if self.step_size is not None and self.rule != "norms":
+            raise ValueError(f"rule: {self.rule} makes eps of snr, and step_size is eps itself")
+        if self.step_size is not None and self.longest is not None:
+            raise ValueError("longest: a limit of what snr asks for, and step_size is eps itself")
+        return self
+
+
+def a_corrector(value: object) -> object:
+    """None for ``none``; refuses what is no mapping."""
+    if not isinstance(value, dict | LangevinSpec | None | str) or (
+        isinstance(value, str) and value != "none"
+    ):
+        raise ValueError(f"a mapping such as {{snr: 0.16}} is wanted, not {value!r}")
+    return nothing(value)
+
+
+class LangevinOnlySpec(LangevinSpec):
+    """Two updates a level by default, each level before the next is gone to."""
+
+    updates: PositiveInt = 2
+    order: Literal["corrector-first"] = "corrector-first"
+
+
+def a_corrector_alone(value: object) -> object:
+    """Refuses ``none`` as well."""
+    if value is None or value == "none":
+        raise ValueError("langevin is nothing without a corrector; {snr: 0.22} is usual")
+    return a_corrector(value)

@@ -1,0 +1,24 @@
+"""Spec of the solver through levels of blur."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from diffbench.specs.base import PositiveFloat
+from diffbench.specs.needs import CONSTANT, Needs
+from diffbench.specs.solvers.solver import SolverSpec
+
+
+class InverseHeatSpec(SolverSpec):
+    """The sampler of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, algorithm 2).
+
+    From a blurred training image with noise, level by level: the predicted mean and noise of standard deviation
+    delta = ``ratio`` times the process's sigma; the last mean is returned.
+    """
+
+    name: Literal["inverse-heat"] = "inverse-heat"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.heat:InverseHeat"
+
+    needs: ClassVar[Needs] = (CONSTANT,)
+
+    ratio: PositiveFloat = 1.25

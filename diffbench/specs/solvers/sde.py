@@ -1,0 +1,125 @@
+"""Specs of the solvers in a process's own time, and of those of the reverse SDE."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator
+
+from diffbench.specs.base import Fraction, PositiveFloat, nothing
+from diffbench.specs.needs import CONTINUOUS, GAUSSIAN, WALLS, Needs, Rule, sde, view
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.solvers.corrector import LangevinOnlySpec, a_corrector_alone
+from diffbench.specs.solvers.grids import LAST
+from diffbench.specs.solvers.solver import GridSolverSpec, SolverSpec
+
+#: What a solver in continuous time needs.
+SDE = sde("ancestral, ddim, heun or dpm-solver++", "inverse-heat")
+
+
+class TimeSpec(SolverSpec):
+    """A solver of the SDE or the ODE in the process's own continuous time, from the prior at t_max.
+
+    last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
+        sigma_min for EDM).
+    denoise: how the noise that is left there is removed.  ``tweedie``: by a step to the data, the posterior
+        mean E[x0 | x_t].  ``noiseless``: the last update leaves its noise out, as in the official code of Song
+        et al. 2021 (that of ``langevin`` has none).  ``none``: it is not.  ``usual``: ``tweedie``, or
+        ``noiseless`` on processes that are not Gaussian, for which Tweedie's formula does not hold.
+    """
+
+    #: Whether it steps down the levels of a chain too.
+    chained: ClassVar[bool] = False
+    needs: ClassVar[Needs] = (
+        *(need.where("chained", False) for need in SDE),
+        view("score"),
+        *LAST,
+        CONTINUOUS.where("denoise", "noiseless", "none").hinting(
+            "a chain's last step goes to the data"
+        ),
+        GAUSSIAN.where("denoise", "tweedie"),
+    )
+
+    last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
+    denoise: Literal["usual", "tweedie", "noiseless", "none"] = "usual"
+
+    def ending(self, process: ProcessSpec) -> Literal["tweedie", "noiseless", "none"]:
+        """What ``denoise`` is on a process."""
+        if self.denoise != "usual":
+            return self.denoise
+        return "tweedie" if process.family == "gaussian" else "noiseless"
+
+
+class TimeSolverSpec(TimeSpec, GridSolverSpec):
+    """One on a grid of ``steps`` steps; where ``denoise`` is a step to the data, it is the last of them."""
+
+
+class ReverseSDESpec(TimeSolverSpec):
+    """A solver of the reverse SDE, or of any member of the family that has its marginals.
+
+    noise: gbar/g in dx = [f x - (g^2 + gbar^2)/2 score] dt + gbar dw: 1 is the reverse SDE, 0 the
+        probability-flow ODE (Song et al. 2021, appendix D.1; Karras et al. 2022, equation 6).
+    walls: what a step does that leaves a reflected process's cube: ``reflect``, or ``project`` to the nearest point
+        of the cube, which is thresholding as an SDE sees it (Lou & Ermon 2023, section 5).
+    """
+
+    needs: ClassVar[Needs] = (WALLS.where("walls", "project"),)
+
+    noise: Fraction = 1.0
+    walls: Literal["reflect", "project"] = "reflect"
+
+
+class EulerMaruyamaSpec(ReverseSDESpec):
+    """Euler-Maruyama on the reverse SDE (Song et al. 2021, section 4.1)."""
+
+    name: Literal["euler-maruyama"] = "euler-maruyama"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:EulerMaruyama"
+
+
+def _longest_step(spec: ReverseDiffusionSpec, process: ProcessSpec) -> float:
+    """Of the grids that are even in time, 1/steps as in the paper, or in its root; 0 of the others."""
+    if spec.grid == "uniform":
+        return process.t_max / spec.steps
+    last = process.last if spec.last is None else spec.last
+    first = process.t_max**0.5
+    share = (first - last**0.5) / max(spec.steps - 1, 1)
+    return process.t_max - (first - share) ** 2 if spec.grid == "quadratic" else 0.0
+
+
+def _steps_are_short(spec: ReverseDiffusionSpec, process: ProcessSpec) -> str | None:
+    """The chain's step is sqrt(1 - beta) with beta = beta(t) (t - s)."""
+    step, beta = _longest_step(spec, process), process.chain_rate
+    if beta * step < 1:
+        return None
+    return (
+        f"steps: {spec.steps}: a step of {step:.3g} is too long: 1 - beta, with {process.name}'s beta up to "
+        f"{beta:g} times that, is not above 0"
+    )
+
+
+class ReverseDiffusionSpec(ReverseSDESpec):
+    """The reverse-diffusion sampler (Song et al. 2021, appendix E): the forward chain's step, reversed.
+
+    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's, EDM's and a discrete chain's is their exact transition;
+    the others' is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
+    """
+
+    name: Literal["reverse-diffusion"] = "reverse-diffusion"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:ReverseDiffusion"
+    chained: ClassVar[bool] = True
+    needs: ClassVar[Needs] = (Rule(_steps_are_short),)
+
+
+class CorrectorOnlySpec(TimeSolverSpec):
+    """Langevin dynamics at each noise level in turn, without a predictor (Song et al. 2021, table 1, C2000).
+
+    On a chain the levels are its own.
+    """
+
+    name: Literal["langevin"] = "langevin"
+    implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:CorrectorOnly"
+    chained: ClassVar[bool] = True
+
+    corrector: Annotated[LangevinOnlySpec, BeforeValidator(a_corrector_alone)] = LangevinOnlySpec(
+        snr=0.22
+    )

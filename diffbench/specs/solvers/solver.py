@@ -1,0 +1,127 @@
+"""Specs of solvers of any kind: how an image is drawn, with or without a grid."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
+
+from diffbench.specs.base import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Registered,
+    nothing,
+)
+from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.specs.needs import LABELS, HasNeeds, Needs, Rule, inside, view
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.solvers.corrector import LangevinSpec, a_corrector
+from diffbench.specs.solvers.grids import GRID, Grid
+from diffbench.specs.weights import OfWeights
+
+Threshold = Literal["none", "static", "dynamic"]
+
+
+def _knows_classes(spec: SolverSpec, denoiser: DenoiserSpec) -> str | None:
+    """Classes are drawn by a model that is told them, or by a classifier."""
+    if not spec.labels or denoiser.takes_labels or spec.classifier_scale is not None:
+        return None
+    return f"labels: {list(spec.labels)} are asked of an unconditional model without a classifier"
+
+
+class SolverSpec(OfWeights, HasNeeds, Registered):
+    """A solver: how an image is drawn.
+
+    threshold: what is done to every predicted x0 before a step is formed.  ``static`` clips it to the
+        data range; ``dynamic`` first divides it by its ``percentile`` of absolute values, where that is
+        outside the range (Saharia et al. 2022, section 2.3).
+    w: weight of classifier-free guidance, (1 + w) conditional - w unconditional (Ho & Salimans 2022,
+        equation 6; 1 + w elsewhere).  Costs a second evaluation; at 0 the conditional model alone.
+    classifier_scale: s in classifier guidance (Dhariwal & Nichol 2021, algorithms 1 and 2), by the
+        benchmark's noise-aware classifier; at 0 no guidance.
+    labels: the classes to draw, in turn; the training images' proportions by default.
+    """
+
+    kind: ClassVar[str] = "solver"
+    needs: ClassVar[Needs] = (
+        view("x0").where("threshold", "static", "dynamic"),
+        LABELS.where("w"),
+        Rule(_knows_classes, ("denoiser",)),
+    )
+
+    name: str
+    threshold: Threshold = "none"
+    percentile: Annotated[Fraction, Field(gt=0)] = 0.995
+    w: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
+    classifier_scale: Annotated[NonNegativeFloat | None, BeforeValidator(nothing)] = None
+    labels: Annotated[
+        Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None, BeforeValidator(nothing)
+    ] = None
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether guidance or a choice of classes needs them."""
+        return any(each is not None for each in (self.w, self.classifier_scale, self.labels))
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Keys that are noise levels in units of [-1, 1], where they are given."""
+        return {}
+
+    def note(self, process: ProcessSpec) -> str | None:
+        """What given noise levels are in the process's units, which they had in older files, where those are others."""
+        if process.half_range == 1 or not self.levels:
+            return None
+        told = ", ".join(
+            f"{key} {level:g} is {process.in_range(level):g}" for key, level in self.levels.items()
+        )
+        return f"{told} for data in {process.range}: keys are for data in [-1, 1] (older files: {process.range})"
+
+    @property
+    def invertible(self) -> bool:
+        """Whether its steps can be taken upwards, from an image to its latent."""
+        return False
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the network must be evaluated in float32: a step size control takes rounding for error."""
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of its evaluations depends on the images."""
+        return False
+
+
+AnySolver = Annotated[SerializeAsAny[SolverSpec], BeforeValidator(SolverSpec.choose)]
+
+
+def _of_the_last_step(solver: SolverSpec) -> SolverSpec:
+    if solver.names_weights:
+        raise ValueError("at and ema_std belong to a variant's own solvers; leave them out here")
+    return solver
+
+
+#: The solver that something else drives, by the weights of the last step.
+InnerSolver = Annotated[AnySolver, AfterValidator(_of_the_last_step)]
+
+
+class GridSolverSpec(SolverSpec):
+    """A solver on a grid of ``steps`` steps, with or without a corrector.
+
+    grid: ``uniform`` (evenly spaced times), ``quadratic`` (in their square roots: DDIM on CIFAR-10, by its text),
+        ``karras`` (in (sigma/alpha)^(1/``rho``)), ``log-snr`` (in ln(sigma/alpha)).  On a chain times are rounded to
+        levels, ``strided`` is a constant stride from the first, and ``quadratic-0.8`` the grid of DDIM's code on
+        CIFAR-10: squares that end at 0.8 of the chain's length.
+    corrector: Langevin steps at each level, before or after the solver's own.
+    """
+
+    needs: ClassVar[Needs] = (*GRID, inside("corrector", "process"))
+
+    steps: PositiveInt
+    grid: Grid = "uniform"
+    rho: PositiveFloat = 7.0
+    corrector: Annotated[LangevinSpec | None, BeforeValidator(a_corrector)] = None
