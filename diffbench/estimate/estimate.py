@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
+from diffbench.diffusion.core.condition import Condition
 from diffbench.estimate import counting
 from diffbench.estimate.costs import Cost, Estimate, Timed, is_done
 from diffbench.estimate.counting import ADAPTIVE_CALLS, Calls
@@ -359,11 +360,11 @@ class _Estimator:
 
             def forward() -> object:
                 with torch.no_grad():
-                    return denoiser(x, t, y)
+                    return denoiser(x, t, Condition(y))
 
             def both() -> object:
                 seen = x.detach().requires_grad_()
-                return torch.autograd.grad(denoiser(seen, t, y).value.sum(), seen)
+                return torch.autograd.grad(denoiser(seen, t, Condition(y)).value.sum(), seen)
 
             return both if backward else forward
 

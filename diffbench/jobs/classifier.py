@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffbench.data.datasets import Dataset
-from diffbench.diffusion.objectives.losses import CrossEntropy
+from diffbench.diffusion.objectives.classifier import CrossEntropy
 from diffbench.jobs import data
 from diffbench.jobs.train import called_in, train_network
 from diffbench.specs.jobs import ClassifierSpec

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.jobs import data
 from diffbench.specs.jobs import LikelihoodStageSpec
 from diffbench.specs.registry import build
@@ -29,9 +31,8 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
     """The whole split, ``batch`` images at a time, each batch with a stream of its own."""
     dataset = data.load(root, spec.train.data)
-    denoiser = models.load_denoiser(
-        spec.train, root, dataset, device, spec.precision, spec.likelihood
-    )
+    model = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.likelihood)
+    denoiser = Counted(model)
     levels = models.levels_of(dataset, spec.train.process)
     likelihood = build(spec.likelihood, denoiser, levels)
     stored, known = dataset.split(spec.likelihood.split)
@@ -42,7 +43,7 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     parts: list[dict[str, Tensor]] = []
     batches = models.in_batches(images, labels, likelihood.spec.batch)
     for i, (batch, y) in enumerate(batches):
-        parts.append(likelihood(batch, stream("likelihood", spec.seed, i), y))
+        parts.append(likelihood(batch, stream("likelihood", spec.seed, i), Condition(y)))
         progress.advance(len(batch))
     progress.close()
     calls = round(denoiser.calls / len(parts))

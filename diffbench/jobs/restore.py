@@ -22,7 +22,7 @@ from diffbench.data.levels import Images, Levels
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.streams import stream
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
@@ -140,7 +140,8 @@ def restore(
     Raises:
         ValueError: when a restoration is not finite.
     """
-    denoiser = load_denoiser(spec, root, dataset, device)
+    model = load_denoiser(spec, root, dataset, device)
+    denoiser = None if model is None else Counted(model)
     restorer = build_restorer(spec, dataset, problem.levels, denoiser)
     y, std = problem.repeated(spec.draws), problem.measurement.std
     title = f"restore {spec.variant} {spec.task_id} {spec.method_id}"
@@ -172,7 +173,7 @@ def load_denoiser(
 def build_restorer(
     spec: RestoreSpec, dataset: Dataset, levels: Levels, denoiser: Denoiser | None
 ) -> Restorer:
-    """The restorer, from the facts that it asks for; its solver is around the very denoiser that it is given."""
+    """The restorer, from the facts that it asks for."""
 
     def built(restorer: Any) -> Any:
         facts: dict[str, Callable[[], Any]] = {

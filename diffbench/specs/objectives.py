@@ -76,7 +76,7 @@ class UniformTimesSpec(RangeTimesSpec):
     """
 
     name: Literal["uniform"] = "uniform"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:UniformTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:UniformTimes"
 
     highest: bool = True
 
@@ -95,7 +95,7 @@ class LogSNRTimesSpec(RangeTimesSpec):
     """
 
     name: Literal["log-snr"] = "log-snr"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogSNRTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:LogSNRTimes"
 
     levels: Annotated[None, BeforeValidator(nothing)] = None
 
@@ -110,7 +110,7 @@ class LogNormalTimesSpec(TimesSpec):
     """ln(sigma/alpha) ~ N(mean, std^2), for data in [-1, 1] (Karras et al. 2022, table 1)."""
 
     name: Literal["lognormal"] = "lognormal"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogNormalTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:LogNormalTimes"
 
     mean: Float = -1.2
     std: PositiveFloat = 1.2
@@ -128,7 +128,7 @@ class MixedTimesSpec(RangeTimesSpec):
     """
 
     name: Literal["mixed"] = "mixed"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:MixedTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:MixedTimes"
 
     share: Annotated[Fraction, Field(gt=0)] = 0.5
     mean: Float = -1.2
@@ -147,7 +147,7 @@ class ImportanceTimesSpec(TimesSpec):
     """
 
     name: Literal["importance"] = "importance"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ImportanceTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:ImportanceTimes"
 
     history: PositiveInt = 10
     share: Annotated[Fraction, Field(gt=0)] = 0.001

@@ -47,7 +47,7 @@ class TaskSpec(Spec):
 class RestorerSpec(Registered):
     """A restorer of any kind.
 
-    ``facts`` are what its class is given besides the spec: the ``denoiser``, the ``solver`` built around it, and the
+    ``facts`` are what its class is given besides the spec: the ``denoiser``, a ``solver`` built around it, or the
     training set's ``images``.
     """
 
@@ -59,7 +59,7 @@ class RestorerSpec(Registered):
     @property
     def uses_model(self) -> bool:
         """Whether there must be a trained model."""
-        return "denoiser" in self.facts
+        return "denoiser" in self.facts or "solver" in self.facts
 
     @property
     def inner(self) -> SolverSpec | None:
@@ -129,7 +129,7 @@ class PosteriorMeanSpec(RestorerSpec):
 class SteeredSpec(RestorerSpec):
     """A solver whose state is corrected towards the measurement after every update."""
 
-    facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
+    facts: ClassVar[tuple[str, ...]] = ("solver",)
 
     solver: InnerSolver
 
@@ -160,7 +160,7 @@ class ReplaceSpec(SteeredSpec):
     """Plain replacement: imputation around an ancestral sampler."""
 
     name: Literal["replace"] = "replace"
-    implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:Impute"
+    implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:Replace"
 
     solver: InnerSolver = AncestralSpec(steps=100)
 
@@ -335,7 +335,7 @@ class InpaintTunedSpec(RestorerSpec):
 
     name: Literal["inpaint-tuned"] = "inpaint-tuned"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.tuned:InpaintTuned"
-    facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
+    facts: ClassVar[tuple[str, ...]] = ("solver",)
 
     solver: InnerSolver = AncestralSpec(steps=100)
 

@@ -18,9 +18,10 @@ import math
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoisers import DenoiserSpec
@@ -33,7 +34,7 @@ class ExactDenoiser(Denoiser):
         super().__init__(process)
         self.spec, self.tensors = spec, tensors
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The posterior mean as the native quantity."""
         alpha = self.process.alpha(t).reshape(-1, 1).to(x_t)
         sigma = self.process.sigma(t).reshape(-1, 1).to(x_t)
@@ -166,7 +167,7 @@ class ReflectedMixtureDenoiser(Denoiser):
         inside = self.components(self.process.to_cube(x), t)[1].logsumexp(1)
         return inside - x[0].numel() * math.log(self.process.width)
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The components' scores, weighted by their posterior probabilities; odd about the walls."""
         place = self.process.to_cube(x_t)
         inside, centres = fold(place), self.centres.to(x_t)

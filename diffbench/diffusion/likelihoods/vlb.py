@@ -26,11 +26,13 @@ from torch import Tensor
 
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.bound import bits, bound_term, gaussian_kl
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import at, cast
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.core.transitions import model_variance
-from diffbench.diffusion.denoisers.network import Denoiser, thresholded
+from diffbench.diffusion.denoisers.denoiser import Denoiser
+from diffbench.diffusion.denoisers.thresholds import thresholded
 from diffbench.diffusion.likelihoods.cells import Cells
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
@@ -65,18 +67,18 @@ class Bound:
         s: Tensor,
         noise: Tensor,
         before: Tensor | None = None,
-        y: Tensor | None = None,
+        condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
         """The term of the step from t to s (shape ()), bits/dim (B,); noise makes x_t."""
-        prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, y)
+        prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, condition)
         variance = self.variance(prediction, s, before)
         return bound_term(prediction, x0, s, variance, self.spacing)
 
     @torch.no_grad()
     def __call__(
-        self, x0: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x0: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> dict[str, Tensor]:
-        """The bound of images x0 (B, C, H, W) with labels y (B,), in bits/dim.
+        """The bound of images x0 (B, C, H, W) under a condition, in bits/dim.
 
         Returns:
             total and prior (B,); times (n,), increasing, and terms (n,), the images' mean at each.
@@ -84,7 +86,7 @@ class Bound:
         times = self.times()
         befores = [None, *times[:-2]]
         terms = [
-            self.term(x0, t, s, normal_like(x0, generator), before, y)
+            self.term(x0, t, s, normal_like(x0, generator), before, condition)
             for before, (t, s) in zip(befores, pairwise(times), strict=True)
         ]
         stacked, prior = torch.stack(terms[::-1]), self.prior(x0)

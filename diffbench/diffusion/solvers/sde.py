@@ -17,9 +17,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.specs.solvers import ReverseSDESpec, TimeSolverSpec, TimeSpec
@@ -51,17 +52,19 @@ class TimeSolver(Solver):
         """A draw of the prior."""
         return self.process.prior_sample(z)
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The posterior mean into the data, ``advance`` elsewhere."""
         if float(s) == self.process.data_time:
-            return self.denoiser(x_t, t, y).x0
-        return self.confine(self.advance(x_t, t, s, y, noise))
+            return self.denoiser(x_t, t, condition).x0
+        return self.confine(self.advance(x_t, t, s, condition, noise))
 
     def confine(self, x: Tensor) -> Tensor:
         """Bring a step's result back to where the process lives."""
         return self.process.constrain(x)
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """One step between two times at which the process has noise."""
         raise TypeError(f"{type(self).__name__} does not advance")
 
@@ -91,10 +94,12 @@ class ReverseSDE(GridTimeSolver):
         """By reflection or projection."""
         return self.process.project(x) if self.spec.walls == "project" else super().confine(x)
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """See the module."""
         (a, G2), scale, gbar = self.forward(t, s), self.process.basis.scale, self.spec.noise
-        score = self.denoiser(x_t, t, y).score
+        score = self.denoiser(x_t, t, condition).score
         shrunk = scale(cast(a - 1, x_t), self.process.centred(x_t))
         mean = x_t - shrunk + scale(cast((1 + gbar**2) / 2 * G2, x_t), score)
         return mean + scale(cast(gbar * G2.sqrt(), x_t), noise(x_t)) if gbar > 0 else mean
@@ -127,6 +132,8 @@ class ReverseDiffusion(ReverseSDE):
 class CorrectorOnly(GridTimeSolver):
     """No predictor: x stays as it is from one level to the next, and the corrector moves it."""
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """Nothing."""
         return x_t
