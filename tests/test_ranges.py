@@ -550,7 +550,9 @@ def restored_agree(pair: Pair, spec: RestorerSpec, operator: OperatorSpec, std: 
         (pair.here, 1.0, lambda x: x),
         (pair.there, pair.ratio, pair.map),
     ):
-        H = build(operator, pair.shape[1:], process.spec.low, process.spec.high)
+        low, high = process.spec.low, process.spec.high
+        facts = {"image_shape": pair.shape[1:], "low": low, "high": high}
+        H = build(operator, **{name: facts[name] for name in operator.facts})
         y = H.apply(place(pair.data()))
         measurement = Measurement(H, y + std * ratio * uniform(tuple(y.shape), 12), std * ratio)
         images = place(pair.spec.low + uniform((20, *pair.shape[1:]), 13))
@@ -565,6 +567,7 @@ def made(spec: RestorerSpec, denoiser: Denoiser, images: Tensor):
         "around": lambda: made(spec.around, denoiser, images),
         "estimate": lambda: made(spec.estimate, denoiser, images),
         "images": lambda: images,
+        "middle": lambda: denoiser.process.middle,
     }
     return build(spec, **{name: facts[name]() for name in spec.facts})
 

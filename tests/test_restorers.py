@@ -216,6 +216,7 @@ def restorer_of(spec: RestorerSpec, denoiser: Denoiser, images: Tensor) -> Resto
         "around": lambda: restorer_of(spec.around, denoiser, images),
         "estimate": lambda: restorer_of(spec.estimate, denoiser, images),
         "images": lambda: images,
+        "middle": lambda: denoiser.process.middle,
     }
     return build(spec, **{name: facts[name]() for name in spec.facts})
 

@@ -115,8 +115,9 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
     levels = Levels(dataset.levels)
     if spec.train is not None:
         levels = models.levels_of(dataset, spec.train.process)
-    shape = models.image_shape(dataset)
-    operator: Degradation = build(spec.task.operator, shape, levels.low, levels.high)
+    chosen, shape = spec.task.operator, models.image_shape(dataset)
+    facts = {"image_shape": shape, "low": levels.low, "high": levels.high}
+    operator: Degradation = build(chosen, **{name: facts[name] for name in chosen.facts})
     x = levels.to_model(dataset.test[: spec.images])
     clean, std = operator.apply(x), spec.task.noise * (levels.high - levels.low)
     return Problem(levels, x, Measurement(operator, clean + std * noise_like(clean), std))
@@ -182,6 +183,7 @@ def build_restorer(
             "around": lambda: built(restorer.around),
             "estimate": lambda: built(restorer.estimate),
             "images": lambda: levels.to_model(dataset.train),
+            "middle": lambda: (levels.low + levels.high) / 2,
         }
         return build(restorer, **{name: facts[name]() for name in restorer.facts})
 

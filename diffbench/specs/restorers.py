@@ -47,8 +47,8 @@ class TaskSpec(Spec):
 class RestorerSpec(Registered):
     """A restorer of any kind.
 
-    ``facts`` are what its class is given besides the spec: the ``denoiser``, a ``solver`` built around it, or the
-    training set's ``images``.
+    ``facts`` are what its class is given besides the spec: the ``denoiser``, a ``solver`` built around it, the
+    training set's ``images``, or the ``middle`` of the data range.
     """
 
     kind: ClassVar[str] = "restorer"
@@ -111,7 +111,7 @@ class PseudoInverseSpec(RestorerSpec):
 
     name: Literal["pseudo-inverse"] = "pseudo-inverse"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.baselines:PseudoInverse"
-    facts: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[tuple[str, ...]] = ("middle",)
 
 
 class PosteriorMeanSpec(RestorerSpec):

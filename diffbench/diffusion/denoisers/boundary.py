@@ -27,6 +27,7 @@ onto itself, and its likelihood that of a density:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 from torch import Tensor
@@ -56,9 +57,9 @@ class Boundary(NetworkBased):
         scaled = orientation(place) * self.scaled(answer, inside, sigma)
         return Prediction(self.process, x_t, t, "eps", -scaled)
 
+    @abstractmethod
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
         """Sigma times the score, at states in the cube, from the network's answer."""
-        raise TypeError(f"{type(self).__name__} has no score")
 
 
 def gate(inside: Tensor, sigma: Tensor) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 from torch import Tensor
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
 
 
-class Denoiser(ABC):
+class Denoiser(Described):
     """Base of all denoisers.
 
     ``classes`` is the number of labels it knows, 0 .. classes - 1; ``classes`` itself is the null class.

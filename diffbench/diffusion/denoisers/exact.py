@@ -14,6 +14,7 @@ labels (N,).  In the formulas everything is less the middle of the range.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -41,9 +42,9 @@ class ExactDenoiser(Denoiser):
         x0 = self.posterior_mean(self.process.centred(x_t).flatten(1), alpha, sigma)
         return Prediction(self.process, x_t, t, "x0", self.process.placed(x0.reshape(x_t.shape)))
 
+    @abstractmethod
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x_t], both less the middle: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
-        raise TypeError(f"{type(self).__name__} has no posterior mean")
 
 
 class MixtureDenoiser(ExactDenoiser):

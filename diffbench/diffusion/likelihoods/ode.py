@@ -30,6 +30,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import METHODS, Adaptive, Field, Rate, State, fixed
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.core.streams import normal_like
@@ -49,7 +50,7 @@ def rademacher_like(x: Tensor, generator: torch.Generator) -> Tensor:
 PROBES = {"rademacher": rademacher_like, "gaussian": normal_like}
 
 
-class ODELikelihood:
+class ODELikelihood(Described):
     """The likelihood of one denoiser, of grey levels in ``cells``.
 
     Attributes:

@@ -19,6 +19,7 @@ delta is the standard deviation of every step, the decoder's too.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from itertools import pairwise
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.bound import bits, bound_term, gaussian_kl
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import at, cast
 from diffbench.diffusion.core.streams import normal_like
@@ -38,7 +40,7 @@ from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
-class Bound:
+class Bound(Described):
     """Base: the bound of one denoiser, of grey levels in ``cells``; subclasses have the prior and the variances."""
 
     def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
@@ -52,13 +54,13 @@ class Bound:
         times = grids.descending(self.process, self.spec.grid, steps)
         return grids.to_data(self.process, times)
 
+    @abstractmethod
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""
-        raise TypeError(f"{type(self).__name__} has no prior")
 
+    @abstractmethod
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
         """The model's, of the step to s; ``before`` is the grid's time before the prediction's."""
-        raise TypeError(f"{type(self).__name__} has no variances")
 
     def term(
         self,

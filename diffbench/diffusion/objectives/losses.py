@@ -18,7 +18,7 @@ data range.  The bound's constant, the prior's term, is left out.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core.bound import bound_term
 from diffbench.diffusion.core.condition import Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.known import Known, training_masks
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, Truth
 from diffbench.diffusion.core.process import cast
@@ -77,7 +78,7 @@ class Draws(NamedTuple):
         return self._replace(noise=self.noise.to(x0), y=y, mask=mask)
 
 
-class Loss(ABC):
+class Loss(Described):
     """Base of what is trained on x_t at drawn times: one loss per example."""
 
     def __init__(self, times: Times) -> None:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.process import Process
 from diffbench.specs.objectives import (
     ImportanceTimesSpec,
@@ -48,7 +49,7 @@ QUANTILES = {
 }
 
 
-class Times:
+class Times(Described):
     """Base: a distribution of training times for one process.
 
     ``history`` is how many losses of each time it wants to know; most distributions want none.

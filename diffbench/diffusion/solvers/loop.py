@@ -8,6 +8,7 @@ steers a solver is imposed on its state after every one of these.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import normal_like
@@ -25,7 +27,7 @@ from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise, uncha
 from diffbench.specs.solvers import SolverSpec
 
 
-class Solver:
+class Solver(Described):
     """Base of all solvers: a grid, a start and one step.
 
     ``denoiser`` has the guidance and the threshold of the spec around it; ``classifier`` is the guide where
@@ -47,13 +49,13 @@ class Solver:
         corrector = getattr(spec, "corrector", None)
         self.corrector = None if corrector is None else Langevin(corrector, self.denoiser)
 
+    @abstractmethod
     def times(self) -> Tensor:
         """The grid: decreasing float64 times (n + 1,)."""
-        raise TypeError(f"{type(self).__name__} has no grid")
 
+    @abstractmethod
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """X at the earlier time s from x_t (B, C, H, W); t and s of shape ()."""
-        raise TypeError(f"{type(self).__name__} has no step")
 
     def start(self, z: Tensor) -> Tensor:
         """X at the grid's first time from standard normal z (B, C, H, W): the prior's mean and sigma z."""

@@ -12,6 +12,7 @@ Euler-Maruyama takes a = 1 + f h, G^2 = g^2 h; reverse diffusion the process's o
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import pairwise
 
 from torch import Tensor
@@ -62,11 +63,11 @@ class TimeSolver(Solver):
         """Bring a step's result back to where the process lives."""
         return self.process.constrain(x)
 
+    @abstractmethod
     def advance(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
     ) -> Tensor:
         """One step between two times at which the process has noise."""
-        raise TypeError(f"{type(self).__name__} does not advance")
 
 
 class GridTimeSolver(TimeSolver):
@@ -86,9 +87,9 @@ class ReverseSDE(GridTimeSolver):
 
     spec: ReverseSDESpec
 
+    @abstractmethod
     def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(a, G^2) of the forward step from s to t."""
-        raise TypeError(f"{type(self).__name__} has no forward step")
 
     def confine(self, x: Tensor) -> Tensor:
         """By reflection or projection."""

@@ -48,10 +48,16 @@ class Transport(GridTimeSolver):
         return centre(place, scaled, cast(self.process.sigma_in_cube(t), x_t))
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """One step; into the data, to h."""
+        """To h into the data, ``advance`` elsewhere; nothing leaves the cube."""
+        if float(s) == self.process.data_time:
+            return self.process.from_cube(self.centre(x_t, t, condition))
+        return self.advance(x_t, t, s, condition, noise)
+
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
+        """The flow of the kernel around h, or of that around the mean of h here and where it leads."""
         process, h = self.process, self.centre(x_t, t, condition)
-        if float(s) == process.data_time:
-            return process.from_cube(h)
         place, sigmas = process.to_cube(x_t), [process.sigma_in_cube(each) for each in (t, s)]
         sigma_t, sigma_s = (cast(each, x_t) for each in sigmas)
         x_s = process.from_cube(transport(place, h, sigma_t, sigma_s))
