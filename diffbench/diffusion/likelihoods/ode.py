@@ -4,7 +4,7 @@ Along dx/dt = F(x, t) = f (x - m) - g^2/2 score(x, t) from an image at time ``la
 
     log p(x) = log prior(x(t_max)) + int tr dF/dx dt,
 
-integrated as u = (x - m)/l (``processes/base``): an affine map leaves the trace as it is.
+integrated as u = (x - m)/l (``core.process``): an affine map leaves the trace as it is.
 The trace of J = dF/dx is exact, by one backward pass a coordinate, or Hutchinson's estimate, the mean of e . J^T e
 over probes e with E[e e^T] = 1 that stay the same all along the path (Grathwohl et al. 2019,
 https://arxiv.org/abs/1810.01367).  f is probed with the score although its trace is known: near the prior they

@@ -4,7 +4,7 @@ In the process's own time (Song et al. 2021, https://arxiv.org/abs/2011.13456, e
 
     dx/dt = f (x - m) - g^2/2 score(x, t),
 
-integrated as u = (x - m)/l, with the middle m and the unit l of ``processes/base``.  For one scalar alpha, xbar = (x -
+integrated as u = (x - m)/l, with the middle m and the unit l of ``core.process``.  For one scalar alpha, xbar = (x -
 m)/alpha and s = sigma/alpha make every process the same equation,
 
     dxbar/ds = eps(x, t) = (xbar - (x0 - m))/s,
