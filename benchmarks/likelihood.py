@@ -22,6 +22,7 @@ from torch import Tensor
 
 from diffbench.data.levels import Levels
 from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.exact import ExactDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
 from diffbench.specs.denoisers import MixtureSpec
@@ -97,23 +98,24 @@ class Cost(NamedTuple):
 
 def ours(denoiser: ExactDenoiser, x: Tensor, seed: int, **options: float) -> Result:
     """``ODELikelihood``."""
-    likelihood = ODELikelihood(ODELikelihoodSpec(**options), denoiser, Levels(256))
-    denoiser.calls, start = 0, time.process_time()
+    counted = Counted(denoiser)
+    likelihood = ODELikelihood(ODELikelihoodSpec(**options), counted, Levels(256))
+    start = time.process_time()
     with torch.no_grad():
         log_prob, _ = likelihood.log_prob(x, torch.Generator().manual_seed(seed))
-    return Result(log_prob, denoiser.calls + likelihood.backward, time.process_time() - start)
+    return Result(log_prob, counted.calls + likelihood.backward, time.process_time() - start)
 
 
 def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Result:
     """RK45 on the state and the traces, with a network pass for each of them."""
-    process = denoiser.process
+    process, counted = denoiser.process, Counted(denoiser)
     likelihood = ODELikelihood(ODELikelihoodSpec(), denoiser, Levels(256))
     (probe,) = likelihood.probes(x, torch.Generator().manual_seed(seed))
     backward = 0
-    denoiser.calls, start = 0, time.process_time()
+    start = time.process_time()
 
     def drift(x_t: Tensor, t: Tensor) -> Tensor:
-        return process.drift(t, x_t) - process.g2(t) / 2 * denoiser(x_t, t).score
+        return process.drift(t, x_t) - process.g2(t) / 2 * counted(x_t, t).score
 
     def rates(time_now: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
         nonlocal backward
@@ -131,7 +133,7 @@ def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Res
     end = torch.from_numpy(solution.y[:, -1])
     prior = process.prior_log_prob(end[: x.numel()].reshape(x.shape))
     seconds = time.process_time() - start
-    return Result(prior + end[x.numel() :], denoiser.calls + backward, seconds)
+    return Result(prior + end[x.numel() :], counted.calls + backward, seconds)
 
 
 def compare(problem: Problem, seeds: Iterable[int]) -> tuple[Cost, dict[float, Cost]]:

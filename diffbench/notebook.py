@@ -11,10 +11,11 @@ from torch import Tensor
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Images
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.jobs import data
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
@@ -68,7 +69,7 @@ class Run:
         y = self._labels(count, solver, labels)
         built = build(solver, self.denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
-        x = sample(built, shape, stream("notebook", seed), y, device=self.device)
+        x = sample(built, shape, stream("notebook", seed), Condition(y), device=self.device)
         return models.levels_of(self.dataset, self.spec.process).from_model(x)
 
     def _classifier(self, folder: str | Path | None) -> Classifier | None:

@@ -16,7 +16,7 @@ from diffbench.specs.restorers import RestorerSpec
 class Half(Operator):
     """The upper half, measured ``gain`` times as large; U and V are identities."""
 
-    def __init__(self, spec: HalfSpec, image_shape: ImageShape, low: float, high: float) -> None:
+    def __init__(self, spec: HalfSpec, image_shape: ImageShape) -> None:
         super().__init__(spec, image_shape)
         channels, height, width = image_shape
         s = torch.zeros(image_shape, dtype=torch.float64)
@@ -64,6 +64,7 @@ class BentSpec(OperatorSpec):
 
     name: Literal["bent"] = "bent"
     implementation: ClassVar[str | type] = Bent
+    facts: ClassVar[tuple[str, ...]] = ("image_shape", "low", "high")
     linear: ClassVar[bool] = False
     span: ClassVar[float | None] = 10.0
 

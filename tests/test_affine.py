@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 from toys import Fractional, close, process_of
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.specs.denoisers import GaussianSpec
 from diffbench.specs.processes import ProcessSpec
@@ -478,7 +479,11 @@ def probed_steps(solver: Solver, times: Tensor) -> Iterator[tuple[Tensor, Tensor
         yield (
             t,
             s,
-            probe(lambda x, noise, t=t, s=s, quiet=quiet: solver.move(x, t, s, None, noise, quiet)),
+            probe(
+                lambda x, noise, t=t, s=s, quiet=quiet: solver.move(
+                    x, t, s, UNCONDITIONAL, noise, quiet
+                )
+            ),
         )
 
 
@@ -492,7 +497,7 @@ def propagate(
         solver.begin()
         for i, (t, s) in enumerate(pairwise(times), start=2):
             quiet = solver.quiet_end and i == len(times)
-            x = solver.move(x, t, s, None, noise, quiet)
+            x = solver.move(x, t, s, UNCONDITIONAL, noise, quiet)
         return x
 
     got = probe(descend)
@@ -567,7 +572,7 @@ def test_whole_grids_are_the_papers_formulas(spec: SolverSpec, process: ProcessS
     solver = build(spec, exact_denoiser(process))
     times = solver.times()
     want = whole(spec, solver.process, times, spec_is_quiet(spec))
-    got = probe(lambda x, noise: solve(solver, x, None, noise))
+    got = probe(lambda x, noise: solve(solver, x, UNCONDITIONAL, noise))
     agrees(got, want)
     std, mean = start_std(spec, solver.process, times), start_mean(solver.process)
     close(solver.start(torch.ones(1, 1, 1, DIM).double()).flatten(), mean + std)
@@ -618,14 +623,14 @@ def test_the_adaptive_solver_follows_the_flow(process: ProcessSpec) -> None:
     A thousandth of the tolerance divides the error by 1000, or where all of a step's allowance is of order 4
     by 1000^(4/5) = 250: 100 is asked, and 2 of each tenth, since single errors' signs may cancel.
     """
-    denoiser = exact_denoiser(process)
+    denoiser = Counted(exact_denoiser(process))
     x = torch.linspace(-2, 2, 8 * DIM).double().reshape(8, 1, 1, DIM)
     errors = []
     for tolerance in (1e-5, 1e-6, 1e-7, 1e-8):
         given = {"name": ADAPTIVE, "denoise": "none", "rtol": tolerance, "atol": tolerance}
         solver = build(SolverSpec.choose(given), denoiser)
         start, before = solver.start(x), denoiser.calls
-        got = solve(solver, start, None, no_noise)
+        got = solve(solver, start, UNCONDITIONAL, no_noise)
         want = exact_flow(solver.process, start, *solver.times())
         errors.append(float((got - want).square().mean().sqrt()))
         steps = (denoiser.calls - before) / 6
@@ -641,8 +646,8 @@ def test_the_adaptive_solver_ends_in_the_posterior_mean() -> None:
     x = ended.start(torch.linspace(-2, 2, DIM).double().reshape(1, 1, 1, DIM))
     last = stopped.times()[-1]
     assert ended.times().tolist() == [1.0, 1e-3, 0.0]
-    want = denoiser(solve(stopped, x, None, no_noise), last).x0
-    close(solve(ended, x, None, no_noise), want)
+    want = denoiser(solve(stopped, x, UNCONDITIONAL, no_noise), last).x0
+    close(solve(ended, x, UNCONDITIONAL, no_noise), want)
 
 
 def no_noise(x: Tensor) -> Tensor:
@@ -726,7 +731,7 @@ def test_variance_that_few_ancestral_steps_lose(steps: int, ratio: float, unit: 
     times = solver.times()
     variance = float(solver.process.sigma(times[0])) ** 2
     for t, s in pairwise(times):
-        b, one, noisy = solver.step(probes, t, s, None, lambda _: noise).flatten().tolist()
+        b, one, noisy = solver.step(probes, t, s, UNCONDITIONAL, lambda _: noise).flatten().tolist()
         variance = (one - b) ** 2 * variance + (noisy - b) ** 2
     assert abs(variance / 0.25 - ratio) <= 0.5 * unit
 

@@ -37,10 +37,11 @@ from test_affine import (
 from torch import Tensor
 from toys import close, process_of
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 from diffbench.diffusion.inverse.restorers import ddrm as ddrm_module
 from diffbench.diffusion.inverse.restorers import snips as snips_module
@@ -326,6 +327,7 @@ def built(spec: RestorerSpec, denoiser: Denoiser, problem: Problem) -> Restorer:
         "around": lambda: built(spec.around, denoiser, problem),
         "estimate": lambda: built(spec.estimate, denoiser, problem),
         "images": lambda: problem.image(IMAGES),
+        "middle": lambda: denoiser.process.middle,
     }
     return build(spec, **{name: facts[name]() for name in spec.facts})
 
@@ -485,9 +487,10 @@ class Told(Denoiser):
 
     takes_masks = True
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        assert self.known is not None
-        places, image = self.known.mask[0].flatten() > 0, self.known.image[0].flatten()
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        known = condition.known
+        assert known is not None
+        places, image = known.mask[0].flatten() > 0, known.image[0].flatten()
         data = conditional(EYE[places], image[places])
         marginal = Marginal(self.process, t.flatten()[0], data)
         x0 = x_t.flatten(1) @ data.rotated(marginal.x0.A).T + data.axes @ marginal.x0.b
@@ -508,8 +511,7 @@ def test_a_model_that_is_told(process: str, solver: dict) -> None:
     """The solver's own moments on the data given the pixels: nothing else is done to it."""
     problem = posed(MASK, 0.0)
     spec = RestorerSpec.choose({"name": "inpaint-tuned", "solver": solver})
-    denoiser = Told(process_of(process))
-    restorer = InpaintTuned(spec, denoiser, build(spec.solver, denoiser))
+    restorer = InpaintTuned(spec, build(spec.solver, Told(process_of(process))))
     times = restorer.solver.times()
     data = conditional(problem.H, problem.y)
     process = restorer.solver.process

@@ -9,7 +9,7 @@ from toys import process_of
 
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.objectives.augmentation import CENTRE, SYM6, EDMAugmentation, warp
-from diffbench.diffusion.objectives.losses import LogNormalTimes
+from diffbench.diffusion.objectives.times import LogNormalTimes
 from diffbench.specs.augmentations import EDMAugmentationSpec
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 from diffbench.specs.objectives import EDMObjectiveSpec, SimpleSpec, VLBObjectiveSpec

@@ -141,7 +141,17 @@ def test_measurements_in_single_precision_are_restored_in_it():
     torch.testing.assert_close(x.double(), restored(restorer, operator, y), rtol=1e-4, atol=1e-4)
 
 
+class Bent(Degradation):
+    """No matrix."""
+
+    def apply(self, x):
+        return x**3
+
+    def pseudo_inverse(self, y):
+        return y ** (1 / 3)
+
+
 def test_a_posterior_mean_needs_a_matrix():
-    bent = Degradation(DenseSpec(), SHAPE)
+    bent = Bent(DenseSpec(), SHAPE)
     with pytest.raises(TypeError, match="needs a linear operator, not dense"):
         restored(PosteriorMean(PosteriorMeanSpec(), images()), bent, random(1, 3))

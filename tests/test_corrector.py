@@ -17,7 +17,9 @@ from toys import (
     toy_score,
 )
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.diffusion.solvers.loop import sample
@@ -50,7 +52,9 @@ def test_langevin_updates(file: str, name: str, sde: str) -> None:
     def updated(count: int, quiet: bool) -> torch.Tensor:
         spec = LangevinSpec(snr=0.16, updates=count, levels=levels)
         noises = iter([arrays["noise"], arrays["noise2"]])
-        return Langevin(spec, denoiser).correct(x, column(t), None, lambda _: next(noises), quiet)
+        return Langevin(spec, denoiser).correct(
+            x, column(t), UNCONDITIONAL, lambda _: next(noises), quiet
+        )
 
     corrector = Langevin(LangevinSpec(snr=0.16, levels=levels), denoiser)
     score = denoiser(x, column(t)).score
@@ -76,7 +80,10 @@ def test_langevin_updates_of_a_chain(file: str) -> None:
     size = corrector.step_size(level, denoiser(arrays["x"], level).score, noise)
     close(size.flatten(), arrays["langevin_VP_stepsize"])
     for quiet, key in ((True, "langevin_VP_mean"), (False, "langevin_VP_x")):
-        close(corrector.correct(arrays["x"], level, None, lambda _: noise, quiet), arrays[key])
+        close(
+            corrector.correct(arrays["x"], level, UNCONDITIONAL, lambda _: noise, quiet),
+            arrays[key],
+        )
 
 
 @every_process
@@ -102,7 +109,7 @@ def test_the_annealed_rule_takes_each_images_own_level() -> None:
         LangevinSpec(snr=0.1, rule="annealed"), Toy(process, "score", lambda x, t: -x)
     )
     x = torch.ones(2, 1, 2, 2).double()
-    moved = corrector.update(x, t, None, torch.zeros_like)
+    moved = corrector.update(x, t, UNCONDITIONAL, torch.zeros_like)
     close(moved, x - 2 * (0.1 * process.sigma(t)) ** 2 * x, rtol=1e-14)
 
 
@@ -185,7 +192,9 @@ def test_an_update_adds_eps_squared_over_the_variance(name: str, eps: float) -> 
     for share in (0.0, 0.1, 0.5, 1.0):
         t = at(process.spec.last + share * (process.t_max - process.spec.last))
         m, v = process.alpha(t) * mean, process.alpha(t) ** 2 * spread + process.sigma(t) ** 2
-        rows = corrector.update(x.expand(3, 1, 1, 3), t, None, lambda _: z.expand(3, 1, 1, 3))
+        rows = corrector.update(
+            x.expand(3, 1, 1, 3), t, UNCONDITIONAL, lambda _: z.expand(3, 1, 1, 3)
+        )
         b, one, noisy = rows[:, 0, 0]
         slope = one - b
         rounding = 1e-15 * float((v + eps**2 / v).max() * (1 + eps / process.sigma(t) ** 2))
@@ -225,7 +234,7 @@ class Path:
     def taken(self) -> list[float]:
         x = torch.ones(1, 1, 2, 2).double()
         for t, s in pairwise(self.solver.times()):
-            x = self.solver.move(x, t, s, None, torch.zeros_like)
+            x = self.solver.move(x, t, s, UNCONDITIONAL, torch.zeros_like)
         return [round(t, 12) for t in self.asked]
 
 
@@ -245,7 +254,7 @@ def test_corrector_first_corrects_at_the_old_level_the_priors_among_them() -> No
 def test_evaluations_of_every_pairing(order: str, predictor: str, count: int) -> None:
     """24 steps, the last of which goes to the data: a predictor's call each (Heun's: two but into the data),
     and the updates of 23 levels after, or of 24 levels before."""
-    denoiser = Toy(process_of("ve"), "score", lambda x, t: -x)
+    denoiser = Counted(Toy(process_of("ve"), "score", lambda x, t: -x))
     spec = SolverSpec.choose(
         {
             "name": predictor,
@@ -257,6 +266,6 @@ def test_evaluations_of_every_pairing(order: str, predictor: str, count: int) ->
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 1, 2, 2, generator=generator)
     for t, s in pairwise(solver.times()):
-        x = solver.move(x, t, s, None, lambda x: torch.randn(x.shape, generator=generator))
+        x = solver.move(x, t, s, UNCONDITIONAL, lambda x: torch.randn(x.shape, generator=generator))
     levels = 23 if order == "predictor-first" else 24
     assert denoiser.calls == (47 if predictor == "ode" else 24) + count * levels

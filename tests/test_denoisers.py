@@ -9,17 +9,12 @@ from pydantic import ValidationError
 from torch import Tensor
 from toys import Toy, close, column, process_of, recorded, toy_eps
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction, linear_form
 from diffbench.diffusion.core.process import Process, at
-from diffbench.diffusion.denoisers.network import (
-    NOISE_INPUTS,
-    Denoiser,
-    DynamicThreshold,
-    NetworkDenoiser,
-    StaticThreshold,
-    noise_input,
-    thresholded,
-)
+from diffbench.diffusion.denoisers.denoiser import Counted
+from diffbench.diffusion.denoisers.network import NOISE_INPUTS, NetworkDenoiser, noise_input
+from diffbench.diffusion.denoisers.thresholds import DynamicThreshold, StaticThreshold, thresholded
 from diffbench.diffusion.processes.discrete import Discrete
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 from diffbench.specs.processes import DiscreteSpec, EDMSpec, VESpec, VPSpec
@@ -222,7 +217,7 @@ def test_what_the_network_is_given(name: str, skip: str) -> None:
         process,
         lambda *inputs: given.append(inputs) or inputs[0],
     )
-    denoiser(x_t, t, y)
+    denoiser(x_t, t, Condition(y))
     ((x, c_noise, labels, raw),) = given
     alpha, sigma, half = process.alpha(t), process.sigma(t), (spec.high - spec.low) / 2
     centred = x_t - alpha * (spec.low + spec.high) / 2
@@ -466,8 +461,8 @@ def test_a_static_threshold_clips_to_the_data_range(name: str) -> None:
 
 
 def test_calls_are_counted_through_a_threshold() -> None:
-    inner: Denoiser = Toy(process_of("edm"), "eps", toy_eps)
-    outer = StaticThreshold(inner)
+    inner = Counted(Toy(process_of("edm"), "eps", toy_eps))
+    outer = Counted(StaticThreshold(inner))
     for _ in range(3):
         outer(torch.zeros(2, 1, 1, 1), at(1))
     assert inner.calls == outer.calls == 3

@@ -8,13 +8,14 @@ import torch
 from toys import Toy, process_of, toy_eps
 
 from diffbench.data.levels import Levels
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.denoisers.network import NOISE_INPUTS, noise_input
 from diffbench.diffusion.inverse.restorers.ddrm import DDRM
 from diffbench.diffusion.inverse.restorers.restorer import Measurement
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.objectives.losses import CrossEntropy
+from diffbench.diffusion.objectives.classifier import CrossEntropy
 from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.likelihoods import VLBSpec
@@ -38,8 +39,8 @@ IMAGES = torch.empty(3, 1, 4, 4, device=META)
 class Learned(Toy):
     """A toy that learns its variance."""
 
-    def predict(self, x_t, t, y):
-        prediction = super().predict(x_t, t, y)
+    def predict(self, x_t, t, condition):
+        prediction = super().predict(x_t, t, condition)
         prediction.fraction = 0.5 + 0 * x_t
         return prediction
 
@@ -92,10 +93,10 @@ def test_solvers(spec):
     denoiser = denoiser_of(CHAIN[0], **CHAIN[1])
     classifier = Classifier(denoiser.process, lambda x, c: x.flatten(1)[:, :5] + c[:, None], 5)
     solver = build(spec, denoiser, classifier)
-    y = torch.zeros(3, dtype=torch.long, device=META)
+    told = Condition(torch.zeros(3, dtype=torch.long, device=META))
     times = solver.times()
     for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
-        assert solver.step(IMAGES, t, s, y, torch.empty_like).device == META
+        assert solver.step(IMAGES, t, s, told, torch.empty_like).device == META
 
 
 @pytest.mark.parametrize("rule", ["norms", "annealed"])
@@ -103,7 +104,7 @@ def test_correctors(rule):
     corrector = Langevin(
         LangevinSpec(snr=0.1, rule=rule, longest=1), denoiser_of(CHAIN[0], **CHAIN[1])
     )
-    assert corrector.correct(IMAGES, at(7), None, torch.empty_like).device == META
+    assert corrector.correct(IMAGES, at(7), UNCONDITIONAL, torch.empty_like).device == META
 
 
 @pytest.mark.parametrize("kind", sorted(NOISE_INPUTS))

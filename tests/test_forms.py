@@ -10,7 +10,7 @@ from toys import Toy, chosen_process, made, process_of
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
-from diffbench.diffusion.objectives.losses import UniformTimes
+from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 from diffbench.specs.forms import VIEWS
 from diffbench.specs.objectives import ObjectiveSpec, UniformTimesSpec

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from toys import Toy, close, column, process_of, recorded, toy_eps, toy_fraction
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Native, Prediction
 from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser, MixtureDenoiser
 from diffbench.diffusion.denoisers.guidance import (
     Classifier,
     ClassifierFreeGuidance,
     ClassifierGuidance,
 )
-from diffbench.diffusion.denoisers.network import Denoiser, StaticThreshold
+from diffbench.diffusion.denoisers.thresholds import StaticThreshold
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.specs.denoisers import GaussianSpec, MixtureSpec
 from diffbench.specs.processes import ProcessSpec
@@ -67,7 +69,8 @@ class Conditional(Denoiser):
         super().__init__(process)
         self.native, self.told = native, []
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        y = condition.label
         self.told.append(y)
         labels = torch.full((len(x_t),), 3) if y is None else y
         value = (x_t + labels[:, None, None, None]).sin() * self.process.sigma(t)
@@ -77,6 +80,7 @@ class Conditional(Denoiser):
 
 
 LABELS = torch.tensor([0, 2, 1, 2])
+KNOWN = Condition(LABELS)
 COMBINATIONS = [(name, native) for name in PROCESSES for native in views(name)]
 
 
@@ -94,8 +98,8 @@ def test_classifier_free_guidance_is_one_combination_in_every_view(
     process = some_process(name)
     x_t, t = points(process)
     inner = Conditional(process, native)
-    guided = ClassifierFreeGuidance(inner, w)(x_t, t, LABELS)
-    conditional, unconditional = inner(x_t, t, LABELS), inner(x_t, t, None)
+    guided = ClassifierFreeGuidance(inner, w)(x_t, t, KNOWN)
+    conditional, unconditional = inner(x_t, t, KNOWN), inner(x_t, t)
     for view in views(name):
         c, u = conditional.view(view), unconditional.view(view)
         sizes_agree(guided.view(view), (1 + w) * c - w * u, (1 + w) * c)
@@ -106,18 +110,18 @@ def test_weight_zero_is_the_conditional_model_at_one_evaluation(name: str) -> No
     process = some_process(name)
     x_t, t = points(process)
     inner = Conditional(process)
-    guided = ClassifierFreeGuidance(inner, 0.0)(x_t, t, LABELS)
-    assert inner.calls == 1 and inner.told == [LABELS]
-    assert torch.equal(guided.value, inner(x_t, t, LABELS).value)
+    guided = ClassifierFreeGuidance(inner, 0.0)(x_t, t, KNOWN)
+    assert inner.told == [LABELS]
+    assert torch.equal(guided.value, inner(x_t, t, KNOWN).value)
 
 
 def test_other_weights_cost_two_evaluations_and_keep_the_conditional_variance() -> None:
     process = some_process("discrete")
     x_t, t = points(process)
     inner = Conditional(process)
-    guided = ClassifierFreeGuidance(inner, 0.5)(x_t, t, LABELS)
-    assert inner.calls == 2 and inner.told == [LABELS, None]
-    assert torch.equal(guided.fraction, inner(x_t, t, LABELS).fraction)
+    guided = ClassifierFreeGuidance(inner, 0.5)(x_t, t, KNOWN)
+    assert inner.told == [LABELS, None]
+    assert torch.equal(guided.fraction, inner(x_t, t, KNOWN).fraction)
 
 
 @pytest.mark.parametrize("w", [0.0, 1.0])
@@ -160,9 +164,9 @@ def test_guided_ancestral_steps(suffix: str, kind: str, scale: float) -> None:
     denoiser = Toy(process, "eps", toy_eps, toy_fraction)
     spec = AncestralSpec(steps=steps, variance=kind, threshold="none", classifier_scale=scale)
     solver = build(spec, denoiser, guide)
-    y = torch.zeros(1, dtype=torch.long)
+    told = Condition(torch.zeros(1, dtype=torch.long))
     means = [
-        solver.step(x[None], t, t - 1, y, torch.zeros_like)
+        solver.step(x[None], t, t - 1, told, torch.zeros_like)
         for x, t in zip(arrays["x_t"], arrays["t"], strict=True)
     ]
     close(torch.cat(means), arrays[f"{KINDS[kind]}_cond_mean"])
@@ -177,12 +181,12 @@ def test_the_shift_into_the_data_has_the_variance_of_the_grids_step_before(
 ) -> None:
     """btilde = (1 - abar_0)/(1 - abar_t) (1 - abar_t/abar_0), t the grid's level before 0, or 1 where there
     is none."""
-    process, y = some_process("discrete"), torch.zeros(4, dtype=torch.long)
+    process, told = some_process("discrete"), Condition(torch.zeros(4, dtype=torch.long))
     x = points(process)[0]
     inner = Toy(process, "eps", toy_eps)
     spec = AncestralSpec(variance="large", threshold="none", classifier_scale=1, **grid)
     solver = build(spec, inner, Given(lambda x, t: 0 * x + 1))
-    got = solver.step(x, at(0), at(-1), y, torch.zeros_like) - inner(x, at(0)).x0
+    got = solver.step(x, at(0), at(-1), told, torch.zeros_like) - inner(x, at(0)).x0
     abar = np.cumprod(1 - np.linspace(1e-4, 0.02, 50) * 1000 / 50)
     want = (1 - abar[0]) / (1 - abar[before]) * (1 - abar[before] / abar[0])
     close(got, torch.full_like(x, want), rtol=1e-9)
@@ -213,8 +217,8 @@ def test_guided_ddim_steps_with_a_shifted_eps(threshold: str, eta: float, t: int
     assert threshold == "none" or np.abs(x0).max() > 1
     spec = DDIMSpec(steps=50, eta=eta, threshold=threshold, classifier_scale=scale)
     solver = build(spec, Toy(process, "eps", toy_eps), Given(recorded_gradient))
-    y = torch.zeros(4, dtype=torch.long)
-    got = solver.step(torch.from_numpy(x), at(t), at(s), y, lambda _: torch.from_numpy(z))
+    told = Condition(torch.zeros(4, dtype=torch.long))
+    got = solver.step(torch.from_numpy(x), at(t), at(s), told, lambda _: torch.from_numpy(z))
     close(got, torch.from_numpy(want), rtol=1e-10)
 
 
@@ -225,8 +229,8 @@ def test_a_guide_is_added_to_the_score_in_every_view(name: str) -> None:
     x_t, t = points(process)
     inner = Conditional(process)
     guide = 1.5 * recorded_gradient(x_t, t)
-    guided = ClassifierGuidance(inner, Given(recorded_gradient), 1.5)(x_t, t, LABELS)
-    base = inner(x_t, t, LABELS)
+    guided = ClassifierGuidance(inner, Given(recorded_gradient), 1.5)(x_t, t, KNOWN)
+    base = inner(x_t, t, KNOWN)
     alpha, sigma = process.alpha(t), process.sigma(t)
     eps, x0 = base.eps - sigma * guide, base.x0 + sigma**2 * guide / alpha
     sizes_agree(guided.score, base.score + guide)
@@ -247,7 +251,7 @@ def test_the_ancestral_shift_is_that_of_the_score_times_alpha_t_over_alpha_s(
     """With variance large, v: its shift is v g, and that of the posterior's mean by x0 + sigma^2 g/alpha is
     v g alpha_s/alpha_t.  They agree to first order in a step."""
     process = some_process("discrete")
-    x_t, y = points(process)[0], torch.zeros(4, dtype=torch.long)
+    x_t, told = points(process)[0], Condition(torch.zeros(4, dtype=torch.long))
     settings = {"steps": 50, "threshold": "none"}
     inner = Toy(process, "eps", toy_eps)
     plain = build(AncestralSpec(**settings, variance="large"), inner)
@@ -260,7 +264,8 @@ def test_the_ancestral_shift_is_that_of_the_score_times_alpha_t_over_alpha_s(
         DDIMSpec(**settings, eta=1, classifier_scale=1), inner, Given(recorded_gradient)
     )
     base, shifted, scored = (
-        solver.step(x_t, at(t), at(s), y, torch.zeros_like) for solver in (plain, guided, by_score)
+        solver.step(x_t, at(t), at(s), told, torch.zeros_like)
+        for solver in (plain, guided, by_score)
     )
     alpha = process.alpha(at(t)) / process.alpha(at(s))
     close(shifted - base, alpha * (scored - base), rtol=1e-9, atol=1e-12)
@@ -288,7 +293,7 @@ def test_scale_zero_is_the_sampler_without_guidance_bit_for_bit(spec: SolverSpec
         spec.model_copy(update={"classifier_scale": 0.0}), denoiser, Given(no_classifier)
     )
     images = [
-        sample(solver, (2, 1, 4, 4), torch.Generator().manual_seed(5), y)
+        sample(solver, (2, 1, 4, 4), torch.Generator().manual_seed(5), Condition(y))
         for solver in (guided, build(spec, denoiser))
     ]
     assert torch.equal(*images) and images[0].std() > 0
@@ -304,9 +309,9 @@ def test_thresholds_act_between_the_two_kinds_of_guidance(threshold: str, classe
     inner.classes = classes
     w = 2.0 if classes else None
     spec = DDIMSpec(steps=9, threshold=threshold, w=w, classifier_scale=1.5)
-    got = build(spec, inner, Given(recorded_gradient)).denoiser(x_t, t, LABELS)
+    got = build(spec, inner, Given(recorded_gradient)).denoiser(x_t, t, KNOWN)
     assert [y is LABELS for y in inner.told] == ([True, False] if classes else [False])
-    conditional, unconditional = inner(x_t, t, LABELS), inner(x_t, t, None)
+    conditional, unconditional = inner(x_t, t, KNOWN), inner(x_t, t)
     base = unconditional
     if classes:
         base = base.with_x0(3 * conditional.x0 - 2 * unconditional.x0)
@@ -414,7 +419,9 @@ def test_an_exact_classifier_makes_the_mixture_its_class(name: str, y: int) -> N
     x0, noise = torch.randn(2, 4, 1, 1, 3, generator=generator, dtype=torch.float64)
     x_t = process.diffuse(0.5 * x0, t, noise)
     labels = torch.full((4,), y)
-    guided = ClassifierGuidance(mixture(process), ExactClassifier(process), 1.0)(x_t, t, labels)
+    guided = ClassifierGuidance(mixture(process), ExactClassifier(process), 1.0)(
+        x_t, t, Condition(labels)
+    )
     want = component(process, y)(x_t, t)
     for view in VIEWS:
         sizes_agree(guided.view(view), want.view(view), x_t / process.alpha(t))
@@ -434,7 +441,13 @@ def test_samples_of_a_mixture_guided_to_a_class_are_the_classes(spec: SolverSpec
         build(spec, component(process, 1)),
     ]
     x, want = (
-        sample(solver, (5, 1, 1, 3), torch.Generator().manual_seed(8), y, dtype=torch.float64)
+        sample(
+            solver,
+            (5, 1, 1, 3),
+            torch.Generator().manual_seed(8),
+            Condition(y),
+            dtype=torch.float64,
+        )
         for solver in solvers
     )
     close(x, want, atol=1e-9)
@@ -446,5 +459,5 @@ def test_what_guidance_adds_is_not_clipped(name: str) -> None:
     process = some_process(name)
     x_t, t = points(process)
     inner = StaticThreshold(Conditional(process))
-    guided = ClassifierGuidance(inner, Given(lambda x, t: 100 + 0 * x), 1.0)(x_t, t, LABELS)
+    guided = ClassifierGuidance(inner, Given(lambda x, t: 100 + 0 * x), 1.0)(x_t, t, KNOWN)
     assert guided.unguided.x0.abs().max() <= 1 < guided.x0.abs().max()

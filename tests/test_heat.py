@@ -8,13 +8,15 @@ from torch import Tensor
 from toys import Toy, close, column, diagonal_denoiser, made, process_of, recorded
 
 from diffbench.data.levels import Levels
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
 from diffbench.diffusion.core.transitions import posterior_residual, step_mean
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
 from diffbench.diffusion.likelihoods.vlb import HeatBound
-from diffbench.diffusion.objectives.losses import Mean, UniformTimes
+from diffbench.diffusion.objectives.losses import Mean
+from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.diffusion.solvers.loop import sample, solve
 from diffbench.specs.denoisers import NetworkDenoiserSpec
@@ -130,11 +132,11 @@ def test_exact_steps_end_near_the_data(schedule: str, sigma_max: float, eta: flo
         shift = a_s * x0[1] - r * a_t * x0[1] / s_t
         A, b = slope * A, slope * b + shift
     x = torch.zeros(1, 1, 2, 3).double()
-    got = solve(solver, x, None, torch.zeros_like)
+    got = solve(solver, x, UNCONDITIONAL, torch.zeros_like)
     close(process.basis.coordinates(got)[0, 0], b, atol=1e-9)
     unit = torch.eye(6).double().reshape(6, 1, 2, 3)
     moved = process.basis.coordinates(
-        solve(solver, process.basis.pixels(unit), None, torch.zeros_like) - got
+        solve(solver, process.basis.pixels(unit), UNCONDITIONAL, torch.zeros_like) - got
     )
     close(moved.reshape(6, 6), A.flatten().diag(), atol=1e-9)
 
@@ -218,7 +220,9 @@ def test_the_loss_is_ihdms() -> None:
     objective = Mean(
         MeanSpec(), Toy(process, "mean", toy_network), UniformTimes(UniformTimesSpec(), process)
     )
-    losses = objective.losses(x, t, arrays["noise"], None) * x[0].numel() * process.noise**2
+    losses = (
+        objective.losses(x, t, arrays["noise"], UNCONDITIONAL) * x[0].numel() * process.noise**2
+    )
     close(losses, arrays["losses"])
     close(losses.mean(), arrays["loss"])
 
@@ -229,7 +233,7 @@ def test_the_sampler_is_ihdms() -> None:
     x, times = arrays["u_K"], solver.times()
     close(times, torch.arange(11, -2, -1).double())
     for noise_, want, t, s in zip(arrays["noises"], arrays["traj"], times, times[1:], strict=False):
-        mean = solver.step(x, t, s, None, torch.zeros_like)
+        mean = solver.step(x, t, s, UNCONDITIONAL, torch.zeros_like)
         x = mean + 0.0125 * noise_
         close(x, want)
     close(mean, arrays["sample"])

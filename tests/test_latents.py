@@ -15,10 +15,11 @@ from torch import Tensor
 from toys import Toy, close, process_of, toy_eps
 
 from diffbench.analyses import job as analysis
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.encoding import encode, slerp
 from diffbench.diffusion.solvers.loop import Solver, solve
 from diffbench.jobs import data, train
@@ -85,7 +86,7 @@ def noisy_times(solver: Solver) -> Tensor:
 def down(solver: Solver, z: Tensor) -> Tensor:
     """The solver's steps from a latent to the lowest noisy level."""
     for t, s in pairwise(noisy_times(solver)):
-        z = solver.step(z, t, s, None, torch.zeros_like)
+        z = solver.step(z, t, s, UNCONDITIONAL, torch.zeros_like)
     return z
 
 
@@ -149,7 +150,7 @@ def test_decoding_ends_in_the_posterior_mean_of_the_image_as_noisy(name: str) ->
     for denoise in ("tweedie", "none"):
         spec = ODESpec(steps=160, method="rk4", denoise=denoise, grid=grid)
         solver = build(spec, gaussian(process))
-        got = solve(solver, encode(solver, x), None, torch.zeros_like)
+        got = solve(solver, encode(solver, x), UNCONDITIONAL, torch.zeros_like)
         t = noisy_times(solver)[-1]
         alpha, c = process.alpha(t), covariance()
         gain = (
@@ -176,9 +177,9 @@ class Told(Toy):
         super().__init__(process, "eps", toy_eps)
         self.told: list[tuple[float, Tensor | None]] = []
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        self.told.append((float(t), y))
-        return super().predict(x_t, t, y)
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        self.told.append((float(t), condition.label))
+        return super().predict(x_t, t, condition)
 
 
 def test_encoding_on_a_chain_is_ddims_upward_step_at_every_level() -> None:
@@ -194,7 +195,7 @@ def test_encoding_on_a_chain_is_ddims_upward_step_at_every_level() -> None:
         x0 = (want - np.sqrt(1 - abar[t]) * eps) / np.sqrt(abar[t])
         want = np.sqrt(abar[u]) * x0 + np.sqrt(1 - abar[u]) * eps
     denoiser = Told(process)
-    got = encode(build(DDIMSpec(steps=5), denoiser), x, y)
+    got = encode(build(DDIMSpec(steps=5), denoiser), x, Condition(y))
     close(got, torch.from_numpy(want), rtol=1e-11)
     assert [t for t, _ in denoiser.told] == levels[:-1]
     assert all(labels is y for _, labels in denoiser.told)
@@ -423,7 +424,7 @@ def test_the_latents_of_an_exact_denoiser_are_stored_with_a_picture(trained: Pla
     for i, steps in enumerate(content["steps"]):
         solver = build(HeunSpec(steps=steps), denoiser)
         with torch.no_grad():
-            back = solve(solver, encode(solver, x), None, torch.zeros_like)
+            back = solve(solver, encode(solver, x), UNCONDITIONAL, torch.zeros_like)
         each = ((back - x).double().numpy() ** 2 / 4).mean((1, 2, 3))
         assert content["error"][i] == pytest.approx(each.mean(), rel=1e-5)
         assert content["se"][i] == pytest.approx(each.std(ddof=1) / np.sqrt(30), rel=1e-5)

@@ -2,7 +2,6 @@
 says."""
 
 import math
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,15 +11,19 @@ from torch import Tensor, nn
 from toys import Toy, close, process_of
 
 from diffbench.data.datasets import Dataset
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import NOTHING, SCATTERED, Known, stretches, training_masks
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
 from diffbench.diffusion.core.streams import stream
-from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser, StaticThreshold
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
+from diffbench.diffusion.denoisers.thresholds import StaticThreshold
 from diffbench.diffusion.inverse.operators.operator import Operator
 from diffbench.diffusion.inverse.restorers.restorer import Measurement
 from diffbench.diffusion.inverse.restorers.tuned import InpaintTuned
-from diffbench.diffusion.objectives.losses import Simple, UniformTimes
+from diffbench.diffusion.objectives.losses import Simple
+from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.diffusion.solvers.transition import Ancestral
 from diffbench.jobs import train
@@ -104,8 +107,8 @@ class Listening(Denoiser):
         super().__init__(process_of("vp"))
         self.takes_masks = takes_masks
 
-    def predict(self, x_t, t, y):
-        self.seen = x_t, t, self.known
+    def predict(self, x_t, t, condition):
+        self.seen = x_t, t, condition.known
         return Prediction(self.process, x_t, t, "eps", x_t)
 
 
@@ -116,7 +119,6 @@ def listened(takes_masks: bool) -> tuple[tuple[Tensor, Tensor, Known | None], Te
     generator = stream("training", 0, 0)
     x0, noise = torch.randn(2, 30, 2, 4, 6, generator=generator)
     objective(x0, noise, generator)
-    assert denoiser.known is None
     return denoiser.seen, generator.get_state()
 
 
@@ -164,8 +166,7 @@ def test_the_mask_and_the_centred_image_come_after_the_scaled_one(name, middle, 
     plain, raw = network.x, network.raw
     assert plain.shape == (3, 5, 2, 4) and raw.shape == (3, 2, 2, 4)
     assert not plain[:, 2:].any()
-    with denoiser.informed(Known.of(x0, mask)):
-        denoiser(x_t, t)
+    denoiser(x_t, t, Condition(known=Known.of(x0, mask)))
     assert torch.equal(network.x[:, :2], plain[:, :2]) and torch.equal(network.raw, raw)
     assert torch.equal(network.x[:, 2:3], mask)
     want = torch.where(mask > 0, (x0 - middle) / half, 0.0)
@@ -182,31 +183,36 @@ def test_nothing_known_is_a_mask_of_zeros() -> None:
     denoiser = NetworkDenoiser(spec, process_of("vp"), network)
     x_t, t = torch.randn(3, 1, 4, 4), at(0.5)
     plain = denoiser(x_t, t).value
-    with denoiser.informed(Known(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4))):
-        assert torch.equal(denoiser(x_t, t).value, plain)
+
+    def told(known: Known) -> Tensor:
+        return denoiser(x_t, t, Condition(known=known)).value
+
+    nothing = Known(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4))
+    assert torch.equal(told(nothing), plain)
     # One mask may serve all images.
     mask = torch.ones(1, 1, 4, 4)
-    with denoiser.informed(Known.of(x_t[:1], mask)):
-        one = denoiser(x_t, t).value
-    with denoiser.informed(Known.of(x_t[:1].expand_as(x_t), mask.expand_as(x_t))):
-        assert torch.equal(denoiser(x_t, t).value, one)
+    one = told(Known.of(x_t[:1], mask))
+    each = Known.of(x_t[:1].expand_as(x_t), mask.expand_as(x_t))
+    assert torch.equal(told(each), one)
     assert not torch.equal(one, plain)
-    assert denoiser.calls == 4
-
-
-def test_what_is_told_is_forgotten_even_after_a_failure() -> None:
-    denoiser, _, x_t, mask = told_apart()
-    with pytest.raises(RuntimeError), denoiser.informed(Known.of(x_t, mask)):
-        assert denoiser.known is not None
-        raise RuntimeError
-    assert denoiser.known is None
 
 
 def test_a_denoiser_without_masks_cannot_be_told() -> None:
     plain = NetworkDenoiser(NetworkDenoiserSpec(predict="eps"), process_of("vp"), Seen())
+    x_t = torch.zeros(1, 1, 2, 2)
     for denoiser in (plain, StaticThreshold(plain)):
-        with pytest.raises(TypeError, match="takes no masks"), denoiser.informed(None):
-            pass
+        with pytest.raises(TypeError, match=f"this {type(denoiser).__name__} takes no masks"):
+            denoiser(x_t, at(0.5), Condition(known=Known.nothing(x_t)))
+
+
+def test_what_wraps_a_denoiser_with_masks_can_be_told() -> None:
+    denoiser, network, x_t, mask = told_apart()
+    condition = Condition(known=Known.of(x_t, mask))
+    denoiser(x_t, at(0.5), condition)
+    want = network.x
+    for wrapper in (Counted(denoiser), StaticThreshold(denoiser)):
+        wrapper(x_t, at(0.5), condition)
+        assert torch.equal(network.x, want)
 
 
 def test_masks_are_of_a_networks_denoiser_alone() -> None:
@@ -361,8 +367,8 @@ def test_what_is_told_is_used_as_bayes_would(tuned, ratio) -> None:
     mask = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
     errors = {}
     for told in (False, True):
-        with tuned.informed(Known.of(x0, mask)) if told else nullcontext():
-            errors[told] = (tuned(x_t, t).x0 - x0).square().flatten(1).mean(0).double()
+        condition = Condition(known=Known.of(x0, mask) if told else None)
+        errors[told] = (tuned(x_t, t, condition).x0 - x0).square().flatten(1).mean(0).double()
         # Of 20,000 squares the mean is known to 1 % (one standard deviation); the rest is the network's.
         want = posterior(ratio, told)
         assert (errors[told] > 0.95 * want).all()
@@ -398,8 +404,8 @@ FIRST = Selection(DrawnMaskSpec(rows=(".#",)), (1, 1, 2), torch.tensor([[1.0, 0.
 SPEC = InpaintTunedSpec(solver=AncestralSpec(steps=100, threshold="none"))
 
 
-def restored(denoiser: NetworkDenoiser, y: Tensor, std: float, seed: int = 0) -> Tensor:
-    restorer = InpaintTuned(SPEC, denoiser, Ancestral(SPEC.solver, denoiser))
+def restored(denoiser: Denoiser, y: Tensor, std: float, seed: int = 0) -> Tensor:
+    restorer = InpaintTuned(SPEC, Ancestral(SPEC.solver, denoiser))
     return restorer.restore(Measurement(FIRST, y, std), stream("restore", seed))
 
 
@@ -420,10 +426,10 @@ def test_the_other_pixel_is_drawn_from_its_posterior(tuned) -> None:
     """The same solver with the same noise and the exact denoiser ends in the same images: to a fifth of the posterior's
     standard deviation in the root mean square, and a seventh on average, for each of a few y."""
     n, std = 2000, math.sqrt(V * (1 - R**2))
-    tuned.calls = 0
+    counted = Counted(tuned)
     y = torch.tensor([-0.8, 0.0, 0.5]).repeat_interleave(n)[:, None]
-    x = restored(tuned, y, 0.0)
-    assert tuned.calls == 100 and tuned.known is None
+    x = restored(counted, y, 0.0)
+    assert counted.calls == 100
     assert torch.equal(x[:, 0, 0, :1], y)
     exact = Ancestral(SPEC.solver, informed_by_hand(tuned.process, y))
     want = sample(exact, x.shape, stream("restore", 0))
@@ -453,7 +459,7 @@ def test_the_mask_of_an_operator_on_colours_is_one_for_all_channels() -> None:
     mask = torch.ones(2, 4)
     mask[:, 1:3] = 0
     box = Selection(BoxMaskSpec(height=2, width=2), (2, 2, 4), mask)
-    restorer = InpaintTuned(SPEC, denoiser, Ancestral(SPEC.solver, denoiser))
+    restorer = InpaintTuned(SPEC, Ancestral(SPEC.solver, denoiser))
     known = restorer.known(box, box.apply(x_t))
     assert known.mask.shape == (3, 1, 2, 4)
     assert torch.equal(known.mask, mask.expand(3, 1, 2, 4))
@@ -463,7 +469,7 @@ def test_the_mask_of_an_operator_on_colours_is_one_for_all_channels() -> None:
 
 
 def test_what_it_cannot_restore_is_refused(tuned) -> None:
-    restorer = InpaintTuned(SPEC, tuned, Ancestral(SPEC.solver, tuned))
+    restorer = InpaintTuned(SPEC, Ancestral(SPEC.solver, tuned))
     identity = Selection(IdentitySpec(), (1, 1, 2), torch.ones(1, 2))
     y = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="needs a mask of pixels, not identity"):

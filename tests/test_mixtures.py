@@ -19,8 +19,9 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from toys import mixture_denoiser, process_of
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import at, cast
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import EulerMaruyama
 from diffbench.specs.processes import ProcessSpec
@@ -70,7 +71,7 @@ def descend_from(solver: Solver, x: Tensor, noise: Callable[[Tensor], Tensor]) -
     times = noisy_times(solver)
     solver.begin()
     for t, s in pairwise(times):
-        x = solver.move(x, t, s, None, noise)
+        x = solver.move(x, t, s, UNCONDITIONAL, noise)
     return x
 
 
@@ -241,8 +242,10 @@ def differ(x: np.ndarray, y: np.ndarray) -> bool:
 class WrongDrift(EulerMaruyama):
     """The noise of the reverse SDE with the flow's drift."""
 
-    def advance(self, x_t, t, s, y, noise):
-        flow = build(ODESpec(steps=1, method="euler"), self.denoiser).advance(x_t, t, s, y, noise)
+    def advance(self, x_t, t, s, condition, noise):
+        flow = build(ODESpec(steps=1, method="euler"), self.denoiser).advance(
+            x_t, t, s, condition, noise
+        )
         g2 = self.process.g2(t) * (t - s)
         return flow + cast(g2.sqrt(), x_t) * noise(x_t)
 
@@ -290,10 +293,10 @@ def test_the_family_between_has_them_too_but_not_with_half_the_noise() -> None:
     class HalfWrong(EulerMaruyama):
         """gbar = g/2 without its share of the drift."""
 
-        def advance(self, x_t, t, s, y, noise):
+        def advance(self, x_t, t, s, condition, noise):
             quiet = EulerMaruyama(EulerMaruyamaSpec(steps=1, noise=0), self.denoiser)
             g2 = self.process.g2(t) * (t - s) / 4
-            return quiet.advance(x_t, t, s, y, noise) + cast(g2.sqrt(), x_t) * noise(x_t)
+            return quiet.advance(x_t, t, s, condition, noise) + cast(g2.sqrt(), x_t) * noise(x_t)
 
     assert differ(flow, many(HalfWrong(between.spec, denoiser_of("vp")), 3))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import chosen_process, close, exact_denoiser, made
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.solvers.loop import sample, solve
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
@@ -138,7 +139,7 @@ def test_one_step_is_the_posterior_mean(process: str, name: str) -> None:
     x = solver.start(torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).double())
     first, end = solver.times()
     assert end == solver.process.data_time
-    close(solve(solver, x, None, no_noise), denoiser(x, first).x0, atol=1e-9)
+    close(solve(solver, x, UNCONDITIONAL, no_noise), denoiser(x, first).x0, atol=1e-9)
 
 
 def no_noise(x: torch.Tensor) -> torch.Tensor:

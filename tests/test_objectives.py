@@ -23,26 +23,30 @@ from toys import (
 
 from diffbench.data.levels import Levels
 from diffbench.diffusion.core import bound as terms_of_the_bound
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
 from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser, noise_input
+from diffbench.diffusion.denoisers.network import NetworkDenoiser, noise_input
 from diffbench.diffusion.likelihoods.vlb import VLB
-from diffbench.diffusion.objectives.losses import QUANTILES as QUANTILE_DRAWS
+from diffbench.diffusion.objectives.classifier import CrossEntropy
 from diffbench.diffusion.objectives.losses import (
-    CrossEntropy,
     EDMObjective,
     Hybrid,
+    ScoreMatching,
+    Simple,
+    VLBObjective,
+)
+from diffbench.diffusion.objectives.times import QUANTILES as QUANTILE_DRAWS
+from diffbench.diffusion.objectives.times import (
     ImportanceTimes,
     LogNormalTimes,
     LogSNRTimes,
     MixedTimes,
-    ScoreMatching,
-    Simple,
     Times,
     UniformTimes,
-    VLBObjective,
 )
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 from diffbench.specs.likelihoods import VLBSpec
@@ -407,7 +411,7 @@ def test_hybrid_and_vlb_are_improved_diffusions(
 
     def losses(kind: type, spec) -> Tensor:
         objective = kind(spec, denoiser, times, 2 / 255)
-        return objective.losses(arrays["x0"], column(arrays["t"]), arrays["noise"], None)
+        return objective.losses(arrays["x0"], column(arrays["t"]), arrays["noise"], UNCONDITIONAL)
 
     vlb, simple = losses(VLBObjective, VLBObjectiveSpec()), losses(Simple, SimpleSpec())
     close(vlb, arrays["RESCALED_KL_LEARNED_RANGE_loss"])
@@ -711,7 +715,7 @@ def test_hybrid_trains_the_mean_by_simple_and_the_variance_by_the_bound(
     denoiser, times = NetworkDenoiser(spec, process, network), GivenTimes(process, t)
 
     def gradients(kind: type, spec) -> tuple[Tensor, ...]:
-        losses = kind(spec, denoiser, times, 2 / 16).losses(x0, column(t), noise, None)
+        losses = kind(spec, denoiser, times, 2 / 16).losses(x0, column(t), noise, UNCONDITIONAL)
         return network.gradients(losses)
 
     hybrid = gradients(Hybrid, HybridSpec())
@@ -738,7 +742,7 @@ def test_vlbs_mean_over_times_is_the_bound_without_its_prior(schedule: str, vari
     objective = VLBObjective(
         VLBObjectiveSpec(variance=variance), denoiser, GivenTimes(process, t), 2 / 16
     )
-    losses = objective.losses(x0.expand(49, -1, -1, -1), column(t), noise, None)
+    losses = objective.losses(x0.expand(49, -1, -1, -1), column(t), noise, UNCONDITIONAL)
     close(losses / 49, total["terms"], rtol=1e-11)
     close(losses.mean()[None], total["total"] - total["prior"], rtol=1e-11)
 
@@ -837,7 +841,7 @@ def test_an_objective_teaches_its_times_the_losses_before_their_weights() -> Non
     untaught = importance(30, history=1)
     after(uneven, untaught, 1)
     t, weight = untaught.draw(6, torch.Generator().manual_seed(1))
-    alone = Simple(SimpleSpec(), denoiser, untaught).losses(x0, column(t), noise, None)
+    alone = Simple(SimpleSpec(), denoiser, untaught).losses(x0, column(t), noise, UNCONDITIONAL)
     close(losses, alone * weight, rtol=1e-15)
     assert (weight != 1).all()
     for time, loss in dict(zip(t.tolist(), alone.tolist(), strict=True)).items():
@@ -871,8 +875,8 @@ class Labels(Denoiser):
 
     classes = 10
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        self.given = y
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        self.given = condition.label
         return Prediction(self.process, x_t, t, "eps", x_t)
 
 

@@ -22,10 +22,11 @@ from toys import Toy, close, process_of, recorded, toy_eps
 
 from diffbench.data.levels import Levels
 from diffbench.diffusion.core import integrators
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser, MixtureDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.likelihoods.ode import PROBES, ODELikelihood
 from diffbench.diffusion.processes.gaussian import GaussianProcess
 from diffbench.diffusion.solvers.loop import solve
@@ -247,7 +248,8 @@ def official(
     arrays: dict[str, Tensor], denoiser: Denoiser, probe: Tensor, tolerance: float = 1e-5
 ) -> tuple[Tensor, Tensor, ODELikelihood]:
     """(-log2 p/D, the latent, the likelihood) from time 1e-5; score_sde's tolerances are 1e-5 each."""
-    likelihood = Given(ODELikelihoodSpec(rtol=tolerance, atol=tolerance), denoiser, CELLS)
+    spec = ODELikelihoodSpec(rtol=tolerance, atol=tolerance)
+    likelihood = Given(spec, Counted(denoiser), CELLS)
     likelihood.probe = probe
     log_prob, latent = likelihood.log_prob(arrays["x"], generator())
     return bits(log_prob, latent), latent, likelihood
@@ -286,7 +288,7 @@ def test_samples_of_the_ode_are_score_sdes(file: str) -> None:
     """From time 1 to 1e-3, without denoising."""
     arrays = recorded(file)
     solver = build(AdaptiveODESpec(denoise="none"), gaussian_score(process_of("vp")))
-    got = solve(solver, solver.start(arrays["z"]), None, torch.zeros_like)
+    got = solve(solver, solver.start(arrays["z"]), UNCONDITIONAL, torch.zeros_like)
     close(got, arrays["VP_ode_sample"], rtol=1e-3)
 
 
@@ -300,7 +302,7 @@ STEP = {"euler": (1, 1), "heun": (2, 2), "rk4": (4, 4), "dormand-prince": (6, 5)
 )
 def test_passes_of_fixed_steps(method: str, options: dict, vectors: int) -> None:
     """One forward pass a stage; a backward pass a vector where the integral uses the stage."""
-    denoiser = Toy(process_of("vp"), "eps", toy_eps)
+    denoiser = Counted(Toy(process_of("vp"), "eps", toy_eps))
     likelihood = likelihood_of(denoiser, method=method, steps=7, **options)
     likelihood(torch.zeros(2, 1, 2, 2).double(), generator())
     forward, backward = STEP[method]
@@ -318,7 +320,8 @@ def test_refused_steps_cost_no_backward_pass(monkeypatch: pytest.MonkeyPatch) ->
         return next_step(self, h, norm, refused)
 
     monkeypatch.setattr(integrators.Adaptive, "next_step", spy)
-    denoiser = Toy(process_of("vp"), "score", lambda x, t: -x - (20 * x).tanh() * (30 * t).sin())
+    toy = Toy(process_of("vp"), "score", lambda x, t: -x - (20 * x).tanh() * (30 * t).sin())
+    denoiser = Counted(toy)
     likelihood = likelihood_of(denoiser)
     likelihood(torch.linspace(-1, 1, 8).double().reshape(2, 1, 2, 2), generator())
     assert 0 < outcomes.count(False) < len(outcomes)
@@ -385,8 +388,8 @@ def test_labels_reach_the_denoiser() -> None:
     class Labelled(Denoiser):
         classes = 3
 
-        def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None):
-            mean = y.double().reshape(-1, 1, 1, 1)
+        def predict(self, x_t: Tensor, t: Tensor, condition: Condition):
+            mean = condition.label.double().reshape(-1, 1, 1, 1)
             a, v = (
                 self.process.alpha(t),
                 0.09 * self.process.alpha(t) ** 2 + self.process.sigma(t) ** 2,
@@ -396,7 +399,7 @@ def test_labels_reach_the_denoiser() -> None:
     y = torch.tensor([0, 1, 2])
     x = y.double().reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
     likelihood = likelihood_of(Labelled(process_of("vp")))
-    got = bits(likelihood.log_prob(x, generator(), y)[0], x)
+    got = bits(likelihood.log_prob(x, generator(), Condition(y))[0], x)
     want = math.log2(math.sqrt(2 * math.pi) * 0.3)
     close(got, at([want] * 3), rtol=0, atol=2e-3)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import Toy, chain_times, close, column, made, process_of, recorded, toy_score
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import Process, at
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
@@ -60,11 +61,11 @@ def test_reverse_drift_and_diffusion(file: str, sde: str) -> None:
     close(toy_score(x, t), arrays["score"])
     sde_step = build(EulerMaruyamaSpec(steps=1), denoiser).advance
     ode_step = build(ODESpec(steps=1, method="euler"), denoiser).advance
-    mean = sde_step(x, t, t - 1, None, torch.zeros_like)
+    mean = sde_step(x, t, t - 1, UNCONDITIONAL, torch.zeros_like)
     close(x - mean, arrays[f"{sde}_rev0_drift"])
     noise = sde_step(x, t, t - 1, None, torch.ones_like) - mean
     close(noise[:, 0, 0, 0], arrays[f"{sde}_rev0_diffusion"])
-    close(x - ode_step(x, t, t - 1, None, torch.zeros_like), arrays[f"{sde}_rev1_drift"])
+    close(x - ode_step(x, t, t - 1, UNCONDITIONAL, torch.zeros_like), arrays[f"{sde}_rev1_drift"])
 
 
 @both_files
@@ -77,7 +78,7 @@ def test_the_discretised_sub_vp_is_an_euler_step(file: str) -> None:
     denoiser = Toy(process, "score", toy_score)
     sde_step = build(EulerMaruyamaSpec(steps=1), denoiser).advance
     ode_step = build(ODESpec(steps=1, method="euler"), denoiser).advance
-    mean = sde_step(x, t, t - h, None, torch.zeros_like)
+    mean = sde_step(x, t, t - h, UNCONDITIONAL, torch.zeros_like)
     close(x - mean, arrays["subVP_rev0_disc_f"])
     noise = sde_step(x, t, t - h, None, torch.ones_like) - mean
     close(noise[:, 0, 0, 0], arrays["subVP_rev0_disc_G"])
@@ -129,7 +130,7 @@ def test_the_discretised_reverse_is_reverse_diffusions_step(
     t, s = (column(each) for each in chain_times(denoiser.process, arrays["t"], steps))
     spec = ReverseDiffusionSpec(steps=steps, noise=1 - flow)
     advance = build(spec, denoiser).advance
-    mean = advance(arrays["x"], t, s, None, torch.zeros_like)
+    mean = advance(arrays["x"], t, s, UNCONDITIONAL, torch.zeros_like)
     close(arrays["x"] - mean, arrays[f"{sde}_rev{flow}_disc_f"])
     noise = advance(arrays["x"], t, s, None, torch.ones_like) - mean
     close(noise[:, 0, 0, 0], arrays[f"{sde}_rev{flow}_disc_G"])

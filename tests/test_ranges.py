@@ -23,11 +23,13 @@ from torch import Tensor
 from toys import at, chosen_process, close, mixture_denoiser, process_of
 
 from diffbench.data.levels import Levels
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.inverse.restorers.restorer import Measurement
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
 from diffbench.diffusion.solvers.encoding import encode
@@ -296,7 +298,7 @@ def test_an_adaptive_path_is_the_same_to_its_tolerance() -> None:
     )
     found, steps = [], 0.0
     for process in pair.sides:
-        denoiser = usual(process)
+        denoiser = Counted(usual(process))
         found.append(sample(build(spec, denoiser), SHAPE, generator(), dtype=torch.float64))
         steps += denoiser.calls / 6
     close(found[1], pair.map(found[0]), rtol=0, atol=steps * 1e-8 * 400)
@@ -313,7 +315,7 @@ def test_guided_samples_are_mapped(name: str) -> None:
         classifier = Classifier(process, two_classes, 2)
         built = build(spec, usual(process), classifier)
         y = torch.tensor([0, 1, 0])
-        results.append(sample(built, SHAPE, generator(), y, dtype=torch.float64))
+        results.append(sample(built, SHAPE, generator(), Condition(y), dtype=torch.float64))
     pair.agree(*results)
 
 
@@ -330,7 +332,8 @@ def test_latents_are_mapped(name: str) -> None:
     z, z_there = encode(here, pair.data()), encode(there, pair.map(pair.data()))
     pair.agree(z, z_there)
     pair.agree(
-        solve(here, z, None, torch.zeros_like), solve(there, z_there, None, torch.zeros_like)
+        solve(here, z, UNCONDITIONAL, torch.zeros_like),
+        solve(there, z_there, UNCONDITIONAL, torch.zeros_like),
     )
 
 
@@ -547,7 +550,9 @@ def restored_agree(pair: Pair, spec: RestorerSpec, operator: OperatorSpec, std: 
         (pair.here, 1.0, lambda x: x),
         (pair.there, pair.ratio, pair.map),
     ):
-        H = build(operator, pair.shape[1:], process.spec.low, process.spec.high)
+        low, high = process.spec.low, process.spec.high
+        facts = {"image_shape": pair.shape[1:], "low": low, "high": high}
+        H = build(operator, **{name: facts[name] for name in operator.facts})
         y = H.apply(place(pair.data()))
         measurement = Measurement(H, y + std * ratio * uniform(tuple(y.shape), 12), std * ratio)
         images = place(pair.spec.low + uniform((20, *pair.shape[1:]), 13))
@@ -562,6 +567,7 @@ def made(spec: RestorerSpec, denoiser: Denoiser, images: Tensor):
         "around": lambda: made(spec.around, denoiser, images),
         "estimate": lambda: made(spec.estimate, denoiser, images),
         "images": lambda: images,
+        "middle": lambda: denoiser.process.middle,
     }
     return build(spec, **{name: facts[name]() for name in spec.facts})
 
@@ -624,7 +630,7 @@ def test_heun_is_edms_sampler(name: str, churn: float) -> None:
     times = solver.times()[:-1]
     drawn = [n for n, t in zip(noises, times, strict=True) if float(solver.churned(t)) != float(t)]
     given_noises = iter(drawn)
-    got = solve(solver, x, None, lambda like: next(given_noises).reshape(like.shape))
+    got = solve(solver, x, UNCONDITIONAL, lambda like: next(given_noises).reshape(like.shape))
     close((got.reshape(6, 3) - middle) / half, want, rtol=0, atol=1e-13)
 
 

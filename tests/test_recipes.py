@@ -9,7 +9,7 @@ from toys import Toy, close, toy_eps
 
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.denoisers.network import noise_input
-from diffbench.diffusion.objectives.losses import UniformTimes
+from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout

@@ -8,14 +8,17 @@ from torch import Tensor
 from toys import REFLECTED, Toy, close, column, made, process_of, recorded
 
 from diffbench.data.levels import Levels
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
 from diffbench.diffusion.denoisers.boundary import Bumped, Gated, KernelMixture
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
 from diffbench.diffusion.denoisers.guidance import ClassifierFreeGuidance
-from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.objectives.losses import ScoreMatching, UniformTimes
+from diffbench.diffusion.objectives.losses import ScoreMatching
+from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.diffusion.processes.reflection import fold, log_density
 from diffbench.diffusion.solvers.corrector import Langevin
 from diffbench.diffusion.solvers.loop import sample, solve
@@ -70,8 +73,8 @@ def test_reverse_drifts_are_the_official_ones() -> None:
     denoiser = Toy(process, "score", lambda x, t: 0.3 * torch.cos(3 * x) - t * x)
     step = build(EulerMaruyamaSpec(steps=1), denoiser).advance
     flow = build(ODESpec(steps=1, method="euler"), denoiser).advance
-    close(x - step(x, t, t - 1, None, torch.zeros_like), arrays["rev0_drift"])
-    close(x - flow(x, t, t - 1, None, torch.zeros_like), arrays["rev1_drift"])
+    close(x - step(x, t, t - 1, UNCONDITIONAL, torch.zeros_like), arrays["rev0_drift"])
+    close(x - flow(x, t, t - 1, UNCONDITIONAL, torch.zeros_like), arrays["rev1_drift"])
     level = (arrays["t"] * 999).floor()
     before = torch.where(level == 0, process.data_time, (level - 1) / 999)
     close(process.chain_step(level / 999, before)[1].sqrt(), arrays["disc_G"])
@@ -92,7 +95,7 @@ def test_the_loss_is_the_official_one() -> None:
     times = UniformTimes(UniformTimesSpec(), process)
     for name, weight in (("lw0", "sigma2"), ("lw1", "likelihood")):
         objective = ScoreMatching(ScoreMatchingSpec(weight=weight), official(process), times)
-        losses = objective.losses(x0, t4, arrays["z"], None)
+        losses = objective.losses(x0, t4, arrays["z"], UNCONDITIONAL)
         close(losses, arrays[f"loss_{name}_rm1"], rtol=1e-6)
         close(losses * x0[0].numel() / 2, arrays[f"loss_{name}_rm0"], rtol=1e-6)
 
@@ -102,12 +105,14 @@ def test_steps_are_the_official_ones() -> None:
     x, t = arrays["xs"], column(arrays["t"])
     solver = build(EulerMaruyamaSpec(steps=1000), official(process))
     for name, noise in (("em_mean", torch.zeros_like), ("em_x", lambda _: arrays["z2"])):
-        close(solver.confine(solver.advance(x, t, t - 1 / 1000, None, noise)), arrays[name])
+        close(
+            solver.confine(solver.advance(x, t, t - 1 / 1000, UNCONDITIONAL, noise)), arrays[name]
+        )
     langevin = Langevin(LangevinSpec(snr=0.01), official(process))
-    close(langevin.update(x, t, None, lambda _: arrays["z2"]), arrays["langevin0.01_x"])
+    close(langevin.update(x, t, UNCONDITIONAL, lambda _: arrays["z2"]), arrays["langevin0.01_x"])
     # The official mean is not reflected.
     close(
-        langevin.update(x, t, None, lambda _: arrays["z2"], quiet=True),
+        langevin.update(x, t, UNCONDITIONAL, lambda _: arrays["z2"], quiet=True),
         fold(arrays["langevin0.01_mean"]),
     )
 
@@ -118,7 +123,7 @@ def test_the_sampling_loop_is_the_official_one() -> None:
     arrays, process = recorded("reflected_pc_sampler"), process_of("reflected")
     solver, x = build(EulerMaruyamaSpec(steps=30), official(process)), arrays["init"]
     for i, t in enumerate(torch.linspace(1, 1e-5, 30, dtype=torch.float64)[:-1]):
-        x = solver.step(x, t, t - 1 / 30, None, lambda _, i=i: arrays["noises"][i, 1])
+        x = solver.step(x, t, t - 1 / 30, UNCONDITIONAL, lambda _, i=i: arrays["noises"][i, 1])
     close(x, arrays["sample"])
 
 
@@ -144,8 +149,8 @@ class Guided(Denoiser):
         ]
         self.mixture = exact(process)
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        return self.mixture(x_t, t) if y is None else self.models[0](x_t, t)
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        return self.mixture(x_t, t) if condition.label is None else self.models[0](x_t, t)
 
 
 INSIDE = [
@@ -181,7 +186,7 @@ def test_every_state_is_in_the_cube(settings: dict, steps: int, w: float | None)
 
         solver.step = watched
         y = torch.zeros(SHAPE[0], dtype=torch.long)
-        states.append(sample(solver, SHAPE, generator(steps), y))
+        states.append(sample(solver, SHAPE, generator(steps), Condition(y)))
         assert solver.moved == 0
         assert all(((x >= 0) & (x <= 1)).all() for x in states)
 
@@ -191,7 +196,8 @@ class Unaware(Denoiser):
 
     classes = 2
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        y = condition.label
         shift = 0 if y is None else 1 + y[:, None, None, None]
         return Prediction(self.process, x_t, t, "eps", torch.sin(5 * x_t) * 2 + shift)
 
@@ -204,7 +210,7 @@ def test_the_flow_of_an_exact_score_stays_inside_as_steps_shrink() -> None:
         for name, denoiser in (("exact", Guided(process)), ("unaware", Unaware(process))):
             y = torch.zeros(500, dtype=torch.long)
             solver = build(ODESpec(steps=steps, w=15), denoiser)
-            x = sample(solver, (500, 1, 2, 2), generator(), y, dtype=torch.float64)
+            x = sample(solver, (500, 1, 2, 2), generator(), Condition(y), dtype=torch.float64)
             assert ((x >= 0) & (x <= 1)).all()
             moved[name, steps] = solver.moved
     assert moved["exact", 4] > 0 and moved["exact", 64] == 0
@@ -389,11 +395,11 @@ def test_transport_is_exact_for_one_kernel() -> None:
         "centres": REFLECTED["centres"][[1]],
         "widths": torch.zeros(1).double(),
     }
-    denoiser = exact(process, **tensors)
+    denoiser = Counted(exact(process, **tensors))
     x = torch.rand(50, 1, 2, 2, generator=generator()).double()
     for steps in (2, 9):
         solver = build(TransportSpec(steps=steps), denoiser)
-        got = solve(solver, x, None, torch.zeros_like)
+        got = solve(solver, x, UNCONDITIONAL, torch.zeros_like)
         close(got, tensors["centres"].reshape(1, 1, 2, 2).expand_as(got), atol=1e-3)
     assert denoiser.calls == 4 - 1 + 18 - 1
 

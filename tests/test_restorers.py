@@ -12,9 +12,10 @@ from test_operators import official
 from torch import Tensor
 from toys import REFERENCE, Toy, close, mixture_denoiser, process_of, toy_eps
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.inverse.operators.dense import Dense
 from diffbench.diffusion.inverse.restorers.ddrm import DDRM
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
@@ -181,7 +182,7 @@ def test_the_loop_is_ilvrs() -> None:
     times, x = solver.times(), arrays["init"]
     for j, i in enumerate(range(4, -1, -1)):
         t, s = times[j], times[j + 1]
-        x = solver.step(x, t, s, None, lambda _, i=i: arrays["z1"][i])
+        x = solver.step(x, t, s, UNCONDITIONAL, lambda _, i=i: arrays["z1"][i])
         if i > 0:
             x = impose(x, t, lambda _, i=i: arrays["z2"][i])
         close(x, arrays["samples"][j], rtol=0, atol=1e-5)
@@ -215,6 +216,7 @@ def restorer_of(spec: RestorerSpec, denoiser: Denoiser, images: Tensor) -> Resto
         "around": lambda: restorer_of(spec.around, denoiser, images),
         "estimate": lambda: restorer_of(spec.estimate, denoiser, images),
         "images": lambda: images,
+        "middle": lambda: denoiser.process.middle,
     }
     return build(spec, **{name: facts[name]() for name in spec.facts})
 
@@ -270,11 +272,11 @@ def test_snips_draws_from_the_posterior_of_a_full_rank_measurement() -> None:
 @pytest.mark.parametrize(("start", "calls"), [(1.0, 10), (0.5, 5), (0.01, 1)])
 def test_ccdf_takes_the_last_of_the_steps(start: float, calls: int) -> None:
     measurement, images = problem(OPERATORS[1])
-    denoiser = mixture_denoiser(process_of("vp"), 16)
+    exact = mixture_denoiser(process_of("vp"), 16)
     around = {"name": "replace", "solver": {"name": "ancestral", "steps": 10}}
     for estimate in ("pseudo-inverse", "posterior-mean"):
         spec = {"name": "ccdf", "around": around, "start": start, "estimate": {"name": estimate}}
-        denoiser.calls = 0
+        denoiser = Counted(exact)
         ccdf = restorer_of(RestorerSpec.choose(spec), denoiser, images)
         x = ccdf.restore(measurement, torch.Generator().manual_seed(0))
         assert denoiser.calls == calls

@@ -19,10 +19,11 @@ from toys import (
     toy_score,
 )
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.processes.continuous import EDM
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.encoding import encode
@@ -60,7 +61,7 @@ def steps_down(solver: Solver, arrays: dict[str, torch.Tensor], noisy: bool) -> 
     """One step from each recorded level to the one below."""
     noise = arrays["noise"] if noisy else torch.zeros_like(arrays["noise"])
     rows = [
-        solver.step(x[None], t, t - 1, None, lambda _, z=z: z[None])
+        solver.step(x[None], t, t - 1, UNCONDITIONAL, lambda _, z=z: z[None])
         for x, t, z in zip(arrays["x_t"], arrays["t"], noise, strict=True)
     ]
     return torch.cat(rows)
@@ -107,7 +108,9 @@ def test_large_is_sigma_hat_on_every_pair(schedule: str, t: int, s: int) -> None
     mean = np.sqrt(b) * x0 + np.sqrt(1 - b - of_eta_one) * eps
     spec = AncestralSpec(steps=50, variance="large", threshold="none")
     solver = build(spec, Toy(process, "eps", toy_eps))
-    got = solver.step(torch.from_numpy(x), at(t), at(s), None, lambda _: torch.from_numpy(z))
+    got = solver.step(
+        torch.from_numpy(x), at(t), at(s), UNCONDITIONAL, lambda _: torch.from_numpy(z)
+    )
     close(got, torch.from_numpy(mean + np.sqrt(1 - a / b) * z))
 
 
@@ -127,7 +130,7 @@ def test_encoding_is_eulers_method_upwards(grid: str) -> None:
     taken for x at the lowest level, and the last evaluation is at the level below the highest."""
     process = process_of("discrete", **CHAIN_OF_50)
     x = torch.linspace(-1, 1, 8).double().reshape(2, 1, 2, 2)
-    denoiser = Toy(process, "eps", toy_eps)
+    denoiser = Counted(Toy(process, "eps", toy_eps))
     solver = build(DDIMSpec(steps=10, grid=grid), denoiser)
     xbar, levels = x / process.alpha(at(0)), solver.times()[:-1].flip(0)
     for t, s in pairwise(levels):
@@ -153,7 +156,7 @@ def test_decoding_returns_the_encoded_image(name: str, parameters: dict, options
     x, errors = mean + variances.sqrt() * z, []
     for steps in (10, 100):
         solver = build(DDIMSpec(steps=steps, **options), denoiser)
-        back = solve(solver, encode(solver, x), None, no_noise)
+        back = solve(solver, encode(solver, x), UNCONDITIONAL, no_noise)
         errors.append(float((back - x).square().mean().sqrt()))
     assert errors[1] < errors[0] / 8
 
@@ -410,7 +413,7 @@ def test_none_is_the_processs_own_or_nothing(kind, key: str) -> None:
 @pytest.mark.parametrize("steps", [21, 60])
 def test_reverse_diffusion_refuses_steps_that_are_too_long_before_any_call(steps: int) -> None:
     """A quadratic grid's first step is nearly 2/(steps - 1): beta, 20 times that, is below 1 from 42 steps."""
-    denoiser = Toy(process_of("vp"), "eps", toy_eps)
+    denoiser = Counted(Toy(process_of("vp"), "eps", toy_eps))
     spec = ReverseDiffusionSpec(steps=steps, grid="quadratic")
     if steps > 41:
         build(spec, denoiser)
@@ -466,9 +469,9 @@ def test_euler_maruyama_steps(file: str, sde: str) -> None:
     x, t = arrays["x"] * (20 if sde == "VE" else 1), column(arrays["t"])
     denoiser = Toy(process_of(name, **parameters), "score", toy_score)
     advance = build(EulerMaruyamaSpec(steps=steps), denoiser).advance
-    mean = advance(x, t, t - 1 / steps, None, torch.zeros_like)
+    mean = advance(x, t, t - 1 / steps, UNCONDITIONAL, torch.zeros_like)
     close(mean, arrays[f"euler_maruyama_{sde}_mean"])
-    noisy = advance(x, t, t - 1 / steps, None, lambda _: arrays["noise"])
+    noisy = advance(x, t, t - 1 / steps, UNCONDITIONAL, lambda _: arrays["noise"])
     close(noisy, arrays[f"euler_maruyama_{sde}_x"])
 
 
@@ -484,10 +487,10 @@ def test_ancestral_vp_steps(file: str) -> None:
         denoiser = Toy(chain, "score", lambda x, t, time=time: toy_score(x, time))
         spec = AncestralSpec(steps=steps, variance="large", threshold="none")
         step = build(spec, denoiser).step
-        mean = step(x, level, level - 1, None, torch.zeros_like)
+        mean = step(x, level, level - 1, UNCONDITIONAL, torch.zeros_like)
         close(mean, arrays["ancestral_sampling_VP_mean"][[i]])
         if level > 0:
-            noisy = step(x, level, level - 1, None, lambda _, z=z: z)
+            noisy = step(x, level, level - 1, UNCONDITIONAL, lambda _, z=z: z)
             close(noisy, arrays["ancestral_sampling_VP_x"][[i]])
 
 
@@ -502,11 +505,11 @@ def test_reverse_diffusion_steps(file: str, sde: str) -> None:
     advance, flow = (
         build(ReverseDiffusionSpec(steps=steps, noise=n), denoiser).advance for n in (1, 0)
     )
-    mean = advance(x, t, s, None, torch.zeros_like)
+    mean = advance(x, t, s, UNCONDITIONAL, torch.zeros_like)
     close(mean, arrays[f"reverse_diffusion_{sde}_mean"])
-    noisy = advance(x, t, s, None, lambda _: arrays["noise"])
+    noisy = advance(x, t, s, UNCONDITIONAL, lambda _: arrays["noise"])
     close(noisy, arrays[f"reverse_diffusion_{sde}_x"])
-    close(flow(x, t, s, None, no_noise), arrays[f"reverse_diffusion_pf_{sde}_mean"])
+    close(flow(x, t, s, UNCONDITIONAL, no_noise), arrays[f"reverse_diffusion_pf_{sde}_mean"])
 
 
 @pytest.mark.parametrize("file", SDES)
@@ -520,9 +523,14 @@ def test_reverse_diffusion_steps_of_a_chain(file: str) -> None:
         build(ReverseDiffusionSpec(steps=steps, noise=n), denoiser).advance for n in (1, 0)
     )
     x, s = arrays["x"], level - 1
-    close(advance(x, level, s, None, torch.zeros_like), arrays["reverse_diffusion_VP_mean"])
-    close(advance(x, level, s, None, lambda _: arrays["noise"]), arrays["reverse_diffusion_VP_x"])
-    close(flow(x, level, s, None, no_noise), arrays["reverse_diffusion_pf_VP_mean"])
+    close(
+        advance(x, level, s, UNCONDITIONAL, torch.zeros_like), arrays["reverse_diffusion_VP_mean"]
+    )
+    close(
+        advance(x, level, s, UNCONDITIONAL, lambda _: arrays["noise"]),
+        arrays["reverse_diffusion_VP_x"],
+    )
+    close(flow(x, level, s, UNCONDITIONAL, no_noise), arrays["reverse_diffusion_pf_VP_mean"])
 
 
 @pytest.mark.parametrize("file", SDES)
@@ -530,7 +538,7 @@ def test_reverse_diffusion_on_sub_vp_is_an_euler_step(file: str) -> None:
     arrays, steps = recorded(file), SDES[file]["subVP"][2]
     denoiser, t = Toy(process_of("sub-vp"), "score", toy_score), column(arrays["t"])
     advance = build(ReverseDiffusionSpec(steps=steps, noise=0), denoiser).advance
-    mean = advance(arrays["x"], t, t - 1 / steps, None, no_noise)
+    mean = advance(arrays["x"], t, t - 1 / steps, UNCONDITIONAL, no_noise)
     close(mean, arrays["reverse_diffusion_pf_subVP_mean"])
 
 
@@ -578,10 +586,10 @@ def test_the_predictor_corrector_loop(run: str) -> None:
             return next(noises)
 
         if kind is ReverseDiffusionSpec:
-            x = solver.move(x, level, before, None, noise, quiet=i == 39)
+            x = solver.move(x, level, before, UNCONDITIONAL, noise, quiet=i == 39)
         else:
-            x = solver.corrector.correct(x, level, None, noise)
-            x = solver.step(x, t, t - 1 / 40, None, torch.zeros_like if i == 39 else noise)
+            x = solver.corrector.correct(x, level, UNCONDITIONAL, noise)
+            x = solver.step(x, t, t - 1 / 40, UNCONDITIONAL, torch.zeros_like if i == 39 else noise)
     close(x, arrays[f"{run}_cont1"])
 
 
@@ -604,9 +612,9 @@ def test_the_predictor_corrector_loop_of_a_chain() -> None:
     *pairs, (last, _) = pairwise(solver.times())
     x, noises = arrays["init"], iter(arrays["noises"].double().flatten(0, 1))
     for t, s in pairs:
-        x = solver.move(x, t, s, None, lambda _: next(noises))
-    x = solver.corrector.correct(x, last, None, lambda _: next(noises))
-    x = solver.advance(x, last, last - 1, None, torch.zeros_like)
+        x = solver.move(x, t, s, UNCONDITIONAL, lambda _: next(noises))
+    x = solver.corrector.correct(x, last, UNCONDITIONAL, lambda _: next(noises))
+    x = solver.advance(x, last, last - 1, UNCONDITIONAL, torch.zeros_like)
     assert told == [level for level in range(39, -1, -1) for _ in range(2)]
     close(x, arrays["VP_reverse_diffusion_langevin_cont1"])
 
@@ -619,7 +627,7 @@ class Recorder(Denoiser):
         self.inputs: list[torch.Tensor] = []
         self.times: list[torch.Tensor] = []
 
-    def predict(self, x_t, t, y):
+    def predict(self, x_t, t, condition):
         xbar, sigma = x_t / self.process.alpha(t), self.process.ratio(t)
         self.inputs.append(xbar)
         self.times.append(t)
@@ -634,12 +642,12 @@ def no_noise(x: torch.Tensor) -> torch.Tensor:
 def test_the_edm_sampler(steps: int) -> None:
     arrays, denoiser = recorded("edm_sampler"), Recorder()
     solver = build(HeunSpec(steps=steps), denoiser)
-    final = solve(solver, solver.start(arrays["latents"]), None, no_noise)
+    final = solve(solver, solver.start(arrays["latents"]), UNCONDITIONAL, no_noise)
     close(final, arrays[f"N{steps}_x_final"])
     close(torch.stack(denoiser.times), arrays[f"N{steps}_sigma_calls"])
     calls = arrays[f"N{steps}_x_calls"]
     close(torch.stack(denoiser.inputs)[:, : calls.shape[1]], calls)
-    assert denoiser.calls == 2 * steps - 1
+    assert len(denoiser.times) == 2 * steps - 1
 
 
 def test_the_stochastic_edm_sampler() -> None:
@@ -648,7 +656,7 @@ def test_the_stochastic_edm_sampler() -> None:
     spec = HeunSpec(steps=18, churn=40, churn_min=0.05, churn_max=50, churn_noise=1.003)
     solver = build(spec, denoiser)
     used = iter(arrays["noises"][arrays["gamma"] > 0].double())
-    final = solve(solver, solver.start(arrays["latents"]), None, lambda x: next(used))
+    final = solve(solver, solver.start(arrays["latents"]), UNCONDITIONAL, lambda x: next(used))
     close(final, arrays["x_final"])
     close(torch.stack(denoiser.times), arrays["sigma_calls"])
     close(torch.stack(denoiser.times)[::2], arrays["t_hat"])
@@ -700,12 +708,12 @@ def test_the_ablation_sampler(run: str) -> None:
     times = solver.times()
     x = process.alpha(times[0]) * process.ratio(times[0]) * arrays["latents"]
     for t, s in pairwise(times[:-1]):
-        x = solver.step(x, t, s, None, no_noise)
+        x = solver.step(x, t, s, UNCONDITIONAL, no_noise)
     if spec.name == "ddim":
-        x = solver.step(x, *times[-2:], None, no_noise)
+        x = solver.step(x, *times[-2:], UNCONDITIONAL, no_noise)
     else:
         euler = build(ODESpec(steps=1, method="euler"), denoiser)
-        x = euler.advance(x, times[-2], at(0.0), None, no_noise)
+        x = euler.advance(x, times[-2], at(0.0), UNCONDITIONAL, no_noise)
     close(process.ratio(torch.stack(denoiser.times)), arrays[f"{run}_sigma_calls"])
     close(torch.stack(denoiser.inputs)[:, 0, 0], arrays[f"{run}_x_calls"])
     close(x, arrays[f"{run}_x_final"])
@@ -737,10 +745,11 @@ def test_churn_raises_noise_up_to_its_ceiling(ceiling: float | None) -> None:
 def test_eighteen_heun_steps_cost_35_evaluations() -> None:
     """Of the inner denoiser too, when a threshold wraps it."""
     for threshold in ("none", "static"):
-        denoiser = Recorder()
+        recorder = Recorder()
+        denoiser = Counted(recorder)
         solver = build(HeunSpec(steps=18, threshold=threshold), denoiser)
-        solve(solver, solver.start(torch.ones(1, 1, 2, 2)), None, no_noise)
-        assert denoiser.calls == len(denoiser.times) == 35
+        solve(solver, solver.start(torch.ones(1, 1, 2, 2)), UNCONDITIONAL, no_noise)
+        assert denoiser.calls == len(recorder.times) == 35
 
 
 class Countdown(Solver):
@@ -752,7 +761,7 @@ class Countdown(Solver):
     def times(self) -> torch.Tensor:
         return at([4.0, 2.0, 1.0, 0.0])
 
-    def step(self, x_t, t, s, y, noise: Noise):
+    def step(self, x_t, t, s, condition, noise: Noise):
         self.pairs.append((float(t), float(s)))
         return x_t + noise(x_t)
 

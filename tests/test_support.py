@@ -10,7 +10,8 @@ from toys import Toy, made
 from diffbench.data.levels import Levels
 from diffbench.diffusion.core.process import MOVED, Process
 from diffbench.diffusion.denoisers.boundary import Gated, KernelMixture
-from diffbench.diffusion.denoisers.network import Denoiser, NetworkDenoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
+from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.jobs.likelihood import summary

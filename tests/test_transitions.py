@@ -28,7 +28,7 @@ from diffbench.diffusion.core.transitions import (
     step_mean,
 )
 from diffbench.diffusion.denoisers.guidance import GuidedPrediction
-from diffbench.diffusion.denoisers.network import thresholded
+from diffbench.diffusion.denoisers.thresholds import thresholded
 
 CHAINS = {"": ("linear", 1000), "_cos4000": ("cosine", 4000)}
 both_chains = pytest.mark.parametrize("suffix", CHAINS)

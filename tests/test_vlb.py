@@ -11,9 +11,10 @@ from toys import Toy, close, official_log_prob, process_of, recorded, toy_eps, t
 
 from diffbench.data.levels import Levels
 from diffbench.diffusion.core import bound as terms_of_the_bound
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import at
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.likelihoods.vlb import VLB
 from diffbench.specs.denoisers import GaussianSpec
 from diffbench.specs.likelihoods import VLBSpec
@@ -149,7 +150,8 @@ class Labelled(Denoiser):
 
     classes = 2
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None):
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition):
+        y = condition.label
         return Toy(self.process, "x0", lambda x, _: y[:, None, None, None] + 0 * x)(x_t, t)
 
 
@@ -159,5 +161,5 @@ def test_labels_reach_the_denoiser() -> None:
     bound = VLB(VLBSpec(threshold="none"), Labelled(process), Levels(3))
     y = torch.tensor([0, 1, 1])
     x0 = y[:, None, None, None].double().expand(3, 1, 2, 2).contiguous()
-    got = bound(x0, torch.Generator().manual_seed(0), y)
+    got = bound(x0, torch.Generator().manual_seed(0), Condition(y))
     close(got["terms"][1:], torch.zeros(49).double(), atol=1e-12)

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Native, Prediction
 from diffbench.diffusion.core.process import Process, at
 from diffbench.diffusion.core.transitions import model_variance
+from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
 from diffbench.diffusion.denoisers.exact import MixtureDenoiser, ReflectedMixtureDenoiser
-from diffbench.diffusion.denoisers.network import Denoiser, Wrapper
 from diffbench.specs.denoisers import MixtureSpec, ReflectedEmpiricalSpec
 from diffbench.specs.processes import ProcessSpec, Variance
 from diffbench.specs.registry import build
@@ -146,7 +147,7 @@ class Toy(Denoiser):
         super().__init__(process)
         self.native, self.formula, self.fraction = native, formula, fraction
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         fraction = None if self.fraction is None else self.fraction(x_t, t)
         return Prediction(self.process, x_t, t, self.native, self.formula(x_t, t), fraction)
 
@@ -158,8 +159,8 @@ class Fractional(Wrapper):
         super().__init__(denoiser)
         self.fraction = fraction
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        prediction = self.denoiser(x_t, t, y)
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        prediction = self.denoiser(x_t, t, condition)
         prediction.fraction = self.fraction(t).expand_as(x_t)
         return prediction
 

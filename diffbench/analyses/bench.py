@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from diffbench.data.datasets import Dataset
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.specs.jobs import TrainSpec
 from diffbench.specs.sampling import Precision
 from diffbench.store.state import StateStore

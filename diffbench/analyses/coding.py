@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from diffbench.analyses.bench import Bench
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.likelihoods.progressive import coded
 from diffbench.diffusion.likelihoods.vlb import VLB
@@ -40,7 +41,7 @@ class ProgressiveCoding:
         progress, parts = Progress(title, len(x), "image"), []
         for i, (batch, y) in enumerate(models.in_batches(x, labels, self.spec.bound.batch)):
             draws = stream("progressive coding", bench.seed, i)
-            parts.append(coded(bound, batch, self.spec.steps, draws, y))
+            parts.append(coded(bound, batch, self.spec.steps, draws, Condition(y)))
             progress.advance(len(batch))
         progress.close()
         rate, squared = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from diffbench.analyses.bench import Bench
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.objectives.losses import Objective
 from diffbench.jobs.train import denoiser_trainer
 from diffbench.specs.analyses import GradientNoiseSpec
@@ -128,7 +129,7 @@ class GradientNoise:
             if len(t) == 0:
                 continue
             x0, noise, y = self.images(trainer, len(t), generator)
-            losses = objective.losses(x0, t[:, None, None, None], noise, y)
+            losses = objective.losses(x0, t[:, None, None, None], noise, Condition(y))
             objective.times.update(t, losses)
 
     def images(

@@ -17,7 +17,8 @@ from torch import Tensor
 from diffbench.analyses.bench import Bench
 from diffbench.data.levels import Images, Levels
 from diffbench.data.pictures import grid_png
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.core.condition import Condition
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.solvers.encoding import encode, slerp
 from diffbench.diffusion.solvers.loop import Solver, solve
 from diffbench.specs.analyses import LatentsSpec
@@ -52,10 +53,10 @@ class Latents:
         rows, solver, z = [], None, x
         progress = Progress(f"analysis {self.train.variant}", len(self.spec.steps), "solver")
         for steps in self.spec.steps:
-            solver = build(self.spec.with_steps(steps), denoiser)
-            denoiser.calls = 0
+            counted = Counted(denoiser)
+            solver = build(self.spec.with_steps(steps), counted)
             z = in_parts(partial(encode, solver), x, y)
-            calls = denoiser.calls // len(x.split(TOGETHER))
+            calls = counted.calls // len(x.split(TOGETHER))
             back = in_parts(partial(decode, solver), z, y)
             rows.append((steps, calls, *error_of(back, x, levels)))
             progress.advance(1)
@@ -93,21 +94,22 @@ class Latents:
         columns = [images[ends[0]]]
         for share in np.linspace(0, 1, self.spec.between):
             between = mean + slerp(first, second, float(share))
-            columns.append(levels.from_model(decode(solver, between, kept)))
+            columns.append(levels.from_model(decode(solver, between, Condition(kept))))
         columns.append(images[ends[1]])
         grid = np.stack(columns, axis=1)
         return grid_png(grid.reshape(-1, *grid.shape[2:]), levels.count, columns=len(columns))
 
 
-def in_parts(way: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
+def in_parts(way: Callable[[Tensor, Condition], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
     """One way for images or latents x (B, C, H, W) with labels y (B,), if any, some at a time."""
-    return torch.cat([way(*each) for each in models.in_batches(x, y, TOGETHER)])
+    parts = models.in_batches(x, y, TOGETHER)
+    return torch.cat([way(part, Condition(label)) for part, label in parts])
 
 
-def decode(solver: Solver, z: Tensor, y: Tensor | None) -> Tensor:
+def decode(solver: Solver, z: Tensor, condition: Condition) -> Tensor:
     """Images of latents; no noise is drawn."""
     with torch.no_grad():
-        return solve(solver, z, y, torch.zeros_like)
+        return solve(solver, z, condition, torch.zeros_like)
 
 
 def error_of(got: Tensor, want: Tensor, levels: Levels) -> tuple[float, float | None]:

@@ -26,9 +26,10 @@ from diffbench.data.levels import Levels
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import key, stream
 from diffbench.diffusion.denoisers.boundary import Gated
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
-from diffbench.diffusion.objectives.losses import ScoreMatching, UniformTimes
+from diffbench.diffusion.objectives.losses import ScoreMatching
+from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.diffusion.processes.simplex import StickBreaking
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.networks.categories import CategoryNetwork
@@ -117,8 +118,10 @@ class Simplex:
         whole = logs.sum(2).logsumexp(1) - weight
         return (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
 
-    def trained(self, bench: Bench, coupled: bool = True) -> Denoiser:
-        """The denoiser with averaged weights; its coordinates know of one another where they are ``coupled``.
+    def trained(self, bench: Bench, coupled: bool = True) -> Counted:
+        """The denoiser with averaged weights; its calls in training count.
+
+        Its coordinates know of one another where they are ``coupled``.
 
         Raises:
             TrainingError: when the loss is no longer finite.
@@ -127,7 +130,7 @@ class Simplex:
         torch.manual_seed(key("initial weights", bench.seed))
         network = CategoryNetwork(spec.categories - 1, spec.width, spec.blocks, coupled)
         network = network.to(bench.device)
-        denoiser = Gated(GatedSpec(), self.process, network)
+        denoiser = Counted(Gated(GatedSpec(), self.process, network))
         times = UniformTimes(UniformTimesSpec(draw="stratified"), self.process)
         objective = ScoreMatching(ScoreMatchingSpec(), denoiser, times)
         optimiser = torch.optim.AdamW(

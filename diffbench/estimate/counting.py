@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.specs.jobs import TrainSpec
 from diffbench.specs.likelihoods import LikelihoodSpec
@@ -75,7 +76,7 @@ def of_solver(train: TrainSpec, solver: SolverSpec, dataset: Dataset) -> Calls:
     labels = train.denoiser.takes_labels or solver.uses_labels
     y = torch.zeros(1, dtype=torch.long) if labels else None
     shape = (1, *models.image_shape(dataset))
-    sample(build(solver, denoiser, classifier), shape, stream("estimate"), y)
+    sample(build(solver, denoiser, classifier), shape, stream("estimate"), Condition(y))
     return Calls(network.calls, guide.calls)
 
 
@@ -85,5 +86,5 @@ def of_likelihood(train: TrainSpec, likelihood: LikelihoodSpec, dataset: Dataset
     levels = models.levels_of(dataset, train.process)
     image = levels.to_model(dataset.test[:1])
     y = torch.zeros(1, dtype=torch.long) if denoiser.classes else None
-    build(likelihood, denoiser, levels)(image, stream("estimate"), y)
+    build(likelihood, denoiser, levels)(image, stream("estimate"), Condition(y))
     return Calls(network.calls)

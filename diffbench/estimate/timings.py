@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
+from diffbench.diffusion.core.condition import Condition
 from diffbench.estimate.costs import Timed
 from diffbench.estimate.counting import ADAPTIVE_CALLS, Calls
 from diffbench.estimate.stopwatch import Clock, Stopwatch
@@ -186,11 +187,11 @@ class Timings:
 
             def forward() -> object:
                 with torch.no_grad():
-                    return denoiser(x, t, y)
+                    return denoiser(x, t, Condition(y))
 
             def both() -> object:
                 seen = x.detach().requires_grad_()
-                return torch.autograd.grad(denoiser(seen, t, y).value.sum(), seen)
+                return torch.autograd.grad(denoiser(seen, t, Condition(y)).value.sum(), seen)
 
             return both if backward else forward
 

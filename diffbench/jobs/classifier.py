@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffbench.data.datasets import Dataset
-from diffbench.diffusion.objectives.losses import CrossEntropy
+from diffbench.diffusion.objectives.classifier import CrossEntropy
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import Timings
 from diffbench.jobs import data

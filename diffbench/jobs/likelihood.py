@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.estimate import counting
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import Timings
@@ -64,9 +66,8 @@ def evaluation(spec: LikelihoodStageSpec, batch: int, timings: Timings) -> float
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
     """The whole split, ``batch`` images at a time, each batch with a stream of its own."""
     dataset = data.load(root, spec.train.data)
-    denoiser = models.load_denoiser(
-        spec.train, root, dataset, device, spec.precision, spec.likelihood
-    )
+    model = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.likelihood)
+    denoiser = Counted(model)
     levels = models.levels_of(dataset, spec.train.process)
     likelihood = build(spec.likelihood, denoiser, levels)
     stored, known = dataset.split(spec.likelihood.split)
@@ -77,7 +78,7 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     parts: list[dict[str, Tensor]] = []
     batches = models.in_batches(images, labels, likelihood.spec.batch)
     for i, (batch, y) in enumerate(batches):
-        parts.append(likelihood(batch, stream("likelihood", spec.seed, i), y))
+        parts.append(likelihood(batch, stream("likelihood", spec.seed, i), Condition(y)))
         progress.advance(len(batch))
     progress.close()
     calls = round(denoiser.calls / len(parts))

@@ -22,7 +22,7 @@ from diffbench.data.levels import Images, Levels
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.streams import stream
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
@@ -143,8 +143,9 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
     levels = Levels(dataset.levels)
     if spec.train is not None:
         levels = models.levels_of(dataset, spec.train.process)
-    shape = models.image_shape(dataset)
-    operator: Degradation = build(spec.task.operator, shape, levels.low, levels.high)
+    chosen, shape = spec.task.operator, models.image_shape(dataset)
+    facts = {"image_shape": shape, "low": levels.low, "high": levels.high}
+    operator: Degradation = build(chosen, **{name: facts[name] for name in chosen.facts})
     x = levels.to_model(dataset.test[: spec.images])
     clean, std = operator.apply(x), spec.task.noise * (levels.high - levels.low)
     return Problem(levels, x, Measurement(operator, clean + std * noise_like(clean), std))
@@ -168,7 +169,8 @@ def restore(
     Raises:
         ValueError: when a restoration is not finite.
     """
-    denoiser = load_denoiser(spec, root, dataset, device)
+    model = load_denoiser(spec, root, dataset, device)
+    denoiser = None if model is None else Counted(model)
     restorer = build_restorer(spec, dataset, problem.levels, denoiser)
     y, std = problem.repeated(spec.draws), problem.measurement.std
     title = f"restore {spec.variant} {spec.task_id} {spec.method_id}"
@@ -200,7 +202,7 @@ def load_denoiser(
 def build_restorer(
     spec: RestoreSpec, dataset: Dataset, levels: Levels, denoiser: Denoiser | None
 ) -> Restorer:
-    """The restorer, from the facts that it asks for; its solver is around the very denoiser that it is given."""
+    """The restorer, from the facts that it asks for."""
 
     def built(restorer: Any) -> Any:
         facts: dict[str, Callable[[], Any]] = {
@@ -209,6 +211,7 @@ def build_restorer(
             "around": lambda: built(restorer.around),
             "estimate": lambda: built(restorer.estimate),
             "images": lambda: levels.to_model(dataset.train),
+            "middle": lambda: (levels.low + levels.high) / 2,
         }
         return build(restorer, **{name: facts[name]() for name in restorer.facts})
 

@@ -15,7 +15,9 @@ import torch
 from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
 from diffbench.data.pictures import grid_png
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.estimate import counting
 from diffbench.estimate.costs import Cost
@@ -234,23 +236,23 @@ def _drawing(
     """What draws the chunk of a number."""
     assert spec.train is not None
     assert spec.solver is not None
-    process = spec.train.process
-    denoiser = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.solver)
+    process, chosen = spec.train.process, spec.solver
+    denoiser = models.load_denoiser(spec.train, root, dataset, device, spec.precision, chosen)
     classifier = models.load_classifier(spec.classifier, root, dataset, device, spec.precision)
-    solver = build(spec.solver, denoiser, classifier)
     levels, shape = models.levels_of(dataset, process), models.image_shape(dataset)
     labels = labels_of(spec, dataset)
 
     def one(index: int) -> Chunk:
         begin, start = time.monotonic(), index * spec.chunk
         count = min(spec.chunk, spec.samples - start)
-        denoiser.calls = 0
+        counted = Counted(denoiser)
+        solver = build(chosen, counted, classifier)
         generator = stream("sample", spec.seed, index)
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
-        x = sample(solver, (count, *shape), generator, y, device=device)
+        x = sample(solver, (count, *shape), generator, Condition(y), device=device)
         images = levels.from_model(x.cpu())
         moved = solver.moved if process.bounded else 0.0
-        return Chunk(images, denoiser.calls, moved, time.monotonic() - begin)
+        return Chunk(images, counted.calls, moved, time.monotonic() - begin)
 
     return one
 

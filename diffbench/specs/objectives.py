@@ -79,7 +79,7 @@ class UniformTimesSpec(RangeTimesSpec):
     """
 
     name: Literal["uniform"] = "uniform"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:UniformTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:UniformTimes"
     needs: ClassVar[Needs] = (LEVELS.where("highest", False),)
 
     highest: bool = True
@@ -93,7 +93,7 @@ class LogSNRTimesSpec(RangeTimesSpec):
     """
 
     name: Literal["log-snr"] = "log-snr"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogSNRTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:LogSNRTimes"
     needs: ClassVar[Needs] = (CONTINUOUS, GAUSSIAN, ONE_ALPHA)
 
     levels: Annotated[None, BeforeValidator(nothing)] = None
@@ -103,7 +103,7 @@ class LogNormalTimesSpec(TimesSpec):
     """ln(sigma/alpha) ~ N(mean, std^2), for data in [-1, 1] (Karras et al. 2022, table 1)."""
 
     name: Literal["lognormal"] = "lognormal"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:LogNormalTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:LogNormalTimes"
     needs: ClassVar[Needs] = (GROWING.hinting("use uniform"),)
 
     mean: Float = -1.2
@@ -118,7 +118,7 @@ class MixedTimesSpec(RangeTimesSpec):
     """
 
     name: Literal["mixed"] = "mixed"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:MixedTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:MixedTimes"
     needs: ClassVar[Needs] = (GROWING.hinting("use uniform"),)
 
     share: Annotated[Fraction, Field(gt=0)] = 0.5
@@ -134,7 +134,7 @@ class ImportanceTimesSpec(TimesSpec):
     """
 
     name: Literal["importance"] = "importance"
-    implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ImportanceTimes"
+    implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:ImportanceTimes"
     needs: ClassVar[Needs] = (LEVELS,)
 
     history: PositiveInt = 10

@@ -17,9 +17,14 @@ Share = Annotated[PositiveFloat, Field(lt=1)]
 
 
 class OperatorSpec(Registered):
-    """An operator H of any kind."""
+    """An operator H of any kind.
+
+    ``facts`` are what its class is given besides the spec: the ``image_shape``, and the data range's ends, ``low`` and
+    ``high``, where what is measured depends on them; a matrix knows no range.
+    """
 
     kind: ClassVar[str] = "operator"
+    facts: ClassVar[tuple[str, ...]] = ("image_shape",)
     #: Whether H is a matrix, with singular values.
     linear: ClassVar[bool] = True
     #: Whether it keeps some pixels as they are and loses the others.
@@ -313,6 +318,7 @@ class JPEGSpec(OperatorSpec):
 
     name: Literal["jpeg"] = "jpeg"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.operators.jpeg:JPEG"
+    facts: ClassVar[tuple[str, ...]] = ("image_shape", "low", "high")
     linear: ClassVar[bool] = False
     span: ClassVar[float | None] = 255.0
 

@@ -63,8 +63,8 @@ def _solver_knows_no_classes(spec: RestorerSpec) -> str | None:
 class RestorerSpec(HasNeeds, Registered):
     """A restorer of any kind.
 
-    ``facts`` are what its class is given besides the spec: the ``denoiser``, the ``solver`` built around it, and the
-    training set's ``images``.
+    ``facts`` are what its class is given besides the spec: the ``denoiser``, a ``solver`` built around it, the
+    training set's ``images``, or the ``middle`` of the data range.
     """
 
     kind: ClassVar[str] = "restorer"
@@ -83,7 +83,7 @@ class RestorerSpec(HasNeeds, Registered):
     @property
     def uses_model(self) -> bool:
         """Whether there must be a trained model."""
-        return "denoiser" in self.facts
+        return "denoiser" in self.facts or "solver" in self.facts
 
     @property
     def inner(self) -> SolverSpec | None:
@@ -108,7 +108,7 @@ class PseudoInverseSpec(RestorerSpec):
 
     name: Literal["pseudo-inverse"] = "pseudo-inverse"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.baselines:PseudoInverse"
-    facts: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[tuple[str, ...]] = ("middle",)
 
 
 class PosteriorMeanSpec(RestorerSpec):
@@ -123,7 +123,7 @@ class PosteriorMeanSpec(RestorerSpec):
 class SteeredSpec(RestorerSpec):
     """A solver whose state is corrected towards the measurement after every update."""
 
-    facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
+    facts: ClassVar[tuple[str, ...]] = ("solver",)
     needs: ClassVar[Needs] = (LINEAR,)
 
     solver: InnerSolver
@@ -151,7 +151,7 @@ class ReplaceSpec(SteeredSpec):
     """Plain replacement: imputation around an ancestral sampler."""
 
     name: Literal["replace"] = "replace"
-    implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:Impute"
+    implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:Replace"
 
     solver: InnerSolver = AncestralSpec(steps=100)
 
@@ -314,7 +314,7 @@ class InpaintTunedSpec(RestorerSpec):
 
     name: Literal["inpaint-tuned"] = "inpaint-tuned"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.tuned:InpaintTuned"
-    facts: ClassVar[tuple[str, ...]] = ("denoiser", "solver")
+    facts: ClassVar[tuple[str, ...]] = ("solver",)
     needs: ClassVar[Needs] = (PIXELS, MASKS)
 
     solver: InnerSolver = AncestralSpec(steps=100)

@@ -14,8 +14,8 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.levels import Levels
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import key
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.networks.ema import joined
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec, weights_refusal
 from diffbench.specs.pretrained import PretrainedSpec

@@ -18,12 +18,14 @@ may be asked.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from diffbench.diffusion.core.bases import Basis, Identity
+from diffbench.diffusion.core.described import Described
 from diffbench.specs.processes import ProcessSpec
 
 #: By how much a pixel must be moved to count as outside, in units: twice its distance from the wall that reflects it.
@@ -52,7 +54,7 @@ def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(x, non_blocking=x.is_cuda)
 
 
-class Process:
+class Process(Described):
     """Base of all processes; ``spec`` has the parameters."""
 
     data_time: float = 0.0
@@ -83,13 +85,13 @@ class Process:
         """M + l u."""
         return self.placed(u if self.unit == 1 else self.unit * u)
 
+    @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale alpha_t: of t's shape, or with the coordinates of the basis, (..., H, W)."""
-        raise TypeError(f"{type(self).__name__} does not state alpha")
 
+    @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale sigma_t, of t's shape."""
-        raise TypeError(f"{type(self).__name__} does not state sigma")
 
     def f(self, t: Tensor) -> Tensor:
         """Drift coefficient d ln(alpha)/dt, of alpha's shape."""
@@ -151,9 +153,9 @@ class Process:
             ValueError: saying what is wrong.
         """
 
+    @abstractmethod
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """A draw of x_t from standard normal noise, both (B, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} cannot diffuse")
 
     def noise_in(self, x_t: Tensor, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
         """-sigma_t times the gradient of log q(x_t | x_0) at x_t, which x0 and that noise became."""
@@ -184,9 +186,9 @@ class Process:
         noise = cast(self.sigma(t), z) * z
         return noise if self.prior_mean == 0 else self.prior_mean + noise
 
+    @abstractmethod
     def prior_sample(self, z: Tensor) -> Tensor:
         """A draw of the prior from standard normal z."""
-        raise TypeError(f"{type(self).__name__} has no prior")
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """Log density of the prior, in nats: (B, C, H, W) -> (B,); -inf for what is ``outside``."""

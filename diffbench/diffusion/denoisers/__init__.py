@@ -1,1 +1,1 @@
-"""What predicts the clean image from a noisy one: networks, exact denoisers, boundary conditions, guidance."""
+"""What predicts the clean image from a noisy one: networks, exact denoisers, wrappers around them."""

@@ -27,13 +27,16 @@ onto itself, and its likelihood that of a density:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, cast
-from diffbench.diffusion.denoisers.network import Denoiser, Network, NetworkBased, Wrapper
+from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
+from diffbench.diffusion.denoisers.network import Network, NetworkBased
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoisers import BoundarySpec, KernelMixtureSpec
@@ -45,18 +48,18 @@ class Boundary(NetworkBased):
 
     process: Reflected
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """One network call."""
         place = self.process.to_cube(x_t)
         inside, sigma = fold(place), cast(self.process.sigma_in_cube(t), x_t)
         centred = 2 * inside - 1
-        answer = self.answer(centred, x_t, t, y, centred)
+        answer = self.answer(centred, x_t, t, condition, centred)
         scaled = orientation(place) * self.scaled(answer, inside, sigma)
         return Prediction(self.process, x_t, t, "eps", -scaled)
 
+    @abstractmethod
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
         """Sigma times the score, at states in the cube, from the network's answer."""
-        raise TypeError(f"{type(self).__name__} has no score")
 
 
 def gate(inside: Tensor, sigma: Tensor) -> Tensor:
@@ -110,11 +113,11 @@ class Shut(Wrapper):
         super().__init__(denoiser)
         self.width = width
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The inner prediction at the folded state, gated; its mirror image between the walls outside."""
         place, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
         inside = fold(place)
-        prediction = self.denoiser(self.process.from_cube(inside), t, y)
+        prediction = self.denoiser(self.process.from_cube(inside), t, condition)
         factor = orientation(place) * gate(inside, self.width * sigma)
         return Prediction(self.process, x_t, t, prediction.native, factor * prediction.value)
 
@@ -130,9 +133,9 @@ class Bumped(Wrapper):
         super().__init__(denoiser)
         self.width = width
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The inner prediction, faded; nothing outside the cube."""
-        prediction = self.denoiser(x_t, t, y)
+        prediction = self.denoiser(x_t, t, condition)
         room = (0.25 - (self.process.to_cube(x_t) - 0.5) ** 2).clamp(min=1e-9)
         bump = ((4 - 1 / room) / self.width).exp()
         return prediction.with_value(bump * prediction.value)

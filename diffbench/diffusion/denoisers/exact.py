@@ -14,13 +14,15 @@ labels (N,).  In the formulas everything is less the middle of the range.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import fold, log_density, orientation, scaled_score
 from diffbench.specs.denoisers import DenoiserSpec
@@ -33,16 +35,16 @@ class ExactDenoiser(Denoiser):
         super().__init__(process)
         self.spec, self.tensors = spec, tensors
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The posterior mean as the native quantity."""
         alpha = self.process.alpha(t).reshape(-1, 1).to(x_t)
         sigma = self.process.sigma(t).reshape(-1, 1).to(x_t)
         x0 = self.posterior_mean(self.process.centred(x_t).flatten(1), alpha, sigma)
         return Prediction(self.process, x_t, t, "x0", self.process.placed(x0.reshape(x_t.shape)))
 
+    @abstractmethod
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x_t], both less the middle: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
-        raise TypeError(f"{type(self).__name__} has no posterior mean")
 
 
 class MixtureDenoiser(ExactDenoiser):
@@ -166,7 +168,7 @@ class ReflectedMixtureDenoiser(Denoiser):
         inside = self.components(self.process.to_cube(x), t)[1].logsumexp(1)
         return inside - x[0].numel() * math.log(self.process.width)
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The components' scores, weighted by their posterior probabilities; odd about the walls."""
         place = self.process.to_cube(x_t)
         inside, centres = fold(place), self.centres.to(x_t)

@@ -19,13 +19,16 @@ act inside classifier guidance, as in the official code: what guidance adds is n
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, cast
-from diffbench.diffusion.denoisers.network import Denoiser, Wrapper, noise_input
+from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
+from diffbench.diffusion.denoisers.network import noise_input
 
 #: F(x, c_noise): logits (B, K) of images x (B, C, H, W) scaled to unit size, and c_noise (B,).
 ClassifierNetwork = Callable[[Tensor, Tensor], Tensor]
@@ -71,18 +74,18 @@ class ClassifierFreeGuidance(Wrapper):
         super().__init__(denoiser)
         self.w = w
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """Two evaluations.
 
         Raises:
             ValueError: without labels.
         """
-        if y is None:
+        if condition.label is None:
             raise ValueError("classifier-free guidance needs labels y")
-        conditional = self.denoiser(x_t, t, y)
+        conditional = self.denoiser(x_t, t, condition)
         if self.w == 0:
             return conditional
-        unconditional = self.denoiser(x_t, t, None)
+        unconditional = self.denoiser(x_t, t, replace(condition, label=None))
         return conditional.with_value(
             (1 + self.w) * conditional.value - self.w * unconditional.value
         )
@@ -111,18 +114,20 @@ class ClassifierGuidance(Wrapper):
         super().__init__(denoiser)
         self.classifier, self.scale = classifier, scale
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """One evaluation of the denoiser, told the labels if it knows any, and one of the classifier.
 
         Raises:
             ValueError: without labels.
         """
-        if y is None:
+        if condition.label is None:
             raise ValueError("classifier guidance needs labels y")
-        prediction = self.denoiser(x_t, t, y if self.classes else None)
+        told = condition if self.classes else replace(condition, label=None)
+        prediction = self.denoiser(x_t, t, told)
         if self.scale == 0:
             return prediction
-        return GuidedPrediction(prediction, self.scale * self.classifier.gradient(x_t, t, y))
+        gradient = self.classifier.gradient(x_t, t, condition.label)
+        return GuidedPrediction(prediction, self.scale * gradient)
 
 
 def guided(

@@ -20,66 +20,22 @@ spec says otherwise: EDM's rows for VP and VE (table 1) are ``eps`` with (M - 1)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import Known
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, linear_form
 from diffbench.diffusion.core.process import Process, at, cast
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.specs.denoisers import NetworkDenoiserSpec
-from diffbench.specs.solvers import Threshold
 
 #: F(x, c_noise, y, raw): x (B, C, H, W) scaled by c_in, c_noise (B,), y (B,) or None, raw the unscaled image.  Of a
 #: denoiser that takes masks x is (B, 2 C + 1, H, W): the mask and the known image come after.
 Network = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
-
-
-class Denoiser:
-    """Base of all denoisers: counts its calls, the number of function evaluations (NFE).
-
-    ``classes`` is the number of labels it knows, 0 .. classes - 1; ``classes`` itself is the null class.
-    ``takes_masks`` says whether it can be told pixels of the images, and ``known`` are those that it is told now.
-    """
-
-    process: Process
-    classes: int = 0
-    takes_masks: bool = False
-    known: Known | None = None
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.calls = 0
-
-    def __call__(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
-        """Predict at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1)).
-
-        ``y``: labels (B,), or None where the class is unknown.
-        """
-        self.calls += 1
-        return self.predict(x_t, t, y)
-
-    @contextmanager
-    def informed(self, known: Known | None) -> Iterator[None]:
-        """In this block the denoiser is told pixels of the images; outside it, none.
-
-        Raises:
-            TypeError: when it takes no masks.
-        """
-        if not self.takes_masks:
-            raise TypeError(f"this {type(self).__name__} takes no masks")
-        self.known = known
-        try:
-            yield
-        finally:
-            self.known = None
-
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        """The prediction itself."""
-        raise TypeError(f"{type(self).__name__} does not predict")
 
 
 class Coefficients(NamedTuple):
@@ -186,35 +142,22 @@ def noise_input(
 
 
 class NetworkBased(Denoiser):
-    """Base of what a network makes, told one of ``classes`` labels (0: none).
-
-    ``augmentation`` is what the network is told now of how its images were augmented, (B, labels).
-    """
+    """Base of what a network makes, told one of ``classes`` labels (0: none)."""
 
     noise_input: str = "log-ratio"
     levels: int = 1000
-    augmentation: Tensor | None = None
 
     def __init__(self, process: Process, network: Network, classes: int = 0) -> None:
         super().__init__(process)
         self.network, self.classes = network, classes
 
     def answer(
-        self, seen: Tensor, x_t: Tensor, t: Tensor, y: Tensor | None, centred: Tensor
+        self, seen: Tensor, x_t: Tensor, t: Tensor, condition: Condition, centred: Tensor
     ) -> Tensor:
         """F of what it sees of x_t, scaled, and of x_t as it is, in [-1, 1] where data are."""
         c_noise = noise_input(self.process, x_t, t, self.noise_input, self.levels)
-        told = () if self.augmentation is None else (self.augmentation,)
-        return self.network(seen, c_noise, y, centred, *told).to(x_t.dtype)
-
-    @contextmanager
-    def told_augmentation(self, labels: Tensor) -> Iterator[None]:
-        """In this block the network is told how its images were augmented, by labels (B, n)."""
-        self.augmentation = labels
-        try:
-            yield
-        finally:
-            self.augmentation = None
+        told = () if condition.augmentation is None else (condition.augmentation,)
+        return self.network(seen, c_noise, condition.label, centred, *told).to(x_t.dtype)
 
 
 #: The second half o of the outputs -> what a prediction has of it: v = (o + 1)/2, or the logarithm of the variance.
@@ -251,24 +194,24 @@ class NetworkDenoiser(NetworkBased):
             return found
         return found._replace(inside=torch.ones_like(found.inside) / self.half_range)
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """One network call."""
         scale = self.process.basis.scale
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
         centred = self.process.centred(x_t)
-        seen = self.seen(scale(inside, centred))
-        answer = self.answer(seen, x_t, t, y, centred / self.half_range)
+        seen = self.seen(scale(inside, centred), condition.known)
+        answer = self.answer(seen, x_t, t, condition, centred / self.half_range)
         answer, learnt = self.split(answer)
         native = scale(skip, centred) + scale(out, answer)
         if LENGTHS[self.native] == 1:
             native = self.process.placed(native)
         return Prediction(self.process, x_t, t, self.native, native, **learnt)
 
-    def seen(self, scaled: Tensor) -> Tensor:
+    def seen(self, scaled: Tensor, known: Known | None) -> Tensor:
         """What the network sees: x_t, scaled, and what it is told of the image, where it takes masks."""
         if not self.takes_masks:
             return scaled
-        known = Known.nothing(scaled) if self.known is None else self.known
+        known = Known.nothing(scaled) if known is None else known
         told = known.channels(scaled, self.process.middle, self.half_range)
         return torch.cat([scaled, told], dim=1)
 
@@ -278,55 +221,3 @@ class NetworkDenoiser(NetworkBased):
             return answer, {}
         answer, second = answer.chunk(2, dim=1)
         return answer, self.learnt(second)
-
-
-class Wrapper(Denoiser):
-    """Base of what changes another denoiser's predictions."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__(denoiser.process)
-        self.denoiser, self.classes = denoiser, denoiser.classes
-
-
-class StaticThreshold(Wrapper):
-    """Clips predicted x0 to the data range [low, high] (Ho et al. 2020, official code)."""
-
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        """The inner prediction with its x0 clipped; eps and the others follow from it."""
-        prediction = self.denoiser(x_t, t, y)
-        return prediction.with_x0(
-            prediction.x0.clamp(self.process.spec.low, self.process.spec.high)
-        )
-
-
-class DynamicThreshold(Wrapper):
-    """Scales predicted x0 into the data range, so that few pixels saturate.
-
-    About the middle of the range and in units of half its width, x0 <- clip(x0, -q, q)/q with q the
-    ``percentile`` of |x0| of each image, at least 1 (Saharia et al. 2022, "Imagen",
-    https://arxiv.org/abs/2205.11487, section 2.3).
-    """
-
-    def __init__(self, denoiser: Denoiser, percentile: float) -> None:
-        super().__init__(denoiser)
-        self.percentile = percentile
-
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
-        """The inner prediction with its x0 scaled; eps and the others follow from it."""
-        prediction, process = self.denoiser(x_t, t, y), self.process
-        half = process.spec.half_range
-        x = process.centred(prediction.x0) / half
-        q = x.flatten(1).abs().quantile(self.percentile, dim=1).clamp(min=1)[:, None, None, None]
-        return prediction.with_x0(process.placed(half * x.clamp(-q, q) / q))
-
-
-THRESHOLDS: dict[str, Callable[[Denoiser, float], Denoiser]] = {
-    "none": lambda denoiser, percentile: denoiser,
-    "static": lambda denoiser, percentile: StaticThreshold(denoiser),
-    "dynamic": DynamicThreshold,
-}
-
-
-def thresholded(denoiser: Denoiser, kind: Threshold, percentile: float = 0.995) -> Denoiser:
-    """The denoiser with that threshold on its x0."""
-    return THRESHOLDS[kind](denoiser, percentile)

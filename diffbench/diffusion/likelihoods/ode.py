@@ -4,7 +4,7 @@ Along dx/dt = F(x, t) = f (x - m) - g^2/2 score(x, t) from an image at time ``la
 
     log p(x) = log prior(x(t_max)) + int tr dF/dx dt,
 
-integrated as u = (x - m)/l (``processes/base``): an affine map leaves the trace as it is.
+integrated as u = (x - m)/l (``core.process``): an affine map leaves the trace as it is.
 The trace of J = dF/dx is exact, by one backward pass a coordinate, or Hutchinson's estimate, the mean of e . J^T e
 over probes e with E[e e^T] = 1 that stay the same all along the path (Grathwohl et al. 2019,
 https://arxiv.org/abs/1810.01367).  f is probed with the score although its trace is known: near the prior they
@@ -29,11 +29,13 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import METHODS, Adaptive, Field, Rate, State, fixed
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.boundary import confined
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.likelihoods.cells import Cells
 from diffbench.diffusion.solvers.ode import flow
 from diffbench.specs.likelihoods import ODELikelihoodSpec
@@ -48,11 +50,11 @@ def rademacher_like(x: Tensor, generator: torch.Generator) -> Tensor:
 PROBES = {"rademacher": rademacher_like, "gaussian": normal_like}
 
 
-class ODELikelihood:
+class ODELikelihood(Described):
     """The likelihood of one denoiser, of grey levels in ``cells``.
 
     Attributes:
-        backward: how many backward passes were made; forward ones are the denoiser's ``calls``.
+        backward: how many backward passes were made.
     """
 
     def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: Cells) -> None:
@@ -68,13 +70,13 @@ class ODELikelihood:
         draw = PROBES[self.spec.probe]
         return [draw(x, generator) for _ in range(self.spec.probes)]
 
-    def rates(self, y: Tensor | None, probes: list[Tensor]) -> Field:
+    def rates(self, condition: Condition, probes: list[Tensor]) -> Field:
         """F of u, from one forward pass, and its trace (B,), from backward passes on the same one."""
 
         def rate(t: Tensor, u: Tensor) -> Rate:
             with torch.enable_grad():
                 u = u.detach().requires_grad_()
-                drift = flow(self.denoiser, t, u, y)
+                drift = flow(self.denoiser, t, u, condition)
             return Rate(drift.detach(), lambda: self.trace(drift, u, probes))
 
         return rate
@@ -99,7 +101,7 @@ class ODELikelihood:
         return fixed(METHODS[spec.method], rates, start, times.flip(0))
 
     def latent(
-        self, x: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> tuple[Tensor, Tensor]:
         """The latent of x (B, C, H, W) at time ``last``, of its shape, and the map's log determinant, in nats (B,).
 
@@ -108,39 +110,39 @@ class ODELikelihood:
                 or the tolerances cannot be met.
         """
         self.process.check(x)
-        rates = self.rates(y, self.probes(x, generator))
+        rates = self.rates(condition, self.probes(x, generator))
         start = State(at(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
         end = self.integrated(rates, start)
         assert end.integral is not None
         return self.process.from_units(end.x), end.integral
 
     def log_prob(
-        self, x: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> tuple[Tensor, Tensor]:
         """Log density of x (B, C, H, W) at time ``last``, in nats (B,), and the latent (B, C, H, W); as ``latent``."""
-        z, log_det = self.latent(x, generator, y)
+        z, log_det = self.latent(x, generator, condition)
         return self.process.prior_log_prob(z) + log_det, z
 
     @torch.no_grad()
     def __call__(
-        self, x0: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x0: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> dict[str, Tensor]:
-        """The bits of images x0 (B, C, H, W), on their levels, with labels y (B,).
+        """The bits of images x0 (B, C, H, W), on their levels, under a condition.
 
         Returns:
             total (B,): bits/dim, the mean over ``passes`` draws of dequantisation noise and probes; infinite where the
             latent of one lies outside the prior's support.  outside (B,): the share of such pixels.  unbounded (B,):
             total, with the prior's density at the nearest point of its support for that outside.
         """
-        passes = [self.once(x0, generator, y) for _ in range(self.spec.passes)]
+        passes = [self.once(x0, generator, condition) for _ in range(self.spec.passes)]
         return {name: torch.stack([each[name] for each in passes]).mean(0) for name in passes[0]}
 
     def once(
-        self, x0: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x0: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> dict[str, Tensor]:
         """The same of one draw."""
         uniform = torch.rand(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-        z, log_det = self.latent(self.cells.dequantise(x0, uniform), generator, y)
+        z, log_det = self.latent(self.cells.dequantise(x0, uniform), generator, condition)
         prior = self.process.prior_log_prob
         return {
             "total": self.bits(prior(z) + log_det, x0),

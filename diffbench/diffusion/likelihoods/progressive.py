@@ -14,13 +14,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.likelihoods.vlb import VLB
 
 
 @torch.no_grad()
 def coded(
-    bound: VLB, x0: Tensor, steps: int, generator: torch.Generator, y: Tensor | None = None
+    bound: VLB,
+    x0: Tensor,
+    steps: int,
+    generator: torch.Generator,
+    condition: Condition = UNCONDITIONAL,
 ) -> tuple[Tensor, Tensor]:
     """Rate and distortion of images after some levels.
 
@@ -29,7 +34,7 @@ def coded(
         x0: images in model scale (B, C, H, W).
         steps: k, from 1 to the number of levels.
         generator: draws one noise an image and level.
-        y: labels (B,) of a conditional model.
+        condition: what the model is told of them.
 
     Returns:
         rate, bits/dim (B,), and distortion, the mean over an image's numbers in model scale (B,).
@@ -37,8 +42,8 @@ def coded(
     levels = bound.times()[:steps]
     rate, before = bound.prior(x0), None
     for t, s in pairwise(levels):
-        rate = rate + bound.term(x0, t, s, normal_like(x0, generator), before, y)
+        rate = rate + bound.term(x0, t, s, normal_like(x0, generator), before, condition)
         before = t
     x_t = bound.process.diffuse(x0, levels[-1], normal_like(x0, generator))
-    guess = bound.denoiser(x_t, levels[-1], y).x0
+    guess = bound.denoiser(x_t, levels[-1], condition).x0
     return rate, (guess - x0).double().square().flatten(1).mean(1)

@@ -19,6 +19,7 @@ delta is the standard deviation of every step, the decoder's too.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from itertools import pairwise
 
 import torch
@@ -26,17 +27,20 @@ from torch import Tensor
 
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.bound import bits, bound_term, gaussian_kl
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import at, cast
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.core.transitions import model_variance
-from diffbench.diffusion.denoisers.network import Denoiser, thresholded
+from diffbench.diffusion.denoisers.denoiser import Denoiser
+from diffbench.diffusion.denoisers.thresholds import thresholded
 from diffbench.diffusion.likelihoods.cells import Cells
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
-class Bound:
+class Bound(Described):
     """Base: the bound of one denoiser, of grey levels in ``cells``; subclasses have the prior and the variances."""
 
     def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
@@ -50,13 +54,13 @@ class Bound:
         times = grids.descending(self.process, self.spec.grid, steps)
         return grids.to_data(self.process, times)
 
+    @abstractmethod
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""
-        raise TypeError(f"{type(self).__name__} has no prior")
 
+    @abstractmethod
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
         """The model's, of the step to s; ``before`` is the grid's time before the prediction's."""
-        raise TypeError(f"{type(self).__name__} has no variances")
 
     def term(
         self,
@@ -65,18 +69,18 @@ class Bound:
         s: Tensor,
         noise: Tensor,
         before: Tensor | None = None,
-        y: Tensor | None = None,
+        condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
         """The term of the step from t to s (shape ()), bits/dim (B,); noise makes x_t."""
-        prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, y)
+        prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, condition)
         variance = self.variance(prediction, s, before)
         return bound_term(prediction, x0, s, variance, self.spacing)
 
     @torch.no_grad()
     def __call__(
-        self, x0: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x0: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> dict[str, Tensor]:
-        """The bound of images x0 (B, C, H, W) with labels y (B,), in bits/dim.
+        """The bound of images x0 (B, C, H, W) under a condition, in bits/dim.
 
         Returns:
             total and prior (B,); times (n,), increasing, and terms (n,), the images' mean at each.
@@ -84,7 +88,7 @@ class Bound:
         times = self.times()
         befores = [None, *times[:-2]]
         terms = [
-            self.term(x0, t, s, normal_like(x0, generator), before, y)
+            self.term(x0, t, s, normal_like(x0, generator), before, condition)
             for before, (t, s) in zip(befores, pairwise(times), strict=True)
         ]
         stacked, prior = torch.stack(terms[::-1]), self.prior(x0)

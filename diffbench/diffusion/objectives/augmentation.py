@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffbench.diffusion.core.described import Described
 from diffbench.specs.augmentations import EDMAugmentationSpec
 
 #: The low-pass filter of Daubechies' least asymmetric wavelet with six vanishing moments.
@@ -73,7 +74,7 @@ class Augmentation(Protocol):
         ...
 
 
-class EDMAugmentation:
+class EDMAugmentation(Described):
     """EDM's geometric augmentation."""
 
     def __init__(self, spec: EDMAugmentationSpec) -> None:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import Process, cast
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.specs.solvers import LangevinSpec
 
 #: Of (the process, t, score, z): w/r, of t's shape or a number.
@@ -43,6 +44,11 @@ Noise = Callable[[Tensor], Tensor]
 Impose = Callable[[Tensor, Tensor, Noise], Tensor]
 
 
+def unchanged(x: Tensor, t: Tensor, noise: Noise) -> Tensor:
+    """Imposes nothing: x itself."""
+    return x
+
+
 class Langevin:
     """Updates of x at one time."""
 
@@ -55,8 +61,6 @@ class Langevin:
         )
         #: Whether it goes before the solver's step.
         self.first = spec.order == "corrector-first"
-        #: What is done after every update, if anything.
-        self.impose: Impose | None = None
 
     def step_size(self, t: Tensor, score: Tensor, z: Tensor) -> Tensor | float:
         """eps, of t's shape, or the spec's number."""
@@ -69,20 +73,25 @@ class Langevin:
         return step.clamp(max=self.longest)
 
     def update(
-        self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False
+        self, x: Tensor, t: Tensor, condition: Condition, noise: Noise, quiet: bool = False
     ) -> Tensor:
         """One update; ``quiet`` leaves its noise out, but not from the step size."""
-        score, z = self.denoiser(x, t, y).score, noise(x)
+        score, z = self.denoiser(x, t, condition).score, noise(x)
         step = self.step_size(t, score, z)
         mean = x + step * score
         return self.process.constrain(mean if quiet else mean + (2 * step) ** 0.5 * z)
 
     def correct(
-        self, x: Tensor, t: Tensor, y: Tensor | None, noise: Noise, quiet: bool = False
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Condition,
+        noise: Noise,
+        quiet: bool = False,
+        impose: Impose = unchanged,
     ) -> Tensor:
-        """All updates of one level; ``quiet`` leaves out the last one's noise."""
+        """All updates of one level, with ``impose`` after each; ``quiet`` leaves out the last one's noise."""
         for i in range(1, self.spec.updates + 1):
-            x = self.update(x, t, y, noise, quiet and i == self.spec.updates)
-            if self.impose is not None:
-                x = self.impose(x, t, noise)
+            x = self.update(x, t, condition, noise, quiet and i == self.spec.updates)
+            x = impose(x, t, noise)
         return x

@@ -12,12 +12,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.solvers.loop import Solver
 
 
 @torch.no_grad()
-def encode(solver: Solver, x: Tensor, y: Tensor | None = None) -> Tensor:
+def encode(solver: Solver, x: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
     """The latent at the grid's first time of images x (B, C, H, W): the solver's steps, upwards.
 
     An image is taken for its own x_t at the grid's lowest level, where there is almost no noise (Song, Meng &
@@ -33,7 +34,7 @@ def encode(solver: Solver, x: Tensor, y: Tensor | None = None) -> Tensor:
         )
     times = [t for t in solver.times() if float(t) != solver.process.data_time]
     for t, s in pairwise(reversed(times)):
-        x = solver.step(x, t, s, y, torch.zeros_like)
+        x = solver.step(x, t, s, condition, torch.zeros_like)
         check_finite(x, f"the step up from time {float(t):.6g} to {float(s):.6g}")
     return x
 

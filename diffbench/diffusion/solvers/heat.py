@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
@@ -39,7 +40,7 @@ class InverseHeat(Solver):
         chosen = torch.randint(len(means), (len(z),), generator=generator)
         return means[chosen.to(z.device)] + self.delta * z
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The predicted mean of the level before, and noise but into the data."""
-        mean = self.denoiser(x_t, t, y).mean
+        mean = self.denoiser(x_t, t, condition).mean
         return mean if float(s) == self.process.data_time else mean + self.delta * noise(x_t)

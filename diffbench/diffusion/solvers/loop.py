@@ -2,30 +2,32 @@ r"""The loop that every solver shares.
 
 x = start(z);   for consecutive times (t, s) of the grid:  x <- move(x, t, s)
 
-A move is the solver's step, and the corrector's updates at t before it or at s after it, as its order says.  A solver
-that is ``steered`` has something done to its state after every one of these.
+A move is the solver's step, and the corrector's updates at t before it or at s after it, as its order says.  What
+steers a solver is imposed on its state after every one of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import abstractmethod
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import normal_like
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier, guided
-from diffbench.diffusion.denoisers.network import Denoiser, thresholded
-from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise
+from diffbench.diffusion.denoisers.thresholds import thresholded
+from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise, unchanged
 from diffbench.specs.solvers import SolverSpec
 
 
-class Solver:
+class Solver(Described):
     """Base of all solvers: a grid, a start and one step.
 
     ``denoiser`` has the guidance and the threshold of the spec around it; ``classifier`` is the guide where
@@ -36,8 +38,6 @@ class Solver:
     quiet_end: bool = False
     #: The fraction of pixels of the last draw that had to be brought back to where the process lives.
     moved: float = 0.0
-    #: What is done after every step, if anything.
-    impose: Impose | None = None
 
     def __init__(
         self, spec: SolverSpec, denoiser: Denoiser, classifier: Classifier | None = None
@@ -49,13 +49,13 @@ class Solver:
         corrector = getattr(spec, "corrector", None)
         self.corrector = None if corrector is None else Langevin(corrector, self.denoiser)
 
+    @abstractmethod
     def times(self) -> Tensor:
         """The grid: decreasing float64 times (n + 1,)."""
-        raise TypeError(f"{type(self).__name__} has no grid")
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    @abstractmethod
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """X at the earlier time s from x_t (B, C, H, W); t and s of shape ()."""
-        raise TypeError(f"{type(self).__name__} has no step")
 
     def start(self, z: Tensor) -> Tensor:
         """X at the grid's first time from standard normal z (B, C, H, W): the prior's mean and sigma z."""
@@ -78,50 +78,43 @@ class Solver:
         x_t: Tensor,
         t: Tensor,
         s: Tensor,
-        y: Tensor | None,
+        condition: Condition,
         noise: Noise,
         quiet: bool = False,
+        impose: Impose = unchanged,
     ) -> Tensor:
-        """The step from t to s and the corrector's updates; ``quiet`` leaves out the last noise of all."""
-        if self.corrector is None:
-            return self._imposed(x_t, t, s, y, noise, quiet)
-        if self.corrector.first:
-            x_t = self.corrector.correct(x_t, t, y, noise)
-            return self._imposed(x_t, t, s, y, noise, quiet)
-        x_s = self._imposed(x_t, t, s, y, noise)
-        if float(s) == self.process.data_time:
+        """The step from t to s and the corrector's updates, with ``impose`` after each of them.
+
+        ``quiet`` leaves out the last noise of all, but not what ``impose`` draws.
+        """
+        after = self.corrector
+        if after is not None and after.first:
+            x_t = after.correct(x_t, t, condition, noise, impose=impose)
+            after = None
+        drawn = torch.zeros_like if quiet and after is None else noise
+        x_s = impose(self.step(x_t, t, s, condition, drawn), s, noise)
+        if after is None or float(s) == self.process.data_time:
             return x_s
-        return self.corrector.correct(x_s, s, y, noise, quiet)
-
-    def _imposed(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        y: Tensor | None,
-        noise: Noise,
-        quiet: bool = False,
-    ) -> Tensor:
-        x_s = self.step(x_t, t, s, y, torch.zeros_like if quiet else noise)
-        return x_s if self.impose is None else self.impose(x_s, s, noise)
-
-    @contextmanager
-    def steered(self, impose: Impose) -> Iterator[None]:
-        """Do that after every update, the solver's and the corrector's."""
-        parts = [each for each in (self, self.corrector) if each is not None]
-        for each in parts:
-            each.impose = impose
-        try:
-            yield
-        finally:
-            for each in parts:
-                each.impose = None
+        return after.correct(x_s, s, condition, noise, quiet, impose)
 
 
 def solve(
-    solver: Solver, x: Tensor, y: Tensor | None, noise: Noise, times: Tensor | None = None
+    solver: Solver,
+    x: Tensor,
+    condition: Condition,
+    noise: Noise,
+    times: Tensor | None = None,
+    impose: Impose = unchanged,
 ) -> Tensor:
     """Take x (B, C, H, W) down the solver's grid, or down the part of it that ``times`` are.
+
+    Args:
+        solver: whose steps are taken.
+        x: the state at the first time.
+        condition: what the denoiser is told.
+        noise: draws the noise of each update.
+        times: decreasing, the whole grid by default.
+        impose: is done to the state after every update, the solver's and the corrector's.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
@@ -130,7 +123,7 @@ def solve(
     pairs = list(pairwise(solver.times() if times is None else times))
     for i, (t, s) in enumerate(pairs, start=1):
         quiet = solver.quiet_end and i == len(pairs)
-        x = solver.move(x, t, s, y, noise, quiet)
+        x = solver.move(x, t, s, condition, noise, quiet, impose)
         check_finite(x, f"step {i} of {len(pairs)}, from time {float(t):.6g} to {float(s):.6g}")
     return x
 
@@ -140,7 +133,7 @@ def sample(
     solver: Solver,
     shape: tuple[int, ...],
     generator: torch.Generator,
-    y: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -151,4 +144,4 @@ def sample(
     """
     like = torch.empty(shape, dtype=dtype, device=device)
     start = solver.draw(normal_like(like, generator), generator)
-    return solver.returned(solve(solver, start, y, lambda x: normal_like(x, generator)))
+    return solver.returned(solve(solver, start, condition, lambda x: normal_like(x, generator)))

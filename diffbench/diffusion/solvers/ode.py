@@ -4,7 +4,7 @@ In the process's own time (Song et al. 2021, https://arxiv.org/abs/2011.13456, e
 
     dx/dt = f (x - m) - g^2/2 score(x, t),
 
-integrated as u = (x - m)/l, with the middle m and the unit l of ``processes/base``.  For one scalar alpha, xbar = (x -
+integrated as u = (x - m)/l, with the middle m and the unit l of ``core.process``.  For one scalar alpha, xbar = (x -
 m)/alpha and s = sigma/alpha make every process the same equation,
 
     dxbar/ds = eps(x, t) = (xbar - (x0 - m))/s,
@@ -27,6 +27,7 @@ import math
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.integrators import (
     METHODS,
     Adaptive,
@@ -38,8 +39,8 @@ from diffbench.diffusion.core.integrators import (
 )
 from diffbench.diffusion.core.process import at, cast
 from diffbench.diffusion.denoisers.boundary import Bumped, confined
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import GridTimeSolver, TimeSolver
@@ -52,18 +53,18 @@ from diffbench.specs.solvers import (
 )
 
 
-def flow(denoiser: Denoiser, t: Tensor, u: Tensor, y: Tensor | None) -> Tensor:
+def flow(denoiser: Denoiser, t: Tensor, u: Tensor, condition: Condition) -> Tensor:
     """du/dt of the probability-flow ODE, at states u (B, C, H, W), in whose units tolerances are."""
     process = denoiser.process
     x = process.from_units(u)
-    pull = process.basis.scale(cast(process.g2(t) / 2, x), denoiser(x, t, y).score)
+    pull = process.basis.scale(cast(process.g2(t) / 2, x), denoiser(x, t, condition).score)
     rate = process.drift(t, x) - pull
     return rate if process.unit == 1 else rate / process.unit
 
 
-def flow_rates(denoiser: Denoiser, y: Tensor | None) -> Field:
-    """``flow`` with those labels."""
-    return lambda t, u: Rate(flow(denoiser, t, u, y))
+def flow_rates(denoiser: Denoiser, condition: Condition) -> Field:
+    """``flow`` under that condition."""
+    return lambda t, u: Rate(flow(denoiser, t, u, condition))
 
 
 class Unconfined(TimeSolver):
@@ -104,9 +105,11 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
         super().__init__(spec, denoiser, classifier)
         self.method = METHODS[spec.method] if spec.alpha == 1 else second_order(spec.alpha)
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """One step."""
-        rates = flow_rates(self.denoiser, y)
+        rates = flow_rates(self.denoiser, condition)
         start = State(t, self.process.to_units(x_t))
         return self.process.from_units(advance(self.method, rates, start, s).x)
 
@@ -122,10 +125,12 @@ class AdaptiveProbabilityFlow(Unconfined):
         super().__init__(spec, denoiser, classifier)
         self.integrator = Adaptive(spec.rtol, spec.atol)
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """All the way from t to s."""
         start = State(t, self.process.to_units(x_t))
-        end = self.integrator.integrate(flow_rates(self.denoiser, y), start, s)
+        end = self.integrator.integrate(flow_rates(self.denoiser, condition), start, s)
         return self.process.from_units(end.x)
 
 
@@ -176,12 +181,12 @@ class Heun(RatioSolver):
             return xbar
         return xbar + cast(self.spec.churn_noise * added.sqrt(), xbar) * noise(xbar)
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """Churn, then a step of order 2 in (x/alpha, sigma/alpha); Euler's into the data."""
         process, t_hat = self.process, self.churned(t)
         xbar = self.raised(process.centred(x_t) / cast(process.alpha(t), x_t), t, t_hat, noise)
         x_hat = process.placed(cast(process.alpha(t_hat), x_t) * xbar)
-        prediction = self.denoiser(x_hat, t_hat, y)
+        prediction = self.denoiser(x_hat, t_hat, condition)
         if float(s) == process.data_time:
             return prediction.x0
         alpha_s, eps = cast(process.alpha(s), x_t), prediction.eps
@@ -190,7 +195,7 @@ class Heun(RatioSolver):
         if self.spec.order == 1 or share == 0:
             return process.placed(alpha_s * (xbar + h * eps))
         x = process.placed(cast(process.alpha(middle), x_t) * (xbar + share * h * eps))
-        eps_middle = self.denoiser(x, middle, y).eps
+        eps_middle = self.denoiser(x, middle, condition).eps
         combined = (2 - 1 / share) * eps + eps_middle / share
         return process.placed(alpha_s * (xbar + h / 2 * combined))
 
@@ -217,10 +222,10 @@ class DPMSolver(RatioSolver):
         share = (here - there) / (2 * (past - here))
         return x0 + cast(share, x0) * (x0 - x0_before)
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """(sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0, all less m."""
         process = self.process
-        x0 = self.denoiser(x_t, t, y).x0
+        x0 = self.denoiser(x_t, t, condition).x0
         middle = self.denoised(x0, t, s)
         self.before = t, x0
         kept = process.sigma(s) / process.sigma(t)

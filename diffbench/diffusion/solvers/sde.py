@@ -12,14 +12,16 @@ Euler-Maruyama takes a = 1 + f h, G^2 = g^2 h; reverse diffusion the process's o
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import pairwise
 
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.specs.solvers import ReverseSDESpec, TimeSolverSpec, TimeSpec
@@ -51,19 +53,21 @@ class TimeSolver(Solver):
         """A draw of the prior."""
         return self.process.prior_sample(z)
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The posterior mean into the data, ``advance`` elsewhere."""
         if float(s) == self.process.data_time:
-            return self.denoiser(x_t, t, y).x0
-        return self.confine(self.advance(x_t, t, s, y, noise))
+            return self.denoiser(x_t, t, condition).x0
+        return self.confine(self.advance(x_t, t, s, condition, noise))
 
     def confine(self, x: Tensor) -> Tensor:
         """Bring a step's result back to where the process lives."""
         return self.process.constrain(x)
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    @abstractmethod
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """One step between two times at which the process has noise."""
-        raise TypeError(f"{type(self).__name__} does not advance")
 
 
 class GridTimeSolver(TimeSolver):
@@ -83,18 +87,20 @@ class ReverseSDE(GridTimeSolver):
 
     spec: ReverseSDESpec
 
+    @abstractmethod
     def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(a, G^2) of the forward step from s to t."""
-        raise TypeError(f"{type(self).__name__} has no forward step")
 
     def confine(self, x: Tensor) -> Tensor:
         """By reflection or projection."""
         return self.process.project(x) if self.spec.walls == "project" else super().confine(x)
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """See the module."""
         (a, G2), scale, gbar = self.forward(t, s), self.process.basis.scale, self.spec.noise
-        score = self.denoiser(x_t, t, y).score
+        score = self.denoiser(x_t, t, condition).score
         shrunk = scale(cast(a - 1, x_t), self.process.centred(x_t))
         mean = x_t - shrunk + scale(cast((1 + gbar**2) / 2 * G2, x_t), score)
         return mean + scale(cast(gbar * G2.sqrt(), x_t), noise(x_t)) if gbar > 0 else mean
@@ -127,6 +133,8 @@ class ReverseDiffusion(ReverseSDE):
 class CorrectorOnly(GridTimeSolver):
     """No predictor: x stays as it is from one level to the next, and the corrector moves it."""
 
-    def advance(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
         """Nothing."""
         return x_t

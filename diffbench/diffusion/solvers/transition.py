@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.core.transitions import (
@@ -54,9 +55,9 @@ class Ancestral(TransitionSolver):
             return cast(self.process.posterior_variance(prediction.t, s), prediction.x_t)
         return model_variance(prediction, s, self.spec.variance, self.last_before)
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The posterior's mean, the guide's shift, and noise but into the data."""
-        prediction = self.denoiser(x_t, t, y)
+        prediction = self.denoiser(x_t, t, condition)
         variance = self.variance(prediction, s)
         mean = step_mean(prediction.unguided, s, posterior_residual(self.process, t, s))
         if prediction.guide is not None:
@@ -75,10 +76,10 @@ class DDIM(TransitionSolver):
         """The residual's scale, and the noise's: eta times the posterior's."""
         return ddim_scales(self.process, t, s, self.spec.eta)
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """alpha_s x0 + r e, and n z where there is noise; without, s may also lie after t."""
         r, n = self.scales(t, s)
-        mean = step_mean(self.denoiser(x_t, t, y), s, r)
+        mean = step_mean(self.denoiser(x_t, t, condition), s, r)
         if not bool((n > 0).any()):
             return mean
         return mean + self.process.basis.scale(cast(n, x_t), noise(x_t))

@@ -17,6 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import centre, transport
@@ -40,21 +41,27 @@ class Transport(GridTimeSolver):
         """They, and the data's."""
         return grids.to_data(self.process, self.noisy_times())
 
-    def centre(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def centre(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """H at (x_t, t), in the cube [0, 1]."""
-        scaled = -self.denoiser(x_t, t, y).eps
+        scaled = -self.denoiser(x_t, t, condition).eps
         place = self.process.to_cube(x_t)
         return centre(place, scaled, cast(self.process.sigma_in_cube(t), x_t))
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """One step; into the data, to h."""
-        process, h = self.process, self.centre(x_t, t, y)
-        if float(s) == process.data_time:
-            return process.from_cube(h)
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
+        """To h into the data, ``advance`` elsewhere; nothing leaves the cube."""
+        if float(s) == self.process.data_time:
+            return self.process.from_cube(self.centre(x_t, t, condition))
+        return self.advance(x_t, t, s, condition, noise)
+
+    def advance(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
+    ) -> Tensor:
+        """The flow of the kernel around h, or of that around the mean of h here and where it leads."""
+        process, h = self.process, self.centre(x_t, t, condition)
         place, sigmas = process.to_cube(x_t), [process.sigma_in_cube(each) for each in (t, s)]
         sigma_t, sigma_s = (cast(each, x_t) for each in sigmas)
         x_s = process.from_cube(transport(place, h, sigma_t, sigma_s))
         if self.spec.order == 1:
             return x_s
-        h = (h + self.centre(x_s, s, y)) / 2
+        h = (h + self.centre(x_s, s, condition)) / 2
         return process.from_cube(transport(place, h, sigma_t, sigma_s))

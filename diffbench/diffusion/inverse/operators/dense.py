@@ -51,7 +51,6 @@ class Dense(Operator):
         matrix: (M, CHW), or (M, HW) for each channel.
         measurement_shape: of y; (M,), or (C, M), by default.
         smallest: singular values below this share of the largest are 0, and H is without them.
-        low, high: the data's range, which does not matter.
 
     Raises:
         ValueError: when the matrix has another number of columns.
@@ -64,10 +63,8 @@ class Dense(Operator):
         matrix: Tensor,
         measurement_shape: tuple[int, ...] | None = None,
         smallest: float = ROUNDING,
-        low: float = -1.0,
-        high: float = 1.0,
     ) -> None:
-        super().__init__(spec, image_shape, low, high)
+        super().__init__(spec, image_shape)
         count, entries = matrix.shape
         groups = math.prod(image_shape) // entries
         if groups * entries != math.prod(image_shape) or groups not in (1, image_shape[0]):

@@ -38,10 +38,8 @@ class MRI(Operator):
         rows: the row frequencies measured, increasing from 0 to H - 1; H - k is -k.
     """
 
-    def __init__(
-        self, spec: MRISpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
-        super().__init__(spec, image_shape, low, high)
+    def __init__(self, spec: MRISpec, image_shape: ImageShape) -> None:
+        super().__init__(spec, image_shape)
         channels, height, width = image_shape
         self.rows = measured_rows(spec, height)
         measured = torch.zeros(height, dtype=torch.float64)

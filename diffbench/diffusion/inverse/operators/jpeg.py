@@ -85,7 +85,8 @@ class JPEG(Degradation):
     def __init__(
         self, spec: JPEGSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
     ) -> None:
-        super().__init__(spec, image_shape, low, high)
+        super().__init__(spec, image_shape)
+        self.low, self.high = low, high
         channels, height, width = image_shape
         self.luminance = Plane(height, width, table(LUMINANCE, spec.quality))
         self.planes = [(height, width)]

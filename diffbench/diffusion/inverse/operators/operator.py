@@ -14,11 +14,13 @@ images less the middle m of the range, of which H makes y - H m.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.described import Described
 from diffbench.specs.operators import ImageShape, OperatorSpec
 
 #: Singular values below this share of the largest are rounding, and count as 0.
@@ -53,39 +55,29 @@ class Cast:
         return self._cast[key]
 
 
-class Degradation:
+class Degradation(Described):
     """What restorers ask of any operator, linear or not.
-
-    All are made from (spec, image_shape) and the data's range, which a matrix does without.
 
     Attributes:
         spec: its parameters.
         image_shape: (C, H, W).
-        low, high: the data's range.
         measurement_shape: of y, without the batch.
     """
 
     spec: OperatorSpec
     measurement_shape: tuple[int, ...]
 
-    def __init__(
-        self, spec: OperatorSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: OperatorSpec, image_shape: ImageShape) -> None:
         check_shape(spec, image_shape)
         self.spec, self.image_shape = spec, image_shape
-        self.low, self.high = low, high
 
+    @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
         """H x: (B, C, H, W) -> (B, *measurement_shape)."""
-        raise TypeError(f"{type(self).__name__} does not apply")
 
+    @abstractmethod
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """H^+ y, an image with H H^+ y = y where y is some image's: (B, *measurement_shape) -> (B, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} has no pseudo-inverse")
-
-    def guess(self, y: Tensor) -> Tensor:
-        """An image that would be measured so, and of what is not measured the middle of the range; y, x as above."""
-        return self.pseudo_inverse(y)
 
     def check(self, y: Tensor) -> None:
         """Refuse a measurement of the wrong size.
@@ -113,21 +105,21 @@ class Operator(Degradation):
     def _gains(self) -> Cast:
         return Cast(self.s, torch.where(self.s > 0, 1 / self.s, 0.0))
 
+    @abstractmethod
     def coordinates(self, x: Tensor) -> Tensor:
         """V^T x: (B, C, H, W) -> (B, D)."""
-        raise TypeError(f"{type(self).__name__} states no V")
 
+    @abstractmethod
     def pixels(self, u: Tensor) -> Tensor:
         """V u: (B, D) -> (B, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} states no V")
 
+    @abstractmethod
     def spectral(self, y: Tensor) -> Tensor:
         """U^T y, each entry at its coordinate and 0 where s is 0: (B, *measurement_shape) -> (B, D)."""
-        raise TypeError(f"{type(self).__name__} states no U")
 
+    @abstractmethod
     def measurement(self, u: Tensor) -> Tensor:
         """U u, entries where s is 0 left out: (B, D) -> (B, *measurement_shape)."""
-        raise TypeError(f"{type(self).__name__} states no U")
 
     @property
     def singular_values(self) -> Tensor:
@@ -163,11 +155,6 @@ class Operator(Degradation):
         if middle == 0:
             return y
         return y - self.apply(torch.full((1, *self.image_shape), middle).to(y))
-
-    def guess(self, y: Tensor) -> Tensor:
-        """M + H^+ (y - H m)."""
-        middle = (self.low + self.high) / 2
-        return middle + self.pseudo_inverse(self.centred(y, middle))
 
     def zero_filled(self, y: Tensor) -> Tensor:
         """The inverse of the whole transform that H measures a part of, of y and zeros elsewhere; H^+ by default."""

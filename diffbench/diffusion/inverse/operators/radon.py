@@ -34,9 +34,7 @@ SMALLEST = 0.1
 class CT(Dense):
     """Every n-th of ``full`` directions is measured, in each channel: y (C, angles, strips), on the scale of x."""
 
-    def __init__(
-        self, spec: CTSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: CTSpec, image_shape: ImageShape) -> None:
         # Before a matrix of too many pixels is made.
         check_shape(spec, image_shape)
         channels, height, width = image_shape
@@ -44,7 +42,7 @@ class CT(Dense):
         self.scan = projections(spec.full, height, width)
         matrix = self.scan[:: self.every]
         shape = (channels, *matrix.shape[:2])
-        super().__init__(spec, image_shape, matrix.flatten(0, 1), shape, low=low, high=high)
+        super().__init__(spec, image_shape, matrix.flatten(0, 1), shape)
 
     @cached_property
     def _inverse(self) -> Cast:

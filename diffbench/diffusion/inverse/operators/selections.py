@@ -42,7 +42,6 @@ class Selection(Operator):
         measured: booleans (C, H, W): which coefficients, in the order of ``transform``.
         measurement_shape: of y, which has the measured ones in that order; flat by default.
         gain: what each is multiplied by.
-        low, high: the data's range, which does not matter.
 
     Raises:
         ValueError: when ``measured`` is not of the image's shape, or measures nothing.
@@ -55,10 +54,8 @@ class Selection(Operator):
         measured: Tensor,
         measurement_shape: tuple[int, ...] | None = None,
         gain: float = 1.0,
-        low: float = -1.0,
-        high: float = 1.0,
     ) -> None:
-        super().__init__(spec, image_shape, low, high)
+        super().__init__(spec, image_shape)
         if tuple(measured.shape) != tuple(image_shape) or not measured.any():
             raise ValueError(
                 f"measured: {int(measured.sum())} coefficients of a mask of {tuple(measured.shape)} "
@@ -95,11 +92,9 @@ class Selection(Operator):
 class Denoising(Selection):
     """Every pixel is measured: y (C, H, W)."""
 
-    def __init__(
-        self, spec: OperatorSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: OperatorSpec, image_shape: ImageShape) -> None:
         measured = torch.ones(image_shape, dtype=torch.bool)
-        super().__init__(spec, image_shape, measured, tuple(image_shape), low=low, high=high)
+        super().__init__(spec, image_shape, measured, tuple(image_shape))
 
 
 class Mask(Selection):
@@ -111,50 +106,41 @@ class Mask(Selection):
         spec: of any operator.
         image_shape: (C, H, W).
         lost: booleans (H, W).
-        low, high: the data's range, which does not matter.
     """
 
-    def __init__(
-        self, spec: OperatorSpec, image_shape: ImageShape, lost: Tensor, low: float, high: float
-    ) -> None:
+    def __init__(self, spec: OperatorSpec, image_shape: ImageShape, lost: Tensor) -> None:
         channels, count = image_shape[0], int((~lost).sum())
         measured = (~lost).expand(channels, *lost.shape)
-        super().__init__(spec, image_shape, measured, (channels, count), low=low, high=high)
+        super().__init__(spec, image_shape, measured, (channels, count))
 
 
 class RandomMask(Mask):
     """The pixels lost are the first of a random order of them all."""
 
-    def __init__(
-        self, spec: RandomMaskSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: RandomMaskSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
         order = torch.randperm(height * width, generator=stream("random-mask", spec.seed))
         lost = (order.argsort() < spec.lost(image_shape)).reshape(height, width)
-        super().__init__(spec, image_shape, lost, low, high)
+        super().__init__(spec, image_shape, lost)
 
 
 class BoxMask(Mask):
     """A box is lost."""
 
-    def __init__(
-        self, spec: BoxMaskSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: BoxMaskSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
         top, left = spec.corner(image_shape)
         lost = torch.zeros(height, width, dtype=torch.bool)
         lost[top : top + spec.height, left : left + spec.width] = True
-        super().__init__(spec, image_shape, lost, low, high)
+        super().__init__(spec, image_shape, lost)
 
 
 class DrawnMask(Mask):
     """What is drawn as ``#`` is lost."""
 
-    def __init__(
-        self, spec: DrawnMaskSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: DrawnMaskSpec, image_shape: ImageShape) -> None:
         lost = torch.tensor([[pixel == "#" for pixel in row] for row in spec.rows])
-        super().__init__(spec, image_shape, lost, low, high)
+        super().__init__(spec, image_shape, lost)
 
 
 class Colourisation(Selection):
@@ -163,7 +149,6 @@ class Colourisation(Selection):
     Args:
         spec: its parameters.
         image_shape: (C, H, W).
-        low, high: the data's range, which does not matter.
         weights: (C,) of the channels; s is their norm.
     """
 
@@ -171,8 +156,6 @@ class Colourisation(Selection):
         self,
         spec: ColourisationSpec,
         image_shape: ImageShape,
-        low: float = -1.0,
-        high: float = 1.0,
         weights: Tensor | None = None,
     ) -> None:
         channels, height, width = image_shape
@@ -181,7 +164,7 @@ class Colourisation(Selection):
         measured = torch.zeros(image_shape, dtype=torch.bool)
         measured[0] = True
         gain = float(weights.norm())
-        super().__init__(spec, image_shape, measured, (1, height, width), gain, low, high)
+        super().__init__(spec, image_shape, measured, (1, height, width), gain)
         self.rotation = Cast(rotation_towards(weights))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -215,15 +198,13 @@ def mix(matrix: Tensor, x: Tensor) -> Tensor:
 class BlockAverage(Selection):
     """The mean of each block of factor f is measured: y (C, H/f, W/f), s = 1/f."""
 
-    def __init__(
-        self, spec: FactorSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: FactorSpec, image_shape: ImageShape) -> None:
         channels, height, width = image_shape
         f = spec.factor
         measured = torch.zeros(image_shape, dtype=torch.bool)
         measured[:, ::f, ::f] = True
         smaller = (channels, height // f, width // f)
-        super().__init__(spec, image_shape, measured, smaller, 1 / f, low, high)
+        super().__init__(spec, image_shape, measured, smaller, 1 / f)
         self.matrices = Cast(block_cosines(height, f), block_cosines(width, f))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -250,8 +231,6 @@ class CompressedSensing(Selection):
         self,
         spec: CompressedSensingSpec,
         image_shape: ImageShape,
-        low: float = -1.0,
-        high: float = 1.0,
     ) -> None:
         channels, height, width = image_shape
         count, draws = spec.coefficients(image_shape), stream("compressed-sensing", spec.seed)
@@ -260,7 +239,7 @@ class CompressedSensing(Selection):
         if not spec.shuffle:
             order = torch.arange(height * width)
         measured = chosen.reshape(height, width).expand(channels, height, width)
-        super().__init__(spec, image_shape, measured, (channels, count), low=low, high=high)
+        super().__init__(spec, image_shape, measured, (channels, count))
         self.order = Cast(order, order.argsort())
 
     def transform(self, x: Tensor) -> Tensor:

@@ -47,7 +47,6 @@ class Separable(Operator):
         down: A_rows, (P, H): mixes the pixels of a column.
         along: A_columns, (Q, W): mixes the pixels of a row.
         smallest: singular values below this share of the largest are 0.
-        low, high: the data's range, which does not matter.
     """
 
     def __init__(
@@ -57,10 +56,8 @@ class Separable(Operator):
         down: Tensor,
         along: Tensor,
         smallest: float = ROUNDING,
-        low: float = -1.0,
-        high: float = 1.0,
     ) -> None:
-        super().__init__(spec, image_shape, low, high)
+        super().__init__(spec, image_shape)
         rows, columns = decompose(down), decompose(along)
         s = truncated(rows.s[:, None] * columns.s, smallest)
         self.s = s.expand(image_shape).flatten()
@@ -94,12 +91,10 @@ class Bicubic(Separable):
     value is set to 0.
     """
 
-    def __init__(
-        self, spec: BicubicSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: BicubicSpec, image_shape: ImageShape) -> None:
         sizes = [(n // spec.factor, n) for n in image_shape[1:]]
         down, along = (resizing_matrix(n, small, spec.kernel) for small, n in sizes)
-        super().__init__(spec, image_shape, down, along, low=low, high=high)
+        super().__init__(spec, image_shape, down, along)
         self.enlarging = Cast(*(resizing_matrix(small, n, spec.kernel) for small, n in sizes))
 
     def enlarge(self, y: Tensor) -> Tensor:
@@ -163,25 +158,21 @@ KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 class UniformBlur(Separable):
     """The mean of ``size`` x ``size`` pixels: y (C, H, W)."""
 
-    def __init__(
-        self, spec: UniformBlurSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: UniformBlurSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
         kernel = torch.full((spec.size,), 1 / spec.size, dtype=torch.float64)
         down, along = convolution_matrix(kernel, height), convolution_matrix(kernel, width)
-        super().__init__(spec, image_shape, down, along, spec.smallest, low, high)
+        super().__init__(spec, image_shape, down, along, spec.smallest)
 
 
 class GaussianBlur(Separable):
     """A Gaussian of one width: y (C, H, W)."""
 
-    def __init__(
-        self, spec: GaussianBlurSpec, image_shape: ImageShape, low: float = -1.0, high: float = 1.0
-    ) -> None:
+    def __init__(self, spec: GaussianBlurSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
         kernel = gaussian(spec.size, spec.std)
         down, along = convolution_matrix(kernel, height), convolution_matrix(kernel, width)
-        super().__init__(spec, image_shape, down, along, spec.smallest, low, high)
+        super().__init__(spec, image_shape, down, along, spec.smallest)
 
 
 class AnisotropicBlur(Separable):
@@ -191,13 +182,11 @@ class AnisotropicBlur(Separable):
         self,
         spec: AnisotropicBlurSpec,
         image_shape: ImageShape,
-        low: float = -1.0,
-        high: float = 1.0,
     ) -> None:
         _, height, width = image_shape
         down = convolution_matrix(gaussian(spec.size, spec.std_rows), height)
         along = convolution_matrix(gaussian(spec.size, spec.std_columns), width)
-        super().__init__(spec, image_shape, down, along, spec.smallest, low, high)
+        super().__init__(spec, image_shape, down, along, spec.smallest)
 
 
 def gaussian(size: int, std: float) -> Tensor:

@@ -30,14 +30,16 @@ ROUNDING = 1e-10
 
 
 class PseudoInverse(Restorer):
-    """What agrees with y and is otherwise the middle of the range, of any operator."""
+    """What agrees with y and is otherwise the ``middle`` of the data range, of any operator."""
 
-    def __init__(self, spec: PseudoInverseSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: PseudoInverseSpec, middle: float = 0.0) -> None:
+        self.spec, self.middle = spec, middle
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
-        """The operator's guess; nothing is drawn."""
-        return measurement.operator.guess(measurement.y)
+        """M + H^+ (y - H m), or H^+ y where the operator is not linear; nothing is drawn."""
+        operator = measurement.operator
+        x = operator.pseudo_inverse(measurement.centred(self.middle).y)
+        return self.middle + x if isinstance(operator, Operator) else x
 
 
 class PosteriorMean(Restorer):

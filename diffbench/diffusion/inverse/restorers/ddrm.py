@@ -26,7 +26,7 @@ from torch import Tensor
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.core.streams import normal_like
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
 from diffbench.diffusion.solvers.corrector import Noise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 
 
@@ -30,9 +32,9 @@ class Measurement:
         return replace(self, y=self.operator.centred(self.y, middle))
 
 
-class Restorer:
+class Restorer(Described):
     """Base of all restorers."""
 
+    @abstractmethod
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
         """Images (B, C, H, W) given the measurement; all noise comes from the generator, in order of use."""
-        raise TypeError(f"{type(self).__name__} does not restore")

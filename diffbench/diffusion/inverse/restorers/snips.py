@@ -23,7 +23,7 @@ from torch import Tensor
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.process import at, cast
 from diffbench.diffusion.core.streams import normal_like
-from diffbench.diffusion.denoisers.network import Denoiser
+from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Operator
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
 from diffbench.diffusion.solvers.corrector import Noise

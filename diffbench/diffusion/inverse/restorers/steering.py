@@ -17,9 +17,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import Process, cast
 from diffbench.diffusion.core.streams import normal_like
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Operator
 from diffbench.diffusion.inverse.operators.separable import Bicubic
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
@@ -78,7 +78,7 @@ class Steered(Restorer):
 
     spec: SteeredSpec
 
-    def __init__(self, spec: SteeredSpec, denoiser: Denoiser, solver: Solver) -> None:
+    def __init__(self, spec: SteeredSpec, solver: Solver) -> None:
         self.spec, self.solver = spec, solver
 
     def imposition(self, operator: Operator, y: Tensor) -> Imposition:
@@ -109,17 +109,22 @@ class Steered(Restorer):
         if not isinstance(operator, Operator):
             raise TypeError(f"{self.spec.name} needs a linear operator, not {operator.spec.name}")
         operator.check(measurement.y)
-        with self.solver.steered(self.imposition(operator, measurement.y)):
-            x = solve(self.solver, x, None, partial(normal_like, generator=generator), times)
+        noise = partial(normal_like, generator=generator)
+        impose = self.imposition(operator, measurement.y)
+        x = solve(self.solver, x, UNCONDITIONAL, noise, times, impose)
         return self.solver.returned(x)
 
 
 class Impute(Steered):
-    """Score-SDE imputation (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix I.2), and plain replacement.
+    """Score-SDE imputation (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix I.2).
 
     What is measured is drawn anew after every update of predictor and corrector; R = H^+ makes of it inpainting,
     colourisation, or any linear problem.
     """
+
+
+class Replace(Impute):
+    """Plain replacement: imputation, by default around an ancestral sampler."""
 
 
 class ILVR(Steered):

@@ -3,7 +3,7 @@ r"""A restorer that was trained for it: a model that is told the measured pixels
     M = H^+ 1,     known image = H^+ y,     x ~ the solver, with a denoiser of E[x_0 | x_t, M, H^+ y]
 
 H is a mask of pixels, so that H^+ = H^T.  Nothing steers the solver: the model was trained with random masks
-(``masks``), as in "Palette: Image-to-Image Diffusion Models" (Saharia et al. 2022,
+(``known``), as in "Palette: Image-to-Image Diffusion Models" (Saharia et al. 2022,
 https://arxiv.org/abs/2111.05826) and GLIDE's inpainting (Nichol et al. 2022, https://arxiv.org/abs/2112.10741).  It
 says what training for the task is worth, beside restorers that any model can serve.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import Known
-from diffbench.diffusion.denoisers.network import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
 from diffbench.diffusion.solvers.loop import Solver, sample
@@ -22,14 +22,10 @@ from diffbench.specs.restorers import InpaintTunedSpec
 
 
 class InpaintTuned(Restorer):
-    """The solver, whose denoiser is told the measured pixels.
+    """The solver, whose denoiser takes masks and is told the measured pixels."""
 
-    denoiser: one that takes masks.
-    solver: around that very object, for it is what is told.
-    """
-
-    def __init__(self, spec: InpaintTunedSpec, denoiser: Denoiser, solver: Solver) -> None:
-        self.spec, self.denoiser, self.solver = spec, denoiser, solver
+    def __init__(self, spec: InpaintTunedSpec, solver: Solver) -> None:
+        self.spec, self.solver = spec, solver
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
         """Images (B, C, H, W) given y (B, *measurement_shape), in the range of the process.
@@ -43,8 +39,8 @@ class InpaintTuned(Restorer):
         """
         y = measurement.y
         known = self.known(measurement.operator, y)
-        with self.denoiser.informed(known):
-            x = sample(self.solver, known.image.shape, generator, device=y.device, dtype=y.dtype)
+        told, shape = Condition(known=known), known.image.shape
+        x = sample(self.solver, shape, generator, told, device=y.device, dtype=y.dtype)
         return torch.where(known.mask > 0, known.image, x) if measurement.std == 0 else x
 
     def known(self, operator: Degradation, y: Tensor) -> Known:
@@ -53,7 +49,7 @@ class InpaintTuned(Restorer):
         Raises:
             ValueError: when the operator is no mask of pixels.
         """
-        if reason := self.spec.refusal(self.solver.process.spec, None, operator.spec):
+        if reason := self.spec.operator_refusal(operator.spec):
             raise ValueError(reason)
         # All channels have one mask.
         mask = operator.pseudo_inverse(torch.ones_like(y))[:, :1].round()
