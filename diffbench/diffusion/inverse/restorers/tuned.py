@@ -49,7 +49,7 @@ class InpaintTuned(Restorer):
         Raises:
             ValueError: when the operator is no mask of pixels.
         """
-        if reason := self.spec.operator_refusal(operator.spec):
+        if reason := self.spec.refusal(operator=operator.spec):
             raise ValueError(reason)
         # All channels have one mask.
         mask = operator.pseudo_inverse(torch.ones_like(y))[:, :1].round()
