@@ -134,3 +134,12 @@ def test_specs_are_as_they_were_written(plan):
     for job in plan.jobs:
         fields = json.loads(job.spec.canonical()).keys()
         assert fields == type(job.spec).model_fields.keys()
+
+
+def test_two_stages_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="there are two of the stage name 'score'"):
+
+        class OtherSpec(StageSpec):
+            stage: Literal["score"] = "score"
+
+    assert STAGES["score"].__name__ == "ScoreSpec"

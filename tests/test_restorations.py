@@ -259,9 +259,9 @@ def test_nothing_on_disk_is_a_table_and_a_picture_that_say_so(tmp_path, tasks):
     plan = plan_of(**RESTORED)
     restorations = plan.benchmark.restorations.model_copy(update={"tasks": {}})
     if not tasks:
-        runs = tuple(run for run in plan.jobs if run.stage != "restore")
+        jobs = tuple(job for job in plan.jobs if job.stage != "restore")
         benchmark = plan.benchmark.model_copy(update={"restorations": restorations})
-        plan = replace(plan, benchmark=benchmark, runs=runs, refusals=())
+        plan = replace(plan, benchmark=benchmark, jobs=jobs, refusals=())
     made = lines(plan, tmp_path)
     assert {row["status"] for row in made} == ({"missing", "refused"} if tasks else set())
     assert paths.figure(tmp_path, "restorations", "png").read_bytes().startswith(b"\x89PNG")

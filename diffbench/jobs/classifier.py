@@ -27,7 +27,7 @@ def run(spec: ClassifierSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: ClassifierSpec, timings: Timings) -> Cost:
-    """That of training."""
+    """Return what training costs."""
     return training_cost(spec, timings, classifier_trainer)
 
 

@@ -35,7 +35,7 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:
-    """The whole split."""
+    """Return what the likelihood of the whole split costs."""
     train, likelihood = spec.train, spec.likelihood
     if train.network is None:
         return Cost(None)
@@ -53,7 +53,7 @@ def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:
 
 
 def evaluation(spec: LikelihoodStageSpec, batch: int, timings: Timings) -> float:
-    """Seconds of a call with the backward passes that it has."""
+    """Return the seconds of a call with the backward passes that it has."""
     asked = spec.train, batch, spec.precision, spec.train.denoiser.takes_labels
     forward = timings.call(*asked)
     passes = spec.likelihood.backward_passes(timings.dataset.train[0].size)

@@ -99,7 +99,7 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: RestoreSpec, timings: Timings) -> Cost:
-    """All draws of one task by one restorer."""
+    """Return what all draws of the task cost; without a model they cost nothing."""
     train, inner = spec.train, spec.restorer.inner
     if train is None or train.network is None:
         return Cost(0.0 if train is None else None)
@@ -113,7 +113,7 @@ def cost(spec: RestoreSpec, timings: Timings) -> Cost:
 
 
 def calls_of(spec: RestoreSpec, dataset: Dataset) -> Calls:
-    """What one batch of measurements takes, counted with a network that takes no time."""
+    """Return the evaluations for one batch of measurements, counted with a network that takes no time."""
     assert spec.train is not None
     denoiser, network = cheap_denoiser(spec.train, dataset)
     problem = pose(spec.model_copy(update={"images": 1}), dataset)

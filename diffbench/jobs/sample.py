@@ -57,7 +57,7 @@ def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
 
 
 def cost(spec: SampleSpec, timings: Timings) -> Cost:
-    """The chunks of one solver."""
+    """Return what drawing all chunks costs; a control's images cost nothing."""
     size = spec.samples * timings.dataset.train[0].size
     train, solver = spec.train, spec.solver
     if train is None or train.network is None or solver is None:

@@ -60,7 +60,7 @@ def run(spec: TrainSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: TrainSpec, timings: Timings) -> Cost:
-    """That of training, or of the weights that are taken."""
+    """Return what training costs; imported weights take no time, and an exact denoiser is not estimated."""
     if spec.network is None:
         return Cost(None)
     if spec.training is None:
@@ -70,7 +70,7 @@ def cost(spec: TrainSpec, timings: Timings) -> Cost:
 
 
 def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: MakeTrainer) -> Cost:
-    """The steps that are left, and all weights with the training states that are kept.
+    """Return what the steps that are left cost, and the size of all weights and training states that are kept.
 
     Snapshots lie beside the states once more, from which all products can be made again.
     """

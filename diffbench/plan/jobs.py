@@ -184,10 +184,14 @@ class Plan:
             and item in (job.item, job.item.partition("@")[0])
         ]
 
-    def find(self, variant: str, item: str, stages: Iterable[str] = STAGES) -> Job | None:
-        """Return the job of a variant's item, with its first seed, in the first of the stages that has one."""
+    def find(self, variant: str, item: str, stages: Iterable[str] = ()) -> Job | None:
+        """Return the job of a variant's item, with its first seed, in the first of the stages that has one.
+
+        Without ``stages`` in any whose jobs have items.
+        """
         if variant not in self.variants:
             return None
+        stages = stages or [name for name, stage in STAGES.items() if stage.item_wildcards()]
         keys = ((stage, variant, self.seeds(variant)[0], item) for stage in stages)
         return next((self._index[key] for key in keys if key in self._index), None)
 

@@ -38,7 +38,6 @@ Facet = Literal[
 Cell = tuple[str, str]
 #: What a job's spec has besides the thing itself.
 _AROUND = {"variant", "seed", "train", "extensions", "version"}
-_STAGES = ("sample", "likelihood", "restore", "analysis")
 
 
 def form_of(variant: VariantSpec) -> Form | None:
@@ -127,10 +126,10 @@ def between(plan: Plan, one: Cell, other: Cell) -> list[Facet] | None:
 
 def _maker(plan: Plan, cell: Cell) -> dict[str, object] | None:
     """Return what a number is made with, besides the model, the seed and names."""
-    run = plan.find(*cell, _STAGES)
-    if run is None:
+    job = plan.find(*cell)
+    if job is None:
         return None
-    spec = run.spec.model_dump(mode="json", exclude=_AROUND)
+    spec = job.spec.model_dump(mode="json", exclude=_AROUND)
     return {key: value for key, value in spec.items() if not key.endswith("_id")}
 
 

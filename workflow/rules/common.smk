@@ -47,6 +47,7 @@ shell.prefix(
 ROOT = str(PLAN.root)
 LOGS = PLAN.root / "logs"
 BENCHMARKS = PLAN.root / "benchmarks"
+RULES = {rule.name: rule for rule in rules(PLAN)}
 
 PLAN_ARGUMENTS = [
     "--config",
@@ -63,9 +64,10 @@ RESCUE = (
 
 def job_of(rule, wildcards):
     """The plan's job for a rule and its wildcards."""
-    item = "/".join(wildcards[name] for name in rule.stage.item_wildcards())
+    stage = RULES[rule].stage
+    item = "/".join(wildcards[name] for name in stage.item_wildcards())
     variant, seed = wildcards.get("variant", ""), int(wildcards.get("seed", 0))
-    return PLAN.job(rule.stage.name(), variant, seed, item)
+    return PLAN.job(stage.name(), variant, seed, item)
 
 
 def root_of(wildcards):
@@ -80,8 +82,8 @@ def inputs_of(rule):
 
 def outputs_of(rule):
     """All that a job makes; what only other jobs read goes once they are done."""
-    outputs = [PLAN.root / path for path in rule.outputs]
-    return [temp(path) for path in outputs] if rule.stage.temporary else outputs
+    outputs = [PLAN.root / path for path in RULES[rule].outputs]
+    return [temp(path) for path in outputs] if RULES[rule].stage.temporary else outputs
 
 
 def spec_of(rule):

@@ -1,27 +1,28 @@
 # A rule for each stage, named as it is, and for trainings that keep snapshots `train_along`, `train_along_2`, ..: what a
-# stage makes and needs is said by its spec in diffbench/specs/jobs.
-for RULE in rules(PLAN):
+# stage makes and needs is said by its spec in diffbench/specs/jobs. The shell command is looked up again when a job runs:
+# Snakemake then calls the running job's rule `rule`, as the loop does here.
+for rule in RULES:
 
     rule:
         name:
-            RULE.name
+            rule
         input:
-            inputs_of(RULE),
+            inputs_of(rule),
         output:
-            outputs_of(RULE),
+            outputs_of(rule),
         log:
-            LOGS / f"{RULE.job}.log",
+            LOGS / f"{RULES[rule].job}.log",
         benchmark:
-            BENCHMARKS / f"{RULE.job}.tsv"
+            BENCHMARKS / f"{RULES[rule].job}.tsv"
         wildcard_constraints:
-            **RULE.constraints,
+            **RULES[rule].constraints,
         conda:
             "../../environment.yml"
-        threads: threads_of(RULE)
+        threads: threads_of(rule)
         resources:
-            gpu=gpus_of(RULE),
+            gpu=gpus_of(rule),
         params:
             root=root_of,
-            spec=spec_of(RULE),
+            spec=spec_of(rule),
         shell:
-            RULE.command
+            RULES[rule].command

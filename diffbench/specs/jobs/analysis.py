@@ -31,7 +31,7 @@ class AnalysisStageSpec(AskingSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[AnalysisStageSpec]:
-        """Those of the variant."""
+        """A job for each analysis of the variant."""
         for item, analysis in asked.variant.analyses.items():
             yield cls(
                 variant=asked.name,
@@ -44,15 +44,15 @@ class AnalysisStageSpec(AskingSpec):
 
     @classmethod
     def module(cls) -> str:
-        """It belongs to the analyses."""
+        """A module in the folder of analyses."""
         return "diffbench.analyses.job"
 
     @property
     def upstream(self) -> tuple[StageSpec, ...]:
-        """The training, for an analysis of the trained model; others read its spec alone."""
+        """The training, where the analysis is of the trained model; others read only its spec."""
         return self.held if self.analysis.uses_model else ()
 
     @property
     def threads(self) -> int:
-        """Those of the model."""
+        """As many as the model's training says."""
         return self.train.threads if self.train else 1

@@ -42,5 +42,5 @@ class ClassifierSpec(StageSpec):
 
     @property
     def threads(self) -> int:
-        """Those of the budget."""
+        """As many as the budget says."""
         return self.training.threads

@@ -27,15 +27,15 @@ class DataStageSpec(StageSpec):
 
     @property
     def reads_data(self) -> bool:
-        """It makes them."""
+        """No: this stage stores the data."""
         return False
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the images are."""
+        """The files and folders that the images are read from."""
         return tuple(self.data.paths.values())
 
     @property
     def uses_gpu(self) -> bool:
-        """Nothing is computed."""
+        """No: nothing is computed."""
         return False

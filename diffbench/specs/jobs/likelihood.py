@@ -30,7 +30,7 @@ class LikelihoodStageSpec(AskingSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[LikelihoodStageSpec]:
-        """One of each kind."""
+        """A job for each likelihood."""
         for item, likelihood in asked.likelihoods.items():
             yield cls(
                 variant=asked.name,

@@ -38,10 +38,10 @@ class ReferenceSpec(StageSpec):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """With the extractor's weights, where it is trained."""
+        """The statistics, and the weights of an extractor that is trained here."""
         return (self.template, *([self.weights] if self.extractor.stored else []))
 
     @property
     def uses_gpu(self) -> bool:
-        """For a large extractor alone."""
+        """Only where the extractor is large."""
         return self.extractor.heavy

@@ -50,7 +50,7 @@ class RestoreSpec(AskingSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[RestoreSpec]:
-        """One for each method that can serve a task."""
+        """A job for each task and each method that can serve it."""
         restorations = asked.benchmark.restorations
         for task, method, restorer in asked.restored:
             yield cls(
@@ -72,10 +72,10 @@ class RestoreSpec(AskingSpec):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """The scores, and the first restorations."""
+        """The paths of the scores and of the first restorations."""
         return self.template, self.images_template
 
     @property
     def threads(self) -> int:
-        """Those of the model."""
+        """As many as the model's training says."""
         return self.train.threads if self.train else 1

@@ -45,7 +45,7 @@ class SampleSpec(AskingSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[SampleSpec]:
-        """One for each solver; one of a control."""
+        """A job for each solver; one job for a control."""
         for item, solver in asked.solvers.items():
             yield cls(
                 variant=asked.name,
@@ -100,17 +100,17 @@ class ShardSpec(StageSpec):
 
     @property
     def variant(self) -> str:
-        """That of the samples."""
+        """The variant of the samples."""
         return self.sample.variant
 
     @property
     def seed(self) -> int:
-        """That of the samples."""
+        """The seed of the samples."""
         return self.sample.seed
 
     @property
     def solver_id(self) -> str:
-        """That of the samples."""
+        """The solver of the samples."""
         return self.sample.solver_id
 
     @property
@@ -120,10 +120,10 @@ class ShardSpec(StageSpec):
 
     @property
     def upstream(self) -> tuple[StageSpec, ...]:
-        """What the samples are made from."""
+        """The jobs that the samples are made from."""
         return self.sample.upstream
 
     @property
     def state(self) -> Path:
-        """Inside that of the samples."""
+        """A folder inside the state of the samples."""
         return self.sample.state / self.shard_id

@@ -31,7 +31,7 @@ class ScoreSpec(StageSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[ScoreSpec]:
-        """One, of all samples."""
+        """One job, which scores all samples."""
         made = [each for each in asked.made["sample"] if isinstance(each, SampleSpec)]
         if made:
             yield cls(
@@ -44,5 +44,5 @@ class ScoreSpec(StageSpec):
 
     @property
     def uses_gpu(self) -> bool:
-        """As the reference."""
+        """Where the reference uses one."""
         return self.reference.uses_gpu

@@ -57,6 +57,8 @@ class StageSpec(Spec):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if isinstance(name := cls.model_fields["stage"].default, str):
+            if name in cls.known and cls.known[name].__qualname__ != cls.__qualname__:
+                raise ValueError(f"there are two of the stage name {name!r}: {cls.known[name]}")
             cls.known[name] = cls
 
     # Of a stage.
@@ -84,7 +86,7 @@ class StageSpec(Spec):
 
     @classmethod
     def item_wildcards(cls) -> tuple[str, ...]:
-        """Those that tell the jobs of one variant and seed apart."""
+        """The wildcards that tell the jobs of one variant and seed apart."""
         return tuple(name for name in cls.wildcards() if name not in ("variant", "seed"))
 
     @classmethod

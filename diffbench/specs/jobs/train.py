@@ -66,7 +66,7 @@ class TrainSpec(StageSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[TrainSpec]:
-        """One, where the variant has a model."""
+        """One training, where the variant has a model."""
         variant = asked.variant
         if variant.process is not None:
             yield cls(
@@ -89,7 +89,7 @@ class TrainSpec(StageSpec):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """All weights that are kept, the model's own first."""
+        """The paths of all weights that are kept, the model's own first."""
         if self.training is None:
             return (self.template,)
         return tuple(map(self.weights_template, self.training.kept))
@@ -105,7 +105,7 @@ class TrainSpec(StageSpec):
 
     @property
     def divided(self) -> bool:
-        """What is not trained is made by one process."""
+        """Only where the model is trained."""
         return self.training is not None
 
     @property
@@ -115,7 +115,7 @@ class TrainSpec(StageSpec):
 
     @property
     def threads(self) -> int:
-        """Those of the budget, or of the imported model."""
+        """As many as the budget says, or the imported model."""
         return self.running.threads if self.running else 1
 
 
