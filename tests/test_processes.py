@@ -63,7 +63,7 @@ def test_reverse_drift_and_diffusion(file: str, sde: str) -> None:
     ode_step = build(ODESpec(steps=1, method="euler"), denoiser).advance
     mean = sde_step(x, t, t - 1, UNCONDITIONAL, torch.zeros_like)
     close(x - mean, arrays[f"{sde}_rev0_drift"])
-    noise = sde_step(x, t, t - 1, None, torch.ones_like) - mean
+    noise = sde_step(x, t, t - 1, UNCONDITIONAL, torch.ones_like) - mean
     close(noise[:, 0, 0, 0], arrays[f"{sde}_rev0_diffusion"])
     close(x - ode_step(x, t, t - 1, UNCONDITIONAL, torch.zeros_like), arrays[f"{sde}_rev1_drift"])
 
@@ -80,9 +80,9 @@ def test_the_discretised_sub_vp_is_an_euler_step(file: str) -> None:
     ode_step = build(ODESpec(steps=1, method="euler"), denoiser).advance
     mean = sde_step(x, t, t - h, UNCONDITIONAL, torch.zeros_like)
     close(x - mean, arrays["subVP_rev0_disc_f"])
-    noise = sde_step(x, t, t - h, None, torch.ones_like) - mean
+    noise = sde_step(x, t, t - h, UNCONDITIONAL, torch.ones_like) - mean
     close(noise[:, 0, 0, 0], arrays["subVP_rev0_disc_G"])
-    close(x - ode_step(x, t, t - h, None, torch.ones_like), arrays["subVP_rev1_disc_f"])
+    close(x - ode_step(x, t, t - h, UNCONDITIONAL, torch.ones_like), arrays["subVP_rev1_disc_f"])
     assert (arrays["subVP_rev1_disc_G"] == 0).all()
 
 
@@ -132,7 +132,7 @@ def test_the_discretised_reverse_is_reverse_diffusions_step(
     advance = build(spec, denoiser).advance
     mean = advance(arrays["x"], t, s, UNCONDITIONAL, torch.zeros_like)
     close(arrays["x"] - mean, arrays[f"{sde}_rev{flow}_disc_f"])
-    noise = advance(arrays["x"], t, s, None, torch.ones_like) - mean
+    noise = advance(arrays["x"], t, s, UNCONDITIONAL, torch.ones_like) - mean
     close(noise[:, 0, 0, 0], arrays[f"{sde}_rev{flow}_disc_G"])
 
 
