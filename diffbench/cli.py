@@ -519,10 +519,10 @@ def _page(table: Table, path: Path | None) -> int:
 
 def record(options: argparse.Namespace) -> int:
     """Record a finished benchmark."""
-    from diffbench.reporting import records
+    from diffbench.reporting import recorded
 
     plan = load(options, options.file, needs_files=False)
-    for path in records.write(plan, plan.root, repository()):
+    for path in recorded.write(plan, plan.root, repository()):
         print(path)
     return 0
 

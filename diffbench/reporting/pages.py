@@ -1,4 +1,4 @@
-"""README and the pages of docs, written from their templates and from what is recorded (``records``).
+"""README and the pages of docs, written from their templates and from what is recorded (``recorded``).
 
 A template (``docs/templates/*.md``) is the page with expressions in place of measured numbers; ``diffbench pages
 --write`` makes the pages.  In a template
@@ -35,7 +35,7 @@ from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, shown
 from diffbench.reporting.layout import ComparisonSpec, ItemSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
-from diffbench.reporting.records import FOLDER, Entry, Key, Records, fresh
+from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
 from diffbench.specs.errors import PlanError
 
 TEMPLATES = Path("docs") / "templates"
@@ -70,8 +70,8 @@ class Benchmark:
     known: TablesSpec
 
     @cached_property
-    def _records(self) -> Records | None:
-        return Records.read(self.repository, self.name)
+    def _records(self) -> Recorded | None:
+        return Recorded.read(self.repository, self.name)
 
     @cached_property
     def plan(self) -> Plan:
@@ -86,7 +86,7 @@ class Benchmark:
         return fresh(self.plan, self._all)
 
     @property
-    def _all(self) -> Records:
+    def _all(self) -> Recorded:
         if self._records is None:
             raise PlanError(f"{FOLDER / self.name}: nothing is recorded; ask `recorded` first")
         return self._records

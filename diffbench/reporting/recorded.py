@@ -111,7 +111,7 @@ def _word(word: str) -> str:
 
 
 @dataclass(frozen=True)
-class Records:
+class Recorded:
     """What is recorded of one benchmark.
 
     Attributes:
@@ -125,7 +125,7 @@ class Records:
     claims: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def read(cls, repository: Path, benchmark: str) -> Records | None:
+    def read(cls, repository: Path, benchmark: str) -> Recorded | None:
         """Return what the repository has recorded of a benchmark; None where it has nothing."""
         folder = repository / FOLDER / benchmark
         if not (folder / f"{CELLS}.csv").is_file():
@@ -230,7 +230,7 @@ def shortened(commit: str) -> str:
     return f"{digits[:12]}{dash}{dirty}"
 
 
-def fresh(plan: Plan, records: Records) -> set[Key]:
+def fresh(plan: Plan, records: Recorded) -> set[Key]:
     """Return the keys of the recorded numbers that the plan would make again as they are."""
     wanted = {key: digest(plan, jobs) for key, jobs in jobs_of(plan).items()}
     return {
