@@ -174,6 +174,10 @@ def parser() -> argparse.ArgumentParser:
     )
     recording.add_argument("file", type=Path)
     _plan_options(recording)
+    migrating = add(
+        "migrate", "rewrite files of tables and claims from the spelling of before", migrate
+    )
+    migrating.add_argument("files", type=Path, nargs="+", metavar="FILE")
     writing = add("pages", "check that README and docs say what docs/records has", write_pages)
     writing.add_argument("--write", action="store_true", help="write them from docs/templates")
     hashing = add("manifest", "print the SHA-256 of every product", print_manifest)
@@ -524,6 +528,17 @@ def record(options: argparse.Namespace) -> int:
     plan = load(options, options.file, needs_files=False)
     for path in recorded.write(plan, plan.root, repository()):
         print(path)
+    return 0
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """Rewrite files of tables and claims from the spelling of before, and say what was changed."""
+    from diffbench.reporting.migrate import migrate
+
+    for file in options.files:
+        made = migrate(file, repository())
+        changes = ", ".join(f"{what} ({count})" for what, count in made.items())
+        print(f"{file}: {changes or 'nothing to change'}")
     return 0
 
 

@@ -37,18 +37,18 @@ def curve(**changes):
         {"label": "discrete", "points": points},
         {"label": "absent", "points": [{"x": 3, "variant": "vp", "item": "heun-3"}]},
     ]
-    spec = {"name": "curve", "title": "Steps", "x": "steps", "metrics": ["fid", "kid"]}
+    spec = {"layout": "curve", "title": "Steps", "x": "steps", "metrics": ["fid", "kid"]}
     return {"steps": spec | {"series": series} | changes}
 
 
 def terms(*series):
-    listed = [{"label": v, "variant": v, "likelihood": item} for v, item in series]
-    return {"terms": {"name": "terms", "title": "Terms", "series": listed}}
+    listed = [{"label": v, "variant": v, "item": item} for v, item in series]
+    return {"terms": {"layout": "terms", "title": "Terms", "series": listed}}
 
 
 def noise():
-    wanted = {"variant": "ddpm-cosine", "analysis": "gradient-noise"}
-    return {"noise": {"name": "gradient-noise", "title": "Noise"} | wanted}
+    wanted = {"variant": "ddpm-cosine", "item": "gradient-noise"}
+    return {"noise": {"layout": "gradient-noise", "title": "Noise"} | wanted}
 
 
 def nfe(**changes):
@@ -57,13 +57,13 @@ def nfe(**changes):
         "chain": ["ancestral-10", "ddim-5"],
         "Heun": ["heun-3"],
     }
-    spec = {"name": "nfe", "title": "Evaluations", "variants": ["ddpm-cosine", "edm", "vp"]}
+    spec = {"layout": "nfe", "title": "Evaluations", "variants": ["ddpm-cosine", "edm", "vp"]}
     return {"nfe": spec | {"series": series} | changes}
 
 
 def round_trip():
-    wanted = {"label": "cosine", "variant": "ddpm-cosine", "analysis": "latents"}
-    return {"trip": {"name": "reconstruction", "title": "Round trip", "series": [wanted]}}
+    wanted = {"label": "cosine", "variant": "ddpm-cosine", "item": "latents"}
+    return {"trip": {"layout": "reconstruction", "title": "Round trip", "series": [wanted]}}
 
 
 def rows_with(plan, root, name, **wanted):

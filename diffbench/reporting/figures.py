@@ -35,14 +35,12 @@ from diffbench.reporting.layout import (
     CurveSeriesSpec,
     GradientNoiseFigureSpec,
     LearningFigureSpec,
-    LearningSeriesSpec,
     Metrics,
     MetricSpec,
     NFEFigureSpec,
     ReconstructionFigureSpec,
-    ReconstructionSeriesSpec,
+    SeriesSpec,
     TermsFigureSpec,
-    TermsSeriesSpec,
 )
 from diffbench.reporting.ours import absent, number, outcomes, planned, stages_of
 from diffbench.reporting.results import Outcome, Results
@@ -126,7 +124,7 @@ class Learning:
         return Chart(title, "training step", panels, log=log, note=self.spec.note)
 
 
-def _learned(results: Results, series: LearningSeriesSpec, name: str, metric: MetricSpec) -> Line:
+def _learned(results: Results, series: SeriesSpec, name: str, metric: MetricSpec) -> Line:
     plan, variant, item = results.plan, series.variant, series.item
     training = plan.variants[variant].training if variant in plan.variants else None
     if training is None or not (jobs := plan.along(variant, item)):
@@ -208,8 +206,8 @@ class Terms:
         return Chart(title, x, panels, log="xy", floor=LOWEST_TERM, note=self.spec.note)
 
 
-def _terms(results: Results, series: TermsSeriesSpec) -> Line:
-    variant, item = series.variant, series.likelihood
+def _terms(results: Results, series: SeriesSpec) -> Line:
+    variant, item = series.variant, series.item
     if not planned(results.plan, "likelihood", variant, item):
         return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])
     read, found = _parsed(outcomes(results, variant, item, BITS), _bound_terms)
@@ -230,7 +228,7 @@ class GradientNoise:
 
     def make(self, results: Results, metrics: Metrics) -> Chart:
         """Make the chart: two panels."""
-        read = _analyses(results, self.spec.variant, self.spec.analysis)
+        read = _analyses(results, self.spec.variant, self.spec.item)
         panels = [Panel(name, self._lines(results, read, kind)) for name, kind in RELATIVE.items()]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         return Chart(title, "training step", panels, log="y", band=True, note=self.spec.note)
@@ -238,11 +236,11 @@ class GradientNoise:
     def _lines(self, results: Results, read: Mapping[int, Outcome], kind: str) -> list[Line]:
         spec = self.spec
         if not read:
-            cell = absent(results.plan, spec.variant, [spec.analysis])
-            return [Line(spec.analysis, [_lacking(cell)])]
+            cell = absent(results.plan, spec.variant, [spec.item])
+            return [Line(spec.item, [_lacking(cell)])]
         names = _estimators(read)
         if not names:
-            return [Line(spec.analysis, [_lacking(Cell(*state(read)))])]
+            return [Line(spec.item, [_lacking(Cell(*state(read)))])]
         lines = []
         for name in names:
             checked, found = _parsed(read, partial(_noise, estimator=name, kind=kind))
@@ -285,8 +283,8 @@ class Reconstruction:
         return Chart(title, "steps", panels, log="xy", note=self.spec.note)
 
 
-def _reconstruction(results: Results, series: ReconstructionSeriesSpec) -> Line:
-    variant, item = series.variant, series.analysis
+def _reconstruction(results: Results, series: SeriesSpec) -> Line:
+    variant, item = series.variant, series.item
     read = _analyses(results, variant, item)
     if not read:
         return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])

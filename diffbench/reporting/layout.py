@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
 from diffbench.plan.treatments import Facet
+from diffbench.reporting.spelling import refuse_old
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
 from diffbench.specs.benchmark import BenchmarkSpec
 from diffbench.specs.errors import PlanError
@@ -29,14 +30,15 @@ C = TypeVar("C")
 
 
 class MetricSpec(Spec):
-    """How a metric is shown.
+    """How a metric is shown, and what it is good for.
 
     head: its column's head.
     unit: its unit; a dash for a pure number.
     scale: shown values are multiplied by it (CSV files hold the value itself).
     digits: significant digits of a value whose error is not shown.
     spread: whether the error is shown beside the value (CSV files always have it).
-    best: which values rank rows, so that the best of a column is marked; none where the metric ranks nothing.
+    better: which values are better: claims are tested by it, and the best of a column is marked; none where neither is.
+    ranks: whether the best of a column is marked.
     """
 
     head: str
@@ -44,7 +46,13 @@ class MetricSpec(Spec):
     scale: PositiveFloat = 1.0
     digits: PositiveInt = 3
     spread: bool = False
-    best: Annotated[Literal["lower", "higher"] | None, BeforeValidator(nothing)] = None
+    better: Annotated[Literal["lower", "higher"] | None, BeforeValidator(nothing)] = None
+    ranks: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where lower values are better, -1 where higher ones are, 0 where neither are."""
+        return {"lower": 1, "higher": -1, None: 0}[self.better]
 
 
 #: A number of ours: variant, item, and the weights that it is made with; None are the last step's.
@@ -53,22 +61,47 @@ Named = tuple[str, str, CellAt]
 Steps = list[tuple[str, CellAt]]
 
 
-class ItemSpec(Spec):
-    """A solver, likelihood or analysis, with the weights of a step; an id alone is that of the last."""
+def listed(value: object) -> object:
+    """Take one thing for a list of one."""
+    return value if isinstance(value, list) else [value]
 
-    item: str
+
+Items = Annotated[list[str], BeforeValidator(listed), Field(min_length=1)]
+
+
+class CellSpec(Spec):
+    """A number of ours, wherever a table, a figure or a claim names one.
+
+    variant: its id.
+    item: a solver, a likelihood, a restoration (``task/restorer``) or an analysis; of several, the first that the
+        benchmark has.
+    at: the step, or the fraction of the run, of the weights; one of the budget's ``snapshots``, else the last.
+    metric: its name.
+    """
+
+    variant: str
+    item: Items
     at: CellAt = None
+    metric: str
 
-    def is_of(self, item: str) -> bool:
-        """Say whether a job of that id may be meant: which step of several an ``at`` names depends on the run."""
-        return item == self.item or (self.at is not None and item.startswith(f"{self.item}@"))
+    @property
+    def named(self) -> list[Named]:
+        """Each item with its variant and its weights."""
+        return [(self.variant, item, self.at) for item in self.item]
 
+    @property
+    def shown(self) -> str:
+        """The cell in words."""
+        return (
+            f"{self.variant} {' or '.join(self.item)}{'' if self.at is None else f' at {self.at}'}"
+        )
 
-def _item(value: object) -> object:
-    return {"item": value} if isinstance(value, str) else value
-
-
-AnItem = Annotated[ItemSpec, BeforeValidator(_item)]
+    def is_of(self, variant: str, item: str) -> bool:
+        """Say whether a job may be meant: which step of several an ``at`` names depends on the run."""
+        if variant != self.variant:
+            return False
+        started = [f"{each}@" for each in self.item] if self.at is not None else []
+        return item in self.item or any(item.startswith(each) for each in started)
 
 
 class Column(NamedTuple):
@@ -83,8 +116,9 @@ class TableSpec(Registered):
     """A table of any layout; ``note`` is printed below it."""
 
     kind: ClassVar[str] = "table"
+    chosen_by: ClassVar[str] = "layout"
 
-    name: str
+    layout: str
     title: str
     note: str = ""
 
@@ -111,7 +145,7 @@ class TableSpec(Registered):
 class OverviewSpec(TableSpec):
     """One row a variant and solver, ``metrics`` as columns; bits per dimension in a grid below."""
 
-    name: Literal["overview"] = "overview"
+    layout: Literal["overview"] = "overview"
     implementation: ClassVar[str] = "diffbench.reporting.overview:Overview"
 
     metrics: Annotated[list[str], Field(min_length=1)]
@@ -143,184 +177,185 @@ class ProtocolSpec(Spec):
     neighbours: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
 
 
-class RowSpec(Spec):
-    """One row of a paper's table.
-
-    row: the paper's words for it.
-    variant: ours; solvers, likelihoods: ids, of which the first that the benchmark has is taken.
-    published: columns of ``published.csv`` and their values; ``cells`` has one more selection for
-        each metric, laid over it.  Both together choose exactly one published value.
-    at: the step, or the fraction of the run, of its weights.
-    protocol: where it differs from the table's.
-    """
-
-    row: str
-    variant: str
-    solvers: list[str] = []
-    likelihoods: list[str] = []
-    published: dict[str, str] = {}
-    cells: Annotated[dict[str, dict[str, str]], Field(min_length=1)]
-    at: CellAt = None
-    protocol: ProtocolSpec | None = None
-    note: str = ""
-
-    def items(self, metric: str) -> list[str]:
-        """Return the ids of what may make a metric: likelihoods of bits per dimension, else solvers or analyses."""
-        return self.likelihoods if metric == BITS else self.solvers
-
-    def selection(self, metric: str) -> dict[str, str]:
-        """Return the columns of ``published.csv`` that choose the published value of a metric."""
-        return self.published | self.cells[metric]
-
-
-class PaperTableSpec(TableSpec):
-    """A paper's rows: our cells, and beside them, as context, what the paper published.
-
-    context: the head of the published column, which says data set and samples.
-    each: keys of a row that lie under every row's own.
-    """
-
-    name: Literal["paper"] = "paper"
-    implementation: ClassVar[str] = "diffbench.reporting.paper:PaperTable"
-
-    context: str
-    protocol: ProtocolSpec
-    each: dict[str, Any] = {}
-    rows: Annotated[list[RowSpec], Field(min_length=1)]
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {metric for row in self.rows for metric in row.cells}
-
-    def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Whether a row names it."""
-        return any(
-            ItemSpec(item=each, at=row.at).is_of(item)
-            for row in self.rows
-            if row.variant == variant
-            for each in (*row.solvers, *row.likelihoods)
-        )
-
-    @property
-    def steps(self) -> Steps:
-        """Those of its rows."""
-        return [(row.variant, row.at) for row in self.rows]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rows_are_whole(cls, value: Any) -> Any:
-        each, rows = value.get("each"), value.get("rows")
-        if not isinstance(each, dict) or not isinstance(rows, list):
-            return value
-        return value | {"rows": [_laid_over(row, each) for row in rows]}
-
-
-def _laid_over(row: Any, each: dict[str, Any]) -> Any:
-    """Return a row over the keys that all share; what is published is merged column by column."""
-    if not isinstance(row, dict):
-        return row
-    published = [part.get("published", {}) for part in (each, row)]
-    if all(isinstance(part, dict) for part in published):
-        row = row | {"published": published[0] | published[1]}
-    return each | row
-
-
-class ComparisonRowSpec(Spec):
-    """One row of a comparison.
-
-    row: its words.
-    variant: whose numbers it has.
-    item: the solver, or the analysis, of every column that ``cells`` does not name and that is not bits per dimension.
-    at: the step, or the fraction of the run, of the weights of every cell that names none.
-    cells: column head -> id of the solver, likelihood or analysis that has its metric, or ``{item, at}``.
-    """
-
-    row: str
-    variant: str
-    item: str = ""
-    at: CellAt = None
-    cells: dict[str, AnItem] = {}
-    note: str = ""
-
-    def chosen(self, head: str, metric: str) -> ItemSpec | None:
-        """Return the solver, likelihood or analysis of a column; None where the row has none."""
-        item = "" if metric == BITS else self.item
-        found = self.cells.get(head) or (ItemSpec(item=item) if item else None)
-        return found and found.model_copy(update={} if found.at is not None else {"at": self.at})
-
-
-def listed(value: object) -> object:
-    """Take one thing for a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
 #: In what a comparison's sides differ (``plan.treatments``).
 Facets = Annotated[list[Facet], BeforeValidator(listed)]
+#: The keys of a cell that a row gives to all of its cells.
+OF_ROW = ("variant", "item", "at")
+
+
+class RowSpec(Spec):
+    """A row of a comparison.
+
+    row: its words.
+    variant, item, at: what its cells have in common.
+    cells: column -> cell.
+    """
+
+    row: str
+    variant: str = ""
+    item: Annotated[list[str], BeforeValidator(listed)] = []
+    at: CellAt = None
+    cells: Mapping[str, CellSpec]
+    note: str = ""
+
+    @property
+    def variants(self) -> str:
+        """Those of its cells, in words."""
+        return ", ".join(dict.fromkeys(cell.variant for cell in self.cells.values()))
 
 
 class ComparisonSpec(TableSpec):
-    """Variants side by side; each row picks its own solver, likelihood or analysis for each column.
+    """Variants side by side: a row for each of ``rows``, a column for each of ``columns``.
 
-    columns: head -> metric.
+    A cell is what its row says (``variant``, ``item``, ``at``), under what its column says, under what the row's
+    ``cells`` say of the column; of a column an id alone is its metric, of the row's ``cells`` it is the item.  The item
+    of a row is not that of bits per dimension, which solvers do not make.  A row has a cell where it has an item.
+
+    columns: head -> metric, or a part of a cell, whose metric is the head unless it says which.
+    each: keys of a row that lie under every row's own.
     about: in which facets the rows' models differ, and in no other; anything when not given.
     """
 
-    name: Literal["comparison"] = "comparison"
-    implementation: ClassVar[str] = "diffbench.reporting.comparison:Comparison"
+    layout: Literal["comparison"] = "comparison"
+    implementation: ClassVar[str | type] = "diffbench.reporting.comparison:Comparison"
 
-    columns: Annotated[dict[str, str], Field(min_length=1)]
-    rows: Annotated[list[ComparisonRowSpec], Field(min_length=1)]
+    columns: Annotated[dict[str, Any], Field(min_length=1)]
+    each: dict[str, Any] = {}
+    rows: Annotated[Sequence[RowSpec], Field(min_length=1)]
     about: Facets = []
+
+    @property
+    def cells(self) -> list[CellSpec]:
+        """The cells of all rows."""
+        return [cell for row in self.rows for cell in row.cells.values()]
 
     @property
     def compared(self) -> dict[str, Column]:
         """Each column."""
+        found = {
+            head: [row.cells[head] for row in self.rows if head in row.cells]
+            for head in self.columns
+        }
         return {
             head: Column(
-                metric,
-                [
-                    (row.variant, found.item, found.at)
-                    for row in self.rows
-                    for found in [row.chosen(head, metric)]
-                    if found is not None
-                ],
-                self.about,
+                cells[0].metric, [name for cell in cells for name in cell.named], self.about
             )
-            for head, metric in self.columns.items()
+            for head, cells in found.items()
+            if cells
         }
 
     @property
     def named(self) -> set[str]:
         """The metrics that the table names."""
-        return set(self.columns.values())
+        return {*self.heads.values(), *(cell.metric for cell in self.cells)}
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """The metric of each column."""
+        return {head: _column(head, part)["metric"] for head, part in self.columns.items()}
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether a cell names it."""
-        return any(each.is_of(item) for name, each in self._cells() if name == variant)
+        return any(cell.is_of(variant, item) for cell in self.cells)
 
     @property
     def steps(self) -> Steps:
         """Those of its cells."""
-        return [(name, each.at) for name, each in self._cells()]
+        return [(cell.variant, cell.at) for cell in self.cells]
 
-    def _cells(self) -> list[tuple[str, ItemSpec]]:
-        return [
-            (row.variant, chosen)
-            for row in self.rows
-            for head, metric in self.columns.items()
-            if (chosen := row.chosen(head, metric))
-        ]
+    @model_validator(mode="before")
+    @classmethod
+    def _cells_are_whole(cls, value: Any) -> Any:
+        """Lay each cell over its column and its row."""
+        parts = [value.get("each", {}), value.get("columns", {})]
+        if not isinstance(value.get("rows"), list) or not all(isinstance(p, dict) for p in parts):
+            return value
+        each, columns = parts
+        return value | {"rows": [_whole(_over(row, each), columns) for row in value["rows"]]}
 
-    @model_validator(mode="after")
-    def _cells_have_columns(self) -> Self:
-        for row in self.rows:
-            if unknown := [head for head in row.cells if head not in self.columns]:
-                near = reading.nearest(unknown[0], self.columns)
-                raise ValueError(f"the row {row.row!r} names the column {unknown[0]!r}{near}")
-            if not any(row.chosen(head, metric) for head, metric in self.columns.items()):
-                raise ValueError(f"the row {row.row!r} names no solver, likelihood or analysis")
-        return self
+
+def _over(row: Any, each: Mapping[str, Any]) -> Any:
+    """Return a row over the keys that all share; what is published is merged column by column."""
+    if not isinstance(row, dict):
+        return row
+    return {**each, **row} | _published(each, row)
+
+
+def _published(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the parts say is published, the later over the earlier; nothing where none says anything."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        found |= part.get("published", {})
+    return {"published": found} if found else {}
+
+
+def _column(head: str, part: Any) -> dict[str, Any]:
+    """Return the part of a cell that its column gives."""
+    return {"metric": head} | (part if isinstance(part, dict) else {"metric": part})
+
+
+def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
+    """Return a row whose cells are whole."""
+    if not isinstance(row, dict) or not isinstance(row.get("cells", {}), dict):
+        return row
+    columns, own = row.get("columns", columns), row.get("cells", {})
+    if unknown := [head for head in own if head not in columns]:
+        near = reading.nearest(unknown[0], columns)
+        raise ValueError(f"the row {row.get('row')!r} names the column {unknown[0]!r}{near}")
+    cells = {}
+    for head, part in columns.items():
+        column, cell = _column(head, part), own.get(head, {})
+        cell = cell if isinstance(cell, dict) else {"item": cell}
+        shared = {key: row[key] for key in OF_ROW if key in row}
+        if column["metric"] == BITS:
+            shared.pop("item", None)
+        found = shared | column | cell
+        if "item" in found:
+            cells[head] = found | _published(row, column, cell)
+    if not cells and "variant" in row:
+        raise ValueError(f"the row {row.get('row')!r} names no solver, likelihood or analysis")
+    return row | {"cells": cells}
+
+
+class PublishedCellSpec(CellSpec):
+    """A number of ours, and the columns of ``published.csv`` with their values that choose exactly one beside it."""
+
+    published: dict[str, str]
+
+
+class PaperRowSpec(RowSpec):
+    """A row of a paper's table.
+
+    columns: in place of the table's.
+    published: what is published of all its cells.
+    protocol: where it differs from the table's.
+    """
+
+    columns: dict[str, Any] = {}
+    published: dict[str, str] = {}
+    cells: dict[str, PublishedCellSpec]
+    protocol: ProtocolSpec | None = None
+
+
+class PaperTableSpec(ComparisonSpec):
+    """A comparison with published numbers, a line a number: each cell also says what is ``published``.
+
+    context: the head of the published column, which says data set and samples.
+    protocol: how the published numbers were made.
+    """
+
+    layout: Literal["paper"] = "paper"  # type: ignore[assignment]
+    implementation: ClassVar[str | type] = "diffbench.reporting.paper:PaperTable"
+
+    columns: dict[str, Any] = {}
+    context: str
+    protocol: ProtocolSpec
+    rows: Annotated[list[PaperRowSpec], Field(min_length=1)]
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Nothing: its lines are compared with what stands beside them."""
+        return {}
 
 
 class RestorationsTableSpec(TableSpec):
@@ -329,7 +364,7 @@ class RestorationsTableSpec(TableSpec):
     truth: further columns, there where some row has them: they compare with a posterior that is rarely known.
     """
 
-    name: Literal["restorations"] = "restorations"
+    layout: Literal["restorations"] = "restorations"
     implementation: ClassVar[str] = "diffbench.reporting.restorations:Restorations"
 
     metrics: Annotated[list[str], Field(min_length=1)]
@@ -353,8 +388,9 @@ class FigureSpec(Registered):
     """A figure of any kind; ``note`` is printed below it."""
 
     kind: ClassVar[str] = "figure"
+    chosen_by: ClassVar[str] = "layout"
 
-    name: str
+    layout: str
     title: str
     note: str = ""
 
@@ -393,7 +429,7 @@ class CurveSeriesSpec(Spec):
 class CurveFigureSpec(FigureSpec):
     """Metrics, one panel each, against a number ``x`` that the solvers' ids stand for."""
 
-    name: Literal["curve"] = "curve"
+    layout: Literal["curve"] = "curve"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Curves"
 
     x: str
@@ -419,8 +455,8 @@ class CurveFigureSpec(FigureSpec):
         return [(each.variant, each.at) for series in self.series for each in series.points]
 
 
-class LearningSeriesSpec(Spec):
-    """A variant's solver or likelihood and its name in the legend."""
+class SeriesSpec(Spec):
+    """A variant's solver, likelihood or analysis and its name in the legend."""
 
     label: str
     variant: str
@@ -433,20 +469,17 @@ class LearningFigureSpec(FigureSpec):
     log: which axes are logarithmic.
     """
 
-    name: Literal["learning"] = "learning"
+    layout: Literal["learning"] = "learning"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Learning"
 
     metrics: Annotated[list[str], Field(min_length=1)]
-    series: Annotated[list[LearningSeriesSpec], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
     log: Literal["none", "x", "y", "xy"] = "none"
 
     @property
     def named(self) -> set[str]:
         """The metrics that the figure names."""
         return set(self.metrics)
-
-
-Items = Annotated[list[str], Field(min_length=1)]
 
 
 class NFEFigureSpec(FigureSpec):
@@ -456,7 +489,7 @@ class NFEFigureSpec(FigureSpec):
     series: a curve's name in the legend -> ids of its solvers, of which each variant has some or none.
     """
 
-    name: Literal["nfe"] = "nfe"
+    layout: Literal["nfe"] = "nfe"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
 
     metric: str = "fid_test"
@@ -469,54 +502,38 @@ class NFEFigureSpec(FigureSpec):
         return {self.metric}
 
 
-class TermsSeriesSpec(Spec):
-    """A variant's likelihood and its name in the legend."""
-
-    label: str
-    variant: str
-    likelihood: str
-
-
 class TermsFigureSpec(FigureSpec):
     """The terms of the variational bound, step by step."""
 
-    name: Literal["terms"] = "terms"
+    layout: Literal["terms"] = "terms"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
 
-    series: Annotated[list[TermsSeriesSpec], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
 
 
 class GradientNoiseFigureSpec(FigureSpec):
     """How noisy the gradient of each estimator of the bound is, from a run's ``analysis``."""
 
-    name: Literal["gradient-noise"] = "gradient-noise"
+    layout: Literal["gradient-noise"] = "gradient-noise"
     implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoise"
 
     variant: str
-    analysis: str
-
-
-class ReconstructionSeriesSpec(Spec):
-    """A variant's analysis and its name in the legend."""
-
-    label: str
-    variant: str
-    analysis: str
+    item: str
 
 
 class ReconstructionFigureSpec(FigureSpec):
     """How far decoding the encoded test images misses them, by the number of steps."""
 
-    name: Literal["reconstruction"] = "reconstruction"
+    layout: Literal["reconstruction"] = "reconstruction"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
 
-    series: Annotated[list[ReconstructionSeriesSpec], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
 
 
 class RestorationsFigureSpec(FigureSpec):
     """The first ``images`` test images, what was measured of them, and a restoration of each method, task by task."""
 
-    name: Literal["restorations"] = "restorations"
+    layout: Literal["restorations"] = "restorations"
     implementation: ClassVar[str] = "diffbench.reporting.restorations:RestoredImages"
 
     images: PositiveInt = 6
@@ -552,6 +569,7 @@ def read_tables(repository: Path) -> TablesSpec:
         PlanError: for the first mistake, with file, line and key.
     """
     tree = reading.read(repository / TABLES)
+    refuse_old(tree, TABLES)
     return reading.validated(TablesSpec.model_validate, TablesSpec, tree)
 
 

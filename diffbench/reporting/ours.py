@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from diffbench.plan.jobs import Plan
 from diffbench.reporting.cells import Cell, cell
+from diffbench.reporting.layout import CellSpec
 from diffbench.reporting.results import Outcome, Results
 
 #: The stages that make numbers, and how those of an item are read.
@@ -64,6 +65,17 @@ def first_of(results: Results, variant: str, items: Sequence[str], metric: str) 
     if item is None:
         return items[0] if items else "", absent(results.plan, variant, items)
     return item, cell(outcomes(results, variant, item, metric), metric)
+
+
+def found_of(results: Results, named: CellSpec) -> tuple[str, Cell]:
+    """Return the job's item that a cell means, and its number over seeds."""
+    items = items_of(results.plan, named)
+    return first_of(results, named.variant, items, named.metric)
+
+
+def items_of(plan: Plan, named: CellSpec) -> list[str]:
+    """Return the jobs' items that a cell names, which may name the weights of a step of training."""
+    return [plan.item_at(named.variant, item, named.at) for item in named.item]
 
 
 def absent(plan: Plan, variant: str, items: Sequence[str]) -> Cell:

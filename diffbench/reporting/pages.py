@@ -33,8 +33,9 @@ from diffbench.reporting import layout
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, shown
-from diffbench.reporting.layout import ComparisonSpec, ItemSpec, MetricSpec, TablesSpec
+from diffbench.reporting.layout import CellSpec, ComparisonSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
+from diffbench.reporting.ours import first_planned, items_of
 from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
 from diffbench.specs.errors import PlanError
 
@@ -144,25 +145,23 @@ class Benchmark:
     def comparison(self, table: str, spread: bool = True) -> str:
         """Return a comparison of ``config/tables.yaml`` as Markdown."""
         spec = self.known.tables.get(table)
-        if not isinstance(spec, ComparisonSpec):
+        if not isinstance(spec, ComparisonSpec) or spec.layout != "comparison":
             raise PlanError(f"{layout.TABLES}: {table!r} is no table with the layout comparison")
         rows = [
             [
                 row.row,
-                *(
-                    self._chosen(row.variant, row.chosen(head, metric), metric, spread)
-                    for head, metric in spec.columns.items()
-                ),
+                *(self._chosen(row.cells.get(head), spread) for head in spec.columns),
             ]
             for row in spec.rows
         ]
         return pipes(Grid(["", *spec.columns], rows))
 
-    def _chosen(self, variant: str, chosen: ItemSpec | None, metric: str, spread: bool) -> str:
-        if chosen is None:
+    def _chosen(self, cell: CellSpec | None, spread: bool) -> str:
+        if cell is None:
             return NOTHING
-        item = self.plan.item_at(variant, chosen.item, chosen.at)
-        return self._cell(variant, item, metric, spread)
+        items = items_of(self.plan, cell)
+        item = first_planned(self.plan, cell.variant, items) or items[0]
+        return self._cell(cell.variant, item, cell.metric, spread)
 
     def grid(
         self,
