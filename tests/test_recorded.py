@@ -28,7 +28,7 @@ def test_every_number_of_the_plan_is_recorded_as_the_results_have_it(
     plan = plan_of(made)
     drawn = {("iddpm-hybrid", "analysis", "gradient-noise")}  # its result is a figure
     assert {key[:3] for key in found.entries} == set(recorded.jobs_of(plan)) - drawn
-    scores = Results(plan, plan.root).score("edm", 0, "heun-3").scores
+    scores = Results(plan, plan.root).outcome(plan.run("sample", "edm", 0, "heun-3")).scores
     assert len(scores) > 5
     for metric, score in scores.items():
         entry = found.find("edm", "heun-3", metric)

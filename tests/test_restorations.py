@@ -13,9 +13,8 @@ from test_reporting import PROTOCOL, plan_of
 
 from diffbench.reporting import context, galleries
 from diffbench.reporting.galleries import Gallery, Pane, Row, mosaic
-from diffbench.reporting.ours import number
+from diffbench.reporting.records import Records
 from diffbench.reporting.restorations import places
-from diffbench.reporting.results import Results
 from diffbench.reporting.tables import charts, make
 from diffbench.store import files, paths, status
 from diffbench.store.products import write_json_product, write_product
@@ -214,10 +213,10 @@ def test_what_failed_is_stale_or_is_not_there_says_so(plan, tmp_path):
 
 def test_comparisons_and_claims_find_a_restoration_by_its_item(plan, tmp_path):
     fill(plan, tmp_path)
-    results = Results(plan, tmp_path)
-    assert number(results, "edm", "box/snips", "psnr").mean == 20
-    assert number(results, "edm", "jpeg/snips", "psnr").status == "refused"
-    assert number(results, "edm", "box/snip", "psnr").status == "missing"
+    results = Records(plan, tmp_path)
+    assert results.number("edm", "box/snips", "psnr").mean == 20
+    assert results.number("edm", "jpeg/snips", "psnr").status == "refused"
+    assert results.number("edm", "box/snip", "psnr").status == "missing"
 
 
 def test_other_tables_know_nothing_of_restorations(plan, tmp_path):

@@ -13,7 +13,7 @@ from diffbench.reporting.claims import Claims
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import CellSpec, Metrics, MetricSpec
 from diffbench.reporting.numbers import decimals, plain
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 from diffbench.reporting.verdicts import VERDICTS, Verdict, judged
 
 COLUMNS = (
@@ -86,7 +86,7 @@ class ClaimLine:
         return {column: text(value) for column, value in zip(COLUMNS, found, strict=True)}
 
 
-def table(results: Results, claims: Claims, metrics: Metrics) -> Table:
+def table(results: Records, claims: Claims, metrics: Metrics) -> Table:
     """Make the table of claims: one grid for each paper, and one for what is exploratory."""
     verdicts = judged(results, claims, metrics)
     footnotes = Footnotes()

@@ -17,10 +17,9 @@ from diffbench.reporting.layout import (
     MetricSpec,
     RowSpec,
 )
-from diffbench.reporting.ours import found_of
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.ranking import ranked
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 
 NOT_ASKED = Cell("missing")
 
@@ -31,7 +30,7 @@ class Comparison:
     def __init__(self, spec: ComparisonSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; nothing in it is compared with what was published."""
         plan = results.plan
         columns = {head: metrics[metric] for head, metric in self.spec.heads.items()}
@@ -103,10 +102,10 @@ class Comparison:
         return [f"{head}: {kind}." for head, kind in found.items() if kind]
 
 
-def record(results: Results, row: RowSpec, named: CellSpec, metrics: Metrics) -> Record:
+def record(results: Records, row: RowSpec, named: CellSpec, metrics: Metrics) -> Record:
     """Return a row's number, as the CSV has it."""
     plan = results.plan
-    item, found = found_of(results, named)
+    item, found = results.find(named)
     return Record(
         row=row.row,
         paper=plan.variants[named.variant].paper if named.variant in plan.variants else "",

@@ -19,8 +19,8 @@ from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.formats import Grid, Table
 from diffbench.reporting.layout import PaperTableSpec, TablesSpec
-from diffbench.reporting.ours import first_planned, items_of
 from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.base import Spec
 from diffbench.specs.errors import PlanError
 

@@ -11,13 +11,13 @@ from functools import partial
 
 from diffbench.plan.jobs import Plan, Refusal, Run
 from diffbench.reporting import context
-from diffbench.reporting.cells import Cell, Record, cell
+from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import BITS, Metrics, MetricSpec, OverviewSpec
 from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.ranking import ranked
-from diffbench.reporting.results import SECONDS, Outcome, Results
+from diffbench.reporting.records import Records
 from diffbench.specs.jobs import LikelihoodStageSpec
 
 COSTS = {"train": "train_seconds", "sample": "sample_seconds"}
@@ -32,7 +32,7 @@ class Overview:
     def __init__(self, spec: OverviewSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; nothing in it is compared with what was published."""
         plan, kinds = results.plan, _kinds(results.plan)
         ranks = {name: metrics[name] for name in self.spec.metrics}
@@ -59,17 +59,19 @@ class Overview:
         )
 
     def _row(
-        self, results: Results, metrics: Metrics, variant: str, solver: str
+        self, results: Records, metrics: Metrics, variant: str, solver: str
     ) -> dict[str, Record]:
         """Return metric -> number of one variant's solver."""
         plan = results.plan
-        outcomes = {seed: results.score(variant, seed, solver) for seed in plan.seeds(variant)}
         record = partial(_record, plan, variant, solver)
         scores = [
-            record(name, metrics[name].unit, cell(outcomes, name)) for name in self.spec.metrics
+            record(name, metrics[name].unit, results.cell(variant, "sample", solver, name))
+            for name in self.spec.metrics
         ]
         costs = [
-            record(name, "s", cell(_costs(results, stage, variant, solver), SECONDS))
+            record(
+                name, "s", results.cells[variant, stage, solver if stage == "sample" else "", name]
+            )
             for stage, name in COSTS.items()
             if stage == "sample" or plan.variants[variant].trained
         ]
@@ -135,11 +137,6 @@ def _kind(run: Run) -> tuple[str, str]:
     return run.spec.likelihood.title, run.item
 
 
-def _costs(results: Results, stage: str, variant: str, solver: str) -> dict[int, Outcome]:
-    item = solver if stage == "sample" else ""
-    return {seed: results.cost(stage, variant, seed, item) for seed in results.plan.seeds(variant)}
-
-
 def _record(
     plan: Plan, variant: str, item: str, metric: str, unit: str, found: Cell, protocol: str = ""
 ) -> Record:
@@ -155,13 +152,12 @@ def _record(
     )
 
 
-def _bits(results: Results, variant: str, kind: tuple[str, str], unit: str) -> Record | None:
+def _bits(results: Records, variant: str, kind: tuple[str, str], unit: str) -> Record | None:
     """Return a variant's likelihood; None where the variant has no such one."""
     plan = results.plan
     if not any(run.variant == variant and _kind(run) == kind for run in plan.of("likelihood")):
         return None
-    outcomes = {seed: results.likelihood(variant, seed, kind[1]) for seed in plan.seeds(variant)}
-    found = cell(outcomes, BITS)
+    found = results.cell(variant, "likelihood", kind[1], BITS)
     protocol = context.likelihood_protocol(found.protocol)
     return _record(plan, variant, kind[1], BITS, unit, found, protocol)
 

@@ -35,8 +35,8 @@ from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, shown
 from diffbench.reporting.layout import CellSpec, ComparisonSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
-from diffbench.reporting.ours import first_planned, items_of
 from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
+from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.errors import PlanError
 
 TEMPLATES = Path("docs") / "templates"

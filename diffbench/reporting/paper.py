@@ -34,7 +34,7 @@ from diffbench.reporting.layout import (
 )
 from diffbench.reporting.numbers import count, plain
 from diffbench.reporting.published import Published, PublishedValues
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.weights import CellAt, step_of
 
@@ -50,7 +50,7 @@ class PaperTable:
     def __init__(self, spec: PaperTableSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; a row whose variant the benchmark lacks has the published values alone.
 
         Raises:
@@ -75,7 +75,7 @@ class PaperTable:
 
     def _record(
         self,
-        results: Results,
+        results: Records,
         row: PaperRowSpec,
         named: PublishedCellSpec,
         metrics: Metrics,

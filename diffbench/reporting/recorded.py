@@ -22,10 +22,10 @@ from pathlib import Path
 
 from diffbench.plan.jobs import Plan, Run
 from diffbench.reporting import context, layout, tables
-from diffbench.reporting.cells import DASH, Cell, cell, text
+from diffbench.reporting.cells import DASH, Cell, Key, text
 from diffbench.reporting.formats import csv_of, to_csv
-from diffbench.reporting.ours import STAGES
-from diffbench.reporting.results import Results, run_record
+from diffbench.reporting.records import STAGES, Records
+from diffbench.reporting.results import run_record
 from diffbench.specs.jobs import SampleSpec, ScoreSpec, StageSpec
 from diffbench.store import files, paths
 
@@ -50,9 +50,6 @@ COLUMNS = (
     "spec",
     "commit",
 )
-
-#: What names a number: variant, stage, item and metric.
-Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -181,18 +178,16 @@ def write(plan: Plan, root: Path, repository: Path) -> list[Path]:
 
 def _entries(plan: Plan, root: Path) -> Iterator[Entry]:
     """Yield all numbers of a benchmark in the order of its jobs."""
-    results = Results(plan, root)
-    for (variant, stage, item), jobs in jobs_of(plan).items():
-        read = STAGES[stage]
-        outcomes = {job.seed: read(results, variant, job.seed, item) for job in jobs}
-        if all(each.status == "ok" and not each.scores for each in outcomes.values()):
-            continue  # an analysis whose result is a figure
-        metrics = list(dict.fromkeys(name for each in outcomes.values() for name in each.scores))
-        spec, commit = digest(plan, jobs), "+".join(_commits(root, jobs))
-        for metric in metrics or [""]:
-            found = cell(outcomes, metric)
+    results, items = Records(plan, root), jobs_of(plan)
+    made_by = {
+        item: (digest(plan, jobs), "+".join(_commits(root, jobs))) for item, jobs in items.items()
+    }
+    for key, found in results.cells.items():
+        variant, stage, item, metric = key
+        is_figure = found.status == "ok" and not metric
+        if (variant, stage, item) in items and not is_figure and metric != f"{stage}_seconds":
             how = context.protocol(metric, found.protocol)
-            yield Entry((variant, stage, item, metric), found, how, spec, commit)
+            yield Entry(key, found, how, *made_by[variant, stage, item])
 
 
 def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Run]]:

@@ -8,12 +8,11 @@ whatever the task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
-from diffbench.reporting.cells import Cell, Record, cell, state
+from diffbench.reporting.cells import Cell, Record, state
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.galleries import Gallery, Pane, Row
 from diffbench.reporting.layout import (
@@ -24,7 +23,7 @@ from diffbench.reporting.layout import (
 )
 from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
-from diffbench.reporting.results import SECONDS, Outcome, Results
+from diffbench.reporting.records import TRUTH, Records
 from diffbench.store import paths
 
 STAGE = "restore"
@@ -33,7 +32,7 @@ COST_SHOWN = MetricSpec(head="seconds", unit="s")
 ABSENT = Cell("missing")
 HEADS = ("task", "variant", "method", "NFE")
 OVER = "the test images (FID: bootstrap)"
-TRUTH, MEASUREMENT = "truth", "pseudo-inverse"
+MEASUREMENT = "pseudo-inverse"
 
 #: variant, ``task/method``
 Place = tuple[str, str]
@@ -59,7 +58,7 @@ class Restorations:
     def __init__(self, spec: RestorationsTableSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; nothing in it is compared with what was published."""
         plan, found = results.plan, places(results.plan)
         rows = {
@@ -68,7 +67,7 @@ class Restorations:
             else self._row(results, place, metrics)
             for place, reason in found.items()
         }
-        rows = self._truth(results, found, metrics) | rows
+        rows = self._truth(results, metrics) | rows
         records = [record for row in rows.values() for record in row]
         footnotes = Footnotes()
         return Table(
@@ -79,38 +78,25 @@ class Restorations:
             footnotes.lines,
         )
 
-    def _row(self, results: Results, place: Place, metrics: Metrics) -> list[Record]:
-        found = _outcomes(results, place)
-        scored = [*self.spec.metrics, *(each for each in self.spec.truth if _has(found, each))]
-        costs = {seed: results.cost(STAGE, place[0], seed, place[1]) for seed in found}
-        cells = {name: cell(found, name) for name in scored} | {COST: cell(costs, SECONDS)}
+    def _row(self, results: Records, place: Place, metrics: Metrics) -> list[Record]:
+        variant, item = place
+        known = [each for each in self.spec.truth if (variant, STAGE, item, each) in results.cells]
+        scored = [*self.spec.metrics, *known]
+        cells = {name: results.cell(variant, STAGE, item, name) for name in (*scored, COST)}
         units = {name: metrics[name].unit for name in scored} | {COST: COST_SHOWN.unit}
         return [
             _record(results.plan, place, name, units[name], each) for name, each in cells.items()
         ]
 
-    def _truth(
-        self, results: Results, found: dict[Place, str], metrics: Metrics
-    ) -> dict[Place, list[Record]]:
-        """Return the row of the true images, from the first restoration that scored them; none without such a one."""
-        scored = (
-            outcome
-            for place, reason in found.items()
-            if not reason
-            for outcome in _outcomes(results, place).values()
-            if outcome.content.get("truth")
-        )
-        first = next(scored, None)
-        if first is None:
-            return {}
-        truth = first.content["truth"]
-        true = replace(first, scores=truth, nfe=None, seconds=None, gpu_seconds=None)
-        named = [name for name in self.spec.metrics if name in truth]
-        return {
-            (TRUTH, ""): [
-                _of_truth(name, metrics[name].unit, cell({0: true}, name)) for name in named
-            ]
+    def _truth(self, results: Records, metrics: Metrics) -> dict[Place, list[Record]]:
+        """Return the row of the true images; none where no restoration scored them."""
+        found = {
+            name: results.cells[TRUTH, STAGE, "", name]
+            for name in self.spec.metrics
+            if (TRUTH, STAGE, "", name) in results.cells
         }
+        rows = [_of_truth(name, metrics[name].unit, each) for name, each in found.items()]
+        return {(TRUTH, ""): rows} if rows else {}
 
     def _refused(self, plan: Plan, place: Place, reason: str, metrics: Metrics) -> list[Record]:
         refused = Cell("refused", reason)
@@ -157,15 +143,6 @@ class Restorations:
         ]
 
 
-def _outcomes(results: Results, place: Place) -> dict[int, Outcome]:
-    variant, item = place
-    return {seed: results.restoration(variant, seed, item) for seed in results.plan.seeds(variant)}
-
-
-def _has(outcomes: dict[int, Outcome], metric: str) -> bool:
-    return any(metric in each.scores for each in outcomes.values())
-
-
 def _record(plan: Plan, place: Place, metric: str, unit: str, found: Cell) -> Record:
     variant, item = place
     return Record(
@@ -199,7 +176,7 @@ class RestoredImages:
     def __init__(self, spec: RestorationsFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Gallery:
+    def make(self, results: Records, metrics: Metrics) -> Gallery:
         """Make the gallery: a pane for each task, what cannot be left out."""
         plan = results.plan
         planned = [place for place, reason in places(plan).items() if not reason]
@@ -211,7 +188,7 @@ class RestoredImages:
         title = f"{self.spec.title}: {plan.benchmark.name}"
         return Gallery(title, panes, plan.benchmark.data.levels, self.spec.note)
 
-    def _rows(self, results: Results, here: Sequence[Place]) -> list[Row]:
+    def _rows(self, results: Records, here: Sequence[Place]) -> list[Row]:
         archives = {place: self._archive(results, place) for place in here}
         first = next((each for each in archives.values() if isinstance(each, dict)), None)
         known = [
@@ -220,11 +197,11 @@ class RestoredImages:
         ]
         return [*known, *(_drawn(place, each) for place, each in archives.items())]
 
-    def _archive(self, results: Results, place: Place) -> dict[str, Any] | Cell:
+    def _archive(self, results: Records, place: Place) -> dict[str, Any] | Cell:
         """Return what the first seed that has any kept of its first images, or why there is nothing."""
         import numpy as np
 
-        found = _outcomes(results, place)
+        found = results.outcomes_of(STAGE, *place)
         seed = next((seed for seed, each in found.items() if each.status == "ok"), None)
         if seed is None:
             return Cell(*state(found))

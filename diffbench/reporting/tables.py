@@ -20,7 +20,7 @@ from diffbench.reporting.claims import Claims, chosen, read_claims
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
 from diffbench.reporting.layout import TablesSpec
 from diffbench.reporting.published import PublishedValues
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
 from diffbench.store import files, paths
@@ -43,12 +43,13 @@ def make(plan: Plan, root: Path) -> list[Path]:
         PlanError: when tables.yaml or claims.yaml is wrong or lacks what the benchmark names;
             nothing is written then.
     """
+    known, results = _known(plan), Records(plan, root)
     made = {
         paths.table(root, name, suffix): content.encode()
-        for name, table in tables(plan, root).items()
+        for name, table in _tables(known, results).items()
         for suffix, content in texts(name, table).items()
     }
-    for name, chart in charts(plan, root).items():
+    for name, chart in _charts(known, results).items():
         made[paths.figure(root, name, "png")] = chart.png()
         made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
     for path, content in made.items():
@@ -72,9 +73,17 @@ def outputs(plan: Plan, root: Path) -> list[Path]:
 
 def tables(plan: Plan, root: Path) -> dict[str, Table]:
     """Return the plan's tables by name, the claims' table last, each with what must be said of the data."""
-    known = _known(plan)
+    return _tables(_known(plan), Records(plan, root))
+
+
+def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
+    """Return the plan's figures by name."""
+    return _charts(_known(plan), Records(plan, root))
+
+
+def _tables(known: TablesSpec, results: Records) -> dict[str, Table]:
+    plan = results.plan
     published = PublishedValues(plan.repository / layout.PUBLISHED)
-    results = Results(plan, root)
     made = {
         name: build(spec).make(results, known.metrics, published)
         for name, spec in known.tables.items()
@@ -85,9 +94,7 @@ def tables(plan: Plan, root: Path) -> dict[str, Table]:
     return {name: table.remarked(data.title, data.remark) for name, table in made.items()}
 
 
-def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
-    """Return the plan's figures by name."""
-    known, results = _known(plan), Results(plan, root)
+def _charts(known: TablesSpec, results: Records) -> dict[str, Drawing]:
     return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}
 
 
