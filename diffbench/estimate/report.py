@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from diffbench.estimate.costs import Cost, Estimate, left, size, with_upstream
 from diffbench.reporting.cells import DASH
-from diffbench.reporting.layout import chosen, read_tables
+from diffbench.reporting.layout import of_plan
 
 #: The stages that are estimated, and so have columns.
 STAGES = ("train", "classifier", "sample", "likelihood", "restore")
@@ -55,7 +55,7 @@ def _tables(estimate: Estimate) -> str:
 def table_costs(estimate: Estimate) -> dict[str, list[Cost]]:
     """Return the costs of each table's jobs, with those that they are built on."""
     plan, found = estimate.plan, {}
-    for name, table in chosen(read_tables(plan.repository), plan.benchmark).tables.items():
+    for name, table in of_plan(plan).tables.items():
         shown = [run for run in plan.runs if table.shows(run.stage, run.variant, run.item)]
         wanted = {id(run) for run in with_upstream(plan, shown)}
         found[name] = [cost for cost in estimate.costs if id(cost.run) in wanted]

@@ -14,10 +14,21 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from diffbench.plan import reading
-from diffbench.reporting.layout import TABLES, CellSpec, Facets, Metrics, Steps, listed
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import Keys, Tree
+from diffbench.reporting.layout import (
+    TABLES,
+    CellSpec,
+    Facets,
+    Metrics,
+    Steps,
+    listed,
+    refuse_known,
+    written,
+)
 from diffbench.reporting.spelling import refuse_old
 from diffbench.specs.base import Fraction, NonNegativeFloat, PositiveInt, Spec
-from diffbench.specs.benchmark import Id
+from diffbench.specs.benchmark import Id, names, own
 from diffbench.specs.errors import PlanError
 
 CLAIMS = Path("config") / "claims.yaml"
@@ -114,18 +125,44 @@ def read_claims(repository: Path, metrics: Metrics) -> Claims:
     Raises:
         PlanError: for the first mistake, with file, line and key.
     """
-    tree = reading.read(repository / CLAIMS)
-    refuse_old(tree, CLAIMS)
-    known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree)
+    return _validated(reading.read(repository / CLAIMS), CLAIMS, metrics)
+
+
+def of_plan(plan: Plan, metrics: Metrics) -> Claims:
+    """Return the claims that a benchmark tests, in its order, its own among them.
+
+    Args:
+        plan: the benchmark.
+        metrics: those that it knows.
+
+    Raises:
+        PlanError: for the first mistake, or when a pattern chooses none.
+    """
+    wanted = plan.benchmark.claims
+    tree = Tree({"claims": own(wanted)}, written(plan)).at("claims")
+    tree = Tree(tree.value, {(): str(plan.config)} | tree.origins)
+    mine = _validated(tree, plan.config, metrics, ("claims",))
+    shared = read_claims(plan.repository, metrics) if set(names(wanted)) - set(mine) else {}
+    refuse_known(plan, "claims", mine, shared, CLAIMS)
+    return chosen({**shared, **mine}, names(wanted))
+
+
+def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> Claims:
+    """Return claims that are about metrics that there are, and of which some values are better.
+
+    Raises:
+        PlanError: for the first mistake, with file, line and key.
+    """
+    refuse_old(tree, file)
+    known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree, prefix)
     for name, claim in known.items():
+        place = f"{tree.where((name, 'better'))}: {name}"
         if claim.metric not in metrics:
             near = reading.nearest(claim.metric, metrics)
-            place = tree.where((name, "better"))
-            raise PlanError(f"{place}: {name}: no metric {claim.metric!r}{near}")
+            raise PlanError(f"{place}: no metric {claim.metric!r}{near}")
         if metrics[claim.metric].better is None:
-            place = tree.where((name, "better"))
             raise PlanError(
-                f"{place}: {name}: the metric {claim.metric!r} does not say which of its values are better: "
+                f"{place}: the metric {claim.metric!r} does not say which of its values are better: "
                 f"give it `better: lower` or `better: higher` in {TABLES}"
             )
     return known

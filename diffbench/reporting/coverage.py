@@ -124,7 +124,7 @@ def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tu
         PlanError: when the plan has no job for one of them.
     """
     found = []
-    for name, table in layout.chosen(known, plan.benchmark).tables.items():
+    for name, table in layout.of_plan(plan, known).tables.items():
         for row in table.rows if isinstance(table, PaperTableSpec) else ():
             for cell in row.cells.values():
                 items = items_of(plan, cell)

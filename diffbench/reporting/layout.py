@@ -14,10 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import Keys, Tree
 from diffbench.plan.treatments import Facet
 from diffbench.reporting.spelling import refuse_old
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
-from diffbench.specs.benchmark import BenchmarkSpec
+from diffbench.specs.benchmark import names, own
 from diffbench.specs.errors import PlanError
 from diffbench.specs.weights import CellAt
 
@@ -195,7 +197,7 @@ class RowSpec(Spec):
     variant: str = ""
     item: Annotated[list[str], BeforeValidator(listed)] = []
     at: CellAt = None
-    cells: Mapping[str, CellSpec]
+    cells: dict[str, CellSpec]
     note: str = ""
 
     @property
@@ -221,7 +223,7 @@ class ComparisonSpec(TableSpec):
 
     columns: Annotated[dict[str, Any], Field(min_length=1)]
     each: dict[str, Any] = {}
-    rows: Annotated[Sequence[RowSpec], Field(min_length=1)]
+    rows: Annotated[list[RowSpec], Field(min_length=1)]
     about: Facets = []
 
     @property
@@ -333,7 +335,7 @@ class PaperRowSpec(RowSpec):
 
     columns: dict[str, Any] = {}
     published: dict[str, str] = {}
-    cells: dict[str, PublishedCellSpec]
+    cells: dict[str, PublishedCellSpec]  # type: ignore[assignment]
     protocol: ProtocolSpec | None = None
 
 
@@ -350,7 +352,7 @@ class PaperTableSpec(ComparisonSpec):
     columns: dict[str, Any] = {}
     context: str
     protocol: ProtocolSpec
-    rows: Annotated[list[PaperRowSpec], Field(min_length=1)]
+    rows: Annotated[list[PaperRowSpec], Field(min_length=1)]  # type: ignore[assignment]
 
     @property
     def compared(self) -> dict[str, Column]:
@@ -573,18 +575,64 @@ def read_tables(repository: Path) -> TablesSpec:
     return reading.validated(TablesSpec.model_validate, TablesSpec, tree)
 
 
-def chosen(known: TablesSpec, benchmark: BenchmarkSpec) -> TablesSpec:
-    """Return the tables and figures that a benchmark wants, in its order.
+def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
+    """Return the tables and figures that a benchmark wants, in its order, and all metrics, its own among them.
+
+    Args:
+        plan: the benchmark.
+        known: what ``read_tables`` returns, where that has been read.
 
     Raises:
-        PlanError: when there is no such table or figure.
+        PlanError: for the first mistake in what the benchmark defines, or when there is no such table or figure.
     """
-    return known.model_copy(
+    known, benchmark = known or read_tables(plan.repository), plan.benchmark
+    parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "metrics": (known.metrics, benchmark.metrics),
+        "tables": (known.tables, own(benchmark.tables)),
+        "figures": (known.figures, own(benchmark.figures)),
+    }
+    for part, (shared, mine) in parts.items():
+        refuse_known(plan, part, mine, shared, TABLES)
+    origins = written(plan)
+    refuse_old(Tree({part: mine for part, (_, mine) in parts.items()}, origins), plan.config)
+    merged = {part: {**shared, **mine} for part, (shared, mine) in parts.items()}
+    whole = reading.validated(TablesSpec.model_validate, TablesSpec, Tree(merged, origins))
+    return whole.model_copy(
         update={
-            "tables": _chosen(known.tables, benchmark.tables, "table"),
-            "figures": _chosen(known.figures, benchmark.figures, "figure"),
+            "tables": _chosen(whole.tables, names(benchmark.tables), "table"),
+            "figures": _chosen(whole.figures, names(benchmark.figures), "figure"),
         }
     )
+
+
+def written(plan: Plan) -> dict[Keys, str]:
+    """Return where a benchmark file has its keys; those of what it defines in lists as if these were mappings."""
+    origins = reading.read(plan.config).origins if own_parts(plan) else {}
+    return {
+        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): place
+        for keys, place in origins.items()
+    } | {(): str(plan.config)}
+
+
+def own_parts(plan: Plan) -> bool:
+    """Say whether a benchmark defines anything of its own."""
+    benchmark = plan.benchmark
+    listed = (benchmark.tables, benchmark.figures, benchmark.claims)
+    return bool(benchmark.metrics) or any(own(each) for each in listed)
+
+
+def refuse_known(
+    plan: Plan, part: str, mine: Mapping[str, Any], shared: Mapping[str, Any], file: Path
+) -> None:
+    """Refuse that a benchmark defines what the repository does.
+
+    Raises:
+        PlanError: naming it.
+    """
+    if both := [name for name in mine if name in shared]:
+        raise PlanError(
+            f"{plan.config}: {part}: {both[0]!r} is defined in {file} too: choose another name"
+        )
 
 
 def _chosen(known: Mapping[str, C], names: list[str], what: str) -> dict[str, C]:
