@@ -402,7 +402,7 @@ def test_claims_are_read_only_where_they_are_asked_for(tmp_path):
 
 
 def test_no_table_is_called_claims(tmp_path):
-    table = {"layout": "overview", "title": "x", "metrics": ["fid"]}
+    table = {"layout": "listing", "title": "x", "stage": "sample", "columns": ["fid"]}
     plan = configured(tmp_path, {"claims": table})
     with pytest.raises(PlanError, match="no table can be called 'claims'"):
         make(plan, tmp_path / "results")

@@ -17,6 +17,7 @@ OLD = """\
 # Ours.
 metrics:
   fid: {head: FID, best: lower}   # kept
+  bias: {head: bias}
   is: {head: IS, better: higher}
   bits_per_dim: {head: bits/dim, better: lower}
 tables:
@@ -42,6 +43,11 @@ tables:
           fid:
             metric: FID
             table: Table 2
+  every:
+    name: overview
+    title: Everything   # in one place
+    metrics: [fid, is]
+  restored: {name: restorations, title: R, metrics: [fid], truth: [bias]}
 figures:
   terms:
     name: terms
@@ -52,7 +58,11 @@ figures:
 NEW = """\
 # Ours.
 metrics:
+  train_seconds: {head: train, unit: s}
+  sample_seconds: {head: sample, unit: s}
+  restore_seconds: {head: seconds, unit: s}
   fid: {head: FID, better: lower}   # kept
+  bias: {head: bias}
   is: {head: IS, better: higher}
   bits_per_dim: {head: bits/dim, better: lower}
 tables:
@@ -77,6 +87,13 @@ tables:
         columns:
           fid:
             {published: {metric: FID, table: Table 2}}
+  every:
+    layout: listing
+    stage: sample
+    likelihoods: true
+    title: Everything   # in one place
+    columns: [fid, is, train_seconds, sample_seconds]
+  restored: {layout: listing, stage: restore, title: R, columns: [fid, bias, restore_seconds], where_known: [bias]}
 figures:
   terms:
     layout: terms
@@ -123,7 +140,7 @@ def repository(tmp_path: Path) -> Path:
 def test_files_are_rewritten_with_their_comments_and_anchors(repository: Path) -> None:
     made = migrate(repository / TABLES, repository)
     assert (repository / TABLES).read_text() == NEW
-    assert (made["name -> layout"], made["solvers -> item"], made["best -> better"]) == (2, 2, 1)
+    assert (made["name -> layout"], made["solvers -> item"], made["best -> better"]) == (4, 2, 1)
     migrate(repository / CLAIMS, repository)
     assert (repository / CLAIMS).read_text() == NEW_CLAIMS
     known = layout.read_tables(repository)
@@ -133,6 +150,7 @@ def test_files_are_rewritten_with_their_comments_and_anchors(repository: Path) -
     assert first.cells["bits_per_dim"].item == ["vlb-large"]
     assert second.cells["fid"].item == ["x", "y"]
     assert list(third.cells) == ["fid"]
+    assert known.tables["restored"].where_known == ["bias"]
     assert set(read_claims(repository, known.metrics)) == {"one", "two"}
 
 

@@ -517,8 +517,8 @@ def edit(repository, change):
     ("change", "named"),
     [
         (lambda c: c["tables"]["overview"].update(metric=["fid"]), "unknown key 'metric'"),
-        (lambda c: c["tables"]["overview"].update(layout="overvew"), "did you mean 'overview'"),
-        (lambda c: c["tables"]["overview"]["metrics"].append("fidd"), "did you mean 'fid'"),
+        (lambda c: c["tables"]["overview"].update(layout="lsiting"), "did you mean 'listing'"),
+        (lambda c: c["tables"]["overview"]["columns"].append("fidd"), "did you mean 'fid'"),
         (lambda c: c["metrics"]["fid"].update(digits=0), "metrics.fid.digits"),
         (lambda c: c["tables"].pop("overview"), "no table 'overview'"),
         (

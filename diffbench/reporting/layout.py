@@ -144,18 +144,38 @@ class TableSpec(Registered):
         return stage in ("sample", "likelihood")
 
 
-class OverviewSpec(TableSpec):
-    """One row a variant and solver, ``metrics`` as columns; bits per dimension in a grid below."""
+class ListingSpec(TableSpec):
+    """A row for each item of a stage with each variant.
 
-    layout: Literal["overview"] = "overview"
-    implementation: ClassVar[str] = "diffbench.reporting.overview:Overview"
+    stage: ``sample``, or ``restore``, whose rows begin with the task.
+    columns: metrics, and what jobs took: ``train_seconds``, ``sample_seconds``, ``restore_seconds``.
+    where_known: those of the columns that are there only if some row has them.
+    likelihoods: whether bits per dimension follow, a grid for each kind of them.
+    """
 
-    metrics: Annotated[list[str], Field(min_length=1)]
+    layout: Literal["listing"] = "listing"
+    implementation: ClassVar[str] = "diffbench.reporting.listing:Listing"
+
+    stage: Literal["sample", "restore"]
+    columns: Annotated[list[str], Field(min_length=1)]
+    where_known: list[str] = []
+    likelihoods: bool = False
 
     @property
     def named(self) -> set[str]:
         """The metrics that the table names."""
-        return {*self.metrics, BITS}
+        return {*self.columns, BITS}
+
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Its stage, and likelihoods where they follow."""
+        return stage == self.stage or (self.likelihoods and stage == "likelihood")
+
+    @model_validator(mode="after")
+    def _known_are_columns(self) -> Self:
+        if strange := [name for name in self.where_known if name not in self.columns]:
+            near = reading.nearest(strange[0], self.columns)
+            raise ValueError(f"where_known: {strange[0]!r} is none of the columns{near}")
+        return self
 
 
 class ProtocolSpec(Spec):
@@ -358,28 +378,6 @@ class PaperTableSpec(ComparisonSpec):
     def compared(self) -> dict[str, Column]:
         """Nothing: its lines are compared with what stands beside them."""
         return {}
-
-
-class RestorationsTableSpec(TableSpec):
-    """One row a task, variant and restorer, ``metrics`` as columns.
-
-    truth: further columns, there where some row has them: they compare with a posterior that is rarely known.
-    """
-
-    layout: Literal["restorations"] = "restorations"
-    implementation: ClassVar[str] = "diffbench.reporting.restorations:Restorations"
-
-    metrics: Annotated[list[str], Field(min_length=1)]
-    truth: list[str] = []
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {*self.metrics, *self.truth}
-
-    def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Restorations alone."""
-        return stage == "restore"
 
 
 AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose)]

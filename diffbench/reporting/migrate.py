@@ -4,6 +4,7 @@ Only the text of the keys and values that changed is edited, so comments, anchor
 block style that has to be wrapped becomes one line, without the comments inside it.
 
     name                        of a table or a figure                 layout
+    overview, restorations      as a table's layout                    listing, with its stage and all its columns
     best                        of a metric                            better
     solver, likelihood          of a claim's cell                      item
     direction                   of a claim                             the metric's better
@@ -25,6 +26,7 @@ from typing import Any
 import yaml
 
 from diffbench.plan import reading
+from diffbench.plan.reading import dotted
 from diffbench.reporting.layout import BITS, TABLES
 from diffbench.reporting.spelling import GONE, old_keys
 from diffbench.specs.errors import PlanError, shown
@@ -50,10 +52,14 @@ def migrate(file: Path, repository: Path) -> Counter[str]:
     edits = _Edits(text, str(shown(file)))
     for pair in _pairs(root, "metrics"):
         edits.rename(pair, "best", "better")
+    _costs(edits, root)
     for table in _pairs(root, "tables"):
         if _scalar(table, "name") == "paper" or _has_old_rows(table):
             _paper(edits, table)
-        edits.rename(table, "name", "layout")
+        if (name := _scalar(table, "name")) in LISTINGS:
+            _listing(edits, table, name)
+        else:
+            edits.rename(table, "name", "layout")
     for figure in _pairs(root, "figures"):
         _figure(edits, figure)
     if any(
@@ -67,8 +73,24 @@ def migrate(file: Path, repository: Path) -> Counter[str]:
         for _, claim in root.value:
             _claim(edits, claim, better)
     if edits.made:
-        file.write_text(edits.applied(), encoding="utf-8")
+        rewritten = edits.applied()
+        _check(rewritten, str(shown(file)))
+        file.write_text(rewritten, encoding="utf-8")
     return edits.made
+
+
+def _check(text: str, file: str) -> None:
+    """Refuse a text that is no YAML, or still has a spelling of before.
+
+    Raises:
+        PlanError: saying so.
+    """
+    try:
+        left = [dotted(keys) for keys, _ in old_keys(yaml.safe_load(text))]
+    except yaml.YAMLError as error:
+        left = [str(getattr(error, "problem", error))]
+    if left:
+        raise PlanError(f"{file}: it cannot be rewritten by itself ({left[0]}): edit it by hand")
 
 
 def _metrics(repository: Path) -> dict[str, Any]:
@@ -182,6 +204,45 @@ def _value(mapping: yaml.Node | None, key: str) -> yaml.Node | None:
 def _scalar(mapping: yaml.Node | None, key: str) -> str:
     found = _value(mapping, key)
     return str(found.value) if isinstance(found, yaml.ScalarNode) else ""
+
+
+#: The stage of a listing, and the columns that its layout alone had.
+LISTINGS = {
+    "overview": ("sample", ["train_seconds", "sample_seconds"], "likelihoods: true"),
+    "restorations": ("restore", ["restore_seconds"], ""),
+}
+HEADS = {"train_seconds": "train", "sample_seconds": "sample", "restore_seconds": "seconds"}
+
+
+def _listing(edits: _Edits, table: yaml.Node, name: str) -> None:
+    """A table of every solver, or of every restoration."""
+    stage, costs, more = LISTINGS[name]
+    between = ", " if _is_flow(table) else f"\n{' ' * table.start_mark.column}"
+    key, value = _entry(table, "name")
+    columns, truth = _value(table, "metrics"), _value(table, "truth")
+    if key is None or value is None or columns is None:
+        return
+    new = between.join(filter(None, ["layout: listing", f"stage: {stage}", more]))
+    edits.put(key.start_mark.index, edits.end(value), new, "name -> layout")
+    names = [each.value for part in (columns, truth) if part for each in part.value]
+    listed = f"columns: [{', '.join([*names, *costs])}]"
+    start = _key(table, "metrics").start_mark.index  # type: ignore[union-attr]
+    edits.put(start, edits.end(columns), listed, "metrics -> columns")
+    edits.rename(table, "truth", "where_known")
+
+
+def _costs(edits: _Edits, root: yaml.Node) -> None:
+    """Add the metrics of what jobs took, which layouts had in themselves."""
+    named = {_scalar(table, "name") for table in _pairs(root, "tables")} & set(LISTINGS)
+    metrics = _value(root, "metrics")
+    costs = [name for layout in LISTINGS if layout in named for name in LISTINGS[layout][1]]
+    lacking = [name for name in costs if not _key(metrics, name)]
+    if not lacking or not isinstance(metrics, yaml.MappingNode) or not metrics.value:
+        return
+    between = ", " if _is_flow(metrics) else f"\n{' ' * metrics.start_mark.column}"
+    new = "".join(f"{name}: {{head: {HEADS[name]}, unit: s}}{between}" for name in lacking)
+    start = metrics.value[0][0].start_mark.index
+    edits.put(start, start, new, "metrics of what jobs took")
 
 
 def _has_old_rows(table: yaml.Node) -> bool:

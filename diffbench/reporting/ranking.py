@@ -43,4 +43,4 @@ def ranked(
 def _competes(plan: Plan, record: Record | None) -> bool:
     if record is None or record.cell.status != "ok" or record.cell.at_floor:
         return False
-    return plan.variants[record.variant].trained
+    return record.variant in plan.variants and plan.variants[record.variant].trained

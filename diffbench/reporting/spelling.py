@@ -14,6 +14,8 @@ GONE = "the metric's `better`"
 MOVED: Mapping[tuple[str, ...], str] = {
     ("metrics", "*", "best"): "better",
     ("tables", "*", "name"): "layout",
+    ("tables", "*", "metrics"): "columns",
+    ("tables", "*", "truth"): "where_known",
     ("tables", "*", "each", "solvers"): "item",
     ("tables", "*", "each", "likelihoods"): "columns",
     ("tables", "*", "each", "cells"): "columns",
