@@ -339,6 +339,12 @@ def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
     return row | {"cells": cells}
 
 
+def _with_protocol(row: Any, shared: Mapping[str, Any]) -> Any:
+    """Return a row whose protocol, if it has one, is whole."""
+    own = row.get("protocol") if isinstance(row, dict) else None
+    return row | {"protocol": {**shared, **own}} if isinstance(own, dict) else row
+
+
 class PublishedCellSpec(CellSpec):
     """A number of ours, and the columns of ``published.csv`` with their values that choose exactly one beside it."""
 
@@ -350,7 +356,7 @@ class PaperRowSpec(RowSpec):
 
     columns: in place of the table's.
     published: what is published of all its cells.
-    protocol: where it differs from the table's.
+    protocol: what differs from the table's.
     """
 
     columns: dict[str, Any] = {}
@@ -378,6 +384,15 @@ class PaperTableSpec(ComparisonSpec):
     def compared(self) -> dict[str, Column]:
         """Nothing: its lines are compared with what stands beside them."""
         return {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _protocols_are_whole(cls, value: Any) -> Any:
+        """Lay what a row says of the protocol over the table's."""
+        shared, rows = value.get("protocol"), value.get("rows")
+        if not isinstance(shared, dict) or not isinstance(rows, list):
+            return value
+        return value | {"rows": [_with_protocol(row, shared) for row in rows]}
 
 
 AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose)]
