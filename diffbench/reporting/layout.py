@@ -110,11 +110,35 @@ class Column(NamedTuple):
     """Numbers that readers compare: cells of one metric, which differ in the facets that they are ``about``."""
 
     metric: str
-    cells: list[Named]
+    cells: Sequence[Named] = ()
     about: Sequence[Facet] = ()
 
 
-class TableSpec(Registered):
+class Asking:
+    """What tables and figures have in common: they ask for numbers, and what follows is said here."""
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """The numbers that are asked for, by the head of their column or panel."""
+        return {}
+
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Those that stand under one another, or have one axis."""
+        return self.asked
+
+    @property
+    def named(self) -> set[str]:
+        """The metrics that are named."""
+        return {column.metric for column in self.asked.values()}
+
+    @property
+    def steps(self) -> Steps:
+        """The weights along training that are named."""
+        return [(variant, at) for each in self.asked.values() for variant, _, at in each.cells]
+
+
+class TableSpec(Asking, Registered):
     """A table of any layout; ``note`` is printed below it."""
 
     kind: ClassVar[str] = "table"
@@ -124,24 +148,9 @@ class TableSpec(Registered):
     title: str
     note: str = ""
 
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return set()
-
-    @property
-    def steps(self) -> Steps:
-        """The weights along training that its cells name."""
-        return []
-
-    @property
-    def compared(self) -> dict[str, Column]:
-        """What stands under one another, by the head."""
-        return {}
-
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether the table shows what a job of that stage makes."""
-        return stage in ("sample", "likelihood")
+        return False
 
 
 class ListingSpec(TableSpec):
@@ -162,9 +171,10 @@ class ListingSpec(TableSpec):
     likelihoods: bool = False
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {*self.columns, BITS}
+    def asked(self) -> dict[str, Column]:
+        """A metric a column, of whatever is planned."""
+        bits = [BITS] if self.stage == "sample" else []
+        return {name: Column(name) for name in (*self.columns, *bits)}
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Its stage, and likelihoods where they follow."""
@@ -226,8 +236,8 @@ class RowSpec(Spec):
         return ", ".join(dict.fromkeys(cell.variant for cell in self.cells.values()))
 
 
-class ComparisonSpec(TableSpec):
-    """Variants side by side: a row for each of ``rows``, a column for each of ``columns``.
+class RowsSpec(TableSpec):
+    """A table whose rows are chosen one by one.
 
     A cell is what its row says (``variant``, ``item``, ``at``), under what its column says, under what the row's
     ``cells`` say of the column; of a column an id alone is its metric, of the row's ``cells`` it is the item.  The item
@@ -235,41 +245,16 @@ class ComparisonSpec(TableSpec):
 
     columns: head -> metric, or a part of a cell, whose metric is the head unless it says which.
     each: keys of a row that lie under every row's own.
-    about: in which facets the rows' models differ, and in no other; anything when not given.
     """
 
-    layout: Literal["comparison"] = "comparison"
-    implementation: ClassVar[str | type] = "diffbench.reporting.comparison:Comparison"
-
-    columns: Annotated[dict[str, Any], Field(min_length=1)]
+    columns: dict[str, Any] = {}
     each: dict[str, Any] = {}
-    rows: Annotated[list[RowSpec], Field(min_length=1)]
-    about: Facets = []
+    rows: Sequence[RowSpec]
 
     @property
     def cells(self) -> list[CellSpec]:
         """The cells of all rows."""
         return [cell for row in self.rows for cell in row.cells.values()]
-
-    @property
-    def compared(self) -> dict[str, Column]:
-        """Each column."""
-        found = {
-            head: [row.cells[head] for row in self.rows if head in row.cells]
-            for head in self.columns
-        }
-        return {
-            head: Column(
-                cells[0].metric, [name for cell in cells for name in cell.named], self.about
-            )
-            for head, cells in found.items()
-            if cells
-        }
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {*self.heads.values(), *(cell.metric for cell in self.cells)}
 
     @property
     def heads(self) -> dict[str, str]:
@@ -279,11 +264,6 @@ class ComparisonSpec(TableSpec):
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Whether a cell names it."""
         return any(cell.is_of(variant, item) for cell in self.cells)
-
-    @property
-    def steps(self) -> Steps:
-        """Those of its cells."""
-        return [(cell.variant, cell.at) for cell in self.cells]
 
     @model_validator(mode="before")
     @classmethod
@@ -307,7 +287,8 @@ def _published(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the parts say is published, the later over the earlier; nothing where none says anything."""
     found: dict[str, Any] = {}
     for part in parts:
-        found |= part.get("published", {})
+        told = part.get("published")
+        found |= told if isinstance(told, dict) else {}
     return {"published": found} if found else {}
 
 
@@ -318,7 +299,9 @@ def _column(head: str, part: Any) -> dict[str, Any]:
 
 def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
     """Return a row whose cells are whole."""
-    if not isinstance(row, dict) or not isinstance(row.get("cells", {}), dict):
+    if not isinstance(row, dict):
+        return row
+    if not all(isinstance(row.get(key, {}), dict) for key in ("cells", "columns")):
         return row
     columns, own = row.get("columns", columns), row.get("cells", {})
     if unknown := [head for head in own if head not in columns]:
@@ -328,6 +311,8 @@ def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
     for head, part in columns.items():
         column, cell = _column(head, part), own.get(head, {})
         cell = cell if isinstance(cell, dict) else {"item": cell}
+        if "metric" in cell:
+            raise ValueError(f"the row {row.get('row')!r}: the metric of a cell is its column's")
         shared = {key: row[key] for key in OF_ROW if key in row}
         if column["metric"] == BITS:
             shared.pop("item", None)
@@ -343,6 +328,32 @@ def _with_protocol(row: Any, shared: Mapping[str, Any]) -> Any:
     """Return a row whose protocol, if it has one, is whole."""
     own = row.get("protocol") if isinstance(row, dict) else None
     return row | {"protocol": {**shared, **own}} if isinstance(own, dict) else row
+
+
+class ComparisonSpec(RowsSpec):
+    """Variants side by side: a row for each of ``rows``, a column for each of ``columns``.
+
+    about: in which facets the rows' models differ, and in no other; anything when not given.
+    """
+
+    layout: Literal["comparison"] = "comparison"
+    implementation: ClassVar[str] = "diffbench.reporting.comparison:Comparison"
+
+    columns: Annotated[dict[str, Any], Field(min_length=1)]
+    rows: Annotated[list[RowSpec], Field(min_length=1)]
+    about: Facets = []
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """Each column."""
+        found = {
+            head: [row.cells[head] for row in self.rows if head in row.cells]
+            for head in self.columns
+        }
+        return {
+            head: Column(metric, [name for cell in found[head] for name in cell.named], self.about)
+            for head, metric in self.heads.items()
+        }
 
 
 class PublishedCellSpec(CellSpec):
@@ -365,20 +376,28 @@ class PaperRowSpec(RowSpec):
     protocol: ProtocolSpec | None = None
 
 
-class PaperTableSpec(ComparisonSpec):
-    """A comparison with published numbers, a line a number: each cell also says what is ``published``.
+class PaperTableSpec(RowsSpec):
+    """Rows beside published numbers, a line a number: each cell also says what is ``published``.
 
     context: the head of the published column, which says data set and samples.
     protocol: how the published numbers were made.
     """
 
-    layout: Literal["paper"] = "paper"  # type: ignore[assignment]
-    implementation: ClassVar[str | type] = "diffbench.reporting.paper:PaperTable"
+    layout: Literal["paper"] = "paper"
+    implementation: ClassVar[str] = "diffbench.reporting.paper:PaperTable"
 
-    columns: dict[str, Any] = {}
     context: str
     protocol: ProtocolSpec
-    rows: Annotated[list[PaperRowSpec], Field(min_length=1)]  # type: ignore[assignment]
+    rows: Annotated[list[PaperRowSpec], Field(min_length=1)]
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """Each line: a row may have columns of its own."""
+        return {
+            f"{row.row}, {head}": Column(cell.metric, cell.named)
+            for row in self.rows
+            for head, cell in row.cells.items()
+        }
 
     @property
     def compared(self) -> dict[str, Column]:
@@ -399,8 +418,8 @@ AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose
 Metrics = dict[str, MetricSpec]
 
 
-class FigureSpec(Registered):
-    """A figure of any kind; ``note`` is printed below it."""
+class FigureSpec(Asking, Registered):
+    """A figure of any layout; ``note`` is printed below it."""
 
     kind: ClassVar[str] = "figure"
     chosen_by: ClassVar[str] = "layout"
@@ -408,21 +427,6 @@ class FigureSpec(Registered):
     layout: str
     title: str
     note: str = ""
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return set()
-
-    @property
-    def steps(self) -> Steps:
-        """The weights along training that it names."""
-        return []
-
-    @property
-    def compared(self) -> dict[str, Column]:
-        """What has one axis, by its name."""
-        return {}
 
 
 class CurvePointSpec(Spec):
@@ -452,22 +456,12 @@ class CurveFigureSpec(FigureSpec):
     series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
 
     @property
-    def compared(self) -> dict[str, Column]:
+    def asked(self) -> dict[str, Column]:
         """Each panel."""
         points = [
-            (point.variant, point.item, point.at) for each in self.series for point in each.points
+            (each.variant, each.item, each.at) for series in self.series for each in series.points
         ]
         return {metric: Column(metric, points) for metric in self.metrics}
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return set(self.metrics)
-
-    @property
-    def steps(self) -> Steps:
-        """Those of its points."""
-        return [(each.variant, each.at) for series in self.series for each in series.points]
 
 
 class SeriesSpec(Spec):
@@ -492,9 +486,9 @@ class LearningFigureSpec(FigureSpec):
     log: Literal["none", "x", "y", "xy"] = "none"
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return set(self.metrics)
+    def asked(self) -> dict[str, Column]:
+        """A metric a panel, of whatever steps are planned."""
+        return {metric: Column(metric) for metric in self.metrics}
 
 
 class NFEFigureSpec(FigureSpec):
@@ -512,9 +506,9 @@ class NFEFigureSpec(FigureSpec):
     series: Annotated[dict[str, Items], Field(min_length=1)]
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return {self.metric}
+    def asked(self) -> dict[str, Column]:
+        """Its metric, of whatever is planned."""
+        return {self.metric: Column(self.metric)}
 
 
 class TermsFigureSpec(FigureSpec):

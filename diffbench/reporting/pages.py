@@ -145,7 +145,7 @@ class Benchmark:
     def comparison(self, table: str, spread: bool = True) -> str:
         """Return a comparison of ``config/tables.yaml`` as Markdown."""
         spec = self.known.tables.get(table)
-        if not isinstance(spec, ComparisonSpec) or spec.layout != "comparison":
+        if not isinstance(spec, ComparisonSpec):
             raise PlanError(f"{layout.TABLES}: {table!r} is no table with the layout comparison")
         rows = [
             [
