@@ -11,23 +11,23 @@ from diffbench.reporting import layout
 from diffbench.reporting.claims import CLAIMS, chosen, read_claims
 from diffbench.reporting.claims_table import COLUMNS
 from diffbench.reporting.inference import holm, interval, p_value
+from diffbench.reporting.layout import MetricSpec
 from diffbench.reporting.tables import make, outputs, table_params
 from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths
 
-ANCESTRAL = {"variant": "ddpm-cosine", "solver": "ancestral-10", "metric": "fid"}
-DDIM = {"variant": "ddpm-cosine", "solver": "ddim-5", "metric": "fid"}
-HEUN = {"variant": "edm", "solver": "heun-3", "metric": "fid"}
-BITS = {"variant": "ddpm-cosine", "likelihood": "vlb-small", "metric": "bits_per_dim"}
+ANCESTRAL = {"variant": "ddpm-cosine", "item": "ancestral-10", "metric": "fid"}
+DDIM = {"variant": "ddpm-cosine", "item": "ddim-5", "metric": "fid"}
+HEUN = {"variant": "edm", "item": "heun-3", "metric": "fid"}
+BITS = {"variant": "ddpm-cosine", "item": "vlb-small", "metric": "bits_per_dim"}
 
 
-def claim(better=ANCESTRAL, worse=DDIM, direction="lower", **more):
+def claim(better=ANCESTRAL, worse=DDIM, **more):
     return {
         "claim": "Many steps are better than few",
         "source": "Somebody 2020, table 1",
         "better": better,
         "worse": worse,
-        "direction": direction,
     } | more
 
 
@@ -254,7 +254,8 @@ def test_a_claim_that_does_not_hold_is_a_finding(tmp_path):
 
 
 def test_higher_may_be_better(tmp_path):
-    plan = plan_with(tmp_path, claim(better=DDIM, worse=ANCESTRAL, direction="higher"))
+    score = {"metric": "is"}
+    plan = plan_with(tmp_path, claim(better=DDIM | score, worse=ANCESTRAL | score))
     fill(plan, tmp_path)
     assert verdict(plan, tmp_path)["verdict"] == "holds"
 
@@ -337,7 +338,7 @@ def test_what_the_benchmark_lacks_is_missing(tmp_path):
 
 
 def test_bits_belong_to_likelihoods(tmp_path):
-    plan = plan_with(tmp_path, claim(better=BITS, worse=BITS | {"likelihood": "vlb-large"}))
+    plan = plan_with(tmp_path, claim(better=BITS, worse=BITS | {"item": "vlb-large"}))
     fill(plan, tmp_path)
     row = verdict(plan, tmp_path)
     assert row["note"] == "ddpm-cosine vlb-large: no such vlb-large in this benchmark"
@@ -346,11 +347,18 @@ def test_bits_belong_to_likelihoods(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (claim(better=BITS | {"solver": "ddim-5"}), "bits_per_dim belongs to a likelihood"),
-        (claim(better={"variant": "edm", "metric": "fid"}), "fid belongs to a solver"),
+        (claim(better={"variant": "edm", "metric": "fid"}), "item: this key is missing"),
+        (
+            claim(better={"variant": "edm", "solver": "heun-3", "metric": "fid"}),
+            "one.better.solver: 'solver' is now 'item': `diffbench migrate config/claims.yaml`",
+        ),
         (claim(worse=HEUN | {"metric": "is"}), "about one metric, not about fid and is"),
-        (claim(direction="up"), "'up' is none of lower, higher"),
-        (claim(direktion="up"), "did you mean 'direction'"),
+        (claim(direction="up"), "'direction' is now the metric's `better`: `diffbench migrate"),
+        (claim(marign=1), "did you mean 'margin'"),
+        (
+            claim(better=HEUN | {"metric": "spread"}, worse=DDIM | {"metric": "spread"}),
+            "the metric 'spread' does not say which of its values are better",
+        ),
         (claim(better=[]), "one.better"),
         (claim(seeds=1), "one.seeds"),
         (claim(needs=[{"data": "saturated"}]), "give either below or above"),
@@ -373,7 +381,7 @@ def test_a_wrong_claim_is_one_line_and_writes_nothing(tmp_path, wrong, named):
 def test_patterns_choose_claims_and_unknown_ones_are_refused(tmp_path):
     claims = {name: claim() for name in ("ddpm-a", "ddpm-b", "cfg-a")}
     configured(tmp_path, claims=claims)
-    known = read_claims(tmp_path, {"fid"})
+    known = read_claims(tmp_path, {"fid": MetricSpec(head="FID", better="lower")})
     assert list(chosen(known, ["cfg-a", "ddpm-*"])) == ["cfg-a", "ddpm-a", "ddpm-b"]
     with pytest.raises(PlanError, match=r"no claim 'dppm-a' in .*; did you mean 'ddpm-a'\?"):
         chosen(known, ["dppm-a"])
@@ -394,7 +402,7 @@ def test_claims_are_read_only_where_they_are_asked_for(tmp_path):
 
 
 def test_no_table_is_called_claims(tmp_path):
-    table = {"name": "overview", "title": "x", "metrics": ["fid"]}
+    table = {"layout": "listing", "title": "x", "stage": "sample", "columns": ["fid"]}
     plan = configured(tmp_path, {"claims": table})
     with pytest.raises(PlanError, match="no table can be called 'claims'"):
         make(plan, tmp_path / "results")
@@ -415,4 +423,4 @@ def test_the_shipped_claims_are_valid():
     assert claims
     for each in claims.values():
         assert each.claim[0].isupper() and not each.claim.endswith(".")
-        assert {cell.item for cell in each.better + each.worse}
+        assert all(cell.item for cell in each.cells)

@@ -32,7 +32,7 @@ def table(**changes):
         },
     ]
     columns = {"FID 10": "fid", "FID 5": "fid", "bits": "bits_per_dim"}
-    spec = {"name": "comparison", "title": "Side by side", "columns": columns, "rows": rows}
+    spec = {"layout": "comparison", "title": "Side by side", "columns": columns, "rows": rows}
     return {"side": spec | changes}
 
 
@@ -149,7 +149,7 @@ def test_an_analysis_alone_has_a_row_and_its_own_seconds(tmp_path):
     (tmp_path / "counting.py").write_text(COUNTING)
     rows = [{"row": "mine", "variant": "alone", "item": "count"}]
     spec = table(rows=rows, columns={"closed form": "simplex_exact_nats"})
-    spec["overview"] = {"name": "overview", "title": "Overview", "metrics": ["fid"]}
+    spec["overview"] = {"layout": "listing", "title": "x", "stage": "sample", "columns": ["fid"]}
     plan = configured(
         tmp_path,
         spec,

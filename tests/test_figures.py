@@ -14,7 +14,8 @@ from test_reporting import PROTOCOL, fail, plan_of, remove
 from diffbench.reporting import charts as charting
 from diffbench.reporting import layout
 from diffbench.reporting.charts import COLUMNS, Chart, Line, Panel, Point, to_csv, to_png
-from diffbench.reporting.results import Outcome, Results
+from diffbench.reporting.records import Records
+from diffbench.reporting.results import Outcome
 from diffbench.reporting.tables import charts, make, outputs
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths
@@ -37,18 +38,18 @@ def curve(**changes):
         {"label": "discrete", "points": points},
         {"label": "absent", "points": [{"x": 3, "variant": "vp", "item": "heun-3"}]},
     ]
-    spec = {"name": "curve", "title": "Steps", "x": "steps", "metrics": ["fid", "kid"]}
+    spec = {"layout": "curve", "title": "Steps", "x": "steps", "metrics": ["fid", "kid"]}
     return {"steps": spec | {"series": series} | changes}
 
 
 def terms(*series):
-    listed = [{"label": v, "variant": v, "likelihood": item} for v, item in series]
-    return {"terms": {"name": "terms", "title": "Terms", "series": listed}}
+    listed = [{"label": v, "variant": v, "item": item} for v, item in series]
+    return {"terms": {"layout": "terms", "title": "Terms", "series": listed}}
 
 
 def noise():
-    wanted = {"variant": "ddpm-cosine", "analysis": "gradient-noise"}
-    return {"noise": {"name": "gradient-noise", "title": "Noise"} | wanted}
+    wanted = {"variant": "ddpm-cosine", "item": "gradient-noise"}
+    return {"noise": {"layout": "gradient-noise", "title": "Noise"} | wanted}
 
 
 def nfe(**changes):
@@ -57,13 +58,13 @@ def nfe(**changes):
         "chain": ["ancestral-10", "ddim-5"],
         "Heun": ["heun-3"],
     }
-    spec = {"name": "nfe", "title": "Evaluations", "variants": ["ddpm-cosine", "edm", "vp"]}
+    spec = {"layout": "nfe", "title": "Evaluations", "variants": ["ddpm-cosine", "edm", "vp"]}
     return {"nfe": spec | {"series": series} | changes}
 
 
 def round_trip():
-    wanted = {"label": "cosine", "variant": "ddpm-cosine", "analysis": "latents"}
-    return {"trip": {"name": "reconstruction", "title": "Round trip", "series": [wanted]}}
+    wanted = {"label": "cosine", "variant": "ddpm-cosine", "item": "latents"}
+    return {"trip": {"layout": "reconstruction", "title": "Round trip", "series": [wanted]}}
 
 
 def rows_with(plan, root, name, **wanted):
@@ -263,9 +264,10 @@ def measured(tmp_path, monkeypatch):
     """A chart of gradient noise whose seeds 0 and 1 differ by a factor of four; 2 is missing."""
     plan = configured(tmp_path, figures=noise())
     found = {0: Outcome("ok", content=analysis()), 1: Outcome("ok", content=analysis(4.0))}
-    monkeypatch.setattr("diffbench.reporting.figures.planned", lambda *_: True)
     monkeypatch.setattr(
-        Results, "analysis", lambda self, variant, seed, item: found.get(seed, Outcome("missing"))
+        Records,
+        "outcomes_of",
+        lambda self, *job: {seed: found.get(seed, Outcome("missing")) for seed in SEEDS},
     )
     return found, lambda: charts(plan, tmp_path)["noise"]
 
@@ -306,12 +308,12 @@ def decoded(tmp_path, monkeypatch):
         1: {"steps": [10, 20, 40], "error": [0.4, 0.05, 0.1], "se": [0.01, 0.01, 0.0]},
     }
 
-    def read(self, variant, seed, item):
-        assert (variant, item) == ("ddpm-cosine", "latents")
-        return Outcome("ok", content=contents[seed]) if seed in contents else Outcome("missing")
+    def read(self, stage, variant, item):
+        assert (stage, variant, item) == ("analysis", "ddpm-cosine", "latents")
+        there = {seed: Outcome("ok", content=content) for seed, content in contents.items()}
+        return dict.fromkeys(SEEDS, Outcome("missing")) | there
 
-    monkeypatch.setattr("diffbench.reporting.figures.planned", lambda *_: True)
-    monkeypatch.setattr(Results, "analysis", read)
+    monkeypatch.setattr(Records, "outcomes_of", read)
     return contents, lambda: charts(plan, tmp_path)["trip"]
 
 

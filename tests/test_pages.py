@@ -10,7 +10,7 @@ from commands import REPOSITORY
 from diffbench.reporting import layout, pages
 from diffbench.reporting.cells import Cell
 from diffbench.reporting.formats import csv_of
-from diffbench.reporting.records import COLUMNS, FOLDER, Entry, digest, jobs_of
+from diffbench.reporting.recorded import COLUMNS, FOLDER, Entry, digest, jobs_of
 from diffbench.specs.errors import PlanError
 
 MADE = pages.pages(REPOSITORY)

@@ -589,7 +589,8 @@ def test_every_claim_of_the_full_benchmarks_has_its_seeds(name):
     assert tuned
     for claim in chosen(read_claims(REPOSITORY, metrics), plan.benchmark.claims).values():
         for cell in claim.cells:
-            wanted = (cell.variant, plan.item_at(cell.variant, cell.item, cell.at))
+            (item,) = cell.item
+            wanted = (cell.variant, plan.item_at(cell.variant, item, cell.at))
             seeds = [run.seed for run in plan.jobs if (run.variant, run.item) == wanted]
             assert len(seeds) >= claim.seeds, (claim.claim, cell)
             assert not tuned & set(seeds)

@@ -517,8 +517,8 @@ def edit(repository, change):
     ("change", "named"),
     [
         (lambda c: c["tables"]["overview"].update(metric=["fid"]), "unknown key 'metric'"),
-        (lambda c: c["tables"]["overview"].update(name="overvew"), "did you mean 'overview'"),
-        (lambda c: c["tables"]["overview"]["metrics"].append("fidd"), "did you mean 'fid'"),
+        (lambda c: c["tables"]["overview"].update(layout="lsiting"), "did you mean 'listing'"),
+        (lambda c: c["tables"]["overview"]["columns"].append("fidd"), "did you mean 'fid'"),
         (lambda c: c["metrics"]["fid"].update(digits=0), "metrics.fid.digits"),
         (lambda c: c["tables"].pop("overview"), "no table 'overview'"),
         (
@@ -635,8 +635,8 @@ def test_every_row_of_the_shipped_tables_chooses_one_published_value():
     assert papers
     for table in papers:
         for each in table.rows:
-            for selection in each.cells.values():
-                assert published.choose(each.published | selection).value
+            for cell in each.cells.values():
+                assert published.choose(cell.published).value
 
 
 def test_tables_load_no_torch_and_import_no_pandas():

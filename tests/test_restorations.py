@@ -13,9 +13,8 @@ from test_reporting import PROTOCOL, plan_of
 
 from diffbench.reporting import context, galleries
 from diffbench.reporting.galleries import Gallery, Pane, Row, mosaic
-from diffbench.reporting.ours import number
-from diffbench.reporting.restorations import places
-from diffbench.reporting.results import Results
+from diffbench.reporting.listing import places
+from diffbench.reporting.records import Records
 from diffbench.reporting.tables import charts, make
 from diffbench.store import files, paths, status
 from diffbench.store.products import write_json_product, write_product
@@ -101,7 +100,7 @@ def table(plan, root):
 
 
 def test_rows_are_in_the_order_of_tasks_and_variants_refusals_last(plan):
-    found = places(plan)
+    found = places(plan, "restore")
     assert list(found) == [
         ("edm", "jpeg/ddrm-20"),
         ("edm", "jpeg/snips"),
@@ -129,7 +128,11 @@ def test_a_whole_table(plan, tmp_path):
     heads = ["NFE", "PSNR", "SSIM", "residual", "spread", "PSNR mean", "FID", "bias", "sd ratio"]
     assert rows["task", "variant", "method"] == [*heads, "seconds"]
     common = ["20", "20.0 (0.5)", "0.800", "0.10", "0.050", "22.0", "3.0 (0.5)"]
-    assert rows["box", "edm", "ddrm-20"] == [*common, "–", "–", "4.00"]
+    # Of the trained models of the task the best is marked, by each metric that ranks.
+    best = ["20", "20.0 (0.5)*", "0.800*", "0.10", "0.050", "22.0*", "3.0 (0.5)"]
+    assert rows["box", "edm", "ddrm-20"] == [*best, "–", "–", "4.00"]
+    assert rows["box", "edm", "snips"] == [*common, "–", "–", "4.00"]
+    assert "- * the best of its column and task among trained models" in text
     assert rows["box", "exact", "snips"] == [*common, "0.010", "0.900", "4.00"]
     refused = rows["jpeg", "edm", "snips"]
     assert refused == ["–", "– [1]", *["–"] * 8]
@@ -182,7 +185,7 @@ def test_without_a_known_posterior_there_is_no_column_for_it(plan, tmp_path):
 def test_several_seeds_are_a_mean_and_a_deviation(tmp_path):
     plan = plan_of(**RESTORED, seeds=[0, 1])
     fill(plan, tmp_path)
-    assert table(plan, tmp_path)[1]["box", "edm", "ddrm-20"][1] == "21.0 ± 1.4"
+    assert table(plan, tmp_path)[1]["box", "edm", "ddrm-20"][1] == "21.0 ± 1.4*"
 
 
 def test_what_failed_is_stale_or_is_not_there_says_so(plan, tmp_path):
@@ -214,10 +217,10 @@ def test_what_failed_is_stale_or_is_not_there_says_so(plan, tmp_path):
 
 def test_comparisons_and_claims_find_a_restoration_by_its_item(plan, tmp_path):
     fill(plan, tmp_path)
-    results = Results(plan, tmp_path)
-    assert number(results, "edm", "box/snips", "psnr").mean == 20
-    assert number(results, "edm", "jpeg/snips", "psnr").status == "refused"
-    assert number(results, "edm", "box/snip", "psnr").status == "missing"
+    results = Records(plan, tmp_path)
+    assert results.number("edm", "box/snips", "psnr").mean == 20
+    assert results.number("edm", "jpeg/snips", "psnr").status == "refused"
+    assert results.number("edm", "box/snip", "psnr").status == "missing"
 
 
 def test_other_tables_know_nothing_of_restorations(plan, tmp_path):

@@ -392,7 +392,7 @@ def test_an_estimate_counts_their_bytes(tmp_path, monkeypatch):
 
 FIGURE = {
     "learning": {
-        "name": "learning",
+        "layout": "learning",
         "title": "Along training",
         "metrics": ["fid"],
         "series": [
@@ -439,7 +439,6 @@ def test_claims_comparisons_and_curves_take_cells_at_a_step(tmp_path):
         "source": "Somebody 2020",
         "better": CELL | {"at": "last"},
         "worse": CELL | {"at": 0.5},
-        "direction": "lower",
     }
     rows = [
         {"row": "half", "variant": "ddpm-cosine", "item": "ancestral-10", "at": 2},
@@ -449,10 +448,10 @@ def test_claims_comparisons_and_curves_take_cells_at_a_step(tmp_path):
             "cells": {"then": {"item": "ancestral-10", "at": 0.5}, "now": "ancestral-10"},
         },
     ]
-    side = {"name": "comparison", "title": "Side", "columns": {"then": "fid", "now": "fid"}}
+    side = {"layout": "comparison", "title": "Side", "columns": {"then": "fid", "now": "fid"}}
     points = [CELL | {"x": 1, "at": 2}, CELL | {"x": 2}]
     points = [{key: each[key] for key in each if key != "metric"} for each in points]
-    curve = {"name": "curve", "title": "Curve", "x": "x", "metrics": ["fid"]}
+    curve = {"layout": "curve", "title": "Curve", "x": "x", "metrics": ["fid"]}
     plan = asked(
         tmp_path,
         tables={"side": side | {"rows": rows}},
@@ -481,7 +480,7 @@ def test_claims_comparisons_and_curves_take_cells_at_a_step(tmp_path):
     [(5, "5 is past the budget of 4 steps"), (3, "3 is none of the snapshots")],
 )
 def test_a_cell_at_a_step_that_is_not_kept_is_refused_at_plan_time(tmp_path, at, reason):
-    side = {"name": "comparison", "title": "Side", "columns": {"then": "fid"}}
+    side = {"layout": "comparison", "title": "Side", "columns": {"then": "fid"}}
     rows = [{"row": "r", "variant": "ddpm-cosine", "item": "ancestral-10", "at": at}]
     plan = asked(tmp_path, tables={"side": side | {"rows": rows}})
     with pytest.raises(PlanError, match=f"table side: ddpm-cosine: at: {reason}"):
@@ -492,10 +491,10 @@ def test_a_cell_at_a_step_that_is_not_kept_is_refused_at_plan_time(tmp_path, at,
 
 def test_a_claims_cell_has_one_name_of_its_item(tmp_path):
     both = CELL | {"solver": "ancestral-10"}
-    claim = {"claim": "c", "source": "s", "better": both, "worse": CELL, "direction": "lower"}
+    claim = {"claim": "c", "source": "s", "better": both, "worse": CELL}
     plan = asked(tmp_path, claims={"one": claim})
     plan = replace(plan, benchmark=plan.benchmark.model_copy(update={"claims": ["one"]}))
-    with pytest.raises(PlanError, match="item says which; leave solver out"):
+    with pytest.raises(PlanError, match="one.better.solver: 'solver' is now 'item'"):
         table_params(plan)
 
 

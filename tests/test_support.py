@@ -15,7 +15,8 @@ from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.jobs.likelihood import summary
-from diffbench.reporting.cells import cell
+from diffbench.reporting.cells import cells_of
+from diffbench.reporting.records import long
 from diffbench.reporting.results import Outcome
 from diffbench.specs.data import DigitsSpec
 from diffbench.specs.denoisers import GatedSpec, KernelMixtureSpec, NetworkDenoiserSpec
@@ -164,7 +165,9 @@ def test_the_product_says_why_there_is_no_number_and_the_cell_too() -> None:
     assert outside["bits_if_inside"] == pytest.approx(math.log2(256 / 2.5), abs=1e-4)
     share = f"{100 * outside['images']:.3g} % of the images"
     assert share in bits["reason"] and "6.678 bits/dim, which is no likelihood" in bits["reason"]
-    found = cell({0: Outcome("ok", scores={"bits_per_dim": bits})}, "bits_per_dim")
+    job = {"variant": "plain", "seed": 0, "stage": "likelihood", "item": "ode"}
+    table = long([(job, Outcome("ok", scores={"bits_per_dim": bits}))])
+    (found,) = cells_of(table).values()
     assert (found.status, found.note, found.mean) == ("missing", bits["reason"], None)
 
 

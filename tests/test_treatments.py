@@ -125,11 +125,11 @@ def pair(**changes):
 
 
 def cell(variant, solver="heun-3"):
-    return {"variant": variant, "solver": solver, "metric": "fid"}
+    return {"variant": variant, "item": solver, "metric": "fid"}
 
 
 def claim(better, worse, **more):
-    sides = {"better": better, "worse": worse, "direction": "lower"}
+    sides = {"better": better, "worse": worse}
     return {"one": {"claim": "One is better", "source": "Somebody 2020"} | sides | more}
 
 
@@ -169,8 +169,8 @@ def test_what_a_benchmark_lacks_is_not_compared(tmp_path):
 def test_bits_of_two_kinds_do_not_compare(tmp_path):
     bits = {"metric": "bits_per_dim"}
     sides = (
-        {"variant": "ddpm-cosine", "likelihood": "vlb-small"} | bits,
-        {"variant": "twin", "likelihood": "ode"} | bits,
+        {"variant": "ddpm-cosine", "item": "vlb-small"} | bits,
+        {"variant": "twin", "item": "ode"} | bits,
     )
     plan = with_claim(tmp_path, claim(*sides))
     wanted = (
@@ -192,9 +192,9 @@ def test_bits_of_two_kinds_share_no_column_and_no_axis(tmp_path, part):
         {"x": 2, "variant": "twin", "item": "ode"},
     ]
     made = {
-        "tables": {"name": "comparison", "columns": {"bits": "bits_per_dim"}, "rows": rows},
+        "tables": {"layout": "comparison", "columns": {"bits": "bits_per_dim"}, "rows": rows},
         "figures": {
-            "name": "curve",
+            "layout": "curve",
             "x": "x",
             "metrics": ["bits_per_dim"],
             "series": [{"label": "all", "points": points}],
@@ -225,7 +225,12 @@ def test_each_kind_of_bits_has_a_grid_of_its_own_in_the_overview(tmp_path):
 
 def test_tables_of_one_kind_say_which(tmp_path):
     rows = [{"row": "a", "variant": "twin", "cells": {"bits": "ode"}}]
-    made = {"name": "comparison", "title": "One", "columns": {"bits": "bits_per_dim"}, "rows": rows}
+    made = {
+        "layout": "comparison",
+        "title": "One",
+        "columns": {"bits": "bits_per_dim"},
+        "rows": rows,
+    }
     plan = configured(tmp_path, {"one": made}, **pair())
     fill(plan, tmp_path)
     tables.make(plan, tmp_path)

@@ -413,7 +413,7 @@ def planned(folder: Path, **changed: Any) -> Plan:
 
 
 def digests(plan: Plan) -> dict[tuple[str, str, str], str]:
-    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.runs}
+    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.jobs}
 
 
 def test_nothing_is_made_again_of_a_known_set_that_moved(

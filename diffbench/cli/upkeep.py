@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, repository
 
@@ -57,10 +58,10 @@ def clean(options: argparse.Namespace) -> int:
 @command("look after", "record config/digits-full.yaml", FILE, SET)
 def record(options: argparse.Namespace) -> int:
     """Keep a finished benchmark's numbers in docs/records, for the docs."""
-    from diffbench.reporting import records
+    from diffbench.reporting import recorded
 
     plan = load(options, needs_files=False)
-    for path in records.write(plan, plan.root, repository()):
+    for path in recorded.write(plan, plan.root, repository()):
         print(path)
     return 0
 
@@ -89,3 +90,19 @@ def pages(options: argparse.Namespace) -> int:
     for place in wrong:
         print(f"{place}: {'written' if options.write else 'is not what its template makes'}")
     return int(bool(wrong) and not options.write)
+
+
+@command(
+    "look after",
+    "migrate my.yaml",
+    argument("files", type=Path, nargs="+", metavar="FILE"),
+)
+def migrate(options: argparse.Namespace) -> int:
+    """Rewrite files of tables and claims from the spelling of before, and say what was changed."""
+    from diffbench.reporting.migrate import migrate
+
+    for file in options.files:
+        made = migrate(file, repository())
+        changes = ", ".join(f"{what} ({count})" for what, count in made.items())
+        print(f"{file}: {changes or 'nothing to change'}")
+    return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from diffbench.estimate.costs import Estimate, JobCost, left, size, with_upstream
 from diffbench.reporting.cells import DASH
-from diffbench.reporting.layout import chosen, read_tables
+from diffbench.reporting.layout import of_plan
 
 
 def text(estimate: Estimate) -> str:
@@ -51,7 +51,7 @@ def _tables(estimate: Estimate) -> str:
 def table_costs(estimate: Estimate) -> dict[str, list[JobCost]]:
     """Return the costs of each table's jobs, with those that they are built on."""
     plan, found = estimate.plan, {}
-    for name, table in chosen(read_tables(plan.repository), plan.benchmark).tables.items():
+    for name, table in of_plan(plan).tables.items():
         shown = [job for job in plan.jobs if table.shows(job.stage, job.variant, job.item)]
         wanted = {id(job) for job in with_upstream(plan, shown)}
         found[name] = [cost for cost in estimate.costs if id(cost.job) in wanted]

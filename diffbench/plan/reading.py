@@ -251,7 +251,7 @@ def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str
         return f"{given!r} is none of {', '.join(choices)}{nearest(given, choices)}"
     kind = _model_at(model, value, keys)
     if error["type"] == "value_error" and kind and Registered in kind.__bases__:
-        name = given.get("name") if isinstance(given, dict) else given
+        name = given.get(kind.chosen_by) if isinstance(given, dict) else given
         if not isinstance(name, str) or name not in kind.known:
             return _unknown(kind, name)
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
@@ -260,7 +260,7 @@ def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str
 
 def _unknown(kind: type[Registered], name: object) -> str:
     if name is None:
-        return f"a {kind.kind} needs a name; known: {', '.join(sorted(kind.known))}"
+        return f"a {kind.kind} needs a {kind.chosen_by}; known: {', '.join(sorted(kind.known))}"
     return f"{name!r} is no {kind.kind}{nearest(name, kind.known)}"
 
 
@@ -275,7 +275,7 @@ def _model_at(annotation: Any, value: Any, keys: Keys) -> type[Any] | None:
     """Return the spec class at a path of keys: where a name chooses, the chosen one."""
     model = _spec_class(annotation)
     if model is not None and Registered in model.__bases__ and isinstance(value, dict):
-        name = value.get("name", model.default_name)
+        name = value.get(model.chosen_by, model.default_name)
         model = model.known.get(name, model) if isinstance(name, str) else model
     if not keys:
         return model

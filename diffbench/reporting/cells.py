@@ -1,4 +1,4 @@
-"""From outcomes, one a seed, to a cell: mean and spread, status and note.
+"""From the rows of a number, one a seed, to a cell: mean and spread, status and note.
 
 Over n >= 2 seeds: the mean, sd the sample standard deviation (n - 1), se = sd/sqrt(n).  With one
 seed sd does not exist and se is the score's own, over samples or test images.  A cell whose seeds
@@ -11,14 +11,19 @@ of one seed the normal one of its se, and without an se the number itself.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from diffbench.reporting import inference
-from diffbench.reporting.results import Outcome
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Variant, stage, item and metric of a number.
+Key = tuple[str, str, str, str]
+#: The columns of the long table that name an item.
+ITEM = ["variant", "stage", "item"]
 DASH = "-"
 COLUMNS = (
     "table",
@@ -150,31 +155,60 @@ def text(value: object) -> str:
     return DASH if value is None or value == "" else str(value)
 
 
-def cell(outcomes: Mapping[int, Outcome], metric: str) -> Cell:
-    """Gather one metric over seeds.
-
-    Args:
-        outcomes: one for each seed of the plan.
-        metric: its name in the outcomes' scores.
-    """
-    checked = _checked(outcomes, metric)
-    status, note = state(checked)
-    good = [outcome for outcome in checked.values() if outcome.status == "ok"]
-    return (
-        replace(_gathered(good, metric), status=status, note=note) if good else Cell(status, note)
+def cells_of(frame: pd.DataFrame) -> dict[Key, Cell]:
+    """Gather the long table of ``records`` over seeds: (variant, stage, item, metric) -> cell."""
+    keys = [*ITEM, "metric"]
+    good = frame[frame["status"] == "ok"].groupby(keys, sort=False)
+    table = good.agg(
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        se=("se", "first"),
+        seeds=("seed", "size"),
+        images=("samples", "first"),
+        protocol=("protocol", "first"),
     )
-
-
-def values(outcomes: Mapping[int, Outcome], metric: str) -> dict[int, float]:
-    """Return the metric's value with each seed that has one."""
-    return {
-        seed: float(outcome.scores[metric]["value"] or 0.0)
-        for seed, outcome in _checked(outcomes, metric).items()
-        if outcome.status == "ok"
+    for name in ("nfe", "seconds", "gpu_seconds", "floor"):
+        # A mean of what only some seeds have would be of other seeds than the number's.
+        table[name] = good[name].mean().where(good[name].count() == table["seeds"])
+    spread = table["sd"] / table["seeds"] ** 0.5
+    table["se"] = spread.where(table["seeds"] > 1, table["se"])
+    table["gpu_hours"] = table.pop("gpu_seconds") / 3600
+    table["images"] = table["images"].astype("Int64")
+    known = table.astype(object).where(table.notna(), None)
+    numbers = dict(zip(known.index, known.to_dict("records"), strict=True))
+    bad = (frame["status"] != "ok").groupby([frame[key] for key in keys], sort=False)
+    states: dict[Any, tuple[str, str]] = {
+        key: state({seed: _Row(*rest) for seed, *rest in rows.to_numpy().tolist()})
+        for key, rows in frame[bad.transform("any")].groupby(keys, sort=False)[
+            ["seed", "status", "reason"]
+        ]
     }
+    names: Iterable[Any] = frame.groupby(keys, sort=False).indices
+    return {key: Cell(*states.get(key, ("ok", "")), **numbers.get(key, {})) for key in names}
 
 
-def state(outcomes: Mapping[int, Outcome]) -> tuple[str, str]:
+class _Row(NamedTuple):
+    """What is there with one seed."""
+
+    status: str
+    reason: str
+
+
+class Judged(Protocol):
+    """What is there with one seed, or why nothing is."""
+
+    @property
+    def status(self) -> str:
+        """See ``results``."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """One line, or nothing."""
+        ...
+
+
+def state(outcomes: Mapping[int, Judged]) -> tuple[str, str]:
     """Return status and note of all seeds together: ok, partial, or the worst with its reason."""
     bad = {seed: outcome for seed, outcome in outcomes.items() if outcome.status != "ok"}
     if not bad and outcomes:
@@ -186,44 +220,7 @@ def state(outcomes: Mapping[int, Outcome]) -> tuple[str, str]:
     return worst, reasons[0] if reasons else ""
 
 
-def _checked(outcomes: Mapping[int, Outcome], metric: str) -> dict[int, Outcome]:
-    return {seed: _with(outcome, metric) for seed, outcome in outcomes.items()}
-
-
-def _with(outcome: Outcome, metric: str) -> Outcome:
-    """Treat scores that lack the metric as missing, and for the reason that stands in the number's place, if any."""
-    score = outcome.scores.get(metric, {})
-    if outcome.status == "ok" and score.get("value") is None:
-        return Outcome("missing", str(score.get("reason") or f"the scores have no {metric}"))
-    return outcome
-
-
-def _gathered(outcomes: Sequence[Outcome], metric: str) -> Cell:
-    found = [float(outcome.scores[metric]["value"] or 0.0) for outcome in outcomes]
-    first, n = outcomes[0], len(found)
-    sd = statistics.stdev(found) if n > 1 else None
-    gpu = _mean([outcome.gpu_seconds for outcome in outcomes])
-    return Cell(
-        "ok",
-        mean=statistics.fmean(found),
-        sd=sd,
-        se=first.scores[metric].get("se") if sd is None else sd / n**0.5,
-        seeds=n,
-        nfe=_mean([outcome.nfe for outcome in outcomes]),
-        images=first.images,
-        protocol=first.protocol,
-        seconds=_mean([outcome.seconds for outcome in outcomes]),
-        gpu_hours=None if gpu is None else gpu / 3600,
-        floor=_mean([outcome.floors.get(metric, {}).get("value") for outcome in outcomes]),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [float(value) for value in values if value is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None
-
-
-def _some_seeds(seeds: Sequence[int], bad: Mapping[int, Outcome]) -> str:
+def _some_seeds(seeds: Sequence[int], bad: Mapping[int, Judged]) -> str:
     reasons = [
         f"seed {seed} {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}"
         for seed, outcome in bad.items()

@@ -1,71 +1,40 @@
 """What a paper claims, as data: ``config/claims.yaml``.
 
-A claim says that one cell of the benchmark is better than another, and what the numbers must be like to tell.
+A claim says that one cell of the benchmark is better than another, by what the metric says is better, and what the
+numbers must be like to tell.
 How it is tested stands in ``verdicts``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from diffbench.plan import reading
-from diffbench.reporting.layout import BITS, Facets, Steps, listed
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import Keys, Tree
+from diffbench.reporting.layout import (
+    TABLES,
+    CellSpec,
+    Facets,
+    Metrics,
+    Steps,
+    listed,
+    refuse_known,
+    written,
+)
+from diffbench.reporting.spelling import refuse_old
 from diffbench.specs.base import Fraction, NonNegativeFloat, PositiveInt, Spec
-from diffbench.specs.benchmark import Id
+from diffbench.specs.benchmark import Id, names, own
 from diffbench.specs.errors import PlanError
-from diffbench.specs.weights import CellAt
 
 CLAIMS = Path("config") / "claims.yaml"
 
 
-class ClaimCellSpec(Spec):
-    """One number of ours: a solver's score, or a likelihood's bits per dimension; ``item`` names either.
-
-    at: the step, or the fraction of the run, of the weights; one of the budget's ``snapshots``, else the last.
-    """
-
-    variant: str
-    solver: str = ""
-    likelihood: str = ""
-    at: CellAt = None
-    metric: str
-
-    @property
-    def item(self) -> str:
-        """The solver or likelihood."""
-        return self.solver or self.likelihood
-
-    @property
-    def shown(self) -> str:
-        """The cell in words."""
-        return f"{self.variant} {self.item}{'' if self.at is None else f' at {self.at}'}"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_of_either_kind(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "item" not in value:
-            return value
-        if others := [key for key in ("solver", "likelihood") if key in value]:
-            raise ValueError(f"item says which; leave {others[0]} out")
-        kind = "likelihood" if value.get("metric") == BITS else "solver"
-        return {kind if key == "item" else key: each for key, each in value.items()}
-
-    @model_validator(mode="after")
-    def _has_one_item(self) -> Self:
-        wanted, other = (
-            ("likelihood", "solver") if self.metric == BITS else ("solver", "likelihood")
-        )
-        if not getattr(self, wanted) or getattr(self, other):
-            raise ValueError(f"{self.metric} belongs to a {wanted}: name one, and no {other}")
-        return self
-
-
-Cells = Annotated[list[ClaimCellSpec], BeforeValidator(listed), Field(min_length=1)]
+Cells = Annotated[list[CellSpec], BeforeValidator(listed), Field(min_length=1)]
 
 
 class DataNeedSpec(Spec):
@@ -101,7 +70,6 @@ class ClaimSpec(Spec):
     claim: the sentence.
     source: paper, section, table or figure.
     better, worse: a cell, or several whose values are averaged with each seed.
-    direction: which of the metric's values are better.
     seeds: with fewer the claim stays undecided.
     margin: by how much better it must be at least.
     about: in which facets the sides differ, and in no other; anything when not given.
@@ -114,7 +82,6 @@ class ClaimSpec(Spec):
     source: str
     better: Cells
     worse: Cells
-    direction: Literal["lower", "higher"]
     seeds: Annotated[PositiveInt, Field(ge=2)] = 3
     margin: NonNegativeFloat = 0.0
     about: Facets = []
@@ -123,7 +90,7 @@ class ClaimSpec(Spec):
     floor: Literal["above", "any"] = "above"
 
     @property
-    def cells(self) -> list[ClaimCellSpec]:
+    def cells(self) -> list[CellSpec]:
         """Those of both sides."""
         return [*self.better, *self.worse]
 
@@ -148,7 +115,7 @@ class ClaimSpec(Spec):
 Claims = dict[Id, ClaimSpec]
 
 
-def read_claims(repository: Path, metrics: Collection[str]) -> Claims:
+def read_claims(repository: Path, metrics: Metrics) -> Claims:
     """Read ``config/claims.yaml`` beside the Snakefile.
 
     Args:
@@ -158,13 +125,46 @@ def read_claims(repository: Path, metrics: Collection[str]) -> Claims:
     Raises:
         PlanError: for the first mistake, with file, line and key.
     """
-    tree = reading.read(repository / CLAIMS)
-    known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree)
+    return _validated(reading.read(repository / CLAIMS), CLAIMS, metrics)
+
+
+def of_plan(plan: Plan, metrics: Metrics) -> Claims:
+    """Return the claims that a benchmark tests, in its order, its own among them.
+
+    Args:
+        plan: the benchmark.
+        metrics: those that it knows.
+
+    Raises:
+        PlanError: for the first mistake, or when a pattern chooses none.
+    """
+    wanted = plan.benchmark.claims
+    tree = Tree({"claims": own(wanted)}, written(plan)).at("claims")
+    tree = Tree(tree.value, {(): str(plan.config)} | tree.origins)
+    mine = _validated(tree, plan.config, metrics, ("claims",))
+    shared = read_claims(plan.repository, metrics) if set(names(wanted)) - set(mine) else {}
+    refuse_known(plan, "claims", mine, shared, CLAIMS)
+    return chosen({**shared, **mine}, names(wanted))
+
+
+def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> Claims:
+    """Return claims that are about metrics that there are, and of which some values are better.
+
+    Raises:
+        PlanError: for the first mistake, with file, line and key.
+    """
+    refuse_old(tree, file)
+    known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree, prefix)
     for name, claim in known.items():
+        place = f"{tree.where((name, 'better'))}: {name}"
         if claim.metric not in metrics:
             near = reading.nearest(claim.metric, metrics)
-            place = tree.where((name, "better"))
-            raise PlanError(f"{place}: {name}: no metric {claim.metric!r}{near}")
+            raise PlanError(f"{place}: no metric {claim.metric!r}{near}")
+        if metrics[claim.metric].better is None:
+            raise PlanError(
+                f"{place}: the metric {claim.metric!r} does not say which of its values are better: "
+                f"give it `better: lower` or `better: higher` in {TABLES}"
+            )
     return known
 
 

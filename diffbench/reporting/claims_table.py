@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context, inference
 from diffbench.reporting.cells import text
-from diffbench.reporting.claims import ClaimCellSpec, Claims
+from diffbench.reporting.claims import Claims
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
-from diffbench.reporting.layout import Metrics, MetricSpec
+from diffbench.reporting.layout import CellSpec, Metrics, MetricSpec
 from diffbench.reporting.numbers import decimals, plain
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 from diffbench.reporting.verdicts import VERDICTS, Verdict, judged
 
 COLUMNS = (
@@ -58,6 +58,7 @@ class ClaimLine:
     """A row of the CSV."""
 
     verdict: Verdict
+    metric: MetricSpec
 
     def line(self, table: str) -> dict[str, str]:
         """Return every value as text, a dash where there is none."""
@@ -71,7 +72,7 @@ class ClaimLine:
             each.better,
             each.worse,
             each.claim.metric,
-            each.claim.direction,
+            self.metric.better,
             each.seeds,
             each.effect,
             each.low,
@@ -85,9 +86,9 @@ class ClaimLine:
         return {column: text(value) for column, value in zip(COLUMNS, found, strict=True)}
 
 
-def table(results: Results, claims: Claims, metrics: Metrics) -> Table:
+def table(results: Records, claims: Claims, metrics: Metrics) -> Table:
     """Make the table of claims: one grid for each paper, and one for what is exploratory."""
-    verdicts = judged(results, claims)
+    verdicts = judged(results, claims, metrics)
     footnotes = Footnotes()
     groups: dict[str, list[Verdict]] = {}
     for each in sorted(verdicts, key=lambda each: each.claim.exploratory):
@@ -95,7 +96,7 @@ def table(results: Results, claims: Claims, metrics: Metrics) -> Table:
     grids = [_grid(name, found, metrics, footnotes) for name, found in groups.items()]
     return Table(
         f"Claims: {results.plan.benchmark.name}",
-        [ClaimLine(each) for each in verdicts],
+        [ClaimLine(each, metrics[each.claim.metric]) for each in verdicts],
         grids,
         _notes(results.plan, verdicts),
         footnotes.lines,
@@ -122,7 +123,7 @@ def _row(verdict: Verdict, metric: MetricSpec, footnotes: Footnotes) -> list[str
     shown = NOTHING if verdict.verdict == "missing" else verdict.verdict
     return [
         f"{claim.claim}{footnotes.mark(f'{verdict.name} ({claim.source}): {sides}{margin}')}",
-        f"{metric.head} ({claim.direction})",
+        f"{metric.head} ({metric.better})",
         *(_number(value, metric) for value in (verdict.better, verdict.worse)),
         str(verdict.seeds),
         _number(verdict.effect, metric),
@@ -152,7 +153,7 @@ def _interval(verdict: Verdict, scale: float) -> str:
     return f"{low:z.{places}f} to {high:z.{places}f}"
 
 
-def _shown_cells(cells: Sequence[ClaimCellSpec]) -> str:
+def _shown_cells(cells: Sequence[CellSpec]) -> str:
     shown = " and ".join(cell.shown for cell in cells)
     return f"mean of {shown}" if len(cells) > 1 else shown
 
@@ -180,7 +181,7 @@ def _notes(plan: Plan, verdicts: Sequence[Verdict]) -> list[str]:
         f"most {inference.LEVEL:g}, and is undecided otherwise. Exploratory ones are judged by their own p values.",
         "Untestable: the data are not what the claim needs, or a cell is at its floor, what as many real images score.",
         *_tuned(plan),
-        context.data_line(plan, ((each.variant, each.item) for each in cells)),
+        context.data_line(plan, ((each.variant, item) for each in cells for item in each.item)),
         *context.budget_lines(plan, named),
     ]
 

@@ -45,7 +45,7 @@ def check_claims(plan: Plan, claims: Claims) -> None:
     for name, claim in claims.items():
         where = f"claims.{name}"
         better, worse = (
-            planned(plan, [(cell.variant, cell.item, cell.at) for cell in side])
+            planned(plan, [name for cell in side for name in cell.named])
             for side in (claim.better, claim.worse)
         )
         check_kinds(plan, where, claim.metric, [*better, *worse])

@@ -11,16 +11,15 @@ from diffbench.reporting.comparability import kinds_of, planned
 from diffbench.reporting.formats import Footnotes, Grid, Table
 from diffbench.reporting.layout import (
     BITS,
-    ComparisonRowSpec,
+    CellSpec,
     ComparisonSpec,
-    ItemSpec,
     Metrics,
     MetricSpec,
+    RowSpec,
 )
-from diffbench.reporting.ours import number
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.ranking import ranked
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 
 NOT_ASKED = Cell("missing")
 
@@ -31,13 +30,16 @@ class Comparison:
     def __init__(self, spec: ComparisonSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; nothing in it is compared with what was published."""
         plan = results.plan
-        columns = {head: metrics[metric] for head, metric in self.spec.columns.items()}
-        found = {i: self._row(results, row, metrics) for i, row in enumerate(self.spec.rows)}
+        columns = {head: metrics[metric] for head, metric in self.spec.heads.items()}
+        found = {
+            i: {head: record(results, row, cell, metrics) for head, cell in row.cells.items()}
+            for i, row in enumerate(self.spec.rows)
+        }
         rows = list(zip(self.spec.rows, ranked(plan, found, columns).values(), strict=True))
-        records = [record for _, numbers in rows for record in numbers.values()]
+        records = [each for _, numbers in rows for each in numbers.values()]
         footnotes = Footnotes()
         grid = self._grid(rows, columns, footnotes)
         return Table(
@@ -48,41 +50,33 @@ class Comparison:
             footnotes.lines,
         )
 
-    def _row(self, results: Results, row: ComparisonRowSpec, metrics: Metrics) -> dict[str, Record]:
-        """Return head -> number, of the columns that the row has one for."""
-        items = {head: row.chosen(head, metric) for head, metric in self.spec.columns.items()}
-        return {
-            head: _record(results, row, item, self.spec.columns[head], metrics)
-            for head, item in items.items()
-            if item is not None
-        }
-
     def _grid(
         self,
-        rows: Sequence[tuple[ComparisonRowSpec, Mapping[str, Record]]],
+        rows: Sequence[tuple[RowSpec, Mapping[str, Record]]],
         columns: Mapping[str, MetricSpec],
         footnotes: Footnotes,
     ) -> Grid:
         lines = []
         for row, found in rows:
-            cells = {head: record.cell for head, record in found.items()}
+            cells = {head: each.cell for head, each in found.items()}
             shown: list[tuple[Cell, MetricSpec]] = [
                 (cells.get(head, NOT_ASKED), metric) for head, metric in columns.items()
             ]
-            lines.append([row.row, row.variant, *footnotes.shown(shown)])
+            lines.append([row.row, row.variants, *footnotes.shown(shown)])
         return Grid(["row", "variant", *columns], lines, labels=2)
 
     def _ranked(self, metrics: Metrics) -> list[str]:
         """Say which columns rank rows, by which metric: their heads may not say which FID it is."""
         named: dict[str, list[str]] = {}
-        for head, name in self.spec.columns.items():
-            if metrics[name].best:
-                named.setdefault(metrics[name].head, []).append(head)
+        for head, name in self.spec.heads.items():
+            metric = metrics[name]
+            if metric.ranks and metric.better and head != metric.head:
+                named.setdefault(metric.head, []).append(head)
         return [f"Ranked by {metric}: {', '.join(heads)}." for metric, heads in named.items()]
 
     def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [self.spec.note, plan.benchmark.note]
-        variants = {row.variant for row in self.spec.rows}
+        variants = {cell.variant for cell in self.spec.cells}
         remarks = {row.row: row.note for row in self.spec.rows}
         remarks |= {name: plan.variants[name].note for name in plan.variants if name in variants}
         return [
@@ -108,20 +102,18 @@ class Comparison:
         return [f"{head}: {kind}." for head, kind in found.items() if kind]
 
 
-def _record(
-    results: Results, row: ComparisonRowSpec, chosen: ItemSpec, name: str, metrics: Metrics
-) -> Record:
+def record(results: Records, row: RowSpec, named: CellSpec, metrics: Metrics) -> Record:
+    """Return a row's number, as the CSV has it."""
     plan = results.plan
-    item = plan.item_at(row.variant, chosen.item, chosen.at)
-    found = number(results, row.variant, item, name)
+    item, found = results.find(named)
     return Record(
         row=row.row,
-        paper=plan.variants[row.variant].paper if row.variant in plan.variants else "",
-        variant=row.variant,
+        paper=plan.variants[named.variant].paper if named.variant in plan.variants else "",
+        variant=named.variant,
         solver=item,
-        metric=name,
-        unit=metrics[name].unit,
+        metric=named.metric,
+        unit=metrics[named.metric].unit,
         cell=found,
-        protocol=context.protocol(name, found.protocol),
+        protocol=context.protocol(named.metric, found.protocol),
         remark=row.note,
     )

@@ -214,8 +214,8 @@ def spread_lines(records: Iterable[Record], over: str = OVER) -> list[str]:
     return lines
 
 
-def mark_lines(records: Iterable[Record], metrics: Metrics) -> list[str]:
-    """Say what the floors of a table are, and explain the marks that it shows."""
+def mark_lines(records: Iterable[Record], metrics: Metrics, among: str = "its column") -> list[str]:
+    """Say what the floors of a table are, and explain the marks that it shows: a best one is best of ``among``."""
     numbers = [record for record in records if record.cell.mean is not None]
     floors: dict[str, None] = {}
     for record in numbers:
@@ -238,7 +238,7 @@ def mark_lines(records: Iterable[Record], metrics: Metrics) -> list[str]:
         )
     if any(record.cell.best for record in numbers):
         lines.append(
-            f"{BEST} the best of its column among trained models above the floor; that it is better than the next is "
+            f"{BEST} the best of {among} among trained models above the floor; that it is better than the next is "
             "for the claims to say."
         )
     return lines

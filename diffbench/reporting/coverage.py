@@ -19,8 +19,8 @@ from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
 from diffbench.reporting.formats import Grid, Table
 from diffbench.reporting.layout import PaperTableSpec, TablesSpec
-from diffbench.reporting.ours import first_planned
 from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.base import Spec
 from diffbench.specs.errors import PlanError
 
@@ -124,18 +124,18 @@ def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tu
         PlanError: when the plan has no job for one of them.
     """
     found = []
-    for name, table in layout.chosen(known, plan.benchmark).tables.items():
+    for name, table in layout.of_plan(plan, known).tables.items():
         for row in table.rows if isinstance(table, PaperTableSpec) else ():
-            for metric in row.cells:
-                items = [plan.item_at(row.variant, each, row.at) for each in row.items(metric)]
-                item = first_planned(plan, row.variant, items)
+            for cell in row.cells.values():
+                items = items_of(plan, cell)
+                item = first_planned(plan, cell.variant, items)
                 if item is None:
                     raise PlanError(
                         f"{plan.config}: tables: {name}, row {row.row!r}: the benchmark has no "
-                        f"{' or '.join(items)} of {row.variant}"
+                        f"{' or '.join(items)} of {cell.variant}"
                     )
-                line = published.line(row.selection(metric))
-                found.append((line, Place(plan.benchmark.name, name, row.variant, item)))
+                line = published.line(cell.published)
+                found.append((line, Place(plan.benchmark.name, name, cell.variant, item)))
     return found
 
 

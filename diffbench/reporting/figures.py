@@ -29,23 +29,20 @@ from diffbench.plan.jobs import Plan
 from diffbench.reporting.cells import Cell, state
 from diffbench.reporting.charts import Chart, Line, Panel, Point
 from diffbench.reporting.layout import (
-    BITS,
     CurveFigureSpec,
     CurvePointSpec,
     CurveSeriesSpec,
     GradientNoiseFigureSpec,
     LearningFigureSpec,
-    LearningSeriesSpec,
     Metrics,
     MetricSpec,
     NFEFigureSpec,
     ReconstructionFigureSpec,
-    ReconstructionSeriesSpec,
+    SeriesSpec,
     TermsFigureSpec,
-    TermsSeriesSpec,
 )
-from diffbench.reporting.ours import absent, number, outcomes, planned, stages_of
-from diffbench.reporting.results import Outcome, Results
+from diffbench.reporting.records import Records, absent, stages_of
+from diffbench.reporting.results import Outcome
 from diffbench.specs.weights import step_of
 
 Series = Mapping[float, float]
@@ -64,7 +61,7 @@ class Curves:
     def __init__(self, spec: CurveFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Chart:
+    def make(self, results: Records, metrics: Metrics) -> Chart:
         """Make the chart: a panel for each metric."""
         panels = [
             Panel(
@@ -77,12 +74,11 @@ class Curves:
         return Chart(title, self.spec.x, panels, note=self.spec.note)
 
 
-def _curve(results: Results, series: CurveSeriesSpec, name: str, metrics: Metrics) -> Line:
+def _curve(results: Records, series: CurveSeriesSpec, name: str, metrics: Metrics) -> Line:
     points = sorted(series.points, key=lambda point: point.x)
     items = [results.plan.item_at(each.variant, each.item, each.at) for each in points]
     cells = [
-        number(results, point.variant, item, name)
-        for point, item in zip(points, items, strict=True)
+        results.number(point.variant, item, name) for point, item in zip(points, items, strict=True)
     ]
     found = list(zip(points, cells, strict=True))
     return Line(series.label, [_curve_point(point, cell, metrics[name]) for point, cell in found])
@@ -112,7 +108,7 @@ class Learning:
     def __init__(self, spec: LearningFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Chart:
+    def make(self, results: Records, metrics: Metrics) -> Chart:
         """Make the chart: a panel for each metric."""
         panels = [
             Panel(
@@ -126,7 +122,7 @@ class Learning:
         return Chart(title, "training step", panels, log=log, note=self.spec.note)
 
 
-def _learned(results: Results, series: LearningSeriesSpec, name: str, metric: MetricSpec) -> Line:
+def _learned(results: Records, series: SeriesSpec, name: str, metric: MetricSpec) -> Line:
     plan, variant, item = results.plan, series.variant, series.item
     training = plan.variants[variant].training if variant in plan.variants else None
     if training is None or not (jobs := plan.along(variant, item)):
@@ -134,7 +130,7 @@ def _learned(results: Results, series: LearningSeriesSpec, name: str, metric: Me
     found = {step_of(run.choice.at_step, training.steps): run.item for run in jobs if run.choice}
     points = []
     for step, each in sorted(found.items()):
-        cell = number(results, variant, each, name)
+        cell = results.number(variant, each, name)
         lacking = f"{variant} {each}{f': {cell.note}' if cell.note else ''}"
         points.append(_point(float(step), cell, metric, lacking))
     return Line(series.label, points)
@@ -146,7 +142,7 @@ class Evaluations:
     def __init__(self, spec: NFEFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Chart:
+    def make(self, results: Records, metrics: Metrics) -> Chart:
         """Make the chart: a panel for each variant."""
         metric = metrics[self.spec.metric]
         panels = [
@@ -156,7 +152,7 @@ class Evaluations:
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         return Chart(title, "function evaluations", panels, log="xy", note=self.spec.note)
 
-    def _lines(self, results: Results, variant: str, metric: MetricSpec) -> list[Line]:
+    def _lines(self, results: Records, variant: str, metric: MetricSpec) -> list[Line]:
         """Return a variant's series, without those of solvers that it was not given."""
         plan = results.plan
         series = {
@@ -179,9 +175,9 @@ class Evaluations:
         return Cell("missing", "none of these solvers in this benchmark")
 
     def _points(
-        self, results: Results, variant: str, items: Sequence[str], metric: MetricSpec
+        self, results: Records, variant: str, items: Sequence[str], metric: MetricSpec
     ) -> list[Point]:
-        cells = {item: number(results, variant, item, self.spec.metric) for item in items}
+        cells = {item: results.number(variant, item, self.spec.metric) for item in items}
         points = [_evaluated(item, cell, metric) for item, cell in cells.items()]
         return sorted(points, key=lambda point: (point.x is None, point.x))
 
@@ -199,7 +195,7 @@ class Terms:
     def __init__(self, spec: TermsFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Chart:
+    def make(self, results: Records, metrics: Metrics) -> Chart:
         """Make the chart: one panel."""
         lines = [_terms(results, each) for each in self.spec.series]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
@@ -208,12 +204,12 @@ class Terms:
         return Chart(title, x, panels, log="xy", floor=LOWEST_TERM, note=self.spec.note)
 
 
-def _terms(results: Results, series: TermsSeriesSpec) -> Line:
-    variant, item = series.variant, series.likelihood
-    if not planned(results.plan, "likelihood", variant, item):
+def _terms(results: Records, series: SeriesSpec) -> Line:
+    variant, item = series.variant, series.item
+    read = results.outcomes_of("likelihood", variant, item)
+    if not read:
         return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])
-    read, found = _parsed(outcomes(results, variant, item, BITS), _bound_terms)
-    return Line(series.label, _over_seeds(read, found, _arithmetic))
+    return Line(series.label, _over_seeds(*_parsed(read, _bound_terms), _arithmetic))
 
 
 def _bound_terms(content: Mapping[str, Any]) -> Series:
@@ -228,32 +224,26 @@ class GradientNoise:
     def __init__(self, spec: GradientNoiseFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Chart:
+    def make(self, results: Records, metrics: Metrics) -> Chart:
         """Make the chart: two panels."""
-        read = _analyses(results, self.spec.variant, self.spec.analysis)
+        read = results.outcomes_of("analysis", self.spec.variant, self.spec.item)
         panels = [Panel(name, self._lines(results, read, kind)) for name, kind in RELATIVE.items()]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         return Chart(title, "training step", panels, log="y", band=True, note=self.spec.note)
 
-    def _lines(self, results: Results, read: Mapping[int, Outcome], kind: str) -> list[Line]:
+    def _lines(self, results: Records, read: Mapping[int, Outcome], kind: str) -> list[Line]:
         spec = self.spec
         if not read:
-            cell = absent(results.plan, spec.variant, [spec.analysis])
-            return [Line(spec.analysis, [_lacking(cell)])]
+            cell = absent(results.plan, spec.variant, [spec.item])
+            return [Line(spec.item, [_lacking(cell)])]
         names = _estimators(read)
         if not names:
-            return [Line(spec.analysis, [_lacking(Cell(*state(read)))])]
+            return [Line(spec.item, [_lacking(Cell(*state(read)))])]
         lines = []
         for name in names:
             checked, found = _parsed(read, partial(_noise, estimator=name, kind=kind))
             lines.append(Line(name, _over_seeds(checked, found, _geometric)))
         return lines
-
-
-def _analyses(results: Results, variant: str, item: str) -> dict[int, Outcome]:
-    if not planned(results.plan, "analysis", variant, item):
-        return {}
-    return {seed: results.analysis(variant, seed, item) for seed in results.plan.seeds(variant)}
 
 
 def _estimators(read: Mapping[int, Outcome]) -> list[str]:
@@ -278,16 +268,16 @@ class Reconstruction:
     def __init__(self, spec: ReconstructionFigureSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics) -> Chart:
+    def make(self, results: Records, metrics: Metrics) -> Chart:
         """Make the chart: one panel."""
         panels = [Panel(RECONSTRUCTION, [_reconstruction(results, s) for s in self.spec.series])]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         return Chart(title, "steps", panels, log="xy", note=self.spec.note)
 
 
-def _reconstruction(results: Results, series: ReconstructionSeriesSpec) -> Line:
-    variant, item = series.variant, series.analysis
-    read = _analyses(results, variant, item)
+def _reconstruction(results: Records, series: SeriesSpec) -> Line:
+    variant, item = series.variant, series.item
+    read = results.outcomes_of("analysis", variant, item)
     if not read:
         return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])
     return Line(series.label, _over_seeds(*_parsed(read, _errors), _deviating))

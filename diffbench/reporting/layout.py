@@ -14,9 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.plan import reading
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import Keys, Tree
 from diffbench.plan.treatments import Facet
+from diffbench.reporting.spelling import refuse_old
 from diffbench.specs.base import Float, PositiveFloat, PositiveInt, Registered, Spec, nothing
-from diffbench.specs.benchmark import BenchmarkSpec
+from diffbench.specs.benchmark import names, own
 from diffbench.specs.errors import PlanError
 from diffbench.specs.weights import CellAt
 
@@ -29,14 +32,15 @@ C = TypeVar("C")
 
 
 class MetricSpec(Spec):
-    """How a metric is shown.
+    """How a metric is shown, and what it is good for.
 
     head: its column's head.
     unit: its unit; a dash for a pure number.
     scale: shown values are multiplied by it (CSV files hold the value itself).
     digits: significant digits of a value whose error is not shown.
     spread: whether the error is shown beside the value (CSV files always have it).
-    best: which values rank rows, so that the best of a column is marked; none where the metric ranks nothing.
+    better: which values are better: claims are tested by it, and the best of a column is marked; none where neither is.
+    ranks: whether the best of a column is marked.
     """
 
     head: str
@@ -44,7 +48,13 @@ class MetricSpec(Spec):
     scale: PositiveFloat = 1.0
     digits: PositiveInt = 3
     spread: bool = False
-    best: Annotated[Literal["lower", "higher"] | None, BeforeValidator(nothing)] = None
+    better: Annotated[Literal["lower", "higher"] | None, BeforeValidator(nothing)] = None
+    ranks: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where lower values are better, -1 where higher ones are, 0 where neither are."""
+        return {"lower": 1, "higher": -1, None: 0}[self.better]
 
 
 #: A number of ours: variant, item, and the weights that it is made with; None are the last step's.
@@ -53,73 +63,129 @@ Named = tuple[str, str, CellAt]
 Steps = list[tuple[str, CellAt]]
 
 
-class ItemSpec(Spec):
-    """A solver, likelihood or analysis, with the weights of a step; an id alone is that of the last."""
+def listed(value: object) -> object:
+    """Take one thing for a list of one."""
+    return value if isinstance(value, list) else [value]
 
-    item: str
+
+Items = Annotated[list[str], BeforeValidator(listed), Field(min_length=1)]
+
+
+class CellSpec(Spec):
+    """A number of ours, wherever a table, a figure or a claim names one.
+
+    variant: its id.
+    item: a solver, a likelihood, a restoration (``task/restorer``) or an analysis; of several, the first that the
+        benchmark has.
+    at: the step, or the fraction of the run, of the weights; one of the budget's ``snapshots``, else the last.
+    metric: its name.
+    """
+
+    variant: str
+    item: Items
     at: CellAt = None
+    metric: str
 
-    def is_of(self, item: str) -> bool:
-        """Say whether a job of that id may be meant: which step of several an ``at`` names depends on the run."""
-        return item == self.item or (self.at is not None and item.startswith(f"{self.item}@"))
+    @property
+    def named(self) -> list[Named]:
+        """Each item with its variant and its weights."""
+        return [(self.variant, item, self.at) for item in self.item]
 
+    @property
+    def shown(self) -> str:
+        """The cell in words."""
+        return (
+            f"{self.variant} {' or '.join(self.item)}{'' if self.at is None else f' at {self.at}'}"
+        )
 
-def _item(value: object) -> object:
-    return {"item": value} if isinstance(value, str) else value
-
-
-AnItem = Annotated[ItemSpec, BeforeValidator(_item)]
+    def is_of(self, variant: str, item: str) -> bool:
+        """Say whether a job may be meant: which step of several an ``at`` names depends on the run."""
+        if variant != self.variant:
+            return False
+        started = [f"{each}@" for each in self.item] if self.at is not None else []
+        return item in self.item or any(item.startswith(each) for each in started)
 
 
 class Column(NamedTuple):
     """Numbers that readers compare: cells of one metric, which differ in the facets that they are ``about``."""
 
     metric: str
-    cells: list[Named]
+    cells: Sequence[Named] = ()
     about: Sequence[Facet] = ()
 
 
-class TableSpec(Registered):
-    """A table of any layout; ``note`` is printed below it."""
-
-    kind: ClassVar[str] = "table"
-
-    name: str
-    title: str
-    note: str = ""
+class Asking:
+    """What tables and figures have in common: they ask for numbers, and what follows is said here."""
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return set()
-
-    @property
-    def steps(self) -> Steps:
-        """The weights along training that its cells name."""
-        return []
+    def asked(self) -> dict[str, Column]:
+        """The numbers that are asked for, by the head of their column or panel."""
+        return {}
 
     @property
     def compared(self) -> dict[str, Column]:
-        """What stands under one another, by the head."""
-        return {}
-
-    def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Whether the table shows what a job of that stage makes."""
-        return stage in ("sample", "likelihood")
-
-
-class OverviewSpec(TableSpec):
-    """One row a variant and solver, ``metrics`` as columns; bits per dimension in a grid below."""
-
-    name: Literal["overview"] = "overview"
-    implementation: ClassVar[str] = "diffbench.reporting.overview:Overview"
-
-    metrics: Annotated[list[str], Field(min_length=1)]
+        """Those that stand under one another, or have one axis."""
+        return self.asked
 
     @property
     def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {*self.metrics, BITS}
+        """The metrics that are named."""
+        return {column.metric for column in self.asked.values()}
+
+    @property
+    def steps(self) -> Steps:
+        """The weights along training that are named."""
+        return [(variant, at) for each in self.asked.values() for variant, _, at in each.cells]
+
+
+class TableSpec(Asking, Registered):
+    """A table of any layout; ``note`` is printed below it."""
+
+    kind: ClassVar[str] = "table"
+    chosen_by: ClassVar[str] = "layout"
+
+    layout: str
+    title: str
+    note: str = ""
+
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Whether the table shows what a job of that stage makes."""
+        return False
+
+
+class ListingSpec(TableSpec):
+    """A row for each item of a stage with each variant.
+
+    stage: ``sample``, or ``restore``, whose rows begin with the task.
+    columns: metrics, and what jobs took: ``train_seconds``, ``sample_seconds``, ``restore_seconds``.
+    where_known: those of the columns that are there only if some row has them.
+    likelihoods: whether bits per dimension follow, a grid for each kind of them.
+    """
+
+    layout: Literal["listing"] = "listing"
+    implementation: ClassVar[str] = "diffbench.reporting.listing:Listing"
+
+    stage: Literal["sample", "restore"]
+    columns: Annotated[list[str], Field(min_length=1)]
+    where_known: list[str] = []
+    likelihoods: bool = False
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """A metric a column, of whatever is planned."""
+        bits = [BITS] if self.stage == "sample" else []
+        return {name: Column(name) for name in (*self.columns, *bits)}
+
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Its stage, and likelihoods where they follow."""
+        return stage == self.stage or (self.likelihoods and stage == "likelihood")
+
+    @model_validator(mode="after")
+    def _known_are_columns(self) -> Self:
+        if strange := [name for name in self.where_known if name not in self.columns]:
+            near = reading.nearest(strange[0], self.columns)
+            raise ValueError(f"where_known: {strange[0]!r} is none of the columns{near}")
+        return self
 
 
 class ProtocolSpec(Spec):
@@ -143,235 +209,224 @@ class ProtocolSpec(Spec):
     neighbours: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
 
 
-class RowSpec(Spec):
-    """One row of a paper's table.
+#: In what a comparison's sides differ (``plan.treatments``).
+Facets = Annotated[list[Facet], BeforeValidator(listed)]
+#: The keys of a cell that a row gives to all of its cells.
+OF_ROW = ("variant", "item", "at")
 
-    row: the paper's words for it.
-    variant: ours; solvers, likelihoods: ids, of which the first that the benchmark has is taken.
-    published: columns of ``published.csv`` and their values; ``cells`` has one more selection for
-        each metric, laid over it.  Both together choose exactly one published value.
-    at: the step, or the fraction of the run, of its weights.
-    protocol: where it differs from the table's.
+
+class RowSpec(Spec):
+    """A row of a comparison.
+
+    row: its words.
+    variant, item, at: what its cells have in common.
+    cells: column -> cell.
     """
 
     row: str
-    variant: str
-    solvers: list[str] = []
-    likelihoods: list[str] = []
-    published: dict[str, str] = {}
-    cells: Annotated[dict[str, dict[str, str]], Field(min_length=1)]
+    variant: str = ""
+    item: Annotated[list[str], BeforeValidator(listed)] = []
     at: CellAt = None
-    protocol: ProtocolSpec | None = None
+    cells: dict[str, CellSpec]
     note: str = ""
 
-    def items(self, metric: str) -> list[str]:
-        """Return the ids of what may make a metric: likelihoods of bits per dimension, else solvers or analyses."""
-        return self.likelihoods if metric == BITS else self.solvers
-
-    def selection(self, metric: str) -> dict[str, str]:
-        """Return the columns of ``published.csv`` that choose the published value of a metric."""
-        return self.published | self.cells[metric]
+    @property
+    def variants(self) -> str:
+        """Those of its cells, in words."""
+        return ", ".join(dict.fromkeys(cell.variant for cell in self.cells.values()))
 
 
-class PaperTableSpec(TableSpec):
-    """A paper's rows: our cells, and beside them, as context, what the paper published.
+class RowsSpec(TableSpec):
+    """A table whose rows are chosen one by one.
 
-    context: the head of the published column, which says data set and samples.
+    A cell is what its row says (``variant``, ``item``, ``at``), under what its column says, under what the row's
+    ``cells`` say of the column; of a column an id alone is its metric, of the row's ``cells`` it is the item.  The item
+    of a row is not that of bits per dimension, which solvers do not make.  A row has a cell where it has an item.
+
+    columns: head -> metric, or a part of a cell, whose metric is the head unless it says which.
     each: keys of a row that lie under every row's own.
     """
 
-    name: Literal["paper"] = "paper"
+    columns: dict[str, Any] = {}
+    each: dict[str, Any] = {}
+    rows: Sequence[RowSpec]
+
+    @property
+    def cells(self) -> list[CellSpec]:
+        """The cells of all rows."""
+        return [cell for row in self.rows for cell in row.cells.values()]
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """The metric of each column."""
+        return {head: _column(head, part)["metric"] for head, part in self.columns.items()}
+
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Whether a cell names it."""
+        return any(cell.is_of(variant, item) for cell in self.cells)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cells_are_whole(cls, value: Any) -> Any:
+        """Lay each cell over its column and its row."""
+        parts = [value.get("each", {}), value.get("columns", {})]
+        if not isinstance(value.get("rows"), list) or not all(isinstance(p, dict) for p in parts):
+            return value
+        each, columns = parts
+        return value | {"rows": [_whole(_over(row, each), columns) for row in value["rows"]]}
+
+
+def _over(row: Any, each: Mapping[str, Any]) -> Any:
+    """Return a row over the keys that all share; what is published is merged column by column."""
+    if not isinstance(row, dict):
+        return row
+    return {**each, **row} | _published(each, row)
+
+
+def _published(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the parts say is published, the later over the earlier; nothing where none says anything."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        told = part.get("published")
+        found |= told if isinstance(told, dict) else {}
+    return {"published": found} if found else {}
+
+
+def _column(head: str, part: Any) -> dict[str, Any]:
+    """Return the part of a cell that its column gives."""
+    return {"metric": head} | (part if isinstance(part, dict) else {"metric": part})
+
+
+def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
+    """Return a row whose cells are whole."""
+    if not isinstance(row, dict):
+        return row
+    if not all(isinstance(row.get(key, {}), dict) for key in ("cells", "columns")):
+        return row
+    columns, own = row.get("columns", columns), row.get("cells", {})
+    if unknown := [head for head in own if head not in columns]:
+        near = reading.nearest(unknown[0], columns)
+        raise ValueError(f"the row {row.get('row')!r} names the column {unknown[0]!r}{near}")
+    cells = {}
+    for head, part in columns.items():
+        column, cell = _column(head, part), own.get(head, {})
+        cell = cell if isinstance(cell, dict) else {"item": cell}
+        if "metric" in cell:
+            raise ValueError(f"the row {row.get('row')!r}: the metric of a cell is its column's")
+        shared = {key: row[key] for key in OF_ROW if key in row}
+        if column["metric"] == BITS:
+            shared.pop("item", None)
+        found = shared | column | cell
+        if "item" in found:
+            cells[head] = found | _published(row, column, cell)
+    if not cells and "variant" in row:
+        raise ValueError(f"the row {row.get('row')!r} names no solver, likelihood or analysis")
+    return row | {"cells": cells}
+
+
+def _with_protocol(row: Any, shared: Mapping[str, Any]) -> Any:
+    """Return a row whose protocol, if it has one, is whole."""
+    own = row.get("protocol") if isinstance(row, dict) else None
+    return row | {"protocol": {**shared, **own}} if isinstance(own, dict) else row
+
+
+class ComparisonSpec(RowsSpec):
+    """Variants side by side: a row for each of ``rows``, a column for each of ``columns``.
+
+    about: in which facets the rows' models differ, and in no other; anything when not given.
+    """
+
+    layout: Literal["comparison"] = "comparison"
+    implementation: ClassVar[str] = "diffbench.reporting.comparison:Comparison"
+
+    columns: Annotated[dict[str, Any], Field(min_length=1)]
+    rows: Annotated[list[RowSpec], Field(min_length=1)]
+    about: Facets = []
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """Each column."""
+        found = {
+            head: [row.cells[head] for row in self.rows if head in row.cells]
+            for head in self.columns
+        }
+        return {
+            head: Column(metric, [name for cell in found[head] for name in cell.named], self.about)
+            for head, metric in self.heads.items()
+        }
+
+
+class PublishedCellSpec(CellSpec):
+    """A number of ours, and the columns of ``published.csv`` with their values that choose exactly one beside it."""
+
+    published: dict[str, str]
+
+
+class PaperRowSpec(RowSpec):
+    """A row of a paper's table.
+
+    columns: in place of the table's.
+    published: what is published of all its cells.
+    protocol: what differs from the table's.
+    """
+
+    columns: dict[str, Any] = {}
+    published: dict[str, str] = {}
+    cells: dict[str, PublishedCellSpec]  # type: ignore[assignment]
+    protocol: ProtocolSpec | None = None
+
+
+class PaperTableSpec(RowsSpec):
+    """Rows beside published numbers, a line a number: each cell also says what is ``published``.
+
+    context: the head of the published column, which says data set and samples.
+    protocol: how the published numbers were made.
+    """
+
+    layout: Literal["paper"] = "paper"
     implementation: ClassVar[str] = "diffbench.reporting.paper:PaperTable"
 
     context: str
     protocol: ProtocolSpec
-    each: dict[str, Any] = {}
-    rows: Annotated[list[RowSpec], Field(min_length=1)]
+    rows: Annotated[list[PaperRowSpec], Field(min_length=1)]
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {metric for row in self.rows for metric in row.cells}
-
-    def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Whether a row names it."""
-        return any(
-            ItemSpec(item=each, at=row.at).is_of(item)
-            for row in self.rows
-            if row.variant == variant
-            for each in (*row.solvers, *row.likelihoods)
-        )
-
-    @property
-    def steps(self) -> Steps:
-        """Those of its rows."""
-        return [(row.variant, row.at) for row in self.rows]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rows_are_whole(cls, value: Any) -> Any:
-        each, rows = value.get("each"), value.get("rows")
-        if not isinstance(each, dict) or not isinstance(rows, list):
-            return value
-        return value | {"rows": [_laid_over(row, each) for row in rows]}
-
-
-def _laid_over(row: Any, each: dict[str, Any]) -> Any:
-    """Return a row over the keys that all share; what is published is merged column by column."""
-    if not isinstance(row, dict):
-        return row
-    published = [part.get("published", {}) for part in (each, row)]
-    if all(isinstance(part, dict) for part in published):
-        row = row | {"published": published[0] | published[1]}
-    return each | row
-
-
-class ComparisonRowSpec(Spec):
-    """One row of a comparison.
-
-    row: its words.
-    variant: whose numbers it has.
-    item: the solver, or the analysis, of every column that ``cells`` does not name and that is not bits per dimension.
-    at: the step, or the fraction of the run, of the weights of every cell that names none.
-    cells: column head -> id of the solver, likelihood or analysis that has its metric, or ``{item, at}``.
-    """
-
-    row: str
-    variant: str
-    item: str = ""
-    at: CellAt = None
-    cells: dict[str, AnItem] = {}
-    note: str = ""
-
-    def chosen(self, head: str, metric: str) -> ItemSpec | None:
-        """Return the solver, likelihood or analysis of a column; None where the row has none."""
-        item = "" if metric == BITS else self.item
-        found = self.cells.get(head) or (ItemSpec(item=item) if item else None)
-        return found and found.model_copy(update={} if found.at is not None else {"at": self.at})
-
-
-def listed(value: object) -> object:
-    """Take one thing for a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
-#: In what a comparison's sides differ (``plan.treatments``).
-Facets = Annotated[list[Facet], BeforeValidator(listed)]
-
-
-class ComparisonSpec(TableSpec):
-    """Variants side by side; each row picks its own solver, likelihood or analysis for each column.
-
-    columns: head -> metric.
-    about: in which facets the rows' models differ, and in no other; anything when not given.
-    """
-
-    name: Literal["comparison"] = "comparison"
-    implementation: ClassVar[str] = "diffbench.reporting.comparison:Comparison"
-
-    columns: Annotated[dict[str, str], Field(min_length=1)]
-    rows: Annotated[list[ComparisonRowSpec], Field(min_length=1)]
-    about: Facets = []
-
-    @property
-    def compared(self) -> dict[str, Column]:
-        """Each column."""
+    def asked(self) -> dict[str, Column]:
+        """Each line: a row may have columns of its own."""
         return {
-            head: Column(
-                metric,
-                [
-                    (row.variant, found.item, found.at)
-                    for row in self.rows
-                    for found in [row.chosen(head, metric)]
-                    if found is not None
-                ],
-                self.about,
-            )
-            for head, metric in self.columns.items()
+            f"{row.row}, {head}": Column(cell.metric, cell.named)
+            for row in self.rows
+            for head, cell in row.cells.items()
         }
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return set(self.columns.values())
+    def compared(self) -> dict[str, Column]:
+        """Nothing: its lines are compared with what stands beside them."""
+        return {}
 
-    def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Whether a cell names it."""
-        return any(each.is_of(item) for name, each in self._cells() if name == variant)
-
-    @property
-    def steps(self) -> Steps:
-        """Those of its cells."""
-        return [(name, each.at) for name, each in self._cells()]
-
-    def _cells(self) -> list[tuple[str, ItemSpec]]:
-        return [
-            (row.variant, chosen)
-            for row in self.rows
-            for head, metric in self.columns.items()
-            if (chosen := row.chosen(head, metric))
-        ]
-
-    @model_validator(mode="after")
-    def _cells_have_columns(self) -> Self:
-        for row in self.rows:
-            if unknown := [head for head in row.cells if head not in self.columns]:
-                near = reading.nearest(unknown[0], self.columns)
-                raise ValueError(f"the row {row.row!r} names the column {unknown[0]!r}{near}")
-            if not any(row.chosen(head, metric) for head, metric in self.columns.items()):
-                raise ValueError(f"the row {row.row!r} names no solver, likelihood or analysis")
-        return self
-
-
-class RestorationsTableSpec(TableSpec):
-    """One row a task, variant and restorer, ``metrics`` as columns.
-
-    truth: further columns, there where some row has them: they compare with a posterior that is rarely known.
-    """
-
-    name: Literal["restorations"] = "restorations"
-    implementation: ClassVar[str] = "diffbench.reporting.restorations:Restorations"
-
-    metrics: Annotated[list[str], Field(min_length=1)]
-    truth: list[str] = []
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the table names."""
-        return {*self.metrics, *self.truth}
-
-    def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Restorations alone."""
-        return stage == "restore"
+    @model_validator(mode="before")
+    @classmethod
+    def _protocols_are_whole(cls, value: Any) -> Any:
+        """Lay what a row says of the protocol over the table's."""
+        shared, rows = value.get("protocol"), value.get("rows")
+        if not isinstance(shared, dict) or not isinstance(rows, list):
+            return value
+        return value | {"rows": [_with_protocol(row, shared) for row in rows]}
 
 
 AnyTable = Annotated[SerializeAsAny[TableSpec], BeforeValidator(TableSpec.choose)]
 Metrics = dict[str, MetricSpec]
 
 
-class FigureSpec(Registered):
-    """A figure of any kind; ``note`` is printed below it."""
+class FigureSpec(Asking, Registered):
+    """A figure of any layout; ``note`` is printed below it."""
 
     kind: ClassVar[str] = "figure"
+    chosen_by: ClassVar[str] = "layout"
 
-    name: str
+    layout: str
     title: str
     note: str = ""
-
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return set()
-
-    @property
-    def steps(self) -> Steps:
-        """The weights along training that it names."""
-        return []
-
-    @property
-    def compared(self) -> dict[str, Column]:
-        """What has one axis, by its name."""
-        return {}
 
 
 class CurvePointSpec(Spec):
@@ -393,7 +448,7 @@ class CurveSeriesSpec(Spec):
 class CurveFigureSpec(FigureSpec):
     """Metrics, one panel each, against a number ``x`` that the solvers' ids stand for."""
 
-    name: Literal["curve"] = "curve"
+    layout: Literal["curve"] = "curve"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Curves"
 
     x: str
@@ -401,26 +456,16 @@ class CurveFigureSpec(FigureSpec):
     series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
 
     @property
-    def compared(self) -> dict[str, Column]:
+    def asked(self) -> dict[str, Column]:
         """Each panel."""
         points = [
-            (point.variant, point.item, point.at) for each in self.series for point in each.points
+            (each.variant, each.item, each.at) for series in self.series for each in series.points
         ]
         return {metric: Column(metric, points) for metric in self.metrics}
 
-    @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return set(self.metrics)
 
-    @property
-    def steps(self) -> Steps:
-        """Those of its points."""
-        return [(each.variant, each.at) for series in self.series for each in series.points]
-
-
-class LearningSeriesSpec(Spec):
-    """A variant's solver or likelihood and its name in the legend."""
+class SeriesSpec(Spec):
+    """A variant's solver, likelihood or analysis and its name in the legend."""
 
     label: str
     variant: str
@@ -433,20 +478,17 @@ class LearningFigureSpec(FigureSpec):
     log: which axes are logarithmic.
     """
 
-    name: Literal["learning"] = "learning"
+    layout: Literal["learning"] = "learning"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Learning"
 
     metrics: Annotated[list[str], Field(min_length=1)]
-    series: Annotated[list[LearningSeriesSpec], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
     log: Literal["none", "x", "y", "xy"] = "none"
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return set(self.metrics)
-
-
-Items = Annotated[list[str], Field(min_length=1)]
+    def asked(self) -> dict[str, Column]:
+        """A metric a panel, of whatever steps are planned."""
+        return {metric: Column(metric) for metric in self.metrics}
 
 
 class NFEFigureSpec(FigureSpec):
@@ -456,7 +498,7 @@ class NFEFigureSpec(FigureSpec):
     series: a curve's name in the legend -> ids of its solvers, of which each variant has some or none.
     """
 
-    name: Literal["nfe"] = "nfe"
+    layout: Literal["nfe"] = "nfe"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
 
     metric: str = "fid_test"
@@ -464,59 +506,43 @@ class NFEFigureSpec(FigureSpec):
     series: Annotated[dict[str, Items], Field(min_length=1)]
 
     @property
-    def named(self) -> set[str]:
-        """The metrics that the figure names."""
-        return {self.metric}
-
-
-class TermsSeriesSpec(Spec):
-    """A variant's likelihood and its name in the legend."""
-
-    label: str
-    variant: str
-    likelihood: str
+    def asked(self) -> dict[str, Column]:
+        """Its metric, of whatever is planned."""
+        return {self.metric: Column(self.metric)}
 
 
 class TermsFigureSpec(FigureSpec):
     """The terms of the variational bound, step by step."""
 
-    name: Literal["terms"] = "terms"
+    layout: Literal["terms"] = "terms"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
 
-    series: Annotated[list[TermsSeriesSpec], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
 
 
 class GradientNoiseFigureSpec(FigureSpec):
     """How noisy the gradient of each estimator of the bound is, from a run's ``analysis``."""
 
-    name: Literal["gradient-noise"] = "gradient-noise"
+    layout: Literal["gradient-noise"] = "gradient-noise"
     implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoise"
 
     variant: str
-    analysis: str
-
-
-class ReconstructionSeriesSpec(Spec):
-    """A variant's analysis and its name in the legend."""
-
-    label: str
-    variant: str
-    analysis: str
+    item: str
 
 
 class ReconstructionFigureSpec(FigureSpec):
     """How far decoding the encoded test images misses them, by the number of steps."""
 
-    name: Literal["reconstruction"] = "reconstruction"
+    layout: Literal["reconstruction"] = "reconstruction"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
 
-    series: Annotated[list[ReconstructionSeriesSpec], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
 
 
 class RestorationsFigureSpec(FigureSpec):
     """The first ``images`` test images, what was measured of them, and a restoration of each method, task by task."""
 
-    name: Literal["restorations"] = "restorations"
+    layout: Literal["restorations"] = "restorations"
     implementation: ClassVar[str] = "diffbench.reporting.restorations:RestoredImages"
 
     images: PositiveInt = 6
@@ -552,21 +578,68 @@ def read_tables(repository: Path) -> TablesSpec:
         PlanError: for the first mistake, with file, line and key.
     """
     tree = reading.read(repository / TABLES)
+    refuse_old(tree, TABLES)
     return reading.validated(TablesSpec.model_validate, TablesSpec, tree)
 
 
-def chosen(known: TablesSpec, benchmark: BenchmarkSpec) -> TablesSpec:
-    """Return the tables and figures that a benchmark wants, in its order.
+def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
+    """Return the tables and figures that a benchmark wants, in its order, and all metrics, its own among them.
+
+    Args:
+        plan: the benchmark.
+        known: what ``read_tables`` returns, where that has been read.
 
     Raises:
-        PlanError: when there is no such table or figure.
+        PlanError: for the first mistake in what the benchmark defines, or when there is no such table or figure.
     """
-    return known.model_copy(
+    known, benchmark = known or read_tables(plan.repository), plan.benchmark
+    parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "metrics": (known.metrics, benchmark.metrics),
+        "tables": (known.tables, own(benchmark.tables)),
+        "figures": (known.figures, own(benchmark.figures)),
+    }
+    for part, (shared, mine) in parts.items():
+        refuse_known(plan, part, mine, shared, TABLES)
+    origins = written(plan)
+    refuse_old(Tree({part: mine for part, (_, mine) in parts.items()}, origins), plan.config)
+    merged = {part: {**shared, **mine} for part, (shared, mine) in parts.items()}
+    whole = reading.validated(TablesSpec.model_validate, TablesSpec, Tree(merged, origins))
+    return whole.model_copy(
         update={
-            "tables": _chosen(known.tables, benchmark.tables, "table"),
-            "figures": _chosen(known.figures, benchmark.figures, "figure"),
+            "tables": _chosen(whole.tables, names(benchmark.tables), "table"),
+            "figures": _chosen(whole.figures, names(benchmark.figures), "figure"),
         }
     )
+
+
+def written(plan: Plan) -> dict[Keys, str]:
+    """Return where a benchmark file has its keys; those of what it defines in lists as if these were mappings."""
+    origins = reading.read(plan.config).origins if own_parts(plan) else {}
+    return {
+        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): place
+        for keys, place in origins.items()
+    } | {(): str(plan.config)}
+
+
+def own_parts(plan: Plan) -> bool:
+    """Say whether a benchmark defines anything of its own."""
+    benchmark = plan.benchmark
+    listed = (benchmark.tables, benchmark.figures, benchmark.claims)
+    return bool(benchmark.metrics) or any(own(each) for each in listed)
+
+
+def refuse_known(
+    plan: Plan, part: str, mine: Mapping[str, Any], shared: Mapping[str, Any], file: Path
+) -> None:
+    """Refuse that a benchmark defines what the repository does.
+
+    Raises:
+        PlanError: naming it.
+    """
+    if both := [name for name in mine if name in shared]:
+        raise PlanError(
+            f"{plan.config}: {part}: {both[0]!r} is defined in {file} too: choose another name"
+        )
 
 
 def _chosen(known: Mapping[str, C], names: list[str], what: str) -> dict[str, C]:

@@ -1,4 +1,4 @@
-"""README and the pages of docs, written from their templates and from what is recorded (``records``).
+"""README and the pages of docs, written from their templates and from what is recorded (``recorded``).
 
 A template (``docs/templates/*.md``) is the page with expressions in place of measured numbers; ``diffbench pages
 --write`` makes the pages.  In a template
@@ -33,9 +33,10 @@ from diffbench.reporting import layout
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, shown
-from diffbench.reporting.layout import ComparisonSpec, ItemSpec, MetricSpec, TablesSpec
+from diffbench.reporting.layout import CellSpec, ComparisonSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
-from diffbench.reporting.records import FOLDER, Entry, Key, Records, fresh
+from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
+from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.errors import PlanError
 
 TEMPLATES = Path("docs") / "templates"
@@ -70,8 +71,8 @@ class Benchmark:
     known: TablesSpec
 
     @cached_property
-    def _records(self) -> Records | None:
-        return Records.read(self.repository, self.name)
+    def _records(self) -> Recorded | None:
+        return Recorded.read(self.repository, self.name)
 
     @cached_property
     def plan(self) -> Plan:
@@ -86,7 +87,7 @@ class Benchmark:
         return fresh(self.plan, self._all)
 
     @property
-    def _all(self) -> Records:
+    def _all(self) -> Recorded:
         if self._records is None:
             raise PlanError(f"{FOLDER / self.name}: nothing is recorded; ask `recorded` first")
         return self._records
@@ -149,20 +150,18 @@ class Benchmark:
         rows = [
             [
                 row.row,
-                *(
-                    self._chosen(row.variant, row.chosen(head, metric), metric, spread)
-                    for head, metric in spec.columns.items()
-                ),
+                *(self._chosen(row.cells.get(head), spread) for head in spec.columns),
             ]
             for row in spec.rows
         ]
         return pipes(Grid(["", *spec.columns], rows))
 
-    def _chosen(self, variant: str, chosen: ItemSpec | None, metric: str, spread: bool) -> str:
-        if chosen is None:
+    def _chosen(self, cell: CellSpec | None, spread: bool) -> str:
+        if cell is None:
             return NOTHING
-        item = self.plan.item_at(variant, chosen.item, chosen.at)
-        return self._cell(variant, item, metric, spread)
+        items = items_of(self.plan, cell)
+        item = first_planned(self.plan, cell.variant, items) or items[0]
+        return self._cell(cell.variant, item, cell.metric, spread)
 
     def grid(
         self,

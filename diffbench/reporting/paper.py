@@ -15,24 +15,26 @@ else the column holds a dash and the note says what differs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.comparability import kind_of
+from diffbench.reporting.comparison import record
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.layout import (
     BITS,
     Metrics,
     MetricSpec,
+    PaperRowSpec,
     PaperTableSpec,
     ProtocolSpec,
-    RowSpec,
+    PublishedCellSpec,
 )
 from diffbench.reporting.numbers import count, plain
-from diffbench.reporting.ours import first_of
 from diffbench.reporting.published import Published, PublishedValues
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.weights import CellAt, step_of
 
@@ -48,7 +50,7 @@ class PaperTable:
     def __init__(self, spec: PaperTableSpec) -> None:
         self.spec = spec
 
-    def make(self, results: Results, metrics: Metrics, published: PublishedValues) -> Table:
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Make the table; a row whose variant the benchmark lacks has the published values alone.
 
         Raises:
@@ -56,9 +58,9 @@ class PaperTable:
         """
         plan = results.plan
         records = [
-            self._record(results, row, name, metrics[name], published)
+            self._record(results, row, cell, metrics, published)
             for row in self.spec.rows
-            for name in row.cells
+            for cell in row.cells.values()
         ]
         footnotes = Footnotes()
         rows = [_shown(plan, record, metrics[record.metric], footnotes) for record in records]
@@ -73,27 +75,22 @@ class PaperTable:
 
     def _record(
         self,
-        results: Results,
-        row: RowSpec,
-        name: str,
-        metric: MetricSpec,
+        results: Records,
+        row: PaperRowSpec,
+        named: PublishedCellSpec,
+        metrics: Metrics,
         published: PublishedValues,
     ) -> Record:
-        theirs = published.choose(row.selection(name))
-        items = [results.plan.item_at(row.variant, each, row.at) for each in row.items(name)]
-        item, found = first_of(results, row.variant, items, name)
-        protocol = row.protocol or self.spec.protocol
-        differing = disagreements(results.plan, row.variant, name, found, protocol, theirs, row.at)
+        theirs = published.choose(named.published)
+        number = record(results, row, named, metrics)
+        found, protocol = number.cell, row.protocol or self.spec.protocol
+        differing = disagreements(
+            results.plan, named.variant, named.metric, found, protocol, theirs, named.at
+        )
         ours = found.mean if found.status == "ok" and not differing else None
-        return Record(
-            row=row.row,
-            paper=row.published.get("paper", ""),
-            variant=row.variant,
-            solver=item,
-            metric=name,
-            unit=metric.unit,
-            cell=found,
-            protocol=context.protocol(name, found.protocol),
+        return replace(
+            number,
+            paper=named.published.get("paper", ""),
             published=theirs.value,
             published_source=theirs.source,
             difference=None if ours is None else ours - float(theirs.value),

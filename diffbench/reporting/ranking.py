@@ -1,8 +1,8 @@
 """Which row of a column is the best: in one place, so that no table ranks what another would not.
 
-A metric is ranked where ``config/tables.yaml`` says which of its values are better.  Models that were trained, or
-imported, are ranked alone: controls and exact denoisers know the data.  A cell at its floor (``cells``) is never
-ranked, nor is one whose seeds are not all there.
+A metric is ranked where ``config/tables.yaml`` says which of its values are better, and not that it ranks nothing.
+Models that were trained, or imported, are ranked alone: controls and exact denoisers know the data.  A cell at its
+floor (``cells``) is never ranked, nor is one whose seeds are not all there.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ def ranked(
     marked = {key: dict(row) for key, row in rows.items()}
     for column, metric in columns.items():
         able = {key: row[column] for key, row in marked.items() if _competes(plan, row.get(column))}
-        if metric.best and len(able) > 1:
-            sign = 1 if metric.best == "lower" else -1
-            first = min(able, key=lambda key: sign * (able[key].cell.mean or 0.0))
+        if metric.ranks and metric.better and len(able) > 1:
+            first = min(able, key=lambda key: metric.sign * (able[key].cell.mean or 0.0))
             winner = able[first]
             marked[first][column] = replace(winner, cell=replace(winner.cell, best=True))
     return marked
@@ -44,4 +43,4 @@ def ranked(
 def _competes(plan: Plan, record: Record | None) -> bool:
     if record is None or record.cell.status != "ok" or record.cell.at_floor:
         return False
-    return plan.variants[record.variant].trained
+    return record.variant in plan.variants and plan.variants[record.variant].trained

@@ -1,240 +1,262 @@
-"""What a finished benchmark measured, kept in the repository: ``docs/records/{benchmark}/``.
+"""Everything that a benchmark measured, in one long table: a row a number, or why there is none.
 
-    cells.csv     a row a number, over the seeds of the plan: which cell it is, mean, spread, N, protocol, the hash of
-                  the specs that it was made by, and the commits of the code that made it
-    claims.csv    the table of claims
-    {figure}.png, {figure}.csv  each figure, and what it plots
+    benchmark, variant, seed, stage, item    the job: of a sample its scores, a likelihood, a restoration, an analysis;
+                                             ``item`` is a solver, a likelihood, ``task/restorer`` or an analysis
+    at                                       the step of its weights, where it names one
+    metric, value, se                        the number and its own standard error; no metric of what has none
+    floor                                    what as many real images score
+    samples, nfe                             images behind the number, calls of the network
+    seconds, gpu_seconds                     wall time of training and of the job itself, and the part on a GPU
+    protocol                                 how the number was made
+    spec, sha256                             hashes of the job's spec and of the file that the number is in
+    status, reason                           ok, failed, stale or missing (``results``), and why
 
-Results themselves are not kept in the repository: they are large, and anyone can make them again.  The pages of README
-and docs are written from these files alone (``pages``).  A row is ``fresh`` while the plan of the repository asks for
-the specs that made it: then a new run would make the same number.
+What a training, a sampling and a restoration took are numbers too: ``train_seconds``, ``sample_seconds`` and
+``restore_seconds``.  Tables, claims and figures are views of this table; over seeds its rows become cells (``cells``).
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diffbench.plan.jobs import Job, Plan
-from diffbench.reporting import context, layout, tables
-from diffbench.reporting.cells import DASH, Cell, cell, text
-from diffbench.reporting.formats import csv_of, to_csv
-from diffbench.reporting.ours import STAGES
-from diffbench.reporting.results import Results, run_record
-from diffbench.specs.jobs import SampleSpec, ScoreSpec, StageSpec
-from diffbench.store import files, paths
+from diffbench.reporting.cells import ITEM, Cell, Key, cells_of, state
+from diffbench.reporting.layout import CellSpec
+from diffbench.reporting.results import Outcome, Results
+from diffbench.specs.weights import step_of
+from diffbench.store import paths, products
 
-FOLDER = Path("docs") / "records"
-CELLS = "cells"
-CLAIMS = "claims"
-COLUMNS = (
-    "variant",
-    "stage",
-    "item",
-    "metric",
-    "mean",
-    "sd",
-    "se",
-    "seeds",
-    "samples",
-    "nfe",
-    "floor",
-    "protocol",
-    "status",
-    "note",
-    "spec",
-    "commit",
-)
+if TYPE_CHECKING:
+    import pandas as pd
 
-#: What names a number: variant, stage, item and metric.
-Key = tuple[str, str, str, str]
+#: The stages that make numbers; where two have an item of one name, it is that whose results have the metric.
+STAGES = ("sample", "likelihood", "restore", "analysis")
+#: The stages whose wall time is a number of its own.
+TIMED = ("train", "sample", "restore")
+#: The variant under which the true images' scores stand, in the place of a restoration's.
+TRUTH = "truth"
+#: Columns of a job, and of its numbers.
+OF_JOB = ("samples", "nfe", "seconds", "gpu_seconds", "protocol", "spec", "sha256", "status", "reason")  # fmt: skip
+OF_NUMBER = ("metric", "value", "se", "floor", "why")
+COLUMNS = ("benchmark", *ITEM[:1], "seed", *ITEM[1:], "at", *OF_NUMBER[:-1], *OF_JOB)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One recorded number.
-
-    Attributes:
-        key: variant, stage, item and metric.
-        cell: the number over seeds, or why there is none.
-        protocol: how it was made, in words.
-        spec: a hash of the specs of its jobs, all seeds together.
-        commit: of the code that made it; several, joined by ``+``, where seeds were run at several.
-    """
-
-    key: Key
-    cell: Cell
-    protocol: str
-    spec: str
-    commit: str
-
-    def line(self) -> dict[str, str]:
-        """Return the row of ``cells.csv``."""
-        found = self.cell
-        spread = (found.mean, found.sd, found.se, found.seeds, found.images, found.nfe, found.floor)
-        rest = (self.protocol, found.status, found.note, self.spec, self.commit)
-        values = (*self.key, *spread, *rest)
-        return {column: text(value) for column, value in zip(COLUMNS, values, strict=True)}
-
-    @classmethod
-    def read(cls, line: Mapping[str, str]) -> Entry:
-        """Return the entry of a row."""
-        names = ("mean", "sd", "se", "nfe", "floor")
-        mean, sd, se, nfe, floor = (_number(line[name]) for name in names)
-        images = _number(line["samples"])
-        found = Cell(
-            status=line["status"],
-            note=_word(line["note"]),
-            mean=mean,
-            sd=sd,
-            se=se,
-            seeds=int(line["seeds"]),
-            nfe=nfe,
-            images=None if images is None else int(images),
-            floor=floor,
-        )
-        key = line["variant"], line["stage"], line["item"], line["metric"]
-        return cls(key, found, _word(line["protocol"]), line["spec"], line["commit"])
-
-
-def _number(word: str) -> float | None:
-    return None if word == DASH else float(word)
-
-
-def _word(word: str) -> str:
-    return "" if word == DASH else word
-
-
-@dataclass(frozen=True)
 class Records:
-    """What is recorded of one benchmark.
+    """The results of a plan below ``root``."""
 
-    Attributes:
-        benchmark: its name.
-        entries: its numbers.
-        claims: rows of the table of claims, by id.
-    """
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self.plan = plan
+        self.root = root
+        self._files = Results(plan, root)
 
-    benchmark: str
-    entries: Mapping[Key, Entry]
-    claims: Mapping[str, Mapping[str, str]]
+    @cached_property
+    def outcomes(self) -> Mapping[tuple[str, str, str], Mapping[int, Outcome]]:
+        """What each job that makes numbers has: (variant, stage, item) -> seed -> outcome."""
+        found: dict[tuple[str, str, str], dict[int, Outcome]] = {}
+        for run in self.plan.jobs:
+            if run.stage in STAGES:
+                outcome = self._files.outcome(run)
+                found.setdefault((run.variant, run.stage, run.item), {})[run.seed] = outcome
+        return found
 
-    @classmethod
-    def read(cls, repository: Path, benchmark: str) -> Records | None:
-        """Return what the repository has recorded of a benchmark; None where it has nothing."""
-        folder = repository / FOLDER / benchmark
-        if not (folder / f"{CELLS}.csv").is_file():
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The long table."""
+        jobs = [run for run in self.plan.jobs if run.stage in STAGES]
+        read = [
+            (self._job(run), self.outcomes[run.variant, run.stage, run.item][run.seed])
+            for run in jobs
+        ]
+        costs = [
+            (self._job(run), self._files.cost(run)) for run in self.plan.jobs if run.stage in TIMED
+        ]
+        return long([*read, *self._truth(read)], costs)
+
+    @cached_property
+    def cells(self) -> Mapping[Key, Cell]:
+        """Each number over seeds: (variant, stage, item, metric) -> cell."""
+        return cells_of(self.frame)
+
+    def cell(self, variant: str, stage: str, item: str, metric: str) -> Cell:
+        """Return a number of a job over seeds, or why there is none."""
+        if (variant, stage, item, metric) in self.cells:
+            return self.cells[variant, stage, item, metric]
+        lacking = Outcome("missing", f"the scores have no {metric}")
+        read = self.outcomes[variant, stage, item]
+        checked = {seed: lacking if each.status == "ok" else each for seed, each in read.items()}
+        return Cell(*state(checked))
+
+    def number(self, variant: str, item: str, metric: str) -> Cell:
+        """Return a number of an item over seeds, or why there is none."""
+        stage = self._stage(variant, item, metric)
+        if stage is None:
+            return absent(self.plan, variant, [item])
+        return self.cell(variant, stage, item, metric)
+
+    def find(self, named: CellSpec) -> tuple[str, Cell]:
+        """Return the job's item that a cell means, the first of its items that the benchmark has, and its number."""
+        items = items_of(self.plan, named)
+        item = first_planned(self.plan, named.variant, items)
+        if item is None:
+            return items[0], absent(self.plan, named.variant, items)
+        return item, self.number(named.variant, item, named.metric)
+
+    def values(self, named: CellSpec) -> dict[int, float]:
+        """Return a cell's value with each seed that has one."""
+        item = first_planned(self.plan, named.variant, items_of(self.plan, named))
+        stage = None if item is None else self._stage(named.variant, item, named.metric)
+        rows = self._places.get((named.variant, stage, item, named.metric), [])
+        found = self.frame.iloc[rows]
+        good = found[found["status"] == "ok"]
+        return {
+            int(seed): float(value) for seed, value in zip(good["seed"], good["value"], strict=True)
+        }
+
+    def outcomes_of(self, stage: str, variant: str, item: str) -> Mapping[int, Outcome]:
+        """Return what the jobs of an item have, by seed, which is more than numbers; nothing where none is planned."""
+        return self.outcomes.get((variant, stage, item), {})
+
+    def measure(self, name: str) -> float | None:
+        """Return a measure of the training images, from the data set's manifest; None where it has none."""
+        return self._files.measure(name)
+
+    @cached_property
+    def _places(self) -> Mapping[Any, Any]:
+        return self.frame.groupby([*ITEM, "metric"], sort=False).indices
+
+    def _stage(self, variant: str, item: str, metric: str) -> str | None:
+        """Return the stage of an item that has a metric, else one that might have it once its jobs are done."""
+
+        def promise(stage: str) -> int:
+            if (variant, stage, item, metric) in self.cells:
+                return 2
+            return int(any(e.status != "ok" for e in self.outcomes[variant, stage, item].values()))
+
+        return max(stages_of(self.plan, variant, item), key=promise, default=None)
+
+    def _job(self, run: Job) -> dict[str, Any]:
+        """Return the columns that name a job."""
+        training = self.plan.variants[run.variant].training
+        at = run.choice.at_step if run.choice and training else None
+        path = paths.product(self.root, run.spec)
+        if run.stage == "sample":
+            path = paths.product(self.root, self.plan.job("score", run.variant, run.seed).spec)
+        return {
+            "benchmark": run.benchmark,
+            "variant": run.variant,
+            "seed": run.seed,
+            "stage": run.stage,
+            "item": run.item,
+            "at": None if at is None or training is None else step_of(at, training.steps),
+            "spec": run.spec.digest(),
+            "sha256": self._sha256(path),
+        }
+
+    def _sha256(self, path: Path) -> str | None:
+        """Return a product's checksum as its sidecar has it; None without a sidecar."""
+        try:
+            return str(products.read_sidecar(path)["sha256"][path.name])
+        except products.StoreError:
             return None
-        found = [Entry.read(line) for line in _lines(folder / f"{CELLS}.csv")]
-        claims = folder / f"{CLAIMS}.csv"
-        judged = {line["id"]: line for line in _lines(claims)} if claims.is_file() else {}
-        return cls(benchmark, {each.key: each for each in found}, judged)
 
-    def find(self, variant: str, item: str, metric: str) -> Entry | None:
-        """Return a number by its item, whichever stage made it; None where none is recorded."""
-        keys = ((variant, stage, item, metric) for stage in STAGES)
-        return next((self.entries[key] for key in keys if key in self.entries), None)
+    def _truth(
+        self, read: Sequence[tuple[dict[str, Any], Outcome]]
+    ) -> list[tuple[dict[str, Any], Outcome]]:
+        """Return the true images' scores, from the first restoration that has them."""
+        for job, outcome in read:
+            if job["stage"] == "restore" and outcome.content.get("truth"):
+                scores = outcome.content["truth"]
+                true = Outcome(
+                    "ok",
+                    "",
+                    scores,
+                    outcome.floors,
+                    images=outcome.images,
+                    protocol=outcome.protocol,
+                )
+                return [(job | {"variant": TRUTH, "item": "", "seed": 0}, true)]
+        return []
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+def long(
+    jobs: Iterable[tuple[Mapping[str, Any], Outcome]],
+    costs: Iterable[tuple[Mapping[str, Any], Outcome]] = (),
+) -> pd.DataFrame:
+    """Return jobs with their outcomes as the long table.
 
-
-def write(plan: Plan, root: Path, repository: Path) -> list[Path]:
-    """Record a benchmark's results.
-
-    Args:
-        plan: the benchmark.
-        root: its results folder.
-        repository: where ``docs/records`` is.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ValueError: when a job of the plan has no result: a record is of a finished benchmark.
+    A number that some seed of an item has is a row of every seed of it.  Each of ``costs`` has one number, what the job
+    took, called after its stage.
     """
-    entries = list(_entries(plan, root))
-    absent = [each for each in entries if each.cell.status in ("missing", "stale")]
-    if absent:
-        variant, stage, item, _ = absent[0].key
-        raise ValueError(
-            f"{root}: {len(absent)} numbers are not there, first the {stage} {item} of {variant} "
-            f"({absent[0].cell.status}): run the benchmark to its end before it is recorded"
-        )
-    folder = repository / FOLDER / plan.benchmark.name
-    made = {f"{CELLS}.csv": csv_of([each.line() for each in entries], COLUMNS).encode()}
-    found = tables.tables(plan, root)
-    if layout.CLAIMS_TABLE in found:
-        made[f"{CLAIMS}.csv"] = to_csv(CLAIMS, found[layout.CLAIMS_TABLE]).encode()
-    for name, chart in tables.charts(plan, root).items():
-        made |= {f"{name}.png": chart.png(), f"{name}.csv": chart.csv(name).encode()}
-    for name, content in made.items():
-        files.write(folder / name, content)
-    return [folder / name for name in made]
+    import pandas as pd
+
+    rows, numbers, times = [], [], []
+    for job, outcome in jobs:
+        rows.append({**job, **_of_job(outcome)})
+        numbers += [
+            {**_named(job), "metric": metric, **score, "why": score.get("reason")}
+            | {"floor": outcome.floors.get(metric, {}).get("value")}
+            for metric, score in outcome.scores.items()
+        ]
+    for job, cost in costs:
+        metric = f"{job['stage']}_seconds"
+        times.append({**job, **_of_job(cost), "metric": metric, "value": cost.seconds})
+    types = {"seed": int, "value": float, "se": float, "floor": float}
+    keys = [*ITEM, "seed"]
+    scores = pd.DataFrame(numbers, columns=[*keys, *OF_NUMBER]).astype(types)
+    named = scores[[*ITEM, "metric"]].drop_duplicates()
+    table = pd.DataFrame(rows, columns=["benchmark", *keys, "at", *OF_JOB]).astype({"seed": int})
+    table = table.merge(named, on=ITEM, how="left").merge(scores, on=[*keys, "metric"], how="left")
+    lacking = (table["status"] == "ok") & table["metric"].notna() & table["value"].isna()
+    table.loc[lacking, "reason"] = table["why"].fillna("the scores have no " + table["metric"])
+    table.loc[lacking, "status"] = "missing"
+    parts = [table.reindex(columns=list(COLUMNS)), pd.DataFrame(times, columns=list(COLUMNS))]
+    kinds = dict.fromkeys(
+        ("value", "se", "floor", "samples", "nfe", "seconds", "gpu_seconds"), float
+    )
+    whole = pd.concat(
+        [part.astype(kinds) for part in parts if len(part)] or parts, ignore_index=True
+    )
+    return whole.assign(metric=whole["metric"].fillna(""))
 
 
-def _entries(plan: Plan, root: Path) -> Iterator[Entry]:
-    """Yield all numbers of a benchmark in the order of its jobs."""
-    results = Results(plan, root)
-    for (variant, stage, item), jobs in jobs_of(plan).items():
-        read = STAGES[stage]
-        outcomes = {job.seed: read(results, variant, job.seed, item) for job in jobs}
-        if all(each.status == "ok" and not each.scores for each in outcomes.values()):
-            continue  # an analysis whose result is a figure
-        metrics = list(dict.fromkeys(name for each in outcomes.values() for name in each.scores))
-        spec, commit = digest(plan, jobs), "+".join(_commits(root, jobs))
-        for metric in metrics or [""]:
-            found = cell(outcomes, metric)
-            how = context.protocol(metric, found.protocol)
-            yield Entry((variant, stage, item, metric), found, how, spec, commit)
+def _named(job: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: job[name] for name in (*ITEM, "seed")}
 
 
-def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Job]]:
-    """Return the jobs that make numbers, one a seed, by variant, stage and item."""
-    found: dict[tuple[str, str, str], list[Job]] = {}
-    for run in plan.jobs:
-        if run.stage in STAGES:
-            found.setdefault((run.variant, run.stage, run.item), []).append(run)
-    return found
-
-
-def digest(plan: Plan, jobs: list[Job]) -> str:
-    """Return a hash of all that a number depends on: the specs of its jobs and, of samples, how they are scored."""
-    content = [spec.model_dump(mode="json") for job in jobs for spec in _specs(plan, job)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _specs(plan: Plan, job: Job) -> list[StageSpec]:
-    """Return a job's spec; of samples also the reference and the score without its other samples."""
-    if not isinstance(job.spec, SampleSpec):
-        return [job.spec]
-    score = plan.job("score", job.variant, job.seed).spec
-    assert isinstance(score, ScoreSpec)
-    return [score.model_copy(update={"samples": {job.item: job.spec}})]
-
-
-def _commits(root: Path, jobs: list[Job]) -> list[str]:
-    found = (run_record(paths.product(root, job.spec)).get("commit") for job in jobs)
-    return sorted({shortened(str(each)) for each in found if each})
-
-
-def shortened(commit: str) -> str:
-    """Return the first twelve digits of a commit, and whether files were changed since."""
-    digits, dash, dirty = commit.partition("-")
-    return f"{digits[:12]}{dash}{dirty}"
-
-
-def fresh(plan: Plan, records: Records) -> set[Key]:
-    """Return the keys of the recorded numbers that the plan would make again as they are."""
-    wanted = {key: digest(plan, jobs) for key, jobs in jobs_of(plan).items()}
+def _of_job(outcome: Outcome) -> dict[str, Any]:
     return {
-        key
-        for key, entry in records.entries.items()
-        if wanted.get((key[0], key[1], key[2])) == entry.spec
+        "samples": outcome.images,
+        "nfe": outcome.nfe,
+        "seconds": outcome.seconds,
+        "gpu_seconds": outcome.gpu_seconds,
+        "protocol": outcome.protocol,
+        "status": outcome.status,
+        "reason": outcome.reason,
     }
+
+
+def stages_of(plan: Plan, variant: str, item: str) -> list[str]:
+    """Return the stages in which the benchmark has such an item."""
+    return [stage for stage in STAGES if plan.find(variant, item, [stage])]
+
+
+def items_of(plan: Plan, named: CellSpec) -> list[str]:
+    """Return the jobs' items that a cell names, which may name the weights of a step of training."""
+    return [plan.item_at(named.variant, item, named.at) for item in named.item]
+
+
+def first_planned(plan: Plan, variant: str, items: Sequence[str]) -> str | None:
+    """Return the first of these items that the benchmark has; None where it has none."""
+    return next((each for each in items if stages_of(plan, variant, each)), None)
+
+
+def absent(plan: Plan, variant: str, items: Sequence[str]) -> Cell:
+    """Return the cell of what no job makes, with the reason."""
+    for each in plan.refusals:
+        if each.variant == variant and each.item in items:
+            return Cell("refused", each.reason)
+    lacking = " or ".join(items) if variant in plan.variants else "variant"
+    return Cell("missing", f"no such {lacking} in this benchmark")

@@ -64,52 +64,39 @@ MISSING = Outcome("missing")
 
 
 class Results:
-    """The results of a plan below ``root``."""
+    """The files of a plan's results below ``root``, job by job."""
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self.plan = plan
         self.root = root
         self._known: dict[Path, Outcome] = {}
 
-    def jobs(self, stage: str, variant: str, seed: int, item: str) -> list[Job]:
-        """Return a job after those that it builds on: data, train, classifier, then itself."""
-        job = self.plan.job(stage, variant, seed, item)
-        return [*self.plan.upstream(job), job]
+    def outcome(self, job: Job) -> Outcome:
+        """Return what a job has: the scores of samples, bits per dimension, restorations' scores, or an analysis."""
+        jobs = [*self.plan.upstream(job), job]
+        return self._score(jobs) if job.stage == "sample" else self._file(jobs, READ[job.stage])
 
-    def score(self, variant: str, seed: int, solver: str) -> Outcome:
-        """Return the scores of one solver's samples."""
-        jobs = [self.plan.job("reference"), *self.jobs("sample", variant, seed, solver)]
-        job = self.plan.job("score", variant, seed)
-        found = self._scored(job, solver)
-        for outcome in (found, self._partly_scored(job, solver)):
+    def cost(self, job: Job) -> Outcome:
+        """Return a job's own wall time."""
+        if self._link(job).status != "ok":
+            return self._trouble([*self.plan.upstream(job), job])
+        timed = self._timed(Outcome("ok"), [job])
+        return (
+            timed if timed.seconds is not None else Outcome("missing", "its run record is missing")
+        )
+
+    def _score(self, above: Sequence[Job]) -> Outcome:
+        """Return the scores of the samples that the last of these jobs makes."""
+        jobs, sample = [self.plan.job("reference"), *above], above[-1]
+        job = self.plan.job("score", sample.variant, sample.seed)
+        found = self._scored(job, sample.item)
+        for outcome in (found, self._partly_scored(job, sample.item)):
             if outcome.status == "ok":
-                return self._timed(self._linked(_asked(outcome, jobs[-1]), jobs), _own(jobs))
+                return self._timed(self._linked(_asked(outcome, sample), jobs), _own(jobs))
         trouble = self._trouble(jobs)
         if trouble.status == "missing" and found.status != "failed":
             trouble = self._failure(job)
         return found if trouble.status == "missing" else trouble
-
-    def likelihood(self, variant: str, seed: int, kind: str) -> Outcome:
-        """Return one kind of bits per dimension, as the metric ``bits_per_dim``."""
-        return self._file(self.jobs("likelihood", variant, seed, kind), _of_likelihood)
-
-    def restoration(self, variant: str, seed: int, item: str) -> Outcome:
-        """Return the scores of one method's restorations of a task; ``item`` is ``task/method``."""
-        return self._file(self.jobs("restore", variant, seed, item), _of_restoration)
-
-    def analysis(self, variant: str, seed: int, item: str) -> Outcome:
-        """Return one analysis of a variant: its file as ``content``, and its ``metrics``, if it has any."""
-        return self._file(self.jobs("analysis", variant, seed, item), _of_analysis)
-
-    def cost(self, stage: str, variant: str, seed: int, item: str = "") -> Outcome:
-        """Return a job's own wall time, as the metric ``seconds``."""
-        jobs = self.jobs(stage, variant, seed, item)
-        if self._link(jobs[-1]).status != "ok":
-            return self._trouble(jobs)
-        timed = self._timed(Outcome("ok"), jobs[-1:])
-        if timed.seconds is None:
-            return Outcome("missing", "its run record is missing")
-        return replace(timed, scores={SECONDS: {"value": timed.seconds, "se": None}})
 
     def measure(self, name: str) -> float | None:
         """Return a measure of the training images, from the data set's manifest; None where it has none."""
@@ -263,6 +250,14 @@ def _of_restoration(content: Any) -> Outcome:
 def _of_analysis(content: Any) -> Outcome:
     scores, images = content.get("metrics", {}), content.get("images")
     return Outcome("ok", scores=scores, images=images, content=dict(content))
+
+
+#: How the file of a job is read, by stage.
+READ: Mapping[str, Callable[[Any], Outcome]] = {
+    "likelihood": _of_likelihood,
+    "restore": _of_restoration,
+    "analysis": _of_analysis,
+}
 
 
 def _of_solver(content: Any, made_of: Any, job: Job, solver: str) -> Outcome:

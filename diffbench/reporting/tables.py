@@ -16,11 +16,12 @@ from typing import Protocol
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import claims_table, comparability, layout
 from diffbench.reporting.charts import Drawing
-from diffbench.reporting.claims import Claims, chosen, read_claims
+from diffbench.reporting.claims import Claims, of_plan
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
 from diffbench.reporting.layout import TablesSpec
 from diffbench.reporting.published import PublishedValues
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records
+from diffbench.specs.benchmark import names
 from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
 from diffbench.store import files, paths
@@ -43,12 +44,13 @@ def make(plan: Plan, root: Path) -> list[Path]:
         PlanError: when tables.yaml or claims.yaml is wrong or lacks what the benchmark names;
             nothing is written then.
     """
+    known, results = _known(plan), Records(plan, root)
     made = {
         paths.table(root, name, suffix): content.encode()
-        for name, table in tables(plan, root).items()
+        for name, table in _tables(known, results).items()
         for suffix, content in texts(name, table).items()
     }
-    for name, chart in charts(plan, root).items():
+    for name, chart in _charts(known, results).items():
         made[paths.figure(root, name, "png")] = chart.png()
         made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
     for path, content in made.items():
@@ -59,12 +61,12 @@ def make(plan: Plan, root: Path) -> list[Path]:
 def outputs(plan: Plan, root: Path) -> list[Path]:
     """Return the files that ``make`` writes: CSV, Markdown and LaTeX, of figures PNG and CSV."""
     benchmark = plan.benchmark
-    names = [*benchmark.tables, *([layout.CLAIMS_TABLE] if benchmark.claims else [])]
+    wanted = [*names(benchmark.tables), *([layout.CLAIMS_TABLE] if benchmark.claims else [])]
     return [
-        *(paths.table(root, name, suffix) for name in names for suffix in paths.TABLE_SUFFIXES),
+        *(paths.table(root, name, suffix) for name in wanted for suffix in paths.TABLE_SUFFIXES),
         *(
             paths.figure(root, name, suffix)
-            for name in benchmark.figures
+            for name in names(benchmark.figures)
             for suffix in paths.FIGURE_SUFFIXES
         ),
     ]
@@ -72,9 +74,17 @@ def outputs(plan: Plan, root: Path) -> list[Path]:
 
 def tables(plan: Plan, root: Path) -> dict[str, Table]:
     """Return the plan's tables by name, the claims' table last, each with what must be said of the data."""
-    known = _known(plan)
+    return _tables(_known(plan), Records(plan, root))
+
+
+def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
+    """Return the plan's figures by name."""
+    return _charts(_known(plan), Records(plan, root))
+
+
+def _tables(known: TablesSpec, results: Records) -> dict[str, Table]:
+    plan = results.plan
     published = PublishedValues(plan.repository / layout.PUBLISHED)
-    results = Results(plan, root)
     made = {
         name: build(spec).make(results, known.metrics, published)
         for name, spec in known.tables.items()
@@ -85,9 +95,7 @@ def tables(plan: Plan, root: Path) -> dict[str, Table]:
     return {name: table.remarked(data.title, data.remark) for name, table in made.items()}
 
 
-def charts(plan: Plan, root: Path) -> dict[str, Drawing]:
-    """Return the plan's figures by name."""
-    known, results = _known(plan), Results(plan, root)
+def _charts(known: TablesSpec, results: Records) -> dict[str, Drawing]:
     return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}
 
 
@@ -102,7 +110,7 @@ def check(plan: Plan) -> None:
 
 def _known(plan: Plan) -> TablesSpec:
     """Return the tables and figures that the benchmark wants, and all metrics."""
-    known = layout.chosen(layout.read_tables(plan.repository), plan.benchmark)
+    known = layout.of_plan(plan)
     _check_steps(plan, "table", known.tables)
     _check_steps(plan, "figure", known.figures)
     comparability.check_layouts(plan, known)
@@ -129,10 +137,9 @@ def _check_steps(plan: Plan, what: str, named: Mapping[str, Stepped]) -> None:
 
 def _claims(plan: Plan, known: TablesSpec) -> Claims:
     """Return the claims that the benchmark tests; their file is read only if it does."""
-    wanted = plan.benchmark.claims
-    if not wanted:
+    if not plan.benchmark.claims:
         return {}
-    claims = chosen(read_claims(plan.repository, known.metrics), wanted)
+    claims = of_plan(plan, known.metrics)
     _check_steps(plan, "claim", claims)
     comparability.check_claims(plan, claims)
     return claims

@@ -27,12 +27,11 @@ from dataclasses import dataclass, replace
 from diffbench.plan import treatments
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import inference
-from diffbench.reporting.cells import Cell, values
-from diffbench.reporting.cells import cell as gathered
-from diffbench.reporting.claims import ClaimCellSpec, Claims, ClaimSpec
+from diffbench.reporting.cells import Cell
+from diffbench.reporting.claims import Claims, ClaimSpec
+from diffbench.reporting.layout import CellSpec, Metrics
 from diffbench.reporting.numbers import plain
-from diffbench.reporting.ours import absent, outcomes
-from diffbench.reporting.results import Results
+from diffbench.reporting.records import Records, first_planned, items_of
 
 #: In the order in which they are counted.
 VERDICTS = ("holds", "contradicted", "undecided", "untestable", "missing")
@@ -67,9 +66,12 @@ class Verdict:
     adjusted: float | None = None
 
 
-def judged(results: Results, claims: Claims) -> list[Verdict]:
+def judged(results: Records, claims: Claims, metrics: Metrics) -> list[Verdict]:
     """Return the verdicts on a family of claims from whatever results exist."""
-    measured = [_measured(results, name, claim) for name, claim in claims.items()]
+    measured = [
+        _measured(results, name, claim, metrics[claim.metric].sign)
+        for name, claim in claims.items()
+    ]
     family = {
         each.name: each.p
         for each in measured
@@ -79,8 +81,8 @@ def judged(results: Results, claims: Claims) -> list[Verdict]:
     return [each if each.verdict else _decided(each, adjusted.get(each.name)) for each in measured]
 
 
-def _measured(results: Results, name: str, claim: ClaimSpec) -> Verdict:
-    """Return a claim's effect, and its verdict where there is nothing to be tested."""
+def _measured(results: Records, name: str, claim: ClaimSpec, sign: int) -> Verdict:
+    """Return a claim's effect, and its verdict where there is nothing to be tested; ``sign`` is the metric's."""
     sides = [_Side.of(results, cells) for cells in (claim.better, claim.worse)]
     notes = list(dict.fromkeys(note for side in sides for note in side.notes))
     notes += _identities(results.plan, claim)
@@ -89,7 +91,6 @@ def _measured(results: Results, name: str, claim: ClaimSpec) -> Verdict:
         note = "; ".join(notes) or "no seed has both sides"
         return Verdict(name, claim, "missing", note)
     better, worse = ([side.values[seed] for seed in seeds] for side in sides)
-    sign = 1 if claim.direction == "lower" else -1
     effects = [sign * (w - b) for b, w in zip(better, worse, strict=True)]
     several = len(effects) > 1
     low, high = inference.interval(effects) if several else (None, None)
@@ -135,7 +136,7 @@ def _at_floor(claim: ClaimSpec, sides: Sequence[_Side]) -> list[str]:
     return [each for side in sides for each in side.at_floor] if claim.floor == "above" else []
 
 
-def _unfit(results: Results, claim: ClaimSpec) -> list[str]:
+def _unfit(results: Records, claim: ClaimSpec) -> list[str]:
     """Return what the data lack of what the claim needs."""
     return [reason for need in claim.needs if (reason := need.lacking(results.measure(need.data)))]
 
@@ -149,7 +150,7 @@ class _Side:
     at_floor: Sequence[str]
 
     @classmethod
-    def of(cls, results: Results, cells: Sequence[ClaimCellSpec]) -> _Side:
+    def of(cls, results: Records, cells: Sequence[CellSpec]) -> _Side:
         """Gather the cells."""
         found = [_values(results, cell) for cell in cells]
         seeds = set.intersection(*(set(each) for each, _ in found))
@@ -162,23 +163,21 @@ class _Side:
         )
 
 
-def _values(results: Results, cell: ClaimCellSpec) -> tuple[dict[int, float], Cell]:
+def _values(results: Records, cell: CellSpec) -> tuple[dict[int, float], Cell]:
     """Return a cell's value with each seed that has one, and what a table shows of it."""
-    item = results.plan.item_at(cell.variant, cell.item, cell.at)
-    read = outcomes(results, cell.variant, item, cell.metric)
-    if not read:
-        return {}, replace(absent(results.plan, cell.variant, [item]), status="")
-    return values(read, cell.metric), gathered(read, cell.metric)
+    _, whole = results.find(cell)
+    planned = first_planned(results.plan, cell.variant, items_of(results.plan, cell))
+    return results.values(cell), whole if planned else replace(whole, status="")
 
 
-def _lacking(named: ClaimCellSpec, whole: Cell) -> str:
+def _lacking(named: CellSpec, whole: Cell) -> str:
     if whole.status == "ok":
         return ""
     parts = [whole.note] if whole.status == "partial" else [whole.status, whole.note]
     return f"{named.shown}: {': '.join(filter(None, parts))}"
 
 
-def _low(named: ClaimCellSpec, whole: Cell) -> str:
+def _low(named: CellSpec, whole: Cell) -> str:
     if not whole.at_floor:
         return ""
     assert whole.mean is not None and whole.floor is not None

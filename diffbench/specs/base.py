@@ -84,10 +84,12 @@ class Registered(Spec):
     """A spec that configuration files choose by name.
 
     A direct subclass is a *kind* (``ProcessSpec``); its subclasses, each with a ``name`` field of one
-    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.
+    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.  A kind may call the field
+    otherwise, ``chosen_by``.
     """
 
     kind: ClassVar[str]
+    chosen_by: ClassVar[str] = "name"
     default_name: ClassVar[str | None] = None
     implementation: ClassVar[str | type]
     known: ClassVar[dict[str, type[Registered]]]
@@ -101,7 +103,7 @@ class Registered(Spec):
             )
         if Registered in cls.__bases__:
             cls.known = {}
-        elif isinstance(name := cls.model_fields["name"].default, str):
+        elif isinstance(name := cls.model_fields[cls.chosen_by].default, str):
             if name in cls.known and cls.known[name].__qualname__ != cls.__qualname__:
                 raise ValueError(
                     f"there are two of the {cls.kind} name {name!r}: {cls.known[name]}"
@@ -117,7 +119,9 @@ class Registered(Spec):
         """
         if isinstance(value, Registered):
             return value
-        name = value.get("name", cls.default_name) if isinstance(value, dict) else value
+        name = value.get(cls.chosen_by, cls.default_name) if isinstance(value, dict) else value
         if not isinstance(name, str) or name not in cls.known:
             raise ValueError(f"{name!r} is no {cls.kind}; known: {', '.join(sorted(cls.known))}")
-        return cls.known[name].model_validate(value if isinstance(value, dict) else {"name": name})
+        return cls.known[name].model_validate(
+            value if isinstance(value, dict) else {cls.chosen_by: name}
+        )

@@ -58,10 +58,36 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _wanted(value: object) -> object:
+    """Take one name, or one mapping of what is defined here, for a list of it."""
+    return [value] if isinstance(value, dict) else _listed(value)
+
+
+def names(wanted: list[Any]) -> list[str]:
+    """Return the names in a list of names and of mappings of what is defined there."""
+    return [name for each in wanted for name in (each if isinstance(each, dict) else [each])]
+
+
+def own(wanted: list[Any]) -> dict[str, Any]:
+    """Return what is defined in a list of names and of mappings: name -> definition."""
+    return {
+        name: value for each in wanted if isinstance(each, dict) for name, value in each.items()
+    }
+
+
+def _named_once(wanted: list[Any]) -> list[Any]:
+    _distinct(names(wanted))
+    return wanted
+
+
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_listed), AfterValidator(_distinct)]
 Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distinct)]
-Ids = Annotated[list[Id], BeforeValidator(_listed), AfterValidator(_distinct)]
+#: What is defined in a benchmark file alone.
+Own = dict[Id, dict[str, Any]]
+#: Ids, or patterns, of what the repository defines, and mappings of what is defined here, in their order.
+Wanted = Annotated[list[Id | Own], BeforeValidator(_wanted), AfterValidator(_named_once)]
+WantedPatterns = Annotated[list[str | Own], BeforeValidator(_wanted), AfterValidator(_named_once)]
 
 
 class ClassifierSettings(Spec):
@@ -139,8 +165,9 @@ class BenchmarkSpec(Spec):
     overrides: variant id or pattern -> keys that lie over the variant's own.
     methods: further variants, written as in ``config/methods.yaml``.
     extensions: Python files, relative to the benchmark file, that define specs and their classes.
-    tables, figures: which of ``config/tables.yaml`` to make.
-    claims: ids or patterns of claims in ``config/claims.yaml`` to test.
+    tables, figures: which of ``config/tables.yaml`` to make; a mapping among them defines further ones.
+    claims: ids or patterns of claims in ``config/claims.yaml`` to test; a mapping among them defines further ones.
+    metrics: further metrics, written as in ``config/tables.yaml``.
     tuned: id -> what was tuned on which seeds; no claim is tested on those.
     """
 
@@ -168,10 +195,11 @@ class BenchmarkSpec(Spec):
     overrides: dict[str, dict[str, Any]] = {}
     methods: dict[str, dict[str, Any]] = {}
     extensions: Patterns = []
-    tables: Ids = ["overview"]
-    claims: Patterns = []
+    metrics: Own = {}
+    tables: Wanted = ["overview"]
+    claims: WantedPatterns = []
     tuned: dict[Id, TunedSpec] = {}
-    figures: Ids = []
+    figures: Wanted = []
 
     @model_validator(mode="after")
     def _claims_have_seeds_of_their_own(self) -> Self:

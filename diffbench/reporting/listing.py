@@ -1,0 +1,288 @@
+"""A listing: a row for every solver of every variant, or for every task, variant and restorer.
+
+Of samples, what was not trained comes last, and bits per dimension have grids of their own below: a likelihood belongs
+to a model, not to a sampler, and each kind, which does not compare with another, has its grid.  Restorations are in the
+order of the tasks, then of the variants; what cannot be is the last of a variant's, with the reason in a footnote.  The
+first row is the truth: the true images in the restorations' place, each as often, whatever the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from diffbench.plan.jobs import Job, Plan, Refusal
+from diffbench.reporting import context
+from diffbench.reporting.cells import Cell, Record
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.layout import BITS, ListingSpec, Metrics, MetricSpec
+from diffbench.reporting.numbers import count
+from diffbench.reporting.published import PublishedValues
+from diffbench.reporting.ranking import ranked
+from diffbench.reporting.records import TRUTH, Records
+from diffbench.specs.jobs import LikelihoodStageSpec
+
+RESTORE = "restore"
+ABSENT = Cell("missing")
+#: The heads of a row's words and counts, by stage.
+HEADS = {"sample": ("variant", "solver", "NFE", "N"), RESTORE: ("task", "variant", "method", "NFE")}
+#: What the error of a single seed of a restoration is over.
+OVER_IMAGES = "the test images (FID: bootstrap)"
+SECONDS = "_seconds"
+
+#: Variant and item: a solver, or ``task/restorer``.
+Place = tuple[str, str]
+#: A row: metric -> number.
+Numbers = Mapping[str, Record]
+
+
+def places(plan: Plan, stage: str) -> dict[Place, str]:
+    """Return all rows in their order, each with the reason why it cannot be, or nothing."""
+    found = {(run.variant, run.item): "" for run in plan.of(stage)}
+    if stage != RESTORE:
+        return {
+            place: found[place]
+            for place in sorted(found, key=lambda p: not plan.variants[p[0]].trained)
+        }
+    found |= {
+        (each.variant, each.item): each.reason for each in plan.refusals if each.stage == stage
+    }
+    tasks, variants = list(plan.benchmark.restorations.tasks), list(plan.variants)
+
+    def order(place: Place) -> tuple[int, int]:
+        return tasks.index(_task(place)), variants.index(place[0])
+
+    return {place: found[place] for place in sorted(found, key=order)}
+
+
+def _task(place: Place) -> str:
+    return place[1].partition("/")[0]
+
+
+class Listing:
+    """See the module."""
+
+    def __init__(self, spec: ListingSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
+        """Make the table; nothing in it is compared with what was published."""
+        plan, spec = results.plan, self.spec
+        found = {
+            place: self._row(results, place, reason, metrics)
+            for place, reason in {**self._truth(results), **places(plan, spec.stage)}.items()
+        }
+        there = {name for row in found.values() for name in row}
+        names = [name for name in spec.columns if name not in spec.where_known or name in there]
+        columns = {name: metrics[name] for name in names}
+        rows = self._ranked(plan, found, columns)
+        bits = _bits(results, metrics) if spec.likelihoods else {}
+        records = [*(each for row in rows.values() for each in row.values()), *bits.values()]
+        footnotes = Footnotes()
+        grids = [self._grid(rows, columns, footnotes)]
+        for title in dict.fromkeys(title for title, _ in _kinds(plan)) if spec.likelihoods else ():
+            items = [kind for kind in _kinds(plan) if kind[0] == title]
+            grids.append(_bits_grid(plan, items, bits, metrics[BITS], footnotes))
+        return Table(
+            f"{spec.title}: {plan.benchmark.name}",
+            [*records, *self._refused(plan, metrics)],
+            grids,
+            self._notes(plan, records, metrics),
+            footnotes.lines,
+        )
+
+    @property
+    def _scores(self) -> list[str]:
+        """The columns that every row has, but for what a job took."""
+        return [
+            name
+            for name in self.spec.columns
+            if not name.endswith(SECONDS) and name not in self.spec.where_known
+        ]
+
+    def _truth(self, results: Records) -> dict[Place, str]:
+        scored = any((TRUTH, self.spec.stage, "", name) in results.cells for name in self._scores)
+        return {(TRUTH, ""): ""} if scored else {}
+
+    def _row(
+        self, results: Records, place: Place, reason: str, metrics: Metrics
+    ) -> dict[str, Record]:
+        """Return a row's numbers; the truth has those that were taken of it, what cannot be has the reason."""
+        variant, item = place
+        if reason:
+            cells = dict.fromkeys(self._scores, Cell("refused", reason))
+        elif variant == TRUTH:
+            keys = {name: (TRUTH, self.spec.stage, "", name) for name in self._scores}
+            cells = {name: results.cells[key] for name, key in keys.items() if key in results.cells}
+        else:
+            cells = {
+                name: results.cell(variant, self.spec.stage, item, name) for name in self._scores
+            }
+            for name in self.spec.columns:
+                stage = name.removesuffix(SECONDS) if name.endswith(SECONDS) else self.spec.stage
+                key = (variant, stage, item if stage == self.spec.stage else "", name)
+                # A model that is exact has a job of the stage train too, which trains nothing.
+                trained = stage != "train" or results.plan.variants[variant].trained
+                if trained and key in results.cells:
+                    cells[name] = results.cells[key]
+        ordered = [name for name in self.spec.columns if name in cells]
+        return {name: _record(results.plan, place, name, metrics, cells[name]) for name in ordered}
+
+    def _ranked(
+        self, plan: Plan, rows: Mapping[Place, Numbers], columns: Mapping[str, MetricSpec]
+    ) -> dict[Place, dict[str, Record]]:
+        """Mark the best of each column; of restorations those of each task, for tasks do not compare."""
+        if self.spec.stage != RESTORE:
+            return ranked(plan, rows, columns)
+        found: dict[Place, dict[str, Record]] = {}
+        for task in dict.fromkeys(map(_task, rows)):
+            found |= ranked(plan, {p: row for p, row in rows.items() if _task(p) == task}, columns)
+        return found
+
+    def _grid(
+        self, rows: Mapping[Place, Numbers], columns: Mapping[str, MetricSpec], footnotes: Footnotes
+    ) -> Grid:
+        lines = []
+        for (variant, item), records in rows.items():
+            cells = {name: record.cell for name, record in records.items()}
+            nfe = next((each.nfe for each in cells.values() if each.nfe is not None), None)
+            images = next((each.images for each in cells.values() if each.images is not None), None)
+            task, _, method = item.partition("/")
+            words = [variant, item, count(nfe), count(images)]
+            if self.spec.stage == RESTORE:
+                words = [task, variant, method, count(nfe)]
+            shown = [(cells.get(name, ABSENT), metric) for name, metric in columns.items()]
+            lines.append([*(each or NOTHING for each in words), *footnotes.shown(shown)])
+        heads = HEADS[self.spec.stage]
+        labels = sum(not head.startswith("N") for head in heads)
+        return Grid([*heads, *(each.head for each in columns.values())], lines, labels=labels)
+
+    def _refused(self, plan: Plan, metrics: Metrics) -> Iterator[Record]:
+        """Yield the cells of samples and likelihoods that no job can fill, for the CSV: the grid has no row of them."""
+        for refusal in _refusals(plan) if self.spec.stage != RESTORE else ():
+            for name in self._scores if refusal.stage == "sample" else [BITS]:
+                place, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
+                yield _record(plan, place, name, metrics, found)
+
+    def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
+        own = [line for line in (self.spec.note, plan.benchmark.note) if line]
+        if self.spec.stage == RESTORE:
+            return [*own, *_notes_of_restorations(plan, records, metrics)]
+        return [*own, *_notes_of_samples(plan, records, metrics)]
+
+
+def _notes_of_samples(plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
+    others = {run.variant for run in plan.jobs if run.stage != RESTORE}
+    shown = {item for _, item in _kinds(plan)}
+    return [
+        *(f"Scores: {line}." for line in context.protocols(records)),
+        context.data_line(plan),
+        *context.budget_lines(plan),
+        *context.spread_lines(records),
+        *context.mark_lines(records, metrics),
+        *_remarks(plan, [name for name in plan.variants if name in others]),
+        *context.refusal_lines(each for each in _refusals(plan) if each.item not in shown),
+    ]
+
+
+def _notes_of_restorations(plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
+    named = dict.fromkeys(record.variant for record in records)
+    variants = [name for name in named if name in plan.variants]
+    tasks = plan.benchmark.restorations.tasks.items()
+    return [
+        *(
+            f"{name}: {context.described(task.operator)}, noise {task.noise:g}."
+            for name, task in tasks
+        ),
+        *(f"FID: {line}." for line in context.protocols(records)),
+        context.data_line(plan, ((each.variant, each.solver) for each in records)),
+        *context.budget_lines(plan, variants),
+        *context.spread_lines(records, OVER_IMAGES),
+        *context.mark_lines(records, metrics, "its column and task"),
+        *_remarks(plan, variants),
+    ]
+
+
+def _remarks(plan: Plan, variants: Sequence[str]) -> list[str]:
+    return [f"{name}: {plan.variants[name].note}." for name in variants if plan.variants[name].note]
+
+
+def _refusals(plan: Plan) -> list[Refusal]:
+    """Return those of solvers and likelihoods: restorations have a table of their own."""
+    return [each for each in plan.refusals if each.stage != RESTORE]
+
+
+def _record(plan: Plan, place: Place, metric: str, metrics: Metrics, found: Cell) -> Record:
+    variant, item = place
+    words = f"{item} {variant}" if "/" in item else f"{variant} {item}".strip()
+    return Record(
+        row=words,
+        paper=plan.variants[variant].paper if variant in plan.variants else "",
+        variant=variant,
+        solver=item,
+        metric=metric,
+        unit=metrics[metric].unit,
+        cell=found,
+        protocol=_protocol(metric, found),
+    )
+
+
+def _protocol(metric: str, found: Cell) -> str:
+    """Return how a number was made in a few words."""
+    made = found.protocol or {}
+    counted = (
+        f"{made['images']} test images, {made['draws']} draws each, " if "draws" in made else ""
+    )
+    return counted + context.protocol(metric, found.protocol)
+
+
+def _kinds(plan: Plan) -> list[tuple[str, str]]:
+    """Return (title of the kind, id) of all likelihoods: different kinds never share a column."""
+    return list(dict.fromkeys(_kind(run) for run in plan.of("likelihood")))
+
+
+def _kind(run: Job) -> tuple[str, str]:
+    assert isinstance(run.spec, LikelihoodStageSpec)
+    return run.spec.likelihood.title, run.item
+
+
+def _bits(results: Records, metrics: Metrics) -> dict[tuple[str, tuple[str, str]], Record]:
+    """Return the likelihoods that there are: (variant, kind) -> number."""
+    plan = results.plan
+    planned = {(run.variant, _kind(run)) for run in plan.of("likelihood")}
+    return {
+        (variant, kind): _record(
+            plan,
+            (variant, kind[1]),
+            BITS,
+            metrics,
+            results.cell(variant, "likelihood", kind[1], BITS),
+        )
+        for variant in plan.variants
+        for kind in _kinds(plan)
+        if (variant, kind) in planned
+    }
+
+
+def _bits_grid(
+    plan: Plan,
+    kinds: list[tuple[str, str]],
+    bits: Mapping[tuple[str, tuple[str, str]], Record],
+    metric: MetricSpec,
+    footnotes: Footnotes,
+) -> Grid:
+    cells = {key: record.cell for key, record in bits.items() if key[1] in kinds}
+    for refusal in plan.refusals:
+        for kind in kinds:
+            if (refusal.stage, refusal.item) == ("likelihood", kind[1]):
+                cells[refusal.variant, kind] = Cell("refused", refusal.reason)
+    named = {variant for variant, _ in cells}
+    rows = [
+        [name, *footnotes.shown([(cells.get((name, kind), ABSENT), metric) for kind in kinds])]
+        for name in plan.variants
+        if name in named
+    ]
+    return Grid(
+        ["variant", *(item for _, item in kinds)],
+        rows,
+        caption=f"Bits per dimension, {kinds[0][0]}; of the test split but where the id says train",
+    )

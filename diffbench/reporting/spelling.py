@@ -1,0 +1,76 @@
+"""What keys of tables, figures, metrics and claims were called before: refused with the new name (see ``migrate``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffbench.plan.reading import Keys, Tree, dotted
+from diffbench.specs.errors import PlanError, shown
+
+GONE = "the metric's `better`"
+#: Where a key stood (``*`` is any key or index, the last part the key), and what it is called now.
+MOVED: Mapping[tuple[str, ...], str] = {
+    ("metrics", "*", "best"): "better",
+    ("tables", "*", "name"): "layout",
+    ("tables", "*", "metrics"): "columns",
+    ("tables", "*", "truth"): "where_known",
+    ("tables", "*", "each", "solvers"): "item",
+    ("tables", "*", "each", "likelihoods"): "columns",
+    ("tables", "*", "each", "cells"): "columns",
+    ("tables", "*", "rows", "*", "solvers"): "item",
+    ("tables", "*", "rows", "*", "likelihoods"): "cells",
+    ("figures", "*", "name"): "layout",
+    ("figures", "*", "analysis"): "item",
+    ("figures", "*", "series", "*", "likelihood"): "item",
+    ("figures", "*", "series", "*", "analysis"): "item",
+    ("*", "direction"): GONE,
+    **{
+        ("*", side, *several, key): "item"
+        for side in ("better", "worse")
+        for several in ((), ("*",))
+        for key in ("solver", "likelihood")
+    },
+}
+
+
+def refuse_old(tree: Tree, file: Path) -> None:
+    """Refuse a file that has a spelling of before.
+
+    Raises:
+        PlanError: naming the first such key, and what it is called now.
+    """
+    for keys, new in old_keys(tree.value):
+        raise PlanError(
+            f"{tree.where(keys)}: {dotted(keys)}: {keys[-1]!r} is now {_called(new)}: "
+            f"`diffbench migrate {shown(file)}` rewrites the file"
+        )
+
+
+def _called(new: str) -> str:
+    return new if new == GONE else repr(new)
+
+
+def old_keys(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
+    """Yield the paths of keys that have moved, and their new names, in the order of the file."""
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, child in children:
+        place = (*keys, key)
+        if isinstance(value, dict) and (new := _new_name(place)):
+            yield place, new
+        yield from old_keys(child, place)
+
+
+def _new_name(place: Keys) -> str | None:
+    for pattern, new in MOVED.items():
+        pairs = zip(pattern, place, strict=False)
+        if len(pattern) == len(place) and all(part in ("*", key) for part, key in pairs):
+            return new
+    return None
