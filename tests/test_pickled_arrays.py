@@ -175,7 +175,7 @@ def test_values_that_are_shared_are_read_once():
 
 def test_long_lists_and_dictionaries_are_no_deep_ones():
     """They are pickled in pieces of a thousand values, each put into what is there."""
-    long = {"list": list(range(300_000)), "names": {f"{i}": i for i in range(1000)}}
+    long = {"list": list(range(202_000)), "names": {f"{i}": i for i in range(1000)}}
     long["names"]["itself"] = long["names"]
     found = read_dictionary(pickle.dumps(long, 4), "it")
     assert found["list"] == long["list"] and found["names"]["itself"] is found["names"]
