@@ -25,10 +25,10 @@ def pytest_xdist_auto_num_workers():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share something of their module go to one process; slow ones start first."""
+    """Tests that share what their module makes once go to one process; slow ones start first."""
     for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(each.scope == "module" for found in fixtures for each in found):
+        fixtures = (each for found in item._fixtureinfo.name2fixturedefs.values() for each in found)
+        if any(each.scope != "function" and each.baseid.endswith(".py") for each in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
