@@ -38,9 +38,11 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  TORCH=cpu|cuda (setup)   PYTHON=python3.12 (setup)   BENCHMARK=digits CORES=4 ARGS='--dry-run' (tables)"
-	@echo "  ARGS='-k solvers' (test)"
+	@echo "  ARGS='-k solvers', ARGS='-n 0' for one process (test)"
 
-setup: $(STAMP)  ## make .venv with everything in it (TORCH=cpu, the default, or TORCH=cuda)
+setup: $(STAMP)  ## make .venv for the benchmarks (TORCH=cpu, the default, or TORCH=cuda)
+	@echo "ready; extras, if you need them: $(BIN)/pip install -c constraints.txt 'diffbench[parquet,slurm,lsun]'" \
+	    '(parquet files, a Slurm cluster, LSUN)'
 
 # torch is installed first because its kind decides where it comes from; constraints.txt pins the version alone.
 $(STAMP): pyproject.toml constraints.txt $(if $(HERE),,anew)
@@ -61,11 +63,16 @@ $(STAMP): pyproject.toml constraints.txt $(if $(HERE),,anew)
 	        --index-url $(TORCH_CPU_INDEX) "$$torch" "$$vision" \
 	    || echo "not reached: taking $$torch from pip's own index (a larger download; it runs on a CPU too)"; \
 	fi
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt -e .
 	@$(BIN)/python -c 'import torch; print(f"torch {torch.__version__}, CUDA {torch.version.cuda or None}")'
 	@if test $(TORCH) = cuda; then $(BIN)/python -c 'import sys, torch; sys.exit(not torch.version.cuda)' || { \
 	    echo "TORCH=cuda: pip found a build of torch without CUDA; set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL" \
 	        "(https://pytorch.org/get-started) and run make clean-env setup again" >&2; exit 1; }; fi
+	@touch $@
+
+# What tests and linters need beside, each with a stamp of its own.
+$(STAMP)-test $(STAMP)-lint: $(STAMP)-%: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
 	@touch $@
 
 tables: $(STAMP)  ## run the benchmark and print its overview table
@@ -80,10 +87,10 @@ tables: $(STAMP)  ## run the benchmark and print its overview table
 	    $(BENCHMARK) $$status $$((seconds / 60)) $$((seconds % 60)) results/$(BENCHMARK)/tables; \
 	exit $$status
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/pytest $(ARGS)
+test: $(STAMP)-test  ## run the tests, on all cores
+	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
-lint: $(STAMP)  ## check style, types, layers and the workflow
+lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

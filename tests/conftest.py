@@ -1,11 +1,36 @@
-"""One real run of the tiny benchmark, shared by all tests of whole runs."""
+"""One real run of the tiny benchmark, shared by all tests of whole runs; how tests are spread over processes."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from commands import bench, said, write_config
+from filelock import FileLock
+
+WORKER = "PYTEST_XDIST_WORKER"
+if WORKER in os.environ:
+    # As many processes as cores: a thread each, here and in what they start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """As many processes as cores that this one may use; each takes half a gigabyte for torch."""
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return min(len(allowed(0)), 8)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share what their module makes once go to one process; slow ones start first."""
+    for item in items:
+        fixtures = (each for found in item._fixtureinfo.name2fixturedefs.values() for each in found)
+        if any(each.scope != "function" and each.baseid.endswith(".py") for each in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture
@@ -21,13 +46,21 @@ def one_thread():
 def first(tmp_path_factory):
     """The run of the tiny benchmark on two cores: its folder, whose name has a space, and output.
 
-    Nothing may be changed in the folder: `made` is a copy.
+    All processes share it, and the first that asks makes it. Nothing may be changed in the folder: `made` is a copy.
     """
-    folder = tmp_path_factory.mktemp("a bé")
-    write_config(folder)
-    done = bench("-c2", cwd=folder)
-    assert done.returncode == 0, said(done)
-    return folder, said(done)
+    shared = tmp_path_factory.getbasetemp()
+    if WORKER in os.environ:
+        shared = shared.parent
+    folder, output = shared / "a bé", shared / "output"
+    with FileLock(shared / "lock"):
+        if not output.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            write_config(folder)
+            done = bench("-c2", cwd=folder)
+            assert done.returncode == 0, said(done)
+            output.write_text(said(done))
+    return folder, output.read_text()
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ OVER = {
 def written(folder, layout):
     """Write a layout; skip where what reads it is missing."""
     if layout == "parquet":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed: make setup")
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed: make test")
     return write_layout(folder, layout)
 
 

@@ -2,6 +2,7 @@ import builtins
 import io
 import os
 import pickle
+import pickletools
 import random
 import sys
 import types
@@ -196,9 +197,34 @@ def test_a_module_that_contains_itself_ends(tmp_path):
 )
 def test_keys_nested_without_end_are_refused(tmp_path, instructions):
     """To hash them would overflow the interpreter's stack, and end it."""
-    content = b"\x80\x04" + instructions % (b")" + 200_000 * b"\x85")
-    with pytest.raises(CheckpointError, match="it has a key of type tuple"):
-        read(written(tmp_path / "a", content))
+    for depth, reason in (
+        (1, "it has a key of type tuple"),
+        (200_000, "it has more than 200 values in one another"),
+    ):
+        content = b"\x80\x04" + instructions % (b")" + depth * b"\x85")
+        with pytest.raises(CheckpointError, match=reason):
+            read(written(tmp_path / "a", content))
+
+
+@pytest.mark.parametrize("writer", ["pickle-4", "torch"])
+def test_a_long_list_beside_the_weights_is_no_deep_one(tmp_path, writer):
+    """It is pickled in pieces of a thousand values, each put into what is there."""
+    losses = [0.5] * 202_000
+    found = read(WRITERS[writer](tmp_path / "a", {"losses": losses, "a": torch.ones(2)}))
+    assert found["losses"] == losses and torch.equal(found["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("state", [b"}", b"N", b"(NK\x00NNt", b"N}U\x04dataNs\x86"])
+@pytest.mark.parametrize("value", ["_rebuild_tensor_v2", "_load_from_bytes"])
+def test_a_state_for_a_tensor_or_its_numbers_changes_nothing(tmp_path, value, state):
+    """torch's classes have code for it, by which a tensor could get another shape."""
+    content = pickle.dumps({"a": torch.ones(2)}, 2)
+    # After the tensor's own call, and after that of its storage, which lies first in its arguments.
+    calls = [at for at, code in enumerate(pickletools.genops(content)) if code[0].name == "REDUCE"]
+    positions = [code[2] for code in pickletools.genops(content)]
+    at = positions[calls[-1 if value == "_rebuild_tensor_v2" else 1]] + 1
+    found = read(written(tmp_path / "a", content[:at] + state + b"b" + content[at:]))
+    assert torch.equal(found["a"], torch.ones(2))
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -1,6 +1,5 @@
 """Inception-v3 against torch-fidelity's own front door, with weights that nobody trained."""
 
-import copy
 import hashlib
 import os
 import shutil
@@ -152,10 +151,10 @@ def test_folding_changes_nothing_but_rounding(weights):
     network = read_network(weights)
     x = Levels(dataset_of(count=10).train[:1]).images
     wanted = network(x)
-    within = folded(copy.deepcopy(network))(x)
-    for a, b in zip(within, wanted, strict=True):
+    without = folded(network)
+    for a, b in zip(without(x), wanted, strict=True):
         assert float((a - b).norm() / b.norm()) < 2e-6
-    assert not any(isinstance(each, torch.nn.BatchNorm2d) for each in folded(network).modules())
+    assert not any(isinstance(each, torch.nn.BatchNorm2d) for each in without.modules())
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """LSUN from a folder, a zip or an LMDB."""
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def write_folder(path, kind="PNG", suffix="png", count=COUNT):
 
 
 def write_lmdb(path, contents):
-    lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed: make setup")
+    lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed: make test")
     with lmdb.open(str(path), map_size=2**24) as environment, environment.begin(write=True) as one:
         for i, content in enumerate(contents):
             one.put(f"{i:040}".encode(), content)
@@ -105,15 +105,11 @@ def test_jpegs_in_a_folder_are_copies_and_webps_are_not(tmp_path):
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "data.mdb").write_bytes(b"")
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "lmdb":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match="needs the package lmdb: `pip install lmdb`, or name a"):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    wanted = (
+        r"LSUN's LMDB needs the package lmdb: `pip install 'diffbench\[lsun\]'`, or name a folder"
+    )
+    with pytest.raises(ValueError, match=wanted):
         load(tmp_path)
 
 

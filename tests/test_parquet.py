@@ -1,5 +1,7 @@
 """Parquet files in the layout of the Hugging Face hub."""
 
+import sys
+
 import numpy as np
 import pytest
 from archives import png, random_images, write_parquet
@@ -8,7 +10,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.specs.data import ParquetSpec
 from diffbench.specs.registry import build
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: make setup")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: make test")
 
 IMAGES = random_images(0, 30, 8)
 LABELS = [i % 3 for i in range(30)]
@@ -149,3 +151,12 @@ def test_what_a_plan_knows():
     spec = ParquetSpec(path="x", classes=10, size=32, channels=3)
     assert spec.known_classes == 10 and spec.known_shape == (3, 32, 32)
     assert spec.paths == {"path": "x"}
+
+
+@pytest.mark.parametrize("missing", ["pyarrow", "pyarrow.parquet"])
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch, missing):
+    write(tmp_path)
+    monkeypatch.setitem(sys.modules, missing, None)
+    wanted = r"a parquet file needs the package pyarrow: `pip install 'diffbench\[parquet\]'`$"
+    with pytest.raises(ValueError, match=wanted):
+        load(tmp_path)

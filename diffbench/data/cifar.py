@@ -7,7 +7,7 @@ the names of the classes, `data_batch_1` to `data_batch_5` and `test_batch` each
     data (N, 3072) uint8: 1,024 red values of an image row by row, then green, then blue;  labels: N of 0..9
 
 N = 10,000.  The five batches are the training split, in this order, the sixth the test split.  The archive is
-read where it lies; the pickles are read as data (`unpickling`).
+read where it lies; the pickles are read as data (`pickled_arrays`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from diffbench.data.datasets import Dataset, Labels
 from diffbench.data.levels import Images
-from diffbench.data.unpickling import read_dictionary
+from diffbench.data.pickled_arrays import read_dictionary
 from diffbench.specs.data import CIFAR10Spec
 from diffbench.store.downloads import Published
 from diffbench.store.listing import inside

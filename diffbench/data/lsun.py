@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
 from diffbench.data.datasets import Dataset, check_split, stratified_mask
 from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
+from diffbench.data.extras import package
 from diffbench.specs.data import LSUNSpec
 from diffbench.store.listing import listing
 from diffbench.store.status import one_line
@@ -63,7 +63,7 @@ class LMDBSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lmdb = _package()
+        self.lmdb = package("lmdb", "lsun", "LSUN's LMDB", ", or name a folder of exported images")
         try:
             self.environment = self.lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
@@ -90,16 +90,6 @@ class LMDBSource:
 
     def _torn(self, error: object) -> ValueError:
         return ValueError(f"{self.path} is no whole LMDB ({one_line(error)})")
-
-
-def _package() -> ModuleType:
-    try:
-        import lmdb
-    except ImportError:
-        raise ValueError(
-            "LSUN's LMDB needs the package lmdb: `pip install lmdb`, or name a folder of exported images"
-        ) from None
-    return lmdb
 
 
 class LSUN:

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from diffbench.data.datasets import Dataset, Labels, mixed
 from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.data.extras import package
 from diffbench.specs.data import ParquetSpec
 from diffbench.store.listing import MOST_CLASSES
 from diffbench.store.status import one_line
@@ -41,7 +42,8 @@ class ParquetImages:
 
         Raises:
             ValueError: when a split or a column is missing, a file or an image is torn, an image is lossy and the data
-                set not, images differ in size or kind, or labels do not fit.
+                set not, images differ in size or kind, labels do not fit, or
+                the package pyarrow is missing.
         """
         spec = self.spec
         root = Path(spec.path)
@@ -98,15 +100,23 @@ def _files(root: Path, split: str) -> list[Path]:
     return found
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def _open(file: Path) -> Any:
+    with _torn(file):
+        return _package("pyarrow.parquet").ParquetFile(file)
+
+
+def _package(module: str) -> ModuleType:
+    return package(module, "parquet", "a parquet file")
+
+
+@contextmanager
+def _torn(file: Path) -> Iterator[None]:
+    """Say of an error of pyarrow in this block that the file is torn."""
+    arrow = _package("pyarrow")
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise _torn(file, error) from None
-
-
-def _torn(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file} is no whole parquet file ({one_line(error)})")
+        yield
+    except (arrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is no whole parquet file ({one_line(error)})") from None
 
 
 def _rows(file: Path) -> int:
@@ -115,13 +125,13 @@ def _rows(file: Path) -> int:
 
 def _columns(file: Path, spec: ParquetSpec) -> tuple[str, str | None]:
     """The names of the image column and of the label column, None without one."""
-    schema = _open(file).schema_arrow
+    schema, types = _open(file).schema_arrow, _package("pyarrow").types
     images = {
         field.name
         for field in schema
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
     }
-    labels = {field.name for field in schema if pa.types.is_integer(field.type)}
+    labels = {field.name for field in schema if types.is_integer(field.type)}
     image = _chosen(file, "image", spec.image, images, "a struct with `bytes`")
     if image is None:
         raise ValueError(f"{file} has no column of images, a struct with `bytes`")
@@ -157,10 +167,8 @@ def _batches(file: Path, columns: list[str]) -> Iterator[Any]:
     opened = _open(file)
     if missing := [each for each in columns if each not in opened.schema_arrow.names]:
         raise ValueError(f"{file} has no column {missing[0]!r}")
-    try:
+    with _torn(file):
         yield from opened.iter_batches(BATCH, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise _torn(file, error) from None
 
 
 def _content(value: dict[str, Any] | None, file: Path, row: int) -> bytes:

@@ -4,7 +4,7 @@ A file is known by its first bytes, whatever its name:
 
     safetensors    a table of tensors, no code
     torch file     a zip archive, or the older format: `torch.load` with ``weights_only``
-    pickle         EDM's networks: read as a description (`unpickling`)
+    pickle         EDM's networks: read as a description (`pickled_networks`)
 
 A pickle is a program. Neither reader runs it: the first knows tensors and containers alone, the second imports
 nothing. What they refuse, they refuse in one line.
@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffbench.pretrained.conversion import CheckpointError
+from diffbench.pretrained.pickled_networks import description
 from diffbench.pretrained.rebuilding import OLD_TORCH, torch_contents
-from diffbench.pretrained.unpickling import description
 from diffbench.store.pickles import LONGEST, RefusedError
 from diffbench.store.status import one_line
 

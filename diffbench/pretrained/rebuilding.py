@@ -6,7 +6,7 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import IO, Any
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffbench.store.pickles import (
     LONGEST,
+    Call,
     RefusedError,
-    Stateful,
     check_nesting,
     encoded,
     hashable,
@@ -25,18 +25,6 @@ from diffbench.store.status import one_line
 
 #: How a torch file of the older format begins: the magic number 0x1950a86a20f9469cfc6c, pickled.
 OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
-
-
-class Inert(dict[Any, Any], Stateful):
-    """What a pickle would make of a class or a harmless function: only what it was told, its items among it."""
-
-    def __init__(self, name: str, *args: Any, state: Any = None) -> None:
-        super().__init__()
-        self.name, self.args, self.state = name, args, state
-
-    def build(self, state: Any) -> None:
-        """Keep it."""
-        self.state = state
 
 
 def torch_contents(file: IO[bytes]) -> Any:
@@ -75,8 +63,9 @@ def _check_nesting(file: IO[bytes]) -> None:
     file.seek(0)
 
 
-def _storage(content: bytes) -> Any:
+def _storage(call: Call) -> Any:
     """A tensor's numbers: bytes of a torch file of their own."""
+    (content,) = call.args
     if not isinstance(content, bytes) or not content.startswith(OLD_TORCH):
         raise RefusedError("the numbers of a tensor are no torch file of the older format")
     try:
@@ -85,13 +74,14 @@ def _storage(content: bytes) -> Any:
         raise RefusedError(f"the numbers of a tensor are refused: {error}") from None
 
 
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+def _tensor(call: Call) -> Tensor:
     """A tensor on a part of a storage, within its bounds."""
+    storage, offset, size, stride, *_ = call.args
     if not isinstance(storage, torch.storage.TypedStorage):
         raise RefusedError("a tensor has no storage")
     # Its public accessor warns that typed storages are to go.
     held = storage._untyped_storage
-    size = size.args[0] if isinstance(size, Inert) and size.args else size
+    size = size.args[0] if isinstance(size, Call) and size.args else size
     numbers = [offset, *size, *stride]
     if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
         raise RefusedError("a tensor has a shape that is none")
@@ -102,31 +92,34 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tenso
     return empty.set_(held, offset, tuple(size), tuple(stride))
 
 
-def _parameter(data: Any, *_: Any) -> Tensor:
+def _parameter(call: Call) -> Tensor:
+    data = call.args[0]
     if not isinstance(data, Tensor):
         raise RefusedError("a parameter is no tensor")
     return data
 
 
-def _persistent(meta: Any) -> Inert:
-    """An object of EDM's: the source code that it brings is not even kept."""
+def _persistent(call: Call) -> Call:
+    """An object of EDM's, by the name of its own class: the source code that it brings is not even kept."""
+    (meta,) = call.args
     name = meta.get("class_name") if isinstance(meta, dict) else None
     if not isinstance(name, str) or not name.isidentifier():
         raise RefusedError("an object of a persistent class does not say which")
-    return Inert(name, state=meta.get("state"))
+    call.name, call.args, call.state = name, (), meta.get("state")
+    return call
 
 
-def _ordered() -> Inert:
+def _ordered(call: Call) -> dict[Any, Any]:
     """An ordered dictionary; its own state, such as a state_dict's ``_metadata``, is no weight."""
-    return Inert("collections.OrderedDict")
+    return dict(call)
 
 
-def _set(values: Iterable[Any] = ()) -> set[Any]:
-    return set(hashable(values))
+def _set(call: Call) -> set[Any]:
+    return set(hashable(call.args[0] if call.args else ()))
 
 
-#: What is called, by the name that a pickle has for it.
-CALLS: dict[str, Callable[..., Any]] = {
+#: What is made of a call, by the name that a pickle has for it.
+MEANINGS: dict[str, Callable[[Call], Any]] = {
     "collections.OrderedDict": _ordered,
     "builtins.set": _set,
     "__builtin__.set": _set,

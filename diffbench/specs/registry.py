@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError, shown
+from diffbench.specs.moved import moved_imports
 
 PREFIX = "diffbench_extension_"
 
@@ -56,6 +57,9 @@ def load_extension(path: Path) -> ModuleType:
         module_spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
+        if isinstance(error, ImportError) and (moved := moved_imports(path.read_text())):
+            now = "; ".join(f"{old} is now {new}" for old, new in moved.items())
+            raise PlanError(f"extensions: {shown(path)} imports what has moved: {now}") from error
         kind = type(error).__name__
         raise PlanError(f"extensions: {shown(path)} does not import: {kind}: {error}") from error
     return module

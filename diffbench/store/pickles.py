@@ -1,72 +1,81 @@
-"""Pickles read as descriptions: what they say is looked at, nothing that they name is imported or run.
+"""Pickles read as descriptions: nothing that a pickle names is imported or called.
 
-A pickle is a program for a stack machine: it may import any name and call it.  Here `pickletools.genops` of the
-standard library splits it into instructions, and those by which protocols 2 to 5 build data are carried out on
+A pickle is a program: it may import any name and call it.  Here it is read in three steps:
 
-    stack    values; a mark puts them aside, until what comes after it has become one value
-    memo     values by number, to be met again
+    scan       `pickletools.genops` lists its instructions; those that data have no need of are refused
+    unpickle   `pickle.Unpickler` runs, but every name that it asks for becomes a kind of `Call`, which keeps
+               what it is told (arguments, items, state) and does nothing
+    carry out  what a call means is made of it by a function of the reader (`Meanings`)
 
-A name stays a name.  What is done in its place when it is called, the reader says (`Meaning`); where it says nothing,
-for a name that it does not know, the reading ends.
+A name that the reader has no meaning for ends the reading.
 """
 
 from __future__ import annotations
 
+import io
+import pickle
 import pickletools
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from diffbench.store.status import one_line
 
-#: From the full name of a class or a function to what is done in place of calling it; None refuses the name.
-Meaning = Callable[[str], Callable[..., Any] | None]
-
-#: Instructions that push their argument.
-LITERALS = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+#: The instructions by which protocols 2 to 5 write data.
+DATA = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE"),
     *("BINSTRING", "SHORT_BINSTRING", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_SET", "ADDITEMS"),
+    *("EMPTY_DICT", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"),
+    *("MARK", "POP", "POP_MARK", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+    *("PROTO", "FRAME", "STOP"),
 }
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-#: How many values a tuple instruction takes; TUPLE gathers up to the last mark.
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-SILENT = {"PROTO", "FRAME", "STOP"}
 #: Instructions that note the top of the stack, and that push what was noted.
-MEMO = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-RECALL = {"GET", "BINGET", "LONG_BINGET"}
+NOTES = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+RECALLS = {"GET", "BINGET", "LONG_BINGET"}
+#: Instructions that put values into the one below them.
+FILLS = {"APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS", "BUILD"}
+#: Which of the values that an instruction puts into another it hashes, counted from the top of the stack.
+HASHED = {"SETITEM": slice(1, None, 2), "SETITEMS": slice(1, None, 2), "ADDITEMS": slice(None)}
 #: How many values may lie in one another: weights need some ten.
 DEEPEST = 200
 #: How many characters of an error of others are shown.
 LONGEST = 200
 #: What a key of a dictionary or a member of a set may be.
 KEYS = (str, bytes, int, float, bool, type(None))
-#: What a pickle that is damaged, or forged, may make of the steps below.
-STUMBLES = (
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError),
-    MemoryError,
-)
 
 
 class RefusedError(ValueError):
     """A pickle that is malformed, or wants more than data."""
 
 
-class Stateful(ABC):
-    """What takes the state that a pickle gives an object."""
+class Call(dict[Any, Any]):
+    """What a pickle would make of a class or a function: its name, its arguments, its state; its items are its own."""
 
-    @abstractmethod
-    def build(self, state: Any) -> None:
-        """Take it."""
+    name: str
+    args: tuple[Any, ...]
+    state: Any = None
+
+    # Python calls either one or both of these; the second would take the arguments for items.
+    def __new__(cls, *args: Any) -> Call:
+        made = super().__new__(cls)
+        made.args = args
+        return made
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    # Old protocols write a key of bytes as a call.
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
-class Name:
-    """A name on the stack: what is called in its place."""
-
-    call: Callable[..., Any]
+#: From the full name of a class or a function to what is made of a call of it; None refuses the name.
+Meanings = Callable[[str], Callable[[Call], Any] | None]
 
 
 def needless(name: str) -> str:
@@ -77,7 +86,7 @@ def needless(name: str) -> str:
 
 
 def hashable(values: Iterable[Any]) -> list[Any]:
-    """The values, each a plain one: to hash tuples in tuples without end would overflow the interpreter's stack.
+    """The values, each a plain one that may be a key.
 
     Raises:
         RefusedError: for any other.
@@ -88,29 +97,28 @@ def hashable(values: Iterable[Any]) -> list[Any]:
     return values
 
 
-def encoded(text: str, coding: str) -> bytes:
-    """In place of ``_codecs.encode``, by which old protocols write bytes."""
+def encoded(call: Call) -> bytes:
+    """The meaning of ``_codecs.encode``, by which old protocols write bytes."""
+    text, coding = call.args
     if coding not in ("latin1", "latin-1"):
         raise RefusedError("it encodes text as something else than latin-1")
-    return text.encode("latin-1")
+    return bytes(text.encode("latin-1"))
 
 
-def interpreted(content: bytes, meaning: Meaning) -> Any:
+def interpreted(content: bytes, meanings: Meanings) -> Any:
     """The value that a pickle describes.
 
     Args:
         content: the pickle, of any protocol from 2; text of Python 2 becomes str.
-        meaning: what is done in place of what it calls.
+        meanings: what is made of what it calls.
 
     Raises:
-        RefusedError: when it is cut or malformed, names what ``meaning`` does not know, or has an instruction that data
-            have no need of; one line.  Nothing of it has been run then, nor ever is.
+        RefusedError: when it is cut or malformed, names what ``meanings`` does not know, or has an instruction that
+            data have no need of; one line.  Nothing of it has been run then, nor ever is.
     """
-    machine = _Machine(meaning)
     with _refusing():
-        for code, argument, _ in pickletools.genops(content):
-            machine.step(code.name, argument)
-        return machine.stack.pop()
+        _scan(io.BytesIO(content), DATA)
+        return _Reader(content, meanings).read()
 
 
 def check_nesting(file: IO[bytes], count: int = 1) -> None:
@@ -125,166 +133,122 @@ def check_nesting(file: IO[bytes], count: int = 1) -> None:
     """
     with _refusing():
         for _ in range(count):
-            _check_nesting(file)
+            _scan(file)
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Refuse a pickle that is stumbled over in this block."""
+    """Refuse a pickle that is stumbled over in this block, with whatever error."""
     try:
         yield
     except RefusedError:
         raise
-    except STUMBLES as error:
+    except Exception as error:
         raise RefusedError(f"it is cut or malformed ({one_line(error, LONGEST)})") from None
 
 
-def _check_nesting(file: IO[bytes]) -> None:
-    # Of the stack, how deep each value is; None is a mark.
-    stack: list[int | None] = []
-    memo: dict[Any, int] = {}
-    for code, argument, _ in pickletools.genops(file):
-        if code.name in MEMO:
-            memo[len(memo) if code.name == "MEMOIZE" else argument] = stack[-1] or 0
-        elif code.name in RECALL:
+class _Seen(NamedTuple):
+    """A value on the stack: how many others lie in one another in it, and the instruction that made it."""
+
+    depth: int
+    code: str
+
+
+def _scan(file: IO[bytes], allowed: Collection[str] | None = None) -> None:
+    """Look at the instructions of a pickle without carrying them out.
+
+    Refuses values deep in one another; given the instructions that are allowed, also any other instruction, a key that
+    is a tuple (to hash shared tuples may take for ever) and a number in the memo that makes the memo grow without use.
+    """
+    stack: list[_Seen | None] = []  # None is a mark
+    memo: dict[Any, _Seen] = {}
+    for count, (code, argument, _) in enumerate(pickletools.genops(file)):
+        if allowed is not None and code.name not in allowed:
+            raise RefusedError(f"it has the instruction {code.name}, which data have no need of")
+        if code.name in NOTES:
+            index: Any = len(memo) if code.name == "MEMOIZE" else argument
+            if allowed is not None and index > count:
+                raise RefusedError(f"it notes its value {count} under the number {index}")
+            memo[index] = stack[-1] or _Seen(0, "MARK")
+        elif code.name in RECALLS:
             stack.append(memo[argument])
         elif code.name == "MARK":
             stack.append(None)
         elif code.name == "DUP":
             stack.append(stack[-1])
         else:
-            before = code.stack_before
-            inside = []
-            if pickletools.markobject in before:
-                while (depth := stack.pop()) is not None:
-                    inside.append(depth)
-                before = before[: before.index(pickletools.markobject)]
-            inside += [stack.pop() or 0 for _ in before]
-            deepest = max(inside, default=-1) + 1
-            if deepest > DEEPEST:
+            inside = _taken(stack, code.stack_before)
+            made = inside.pop() if code.name in FILLS else _Seen(0, code.name)
+            if allowed is not None and any("TUPLE" in key.code for key in _keys(code.name, inside)):
+                raise RefusedError("it has a key of type tuple")
+            depth = max([made.depth, *(each.depth + 1 for each in inside)])
+            if depth > DEEPEST:
                 raise RefusedError(f"it has more than {DEEPEST} values in one another")
-            stack += [deepest] * len(code.stack_after)
+            stack += [_Seen(depth, made.code)] * len(code.stack_after)
 
 
-class _Machine:
-    """The stack, what the marks have put aside, and the memo."""
+def _taken(stack: list[_Seen | None], before: list[pickletools.StackObject]) -> list[_Seen]:
+    """What an instruction takes from the stack, the top first; a mark and what lies on it, where it wants that."""
+    inside = []
+    if pickletools.markobject in before:
+        while (seen := stack.pop()) is not None:
+            inside.append(seen)
+        before = before[: before.index(pickletools.markobject)]
+    return inside + [stack.pop() or _Seen(0, "MARK") for _ in before]
 
-    def __init__(self, meaning: Meaning) -> None:
-        self.meaning = meaning
-        self.stack: list[Any] = []
-        self.aside: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
 
-    def step(self, code: str, argument: Any) -> None:
-        """Carry out one instruction."""
-        if code in LITERALS:
-            self.stack.append(argument)
-        elif code in CONSTANTS:
-            self.stack.append(CONSTANTS[code])
-        elif code in TUPLES:
-            self.stack.append(tuple(self._take(TUPLES[code])))
-        elif method := getattr(self, f"on_{code.lower()}", None):
-            method(argument)
-        elif code not in SILENT:
-            raise RefusedError(f"it has the instruction {code}, which data have no need of")
+def _keys(code: str, inside: list[_Seen]) -> list[_Seen]:
+    """Those of the values that an instruction takes that it hashes."""
+    return inside[HASHED[code]] if code in HASHED else []
 
-    def _take(self, count: int) -> list[Any]:
-        if len(self.stack) < count:
-            raise RefusedError("it takes more from its stack than is there")
-        taken = self.stack[-count:]
-        del self.stack[-count:]
-        return taken
 
-    def _to_mark(self) -> list[Any]:
-        taken, self.stack = self.stack, self.aside.pop()
-        return taken
+class _Reader(pickle.Unpickler):
+    """Unpickles with a `Call` in place of each, then carries them out: each once, however often it is met."""
 
-    def _top(self, kind: type[Any]) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            found = type(self.stack[-1]).__name__
-            raise RefusedError(f"it fills a {found} as if it were a {kind.__name__}")
-        return self.stack[-1]
+    def __init__(self, content: bytes, meanings: Meanings) -> None:
+        super().__init__(io.BytesIO(content), encoding="latin-1")
+        self.meanings = meanings
+        #: What was met, by its identity, and what was made of it.
+        self.done: dict[int, tuple[Any, Any]] = {}
 
-    def on_mark(self, _: Any) -> None:
-        self.aside.append(self.stack)
-        self.stack = []
+    def read(self) -> Any:
+        return self._made_of(self.load())
 
-    def on_pop(self, _: Any) -> None:
-        self._take(1)
+    def find_class(self, module: str, name: str) -> type[Call]:
+        self._meaning(f"{module}.{name}")
+        # A class of its own each time: what a pickle does to it cannot reach another.
+        return type("Named", (Call,), {"name": f"{module}.{name}"})
 
-    def on_pop_mark(self, _: Any) -> None:
-        self._to_mark()
+    def _meaning(self, name: str) -> Callable[[Call], Any]:
+        meaning = self.meanings(name)
+        if meaning is None:
+            raise RefusedError(needless(name))
+        return meaning
 
-    def on_empty_dict(self, _: Any) -> None:
-        self.stack.append({})
+    def _made_of(self, value: Any) -> Any:
+        if not isinstance(value, dict | list | tuple | set):
+            return value
+        if id(value) not in self.done:
+            # It may contain itself.
+            self.done[id(value)] = value, value
+            self.done[id(value)] = value, self._make(value)
+        return self.done[id(value)][1]
 
-    def on_empty_list(self, _: Any) -> None:
-        self.stack.append([])
+    def _make(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._each(value))
+        if isinstance(value, set):
+            return self._meaning("builtins.set")(Call(self._each(value)))
+        if isinstance(value, list):
+            value[:] = self._each(value)
+            return value
+        keys, values = self._each(value), self._each(value.values())
+        value.clear()
+        value.update(zip(hashable(keys), values, strict=True))
+        if not isinstance(value, Call):
+            return value
+        value.args, value.state = self._made_of(value.args), self._made_of(value.state)
+        return self._meaning(value.name)(value)
 
-    def on_empty_set(self, _: Any) -> None:
-        self.stack.append(self._named("builtins", "set").call())
-
-    def on_tuple(self, _: Any) -> None:
-        values = self._to_mark()
-        self.stack.append(tuple(values))
-
-    def on_append(self, _: Any) -> None:
-        values = self._take(1)
-        self._top(list).extend(values)
-
-    def on_appends(self, _: Any) -> None:
-        values = self._to_mark()
-        self._top(list).extend(values)
-
-    def on_additems(self, _: Any) -> None:
-        values = self._to_mark()
-        self._top(set).update(hashable(values))
-
-    def on_setitem(self, _: Any) -> None:
-        self._set(self._take(2))
-
-    def on_setitems(self, _: Any) -> None:
-        self._set(self._to_mark())
-
-    def _set(self, flat: list[Any]) -> None:
-        self._top(dict).update(zip(hashable(flat[::2]), flat[1::2], strict=True))
-
-    def on_memoize(self, _: Any) -> None:
-        self.on_binput(len(self.memo))
-
-    def on_binput(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def on_binget(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    on_long_binput, on_long_binget = on_binput, on_binget
-
-    def on_global(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self.stack.append(self._named(module, name))
-
-    def on_stack_global(self, _: Any) -> None:
-        module, name = self._take(2)
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise RefusedError("it names something by what is no text")
-        self.stack.append(self._named(module, name))
-
-    def _named(self, module: str, name: str) -> Name:
-        call = self.meaning(f"{module}.{name}")
-        if call is None:
-            raise RefusedError(needless(f"{module}.{name}"))
-        return Name(call)
-
-    def on_reduce(self, _: Any) -> None:
-        called, arguments = self._take(2)
-        if not isinstance(called, Name) or not isinstance(arguments, tuple):
-            raise RefusedError("it calls what is no name")
-        self.stack.append(called.call(*arguments))
-
-    # A new object of a class: what is done in place of the class makes it.
-    on_newobj = on_reduce
-
-    def on_build(self, _: Any) -> None:
-        (state,) = self._take(1)
-        self._top(Stateful).build(state)
+    def _each(self, values: Iterable[Any]) -> list[Any]:
+        return [self._made_of(each) for each in values]

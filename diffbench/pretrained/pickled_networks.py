@@ -1,8 +1,8 @@
 """A pickle of a network read as a description: tensors, plain containers, and of its objects what it says of them.
 
-`diffbench.store.pickles` reads it. Where Python's own unpickler would make an object of a class, an `Inert` one is
-kept: the class's name, its arguments, its state. Functions of `rebuilding.CALLS` stand in for those that rebuild
-tensors (whose bytes are a torch file, read with ``weights_only``) and plain containers.
+`diffbench.store.pickles` reads it. Where Python's own unpickler would make an object of a class, a `Call` is kept: the
+class's name, its arguments, its state. `rebuilding.MEANINGS` makes tensors (whose bytes are a torch file, read with
+``weights_only``) and plain containers of those that do.
 
 EDM's networks are such pickles (Karras et al. 2022, https://github.com/NVlabs/edm): each object of a "persistent" class
 brings its own source code, which is text here and stays text. A module is recognised by the state of
@@ -12,14 +12,13 @@ brings its own source code, which is text here and stays text. A module is recog
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffbench.pretrained.rebuilding import CALLS, Inert
-from diffbench.store.pickles import RefusedError, interpreted
+from diffbench.pretrained.rebuilding import MEANINGS
+from diffbench.store.pickles import Call, RefusedError, interpreted
 
 #: Modules inside one another, and in all: no network of the papers comes near.
 DEEPEST, MOST = 64, 50_000
@@ -51,15 +50,19 @@ class Module(dict[str, Tensor]):
         self.kind = kind
 
 
-def meaning(name: str) -> Callable[..., Any] | None:
-    """What is done in place of that name; None for one that weights have no need of."""
+def meaning(name: str) -> Callable[[Call], Any] | None:
+    """What is made of a call of that name; None for one that weights have no need of."""
     if name in HARMLESS_NAMES or name.startswith(HARMLESS):
-        return CALLS.get(name, partial(Inert, name))
-    return CALLS.get(name)
+        return MEANINGS.get(name, _kept)
+    return MEANINGS.get(name)
+
+
+def _kept(call: Call) -> Call:
+    return call
 
 
 def description(content: bytes) -> Any:
-    """The value that a pickle describes; a module as its state_dict, other objects inert.
+    """The value that a pickle describes; a module as its state_dict, other objects as calls.
 
     Raises:
         RefusedError: when it is malformed, or names or wants what data have no need of.
@@ -75,11 +78,11 @@ def _plain(value: Any) -> Any:
 
 
 def _is_module(value: Any) -> bool:
-    parts = value.state if isinstance(value, Inert) else None
+    parts = value.state if isinstance(value, Call) else None
     return isinstance(parts, dict) and isinstance(parts.get("_modules"), dict)
 
 
-def _tensors_of(module: Inert) -> Iterator[tuple[str, Tensor]]:
+def _tensors_of(module: Call) -> Iterator[tuple[str, Tensor]]:
     """Parameters and persistent buffers by their dotted names, in the order of a state_dict."""
     waiting, seen = [("", module, 0)], 0
     while waiting:
@@ -100,7 +103,7 @@ def _tensors_of(module: Inert) -> Iterator[tuple[str, Tensor]]:
         waiting.extend(reversed(children))
 
 
-def _part(module: Inert, name: str, kind: type[Any]) -> Any:
+def _part(module: Call, name: str, kind: type[Any]) -> Any:
     """A part of a module's state; an empty one where it has none of that kind."""
     found = module.state.get(name)
     return found if isinstance(found, kind) else kind()

@@ -1,0 +1,21 @@
+"""Packages that one kind of data set alone needs: extras of diffbench, imported when such a set is read."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def package(module: str, extra: str, needed_by: str, instead: str = "") -> ModuleType:
+    """Return a module of a package that may not be installed.
+
+    Raises:
+        ValueError: when it is not, with what installs it and what would do instead.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        raise ValueError(
+            f"{needed_by} needs the package {name}: `pip install 'diffbench[{extra}]'`{instead}"
+        ) from None
