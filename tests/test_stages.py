@@ -11,6 +11,7 @@ import torch
 from commands import REPOSITORY, plan_of
 
 import diffbench
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.jobs.sample import labels_of
@@ -97,9 +98,8 @@ def calls_of(run, spec):
         count = min(spec.chunk, spec.samples - start)
         y = torch.zeros(count, dtype=torch.long) if run.denoiser.classes else None
         calls.clear()
-        sample(
-            built, (count, *models.image_shape(run.dataset)), stream("sample", spec.seed, chunk), y
-        )
+        shape = (count, *models.image_shape(run.dataset))
+        sample(built, shape, stream("sample", spec.seed, chunk), Condition(y))
         total += len(calls) * count
     return round(total / spec.samples)
 
@@ -234,7 +234,7 @@ def test_latents_of_a_trained_network_are_measured(first):
 
 def test_repeatable_kernels_are_chosen_without_importing_the_compiler():
     code = (
-        "import sys, torch; from diffbench.jobs import machine; machine.prepare('cpu');"
+        "import sys, torch; from diffbench.training import machine; machine.prepare('cpu');"
         "print(torch.are_deterministic_algorithms_enabled(), 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
