@@ -7,7 +7,7 @@
 
 Its rooms, each of which imports only those before it:
 
-    core         what every room stands on: streams, bases, the process, grids, predictions, transitions, integrators
+    core         what every room stands on: the process, the condition, grids, predictions, transitions, integrators
     processes    what happens to data
     denoisers    what predicts the clean image from a noisy one
     objectives   what a network is trained for
@@ -15,8 +15,8 @@ Its rooms, each of which imports only those before it:
     likelihoods  bits per dimension
     inverse      from measurements to images
 
-Every registered class can be imported from here, and the names below; each is when it is asked for, and torch with the
-first.  ``core.described`` says how a class is made from keywords or from a spec.
+Every registered class, and each of the names below, can be imported from here.  Nothing is loaded before a name is asked
+for, not even torch.  ``core.described`` says how a class is made from keywords or from a spec.
 """
 
 import importlib
