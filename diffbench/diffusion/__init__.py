@@ -15,8 +15,8 @@ Its rooms, each of which imports only those before it:
     likelihoods  bits per dimension
     inverse      from measurements to images
 
-Every registered class, and each of the names below, can be imported from here.  Nothing is loaded before a name is asked
-for, not even torch.  ``core.described`` says how a class is made from keywords or from a spec.
+Every registered class, and each of the names below, can be imported from here.  Nothing is loaded, not even torch,
+before a name is asked for.  ``core.described`` says how a class is made from keywords or from a spec.
 """
 
 import importlib
