@@ -170,22 +170,23 @@ def test_a_class_of_ones_own_has_the_spec_of_its_base() -> None:
 
 
 def test_the_package_is_imported_without_torch() -> None:
-    code = "import diffbench.diffusion, sys; assert 'torch' not in sys.modules, 'torch'"
+    code = (
+        "import diffbench.diffusion, sys; dir(diffbench.diffusion);"
+        "assert 'torch' not in sys.modules; from diffbench.diffusion import VP;"
+        "assert 'torch' in sys.modules and 'diffbench.diffusion.solvers' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_name_can_be_imported_and_every_registered_class_is_one() -> None:
-    names = [name for names in diffusion.MODULES.values() for name in names]
-    assert len(names) == len(set(names))
-    for module, inside in diffusion.MODULES.items():
-        home = importlib.import_module(f"diffbench.diffusion.{module}")
-        for name in inside:
-            found = getattr(diffusion, name)
-            assert found is getattr(home, name)
-            if inspect.isclass(found):
-                assert found.__module__ == home.__name__
-    classes = {str(model.implementation).partition(":")[2] for model in registered()}
-    assert classes <= set(names) <= set(dir(diffusion))
+    others = [name for names in diffusion.OTHERS.values() for name in names]
+    classes = [str(model.implementation).partition(":")[2] for model in registered()]
+    assert len({*others, *classes}) == len(others) + len(classes)
+    assert {*others, *classes} <= diffusion.modules().keys() <= set(dir(diffusion))
+    for name, module in diffusion.modules().items():
+        found = getattr(diffusion, name)
+        assert found is getattr(importlib.import_module(module), name)
+        assert not inspect.isclass(found) or found.__module__ == module
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         diffusion.Nothing  # noqa: B018
 
@@ -204,5 +205,5 @@ def test_the_rooms_are_those_of_the_contract_in_its_order() -> None:
     assert named == layers[::-1]
     folders = {path.parent.name for path in HERE.glob("*/__init__.py")}
     assert folders == set(named)
-    order = [module.partition(".")[0] for module in diffusion.MODULES]
+    order = [module.partition(".")[0] for module in diffusion.OTHERS]
     assert list(dict.fromkeys(order)) == named

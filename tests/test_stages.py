@@ -11,6 +11,7 @@ import torch
 from commands import REPOSITORY, plan_of
 
 import diffbench
+from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.jobs.sample import labels_of
@@ -97,9 +98,8 @@ def calls_of(run, spec):
         count = min(spec.chunk, spec.samples - start)
         y = torch.zeros(count, dtype=torch.long) if run.denoiser.classes else None
         calls.clear()
-        sample(
-            built, (count, *models.image_shape(run.dataset)), stream("sample", spec.seed, chunk), y
-        )
+        shape = (count, *models.image_shape(run.dataset))
+        sample(built, shape, stream("sample", spec.seed, chunk), Condition(y))
         total += len(calls) * count
     return round(total / spec.samples)
 

@@ -7,7 +7,7 @@
 
 Its rooms, each of which imports only those before it:
 
-    core         what every room stands on: streams, bases, the process, grids, predictions, transitions, integrators
+    core         what every room stands on: the process, the condition, grids, predictions, transitions, integrators
     processes    what happens to data
     denoisers    what predicts the clean image from a noisy one
     objectives   what a network is trained for
@@ -15,94 +15,68 @@ Its rooms, each of which imports only those before it:
     likelihoods  bits per dimension
     inverse      from measurements to images
 
-Each name below is imported when it is asked for, and torch with the first.  ``core.described`` says how a class is made
-from keywords or from a spec.
+Every registered class, and each of the names below, can be imported from here.  Nothing is loaded, not even torch,
+before a name is asked for.  ``core.described`` says how a class is made from keywords or from a spec.
 """
 
 import importlib
+from functools import cache
 from typing import Any
 
-#: What can be imported from here, by its module.
-MODULES: dict[str, tuple[str, ...]] = {
+#: The modules of ``diffbench.specs`` that say where the registered classes are.
+SPECS = (
+    "processes",
+    "denoisers",
+    "objectives",
+    "augmentations",
+    "solvers",
+    "likelihoods",
+    "operators",
+    "restorers",
+)
+#: What else can be imported from here, by its module.
+OTHERS: dict[str, tuple[str, ...]] = {
     "core.condition": ("UNCONDITIONAL", "Condition"),
     "core.known": ("Known",),
     "core.predictions": ("Prediction",),
     "core.process": ("Process",),
     "core.streams": ("stream",),
     "processes.gaussian": ("GaussianProcess",),
-    "processes.continuous": ("EDM", "VE", "VP", "SubVP", "VPChain", "VPCosine"),
-    "processes.discrete": ("Discrete",),
-    "processes.heat": ("IHDM", "Blurring"),
-    "processes.reflected": ("Reflected",),
     "processes.simplex": ("StickBreaking",),
     "denoisers.denoiser": ("Counted", "Denoiser", "Wrapper"),
-    "denoisers.network": ("NetworkDenoiser",),
-    "denoisers.exact": (
-        "EmpiricalDenoiser",
-        "GaussianDenoiser",
-        "MixtureDenoiser",
-        "ReflectedMixtureDenoiser",
-    ),
-    "denoisers.boundary": ("Bumped", "Gated", "KernelMixture", "Shut"),
+    "denoisers.boundary": ("Bumped", "Shut"),
     "denoisers.thresholds": ("DynamicThreshold", "StaticThreshold"),
     "denoisers.guidance": ("Classifier", "ClassifierFreeGuidance", "ClassifierGuidance"),
-    "objectives.times": (
-        "ImportanceTimes",
-        "LogNormalTimes",
-        "LogSNRTimes",
-        "MixedTimes",
-        "UniformTimes",
-    ),
-    "objectives.augmentation": ("EDMAugmentation",),
-    "objectives.losses": (
-        "EDMObjective",
-        "Hybrid",
-        "Mean",
-        "ScoreMatching",
-        "Simple",
-        "VLBObjective",
-    ),
+    "objectives.losses": ("Objective",),
     "objectives.classifier": ("CrossEntropy",),
     "solvers.loop": ("Solver", "sample", "solve"),
-    "solvers.transition": ("DDIM", "Ancestral"),
-    "solvers.sde": ("CorrectorOnly", "EulerMaruyama", "ReverseDiffusion"),
-    "solvers.ode": ("AdaptiveProbabilityFlow", "DPMSolver", "Heun", "ProbabilityFlow"),
-    "solvers.transport": ("Transport",),
-    "solvers.heat": ("InverseHeat",),
     "solvers.encoding": ("encode", "slerp"),
-    "likelihoods.vlb": ("VLB", "HeatBound"),
-    "likelihoods.ode": ("ODELikelihood",),
     "likelihoods.progressive": ("coded",),
     "inverse.operators.operator": ("Degradation", "Operator"),
     "inverse.operators.dense": ("Dense",),
-    "inverse.operators.selections": (
-        "BlockAverage",
-        "BoxMask",
-        "Colourisation",
-        "CompressedSensing",
-        "Denoising",
-        "DrawnMask",
-        "RandomMask",
-    ),
-    "inverse.operators.separable": ("AnisotropicBlur", "Bicubic", "GaussianBlur", "UniformBlur"),
-    "inverse.operators.fourier": ("MRI",),
-    "inverse.operators.radon": ("CT",),
-    "inverse.operators.jpeg": ("JPEG",),
     "inverse.restorers.restorer": ("Measurement", "Restorer"),
-    "inverse.restorers.baselines": ("PosteriorMean", "PseudoInverse"),
-    "inverse.restorers.ddrm": ("DDRM",),
-    "inverse.restorers.snips": ("SNIPS",),
-    "inverse.restorers.steering": ("CCDF", "ILVR", "Impute", "Medical", "Replace"),
-    "inverse.restorers.tuned": ("InpaintTuned",),
 }
-_MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
+
+
+@cache
+def modules() -> dict[str, str]:
+    """The module of each name that can be imported from here."""
+    from diffbench.specs.base import Registered
+
+    for each in SPECS:
+        importlib.import_module(f"diffbench.specs.{each}")
+    specs = [spec for kind in Registered.__subclasses__() for spec in kind.known.values()]
+    places = [str(getattr(spec, "implementation", "")).partition(":") for spec in specs]
+    registered = {name: module for module, _, name in places if module.startswith(f"{__name__}.")}
+    others = {name: f"{__name__}.{module}" for module, names in OTHERS.items() for name in names}
+    return registered | others
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in modules():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(importlib.import_module(modules()[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE_OF])
+    return sorted([*globals(), *modules()])

@@ -1,1 +1,1 @@
-"""What every method stands on: random streams, bases, the process, grids, predictions, transitions, integrators."""
+"""What every method stands on: streams, bases, process, condition, grids, predictions, transitions, integrators."""
