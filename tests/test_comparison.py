@@ -81,6 +81,26 @@ def test_the_item_of_a_row_serves_its_score_columns_alone(plan, tmp_path):
     assert "continuous: another process." in text
 
 
+def test_a_cell_is_its_row_under_its_column_under_its_own_keys(tmp_path):
+    columns = {"few": {"metric": "fid", "item": "ddim-5"}, "fid": {}, "bits": "bits_per_dim"}
+    rows = [
+        {"row": "own", "item": "ddim-5", "cells": {"few": {"item": "ancestral-10"}}},
+        {"row": "shared", "cells": {"bits": {"item": "vlb-small"}}},
+    ]
+    each = {"variant": "ddpm-cosine", "item": ["ddim-7", "ancestral-10"]}
+    plan = configured(tmp_path, table(columns=columns, rows=rows, each=each))
+    fill(plan, tmp_path)
+    found, text = written(plan, tmp_path)
+    assert [(row["row"], row["solver"], row["metric"]) for row in found] == [
+        ("own", "ancestral-10", "fid"),
+        ("own", "ddim-5", "fid"),
+        ("shared", "ddim-5", "fid"),
+        ("shared", "ancestral-10", "fid"),
+        ("shared", "vlb-small", "bits_per_dim"),
+    ]
+    assert grid_row(text, "own")[1] == "ddpm-cosine" and grid_row(text, "own")[4] == "–"
+
+
 def test_what_the_benchmark_lacks_is_a_dash_with_a_note(plan, tmp_path):
     fill(plan, tmp_path)
     found, text = written(plan, tmp_path)
@@ -223,6 +243,10 @@ def test_notes_are_about_the_rows_variants(plan, tmp_path):
         ),
         ([{"row": "x", "variant": "edm"}], "the row 'x' names no solver, likelihood or analysis"),
         ([{"row": "x", "varaint": "edm"}], "did you mean 'variant'"),
+        (
+            [{"row": "x", "variant": "edm", "cells": {"FID 5": {"item": "a", "metric": "is"}}}],
+            "the row 'x': the metric of a cell is its column's",
+        ),
         ([], "rows"),
     ],
 )

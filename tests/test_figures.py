@@ -456,7 +456,7 @@ def test_any_number_of_panels_and_lines_can_be_drawn(panels):
     ("figures", "named"),
     [
         (curve(metrics=["fidd"]), "figure steps names the metric 'fidd'; did you mean 'fid'?"),
-        (curve(name="curv"), "'curv' is no figure; did you mean 'curve'?"),
+        (curve(layout="curv"), "'curv' is no figure; did you mean 'curve'?"),
         (curve(serie=[]), "did you mean 'series'"),
         (curve(metrics=[]), "figures.steps.metrics"),
         (nfe(metric="fidd"), "figure nfe names the metric 'fidd'; did you mean 'fid'?"),

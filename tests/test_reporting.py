@@ -520,10 +520,20 @@ def edit(repository, change):
         (lambda c: c["tables"]["overview"].update(layout="lsiting"), "did you mean 'listing'"),
         (lambda c: c["tables"]["overview"]["columns"].append("fidd"), "did you mean 'fid'"),
         (lambda c: c["metrics"]["fid"].update(digits=0), "metrics.fid.digits"),
+        (lambda c: c["tables"]["overview"].update(where_known=["x"]), "where_known: 'x' is none"),
         (lambda c: c["tables"].pop("overview"), "no table 'overview'"),
         (
             lambda c: c["tables"]["ddpm-table1"]["rows"][0]["published"].update(tabel="1"),
             "no column 'tabel'; did you mean 'table'",
+        ),
+        (lambda c: c["tables"]["ddpm-table1"].update(about=["loss"]), "unknown key 'about'"),
+        (
+            lambda c: c["tables"]["ddpm-table1"]["rows"][0].update(protocol={"step": 1}),
+            "did you mean 'steps'",
+        ),
+        (
+            lambda c: c["tables"]["ddpm-table1"]["rows"][0].update(published="x"),
+            "ddpm-table1.rows.0.published",
         ),
         (
             lambda c: c["tables"]["ddpm-table1"]["rows"][0]["published"].update(setting="x"),
