@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tomllib
 
-import pytest
 import yaml
 from commands import REPOSITORY
 
@@ -77,17 +76,6 @@ def test_every_module_is_imported_without_any_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 500
-
-
-@pytest.mark.parametrize(
-    "front", ["diffbench.cli", "diffbench.plan.loading", "diffbench.reporting.tables"]
-)
-def test_the_light_parts_load_no_extra(front):
-    code = f"import sys, {front}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {each.partition(".")[0] for each in done.stdout.split()}
-    assert "diffbench" in loaded
-    assert not loaded & {"pyarrow", "lmdb", "snakemake_executor_plugin_slurm", "pytest", "mpmath"}
 
 
 def test_the_citation_says_what_is_so():
