@@ -1,1 +1,1 @@
-"""What every method stands on: random streams, bases, the process, grids, predictions, transitions, integrators."""
+"""The base of every room: random streams, bases, the process, grids, predictions, transitions, integrators."""
