@@ -27,7 +27,7 @@ from diffbench.diffusion.core.bases import Basis, Identity
 from diffbench.diffusion.core.described import Described
 from diffbench.specs.processes import ProcessSpec
 
-#: How far ``constrain`` must move a pixel that counts as outside, in units: twice the pixel's distance from the wall.
+#: The least move by ``constrain``, in units, of a pixel that counts as outside: twice its distance from the wall.
 #:
 #: A step rounds a pixel near the wall 1 by up to half of float32's spacing there, 2^-25.  The steps that follow magnify
 #: this error by the density over the prior's density: at noise sigma at most 2 N(0; 0, sigma^2) = 0.8/sigma.  Over n

@@ -4,7 +4,7 @@ The exact score of a reflected process vanishes at each wall and is odd about it
 there, and then the probability-flow ODE carries pixels out of the cube.  Let x be in coordinates in which the cube is
 [0, 1] (``processes.reflected``), s = sigma in these coordinates, y = fold(x), and o = +-1 the branch of the fold.  Two
 constructions satisfy the condition for any network F.  Outside the cube both are the odd, 2-periodic extension, so that
-the field is also right at a solver's intermediate states.
+the field is also valid at a solver's intermediate states.
 
     gated            s score = o gate(y) F(2 y - 1),
                      gate(y) = sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2):

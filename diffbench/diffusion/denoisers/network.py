@@ -95,7 +95,7 @@ COEFFICIENTS = {
 
 
 def log_ratio(process: Process, t: Tensor, levels: int) -> Tensor:
-    """The process's noise level, mostly ln(sigma/(l alpha))/4 (Karras et al. 2022, table 1, last column)."""
+    """The process's own noise level, by default ln(sigma/(l alpha))/4 (Karras et al. 2022, table 1, last column)."""
     return process.noise_level(t)
 
 
@@ -163,7 +163,7 @@ class NetworkBased(Denoiser):
     def answer(
         self, seen: Tensor, x_t: Tensor, t: Tensor, condition: Condition, centred: Tensor
     ) -> Tensor:
-        """The network's output F for the scaled input ``seen``; ``centred`` is x_t itself, data in [-1, 1]."""
+        """The network's output F, for the scaled input ``seen`` and the raw input ``centred``, in [-1, 1] for data."""
         c_noise = noise_input(self.process, x_t, t, self.noise_input, self.levels)
         told = () if condition.augmentation is None else (condition.augmentation,)
         return self.network(seen, c_noise, condition.label, centred, *told).to(x_t.dtype)

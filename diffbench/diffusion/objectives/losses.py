@@ -112,7 +112,7 @@ class Loss(Described):
         return self.losses(x0, t, draws.noise, told)
 
     def numbers(self, shape: tuple[int, int, int]) -> int:
-        """The count of numbers of an image (C, H, W) over which the loss is a mean."""
+        """The number of values of an image (C, H, W) over which the loss is a mean."""
         return 1
 
     def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
@@ -156,7 +156,7 @@ class Objective(Loss):
         self.augmentation = augmentation
 
     def numbers(self, shape: tuple[int, int, int]) -> int:
-        """The count of numbers of an image: all pixels of all channels."""
+        """The number of all values of an image, C H W."""
         return math.prod(shape)
 
     def labels(self, y: Tensor | None, generator: torch.Generator) -> Tensor | None:
@@ -173,7 +173,7 @@ class Objective(Loss):
         return training_masks(shape[0], shape[2], shape[3], generator)
 
     def changes(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """The parameters of the augmentation, drawn last: without one all other draws are the same."""
+        """The parameters of the augmentation, drawn last so that all other draws are the same without one."""
         return None if self.augmentation is None else self.augmentation.draw(count, generator)
 
     def at(self, x0: Tensor, draws: Draws) -> Tensor:
@@ -232,7 +232,7 @@ class Hybrid(Objective):
     spec: HybridSpec
 
     def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
-        """L_simple plus the weighted bound (B,), in which the predicted mean is a constant."""
+        """L_simple plus the weighted bound (B,); the bound takes the predicted mean as a constant."""
         detached = prediction.with_value(prediction.value.detach())
         simple = super().error(prediction, x0, noise)
         return simple + self.spec.weight * bound(detached, x0, "learned", self.spacing)

@@ -1,6 +1,7 @@
 r"""The Gaussian family: q(x_t | x_0) = N(B^-1[alpha_t * B x_0], sigma_t^2 I), for images minus the middle.
 
-A subclass gives alpha_t, sigma_t, f = alpha'/alpha and (sigma^2)'.  Everything else follows; here x stands for x - m:
+A subclass gives alpha_t, sigma_t, f = alpha'/alpha and (sigma^2)'.  Everything else follows.  Here x stands for x - m,
+with m the middle of the data range:
 
     SDE             dx = f x dt + g dw,      g^2 = (sigma^2)' - 2 f sigma^2
     transition      q(x_t | x_s) = N(alpha_{t|s} x_s, sigma^2_{t|s}),   s before t,
