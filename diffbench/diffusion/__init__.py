@@ -5,18 +5,18 @@
     denoiser = NetworkDenoiser(VP(beta_max=20), network, predict="eps")
     x = sample(Heun(denoiser, steps=18), (16, 1, 8, 8), stream("samples", 0))
 
-Its rooms, each of which imports only those before it:
+The rooms; each imports only the rooms above it in this list:
 
-    core         what every room stands on: the process, the condition, grids, predictions, transitions, integrators
-    processes    what happens to data
-    denoisers    what predicts the clean image from a noisy one
-    objectives   what a network is trained for
+    core         the base of every room: the process, the condition, grids, predictions, transitions, integrators
+    processes    how noise is added to data
+    denoisers    predictions of the clean image from a noisy one
+    objectives   the losses that train a network
     solvers      from noise to images
     likelihoods  bits per dimension
     inverse      from measurements to images
 
-Every registered class, and each of the names below, can be imported from here.  Nothing is loaded, not even torch,
-before a name is asked for.  ``core.described`` says how a class is made from keywords or from a spec.
+Every registered class, and each of the names below, is imported from here when it is first used, and torch with it.
+``core.described`` says how a class is built from keywords or from a spec.
 """
 
 import importlib

@@ -1,1 +1,1 @@
-"""What every method stands on: streams, bases, process, condition, grids, predictions, transitions, integrators."""
+"""The base of every room: streams, bases, the process, the condition, grids, predictions, transitions, integrators."""

@@ -9,10 +9,10 @@ The cosine transform (DCT-II) of an H x W image, along each axis of n pixels,
 
     u_k = c_k sum_j cos(pi k (j + 1/2)/n) x_j,     c_0 = sqrt(1/n),  c_k = sqrt(2/n),
 
-diagonalises the heat equation with no flow through the borders: after a time tau, which is a Gaussian blur of width
-sqrt(2 tau) pixels, coordinate (i, j) is left with exp(-lambda_ij tau), lambda_ij = (pi i/H)^2 + (pi j/W)^2
+diagonalises the heat equation with no flow through the borders: a time tau, which is a Gaussian blur of width
+sqrt(2 tau) pixels, multiplies coordinate (i, j) by exp(-lambda_ij tau), lambda_ij = (pi i/H)^2 + (pi j/W)^2
 (Rissanen, Heinonen & Solin 2023, https://arxiv.org/abs/2206.13397, section 3.1).  Both transforms are products with
-matrices: for images of up to some hundred pixels a side that beats a fast transform.
+matrices, which are faster than a fast transform for images of up to a few hundred pixels a side.
 """
 
 from __future__ import annotations
@@ -28,54 +28,50 @@ class Basis(Protocol):
     """An orthonormal basis of images (..., C, H, W)."""
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """B x."""
+        """The coordinates B x of an image x."""
         ...
 
     def pixels(self, u: Tensor) -> Tensor:
-        """B^-1 u."""
+        """The image B^-1 u of coordinates u."""
         ...
 
     def scale(self, factor: Tensor | float, x: Tensor) -> Tensor:
-        """B^-1 [factor * B x]."""
+        """The scaled image B^-1 [factor * B x]."""
         ...
 
     def on_constant(self, factor: Tensor) -> Tensor:
-        """What the factor is to an image of one value: its entry for the constant coordinate."""
+        """The factor's effect on an image of one value: its entry for the constant coordinate."""
         ...
 
     def pixel_variance(self, variance: Tensor) -> Tensor:
-        """The mean variance of a pixel, of noise with those variances in the coordinates."""
+        """The mean variance of a pixel, for noise with these variances in the coordinates."""
         ...
 
 
 class Identity:
-    """Pixels are the coordinates."""
+    """The identity basis: the coordinates are the pixels, and every method but ``scale`` returns its argument."""
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """X itself."""
         return x
 
     def pixels(self, u: Tensor) -> Tensor:
-        """U itself."""
         return u
 
     def scale(self, factor: Tensor | float, x: Tensor) -> Tensor:
-        """Factor * x."""
+        """The product factor * x."""
         return factor * x
 
     def on_constant(self, factor: Tensor) -> Tensor:
-        """The factor itself."""
         return factor
 
     def pixel_variance(self, variance: Tensor) -> Tensor:
-        """The variance itself."""
         return variance
 
 
 class DCT:
     """The orthonormal cosine transform of images of one height and width.
 
-    A factor has shape (), (..., 1, 1), which is one number for all coordinates, or (..., H, W).
+    A factor has shape () or (..., 1, 1), one number for all coordinates, or (..., H, W), one for each.
 
     Attributes:
         eigenvalues: lambda, float64 (H, W).
@@ -91,7 +87,7 @@ class DCT:
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def like(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The two matrices in x's precision, on its device."""
+        """The two matrices in x's precision, on x's device."""
         key = x.dtype, x.device
         if key not in self._cast:
             rows, columns = (matrix.to(x) for matrix in self.matrices)
@@ -99,34 +95,34 @@ class DCT:
         return self._cast[key]
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """B x: (..., H, W) -> (..., H, W)."""
+        """The coordinates B x: (..., H, W) -> (..., H, W)."""
         rows, columns = self.like(x)
         return between(rows, x, columns.T)
 
     def pixels(self, u: Tensor) -> Tensor:
-        """B^-1 u: (..., H, W) -> (..., H, W)."""
+        """The image B^-1 u: (..., H, W) -> (..., H, W)."""
         rows, columns = self.like(u)
         return between(rows.T, u, columns)
 
     def scale(self, factor: Tensor | float, x: Tensor) -> Tensor:
-        """B^-1 [factor * B x]; a plain product where the factor is the same for all coordinates."""
+        """The scaled image B^-1 [factor * B x]; the product factor * x where the factor is one number."""
         if not isinstance(factor, Tensor) or factor.ndim < 2 or factor.shape[-2:] == (1, 1):
             return factor * x
         return self.pixels(factor * self.coordinates(x))
 
     def on_constant(self, factor: Tensor) -> Tensor:
-        """The first coordinate's, (..., 1, 1), or the one number for all."""
+        """The factor's entry for the first coordinate, (..., 1, 1), or the one number for all."""
         return factor if factor.ndim < 2 else factor[..., :1, :1]
 
     def pixel_variance(self, variance: Tensor) -> Tensor:
-        """The mean over coordinates, (..., 1, 1), or the one number for all."""
+        """The mean of the variances over the coordinates, (..., 1, 1), or the one number for all."""
         return variance if variance.ndim < 2 else variance.mean((-2, -1), keepdim=True)
 
     def heat(self, x: Tensor, tau: Tensor) -> Tensor:
-        """Images x (B, C, H, W) after heat has spread for the times tau, () or (B, 1, 1, 1): a blur.
+        """Images x (B, C, H, W) blurred by the heat equation for the times tau, () or (B, 1, 1, 1).
 
-        The factor is a product of one for the rows and one for the columns, so that each image is multiplied by
-        a matrix from either side, made once for it.
+        The factor is a product of one factor for the rows and one for the columns.  So each image is multiplied by one
+        matrix from the left and one from the right, computed once for the image.
         """
         factors = [(-tau * squares.to(tau.device)).exp().to(x) for squares in self.squares]
         with torch.autocast(x.device.type, enabled=False):
@@ -138,7 +134,7 @@ class DCT:
 
 
 def between(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
-    """The matrix product left x right in x's own precision: autocast would make it bfloat16."""
+    """The matrix product left x right, in x's own precision also under autocast, which would make it bfloat16."""
     with torch.autocast(x.device.type, enabled=False):
         return left @ x @ right
 

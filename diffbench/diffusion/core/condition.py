@@ -1,4 +1,4 @@
-"""What a denoiser is told of the image beside x_t and t: E[x_0 | x_t, condition]."""
+"""Conditions: what a denoiser is told in addition to x_t and t, for E[x_0 | x_t, condition]."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from diffbench.diffusion.core.known import Known
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What is known of a batch of B images; None for what is not.
+    """What is known of a batch of B images; a field is None where it is not known.
 
-    label: the class of each image (B,); a denoiser's own number of classes is its null class.
-    known: pixels of the images, for a denoiser that takes masks.
-    augmentation: how the images were changed, numbers (B, n), for a network that is told so.
+    label: the class of each image (B,); the null class is the denoiser's number of classes.
+    known: the known pixels of the images, for a denoiser that takes masks.
+    augmentation: numbers (B, n) that say how the images were changed, for a network that takes them.
     """
 
     label: Tensor | None = None
@@ -23,5 +23,5 @@ class Condition:
     augmentation: Tensor | None = None
 
 
-#: Nothing is known.
+#: The condition in which nothing is known.
 UNCONDITIONAL = Condition()

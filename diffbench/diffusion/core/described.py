@@ -1,9 +1,9 @@
-"""Classes that a spec describes: made from the spec, or from keywords that make one.
+"""Classes that a spec describes: built from the spec, or from the keywords of a spec.
 
     VP(VPSpec(beta_max=10))               VP(beta_max=10)
     Heun(HeunSpec(steps=18), denoiser)    Heun(denoiser, steps=18)
 
-The spec's defaults and refusals are those of a configuration file.
+Keywords have the same defaults as the keys of a configuration file, and the same values are refused.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from diffbench.specs.base import Registered
 
 
 class FromKeywords(ABCMeta):
-    """The type of these classes: what happens when one is called."""
+    """The metaclass of ``Described``: a call of a class builds an instance from a spec or from keywords."""
 
     def __call__(cls, *args: Any, **keywords: Any) -> Any:
-        """An instance; without a spec, one is made of the keywords that the class itself does not take.
+        """Return an instance; without a spec, one is made from the keywords that ``__init__`` does not take.
 
         Raises:
-            ValidationError: for a value that the spec refuses, naming its key.
+            ValidationError: when the spec refuses a value; the message names the key.
         """
         given = "spec" in keywords or (args and isinstance(args[0], Registered))
         model = None if given else spec_of(cls)
@@ -35,11 +35,11 @@ class FromKeywords(ABCMeta):
 
 
 class Described(metaclass=FromKeywords):
-    """Base of these classes; the ``__init__`` of each takes the spec first."""
+    """Base of all classes that a spec describes; their ``__init__`` takes the spec first."""
 
 
 def spec_of(described: type) -> type[Registered] | None:
-    """The registered spec of a class, or of the nearest of its bases that has one; None where none has."""
+    """Return the registered spec of a class or of its nearest base that has one; None if there is none."""
     kinds = Registered.__subclasses__()
     models = [model for kind in kinds for model in kind.known.values()]
     specs = {getattr(model, "implementation", None): model for model in models}

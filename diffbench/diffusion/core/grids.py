@@ -7,16 +7,16 @@ r"""Grids: decreasing times, each a float64 tensor of shape (n,).
 
 On the integer times 0 .. T-1 of a chain
 
-    uniform    K evenly spaced reals, both ends, rounded half to even: "respacing" (Nichol & Dhariwal 2021, section 4;
-               the sum of strides in floating point, then Python's round, is the official rule)
-    strided    0, c, 2c, .. with the first integer c that gives exactly K levels       (official "ddimK")
-    quadratic  floor(c i^2) with the c that ends in T-1, each at least one above the last
+    uniform    K evenly spaced reals with both ends, rounded half to even: "respacing" (Nichol & Dhariwal 2021, section
+               4; the official rule is the sum of strides in floating point, then Python's round)
+    strided    0, c, 2c, .. with the smallest integer c that gives exactly K levels       (official "ddimK")
+    quadratic  floor(c i^2) with the c that ends at T-1, each at least one above the level before
     quadratic-0.8  floor of the squares of K evenly spaced numbers from 0 to sqrt(0.8 T), each level once: the grid of
                the code for CIFAR-10 (Song, Meng & Ermon 2021), which begins at 800 of 1,000 levels and, at many steps,
                has fewer levels than steps; steps between equal levels do nothing
     karras, log-snr   the levels nearest to those sigma/alpha, each once
 
-A grid that ends in the data does so at the process's ``data_time``.
+A grid that ends at the data has the process's ``data_time`` as its last time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diffbench.specs.solvers import Grid, range_refusal, strided_levels
 
 
 def respaced(length: int, count: int) -> list[int]:
-    """``count`` of the levels 0 .. length-1, increasing; the first alone where count is 1.
+    """``count`` evenly spaced levels of 0 .. length-1, increasing; level 0 alone where count is 1.
 
     Raises:
         ValueError: when count exceeds length.
@@ -47,7 +47,10 @@ def respaced(length: int, count: int) -> list[int]:
 
 
 def respaced_sections(length: int, counts: list[int]) -> list[int]:
-    """``respaced`` in each of len(counts) equal sections; the first (length mod sections) are one longer."""
+    """The levels that ``respaced`` takes in each of len(counts) equal sections of 0 .. length-1, increasing.
+
+    The first (length mod sections) sections are one level longer.
+    """
     short, longer = divmod(length, len(counts))
     levels, start = [], 0
     for i, count in enumerate(counts):
@@ -70,7 +73,7 @@ def strided(length: int, count: int) -> list[int]:
 
 
 def quadratic(length: int, count: int) -> list[int]:
-    """``count`` levels of 0 .. length-1, increasing: evenly spaced in their square roots, both ends.
+    """``count`` levels of 0 .. length-1, increasing: evenly spaced in their square roots, with both ends.
 
     Raises:
         ValueError: when count exceeds length.
@@ -78,7 +81,7 @@ def quadratic(length: int, count: int) -> list[int]:
     if count > length:
         raise ValueError(f"cannot take {count} of {length} steps")
     scale = (length - 1) / max(count - 1, 1) ** 2
-    # Rounded before the floor: (length - 1)/n^2 n^2 may fall below length - 1 by a rounding error.
+    # Round before the floor: (length - 1)/n^2 n^2 may fall below length - 1 by a rounding error.
     wanted = [math.floor(round(scale * i**2, 9)) for i in range(count)]
     levels = [0]
     for level in wanted[1:]:
@@ -87,9 +90,9 @@ def quadratic(length: int, count: int) -> list[int]:
 
 
 def quadratic_to(length: int, count: int, share: float = 0.8) -> list[int]:
-    """The levels among the squares of ``count`` numbers, even from 0 to sqrt(share T), each once, increasing.
+    """The floors of the squares of ``count`` numbers, even from 0 to sqrt(share T): increasing, each level once.
 
-    In floating point as the official code has it, where a square that is an integer may fall to the one below.
+    The floating-point numbers are those of the official code, where an integer square may fall to the level below.
 
     Raises:
         ValueError: when count exceeds length.
@@ -101,7 +104,7 @@ def quadratic_to(length: int, count: int, share: float = 0.8) -> list[int]:
     return list(dict.fromkeys(int(root**2) for root in [*roots, end]))
 
 
-#: Which of the levels 0 .. T-1 of a chain a grid takes.
+#: The function of each grid that chooses among the levels 0 .. T-1 of a chain.
 LEVELS = {
     "uniform": respaced,
     "strided": strided,
@@ -111,7 +114,7 @@ LEVELS = {
 
 
 def levels(process: Process, kind: str, count: int) -> Tensor:
-    """``count`` levels of a chain, decreasing."""
+    """``count`` levels of a chain, decreasing, float64."""
     chosen = LEVELS[kind](round(process.t_max) + 1, count)
     return torch.tensor(chosen[::-1], dtype=torch.float64)
 
@@ -127,19 +130,19 @@ def log_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
     return torch.linspace(math.log(first), math.log(last), count, dtype=torch.float64).exp()
 
 
-#: Grids that are even in some function of sigma/alpha.
+#: The noise levels of grids that are evenly spaced in a function of sigma/alpha.
 SIGMAS = {"karras": karras_sigmas, "log-snr": log_sigmas}
 
 
 def by_ratio(
     process: Process, kind: Grid, count: int, largest: float, smallest: float, rho: float
 ) -> Tensor:
-    """``count`` times between two noise-to-signal ratios of the process, both moved into what it has.
+    """``count`` times between two noise-to-signal ratios, which are moved into the process's range.
 
-    On a chain ratios go to the nearest levels, and those that share one give it once.
+    On a chain each ratio becomes the nearest level, and a level that several ratios share appears once.
 
     Raises:
-        ValueError: when they lie outside the process's range.
+        ValueError: when both ratios lie outside the process's range, on the same side.
     """
     bounds = [float(process.ratio(at(t))) for t in (process.t_min, process.t_max)]
     if reason := range_refusal(process.spec, smallest, largest, *bounds):
@@ -163,7 +166,7 @@ def by_time(process: Process, kind: Grid, count: int, first: float, last: float)
 def descending(
     process: Process, kind: Grid, count: int, last: float | None = None, rho: float = 7.0
 ) -> Tensor:
-    """``count`` times from t_max to ``last`` (the process's own by default); of a chain, to its first level."""
+    """``count`` times from t_max to ``last`` (the process's own by default), or to level 0 of a chain."""
     if process.spec.time == "discrete" and kind in LEVELS:
         return levels(process, kind, count)
     last = process.spec.last if last is None else last
@@ -174,5 +177,5 @@ def descending(
 
 
 def to_data(process: Process, times: Tensor) -> Tensor:
-    """The grid with the data's time appended."""
+    """The grid ``times`` with the data's time appended."""
     return torch.cat([times, at(process.data_time)[None]])

@@ -2,13 +2,13 @@ r"""Explicit Runge-Kutta methods for dx/dt = F(t, x), with an integral int G(t, 
 
     k_i = F(t + c_i h, x + h sum_j a_ij k_j),     x' = x + h sum_i b_i k_i,     err = h sum_i e_i k_i
 
-Euler's, those of order 2 in two stages with Heun's among them, the classical one of order 4, and Dormand and Prince's
-pair of orders 5 and 4 (Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae", table 2), whose error
-estimate e = b - b' controls the step (Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential Equations I",
-section II.4).  Its last stage is the next step's first.
+The methods are Euler's, those of order 2 in two stages (Heun's is one), the classical one of order 4, and Dormand and
+Prince's pair of orders 5 and 4 (Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae", table 2).  The
+pair's error estimate e = b - b' controls the step (Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
+Equations I", section II.4), and its last stage is the first stage of the next step.
 
-The integral has x's weights b, and G may cost more than F: it is asked for once a step is accepted, and not at
-stages with b_i = 0.  Times are float64 of shape (); h is negative where time runs backwards.
+The integral has the same weights b as x.  G may cost more than F, so it is computed only when a step is accepted, and
+not at stages with b_i = 0.  Times are float64 of shape (); h is negative where time runs backwards.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from torch import Tensor
 
 
 class Rate(NamedTuple):
-    """F at a stage, of x's shape, and what computes G there; None where nothing is integrated."""
+    """The rate F at a stage, of x's shape, and a function that computes G there; None without an integral."""
 
     x: Tensor
     integral: Callable[[], Tensor] | None = None
 
 
-#: F and G at (t, x).
+#: The function of (t, x) that gives F and G there.
 Field = Callable[[Tensor, Tensor], Rate]
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """A method: c, the rows a (each as long as its index), b, and e where it has an error estimate.
+    """The coefficients of a method: c, a (row i has i entries), b, and e if it has an error estimate.
 
-    ``order`` is that of the solution; ``reused`` where the last stage is the next step's first.
+    ``order`` is the order of the solution.  ``reused`` says that the last stage is the first stage of the next step.
     """
 
     order: int
@@ -52,7 +52,7 @@ EULER = Tableau(1, (0.0,), ((),), (1.0,))
 
 
 def second_order(alpha: float) -> Tableau:
-    """The methods of order 2 in two stages, the second after that share of the step: 1 is Heun's, 1/2 the midpoint."""
+    """The two-stage method of order 2 with its second stage at t + alpha h: 1 is Heun's, 1/2 the midpoint method."""
     return Tableau(2, (0.0, alpha), ((), (alpha,)), (1 - 1 / (2 * alpha), 1 / (2 * alpha)))
 
 
@@ -85,7 +85,7 @@ METHODS = {"euler": EULER, "heun": HEUN, "rk4": RK4, "dormand-prince": DORMAND_P
 
 @dataclass
 class State:
-    """x and the integral at a time; ``rate`` there, where a method has it already."""
+    """The state x and the integral at a time t; ``rate`` is the rate there, if the method already has it."""
 
     t: Tensor
     x: Tensor
@@ -95,9 +95,9 @@ class State:
 
 @dataclass
 class Attempt:
-    """A step that has been computed, but for its integral.
+    """A computed step, before its integral is computed.
 
-    ``error`` is x's estimated one; None for a method without an estimate.
+    ``error`` is the estimated error of x; None for a method without an estimate.
     """
 
     method: Tableau
@@ -108,10 +108,10 @@ class Attempt:
     error: Tensor | None
 
     def accepted(self) -> State:
-        """The state that it reaches.
+        """The state at the end of the step, with its integral.
 
         Raises:
-            ValueError: when its integral is not finite, with the time.
+            ValueError: when the integral is not finite; the message has the time.
         """
         integral = self.before.integral
         for weight, stage in zip(self.method.b, self.stages, strict=True):
@@ -124,7 +124,7 @@ class Attempt:
 
 
 def combined(weights: tuple[float, ...], rates: Sequence[Rate], h: Tensor) -> Tensor | None:
-    """H times the weighted sum of F at the first stages; None where no weight differs from 0."""
+    """The sum h sum_i w_i F_i over the first stages; None where all weights are 0."""
     total: Tensor | None = None
     for weight, rate in zip(weights, rates, strict=False):
         if weight != 0:
@@ -134,7 +134,7 @@ def combined(weights: tuple[float, ...], rates: Sequence[Rate], h: Tensor) -> Te
 
 
 def attempt(method: Tableau, rates: Field, state: State, s: Tensor, eager: bool = False) -> Attempt:
-    """A step to time s; ``eager`` computes the integral's rates at once, which keeps no more than it must."""
+    """The step from a state to time s; ``eager`` computes each stage's G at once, so that less is kept in memory."""
     h = s - state.t
     stages = [] if state.rate is None else [state.rate]
     for i in range(len(stages), len(method.c)):
@@ -148,7 +148,7 @@ def attempt(method: Tableau, rates: Field, state: State, s: Tensor, eager: bool 
 
 
 def known(rate: Rate) -> Rate:
-    """The rate with its G computed."""
+    """The rate with its G already computed."""
     if rate.integral is None:
         return rate
     value = rate.integral()
@@ -156,12 +156,12 @@ def known(rate: Rate) -> Rate:
 
 
 def advance(method: Tableau, rates: Field, state: State, s: Tensor) -> State:
-    """One step to time s."""
+    """The state after one step to time s."""
     return attempt(method, rates, state, s).accepted()
 
 
 def fixed(method: Tableau, rates: Field, state: State, times: Tensor) -> State:
-    """Through all of the times after the first, float64 (n + 1,)."""
+    """The state after one step to each of the times after the first, float64 (n + 1,)."""
     for i, s in enumerate(times[1:], start=1):
         state = attempt(method, rates, state, s, eager=True).accepted()
         check_finite(state.x, f"step {i} of {len(times) - 1}, to time {float(s):.6g}")
@@ -171,11 +171,12 @@ def fixed(method: Tableau, rates: Field, state: State, times: Tensor) -> State:
 class Adaptive:
     """Dormand and Prince's pair with step size control.
 
-    A step is taken where its error, as a root mean square over all of x of error/(atol + rtol max(|x|, |x'|)),
-    is at most 1; the next is as long as would have made it 0.9^5, between a fifth and ten times its length.
+    A step is accepted if its error norm is at most 1: the root mean square over all of x of
+    error/(atol + rtol max(|x|, |x'|)).  The next step has the length that would have made this norm 0.9^5, limited to
+    between a fifth and ten times the last length.
 
     Attributes:
-        most: after how many steps it gives up.
+        most: the largest number of attempted steps.
     """
 
     SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
@@ -185,12 +186,15 @@ class Adaptive:
         self.method = DORMAND_PRINCE
 
     def norm(self, error: Tensor, before: Tensor, after: Tensor) -> float:
-        """The scaled root mean square."""
+        """The error norm: the root mean square of error/(atol + rtol max(|before|, |after|))."""
         scale = self.atol + self.rtol * torch.maximum(before.abs(), after.abs())
         return float((error / scale).square().mean().sqrt())
 
     def first_step(self, rates: Field, state: State, end: Tensor) -> tuple[State, float]:
-        """Hairer, Norsett and Wanner's: a hundredth of |x|/|F|, then from the change of F over it."""
+        """The state with its rate, and the length of the first step by the rule of Hairer, Norsett and Wanner.
+
+        The first guess is a hundredth of |x|/|F|; the length follows from the change of F over this guess.
+        """
         rate = rates(state.t, state.x)
         check_finite(rate.x, at_time(state.t))
         state = State(state.t, state.x, state.integral, rate)
@@ -207,10 +211,10 @@ class Adaptive:
         return state, min(100 * guess, second, length)
 
     def states(self, rates: Field, state: State, end: Tensor) -> Iterator[State]:
-        """Every state that a step reaches, the last at ``end``.
+        """Yield the state after each accepted step; the last one is at ``end``.
 
         Raises:
-            ValueError: for a state that is not finite, and where the step becomes too short, with the time.
+            ValueError: when a state is not finite, a step becomes too short or steps run out; the message has the time.
         """
         direction = 1.0 if float(end) > float(state.t) else -1.0
         state, h = self.first_step(rates, state, end)
@@ -234,7 +238,7 @@ class Adaptive:
         raise ValueError(f"rtol, atol: still at time {float(state.t):.6g} after {self.most} steps")
 
     def next_step(self, h: float, norm: float, refused: bool) -> float:
-        """The length of the step after one of length h; not longer just after a refused one."""
+        """The length of the step after one of length h; it does not grow just after a refused step."""
         factor = self.GROW if norm == 0 else self.SAFETY * norm**-0.2
         most = 1.0 if refused or norm > 1 else self.GROW
         return h * min(most, max(self.SHRINK, factor))
@@ -247,15 +251,15 @@ class Adaptive:
 
 
 def check_finite(x: Tensor, where: str) -> None:
-    """Stop where something is not a number.
+    """Refuse a state with a value that is not finite.
 
     Raises:
-        ValueError: saying where.
+        ValueError: when x has such a value; the message begins with ``where``.
     """
     if not bool(x.isfinite().all()):
         raise ValueError(f"{where}: the state is not finite")
 
 
 def at_time(t: Tensor) -> str:
-    """Where, for messages."""
+    """The phrase ``at time t``, for messages."""
     return f"at time {float(t):.6g}"

@@ -1,17 +1,17 @@
-r"""Prediction: what a denoiser says about x_t, in whichever of its forms is asked for.
+r"""Predictions: what a denoiser says about x_t, in any of several forms, the views.
 
-With x_t = alpha x0 + sigma eps, of images less the middle m of the data range, one native quantity determines the
-others; rho = sigma/l^2 with l the process's unit, 1 on its paper's range:
+Let x_t = alpha x0 + sigma eps, for images minus the middle m of the data range, and rho = sigma/l^2, with l the
+process's unit (1 on the range of its paper).  One native quantity determines all others:
 
     eps      = (x_t - alpha x0)/sigma               score    = -eps/sigma
-    velocity = (alpha eps - rho x0)/k,  k^2 = alpha^2 + sigma rho,  of x_t/k, which is variance preserving; with k = 1
-                                                     (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)
+    velocity = (alpha eps - rho x0)/k,  k^2 = alpha^2 + sigma rho,  the velocity of the variance-preserving x_t/k
+                                (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D, where k = 1)
     x0       = (alpha x_t/k - sigma v)/k,            eps = (rho x_t/k + alpha v)/k
-    mean     = E[x_s | x_t, x0], s the level before t   (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
+    mean     = E[x_s | x_t, x0], s the level below t    (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
-The views x0 and mean are images, with m; eps, score and v are differences.  alpha acts in the process's basis.  A
-process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its variance adds the fraction v by which
-the logarithm of a step's variance lies between its bounds (``transitions``), or that logarithm itself.
+The views x0 and mean are images and include m; eps, score and velocity (v) do not.  alpha acts in the process's basis.
+A process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its variance also gives either the
+fraction v, the place of a step's log variance between its two bounds (``transitions``), or the log variance itself.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from diffbench.diffusion.core.process import Process, cast
 
 Native = Literal["eps", "x0", "v", "score", "mean"]
 
-#: Of each, the power of a length that it is: eps and v are numbers.
+#: The unit of each native quantity, as a power of length; eps and v have no unit.
 LENGTHS: dict[Native, int] = {"eps": 0, "x0": 1, "v": 0, "score": -1, "mean": 1}
 
 
 def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(a, b) with native = a x_t + b x0, all less m, float64 of t's shape."""
+    """The coefficients (a, b) of native = a x_t + b x0, images minus m; float64, of t's shape."""
     alpha, sigma = process.alpha(t), process.sigma(t)
     match native:
         case "eps":
@@ -47,12 +47,12 @@ def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Te
 
 
 class Prediction:
-    """``value`` is the ``native`` quantity at (x_t, t); every view has x_t's shape.
+    """What a denoiser says at (x_t, t): the ``value`` of the ``native`` quantity, and every view of it.
 
-    So have ``fraction`` and ``log_variance``, of which a denoiser that learns its variance gives one.
+    Every view has x_t's shape.  So do ``fraction`` and ``log_variance``; a denoiser that learns its variance gives one.
     """
 
-    #: The guide's gradient that the views contain (``guidance``); none here.
+    #: The gradient that guidance has added to the score (``guidance``); None without guidance.
     guide: Tensor | None = None
 
     def __init__(
@@ -71,29 +71,29 @@ class Prediction:
 
     @cached_property
     def alpha(self) -> Tensor:
-        """The process's, in x_t's precision."""
+        """The signal scale alpha_t, in x_t's precision."""
         return cast(self.process.alpha(self.t), self.x_t)
 
     @cached_property
     def sigma(self) -> Tensor:
-        """The process's, in x_t's precision."""
+        """The noise scale sigma_t, in x_t's precision."""
         return cast(self.process.sigma(self.t), self.x_t)
 
     @cached_property
     def rho(self) -> Tensor:
-        """sigma/l^2."""
+        """The ratio rho = sigma/l^2, with l the process's unit."""
         return self.sigma / self.process.unit**2
 
     @cached_property
     def offset(self) -> Tensor:
-        """x_t - m."""
+        """The state minus the middle of the data range, x_t - m."""
         return self.process.centred(self.x_t)
 
     def require(self, view: Native) -> None:
         """Refuse a view that the process does not have.
 
         Raises:
-            TypeError: with the reason.
+            TypeError: when the process does not have the view; the message gives the reason.
         """
         spec = self.process.spec
         if view not in spec.views:
@@ -101,7 +101,7 @@ class Prediction:
 
     @cached_property
     def eps(self) -> Tensor:
-        """The noise in x_t; -sigma score in every family."""
+        """The noise eps in x_t; in every family it is -sigma score."""
         scale = self.process.basis.scale
         match self.native:
             case "eps":
@@ -123,10 +123,10 @@ class Prediction:
         return self.process.placed(self.signal(torch.ones_like(self.sigma)))
 
     def signal(self, factor: Tensor) -> Tensor:
-        """B^-1[factor * B (x0 - m)] for a factor in x_t's precision.
+        """The scaled signal B^-1[factor * B (x0 - m)], for a factor in x_t's precision.
 
-        Where alpha is nearly 0 in some coordinates, x0 is so large that its rounding would drown the others:
-        the factor is joined with 1/alpha before anything goes back to pixels.
+        Where alpha is nearly 0 in a coordinate, x0 is very large there, and its rounding error would hide the other
+        coordinates.  So the factor is combined with 1/alpha before the result goes back to pixels.
         """
         scale = self.process.basis.scale
         if self.native == "x0":
@@ -145,12 +145,12 @@ class Prediction:
 
     @property
     def score(self) -> Tensor:
-        """The gradient of log p_t at x_t."""
+        """The score, the gradient of log p_t at x_t."""
         return self.value if self.native == "score" else -self.eps / self.sigma
 
     @property
     def velocity(self) -> Tensor:
-        """(alpha eps - rho x0)/k."""
+        """The velocity (alpha eps - rho x0)/k."""
         if self.native == "v":
             return self.value
         scale = self.process.basis.scale
@@ -159,25 +159,25 @@ class Prediction:
 
     @property
     def norm(self) -> Tensor:
-        """K = sqrt(alpha^2 + sigma rho)."""
+        """The norm k = sqrt(alpha^2 + sigma rho)."""
         return (self.alpha**2 + self.sigma * self.rho).sqrt()
 
     @property
     def mean(self) -> Tensor:
-        """E[x_s | x_t, x0] of the level s before t."""
+        """The posterior mean E[x_s | x_t, x0] at the level s below t."""
         if self.native == "mean":
             return self.value
         return self.mean_at(self.process.level_before(self.t))
 
     def mean_at(self, s: Tensor) -> Tensor:
-        """E[x_s | x_t, x0] at an earlier time s, of t's shape."""
+        """The posterior mean E[x_s | x_t, x0] at an earlier time s, of t's shape."""
         if self.native == "mean" and bool((s == self.process.level_before(self.t)).all()):
             return self.value
         a, b = (cast(c, self.x_t) for c in self.process.posterior_mean(self.t, s))
         return self.process.placed(self.process.basis.scale(a, self.offset) + self.signal(b))
 
     def view(self, name: Native) -> Tensor:
-        """The view of that name."""
+        """The view with this name."""
         match name:
             case "x0":
                 return self.x0
@@ -191,11 +191,11 @@ class Prediction:
 
     @property
     def unguided(self) -> Prediction:
-        """The prediction without the guide's gradient."""
+        """The prediction without the gradient that guidance adds."""
         return self
 
     def with_x0(self, x0: Tensor) -> Prediction:
-        """The prediction with another x0, from which eps and the others follow."""
+        """The prediction with another x0; all other views follow from the new x0."""
         return self._with("x0", x0)
 
     def with_value(self, value: Tensor) -> Prediction:
@@ -209,12 +209,11 @@ class Prediction:
 
 
 class Truth(Prediction):
-    """What x_t was made of: x0 and eps as they are, with nothing divided by alpha or sigma."""
+    """The true prediction: the x0 and eps that x_t was made of, without a division by alpha or sigma."""
 
     def __init__(self, process: Process, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> None:
         super().__init__(process, x_t, t, "eps", eps)
         self.x0 = x0
 
     def signal(self, factor: Tensor) -> Tensor:
-        """Of the image itself."""
         return self.process.basis.scale(factor, self.process.centred(self.x0))

@@ -2,7 +2,7 @@
 
 The key of a stream is the SHA-256 of its purpose and numbers, so the noise of training step 812 or of
 the third chunk of samples is the same whatever ran before it, on however many jobs, after however many
-resumes.  Draws are made on the CPU and moved, so that a seed means the same on every device.
+resumes.  Numbers are drawn on the CPU and then moved, so that a seed gives the same numbers on every device.
 """
 
 from __future__ import annotations

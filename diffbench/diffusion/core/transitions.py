@@ -1,9 +1,9 @@
-r"""The one transition rule of the discrete papers.
+r"""The transition rule that the papers on discrete chains share.
 
     x_s = alpha_s x0 + r e + n z,     e = (x_t - alpha_t x0)/sigma_t,     z ~ N(0, I)
 
-of images less the middle of the data range, with the residual's scale r and the noise scale n given separately.  With
-the posterior's correlation
+for images minus the middle of the data range.  The residual's scale r and the noise scale n are given separately.
+With the posterior's correlation
 
     rho_m = alpha_t sigma_s / (alpha_s sigma_t),     1 - rho_m^2 = sigma^2_{t|s}/sigma_t^2,
 
@@ -13,14 +13,13 @@ the posterior's correlation
                                                                      (Nichol & Dhariwal 2021, equation 15)
     DDIM(eta)          n^2 = eta^2 (1 - rho_m^2) sigma_s^2,   r^2 = sigma_s^2 - n^2   (Song et al. 2021, eq. 12, 16)
 
-Both ends of the learned variance belong to the pair (t, s), so it is right on every sub-grid.  v is not
-kept inside [0, 1], as in the official code.  A variance that is learned without these bounds is n^2 itself, of the
-step to the level before and of no other (Ho et al. 2020, section 3.2).
+Both bounds of the learned variance depend on the pair (t, s), so the rule holds on every sub-grid.  v is not clipped to
+[0, 1], as in the official code.  A variance that is learned without these bounds is n^2 itself, and only for the step
+to the level below (Ho et al. 2020, section 3.2).
 
-At the last step s is the data's time: alpha_s = 1, sigma_s = 0, and x_s = x0 without noise.  Where the
-model's variance is wanted there all the same (the decoder of the variational bound, the shift of a
-classifier's guidance), ``model_variance`` takes for the posterior's, which is 0, and for ``large`` the
-posterior's variance of the step before, as DDPM's official code does.
+At the last step s is the data's time: alpha_s = 1, sigma_s = 0, and x_s = x0 without noise.  The decoder of the
+variational bound and the shift of a classifier's guidance need a variance there too, but the posterior's is 0.  So
+``model_variance`` uses the posterior's variance of the step before, also for ``large``, as DDPM's official code does.
 """
 
 from __future__ import annotations
@@ -43,23 +42,23 @@ class Scales(NamedTuple):
 
 
 def residual_correlation(process: Process, t: Tensor, s: Tensor) -> Tensor:
-    """rho_m = alpha_t sigma_s/(alpha_s sigma_t)."""
+    """The posterior's correlation rho_m = alpha_t sigma_s/(alpha_s sigma_t)."""
     return process.alpha(t) * process.sigma(s) / (process.alpha(s) * process.sigma(t))
 
 
 def posterior_residual(process: Process, t: Tensor, s: Tensor) -> Tensor:
-    """R of the posterior's mean: rho_m sigma_s."""
+    """The residual's scale r of the posterior's mean, rho_m sigma_s."""
     return residual_correlation(process, t, s) * process.sigma(s)
 
 
 def ddim_scales(process: Process, t: Tensor, s: Tensor, eta: float) -> Scales:
-    """DDIM's deterministic step at eta = 0, DDPM's posterior at eta = 1."""
+    """The scales of DDIM's step: deterministic at eta = 0, DDPM's posterior at eta = 1."""
     n2 = eta**2 * process.posterior_variance(t, s)
     return Scales((process.sigma(s) ** 2 - n2).sqrt(), n2.sqrt())
 
 
 def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
-    """M + alpha_s (x0 - m) + r e."""
+    """The mean m + alpha_s (x0 - m) + r e of the step to s."""
     process, x_t = prediction.process, prediction.x_t
     signal = prediction.signal(cast(process.alpha(s), x_t))
     return process.placed(signal + process.basis.scale(cast(r, x_t), prediction.eps))
@@ -68,24 +67,24 @@ def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
 def model_variance(
     prediction: Prediction, s: Tensor, kind: Variance, before: Tensor | None = None
 ) -> Tensor:
-    """Variance of the model's step p(x_s | x_t), in x_t's precision.
+    """The variance of the model's step p(x_s | x_t), in x_t's precision.
 
     Args:
-        prediction: at (x_t, t).
+        prediction: the model's, at (x_t, t).
         s: the earlier time, of t's shape.
         kind: small, large, or learned by the denoiser.
-        before: the grid's time before t, of t's shape, used where s is the data's; the level t + 1 by
-            default.
+        before: the grid's time before t, which is the noisier one, of t's shape; used where s is the data's time; the
+            level t + 1 by default.
 
     Returns:
-        Of t's shape; of x_t's when learned.
+        The variance, of t's shape; of x_t's shape when learned.
 
     Raises:
-        ValueError: for a learned variance of a denoiser that learns none.
+        ValueError: when a learned variance is asked of a denoiser that learns none.
     """
     process, t, x_t = prediction.process, prediction.t, prediction.x_t
     into_data = s == process.data_time
-    # Where s is not the data's, any time will do.
+    # Where s is not the data's time, this time is not used.
     earlier = (t + 1).clamp(max=process.t_max) if before is None else before
     first = process.posterior_variance(
         torch.where(into_data, earlier, t), torch.where(into_data, t, s)

@@ -1,1 +1,1 @@
-"""What predicts the clean image from a noisy one: networks, exact denoisers, wrappers around them."""
+"""Denoisers, which predict the clean image from a noisy one: networks, exact denoisers, wrappers around them."""

@@ -1,14 +1,14 @@
 r"""Denoisers of reflected processes, and the walls' boundary condition.
 
-The exact score of a reflected process vanishes at each wall and is odd about it.  A network's does not, and then the
-probability-flow ODE carries pixels out of the cube.  With x in coordinates in which the cube is [0, 1]
-(``processes.reflected``), y = fold(x), o = +-1 the branch of the fold, and s = sigma there, two constructions have the
-condition built in, for any network F; both are used outside the cube by their odd, 2-periodic extension, so that an
-intermediate state of a solver still sees a legal field.
+The exact score of a reflected process vanishes at each wall and is odd about it.  A network's score does not vanish
+there, and then the probability-flow ODE carries pixels out of the cube.  Let x be in coordinates in which the cube is
+[0, 1] (``processes.reflected``), s = sigma in these coordinates, y = fold(x), and o = +-1 the branch of the fold.  Two
+constructions satisfy the condition for any network F.  Outside the cube both are the odd, 2-periodic extension, so that
+the field is also valid at a solver's intermediate states.
 
     gated            s score = o gate(y) F(2 y - 1),
                      gate(y) = sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2):
-                     about y/s in the layer at a wall, 1 inside it where s is small, sin(pi y) where s is large
+                     where s is small, about y/s near a wall and 1 elsewhere; where s is large, sin(pi y)
     kernel mixture   s score = o ((1 - w) e(y | h_1) + w e(y | h_2)),  e(y | h) the kernel's s d/dy log p(y | h),
                      h_i = fold(1/2 + c_skip (y - 1/2) + c_out (F_i -+ 1/2)),
                      w = sigmoid(F_3 + log p(y | h_2) - log p(y | h_1)),
@@ -16,12 +16,12 @@ intermediate state of a solver still sees a legal field.
                      the score of the mixture of two kernels with weights sigmoid(-+F_3)
 
 A plain network is ``denoisers.NetworkDenoiser`` with ``predict: score``.  Two wrappers make its flow a map of the cube
-onto itself, and its likelihood that of a density:
+onto itself, so that its likelihood belongs to a density on the cube:
 
-    bump             e^((4 - 1/r)/width) score,  r = 1/4 - (x - 1/2)^2; 0 outside: the official code's (Lou & Ermon
-                     2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740)
-    gate             o gate(y) score(y), with width s for s in the gate: the thinner, the less of the score is changed,
-                     and the shorter must steps be
+    bump             e^((4 - 1/r)/width) score,  r = 1/4 - (x - 1/2)^2; 0 outside; from the official code (Lou &
+                     Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740)
+    gate             o gate(y) score(y), with width s in the place of s in the gate: a thinner gate changes less of the
+                     score, but needs shorter steps
 """
 
 from __future__ import annotations
@@ -44,12 +44,15 @@ from diffbench.specs.solvers import FlowSpec
 
 
 class Boundary(NetworkBased):
-    """Base: the folded state goes in, the extension comes out."""
+    """Base of network denoisers with the walls' boundary condition.
+
+    The network sees the folded state; outside the cube the score is the odd extension.
+    """
 
     process: Reflected
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """One network call."""
+        """The prediction, from one call of the network."""
         place = self.process.to_cube(x_t)
         inside, sigma = fold(place), cast(self.process.sigma_in_cube(t), x_t)
         centred = 2 * inside - 1
@@ -59,17 +62,17 @@ class Boundary(NetworkBased):
 
     @abstractmethod
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
-        """Sigma times the score, at states in the cube, from the network's answer."""
+        """The score times sigma at states ``inside`` the cube, from the network's answer."""
 
 
 def gate(inside: Tensor, sigma: Tensor) -> Tensor:
-    """See the module; inside in [0, 1]."""
+    """The gate sin(pi y) sqrt(1 + (pi s)^2)/sqrt(sin^2(pi y) + (pi s)^2), y = ``inside`` in [0, 1], s = ``sigma``."""
     sine, width = (math.pi * inside).sin(), math.pi * sigma
     return sine * ((1 + width**2) / (sine**2 + width**2)).sqrt()
 
 
 class Gated(Boundary):
-    """The network times a gate that closes at the walls."""
+    """The network's output times a gate that is 0 at the walls."""
 
     def __init__(
         self, spec: BoundarySpec, process: Process, network: Network, classes: int = 0
@@ -77,12 +80,12 @@ class Gated(Boundary):
         super().__init__(process, network, classes)
 
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
-        """Gate F."""
+        """The score times sigma, gate(y) F."""
         return gate(inside, sigma) * answer
 
 
 class KernelMixture(Boundary):
-    """A mixture of two kernels with predicted centres and weights."""
+    """The score of a mixture of two kernels with predicted centres and weights."""
 
     def __init__(
         self, spec: KernelMixtureSpec, process: Process, network: Network, classes: int = 0
@@ -92,7 +95,7 @@ class KernelMixture(Boundary):
         self.data_std = spec.data_std / 2
 
     def scaled(self, answer: Tensor, inside: Tensor, sigma: Tensor) -> Tensor:
-        """The mixture's."""
+        """The mixture's score times sigma."""
         first, second, odds = answer.chunk(3, dim=1)
         total = sigma**2 + self.data_std**2
         skip, out = self.data_std**2 / total, sigma * self.data_std / total.sqrt()
@@ -105,7 +108,10 @@ class KernelMixture(Boundary):
 
 
 class Shut(Wrapper):
-    """Another denoiser's score times the gate, ``width`` times as thick; odd about the walls, whatever the score is."""
+    """A wrapper that multiplies another denoiser's score by the gate, made ``width`` times as thick.
+
+    The result is odd about the walls for any score.
+    """
 
     process: Reflected
 
@@ -114,7 +120,7 @@ class Shut(Wrapper):
         self.width = width
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The inner prediction at the folded state, gated; its mirror image between the walls outside."""
+        """The inner prediction at the folded state, times the gate; outside the cube its odd extension."""
         place, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
         inside = fold(place)
         prediction = self.denoiser(self.process.from_cube(inside), t, condition)
@@ -123,10 +129,13 @@ class Shut(Wrapper):
 
 
 class Bumped(Wrapper):
-    """Another denoiser's score times a bump function that is 1 in the middle of the cube and 0 at its walls."""
+    """A wrapper that multiplies another denoiser's score by a bump function.
+
+    The function is 1 in the middle of the cube and 0 at its walls.
+    """
 
     process: Reflected
-    #: How far from the walls the official code starts.
+    #: The distance from the walls at which the official code starts.
     MARGIN: ClassVar[float] = 0.01
 
     def __init__(self, denoiser: Denoiser, width: float) -> None:
@@ -134,7 +143,7 @@ class Bumped(Wrapper):
         self.width = width
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The inner prediction, faded; nothing outside the cube."""
+        """The inner prediction times the bump; 0 outside the cube."""
         prediction = self.denoiser(x_t, t, condition)
         room = (0.25 - (self.process.to_cube(x_t) - 0.5) ** 2).clamp(min=1e-9)
         bump = ((4 - 1 / room) / self.width).exp()
@@ -142,7 +151,7 @@ class Bumped(Wrapper):
 
 
 def confined(denoiser: Denoiser, spec: FlowSpec) -> Denoiser:
-    """The denoiser with the spec's bump or gate; itself where it has neither."""
+    """The denoiser with the spec's bump or gate; the denoiser itself where the spec has neither."""
     if spec.bump is not None:
         return Bumped(denoiser, spec.bump)
     return denoiser if spec.gate is None else Shut(denoiser, spec.gate)

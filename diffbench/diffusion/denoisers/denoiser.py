@@ -1,4 +1,4 @@
-"""What every denoiser is: noisy images, a time and a condition go in, a prediction comes out; and wrappers."""
+"""The base of denoisers, which make a prediction from noisy images, a time and a condition; and wrappers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from diffbench.diffusion.core.process import Process
 class Denoiser(Described):
     """Base of all denoisers.
 
-    ``classes`` is the number of labels it knows, 0 .. classes - 1; ``classes`` itself is the null class.
-    ``takes_masks`` says whether it can be told pixels of the images.
+    ``classes`` is the number of labels it knows, 0 .. classes - 1; the number ``classes`` itself is the null class.
+    ``takes_masks`` says whether it can be told known pixels.
     """
 
     process: Process
@@ -27,10 +27,10 @@ class Denoiser(Described):
         self.process = process
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
-        """Predict at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1)).
+        """The prediction at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1)).
 
         Raises:
-            TypeError: when it is told pixels and takes no masks.
+            TypeError: when known pixels are given to a denoiser that takes no masks.
         """
         if condition.known is not None and not self.takes_masks:
             raise TypeError(f"this {type(self).__name__} takes no masks")
@@ -38,11 +38,11 @@ class Denoiser(Described):
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The prediction itself."""
+        """The prediction at x_t and t; ``__call__`` has checked the condition."""
 
 
 class Wrapper(Denoiser):
-    """Base of what changes another denoiser's predictions, or watches it; it is told what the other can be told."""
+    """Base of denoisers around another, which change or count its predictions; they take the same conditions."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__(denoiser.process)
@@ -51,13 +51,12 @@ class Wrapper(Denoiser):
 
 
 class Counted(Wrapper):
-    """Counts the calls of another denoiser: the number of function evaluations (NFE)."""
+    """A wrapper that counts the calls of another denoiser: the number of function evaluations (NFE)."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__(denoiser)
         self.calls = 0
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The other's prediction."""
         self.calls += 1
         return self.denoiser(x_t, t, condition)

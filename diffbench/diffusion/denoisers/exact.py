@@ -1,14 +1,14 @@
-r"""Exact denoisers: for some data the posterior mean E[x_0 | x_t] is known.
+r"""Exact denoisers: the posterior mean E[x_0 | x_t] of data for which a formula is known.
 
     Gaussian N(m, C)       x0 = m + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha m)
     mixture  sum_k w_k N(m_k, C_k)   the Gaussians' x0, weighted by the components' posterior probabilities,
                            p(k | x_t) proportional to w_k N(x_t; alpha m_k, alpha^2 C_k + sigma^2 I)
     empirical, images x_i  x0 = sum_i softmax_i( -|x_t - alpha x_i|^2 / (2 sigma^2) ) x_i
 
-They are the ground truth of every solver's test.  The empirical one is also a control: an exact
+They are the ground truth of every solver's test.  The empirical denoiser is also a control: it is an exact
 minimiser of the training objective, which can only return training images (Karras et al. 2022, appendix B.3).
-Each is made from named tensors in the process's data range, and ``fit`` estimates those from images (N, C, H, W) and
-labels (N,).  In the formulas everything is less the middle of the range.
+Each denoiser is made from named tensors in the process's data range, and ``fit`` estimates these from images
+(N, C, H, W) and labels (N,).  In the formulas the middle of the range is subtracted from images and means.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from diffbench.specs.denoisers import DenoiserSpec
 
 
 class ExactDenoiser(Denoiser):
-    """Base: the posterior mean in closed form, for flattened images (B, D)."""
+    """Base of denoisers with the posterior mean in closed form, for flattened images (B, D)."""
 
     def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         super().__init__(process)
         self.spec, self.tensors = spec, tensors
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The posterior mean as the native quantity."""
+        """The prediction with the posterior mean as its native quantity."""
         alpha = self.process.alpha(t).reshape(-1, 1).to(x_t)
         sigma = self.process.sigma(t).reshape(-1, 1).to(x_t)
         x0 = self.posterior_mean(self.process.centred(x_t).flatten(1), alpha, sigma)
@@ -44,11 +44,11 @@ class ExactDenoiser(Denoiser):
 
     @abstractmethod
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x_t], both less the middle: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
+        """E[x_0 | x_t], images minus the middle: x_t (B, D); alpha and sigma (1 or B, 1) -> (B, D)."""
 
 
 class MixtureDenoiser(ExactDenoiser):
-    """Tensors: weights (K,), means (K, D), covariances (K, D, D)."""
+    """The exact denoiser of a Gaussian mixture.  Tensors: weights (K,), means (K, D), covariances (K, D, D)."""
 
     def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         super().__init__(spec, process, tensors)
@@ -58,7 +58,7 @@ class MixtureDenoiser(ExactDenoiser):
 
     @staticmethod
     def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One Gaussian a class."""
+        """The tensors of a mixture with one Gaussian for each class."""
         x = images.flatten(1).double()
         groups = [x[labels == label] for label in labels.unique()]
         return {
@@ -82,7 +82,7 @@ class MixtureDenoiser(ExactDenoiser):
 
 
 class GaussianDenoiser(MixtureDenoiser):
-    """The mixture of one.  Tensors: mean (D,), covariance (D, D)."""
+    """The exact denoiser of a Gaussian, a mixture of one.  Tensors: mean (D,), covariance (D, D)."""
 
     def __init__(self, spec: DenoiserSpec, process: Process, tensors: dict[str, Tensor]) -> None:
         mean, covariance = tensors["mean"], tensors["covariance"]
@@ -96,21 +96,21 @@ class GaussianDenoiser(MixtureDenoiser):
 
     @staticmethod
     def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The images' mean and covariance."""
+        """The mean and the covariance of the images."""
         x = images.flatten(1).double()
         return {"mean": x.mean(0), "covariance": x.T.cov(correction=0)}
 
 
 class EmpiricalDenoiser(ExactDenoiser):
-    """Tensors: images (N, C, H, W)."""
+    """The exact denoiser of the images themselves.  Tensors: images (N, C, H, W)."""
 
     @staticmethod
     def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The images themselves."""
+        """The images, unchanged."""
         return {"images": images}
 
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """An average of the images, weighted by their posterior probabilities."""
+        """The average of the images, weighted by their posterior probabilities."""
         images = self.process.centred(self.tensors["images"].flatten(1).to(x_t))
         # |x - a m|^2 without |x|^2, which the softmax drops; in float64, since small sigmas magnify rounding.
         x, m, a = x_t.double(), images.double(), alpha.double()
@@ -119,11 +119,11 @@ class EmpiricalDenoiser(ExactDenoiser):
 
 
 class ReflectedMixtureDenoiser(Denoiser):
-    """The exact denoiser between reflecting walls of a mixture of reflected Gaussians.
+    """The exact denoiser of a mixture of reflected Gaussians, between the walls of a reflected process.
 
-    The density of data is sum_k w_k prod_d p_{b_k}(x_d | m_kd), p_b(. | m) the kernel of width b around m; at time t it
-    is the same with widths sqrt(b_k^2 + sigma_t^2).  Width 0 is a point.  Tensors: weights (K,), centres (K, D) between
-    the walls, widths (K,).
+    The density of data is sum_k w_k prod_d p_{b_k}(x_d | m_kd), with p_b(. | m) the kernel of width b around m.  At
+    time t the density is the same with widths sqrt(b_k^2 + sigma_t^2).  A kernel of width 0 is a point.  Tensors:
+    weights (K,), centres (K, D) between the walls, widths (K,).
     """
 
     process: Reflected
@@ -131,14 +131,14 @@ class ReflectedMixtureDenoiser(Denoiser):
     def __init__(self, spec: DenoiserSpec, process: Reflected, tensors: dict[str, Tensor]) -> None:
         super().__init__(process)
         self.spec, self.tensors = spec, tensors
-        #: In coordinates in which the cube is [0, 1].
+        #: The mixture in coordinates in which the cube is [0, 1].
         self.weights = tensors["weights"]
         self.centres = process.to_cube(tensors["centres"])
         self.widths = tensors["widths"] / process.width
 
     @staticmethod
     def fit(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The images themselves: points."""
+        """The tensors of a mixture with a point at each image."""
         x = images.flatten(1)
         return {
             "weights": torch.full((len(x),), 1 / len(x), dtype=torch.float64),
@@ -147,13 +147,13 @@ class ReflectedMixtureDenoiser(Denoiser):
         }
 
     def pairs(self, x: Tensor, centres: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images x and centres, (B K, D) each, and widths (B K, 1): one row an image and component."""
+        """One row for each pair of image and component: images and centres (B K, D), widths (B K, 1)."""
         count = len(centres)
         many, each = x.flatten(1).repeat_interleave(count, 0), centres.repeat(len(x), 1)
         return many, each, total.reshape(-1, 1)
 
     def components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """At x in the cube [0, 1]: total widths, and log weights + log densities, both (B, K)."""
+        """The components' total widths and log weights + log densities at x in [0, 1], both (B, K)."""
         weights, centres, widths = (
             each.to(x) for each in (self.weights, self.centres, self.widths)
         )
@@ -169,7 +169,10 @@ class ReflectedMixtureDenoiser(Denoiser):
         return inside - x[0].numel() * math.log(self.process.width)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The components' scores, weighted by their posterior probabilities; odd about the walls."""
+        """The prediction whose score is the average of the components' scores, weighted by posterior probabilities.
+
+        Outside the cube the score is odd about the walls.
+        """
         place = self.process.to_cube(x_t)
         inside, centres = fold(place), self.centres.to(x_t)
         total, logs = self.components(inside, t)

@@ -1,17 +1,17 @@
-r"""Guidance: what makes samples agree more with a label y than the model alone would.
+r"""Guidance: wrappers that make samples agree more with a label y than the model alone does.
 
     classifier-free   prediction <- (1 + w) prediction(x_t, y) - w prediction(x_t)
                                         (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598, equation 6)
     classifier        score <- score + s grad log p(y | x_t)           p: a classifier of noisy images
                                         (Dhariwal & Nichol 2021, https://arxiv.org/abs/2105.05233, algorithm 2)
 
-Both are denoisers around another, for every process and view: at one x_t all views are affine in each
-other, so that an average with weights 1 + w and -w is the same average in each.  The learned variance is
-the conditional model's.
+Both are denoisers around another, for every process and view.  At a given x_t all views are affine in each
+other, so that an average with weights 1 + w and -w is the same in each view.  The learned variance is the
+conditional model's.
 
 DDPM's sampler adds the gradient to its mean instead, scaled by the step's variance (algorithm 1).  A guided
 prediction therefore keeps ``unguided`` and ``guide`` = s grad log p(y | x_t) beside its views.  Thresholds
-act inside classifier guidance, as in the official code: what guidance adds is not clipped again.
+act before classifier guidance, as in the official code: what guidance adds is not clipped.
 
 ``objectives`` has the loss that trains the classifier.
 """
@@ -30,20 +30,20 @@ from diffbench.diffusion.core.process import Process, cast
 from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
 from diffbench.diffusion.denoisers.network import noise_input
 
-#: F(x, c_noise): logits (B, K) of images x (B, C, H, W) scaled to unit size, and c_noise (B,).
+#: A network F(x, c_noise) that returns logits (B, K), for images x (B, C, H, W) scaled to unit size and c_noise (B,).
 ClassifierNetwork = Callable[[Tensor, Tensor], Tensor]
 
 
 class Classifier:
-    """p(y | x_t) by a network that is told the noise level; ``classes`` labels.
+    """A classifier p(y | x_t) of noisy images, by a network that is told the noise level; ``classes`` labels.
 
-    With x centred on the middle of the data range, h half its width, and c = (alpha^2 h^2 + sigma^2)^(-1/2),
+    With x centred on the middle of the data range, h half the range's width, and c = (alpha^2 h^2 + sigma^2)^(-1/2),
 
         logits = alpha h c F(c x; c_noise)
 
-    so that grad log p(y | x_t) vanishes with alpha, as the true one does: for high noise that is
-    alpha/sigma^2 (E[x_0 | y] - E[x_0]).  A step that divides by alpha (DDIM from the cosine chain's last
-    level, alpha = 5e-5) would otherwise turn the network's smallest error into noise without bound.
+    so that grad log p(y | x_t) vanishes with alpha.  So does the true one, which at high noise is
+    alpha/sigma^2 (E[x_0 | y] - E[x_0]).  Otherwise a step that divides by alpha (DDIM from the cosine chain's last
+    level, alpha = 5e-5) would magnify the network's smallest error without bound.
     """
 
     def __init__(self, process: Process, network: ClassifierNetwork, classes: int) -> None:
@@ -61,24 +61,27 @@ class Classifier:
 
     @torch.enable_grad()
     def gradient(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Grad log p(y | x_t) with respect to x_t, for labels y (B,)."""
+        """The gradient of log p(y | x_t) with respect to x_t, for labels y (B,)."""
         x = x_t.detach().requires_grad_()
         chosen = self.logits(x, t).log_softmax(1).gather(1, y[:, None])
         return torch.autograd.grad(chosen.sum(), x)[0]
 
 
 class ClassifierFreeGuidance(Wrapper):
-    """(1 + w) conditional - w unconditional; at w = 0 the conditional model, evaluated alone."""
+    """Classifier-free guidance: (1 + w) conditional - w unconditional.
+
+    At w = 0 only the conditional model is evaluated.
+    """
 
     def __init__(self, denoiser: Denoiser, w: float) -> None:
         super().__init__(denoiser)
         self.w = w
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """Two evaluations.
+        """The guided prediction, from two evaluations.
 
         Raises:
-            ValueError: without labels.
+            ValueError: when the condition has no labels.
         """
         if condition.label is None:
             raise ValueError("classifier-free guidance needs labels y")
@@ -92,7 +95,7 @@ class ClassifierFreeGuidance(Wrapper):
 
 
 class GuidedPrediction(Prediction):
-    """A prediction whose score has the guide's gradient added."""
+    """A prediction to whose score the guide's gradient is added."""
 
     def __init__(self, base: Prediction, guide: Tensor) -> None:
         super().__init__(
@@ -103,22 +106,23 @@ class GuidedPrediction(Prediction):
 
     @property
     def unguided(self) -> Prediction:
-        """The prediction without the gradient."""
         return self.base
 
 
 class ClassifierGuidance(Wrapper):
-    """Adds ``scale`` times a classifier's gradient to the score; nothing at scale 0."""
+    """Classifier guidance: ``scale`` times a classifier's gradient is added to the score; nothing at scale 0."""
 
     def __init__(self, denoiser: Denoiser, classifier: Classifier, scale: float) -> None:
         super().__init__(denoiser)
         self.classifier, self.scale = classifier, scale
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """One evaluation of the denoiser, told the labels if it knows any, and one of the classifier.
+        """The guided prediction, from one evaluation of the denoiser and one of the classifier.
+
+        The denoiser is told the labels if it knows any.
 
         Raises:
-            ValueError: without labels.
+            ValueError: when the condition has no labels.
         """
         if condition.label is None:
             raise ValueError("classifier guidance needs labels y")
@@ -139,8 +143,10 @@ def guided(
 ) -> Denoiser:
     """The denoiser with classifier-free guidance, then the threshold, then the classifier's guidance.
 
+    Each guidance is left out where its w or its scale is None.
+
     Raises:
-        ValueError: for a scale without a classifier.
+        ValueError: when there is a scale without a classifier.
     """
     if w is not None:
         denoiser = ClassifierFreeGuidance(denoiser, w)

@@ -1,21 +1,24 @@
-r"""Denoisers: a network and coefficient functions make a prediction.
+r"""Network denoisers: a network and coefficient functions make a prediction.
 
     native = c_skip x_t + c_out F(c_in x_t; c_noise, y)
 
-Every parameterisation is a choice of native quantity and of the coefficients.  Without a skip c_skip = 0 and c_out = 1
-(1/sigma for the score, as "scale by sigma" in Song et al. 2021; l for x0 and the mean, with l the process's unit), c_in
-= (alpha^2 l^2 + sigma^2)^(-1/2): 1/l for variance-preserving processes; coefficients that differ between coordinates
-act in the process's basis.  With EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for
-any alpha; s_d is the data's standard deviation, v = alpha^2 s_d^2 + sigma^2)
+Every parameterisation is a choice of native quantity and of the coefficients.  Coefficients that differ between
+coordinates act in the process's basis.
+
+Without a skip c_skip = 0 and c_in = (alpha^2 l^2 + sigma^2)^(-1/2), with l the process's unit; for variance-preserving
+processes c_in = 1/l.  c_out is 1 for eps and v, 1/sigma for the score ("scale by sigma" in Song et al. 2021), and l for
+x0 and the mean.
+
+With EDM's skip (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1, written for any alpha; s_d is the data's
+standard deviation, v = alpha^2 s_d^2 + sigma^2)
 
     x0 = alpha s_d^2/v x_t + sigma s_d/sqrt(v) F(x_t/sqrt(v); ln(sigma/alpha)/4)
 
 and any other native quantity a x_t + b x0 (``predictions``) takes its coefficients from there.
 
-Coefficients act on images less the middle m of their range: x_t - m, and x0 - m.  What the network sees, gives and is
-told does not depend on the range.  Its noise input is c_noise = ln(sigma/(l alpha))/4 for every process, unless the
-spec says otherwise: EDM's rows for VP and VE (table 1) are ``eps`` with (M - 1) t, M = 1000, and ``score`` with c_in =
-1 and ln(sigma/2).
+Coefficients act on images minus the middle m of their range: x_t - m, and x0 - m.  The network's inputs and outputs do
+not depend on the range.  Its noise input is c_noise = ln(sigma/(l alpha))/4, unless the spec has another.  EDM's rows
+for VP and VE (table 1) are ``eps`` with (M - 1) t, M = 1000, and ``score`` with c_in = 1 and ln(sigma/2).
 """
 
 from __future__ import annotations
@@ -33,13 +36,13 @@ from diffbench.diffusion.core.process import Process, at, cast
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 
-#: F(x, c_noise, y, raw): x (B, C, H, W) scaled by c_in, c_noise (B,), y (B,) or None, raw the unscaled image.  Of a
-#: denoiser that takes masks x is (B, 2 C + 1, H, W): the mask and the known image come after.
+#: A network F(x, c_noise, y, raw): x (B, C, H, W) is scaled by c_in, c_noise is (B,), y is (B,) or None, and raw is the
+#: unscaled image.  If the denoiser takes masks, x is (B, 2 C + 1, H, W): the mask and the known image follow the image.
 Network = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 
 
 class Coefficients(NamedTuple):
-    """c_skip, c_out, c_in (float64, of the time's shape) of one parameterisation."""
+    """The coefficients c_skip, c_out, c_in of one parameterisation, float64, of the time's shape."""
 
     skip: Tensor
     out: Tensor
@@ -49,7 +52,7 @@ class Coefficients(NamedTuple):
 def plain_coefficients(
     process: Process, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
-    """No skip: the network gives the native quantity, in units."""
+    """The coefficients without a skip: the network gives the native quantity, in units."""
     alpha, sigma, unit = process.alpha(t), process.sigma(t), process.unit
     out = {-1: 1 / sigma, 0: torch.ones_like(sigma), 1: torch.full_like(sigma, unit)}
     inside = ((alpha * unit) ** 2 + sigma**2).rsqrt()
@@ -57,7 +60,7 @@ def plain_coefficients(
 
 
 def skip_coefficients(process: Process, native: Native, t: Tensor, data_std: float) -> Coefficients:
-    """EDM's skip inside any native quantity a x_t + b x0."""
+    """The coefficients of EDM's skip, for any native quantity a x_t + b x0."""
     alpha, sigma = process.alpha(t), process.sigma(t)
     v = alpha**2 * data_std**2 + sigma**2
     a, b = linear_form(process, native, t)
@@ -69,7 +72,7 @@ def skip_coefficients(process: Process, native: Native, t: Tensor, data_std: flo
 def residual_coefficients(
     process: Process, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
-    """x_t + sigma F: what a step changes is about as large as the noise, and so is F of order 1."""
+    """The coefficients of x_t + sigma F: a step changes x_t by about sigma, so that F is of order 1."""
     sigma = process.sigma(t)
     one = torch.ones_like(sigma)
     return Coefficients(one, sigma, one / process.spec.half_range)
@@ -78,7 +81,7 @@ def residual_coefficients(
 def addition_coefficients(
     process: Process, native: Native, t: Tensor, data_std: float
 ) -> Coefficients:
-    """x_t + F, in units (Rissanen, Heinonen & Solin 2023, official code)."""
+    """The coefficients of x_t + F, in units (Rissanen, Heinonen & Solin 2023, official code)."""
     skip, out, inside = residual_coefficients(process, native, t, data_std)
     return Coefficients(skip, torch.full_like(out, process.unit), inside)
 
@@ -92,37 +95,43 @@ COEFFICIENTS = {
 
 
 def log_ratio(process: Process, t: Tensor, levels: int) -> Tensor:
-    """ln(sigma/alpha)/4 in units (Karras et al. 2022, table 1, last column), or what the process has in its place."""
+    """The process's own noise level, by default ln(sigma/(l alpha))/4 (Karras et al. 2022, table 1, last column)."""
     return process.noise_level(t)
 
 
 def time(process: Process, t: Tensor, levels: int) -> Tensor:
-    """(N - 1) t; of a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
+    """The scaled time (N - 1) t; on a chain the level itself (Ho et al. 2020; Song et al. 2021, official code)."""
     return t if process.spec.time == "discrete" else (levels - 1) * t
 
 
 def rescaled_time(process: Process, t: Tensor, levels: int) -> Tensor:
-    """N t/T of a chain of T levels, N = 1000 there (Nichol & Dhariwal 2021, official code)."""
+    """The rescaled level N t/T of a chain of T levels; N is 1000 in the source (Nichol & Dhariwal 2021, code)."""
     return levels * t / (process.t_max + 1)
 
 
 def descending_time(process: Process, t: Tensor, levels: int) -> Tensor:
-    """round((N - 1)(1 - t)), 0 at the most noise; T - 1 - t of a chain (Song et al. 2021, official code, of VE)."""
+    """The descending time round((N - 1)(1 - t)), 0 at the most noise; on a chain T - 1 - t.
+
+    Source: Song et al. 2021, official code, for VE.
+    """
     return time(process, process.t_max - t, levels).round()
 
 
 def log_sigma(process: Process, t: Tensor, levels: int) -> Tensor:
-    """ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
+    """The log noise scale, ln(sigma/2) for data in [-1, 1], ln(sigma) in [0, 1] (Song et al. 2021, official code)."""
     return (process.sigma(t) / (2 * process.spec.half_range)).log()
 
 
 def sigma_share(process: Process, t: Tensor, levels: int) -> Tensor:
-    """(sigma - sigma_min)/(sigma_max - sigma_min) (Lou & Ermon 2023, official code, of its VDM network)."""
+    """The place of sigma in its range, (sigma - sigma_min)/(sigma_max - sigma_min).
+
+    Source: Lou & Ermon 2023, official code, for its VDM network.
+    """
     smallest, largest = (process.sigma(at(each)) for each in (process.t_min, process.t_max))
     return (process.sigma(t) - smallest) / (largest - smallest)
 
 
-#: Of (the process, t, N): what a network is told, of t's shape.
+#: The kinds of noise input: functions of the process, t and N with a result of t's shape.
 NOISE_INPUTS: dict[str, Callable[[Process, Tensor, int], Tensor]] = {
     "log-ratio": log_ratio,
     "time": time,
@@ -136,13 +145,13 @@ NOISE_INPUTS: dict[str, Callable[[Process, Tensor, int], Tensor]] = {
 def noise_input(
     process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio", levels: int = 1000
 ) -> Tensor:
-    """What a network is told of the noise: c_noise, (B,) in x_t's precision."""
+    """The noise input c_noise of a network, (B,) in x_t's precision."""
     level = NOISE_INPUTS[kind](process, t, levels).to(x_t, non_blocking=x_t.is_cuda)
     return level.expand(len(x_t), 1, 1, 1).flatten()
 
 
 class NetworkBased(Denoiser):
-    """Base of what a network makes, told one of ``classes`` labels (0: none)."""
+    """Base of denoisers that use a network; it is told one of ``classes`` labels (0: none)."""
 
     noise_input: str = "log-ratio"
     levels: int = 1000
@@ -154,13 +163,13 @@ class NetworkBased(Denoiser):
     def answer(
         self, seen: Tensor, x_t: Tensor, t: Tensor, condition: Condition, centred: Tensor
     ) -> Tensor:
-        """F of what it sees of x_t, scaled, and of x_t as it is, in [-1, 1] where data are."""
+        """The network's output F, for the scaled input ``seen`` and the raw input ``centred``, in [-1, 1] for data."""
         c_noise = noise_input(self.process, x_t, t, self.noise_input, self.levels)
         told = () if condition.augmentation is None else (condition.augmentation,)
         return self.network(seen, c_noise, condition.label, centred, *told).to(x_t.dtype)
 
 
-#: The second half o of the outputs -> what a prediction has of it: v = (o + 1)/2, or the logarithm of the variance.
+#: What a prediction takes from the second half o of the outputs: the fraction (o + 1)/2, or o as the log variance.
 LEARNT: dict[str, Callable[[Tensor], dict[str, Tensor]] | None] = {
     "fixed": None,
     "learned": lambda second: {"fraction": (second + 1) / 2},
@@ -169,7 +178,7 @@ LEARNT: dict[str, Callable[[Tensor], dict[str, Tensor]] | None] = {
 
 
 class NetworkDenoiser(NetworkBased):
-    """A network with the parameterisation of its spec."""
+    """A denoiser by a network, with the parameterisation of its spec."""
 
     def __init__(
         self,
@@ -188,14 +197,14 @@ class NetworkDenoiser(NetworkBased):
         self.noise_input, self.levels = spec.noise_input, spec.levels
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """c_skip, c_out and c_in at time t, for centred data."""
+        """The coefficients c_skip, c_out and c_in at time t, for centred data."""
         found = self.parameterisation(self.process, self.native, t, self.data_std)
         if self.scaled:
             return found
         return found._replace(inside=torch.ones_like(found.inside) / self.half_range)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """One network call."""
+        """The prediction, from one call of the network."""
         scale = self.process.basis.scale
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
         centred = self.process.centred(x_t)
@@ -208,7 +217,7 @@ class NetworkDenoiser(NetworkBased):
         return Prediction(self.process, x_t, t, self.native, native, **learnt)
 
     def seen(self, scaled: Tensor, known: Known | None) -> Tensor:
-        """What the network sees: x_t, scaled, and what it is told of the image, where it takes masks."""
+        """The network's input: x_t, scaled, then the mask and the known image if the denoiser takes masks."""
         if not self.takes_masks:
             return scaled
         known = Known.nothing(scaled) if known is None else known
@@ -216,7 +225,7 @@ class NetworkDenoiser(NetworkBased):
         return torch.cat([scaled, told], dim=1)
 
     def split(self, answer: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """F, and what the second half of the outputs says of the variance, if there is one."""
+        """The output F, and what the second half of the outputs says of the variance (empty if it is fixed)."""
         if self.learnt is None:
             return answer, {}
         answer, second = answer.chunk(2, dim=1)

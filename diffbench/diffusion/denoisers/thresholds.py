@@ -1,4 +1,4 @@
-"""Thresholds: wrappers that bring the predicted x0 back to the data range, from which eps and the others follow."""
+"""Thresholds: wrappers that bring the predicted x0 into the data range; all other views follow from the new x0."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from diffbench.specs.solvers import Threshold
 
 
 class StaticThreshold(Wrapper):
-    """Clips predicted x0 to the data range [low, high] (Ho et al. 2020, official code)."""
+    """A wrapper that clips the predicted x0 to the data range [low, high] (Ho et al. 2020, official code)."""
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The inner prediction with its x0 clipped; eps and the others follow from it."""
         prediction = self.denoiser(x_t, t, condition)
         return prediction.with_x0(
             prediction.x0.clamp(self.process.spec.low, self.process.spec.high)
@@ -24,9 +23,9 @@ class StaticThreshold(Wrapper):
 
 
 class DynamicThreshold(Wrapper):
-    """Scales predicted x0 into the data range, so that few pixels saturate.
+    """A wrapper that scales the predicted x0 into the data range, so that few pixels saturate.
 
-    About the middle of the range and in units of half its width, x0 <- clip(x0, -q, q)/q with q the
+    Measured from the middle of the range, in units of half its width, x0 <- clip(x0, -q, q)/q, where q is the
     ``percentile`` of |x0| of each image, at least 1 (Saharia et al. 2022, "Imagen",
     https://arxiv.org/abs/2205.11487, section 2.3).
     """
@@ -36,7 +35,6 @@ class DynamicThreshold(Wrapper):
         self.percentile = percentile
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """The inner prediction with its x0 scaled; eps and the others follow from it."""
         prediction, process = self.denoiser(x_t, t, condition), self.process
         half = process.spec.half_range
         x = process.centred(prediction.x0) / half
@@ -52,5 +50,5 @@ THRESHOLDS: dict[str, Callable[[Denoiser, float], Denoiser]] = {
 
 
 def thresholded(denoiser: Denoiser, kind: Threshold, percentile: float = 0.995) -> Denoiser:
-    """The denoiser with that threshold on its x0."""
+    """The denoiser with this threshold on its x0."""
     return THRESHOLDS[kind](denoiser, percentile)

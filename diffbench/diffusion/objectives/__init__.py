@@ -1,1 +1,1 @@
-"""What a network is trained for: training times, losses, augmentation."""
+"""Objectives, which train a network: training times, losses, augmentation."""

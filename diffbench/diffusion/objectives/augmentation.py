@@ -1,25 +1,25 @@
-r"""EDM's augmentation of training images, of which the network is told.
+r"""EDM's augmentation of training images; the network is told how each image was changed.
 
-Of a pixel at v from the image's centre, the changed image has the value that x0 has at
+At the place v, measured from the image's centre, the changed image has the value of x0 at
 
     G^-1 v,    G = T  (R_r diag(q, 1/q) R_-r)  R_w  2^(scale s)  mirrorings,     q = 2^(stretch a)
 
-with T the shift by (shift W t_x, shift H t_y) and R_w the rotation by w, and the image continued beyond its edge by
-reflection.  A coin mirrors left and right.  Each of the others happens with the probability p, else its parameters
-are 0: a coin mirrors up and down; s, a, t_x, t_y ~ N(0, 1); w, r ~ U(-pi, pi), with r = 0 half the time.  The network
-is told
+with T the shift by (shift W t_x, shift H t_y) and R_w the rotation by w.  Beyond its edge the image is continued by
+reflection.  It is mirrored left to right with probability 1/2.  Each of the other changes happens with probability p,
+else its parameters are 0: mirrored upside down, with probability 1/2; s, a, t_x, t_y ~ N(0, 1); w, r ~ U(-pi, pi), with
+r = 0 half the time.  The network is told
 
     mirrored, upside down, s, cos w - 1, sin w, a cos r, a sin r, t_x, t_y
 
-Between pixels the image is what a wavelet makes of it, of twice the resolution:
+Between pixels the image is interpolated by a wavelet's filter h, at twice the resolution:
 
-    fine_j = sum_n x_n h_(j-2n)        bilinear there        x_n = sum_k h_k fine_(2n+k)
+    fine_j = sum_n x_n h_(j-2n)        bilinear in fine      x_n = sum_k h_k fine_(2n+k)
 
-with h orthonormal to its even shifts, so that where nothing moves nothing changes, and about its centre
-sum k h_k / sum h_k, so that a ramp stays one.
+h is orthonormal to its even shifts, so that an image that does not move does not change.  Places are measured from the
+filter's centre sum k h_k / sum h_k, so that a linear ramp stays linear.
 
 Sources: "Elucidating the Design Space" (Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix F.2), whose
-networks need no mirrored data set besides; "Training GANs with Limited Data" (Karras et al. 2020,
+networks need no mirrored copies in the data set; "Training GANs with Limited Data" (Karras et al. 2020,
 https://arxiv.org/abs/2006.06676, appendix B), with the wavelet sym6.
 """
 
@@ -51,26 +51,26 @@ SYM6 = (
     -0.007800708325034148,
 )
 CENTRE = sum(k * h for k, h in enumerate(SYM6)) / sum(SYM6)
-#: Pixels beyond the edge that the filter reaches.
+#: The number of pixels beyond the edge that the filter reaches.
 REACH = len(SYM6) // 2
 
-#: Columns of the parameters.
+#: The columns of the parameters.
 MIRRORED, TURNED, SCALE, ANGLE, STRETCH, DIRECTION, RIGHT, DOWN = range(8)
 
 
 class Augmentation(Protocol):
-    """Draws parameters, changes images by them, and says what a network is told."""
+    """An augmentation of images: random parameters, the changed images, and what a network is told of them."""
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Parameters of ``count`` images, float64 (count, P) on the CPU."""
+        """Random parameters of ``count`` images, float64 (count, P) on the CPU."""
         ...
 
     def apply(self, x0: Tensor, parameters: Tensor) -> Tensor:
-        """Images x0 (B, C, H, W) changed by parameters (B, P), which stay on the CPU."""
+        """The images x0 (B, C, H, W), changed by parameters (B, P), which stay on the CPU."""
         ...
 
     def labels(self, parameters: Tensor) -> Tensor:
-        """What the network is told of them, (B, labels)."""
+        """The numbers (B, labels) by which a network is told the parameters."""
         ...
 
 
@@ -81,7 +81,7 @@ class EDMAugmentation(Described):
         self.spec = spec
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Parameters (count, 8): whether mirrored, whether upside down, s, w, a, r, t_x, t_y."""
+        """Random parameters (count, 8): mirrored (0 or 1), upside down (0 or 1), s, w, a, r, t_x, t_y."""
 
         def uniform(rows: int) -> Tensor:
             return torch.rand(rows, count, generator=generator, dtype=torch.float64)
@@ -106,7 +106,7 @@ class EDMAugmentation(Described):
         return torch.stack(parts, dim=1)
 
     def labels(self, parameters: Tensor) -> Tensor:
-        """The nine numbers (B, 9)."""
+        """The nine numbers (B, 9) that the network is told."""
         mirrored, turned, scale, angle, stretch, direction, right, down = parameters.unbind(1)
         told = [
             mirrored,
@@ -122,7 +122,7 @@ class EDMAugmentation(Described):
         return torch.stack(told, dim=1)
 
     def apply(self, x0: Tensor, parameters: Tensor) -> Tensor:
-        """Mirrored, then warped where anything else changes."""
+        """The images x0, mirrored, then warped where any other parameter is not 0."""
         x = x0
         for column, axis in ((MIRRORED, -1), (TURNED, -2)):
             flipped = parameters[:, column].bool().to(x.device, non_blocking=x.is_cuda)
@@ -135,7 +135,10 @@ class EDMAugmentation(Described):
         return x.index_copy(0, places, warped)
 
     def inverse(self, parameters: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-        """What takes a place v of the changed image to its origin A (v - t): A (B, 2, 2), t (B, 2), in (x, y)."""
+        """The matrix A (B, 2, 2) and the shift t (B, 2), in (x, y).
+
+        The place v of the changed image comes from A (v - t) of the original.
+        """
         spec, p = self.spec, parameters
         q = torch.exp2(spec.stretch * p[:, STRETCH])
         stretch = torch.diag_embed(torch.stack([1 / q, q], dim=1))
@@ -147,13 +150,13 @@ class EDMAugmentation(Described):
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """Angles (B,) -> matrices (B, 2, 2)."""
+    """The rotation matrices (B, 2, 2) of angles (B,)."""
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)
 
 
 def warp(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Images x (B, C, H, W) of which the new one has at v the value at matrix (v - shift), v from the centre.
+    """The images x (B, C, H, W), warped: the new value at v is the old one at matrix (v - shift), v from the centre.
 
     Raises:
         ValueError: when the image has a single row or column, which cannot be reflected.
@@ -175,16 +178,19 @@ def warp(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
 
 
 def continued(size: int, device: torch.device) -> Tensor:
-    """Which pixels continue a line of them by reflection, by half its length and the filter's reach at both ends."""
+    """The indices of the pixels that continue a line by reflection.
+
+    At each end it is continued by half its length plus the filter's reach.
+    """
     beyond = size // 2 + REACH
     place = torch.arange(-beyond, size + beyond, device=device).remainder(2 * (size - 1))
     return torch.minimum(place, 2 * (size - 1) - place)
 
 
 def origin(matrix: Tensor, shift: Tensor, axis: int, height: int, width: int) -> Tensor:
-    """Where in the fine image each of its new values comes from, along x (0) or y (1): (B, rows, columns).
+    """The places in the fine image from which its new values come, along x (0) or y (1): (B, rows, columns).
 
-    A continued line repeats itself after 2 (size - 1), so that a place beyond its half before or after has a twin.
+    A continued line has the period 2 (size - 1), so that a place beyond the continuation equals one inside it.
     """
     sizes = (width, height)
     x, y = (

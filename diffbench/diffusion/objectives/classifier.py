@@ -1,4 +1,4 @@
-r"""The objective of a classifier of noisy images.
+r"""Cross-entropy, the objective of a classifier of noisy images.
 
     loss_i = -ln p(y_i | x_t),     x_t = alpha x_0 + sigma eps
 
@@ -17,17 +17,17 @@ from diffbench.diffusion.objectives.times import Times
 
 
 class CrossEntropy(Loss):
-    """The loss of a classifier of noisy images."""
+    """The cross-entropy loss of a classifier of noisy images."""
 
     def __init__(self, classifier: Classifier, times: Times) -> None:
         super().__init__(times)
         self.classifier = classifier
 
     def losses(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        """-ln p(y | x_t), (B,), for the condition's labels y (B,).
+        """The losses -ln p(y | x_t) (B,), for the condition's labels y (B,).
 
         Raises:
-            ValueError: without labels.
+            ValueError: when the condition has no labels.
         """
         if condition.label is None:
             raise ValueError("a classifier is trained on labels y")

@@ -2,7 +2,7 @@ r"""Distributions of training times.
 
     expectation over the paper's times = E[weight(t) loss(t)],     t drawn here
 
-A distribution returns, with each time, the weight that makes the expectation that of the paper's distribution.  Times
+Each time is drawn with a weight, so that the expectation is that over the paper's distribution of times.  Times
 are drawn on the CPU in float64 from a stream that is a function of the seed and the step.
 """
 
@@ -26,18 +26,21 @@ from diffbench.specs.objectives import (
 
 
 def independent(count: int, generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1), float64 (count,)."""
+    """Independent uniform numbers in [0, 1), float64 (count,)."""
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 
 def stratified(count: int, generator: torch.Generator) -> Tensor:
-    """One in each n-th of [0, 1), in random order."""
+    """One uniform number in each of ``count`` equal parts of [0, 1), in random order, float64 (count,)."""
     u = independent(count, generator)
     return (torch.randperm(count, generator=generator) + u) / count
 
 
 def low_discrepancy(count: int, generator: torch.Generator) -> Tensor:
-    """(u + i/n) mod 1 with one u for all (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix I.1)."""
+    """The numbers (u + i/n) mod 1 with one u for all, float64 (count,), n = ``count``.
+
+    Source: Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix I.1.
+    """
     u = independent(1, generator)
     return (u + torch.arange(count, dtype=torch.float64) / count) % 1
 
@@ -50,9 +53,9 @@ QUANTILES = {
 
 
 class Times(Described):
-    """Base: a distribution of training times for one process.
+    """Base of distributions of training times for one process.
 
-    ``history`` is how many losses of each time it wants to know; most distributions want none.
+    ``history`` is the number of past losses of each time that it needs; 0 for most distributions.
     """
 
     history: int = 0
@@ -61,7 +64,7 @@ class Times(Described):
         self.spec, self.process = spec, process
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Times and weights, float64 of shape (count,) each."""
+        """Random times and their weights, float64 of shape (count,) each."""
         return self.quantile(QUANTILES[self.spec.draw](count, generator))
 
     @abstractmethod
@@ -69,18 +72,18 @@ class Times(Described):
         """Times and weights at the quantiles u in [0, 1)."""
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Learn the unweighted losses (B,) of times (B,); most distributions do not."""
+        """Record the unweighted losses (B,) of times (B,); most distributions ignore them."""
 
     def state(self) -> dict[str, Tensor]:
-        """What was learned, for the training state."""
+        """The recorded losses, for the training state; empty for most distributions."""
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a ``state``."""
+        """Continue from a ``state``."""
 
 
 class UniformTimes(Times):
-    """Uniform over the integers of a discrete process, over [last, t_max], or over levels of it."""
+    """Uniform times: the integers of a discrete process, the interval [last, t_max], or levels in it."""
 
     def __init__(self, spec: TimesSpec, process: Process) -> None:
         super().__init__(spec, process)
@@ -88,20 +91,20 @@ class UniformTimes(Times):
         last: float = getattr(spec, "last", process.t_min)
         self.start = process.t_min if self.discrete else max(last, process.t_min)
         self.length = process.t_max - self.start - (not getattr(spec, "highest", True))
-        #: How many different times there are; None where all between the ends are.
+        #: The number of different times; None where every time between the ends is possible.
         self.count = round(self.length) + 1 if self.discrete else getattr(spec, "levels", None)
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight 1."""
+        """Uniform times at the quantiles u, with weight 1."""
         if self.count is not None:
             u = (u * self.count).floor() / (self.count - 1)
         t = self.start + u * self.length
-        # Rounded: a level in floating point would be truncated to the one below.
+        # Round: a floating-point level just below an integer would be truncated to the level below.
         return (t.round() if self.discrete else t), torch.ones_like(u)
 
 
 class LogSNRTimes(UniformTimes):
-    """Uniform in ln(sigma/alpha), whose rate is g^2/(2 sigma^2); weighted back to uniform times."""
+    """Times uniform in ln(sigma/alpha), whose rate is g^2/(2 sigma^2); weighted back to uniform times."""
 
     def __init__(self, spec: LogSNRTimesSpec, process: Process) -> None:
         super().__init__(spec, process)
@@ -109,7 +112,6 @@ class LogSNRTimes(UniformTimes):
         self.low, self.high = process.ratio(ends).log().tolist()
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Between the two ends."""
         t = self.process.time_of((self.low + u * (self.high - self.low)).exp())
         t = t.clamp(self.start, self.process.t_max)
         rate = self.process.g2(t) / (2 * self.process.sigma(t) ** 2)
@@ -117,22 +119,24 @@ class LogSNRTimes(UniformTimes):
 
 
 class LogNormalTimes(Times):
-    """ln(sigma/alpha) on [-1, 1] normal with the spec's mean and standard deviation, in [t_min, t_max]; weight 1."""
+    """Times with normal ln(sigma/alpha), for data in [-1, 1]; the spec has the mean and the standard deviation.
+
+    Times outside [t_min, t_max] are moved to its ends.  The weight is 1.
+    """
 
     spec: LogNormalTimesSpec
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Through the normal quantile function."""
         log_ratio = self.spec.mean + self.spec.std * torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
         t = self.process.time_of(self.process.spec.half_range * log_ratio.exp())
         return t.clamp(self.process.t_min, self.process.t_max), torch.ones_like(u)
 
 
 class CellTimes(UniformTimes):
-    """Base of unequal times, weighted back to uniform.
+    """Base of times with unequal probabilities, weighted back to uniform times.
 
-    [start, start + length] is cut into equal cells (one an integer time, or ``CELLS``); inside a cell
-    times are uniform, so the density, hence the weight 1/(cells * probability), is exact.
+    [start, start + length] is cut into equal cells, one for each integer time, or ``CELLS``.  Inside a cell times are
+    uniform, so the density is exact, and with it the weight 1/(cells * probability).
     """
 
     CELLS = 1000
@@ -144,22 +148,22 @@ class CellTimes(UniformTimes):
     @property
     @abstractmethod
     def probability(self) -> Tensor:
-        """The cells' probabilities, float64 (cells,)."""
+        """The probabilities of the cells, float64 (cells,)."""
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Through the piecewise linear distribution function."""
+        """Times and weights at the quantiles u, by the piecewise linear distribution function."""
         cumulative = self.probability.cumsum(0)
         cell = torch.searchsorted(cumulative, u, right=True).clamp(max=self.cells - 1)
         probability = self.probability[cell]
         inside = ((u - cumulative[cell]) / probability + 1).clamp(0, 1)
-        # Float64 first: an integer tensor and a number make float32.
+        # Convert to float64 first: an integer tensor and a number make float32.
         position = cell.double() + (0.5 if self.count else inside)
         t, _ = super().quantile(position / self.cells)
         return t, 1 / (self.cells * probability)
 
 
 class MixedTimes(CellTimes):
-    """Uniform and log-normal times mixed."""
+    """A mixture of uniform and log-normal times."""
 
     def __init__(self, spec: MixedTimesSpec, process: Process) -> None:
         super().__init__(spec, process)
@@ -169,11 +173,10 @@ class MixedTimes(CellTimes):
 
     @property
     def probability(self) -> Tensor:
-        """Constant."""
         return self._probability
 
     def _edges(self) -> Tensor:
-        """The cells' edges as sigma/alpha; of integer times, half-way between levels in the logarithm."""
+        """The edges of the cells as sigma/alpha; for integer times, half-way between levels in the logarithm."""
         count = self.count or self.CELLS + 1
         times = self.start + torch.linspace(0, 1, count, dtype=torch.float64) * self.length
         if self.count is None:
@@ -184,21 +187,21 @@ class MixedTimes(CellTimes):
 
 
 class ImportanceTimes(CellTimes):
-    """Integer times in proportion to the root mean square of their last losses.
+    """Integer times with probabilities in proportion to the root mean square of their last losses.
 
-    Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 18.
+    Source: Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672, equation 18.
     """
 
     def __init__(self, spec: ImportanceTimesSpec, process: Process) -> None:
         super().__init__(spec, process)
         self.share, self.history = spec.share, spec.history
-        #: The last losses of each time, in no order, and how many were seen.
+        #: The last losses of each time, in no particular order, and how many losses were recorded.
         self.losses = torch.zeros(self.cells, spec.history, dtype=torch.float64)
         self.seen = torch.zeros(self.cells, dtype=torch.int64)
 
     @property
     def probability(self) -> Tensor:
-        """Uniform until every time has its history."""
+        """The probabilities of the cells, uniform until every time has ``history`` losses."""
         uniform = torch.full((self.cells,), 1 / self.cells, dtype=torch.float64)
         if bool((self.seen < self.history).any()):
             return uniform
@@ -206,16 +209,14 @@ class ImportanceTimes(CellTimes):
         return (1 - self.share) * size / size.sum() + self.share * uniform
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Take in the losses (B,) of times (B,), in their order."""
+        """Record the losses (B,) of times (B,), in their order."""
         cells = (t - self.start).round().long()
         for cell, loss in zip(cells.tolist(), losses.cpu().double().tolist(), strict=True):
             self.losses[cell, self.seen[cell] % self.history] = loss
             self.seen[cell] += 1
 
     def state(self) -> dict[str, Tensor]:
-        """The history."""
         return {"losses": self.losses, "seen": self.seen}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a ``state``."""
         self.losses, self.seen = state["losses"].clone(), state["seen"].clone()

@@ -1,24 +1,24 @@
 r"""Reflected Brownian motion on [0, 1]: the kernel p_sigma(x | x0) of fold(x0 + sigma z), z standard normal.
 
 Lou & Ermon 2023, Reflected Diffusion Models, https://arxiv.org/abs/2304.04740, sections 3 and 4.  It is the heat
-kernel at time sigma^2/2 with no flux through the walls, and two series of it converge:
+kernel at time sigma^2/2 with no flux through the walls.  Two series converge to it:
 
     images              p = sum over y in {+-x0 + 2m} of N(x; y, sigma^2)                        short times
     eigenfunctions      p = 1 + 2 sum_k q^(k^2) cos(k pi x) cos(k pi x0),  q = e^(-(pi sigma)^2/2)   long times
 
-Images come in pairs +-y, y = x0, 2 - x0, 2 + x0, ..., that cancel at the wall x = 0.  With the exponent of the nearest
-image, which is x0 itself, taken out of all of them, a pair has
+Images come in pairs +-y, y = x0, 2 - x0, 2 + x0, ..., whose slopes cancel at the wall x = 0.  The exponent of the
+nearest image, which is x0 itself, is factored out of all of them.  Then a pair has
 
     weight          w_y = e^(-((x - y)^2 - (x - x0)^2)/(2 sigma^2)) <= 1,      w_x0 = 1
     odd part        e_y = 1 - e^(-2 x y/sigma^2)
     density         p = N(x; x0, sigma^2) sum_y w_y (2 - e_y)
     score           sigma d/dx log p = (sum_y w_y y e_y / sum_y w_y (2 - e_y) - x)/sigma
 
-so that nothing underflows, however far x is from x0, and the score is exactly 0 at x = 0.  A point beyond 3/4 is seen
-from the other wall, p(x | x0) = p(1 - x | 1 - x0), which makes it exactly 0 at x = 1 as well.
+so that nothing underflows, however far x is from x0, and the score is exactly 0 at x = 0.  A point x > 3/4 is mirrored
+to the other wall, p(x | x0) = p(1 - x | 1 - x0), so that the score is exactly 0 at x = 1 as well.
 
-Three pairs below sigma = 0.36 and five eigenfunctions above.  The truncation error of sigma times the score over
-max(1, |sigma score|), at the worst x and x0, meets there:
+The code uses three pairs below sigma = 0.36 and five eigenfunctions above, because their errors are equal there.  The
+table has the truncation error of sigma times the score over max(1, |sigma score|), at the worst x and x0:
 
     sigma               0.30      0.33      0.36      0.39      0.42
     2 pairs             5e-3      1e-2      3e-2      5e-2      8e-2
@@ -27,10 +27,10 @@ max(1, |sigma score|), at the worst x and x0, meets there:
     5 eigenfunctions    4e-5      8e-7      1e-8      2e-10     2e-12
     least density       0.02      0.05      0.09      0.15      0.22
 
-The least density is what the eigenfunctions cancel to: below 0.3 that costs float32 its accuracy.
+The least density is the smallest sum to which the eigenfunctions cancel: below sigma = 0.3 float32 loses its accuracy.
 
 All functions are elementwise: x and x0 of shape (B, ...) in [0, 1], sigma > 0 of shape () or (B, 1, ..., 1), each image
-with the series of its own sigma.  Results have x's shape and dtype.
+uses the series for its own sigma.  Results have x's shape and dtype.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Images below this sigma, eigenfunctions from it on.
+#: The series of images is used below this sigma, that of eigenfunctions from it on.
 CROSSOVER = 0.36
 EIGENFUNCTIONS = 5
 
@@ -59,44 +59,45 @@ def orientation(x: Tensor) -> Tensor:
 
 
 def log_density(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """Log p_sigma(x | x0) in nats, elementwise; differentiable in x and x0."""
+    """Log density log p_sigma(x | x0) in nats, elementwise; differentiable in x and x0."""
     x, x0, _ = _from_the_near_wall(x, x0)
     return _by_sigma(_log_density_of_images, _log_density_of_eigenfunctions, x, x0, sigma)
 
 
 def scaled_score(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """Sigma d/dx log p_sigma(x | x0), elementwise; 0 at the walls; differentiable in x and x0."""
+    """Scaled score sigma d/dx log p_sigma(x | x0), elementwise; 0 at the walls; differentiable in x and x0."""
     x, x0, mirrored = _from_the_near_wall(x, x0)
     scaled = _by_sigma(_score_of_images, _score_of_eigenfunctions, x, x0, sigma)
     return torch.where(mirrored, -scaled, scaled)
 
 
 def distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """P(X <= x | x0), in [0, 1]; float64 inside."""
+    """Distribution function P(X <= x | x0), in [0, 1]; computed in float64."""
     return _log_distribution(x.double(), x0.double(), sigma).exp().clamp(max=1).to(x.dtype)
 
 
 def quantile(u: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """The x in [0, 1] with P(X <= x | x0) = u, by bisection; u like x; float64 inside."""
+    """The x in [0, 1] with P(X <= x | x0) = u, by bisection in float64; u has x's shape."""
     x0 = x0.double()
     return _bisect(lambda x: _log_distribution(x, x0, sigma), u.double().log(), u.dtype)
 
 
 def centre(x: Tensor, scaled: Tensor, sigma: Tensor) -> Tensor:
-    """The x0 in [0, 1] whose ``scaled_score`` at x is ``scaled``, by bisection; float64 inside.
+    """The x0 in [0, 1] whose ``scaled_score`` at x is ``scaled``, by bisection in float64.
 
-    The score increases strictly with x0, except at the walls, where it is 0 for every x0.  Where no x0 has so small or
-    so large a score the result is 0 or 1, to the bisection's error.
+    The score increases strictly with x0, except at the walls, where it is 0 for every x0.  Where all x0 have a larger
+    score, or all a smaller one, the result is 0 or 1, up to the bisection's error.
     """
     x = x.double()
     return _bisect(lambda x0: scaled_score(x, x0, sigma), scaled.double(), scaled.dtype)
 
 
 def transport(x: Tensor, x0: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor:
-    """Where the probability flow dx/dsigma = -``scaled_score`` for fixed x0 takes x from sigma_t to sigma_s >= 0.
+    """The state that the probability flow dx/dsigma = -``scaled_score`` for fixed x0 reaches from x at sigma_t.
 
-    That is the x' in [0, 1] with P_s(X <= x' | x0) = P_t(X <= x | x0): x0 itself at sigma_s = 0.  Float64 inside, and
-    in logarithms of the tail on x's side of x0, which neither underflow nor round to 1 where x is far from x0.
+    It is the x' in [0, 1] with P_s(X <= x' | x0) = P_t(X <= x | x0), for sigma_s >= 0; at sigma_s = 0 it is x0 itself.
+    Computed in float64, with the logarithm of the tail on x's side of x0, which neither underflows nor rounds to 1
+    where x is far from x0.
     """
     above = x > x0
     near, near0 = _mirror(x.double(), above), _mirror(x0.double(), above)
@@ -107,10 +108,13 @@ def transport(x: Tensor, x0: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor
 
 
 def _by_sigma(short: Kernel, long: Kernel, x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """``short`` for images with sigma below the crossover and ``long`` for others; neither is asked for the rest."""
+    """The values of ``short`` for images with sigma below the crossover and of ``long`` for the others.
+
+    Neither is computed for the other's images, except in a compiled graph.
+    """
     sigma = sigma.to(x.dtype) if sigma.ndim == 0 else sigma.to(x)
     if torch.compiler.is_compiling():
-        # One fused kernel with both forms beats a split, which a graph cannot hold.
+        # A compiled graph cannot split the batch: one fused kernel computes both series.
         few, many = sigma.clamp(max=CROSSOVER), sigma.clamp(min=CROSSOVER)
         return torch.where(sigma < CROSSOVER, short(x, x0, few), long(x, x0, many))
     if sigma.ndim == 0:
@@ -128,18 +132,18 @@ def _mirror(x: Tensor, where: Tensor) -> Tensor:
 
 
 def _from_the_near_wall(x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """X and x0 from the wall 0, or 1 for x > 3/4, and where it was 1.
+    """The points x and x0, mirrored where x > 3/4 so that the near wall is 0, and where they were mirrored.
 
-    Not from 1/2 on: 1 - x0 is rounded for x0 < 1/2, and x - x0 may then be all that counts.
+    The limit is not 1/2: 1 - x0 is rounded for x0 < 1/2, and where x is close to x0 that would spoil x - x0.
     """
     mirrored = x > 0.75
     return _mirror(x, mirrored), _mirror(x0, mirrored), mirrored
 
 
 def _image_sums(x: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of w_y (2 - e_y) and of w_y y e_y over three pairs of images."""
+    """The sums of w_y (2 - e_y) and of w_y y e_y over three pairs of images."""
     rate = 2 / sigma**2
-    # expm1: at x = 1e-9 and sigma = 1e-3 the score is that difference times 1000.
+    # expm1 keeps the digits: at x = 1e-9 and sigma = 1e-3 the score is that difference times 1000.
     odd = -torch.expm1(-rate * (x * x0))
     total, moment = 2 - odd, x0 * odd
     for y, gap in ((2 - x0, (1 - x) * (1 - x0)), (2 + x0, 1 - x + x0)):
@@ -161,7 +165,10 @@ def _score_of_images(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _eigenfunction_sums(x: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """2 sum_k q^(k^2) cos(k pi x0) times cos(k pi x), and times k sin(k pi x), by Chebyshev's recurrence."""
+    """The sums of 2 q^(k^2) cos(k pi x0) cos(k pi x) and of 2 q^(k^2) cos(k pi x0) k sin(k pi x) over k.
+
+    Cosines and sines come from Chebyshev's recurrence.
+    """
     twice, twice0 = 2 * torch.cos(math.pi * x), 2 * torch.cos(math.pi * x0)
     cos, cos0, sin = twice / 2, twice0 / 2, torch.sin(math.pi * x)
     last_cos, last_cos0, last_sin = torch.ones_like(x), torch.ones_like(x), torch.zeros_like(x)
@@ -186,12 +193,15 @@ def _score_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _log_distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """Log P(X <= x | x0); -inf at x = 0."""
+    """Log distribution function log P(X <= x | x0); -inf at x = 0."""
     return _by_sigma(_log_distribution_of_images, _log_distribution_of_eigenfunctions, x, x0, sigma)
 
 
 def _log_distribution_of_images(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """Log of the sum of Phi((x - y)/sigma) - Phi(-(x + y)/sigma) over four pairs: to 1e-16 at the crossover."""
+    """Log of the sum of Phi((x - y)/sigma) - Phi(-(x + y)/sigma) over four pairs of images.
+
+    The error is 1e-16 at the crossover.
+    """
     total = torch.full_like(x, -math.inf)
     for y in (x0, 2 - x0, 2 + x0, 4 - x0):
         upper = torch.special.log_ndtr((x - y) / sigma)
@@ -201,7 +211,7 @@ def _log_distribution_of_images(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _log_distribution_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """log(x + 2 sum_k q^(k^2) sin(k pi x) cos(k pi x0)/(k pi))."""
+    """Log of x + 2 sum_k q^(k^2) sin(k pi x) cos(k pi x0)/(k pi)."""
     total = x
     for k in range(1, EIGENFUNCTIONS + 1):
         angle = k * math.pi
@@ -211,9 +221,9 @@ def _log_distribution_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) ->
 
 
 def _bisect(increasing: Callable[[Tensor], Tensor], value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Where in [0, 1] the increasing function takes that value; the nearer end where it does not.
+    """The point of [0, 1] at which an increasing function has this value; the nearer end where it has it nowhere.
 
-    To less than half the spacing of ``dtype`` in [1/2, 1]: an error of 2^-55 in float64, of 2^-26 in float32.
+    The error is less than half the spacing of ``dtype`` in [1/2, 1]: 2^-55 in float64, 2^-26 in float32.
     """
     low, high = torch.zeros_like(value), torch.ones_like(value)
     for _ in range(2 - round(math.log2(torch.finfo(dtype).eps))):

@@ -20,12 +20,12 @@ from diffbench.specs.processes import linear_ends
 
 
 def linear_betas(steps: int, first: float | None = None, last: float | None = None) -> Tensor:
-    """Shape (steps,), from ``first`` to ``last``, the paper's unless they are said; see ``linear_ends``."""
+    """The linear schedule's betas (steps,), from ``first`` to ``last``; by default the paper's (``linear_ends``)."""
     return torch.linspace(*linear_ends(steps, first, last), steps, dtype=torch.float64)
 
 
 def cosine_betas(steps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
-    """Shape (steps,)."""
+    """The cosine schedule's betas (steps,)."""
     t = torch.arange(steps + 1, dtype=torch.float64) / steps
     signal = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
     return (1 - signal[1:] / signal[:-1]).clamp(max=largest)

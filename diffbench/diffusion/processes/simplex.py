@@ -1,30 +1,32 @@
-r"""Charts: data that live elsewhere, as points of the cube [0, 1]^n.
+r"""Charts: maps to the cube [0, 1]^n of data from other spaces.
 
-Stick breaking takes the simplex {x >= 0, x_1 + .. + x_K = 1} to the cube of n = K - 1 dimensions. With
-r_i = x_i + .. + x_K what is left of the stick before its i-th break, and v_i = x_i/r_i the fraction broken off,
+Stick breaking maps the simplex {x >= 0, x_1 + .. + x_K = 1} to the cube of n = K - 1 dimensions. With
+r_i = x_i + .. + x_K the rest of the stick before its i-th break, and v_i = x_i/r_i the fraction broken off,
 
     c_i = (1 - v_i)^(K - i) = (r_{i+1}/r_i)^(K - i),        i = 1 .. K - 1,
 
 and back, with r_1 = 1:   r_{i+1} = r_i c_i^(1/(K - i)),   x_i = r_i v_i,   x_K = r_K.
 
-c_i is the survival function of Beta(1, K - i) at v_i, which is how v_i is distributed, independently of the
-others, when x is uniform on the simplex. So uniform points x, Dirichlet(1, .., 1), are uniform points c.
+c_i is the survival function of Beta(1, K - i) at v_i. When x is uniform on the simplex, v_i has this distribution,
+independently of the others. So uniform points x, Dirichlet(1, .., 1), become uniform points c.
 Hence no dimension is squeezed to an end of the cube, however many there are: v_i = 1/K gives c_i near 1/e.
 
 x_i depends on c_1 .. c_i alone. The determinant is the product of
 
     |dx_i/dc_i| = r_i |dv_i/dc_i| = r_i / ((K - i)(1 - v_i)^(K - i - 1)),
 
-in which r_i = (1 - v_1) .. (1 - v_{i-1}), so that each 1 - v_j occurs K - 1 - j times above and below:
+in which r_i = (1 - v_1) .. (1 - v_{i-1}). In the product each 1 - v_j cancels, since it occurs K - 1 - j times both in
+the numerator and in the denominator:
 
     log |det d(x_1 .. x_{K-1})/dc| = -log (K - 1)! = -log Gamma(K)    at every point.
 
 Densities on the simplex are those of x_1 .. x_{K-1}, as torch.distributions.Dirichlet has them:
-log p(c) = log p(x) + log |det|.  Of Dirichlet(a), v_i is Beta(a_i, a_{i+1} + .. + a_K).
+log p(c) = log p(x) + log |det|. If x is Dirichlet(a), v_i is Beta(a_i, a_{i+1} + .. + a_K).
 
-The survival function and not the distribution function, 1 - c: floating-point numbers are densest at 0. There lie
-the large fractions, whose errors all that is left of the stick would inherit; with 1,000 categories a category
-of 4 % has 1 - c = 1 - 2e-18. The small ones lie at 1, where a rounding error u of c is one of u/(K - i) in v.
+c is the survival function and not the distribution function, 1 - c, because floating-point numbers are densest
+at 0. Large fractions have c near 0; the whole rest of the stick would inherit their errors: with 1,000 categories
+a category of 4 % has 1 - c = 1 - 2e-18. Small fractions have c near 1, where a rounding error u of c is an error
+of u/(K - i) in v.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from torch import Tensor
 class StickBreaking:
     """The chart between the simplex of ``categories`` K >= 2 and the cube [0, 1]^(K - 1).
 
-    All sums and powers are in float64; results have the precision of what they are made from.
+    All sums and powers are in float64; results have the precision of the argument.
 
     Raises ValueError for fewer than two categories.
     """
@@ -47,13 +49,13 @@ class StickBreaking:
         if categories < 2:
             raise ValueError(f"categories: {categories}; a simplex has two or more")
         self.categories, self.dimensions = categories, categories - 1
-        #: K - i, of each break.
+        #: The power K - i of each break.
         self.powers = torch.arange(categories - 1, 0, -1, dtype=torch.float64)
 
     def to_cube(self, points: Tensor) -> Tensor:
-        """Points of the simplex (B, K) -> c (B, K - 1).
+        """The points c (B, K - 1) of the cube for points (B, K) of the simplex.
 
-        A fraction of nothing left counts as 0. Raises ValueError for points outside the simplex, and where a
+        A fraction of an empty rest counts as 0. Raises ValueError for points outside the simplex, and where a
         fraction cannot be told from 1 in the points' precision (in float64 from 0.51 on with 1,000 categories,
         in float32 from 0.1 on).
         """
@@ -63,16 +65,17 @@ class StickBreaking:
         before, after, broken = left[:, :-1], left[:, 1:], x[:, :-1]
         some = before > 0
         v = torch.where(some, broken / before.where(some, 1), 0)
-        # 1 - v from v where v is small, from what remains where it is large: neither cancels.
+        # 1 - v comes from v where v is small and from the rest where v is large: neither cancels.
         log_rest = torch.where(v < 0.5, torch.log1p(-v), (after / before.where(some, 1)).log())
         c = (log_rest * self.powers.to(x)).exp().to(points.dtype)
         self._check_fractions(c, v)
         return c
 
     def to_simplex(self, c: Tensor) -> Tensor:
-        """Points of the cube (B, K - 1) -> points of the simplex (B, K).
+        """The points (B, K) of the simplex for points c (B, K - 1) of the cube.
 
-        No coordinate is negative, and they sum to one within rounding. Raises ValueError outside the cube.
+        No coordinate is negative, and the coordinates of a point sum to one within rounding. Raises ValueError for
+        points outside the cube.
         """
         self._check_shape(c, self.dimensions)
         if found := _first(c, ~((c >= 0) & (c <= 1))):
@@ -83,18 +86,18 @@ class StickBreaking:
         return torch.cat([before * torch.expm1(log_rest).abs(), left[:, -1:]], dim=1).to(c.dtype)
 
     def log_det(self, c: Tensor) -> Tensor:
-        """Of |det d(x_1 .. x_{K-1})/dc| at points of the cube (B, K - 1) -> (B,), in nats."""
+        """Log of |det d(x_1 .. x_{K-1})/dc| at points of the cube (B, K - 1) -> (B,), in nats."""
         self._check_shape(c, self.dimensions)
         return c.new_full((len(c),), -math.lgamma(self.categories))
 
     def check(self, points: Tensor) -> None:
         """Check that points (B, K) lie on the simplex.
 
-        The sum may be off by what K roundings of numbers that sum to one can add up to, K times the precision's
-        epsilon: the points' own, and those of the sum that they were divided by, in any order.
+        The sum may differ from 1 by K times the precision's epsilon. That is the most to which K roundings of numbers
+        that sum to one can add up: those of the points, and those of the sum by which they were divided, in any order.
 
         Raises:
-            ValueError: in one line, the first value that is wrong.
+            ValueError: when a point does not; the message, one line, has the first wrong value.
         """
         self._check_shape(points, self.categories)
         if found := _first(points, ~(points >= 0)):
@@ -127,7 +130,7 @@ class StickBreaking:
 
 
 def _first(values: Tensor, wrong: Tensor) -> str:
-    """``2 of point 5 is -0.1``: the first value that is wrong, empty where none is."""
+    """The first wrong value in words, as ``2 of point 5 is -0.1``; empty where none is wrong."""
     if not wrong.any():
         return ""
     row, column = (int(each) for each in wrong.nonzero()[0])
