@@ -36,7 +36,7 @@ class Solver(Described):
 
     #: Whether the last update adds no noise.
     quiet_end: bool = False
-    #: The fraction of pixels of the last sample that had to be brought back into the process's domain.
+    #: The fraction of pixels of the last sample that had to be brought back into the process's support.
     moved: float = 0.0
 
     def __init__(
@@ -66,7 +66,7 @@ class Solver(Described):
         return self.start(z)
 
     def returned(self, x: Tensor) -> Tensor:
-        """The final state x, brought back into the process's domain; sets ``moved``."""
+        """The final state x, brought back into the process's support; sets ``moved``."""
         self.moved = float(self.process.outside(x).double().mean())
         return self.process.constrain(x)
 

@@ -68,7 +68,7 @@ def flow_rates(denoiser: Denoiser, condition: Condition) -> Field:
 
 
 class Unconfined(TimeSolver):
-    """Base: an ODE solver without projection between steps; only its last state is brought back into the domain.
+    """Base: an ODE solver without projection between steps; only its last state is brought back into the support.
 
     The exact flow of a reflected process stays between the walls.  The flow of a plain network does so with a bump
     or a gate; with a bump the start is moved off the walls.

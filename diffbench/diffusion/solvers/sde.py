@@ -60,7 +60,7 @@ class TimeSolver(Solver):
         return self.confine(self.advance(x_t, t, s, condition, noise))
 
     def confine(self, x: Tensor) -> Tensor:
-        """A step's result x, brought back into the process's domain."""
+        """A step's result x, brought back into the process's support."""
         return self.process.constrain(x)
 
     @abstractmethod
@@ -92,7 +92,7 @@ class ReverseSDE(GridTimeSolver):
         """The coefficients (a, G^2) of the forward step from s to t."""
 
     def confine(self, x: Tensor) -> Tensor:
-        """A step's result x, projected onto the domain where ``walls`` is ``project``."""
+        """A step's result x, projected onto the support where ``walls`` is ``project``."""
         return self.process.project(x) if self.spec.walls == "project" else super().confine(x)
 
     def advance(
