@@ -92,7 +92,7 @@ def smaller(blocks: Blocks, width: int) -> nn.Module:
 
 
 def larger(blocks: Blocks, width: int) -> nn.Module:
-    """The doubling that repeats every pixel four times, then applies a convolution."""
+    """The doubling that makes 2 x 2 equal pixels of every pixel, then applies a convolution."""
     return Untold(UP["box"](), convolution(width, width))
 
 

@@ -153,12 +153,12 @@ class ResidualBlock(nn.Module):
     """A residual block: two 3x3 convolutions beside a skip, then attention; h (B, in, H, W) -> (B, out, H', W').
 
     Args:
-        in_channels: of h.
-        out_channels: of the result.
-        embedding: E of e (B, E).
+        in_channels: the channels of h.
+        out_channels: the channels of the result.
+        embedding: the number of entries E of e (B, E).
         attention: the layer that follows; nn.Identity for none.
-        dropout: the share of features that are dropped.
-        scale: s of the module's formula.
+        dropout: the probability of dropout.
+        scale: the factor s of the module's formula.
         resample: the layer from (H, W) to (H', W'), after the first norm and in the skip; None changes nothing.
     """
 

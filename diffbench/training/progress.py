@@ -49,7 +49,7 @@ class Progress:
 
 
 class Silent:
-    """A progress that displays nothing, for a process beside the one that does."""
+    """The progress of a process that displays nothing, because another one does."""
 
     def advance(self, count: int = 1, **values: SupportsFloat) -> None:
         """Display nothing."""

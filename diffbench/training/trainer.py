@@ -39,7 +39,7 @@ LARGEST = 1e5
 
 
 class TrainingError(UserError, RuntimeError):
-    """Training cannot go on."""
+    """The error of a training that cannot go on."""
 
 
 def learning_rate(training: TrainingSpec, step: int) -> float:
@@ -96,7 +96,7 @@ def sent(drawn: Drawn, device: torch.device) -> Drawn:
 
 
 class Trainer:
-    """Network, average and optimiser of one run, and the step that advances them."""
+    """The network, averages and optimiser of one run, and the step that advances them."""
 
     def __init__(
         self,

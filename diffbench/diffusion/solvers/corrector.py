@@ -55,7 +55,7 @@ class Langevin:
     def __init__(self, spec: LangevinSpec, denoiser: Denoiser) -> None:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
         longest = spec.longest
-        #: The largest eps.
+        #: The upper limit of eps.
         self.longest = (
             self.process.longest_langevin if longest is None else self.process.unit**2 * longest
         )

@@ -165,7 +165,7 @@ class Heun(RatioSolver):
         return self.process.time_of((factor * ratio).minimum(highest))
 
     def second(self, t: Tensor, s: Tensor) -> tuple[Tensor, float]:
-        """The time of the second evaluation in a step from t to s, and the share of sigma/alpha stepped until then."""
+        """The second evaluation in a step from t to s: its time, and its share of the step in sigma/alpha."""
         if self.spec.alpha == 1:
             return s, 1.0
         process = self.process

@@ -92,7 +92,7 @@ class ReverseSDE(GridTimeSolver):
         """The coefficients (a, G^2) of the forward step from s to t."""
 
     def confine(self, x: Tensor) -> Tensor:
-        """A step's result x, projected onto the support where ``walls`` is ``project``."""
+        """A step's result x, projected onto the support if ``walls`` is ``project``, else by the process's own rule."""
         return self.process.project(x) if self.spec.walls == "project" else super().confine(x)
 
     def advance(

@@ -34,7 +34,7 @@ from diffbench.specs.restorers import DDRMSpec
 
 
 class DDRM(Restorer):
-    """DDRM, for linear operators, and for others with a correction of x0."""
+    """The restorer DDRM, for linear operators, and for others by a correction of x0."""
 
     def __init__(self, spec: DDRMSpec, denoiser: Denoiser) -> None:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process

@@ -31,7 +31,7 @@ from diffbench.specs.restorers import SNIPSSpec
 
 
 class SNIPS(Restorer):
-    """SNIPS, for linear operators."""
+    """The restorer SNIPS, for linear operators."""
 
     def __init__(self, spec: SNIPSSpec, denoiser: Denoiser) -> None:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
