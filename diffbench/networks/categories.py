@@ -1,10 +1,10 @@
-"""A network for vectors whose coordinates are each something of their own: fractions of categories, say.
+"""A network for vectors whose coordinates have different meanings, such as the fractions of categories.
 
     h_i = stem(x_i) + position_i,     h_i <- h_i + MLP(norm(h_i); e + pool),     F_i = head(h_i)
 
-Every coordinate goes through the same layers with an embedding of its own; what it must know of the others comes
-through the mean over coordinates, beside the embedding e of the noise level.  So coordinates may be many.  Without
-that mean each coordinate is told of itself alone, and the model is a product of its coordinates' densities.
+Every coordinate goes through the same layers and has its own position embedding.  It learns of the others only through
+``pool``, the mean of h over coordinates, which is given beside the embedding e of the noise level; so there may be many
+coordinates.  Without that mean each coordinate sees only itself, and the model's density is a product over coordinates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diffbench.networks.unet import NoiseEmbedding
 
 
 class CoordinateBlock(nn.Module):
-    """h (B, D, W), e (B, E) -> (B, D, W); ``coupled`` by the mean over coordinates."""
+    """A residual block: h (B, D, W), e (B, E) -> (B, D, W); if ``coupled``, it uses the mean over coordinates."""
 
     def __init__(self, width: int, embedding: int, coupled: bool = True) -> None:
         super().__init__()
@@ -33,12 +33,13 @@ class CoordinateBlock(nn.Module):
 
 
 class CategoryNetwork(nn.Module):
-    """F(x; c_noise) of "images" x (B, 1, 1, D), of that shape; it starts at zero.
+    """The network F(x; c_noise) of "images" x (B, 1, 1, D); its output has x's shape and starts at zero.
 
-    coordinates: D.
-    width: numbers kept for each coordinate; even.
-    blocks: how many residual blocks.
-    coupled: whether a coordinate is told of the others.
+    Args:
+        coordinates: D.
+        width: the number of features of each coordinate; even.
+        blocks: the number of residual blocks.
+        coupled: whether a coordinate learns of the others.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class CategoryNetwork(nn.Module):
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The raw output for x in [-1, 1]; labels and the unscaled image are not looked at."""
+        """The raw output for x in [-1, 1]; the labels y and the unscaled image ``raw`` are not used."""
         e = F.silu(self.noise_embedding(c_noise))
         h = self.stem(x.flatten(1)[..., None]) + self.position
         for block in self.blocks:

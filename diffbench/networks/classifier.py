@@ -3,9 +3,9 @@
     h      = block(attend(block(down(block(stem(x))))))          (inner_channels, H/2, W/2)
     logits = linear(mean over pixels of silu(norm(h)))           (classes,)
 
-Its blocks, and how they are told the noise level, are the U-Net's.  Source: "Diffusion Models Beat GANs"
-(Dhariwal and Nichol 2021, https://arxiv.org/abs/2105.05233, section 4 and appendix H), whose classifier is a
-downsampling U-Net too, pooled by attention.
+Its blocks and its noise embedding are those of ``unet``.  Source: "Diffusion Models Beat GANs" (Dhariwal and Nichol
+2021, https://arxiv.org/abs/2105.05233, section 4 and appendix H), whose classifier is also a downsampling U-Net, pooled
+by attention.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from diffbench.specs.networks.network import EncoderSpec
 
 
 class Encoder(nn.Module):
-    """F(x; c_noise), the network of `EncoderSpec` for images of one shape.
+    """The network F(x; c_noise) of an ``EncoderSpec``, for images of one shape.
 
-    image_shape: (C, H, W) with H and W even.
-    classes: number of labels.
+    Args:
+        spec: the sizes of its layers.
+        image_shape: (C, H, W) with H and W even.
+        classes: the number of labels.
 
-    Raises ValueError where H or W is odd.
+    Raises:
+        ValueError: when H or W is odd.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Encoder(nn.Module):
         self.head = nn.Linear(inner, classes)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Logits (B, classes) of x (B, C, H, W), scaled to unit size, and c_noise (B,)."""
+        """The logits (B, classes) of x (B, C, H, W), scaled to unit size, and c_noise (B,)."""
         e = F.silu(self.noise_embedding(c_noise))
         h = self.down(self.enter(self.stem(x) + self.position, e))
         h = self.inner_leave(self.attention(self.inner_enter(h, e)), e)

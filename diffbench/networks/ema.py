@@ -9,7 +9,7 @@
 
 A warm-up forgets the initial weights quickly. Buffers are not averaged.
 
-Sources: `models/ema.py` of "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
+Sources: ``models/ema.py`` of "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
 https://arxiv.org/abs/2011.13456, https://github.com/yang-song/score_sde_pytorch); "Denoising Diffusion Probabilistic
 Models" (Ho et al. 2020, https://arxiv.org/abs/2006.11239, appendix B); "Elucidating the Design Space of
 Diffusion-Based Generative Models" (Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix F.2); "Analyzing and
@@ -34,42 +34,42 @@ from diffbench.specs.profiles import exponent
 
 
 class Average(Protocol):
-    """A rule of averaging."""
+    """The rule of an average: its decay at every update."""
 
     def decay(self, n: int) -> float:
-        """d_n of the n-th update, n = 1, 2, ..., in [0, 1)."""
+        """The decay d_n of the n-th update, n = 1, 2, ..., in [0, 1)."""
 
 
 class Warm:
-    """A rate that is reached in the course of time; ``batch`` is of no matter."""
+    """The rule ``warm``: the decay rises to the rate; ``batch`` is not used."""
 
     def __init__(self, spec: WarmAverageSpec, batch: int = 1) -> None:
         self.rate = spec.rate
 
     def decay(self, n: int) -> float:
-        """min(rate, (1 + n)/(10 + n))."""
+        """The decay min(rate, (1 + n)/(10 + n))."""
         return min(self.rate, (1 + n) / (10 + n))
 
 
 class Constant:
-    """One rate; ``batch`` is of no matter."""
+    """The rule ``constant``: the decay is always the rate; ``batch`` is not used."""
 
     def __init__(self, spec: ConstantAverageSpec, batch: int = 1) -> None:
         self.rate = spec.rate
 
     def decay(self, n: int) -> float:
-        """The rate."""
+        """The decay, which is the rate."""
         return self.rate
 
 
 class HalfLife:
-    """A half-life in images, of batches of ``batch``."""
+    """The rule ``half-life``: the decay of a half-life in images, with ``batch`` images an update."""
 
     def __init__(self, spec: HalfLifeAverageSpec, batch: int) -> None:
         self.spec, self.batch = spec, batch
 
     def decay(self, n: int) -> float:
-        """2^(-B/h_n), 0 while h_n is."""
+        """The decay 2^(-B/h_n), 0 where h_n is 0."""
         half = self.spec.images
         if self.spec.ramp_up is not None:
             half = min(half, self.spec.ramp_up * (n - 1) * self.batch)
@@ -77,18 +77,18 @@ class HalfLife:
 
 
 class Power:
-    """A length relative to the steps so far, the first of the spec's; ``batch`` is of no matter."""
+    """The rule ``power``: the length, the first of ``stds``, is relative to the steps so far; ``batch`` is not used."""
 
     def __init__(self, spec: PowerAverageSpec, batch: int = 1) -> None:
         self.gamma = exponent(spec.stds[0])
 
     def decay(self, n: int) -> float:
-        """(1 - 1/n)^(gamma + 1), 0 at the first."""
+        """The decay (1 - 1/n)^(gamma + 1), 0 at the first update."""
         return (1 - 1 / n) ** (self.gamma + 1)
 
 
 class EMA:
-    """The average of the parameters of `module` by a rule, begun at their present values."""
+    """The average of the parameters of ``module`` by a rule, starting at their present values."""
 
     def __init__(self, module: nn.Module, rule: Average) -> None:
         self.rule = rule
@@ -102,28 +102,32 @@ class EMA:
 
     @property
     def decay(self) -> float:
-        """d_n of the latest update."""
+        """The decay d_n of the latest update."""
         return self.rule.decay(self.updates)
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the present parameters of the module."""
+        """Update the average with the module's present parameters."""
         self.updates += 1
         torch._foreach_lerp_(self._averages, self._parameters, 1 - self.decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
-        """Overwrite the parameters of `module`, of the same names and shapes, by the average."""
+        """Overwrite the parameters of ``module``, which has the same names and shapes, by the average."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.shadow[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """{"updates": n, "shadow": {parameter name: average}}; the live tensors, not copies."""
+        """The state {"updates": n, "shadow": {parameter name: average}}, with the live tensors, not copies."""
         return {"updates": self.updates, "shadow": self.shadow}
 
     @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`. Raises ValueError where its parameter names are others."""
+        """Continue from a ``state_dict``.
+
+        Raises:
+            ValueError: when its parameter names differ.
+        """
         if state["shadow"].keys() != self.shadow.keys():
             differing = sorted(state["shadow"].keys() ^ self.shadow.keys())
             raise ValueError(f"the average is of another network: {', '.join(differing)}")
@@ -135,11 +139,11 @@ class EMA:
 def joined(
     parts: Iterable[tuple[float, Mapping[str, Tensor]]], averaged: Collection[str]
 ) -> dict[str, Tensor]:
-    """The sum of averages by their shares (`specs.profiles`), taken in float64.
+    """The sum of averages weighted by their shares (``specs.profiles``), computed in float64.
 
     Args:
-        parts: each average's share and tensors.
-        averaged: the names of what is averaged; all else is a constant, and the last one's.
+        parts: the share and the tensors of each average.
+        averaged: the names of the averaged tensors; the others are constants, taken from the last average.
     """
     sums: dict[str, Tensor] = {}
     last: Mapping[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""How many parameters a network has, without making their numbers."""
+"""The number of parameters of a network, counted without making their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IMAGE_SHAPE = (3, 32, 32)
 
 
 def parameters(network: nn.Module) -> int:
-    """Return their number, those included that are not trained; buffers are none."""
+    """Return the number of a network's parameters, trained or not; buffers do not count."""
     return sum(each.numel() for each in network.parameters())
 
 
@@ -21,9 +21,9 @@ def parameters_of(spec: NetworkSpec, outputs: int = 1, classes: int = 0) -> int:
     """Return the number of parameters of a network for CIFAR-10's images.
 
     Args:
-        spec: the network's.
-        outputs: numbers for each pixel and channel; 2 where a variance is learned beside the mean.
-        classes: how many it is told of.
+        spec: the network's spec.
+        outputs: the number of outputs for each pixel and channel; 2 where a variance is learned beside the mean.
+        classes: the number of labels, 0 for an unconditional network.
 
     Raises:
         ValueError: when the network is not for such images.

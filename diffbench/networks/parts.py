@@ -1,4 +1,4 @@
-"""What the U-Nets have in common, whosever they are.
+"""Parts that the U-Nets of several papers share.
 
 attention    softmax(q k^T/sqrt(d)) v over all pixels, of each head of d channels
 classes      e + class embedding; the last one is the null class
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def attended(qkv: Tensor, heads: int) -> Tensor:
-    """Each pixel's mean of all v, (B, C, H, W), of q, k and v (B, 3 C, H, W) with channels (3, heads, d)."""
+    """The attention's result (B, C, H, W), from q, k and v (B, 3 C, H, W) with channels (3, heads, d)."""
     batch, channels, height, width = qkv.shape
     q, k, v = qkv.flatten(2).unflatten(1, (3, heads, -1)).mT.unbind(1)
     mixed = F.scaled_dot_product_attention(q, k, v).mT
@@ -25,9 +25,10 @@ def attended(qkv: Tensor, heads: int) -> Tensor:
 
 
 def with_class(e: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
-    """The sum of e (B, E) and the embeddings of labels y (B,); None is the last one, the null class, for all.
+    """The sum of e (B, E) and the embeddings of labels y (B,); None is the null class, the last one, for all.
 
-    Raises ValueError on labels where there is no embedding of them.
+    Raises:
+        ValueError: when there are labels but no embedding.
     """
     if embedding is None:
         if y is not None:
@@ -40,7 +41,7 @@ def with_class(e: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> T
 
 
 class FourierFeatures(nn.Module):
-    """x (B, C, H, W) in data units -> (B, 2 C n, H, W) float32: sin, cos of 2 pi f x, n f's."""
+    """Fourier features: x (B, C, H, W) in data units -> (B, 2 C n, H, W) float32, sin and cos of 2 pi f x for n f's."""
 
     angular: Tensor
 
@@ -58,7 +59,8 @@ class FourierFeatures(nn.Module):
 def with_features(x: Tensor, features: nn.Module | None, raw: Tensor | None) -> Tensor:
     """The channels of x (B, C', H, W), then the features of the unscaled image raw (B, C, H, W).
 
-    Raises ValueError where there are features and no `raw`.
+    Raises:
+        ValueError: when there are features and no ``raw``.
     """
     if features is None:
         return x
@@ -68,9 +70,10 @@ def with_features(x: Tensor, features: nn.Module | None, raw: Tensor | None) -> 
 
 
 def check_halvings(network: str, height: int, width: int, halvings: int) -> None:
-    """Refuse images that cannot be halved so often without a rest.
+    """Refuse images whose height or width is not a multiple of 2^halvings.
 
-    Raises ValueError when they cannot.
+    Raises:
+        ValueError: when it is not, with both.
     """
     if height % 2**halvings or width % 2**halvings:
         raise ValueError(

@@ -1,13 +1,13 @@
-"""Halving and doubling of images, in plain convolutions.
+"""Halving and doubling of images by plain convolutions.
 
-With taps f, normalised to sum 1, and the filter k = f f^T of two dimensions,
+With taps f, normalised to sum 1, and the two-dimensional filter k = f f^T,
 
     down(h) = every second pixel of k * h          up(h) = 4 k * (h with a zero after every pixel)
 
     box   f = (1, 1)/2          the mean of four pixels; each pixel four times
     fir   f = (1, 3, 3, 1)/8    without the aliases that the box lets through
 
-Beyond the edge all is zero. Source: "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
+Beyond the edge the image is zero. Source: "Score-Based Generative Modeling through SDEs" (Song et al. 2021,
 https://arxiv.org/abs/2011.13456, appendix H.1), after "Making Convolutional Networks Shift-Invariant Again" (Zhang
 2019, https://arxiv.org/abs/1904.11486).
 """
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 
 class Fir(nn.Module):
-    """k * h of images (B, C, H, W) inside `padding` zeros, every `stride`-th pixel of it."""
+    """The filter ``fir``: every ``stride``-th pixel of k * h, for h (B, C, H, W) with ``padding`` zeros around it."""
 
     kernel: Tensor
 
@@ -37,18 +37,18 @@ class Fir(nn.Module):
         return F.conv2d(h, self.each(h), None, self.stride, self.padding, groups=h.shape[1])
 
     def each(self, h: Tensor) -> Tensor:
-        """The kernel once for every channel of h, (C, 1, 4, 4)."""
+        """The kernel, repeated for every channel of h: (C, 1, 4, 4)."""
         return self.kernel.to(h.dtype).expand(h.shape[1], 1, -1, -1)
 
 
 class FirUp(Fir):
-    """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
+    """Doubling with the filter ``fir``: (B, C, H, W) -> (B, C, 2 H, 2 W)."""
 
     def forward(self, h: Tensor) -> Tensor:
         return F.conv_transpose2d(h, 4 * self.each(h), None, 2, 1, groups=h.shape[1])
 
 
-#: (B, C, H, W) -> (B, C, H/2, W/2), and back: filters' name -> what makes the two.
+#: By the filter's name: what makes the halving (B, C, H, W) -> (B, C, H/2, W/2), and below, the doubling.
 DOWN: dict[str, Callable[[], nn.Module]] = {"box": partial(nn.AvgPool2d, 2), "fir": Fir}
 UP: dict[str, Callable[[], nn.Module]] = {
     "box": partial(nn.Upsample, scale_factor=2.0, mode="nearest"),
@@ -57,7 +57,7 @@ UP: dict[str, Callable[[], nn.Module]] = {
 
 
 class StridedConvolution(nn.Module):
-    """(B, in, H, W) -> (B, out, H/2, W/2): a 3x3 convolution of stride 2, zeros on the right and below."""
+    """A 3x3 convolution of stride 2, with zeros on the right and below: (B, in, H, W) -> (B, out, H/2, W/2)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class StridedConvolution(nn.Module):
 
 
 class FilteredConvolution(nn.Module):
-    """(B, in, H, W) -> (B, out, H/2, W/2): the `fir` filter, then a 3x3 convolution of stride 2.
+    """The filter ``fir``, then a 3x3 convolution of stride 2: (B, in, H, W) -> (B, out, H/2, W/2).
 
-    They commute, since the filter is given all the zeros that either of them sees.
+    The two commute, because the filter is given all the zeros that either of them sees.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

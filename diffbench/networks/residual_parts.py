@@ -2,13 +2,13 @@
 
     e = MLP(sinusoids(c_noise)) + class embedding
 
-A residual block is h + conv(silu(told(norm, conv(silu(norm h)), e))), where
+A residual block is h + conv(silu(modulated(norm, conv(silu(norm h)), e))), where
 
-    addition     told(norm, h, e) = norm(h + linear(silu e))
-    scale-shift  told(norm, h, e) = norm(h) (1 + scale) + shift,    scale, shift = linear(silu e)
+    addition     modulated(norm, h, e) = norm(h + linear(silu e))
+    scale-shift  modulated(norm, h, e) = norm(h) (1 + scale) + shift,    scale, shift = linear(silu e)
 
-One that resamples does so to both of its branches, before the first convolution.  The sinusoids of c are, with w
-features, k = 0 .. w/2 - 1,
+A block that resamples does so in both of its branches, before the first convolution.  The w sinusoids of c are, for
+k = 0 .. w/2 - 1,
 
     cosine-first  cos(c f_k), sin(c f_k),   f_k = 10000^(-k/(w/2))
     sine-first    sin(c f_k), cos(c f_k),   f_k = 10000^(-k/(w/2 - 1))
@@ -33,19 +33,19 @@ from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 
 
 def phases(c: Tensor, count: int, steps: int) -> Tensor:
-    """C 10000^(-k/steps), (B, count), k = 0 .. count - 1, of c (B,), in c's precision."""
+    """The angles c 10000^(-k/steps) (B, count), k = 0 .. count - 1, of c (B,), in c's precision."""
     k = torch.arange(count, device=c.device, dtype=c.dtype)
     return c[:, None] * (-math.log(10_000) * (k / steps)).exp()
 
 
 def cosine_first(c: Tensor, width: int) -> Tensor:
-    """Sinusoids (B, width) of c (B,), in c's precision (Nichol & Dhariwal 2021, official code)."""
+    """Cosines, then sines (B, width) of c (B,), in c's precision (Nichol & Dhariwal 2021, official code)."""
     angles = phases(c, width // 2, width // 2)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def sine_first(c: Tensor, width: int) -> Tensor:
-    """Sinusoids (B, width) of c (B,), in c's precision (Ho et al. 2020, official code)."""
+    """Sines, then cosines (B, width) of c (B,), in c's precision (Ho et al. 2020, official code)."""
     angles = phases(c, width // 2, width // 2 - 1)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -57,7 +57,7 @@ FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 class Last(nn.Conv2d):
-    """The last convolution of a branch, which starts at zero: its block starts as the skip."""
+    """The last convolution of a branch; it starts at zero, so that its block starts as the skip."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -66,10 +66,13 @@ class Last(nn.Conv2d):
 
 
 class Conditioning(nn.Module):
-    """c_noise (B,) and y (B,) or None -> e (B, width).
+    """The embedding e (B, width) of c_noise (B,) and of y (B,) or None.
 
-    features: c_noise, and how many -> what the layers see of it.
-    classes: number of labels, 0 for an unconditional network; index ``classes`` is the null class.
+    Args:
+        features: a function of c_noise and ``count`` that returns the features (B, count) of c_noise.
+        count: the number of features.
+        width: the number of entries of e for each image.
+        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
     """
 
     def __init__(
@@ -81,13 +84,17 @@ class Conditioning(nn.Module):
         self.classes = nn.Embedding(classes + 1, width) if classes else None
 
     def forward(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        """The embedding; None is the null class.  Raises ValueError on labels without classes."""
+        """The embedding e (B, width); None is the null class for all.
+
+        Raises:
+            ValueError: when there are labels for an unconditional network.
+        """
         e = self.leave(F.silu(self.enter(self.features(c_noise, self.count))))
         return with_class(e, self.classes, y)
 
 
 class Addition(nn.Module):
-    """e is added to each channel, before the norm."""
+    """The modulation that adds e to each channel, before the norm."""
 
     def __init__(self, embedding: int, channels: int) -> None:
         super().__init__()
@@ -98,7 +105,7 @@ class Addition(nn.Module):
 
 
 class ScaleShift(nn.Module):
-    """e scales and shifts each channel, after the norm."""
+    """The modulation that scales and shifts each channel by e, after the norm."""
 
     def __init__(self, embedding: int, channels: int) -> None:
         super().__init__()
@@ -116,9 +123,13 @@ MODULATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class ResidualBlock(nn.Module):
-    """h (B, C, H, W), e (B, E), through a silu -> (B, C', H', W').
+    """A residual block: h (B, C, H, W), silu(e) (B, E) -> (B, C', H', W').
 
-    resample: what changes the resolution of both branches; None changes nothing.
+    Args:
+        spec: the network's spec.
+        in_channels: C.
+        out_channels: C'.
+        resample: the layer that changes the resolution of both branches; None changes nothing.
     """
 
     def __init__(
@@ -146,24 +157,24 @@ class ResidualBlock(nn.Module):
 
 
 class Attends(Protocol):
-    """What attention must know."""
+    """What attention needs to know of a spec."""
 
     @property
     def groups(self) -> int:
-        """Of the group norm."""
+        """The number of groups of the group norm."""
 
     @property
     def epsilon(self) -> float:
-        """Of the group norm."""
+        """The epsilon of the group norm."""
 
     def heads_of(self, width: int) -> int:
-        """How many heads that many channels have."""
+        """The number of heads for ``width`` channels."""
 
 
 class Attention(nn.Module):
-    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h; e is not looked at.
+    """Self-attention over all pixels, added to h: (B, C, H, W) -> (B, C, H, W); e is not used.
 
-    Channels of ``qkv`` are (3, heads, C/heads).
+    The channels of ``qkv`` are (3, heads, C/heads).
     """
 
     def __init__(self, spec: Attends, channels: int) -> None:
@@ -178,7 +189,7 @@ class Attention(nn.Module):
 
 
 class Layers(nn.ModuleList):
-    """Layers that are told e, one after the other."""
+    """Layers that are given e, one after the other."""
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         for layer in self:
@@ -187,7 +198,7 @@ class Layers(nn.ModuleList):
 
 
 class Plain(nn.ModuleDict):
-    """Named layers that are not told e, one after the other."""
+    """Named layers that are not given e, one after the other."""
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         for layer in self.values():
@@ -227,7 +238,7 @@ def _repeated_block(spec: ResidualUNetSpec, channels: int) -> nn.Module:
 
 Resampling = Callable[[ResidualUNetSpec, int], nn.Module]
 
-#: How the resolution is halved, and doubled.
+#: By the resampling's name: what makes the layer that halves the resolution, and the one that doubles it.
 RESAMPLINGS: dict[str, tuple[Resampling, Resampling]] = {
     "convolution": (_halved, _doubled),
     "same-convolution": (_halved_same, _doubled),
@@ -237,10 +248,10 @@ RESAMPLINGS: dict[str, tuple[Resampling, Resampling]] = {
 
 
 def fan_average(network: nn.Module) -> None:
-    """Weights uniform with variance 2/(fan-in + fan-out), biases 0 (Ho et al. 2020, official code)."""
+    """Set weights uniform with variance 2/(fan-in + fan-out) and biases 0 (Ho et al. 2020, official code)."""
     for name, module in network.named_modules():
         if type(module) in (nn.Conv2d, nn.Linear):
-            # q, k and v are layers of their own, kept as one.
+            # q, k and v are three layers, stored as one.
             for part in module.weight.data.chunk(3 if name.endswith("qkv") else 1):
                 nn.init.xavier_uniform_(part)
             nn.init.zeros_(module.bias)

@@ -3,7 +3,7 @@
     e    = MLP(sinusoids(c_noise)) + class embedding
     h_0  = stem(x),   h_i = layers_i(h_{i-1}, e)                    the way in: blocks, attention, halving
     h    = middle(h_n, e)
-    h    = layers_j([h, h_i], e)   for i = n .. 0                   the way out: every h_i is met again
+    h    = layers_j([h, h_i], e)   for i = n .. 0                   the way out: every h_i is used again
     out  = conv(silu(norm(h)))
 
 Sources: "Denoising Diffusion Probabilistic Models" (Ho et al. 2020, https://arxiv.org/abs/2006.11239, appendix B);
@@ -34,7 +34,7 @@ from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 
 
 def way_in(spec: ResidualUNetSpec, height: int) -> Iterator[tuple[Layers, int]]:
-    """The layers of the way in with their widths, in order, for images of that height."""
+    """The layers of the way in with their widths, in order, for images of the given height."""
     halved, _ = RESAMPLINGS[spec.resampling]
     width = spec.widths[0]
     for level, wanted in enumerate(spec.widths):
@@ -49,7 +49,7 @@ def way_in(spec: ResidualUNetSpec, height: int) -> Iterator[tuple[Layers, int]]:
 
 
 def way_out(spec: ResidualUNetSpec, height: int, met: list[int]) -> Iterator[Layers]:
-    """The layers of the way out, in order; each meets the last of the widths ``met`` that is left."""
+    """The layers of the way out, in order; each removes the last width of ``met``, that of its second input."""
     _, doubled = RESAMPLINGS[spec.resampling]
     width = spec.widths[-1]
     for level, wanted in reversed(list(enumerate(spec.widths))):
@@ -64,14 +64,17 @@ def way_out(spec: ResidualUNetSpec, height: int, met: list[int]) -> Iterator[Lay
 
 
 class ResidualUNet(nn.Module):
-    """F(x; c_noise, y), the network of a `ResidualUNetSpec` for images of one shape; it starts at zero.
+    """The network F(x; c_noise, y) of a ``ResidualUNetSpec``, for images of one shape; its output starts at zero.
 
-    image_shape: (C, H, W) with H and W that halve between resolutions without a rest.
-    in_channels: of x; C, and more where it is told more than the image.
-    out_channels: of the result; 2 C where a variance is learnt beside the mean.
-    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+    Args:
+        spec: the sizes of its layers.
+        image_shape: (C, H, W), where H and W can be halved between resolutions without remainder.
+        in_channels: the channels of x: C, or more where the network is given more than the image.
+        out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
+        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
 
-    Raises ValueError where H or W does not halve.
+    Raises:
+        ValueError: when H or W cannot be halved so often.
     """
 
     def __init__(
@@ -110,12 +113,14 @@ class ResidualUNet(nn.Module):
     ) -> Tensor:
         """The raw network output (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
-        c_noise: (B,), usually a time of 0 to 1000.
-        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
-        raw: not looked at.
+        Args:
+            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
+            c_noise: (B,), usually a time of 0 to 1000.
+            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
+            raw: not used.
 
-        Raises ValueError on labels for an unconditional network.
+        Raises:
+            ValueError: when there are labels for an unconditional network.
         """
         e = F.silu(self.conditioning(c_noise, y))
         met = [self.stem(x)]
@@ -128,9 +133,9 @@ class ResidualUNet(nn.Module):
 
 
 class IHDMUNet(ResidualUNet):
-    """The same, told of images in [0, 1] and of levels from 1 (Rissanen et al. 2023, official code).
+    """The residual U-Net that sees images in [0, 1] and levels from 1 (Rissanen et al. 2023, official code).
 
-    x and c_noise are as everywhere, in [-1, 1] where data are, and the levels from 0.
+    Its inputs are as for other networks: x with data in [-1, 1], and c_noise with levels from 0.
     """
 
     def forward(

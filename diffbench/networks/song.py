@@ -6,11 +6,12 @@ r"""Song et al.'s U-Nets: DDPM, DDPM++, NCSN++, EDM's variants of them and refle
     up     at every resolution: [up]; then blocks of [h, the one kept last], one more than on the way down
     F   = conv(silu(norm(h)))
 
-What is kept is used up exactly. With a pyramid p_0 = x the smaller image joins in at each halving:
+Everything that is kept is used once. With a pyramid, p = x at first, the smaller image is added at each halving:
 
     p <- h <- s (pyramid(p) + h),     s = 1/sqrt(2), or 1
 
-The last block on the way up attends where those on the way down do. Sources: `diffbench.specs.networks.song`.
+At a resolution where the blocks on the way down attend, only the last block on the way up does. Sources:
+``diffbench.specs.networks.song``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from diffbench.specs.networks.song import SongSpec
 
 
 class Blocks:
-    """What the residual blocks of one network have in common, and the making of them."""
+    """The maker of one network's residual blocks, with what they have in common."""
 
     def __init__(self, spec: SongSpec) -> None:
         self.spec = spec
@@ -51,7 +52,7 @@ class Blocks:
         attends: bool = False,
         resample: nn.Module | None = None,
     ) -> ResidualBlock:
-        """A block, with attention after it or without."""
+        """A new block, with or without attention after it."""
         spec = self.spec
         return ResidualBlock(
             in_channels,
@@ -65,7 +66,7 @@ class Blocks:
 
 
 class Untold(nn.Module):
-    """A layer called with (h, e) that is not told e."""
+    """A layer that is called with (h, e) and does not use e."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -76,22 +77,22 @@ class Untold(nn.Module):
         return changed
 
 
-#: A change of resolution, called with (h, e), of blocks and their width.
+#: A function of blocks and their width that makes a change of resolution, a layer called with (h, e).
 Change = Callable[[Blocks, int], nn.Module]
 
 
 def around(filtering: Callable[[], nn.Module]) -> Change:
-    """A residual block around a filter."""
+    """The change of resolution by a residual block around a filter."""
     return lambda blocks, width: blocks(width, width, resample=filtering())
 
 
 def smaller(blocks: Blocks, width: int) -> nn.Module:
-    """A convolution of stride 2."""
+    """The halving by a convolution of stride 2."""
     return Untold(StridedConvolution(width, width))
 
 
 def larger(blocks: Blocks, width: int) -> nn.Module:
-    """Every pixel four times, then a convolution."""
+    """The doubling that makes 2 x 2 equal pixels of every pixel, then applies a convolution."""
     return Untold(UP["box"](), convolution(width, width))
 
 
@@ -107,7 +108,7 @@ PYRAMIDS: dict[str, Callable[[int, int], nn.Module | None]] = {
 
 
 class LevelDown(nn.Module):
-    """One resolution on the way down; appends to what is kept."""
+    """One resolution on the way down; it appends its results to ``kept``."""
 
     def __init__(
         self,
@@ -123,7 +124,7 @@ class LevelDown(nn.Module):
     def forward(
         self, h: Tensor, small: Tensor, e: Tensor, kept: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The image and the pyramid's at this resolution, from those at the one before."""
+        """The features h and the pyramid's image at this resolution, from those at the previous one."""
         if self.change is not None:
             h = self.change(h, e)
             if self.pyramid is not None:
@@ -136,7 +137,7 @@ class LevelDown(nn.Module):
 
 
 class LevelUp(nn.Module):
-    """One resolution on the way up; takes from what is kept."""
+    """One resolution on the way up; it takes the last tensors of ``kept``."""
 
     def __init__(self, change: nn.Module | None, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -151,14 +152,17 @@ class LevelUp(nn.Module):
 
 
 class Song(nn.Module):
-    """F(x; c_noise, y), the network of a `SongSpec` for images of one shape.
+    """The network F(x; c_noise, y) of a ``SongSpec``, for images of one shape.
 
-    image_shape: (C, H, W), H and W multiples of 2^(resolutions - 1).
-    in_channels: of x; C, and more where it is told more than the image.
-    out_channels: of the result; 2 C where a variance is learnt beside the mean.
-    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+    Args:
+        spec: the sizes of its layers.
+        image_shape: (C, H, W), where H and W are multiples of 2^(resolutions - 1).
+        in_channels: the channels of x: C, or more where the network is given more than the image.
+        out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
+        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
 
-    Raises ValueError where H or W cannot be halved so often.
+    Raises:
+        ValueError: when H or W cannot be halved so often.
     """
 
     def __init__(
@@ -230,16 +234,17 @@ class Song(nn.Module):
         raw: Tensor | None = None,
         augmented: Tensor | None = None,
     ) -> Tensor:
-        """The raw network output.
+        """The raw network output (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W).
-        c_noise: (B,), what it is told of the noise level; see the denoiser's `noise_input`.
-        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
-        raw: not looked at.
-        augmented: (B, augmentation) numbers that tell how each image was augmented; None is 0 for all.
+        Args:
+            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
+            c_noise: (B,), a function of the noise level; see the denoiser's ``noise_input``.
+            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
+            raw: not used.
+            augmented: (B, augmentation) numbers that say how each image was augmented; None is 0 for all.
 
-        Returns (B, out_channels, H, W). Raises ValueError on labels, of classes or of augmentation, that the
-        network does not know.
+        Raises:
+            ValueError: when there are labels, of classes or of augmentation, that the network does not know.
         """
         e = self.embedding(c_noise, y, augmented)
         h, small = self.enter(x), x

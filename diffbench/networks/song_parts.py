@@ -2,15 +2,15 @@ r"""The parts of Song et al.'s networks: embeddings, residual blocks, attention.
 
     noise      e = [sin(w c_noise), cos(w c_noise)]
                    positional   w = 10000^(-i/(n - 1)), i = 0 .. n - 1
-                   Fourier      w = 2 pi 16 z, z ~ N(0, 1) once and for all
+                   Fourier      w = 2 pi 16 z, z ~ N(0, 1) drawn once
     embedding  e <- silu(B silu(A (e + classes + augmentation)))
     block      b = conv(silu(norm(conv(r(silu(norm(h)))) + D e)))
                h <- s (skip(r(h)) + b),     r the identity, or down or up
     attention  h <- s (h + P softmax(q k^T/sqrt(d)) v),     [q, k, v] = Q norm(h)
 
 s = 1 in Ho et al. 2020 (https://arxiv.org/abs/2006.11239), 1/sqrt(2) in Song et al. 2021
-(https://arxiv.org/abs/2011.13456, appendix H.1). Weights start uniform with variance 2/(fan in + fan out), the
-last ones of every branch a hundred thousand times smaller, Q's a fifth of the variance.
+(https://arxiv.org/abs/2011.13456, appendix H.1). Weights start uniform with variance 2/(fan in + fan out); the last
+ones of every branch are 100,000 times smaller, and Q has a fifth of the variance.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from torch import Tensor, nn
 from diffbench.networks.parts import attended
 from diffbench.networks.residual_parts import sine_first
 
-#: Of the last layer of a branch: it starts at its skip, all but.
+#: The gain of the last layer of a branch: a block starts almost as its skip.
 SMALL = 1e-5
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
-    """Group norm with 32 groups, with four channels or more in each, as many as divide the channels."""
+    """A group norm of up to 32 groups, each of four channels or more; their number divides the channels."""
     groups = math.gcd(channels, min(32, max(1, channels // 4)))
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def started(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> nn.Linear | nn.Conv2d:
-    """The layer with weights uniform in gain sqrt(6/(fan in + fan out)) of 0, its bias 0."""
+    """The layer with weights uniform within +-gain sqrt(6/(fan in + fan out)), and bias 0."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -48,7 +48,7 @@ def convolution(in_channels: int, out_channels: int, size: int = 3, gain: float 
 
 
 class Positional(nn.Module):
-    """c_noise (B,) -> (B, width): sines, then cosines, at geometric frequencies from 1 to 1/10000."""
+    """The features c_noise (B,) -> (B, width): sines, then cosines, at geometric frequencies from 1 to 1/10000."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Positional(nn.Module):
 
 
 class Fourier(nn.Module):
-    """c_noise (B,) -> (B, 2 channels): sines, then cosines, at random frequencies that are not trained."""
+    """The features c_noise (B,) -> (B, 2 channels): sines, then cosines, at random frequencies that are not trained."""
 
     frequencies: Tensor
 
@@ -78,7 +78,7 @@ class Fourier(nn.Module):
 
 
 class FourierBuffer(Fourier):
-    """The same, whose frequencies are no parameter (Karras et al. 2022, official code)."""
+    """Fourier features whose frequencies are a buffer, not a parameter (Karras et al. 2022, official code)."""
 
     def _keep(self, frequencies: Tensor) -> None:
         self.register_buffer("frequencies", frequencies)
@@ -92,11 +92,13 @@ EMBEDDINGS: dict[str, type[Positional | Fourier]] = {
 
 
 class Embedding(nn.Module):
-    """e (B, width) of the noise level, the class and the augmentation.
+    """The embedding e (B, width) of the noise level, the class and the augmentation.
 
-    noise: the embedding of c_noise.
-    classes: number of labels, 0 for none; the null class is all zeros among them.
-    augmentation: how many numbers tell of the augmentation.
+    Args:
+        noise: the features of c_noise.
+        width: the number of entries of e for each image.
+        classes: the number of labels, 0 for none; the null class is a vector of zeros.
+        augmentation: how many numbers describe the augmentation of an image, 0 for none.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Embedding(nn.Module):
         return F.silu(self.leave(F.silu(self.enter(e))))
 
     def _one_of(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        """(B, classes): sqrt(classes) at the label, 0 elsewhere, so that the mean square is 1."""
+        """The labels as (B, classes): sqrt(classes) at the label, 0 elsewhere, so that the mean square is 1."""
         if y is None:
             return c_noise.new_zeros(len(c_noise), self.known)
         one_hot = F.one_hot(y, self.known + 1)[:, :-1]
@@ -134,7 +136,7 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h, times `scale`."""
+    """Self-attention over all pixels, added to h, and the sum times ``scale``: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, heads: int, scale: float) -> None:
         super().__init__()
@@ -148,10 +150,16 @@ class Attention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """h (B, in, H, W), e (B, E) -> (B, out, H', W'): two 3x3 convolutions beside a skip, then attention.
+    """A residual block: two 3x3 convolutions beside a skip, then attention; h (B, in, H, W) -> (B, out, H', W').
 
-    attention: what follows; nn.Identity for nothing.
-    resample: what makes H' and W' of H and W, after the first norm and in the skip.
+    Args:
+        in_channels: the channels of h.
+        out_channels: the channels of the result.
+        embedding: the number of entries E of e (B, E).
+        attention: the layer that follows; nn.Identity for none.
+        dropout: the probability of dropout.
+        scale: the factor s of the module's formula.
+        resample: the layer from (H, W) to (H', W'), after the first norm and in the skip; None changes nothing.
     """
 
     def __init__(

@@ -6,15 +6,16 @@ One residual block works at full resolution on the way in, one on the way out, t
     h    = block(attend(block(down(skip) + position)))              (inner_channels, H/2, W/2)
     out  = head(block(join([skip, up(h)])))                         (out_channels, H, W)
 
-`down` is pixel-unshuffle and a 1x1 convolution, `up` pixel-shuffle: no resampling filter is chosen.
-Each block is told the noise level and the class by an adaptive group norm, h (1 + scale(e)) +
+``down`` is pixel-unshuffle and a 1x1 convolution, ``up`` pixel-shuffle: no resampling filter is chosen.
+Each block is given the noise level and the class by an adaptive group norm, h (1 + scale(e)) +
 shift(e), with
 
     e = MLP([sin(w c_noise), cos(w c_noise)]) + class embedding,    c_noise = ln(sigma/alpha)/4
 
-c_noise spans about -1.7 (sigma = .001) to 2.5 (sigma = 20000): hence geometric frequencies w from
-1/2 (one-to-one over that range) to 32. Features are sin(2 pi f x), cos(2 pi f x) of the unscaled
-x_t: coding discrete data well takes a staircase over the grey levels, too fine for x alone.
+c_noise spans about -1.7 (sigma = .001) to 2.5 (sigma = 20000), so the frequencies w are geometric,
+from 1/2 (one-to-one over that range) to 32. Features are sin(2 pi f x), cos(2 pi f x) of the
+unscaled x_t: a good code of discrete data needs a function with a step at every grey level, too
+fine for x alone.
 
 Sources: U-Net with attention, "Denoising Diffusion Probabilistic Models" (Ho et al. 2020,
 https://arxiv.org/abs/2006.11239); adaptive group norm, "Diffusion Models Beat GANs" (Dhariwal and
@@ -36,12 +37,12 @@ from diffbench.specs.networks.network import UNetSpec
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    """Group norm with up to eight groups, as many as divide the channels."""
+    """A group norm of gcd(8, channels) groups."""
     return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
 
 
 def zero_convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts at zero, so that every parameterisation starts at its skip."""
+    """A 3x3 convolution that starts at zero, so that every denoiser starts at c_skip x_t."""
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
     for parameter in convolution.parameters():
         nn.init.zeros_(parameter)
@@ -49,7 +50,7 @@ def zero_convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class NoiseEmbedding(nn.Module):
-    """c_noise (B,) -> (B, width): sines and cosines at width/2 frequencies, then two layers."""
+    """The embedding c_noise (B,) -> (B, width): sines and cosines at width/2 frequencies, then two layers."""
 
     frequencies: Tensor
 
@@ -66,7 +67,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """h (B, C, H, W), e (B, E) -> (B, C, H, W): two 3x3 convolutions, modulated in between."""
+    """A residual block of two 3x3 convolutions, modulated in between: h (B, C, H, W), e (B, E) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """h (B, C, H, W) -> (B, C, H, W): self-attention over all pixels, added to h."""
+    """Self-attention over all pixels, added to h: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -99,14 +100,17 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """F(x; c_noise, y), the network of `UNetSpec` for images of one shape.
+    """The network F(x; c_noise, y) of a ``UNetSpec``, for images of one shape.
 
-    image_shape: (C, H, W) with H and W even.
-    in_channels: of x; C, and more where it is told more than the image.
-    out_channels: of the result; 2 C where a variance is learnt beside the mean.
-    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+    Args:
+        spec: the sizes of its layers.
+        image_shape: (C, H, W) with H and W even.
+        in_channels: the channels of x: C, or more where the network is given more than the image.
+        out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
+        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
 
-    Raises ValueError where H or W is odd.
+    Raises:
+        ValueError: when H or W is odd.
     """
 
     def __init__(
@@ -147,15 +151,16 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The raw network output.
+        """The raw network output (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
-        c_noise: (B,), ln(sigma/alpha)/4.
-        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
-        raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
+        Args:
+            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
+            c_noise: (B,), ln(sigma/alpha)/4.
+            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
+            raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
 
-        Returns (B, out_channels, H, W). Raises ValueError on labels for an unconditional network,
-        and where the Fourier features have no `raw` to look at.
+        Raises:
+            ValueError: when there are labels for an unconditional network, or Fourier features and no ``raw``.
         """
         e = F.silu(with_class(self.noise_embedding(c_noise), self.class_embedding, y))
         h = self.stem(with_features(x, self.features, raw))

@@ -8,19 +8,19 @@
 
     block(h, e) = skip(h) + conv(silu(norm(conv(silu(norm(h))) + W e)))
 
-gamma = -ln SNR = 2 ln(sigma/alpha), so c_noise = ln(sigma/alpha)/4 is gamma/8.  F is close to x from the start: eps
-is, where there is much noise.  The features sin(2 pi f x), cos(2 pi f x) see a single grey level.
+gamma = -ln SNR = 2 ln(sigma/alpha), so c_noise = ln(sigma/alpha)/4 is gamma/8.  F starts close to x, as eps is close to
+x where there is much noise.  The features sin(2 pi f x), cos(2 pi f x) resolve a single grey level.
 
 Source: "Variational Diffusion Models" (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix B) and its code,
 https://github.com/google-research/vdm.  There a label is one more input of the MLP, 0 without labels; here it is an
 embedding.
 
-"Reflected Diffusion Models" (Lou & Ermon 2023, https://arxiv.org/abs/2304.04740) has for likelihoods
+"Reflected Diffusion Models" (Lou & Ermon 2023, https://arxiv.org/abs/2304.04740) uses for likelihoods
 
     e   = MLP(sinusoids(1000 t)) + class embedding,   t = (sigma - sigma_min)/(sigma_max - sigma_min)
     F   = conv(silu(norm(h)))
 
-of images, and features of them, in [0, 1].
+with images, and features of them, in [0, 1].
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from diffbench.networks.parts import FourierFeatures, with_features
 from diffbench.networks.residual_parts import Attention, Conditioning, Last, sine_first
 from diffbench.specs.networks.vdm import FlatUNetSpec, ReflectedVDMSpec, VDMSpec
 
-#: Standard deviation of a standard normal cut at twice that.
+#: The standard deviation of a standard normal that is truncated at -2 and 2.
 CUT = 0.87962566103423978
 
 
 class Projection(nn.Linear):
-    """e -> one number a channel, at first 0."""
+    """A linear layer from e to one number per channel, which starts at 0."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
 
 
 class ResidualBlock(nn.Module):
-    """h (B, C, H, W), e (B, E) -> (B, C', H, W)."""
+    """A residual block: h (B, C, H, W), e (B, E) -> (B, C', H, W)."""
 
     def __init__(self, spec: FlatUNetSpec, in_channels: int) -> None:
         super().__init__()
@@ -67,12 +67,14 @@ class ResidualBlock(nn.Module):
 
 
 class FlatUNet(nn.Module):
-    """Base: F(x; c_noise, y), the network of a `FlatUNetSpec`.
+    """Base: the network F(x; c_noise, y) of a ``FlatUNetSpec``.
 
-    image_shape: (C, H, W), of any height and width.
-    in_channels: of x; C, and more where it is told more than the image.
-    out_channels: of the result.
-    classes: number of labels, 0 for an unconditional network; index `classes` is the null class.
+    Args:
+        spec: the sizes of its layers.
+        image_shape: (C, H, W), of any height and width.
+        in_channels: the channels of x: C, or more where the network is given more than the image.
+        out_channels: the channels of the output.
+        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
     """
 
     def __init__(
@@ -104,13 +106,14 @@ class FlatUNet(nn.Module):
     ) -> Tensor:
         """The raw network output (B, out_channels, H, W).
 
-        x: (B, in_channels, H, W): the image scaled by c_in, then what else is told of it.
-        c_noise: (B,), what it is told of the noise level.
-        y: (B,) integer labels, `classes` for the null class; None is the null class for all.
-        raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
+        Args:
+            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
+            c_noise: (B,), a function of the noise level.
+            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
+            raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
 
-        Raises ValueError on labels for an unconditional network, and where the Fourier features have no `raw` to look
-        at.
+        Raises:
+            ValueError: when there are labels for an unconditional network, or Fourier features and no ``raw``.
         """
         e = self.embedded(c_noise, y)
         met = [self.stem(with_features(x, self.features, raw))]
@@ -123,53 +126,56 @@ class FlatUNet(nn.Module):
         return answer
 
     def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        """E (B, E), as the blocks see it."""
+        """The embedding e (B, E) that the blocks are given."""
         raise TypeError(f"{type(self).__name__} has no embedding")
 
 
 class VDM(FlatUNet):
-    """The network of `VDMSpec`: its first C channels start at x, what comes after, as a variance, at 0."""
+    """The network of a ``VDMSpec``: the first C output channels start at x, others (of a variance) at 0."""
 
     def __init__(self, spec: VDMSpec, **sizes: Any) -> None:
         super().__init__(spec, **sizes)
         self.gamma_min, self.gamma_range = spec.gamma_min, spec.gamma_max - spec.gamma_min
 
     def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        """Of c_noise = ln(sigma/alpha)/4, which is gamma/8."""
+        """The embedding e (B, E) of c_noise = ln(sigma/alpha)/4, which is gamma/8."""
         time = (8 * c_noise - self.gamma_min) / self.gamma_range
         return F.silu(self.conditioning(1000 * time, y))
 
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The network's answer, and x."""
+        """The network's output, with the image x added to its first C channels."""
         answer = super().forward(x, c_noise, y, raw)
         image, rest = answer.tensor_split([self.image_channels], dim=1)
         return torch.cat([image + x[:, : self.image_channels], rest], dim=1)
 
 
 class ReflectedVDM(FlatUNet):
-    """The network of `ReflectedVDMSpec`, of images in [0, 1]; it starts at 0."""
+    """The network of a ``ReflectedVDMSpec``, which sees images in [0, 1]; its output starts at 0."""
 
     def __init__(self, spec: ReflectedVDMSpec, **sizes: Any) -> None:
         super().__init__(spec, **sizes)
 
     def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
-        """Of c_noise, 0 at the least noise and 1 at the most; the blocks see it without an activation."""
+        """The embedding e (B, E), without an activation, of c_noise, 0 at the least noise and 1 at the most."""
         e: Tensor = self.conditioning(1000 * c_noise, y)
         return e
 
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The network's answer to (x + 1)/2."""
+        """The network's output for the image (x + 1)/2."""
         image, rest = x.tensor_split([self.image_channels], dim=1)
         seen = torch.cat([(image + 1) / 2, rest], dim=1)
         return super().forward(seen, c_noise, y, None if raw is None else (raw + 1) / 2)
 
 
 def fan_in(network: nn.Module) -> None:
-    """Normal weights of variance 1/fan-in, none beyond two deviations; biases 0 (as Flax has it); what is 0 stays."""
+    """Set weights normal with variance 1/fan-in, truncated at two deviations, and biases 0, as Flax does.
+
+    ``Last`` and ``Projection`` stay 0.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Last | Projection):
             deviation = module.weight[0].numel() ** -0.5 / CUT

@@ -1,1 +1,1 @@
-"""How a network is trained and a model is opened: the loop, several processes, the GPUs of the machine."""
+"""The training of networks and the loading of models: the loop, several processes, the GPUs of the machine."""

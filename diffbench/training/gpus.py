@@ -1,8 +1,8 @@
 """Which GPU a job takes: the first that no other job of this user on this machine holds.
 
-Snakemake counts GPUs but names none.  So each GPU has a lock, a file called by the GPU's UUID, which is the same
-whatever CUDA_VISIBLE_DEVICES shows a job and calls it; only what is visible is ever taken.  The kernel frees a lock
-when its process ends, however it ends.
+Snakemake counts GPUs but does not say which one a job has.  So each GPU has a lock, a file with the GPU's UUID as its
+name, which does not depend on CUDA_VISIBLE_DEVICES.  Only visible GPUs are taken.  The kernel frees a lock when its
+process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-#: Where the locks are, when not in a folder of this user's for temporary files.
+#: The environment variable with the folder of the locks; by default it is a temporary folder of this user.
 FOLDER = "DIFFBENCH_GPU_LOCKS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-#: Seconds between two looks at GPUs that are all taken.
+#: Seconds between two attempts while too few GPUs are free.
 PAUSE = 1.0
 
-#: What this process holds, until it ends.
+#: The lock files that this process holds until it ends.
 _held: list[IO[str]] = []
 
 
@@ -44,7 +44,7 @@ def visible() -> list[str]:
 
 
 def entries() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the visible GPUs; their numbers where it is not set."""
+    """The visible GPUs as CUDA_VISIBLE_DEVICES lists them; their numbers where it is not set."""
     import torch
 
     listed = [each.strip() for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
@@ -55,14 +55,14 @@ def claim(names: Sequence[str], count: int = 1) -> list[int]:
     """Take GPUs until this process ends; wait while too few are free.
 
     Args:
-        names: of the visible GPUs.
-        count: how many are wanted: all of them are taken at once, or none.
+        names: the names of the visible GPUs.
+        count: the number of GPUs to take: all at once, or none.
 
     Returns:
-        Their indices in ``names``.
+        The indices of the taken GPUs in ``names``.
 
     Raises:
-        RuntimeError: when more are wanted than there are.
+        RuntimeError: when ``count`` is larger than the number of visible GPUs.
     """
     if count > len(names):
         raise RuntimeError(
@@ -82,11 +82,11 @@ def claim(names: Sequence[str], count: int = 1) -> list[int]:
 
 
 def _attempt(names: Sequence[str], count: int) -> list[int] | None:
-    """Take the first free ones; None, and nothing taken, where they are too few."""
+    """Take the first free GPUs and return their indices; None, with nothing taken, where too few are free."""
     place = folder()
     place.mkdir(parents=True, exist_ok=True)
     with (place / "gate").open("w") as gate, ExitStack() as stack:
-        # One job looks at a time: two that want two of two would each take one.
+        # One job at a time: two jobs that want both of two GPUs would each take one.
         fcntl.flock(gate, fcntl.LOCK_EX)
         taken: dict[int, IO[str]] = {}
         for index, name in enumerate(names):

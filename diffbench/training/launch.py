@@ -1,7 +1,7 @@
 """One training job on several processes: torchrun starts them on this machine, each with a GPU of its own.
 
-The launcher waits, hands on the request to stop (SIGTERM, SIGUSR1) and has no part in the training.  Without GPUs the
-processes share the CPU, which is for tests.
+The launcher waits, passes on the request to stop (SIGTERM, SIGUSR1) and takes no part in the training.  Without GPUs
+the processes share the CPU, for tests.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from types import FrameType
 from diffbench.store import status
 from diffbench.training import gpus
 
-#: Exit status of a run that saved its state when asked to stop: call again to go on.
+#: The exit status of a run that saved its state when asked to stop; the same call continues it.
 STOPPED = 85
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-#: What torchrun is asked: a meeting point of this run alone, on a port that is free.
+#: The arguments of torchrun: a rendezvous for this run alone, on a free port.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
-#: Seconds that torchrun gives its processes to save their state when asked to stop, before it kills them; 30 otherwise.
+#: The environment variable for the seconds that torchrun waits at a stop before it kills its processes, and its value
+#: here, which leaves time to save the state (torchrun's default is 30).
 PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"
-#: Set by torchrun for each of its processes.
+#: The environment variable that torchrun sets for each of its processes.
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 
 
@@ -44,13 +45,13 @@ def local_rank() -> int:
 
 
 def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bool) -> int:
-    """Run ``diffbench`` with these arguments in so many processes; return the exit status.
+    """Run ``diffbench`` with the given arguments in several processes; return the exit status.
 
     Args:
-        processes: two or more.
-        arguments: of the command line, the stage first.
-        state: the job's state folder, whose earlier failure is forgotten; the processes note theirs.
-        on_gpus: whether each is to have a GPU of its own; this process waits until as many are free.
+        processes: the number of processes, two or more.
+        arguments: the arguments of the command line, the stage first.
+        state: the job's state folder; an earlier failure in it is deleted, and the processes write theirs.
+        on_gpus: whether each process gets a GPU of its own; this process waits until enough are free.
 
     Raises:
         RuntimeError: when there are fewer GPUs than processes.
@@ -62,7 +63,7 @@ def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bo
         names = gpus.entries()
         chosen = gpus.claim(gpus.visible(), processes)
         environment[gpus.VISIBLE] = ",".join(names[index] for index in chosen)
-    # Ignored signals stay so in the programs that are started: SIGUSR1, sent to all, would end torchrun.
+    # A started program inherits ignored signals.  SIGUSR1, which is sent to all, would otherwise end torchrun.
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     child = subprocess.Popen([*command, *arguments], env=environment)

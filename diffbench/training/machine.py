@@ -1,4 +1,4 @@
-"""What a job asks of the machine: device, threads, determinism, a record of the run."""
+"""What a job needs of the machine: the device, threads, determinism, a record of the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffbench.training.launch import launched, local_rank
 
 
 def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
-    """Pin the threads that the spec asks for and choose repeatable kernels.
+    """Set the spec's number of threads and deterministic kernels; return the device.
 
     Raises:
         RuntimeError: when there is no such device.
@@ -34,7 +34,7 @@ def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -
 
 
 def placed(device: str) -> torch.device:
-    """The device: ``cuda`` is a GPU that is free; of several processes of a job each has the one of its rank."""
+    """The device: ``cuda`` is a free GPU, or, in a job of several processes, the GPU of this process's rank."""
     if device == "cuda" and launched():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
@@ -45,7 +45,7 @@ def placed(device: str) -> torch.device:
 
 
 def name(device: torch.device) -> str:
-    """The device as records name it: ``cpu``, or ``cuda:`` and the GPU's name."""
+    """The device's name in records: ``cpu``, or the GPU's number (``cuda:0``) and name."""
     if device.type != "cuda":
         return device.type
     return f"{device}: {torch.cuda.get_device_name(device)}"
@@ -58,14 +58,14 @@ def own_gpu() -> int:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The largest memory so far, in MiB: allocated on a GPU, else this process's."""
+    """The peak memory so far, in MiB: what is allocated on the GPU, or without one this process's memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return peak_resident()
 
 
 def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
-    """A run record that knows the device's name and its memory."""
+    """The run record of a product, with the device's name and peak memory."""
     if device.type != "cuda":
         return RunRecord(product, name(device), earlier=earlier)
     torch.cuda.reset_peak_memory_stats(device)

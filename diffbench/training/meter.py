@@ -1,9 +1,9 @@
-"""How fast a training is: images a second, and what share of the device's matrix peak that is.
+"""The speed of a training: images per second, and the share of the device's peak for matrix products.
 
     utilisation = images/s * (operations of an image, forward and backward) / (peak * processes)
 
-Operations are those of matrix products and convolutions, two a multiplication; the peak is what the same device does
-with one large matrix product in the same precision, measured.  A CPU's is not: its threads are shared.
+Operations are those of matrix products and convolutions, two per multiplication.  The peak is measured: one large
+matrix product on the same device in the same precision.  On a CPU it is not measured, because its threads are shared.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch import Tensor
 
 from diffbench.training.trainer import Trainer
 
-#: The matrices of the measured product are so large, and it is done so often.
+#: The width of the square matrices in the measured product, and the number of repetitions.
 WIDTH, TIMES = 8192, 20
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def operations(trainer: Trainer) -> int:
-    """Floating-point operations of one image, forward and backward; the trainer is left as it was."""
+    """The floating-point operations of one image, forward and backward; the trainer is left unchanged."""
     from torch.utils.flop_counter import FlopCounterMode
 
     one = trainer.drawn().cut(slice(0, 1))
     generators = [trainer.device] if trainer.device.type == "cuda" else []
-    # What is compiled is not counted.  Without need, the compiler would be imported here: a second.
+    # Compiled code is not counted.  The stance is set only where needed, since it imports the compiler: a second.
     eager = torch.compiler.set_stance("force_eager") if trainer.training.compile else nullcontext()
     counter = FlopCounterMode(display=False)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=generators):
-        # The counter's hooks would run twice in a compiled network; it is not one now.
+        # The warning is that the counter's hooks run twice in a compiled network; here the network runs eagerly.
         warnings.filterwarnings("ignore", message="Using `torch.compile")
         with trainer.team.adding(last=False), eager, counter:
             trainer.part(one, 1)[1].backward()
@@ -41,11 +41,11 @@ def operations(trainer: Trainer) -> int:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float | None:
-    """Operations a second of a large matrix product; None for a device that is no GPU."""
+    """The operations per second of a large matrix product; None for a device that is not a GPU."""
     if device.type != "cuda":
         return None
     matmul = torch.backends.cuda.matmul
-    # Convolutions in fp32 may use TF32: their peak is that of products that may, too.
+    # Convolutions in fp32 may use TF32, so the measured product may use it too.
     before, matmul.allow_tf32 = matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         seconds = _product_seconds(_noise(device).to(TYPES[precision]))
@@ -55,7 +55,7 @@ def matrix_peak(device: torch.device, precision: str) -> float | None:
 
 
 def _noise(device: torch.device) -> Tensor:
-    """Random numbers, of a generator of their own: products of constants take less power, and are faster."""
+    """A random matrix from a generator of its own: products of constants take less power, and are faster."""
     generator = torch.Generator(device).manual_seed(0)
     return torch.randn(WIDTH, WIDTH, generator=generator, device=device)
 
@@ -71,9 +71,9 @@ def _product_seconds(a: Tensor) -> float:
 
 
 class Meter:
-    """Measures a training between its saves; the time of the saves themselves is left out.
+    """The speed of a training, measured in the stretches between its saves; the saves are left out.
 
-    The first stretch has the warm-up of kernels and compilers in it and counts only where it is the only one.
+    The first stretch includes the warm-up of kernels and compilers; it counts only where it is the only one.
     """
 
     def __init__(self, trainer: Trainer, operations: int, peak: float | None) -> None:
@@ -83,17 +83,17 @@ class Meter:
         self.go(trainer.step)
 
     def go(self, step: int) -> None:
-        """Start a stretch."""
+        """Start a stretch at a step."""
         self.step, self.start = step, time.perf_counter()
 
     def stop(self, step: int) -> dict[str, float | None]:
-        """End a stretch, the device waited for; returns its numbers."""
+        """End a stretch at a step, after the device has finished; return the stretch's numbers."""
         images, seconds = (step - self.step) * self.batch, time.perf_counter() - self.start
         self.stretches.append((images, seconds))
         return self.numbers([self.stretches[-1]])
 
     def numbers(self, stretches: list[tuple[int, float]]) -> dict[str, float | None]:
-        """Images a second of some stretches, and the share of the peak."""
+        """The images per second of some stretches, and the share of the peak."""
         seconds = sum(each for _, each in stretches)
         speed = sum(images for images, _ in stretches) / max(seconds, 1e-9)
         used = self.peak and speed * self.operations / (self.peak * self.processes)
@@ -103,7 +103,7 @@ class Meter:
         }
 
     def summary(self) -> dict[str, float | None]:
-        """The numbers of the whole training, and what they are made of."""
+        """The numbers of the whole training, with the operations and the peak that they are computed from."""
         if not self.stretches:
             return {}
         return self.numbers(self.stretches[1:] or self.stretches) | {

@@ -28,9 +28,9 @@ from diffbench.specs.weights import OfWeights, Weights
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product
 
-#: What says how a network is run, but for its precision.
+#: The specs that say how a network is run, except for its precision.
 Running = TrainingSpec | PretrainedSpec
-#: What autocast computes in.
+#: The types in which autocast computes, by precision.
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -40,13 +40,13 @@ def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
 
 
 def in_batches(x: Tensor, y: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images x (B, C, H, W) with labels y (B,), if any, ``size`` at a time."""
+    """The images x (B, C, H, W) and labels y (B,), if any, in batches of ``size``."""
     parts = x.split(size)
     return zip(parts, [None] * len(parts) if y is None else y.split(size), strict=True)
 
 
 def build_process(spec: ProcessSpec, dataset: Dataset) -> Process:
-    """The process, with what it needs to know of the data set."""
+    """The process of a spec, with the facts of the data set that it needs."""
     facts: dict[str, Callable[[], Any]] = {
         "image_shape": lambda: image_shape(dataset),
         "images": lambda: levels_of(dataset, spec).to_model(dataset.train),
@@ -56,13 +56,13 @@ def build_process(spec: ProcessSpec, dataset: Dataset) -> Process:
 
 
 def image_shape(dataset: Dataset) -> tuple[int, int, int]:
-    """(C, H, W)."""
+    """The shape (C, H, W) of the data set's images."""
     height, width, channels = dataset.shape
     return channels, height, width
 
 
 def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Module:
-    """The network on the device, in the order of memory that is asked for."""
+    """The network on the device, in the memory format that the spec asks for."""
     network = network.to(device)
     if running.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -70,7 +70,7 @@ def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Mod
 
 
 class Asked:
-    """A network called as is wanted: precision and order of memory; x in and out stay float32."""
+    """A network called in a given precision and memory format; its input x and its output stay float32."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Asked:
         self.channels_last = running.channels_last
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
-        """The network's output for x and what else it is told (c_noise, y, raw)."""
+        """The network's output for x and its other inputs (c_noise, y, raw)."""
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         low = LOW.get(self.precision)
@@ -93,7 +93,7 @@ class Asked:
 
 
 def classes_of(spec: TrainSpec, dataset: Dataset) -> int:
-    """How many labels the model is told of; 0 for an unconditional one.
+    """The number of labels that the model is given; 0 for an unconditional one.
 
     Raises:
         ValueError: for a conditional model of a data set without classes.
@@ -107,7 +107,7 @@ def known_classes(dataset: Dataset, wanted_by: str) -> int:
     """The number of the data set's classes.
 
     Raises:
-        ValueError: when there are none, naming what wants them.
+        ValueError: when there are fewer than two, with what needs them.
     """
     if len(dataset.classes) < 2:
         raise ValueError(f"{wanted_by} needs two classes or more, and {dataset.name} has not")
@@ -172,7 +172,7 @@ def load_classifier(
     device: torch.device,
     precision: Precision,
 ) -> Classifier | None:
-    """The trained classifier, from its verified product; None where there is to be none.
+    """The trained classifier, from its verified product; None without a spec.
 
     Raises:
         StoreError: when the product is missing, altered, or of another spec.
@@ -197,8 +197,8 @@ def taken(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
     """The tensors of an imported model, from its verified folder.
 
     Raises:
-        StoreError: when they are missing, altered, or others than were planned with.
-        ValueError: when the model is of other images than the data set's, or of another network than the spec's.
+        StoreError: when they are missing, altered, or have changed since the plan was made.
+        ValueError: when the model is for other images than the data set's, or has another network than the spec's.
     """
     assert spec.pretrained is not None
     if reason := spec.pretrained.refusal(
@@ -218,19 +218,19 @@ def taken(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
 
 
 def untrained(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
-    """The tensors of a model that is not trained: an imported one's, or an exact denoiser's."""
+    """The tensors of a model that is not trained here: an imported model or an exact denoiser."""
     return fit_exact(spec, dataset) if spec.pretrained is None else taken(spec, dataset)
 
 
 def weights_of(
     spec: TrainSpec, root: Path, choice: OfWeights | None, averaged: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The tensors of the weights that are chosen: kept ones, or reconstructed of all that were kept until then.
+    """The tensors of the chosen weights: kept ones, or a reconstruction from all that were kept until then.
 
     Args:
-        spec: the run of a network.
+        spec: the training of a network.
         root: the results folder.
-        choice: what names them; the model's own without it.
+        choice: which weights, by a step and a length; None for the model's own.
         averaged: the names of the network's parameters.
 
     Raises:
@@ -264,10 +264,10 @@ def load_denoiser(
     Args:
         spec: the run.
         root: the results folder.
-        dataset: what it was trained on.
-        device: where it goes.
-        precision: of its network, if it has one.
-        choice: what names other weights than the model's own, by a step and a length.
+        dataset: the data set that it was trained on.
+        device: the device to load it to.
+        precision: the precision of its network, if it has one.
+        choice: which weights, by a step and a length; None for the model's own.
 
     Raises:
         StoreError: when a product is missing, altered, or of another spec.

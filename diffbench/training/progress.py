@@ -8,7 +8,7 @@ from typing import Any, SupportsFloat
 
 
 class Progress:
-    """Counts ``total`` units, ``done`` of which an earlier attempt finished."""
+    """The display of a job's progress: ``total`` units, of which an earlier attempt finished ``done``."""
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
@@ -21,7 +21,7 @@ class Progress:
             self.bar = tqdm(total=total, initial=done, desc=title, unit=f" {unit}")
 
     def advance(self, count: int = 1, **values: SupportsFloat) -> None:
-        """Count on; ``values`` (a loss) are shown beside, and read only when they are shown."""
+        """Count more units as done; ``values`` (a loss) are shown with them, and read only when they are shown."""
         self.done += count
         now = time.monotonic()
         if self.done < self.total and now - self.shown < (0.5 if self.bar else 5.0):
@@ -35,7 +35,7 @@ class Progress:
             print(self.line(**numbers), file=sys.stderr, flush=True)
 
     def line(self, **values: float) -> str:
-        """The plain line."""
+        """The line of a log: units done, values, rate, time left."""
         rate = (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         shown = "".join(f", {name} {value:.4g}" for name, value in values.items())
@@ -49,10 +49,10 @@ class Progress:
 
 
 class Silent:
-    """The progress of a process of which another one speaks."""
+    """The progress of a process that displays nothing, because another one does."""
 
     def advance(self, count: int = 1, **values: SupportsFloat) -> None:
-        """Nothing."""
+        """Display nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Display nothing."""

@@ -1,12 +1,12 @@
 """The processes that train one network together, each on its share of every batch.
 
-Every process draws all that is random in a step for the whole batch, from the same stream, and keeps the share of its
+Every process draws the random numbers of a step for the whole batch, from the same stream, and keeps the share of its
 rank r, b_1 + ... + b_n = B:
 
     gradient = sum_r (b_r/B) grad mean_r
 
-so n processes train as one does, but for the rounding of sums.  PyTorch's DistributedDataParallel adds the gradients up
-while they are made; it divides them by n, which `Trainer` undoes.
+so n processes train as one does, except for the rounding of sums.  PyTorch's DistributedDataParallel adds up the
+gradients while they are computed, and divides them by n; ``Trainer`` undoes the division.
 
 Source: "PyTorch Distributed" (Li et al. 2020, https://arxiv.org/abs/2006.15704).
 """
@@ -25,47 +25,47 @@ from diffbench.training.launch import launched
 
 
 class Alone:
-    """One process: all of it does nothing, at no cost."""
+    """The team of one process: its methods change nothing, at no cost."""
 
     rank, size = 0, 1
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process is the one that writes files and messages."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """Which of ``count`` images are this process's; shares differ by one at most."""
+        """The slice of ``count`` images that this process takes; shares differ by one at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are those of all processes; all begin with the first one's weights."""
+        """The network with the gradients of all processes; all processes start with the weights of the first."""
         return network
 
     def adding(self, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of one part of a share: gradients are exchanged in the last one."""
+        """The context for forward and backward of one part of a share; gradients are exchanged in the last part."""
         return nullcontext()
 
     def seed(self, *numbers: int) -> None:
-        """Seed what is drawn inside the network (dropout), differently in each process."""
+        """Seed the random numbers inside the network (dropout), differently in each process."""
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of x over all processes."""
         return x
 
     def whole(self, x: Tensor, count: int) -> Tensor:
-        """The numbers (count,) of all images, of which x has this process's share."""
+        """The numbers (count,) of all images, from those of this process's share, x."""
         return x
 
     def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
-        """What any process wishes, known to all at the same step."""
+        """For each wish, whether any process has it; all processes learn it at the same step."""
         return wishes
 
 
 class Team(Alone):
-    """One of several processes that torchrun started."""
+    """The team of several processes that torchrun started, in one of them."""
 
-    #: How many steps pass between two looks at what the others wish: each look waits for the device.
+    #: The number of steps between two exchanges of wishes: each exchange waits for the device.
     EVERY = 10
 
     def __init__(self, device: torch.device) -> None:
@@ -75,7 +75,7 @@ class Team(Alone):
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """Wrapped by DistributedDataParallel; buffers are constants and stay as they are."""
+        """The network, wrapped by DistributedDataParallel; buffers are constants and are not exchanged."""
         from torch.nn.parallel import DistributedDataParallel
 
         self.network = DistributedDataParallel(
@@ -87,7 +87,7 @@ class Team(Alone):
         return nullcontext() if last else self.network.no_sync()
 
     def seed(self, *numbers: int) -> None:
-        """A function of the numbers and the rank: nothing of it has to be in the training state."""
+        """Seed dropout by a function of the numbers and the rank, so that the training state need not keep it."""
         torch.manual_seed(key("dropout", *numbers, self.rank))
 
     def total(self, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Team(Alone):
         return self.total(every)
 
     def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
-        """Every tenth step; between them nothing."""
+        """For each wish, whether any process has it, at every tenth step; False at all others."""
         if step % self.EVERY:
             return (False,) * len(wishes)
         return tuple(self.total(torch.tensor(wishes, device=self.device).int()).bool().tolist())
@@ -109,7 +109,7 @@ class Team(Alone):
 
 @contextmanager
 def joined_team(device: torch.device) -> Iterator[Alone]:
-    """The team that this process belongs to while the block lasts: as torchrun says, else it is alone."""
+    """The team of this process while the block lasts: the one that torchrun started, or this process alone."""
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Alone()
         return

@@ -1,11 +1,11 @@
 """One training run in memory: network, average and optimiser, and the step that advances them.
 
-Every random draw of step i is a function of (seed, i) and is made for the whole batch before any loss; then the batch
-is cut, into the shares of processes (``team``) and into parts that fit the memory, b_1 + ... + b_k = B:
+Every random draw of step i is a function of (seed, i) and is made for the whole batch before any loss.  Then the batch
+is cut into the shares of processes (``team``) and into parts that fit the memory, b_1 + ... + b_k = B:
 
     gradient = sum_j (b_j/B) grad mean_j = grad mean over the batch
 
-so the number of parts changes nothing but the rounding (dropout, drawn inside the network, is the exception).
+so the number of parts changes only the rounding (and dropout, which is drawn inside the network).
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from diffbench.training import models
 from diffbench.training.scaling import loss_scale
 from diffbench.training.team import Alone
 
-#: What the mean over an image's numbers is multiplied by before its gradient is taken.
+#: The factor of the mean over an image's numbers, before its gradient is taken.
 REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
 
 
-#: What an infinite gradient becomes where gradients are made finite.
+#: The value that replaces an infinite gradient where gradients are made finite.
 LARGEST = 1e5
 
 
 class TrainingError(UserError, RuntimeError):
-    """Training cannot go on."""
+    """The error of a training that cannot go on."""
 
 
 def learning_rate(training: TrainingSpec, step: int) -> float:
-    """The rate of a step 0 .. steps-1: warm-up, flat, linear to ``final``."""
+    """The learning rate of a step 0 .. steps-1: warm-up, then flat, then linear down to ``final`` times ``lr``."""
     warm = min(1.0, (step + 1) / (training.warmup + 1))
     turn = training.flat * training.steps
     down = max(0.0, (step - turn) / max(training.steps - turn, 1))
@@ -51,13 +51,13 @@ def learning_rate(training: TrainingSpec, step: int) -> float:
 
 
 def portions(count: int, parts: int) -> list[slice]:
-    """0 .. count-1 cut into consecutive parts whose sizes differ by one at most."""
+    """The numbers 0 .. count-1, cut into consecutive parts whose sizes differ by one at most."""
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def make_finite(parameters: Iterable[Tensor]) -> None:
-    """Put 0 for NaN and +-1e5 for infinities in the gradients of these parameters, in place."""
+    """Replace NaN by 0 and infinities by +-1e5 in the gradients of the parameters, in place."""
     for gradient in (each.grad for each in parameters if each.grad is not None):
         torch.nan_to_num_(gradient, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
 
@@ -65,10 +65,11 @@ def make_finite(parameters: Iterable[Tensor]) -> None:
 class Drawn(NamedTuple):
     """All that is random in a step on B images, or on some of them.
 
-    rows: which images (B,).
-    mirrored: whether each is flipped (B,), or None.
-    uniform: where in its cell each level lies (B, C, H, W), or None.
-    draws: what the objective drew.
+    Attributes:
+        rows: the indices of the images (B,).
+        mirrored: whether each image is flipped (B,), or None.
+        uniform: the place of each level in its cell (B, C, H, W), in [0, 1), or None.
+        draws: the draws of the objective.
     """
 
     rows: Tensor
@@ -77,13 +78,13 @@ class Drawn(NamedTuple):
     draws: Draws
 
     def cut(self, part: slice) -> Drawn:
-        """Some of the batch."""
+        """The draws of a part of the batch."""
         rows, mirrored, uniform, draws = self
         return Drawn(rows[part], some(mirrored, part), some(uniform, part), draws.cut(part))
 
 
 def sent(drawn: Drawn, device: torch.device) -> Drawn:
-    """The same with what is large on a GPU: from pinned memory, or each copy would wait for the step before."""
+    """The draws with the large tensors on a GPU: from pinned memory, or each copy would wait for the previous step."""
     if device.type != "cuda":
         return drawn
     noise, uniform = (
@@ -95,7 +96,7 @@ def sent(drawn: Drawn, device: torch.device) -> Drawn:
 
 
 class Trainer:
-    """Network, average and optimiser of one run, and the step that advances them."""
+    """The network, averages and optimiser of one run, and the step that advances them."""
 
     def __init__(
         self,
@@ -134,7 +135,11 @@ class Trainer:
         self.orders: dict[int, Tensor] = {}
 
     def check_shares(self) -> None:
-        """Raise TrainingError where the batch has fewer images than parts."""
+        """Refuse a batch that has fewer images than parts.
+
+        Raises:
+            TrainingError: when it has fewer.
+        """
         batch, parts, size = self.training.batch, self.training.accumulate, self.team.size
         if batch < parts * size:
             raise TrainingError(
@@ -142,7 +147,7 @@ class Trainer:
             )
 
     def order(self, epoch: int) -> Tensor:
-        """The order of the images in one pass."""
+        """The order of the images in an epoch."""
         if epoch not in self.orders:
             generator = stream("order", self.spec.seed, epoch)
             self.orders = {key: value for key, value in self.orders.items() if key >= epoch - 1} | {
@@ -151,7 +156,7 @@ class Trainer:
         return self.orders[epoch]
 
     def rows(self) -> Tensor:
-        """Which images this step sees (B,)."""
+        """The indices (B,) of this step's images."""
         count, size = len(self.images), self.training.batch
         positions = torch.arange(self.step * size, (self.step + 1) * size)
         epochs = positions // count
@@ -165,7 +170,7 @@ class Trainer:
         shape = (len(rows), *self.images.shape)
         mirrored = uniform = None
         if self.training.flip:
-            # A stream of its own: other draws are the same with it and without.
+            # A stream of its own: the other draws are the same with and without flips.
             coins = stream("flip", self.spec.seed, self.step)
             mirrored = torch.rand(len(rows), generator=coins) < 0.5
         if self.spec.dequantise == "uniform":
@@ -175,7 +180,7 @@ class Trainer:
         return Drawn(rows, mirrored, uniform, self.objective.draw(noise, generator, y))
 
     def pixels(self, drawn: Drawn) -> Tensor:
-        """The images that were drawn, (B, C, H, W) on the device."""
+        """The drawn images (B, C, H, W), on the device."""
         x0 = self.images[drawn.rows]
         if drawn.mirrored is not None:
             mirrored = drawn.mirrored.to(x0.device, non_blocking=x0.is_cuda)
@@ -185,7 +190,7 @@ class Trainer:
         return x0
 
     def backward(self, drawn: Drawn) -> Tensor:
-        """Add up the gradient of a batch, part by part, times the loss's scale; returns its mean loss."""
+        """Add up the gradient of a batch, part by part, times the loss's scale; return the batch's mean loss."""
         count = len(drawn.rows)
         share, losses = sent(drawn.cut(self.team.share(count)), self.device), []
         parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
@@ -197,21 +202,21 @@ class Trainer:
             losses.append(found.detach())
             mean = mean + loss.detach()
         found = self.team.whole(torch.cat(losses), count)
-        # Of an overflow in the network nothing is learnt.
+        # Losses of an overflow in the network do not update the training times.
         if self.loss_scale.exhausted or bool(found.isfinite().all()):
             self.objective.times.update(drawn.draws.t, found)
         return self.team.total(mean)
 
     def part(self, drawn: Drawn, count: int) -> tuple[Tensor, Tensor]:
-        """The losses of some of a batch of ``count``, and what they add to its mean loss."""
+        """The losses of a part of a batch of ``count`` images, and what they add to the batch's mean loss."""
         losses = self.objective.at(self.pixels(drawn), drawn.draws)
         weighted = losses * cast(drawn.draws.importance, losses)
         return losses, weighted.mean() * (len(drawn.rows) / count)
 
     def advance(self) -> Tensor:
-        """One step of the budget; returns the loss, a scalar on the device.
+        """Take one step of the budget; return the loss, a scalar on the device.
 
-        The weights stay as they are where a dynamic loss scale was too large for the batch.
+        The weights do not change where a dynamic loss scale was too large for the batch.
         """
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.backward(self.drawn())
@@ -222,7 +227,7 @@ class Trainer:
         return loss
 
     def descend(self) -> None:
-        """Take a step down the gradient."""
+        """Take an optimiser's step down the gradient, and update the averages."""
         if self.training.finite:
             make_finite(self.network.parameters())
         if self.training.clip is not None:
@@ -234,11 +239,11 @@ class Trainer:
             average.update()
 
     def sound(self, loss: Tensor) -> bool:
-        """Whether training can go on from a loss: it is finite, or what is not finite is provided for."""
+        """Whether training can go on after a loss: it is finite, or the training handles one that is not."""
         return self.training.finite or not self.loss_scale.exhausted or bool(loss.isfinite())
 
     def averaged(self, index: int = 0) -> dict[str, Tensor]:
-        """The network's tensors with averaged parameters, the product; of several averages that of a number."""
+        """The network's tensors with the parameters of the average ``index``; that of 0 is the product."""
         return {**self.network.state_dict(), **self.averages[index].shadow}
 
     def parts(self) -> dict[str, EMA]:
@@ -246,14 +251,14 @@ class Trainer:
         return {f"ema{index or ''}": each for index, each in enumerate(self.averages)}
 
     def ordered(self, index: int, moment: Tensor) -> Tensor:
-        """A tensor of the optimiser in its parameter's order of memory, on which fused kernels rely unasked."""
+        """A tensor of the optimiser in its parameter's memory format, which fused kernels assume without a check."""
         parameter = self.optimiser.param_groups[0]["params"][index]
         if moment.shape != parameter.shape:
             return moment
         return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
     def untouched(self) -> dict[int, dict[str, Tensor]]:
-        """What AdamW begins with, of the first parameter: no step has been taken while all were left out."""
+        """The initial state of AdamW for the first parameter, for a training whose steps were all skipped so far."""
         first = self.optimiser.param_groups[0]["params"][0].detach()
         moments = {name: torch.zeros_like(first) for name in ("exp_avg", "exp_avg_sq")}
         return {0: {"step": torch.zeros((), device=self.device), **moments}}
@@ -278,7 +283,11 @@ class Trainer:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take up a saved state."""
+        """Continue from a saved state.
+
+        Raises:
+            TrainingError: when the state lacks a tensor of the training times or of the loss's scale.
+        """
         parts: dict[str, dict[str, Tensor]] = {}
         for name, each in tensors.items():
             part, _, inner = name.partition(".")

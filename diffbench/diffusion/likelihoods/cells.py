@@ -1,4 +1,4 @@
-"""What a likelihood of grey levels must know of them; the data layer's ``Levels`` is one."""
+"""What a likelihood needs to know of grey levels: a protocol, which ``Levels`` of the data room fulfils."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor
 
 
 class Cells(Protocol):
-    """Grey levels in model scale, each the middle of a cell."""
+    """Grey levels in model scale; each level is the middle of a cell."""
 
     @property
     def spacing(self) -> float:
-        """The width of a cell."""
+        """The width of a cell, in model scale."""
         ...
 
     @property
     def log_jacobian(self) -> float:
-        """The logarithm of the width, nats per dimension."""
+        """The logarithm of a cell's width, in nats per dimension."""
         ...
 
     def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
-        """Each level spread over its cell by u ~ U[0, 1) of x's shape."""
+        """The levels x, each moved to a random place in its cell by ``uniform`` ~ U[0, 1), of x's shape."""
         ...

@@ -4,19 +4,20 @@ Along dx/dt = F(x, t) = f (x - m) - g^2/2 score(x, t) from an image at time ``la
 
     log p(x) = log prior(x(t_max)) + int tr dF/dx dt,
 
-integrated as u = (x - m)/l (``core.process``): an affine map leaves the trace as it is.
-The trace of J = dF/dx is exact, by one backward pass a coordinate, or Hutchinson's estimate, the mean of e . J^T e
-over probes e with E[e e^T] = 1 that stay the same all along the path (Grathwohl et al. 2019,
-https://arxiv.org/abs/1810.01367).  f is probed with the score although its trace is known: near the prior they
-cancel in J, and alone either has more noise than both.  Drift and trace share one forward pass; a step that is
-refused, and a stage that the integral does not use, cost no backward pass (``integrators``).
+integrated in u = (x - m)/l (``core.process``), an affine map that does not change the trace.
 
-The prior may be 0 somewhere: outside the cube of a reflected process.  The map from x to the latent is one to one,
-so that exp(log p) integrates to the prior's mass on the latents of all x, at most 1.  Were the prior's density in the
-cube taken for that outside too, it would integrate to the volume of all latents, which may be anything where the score
-does not vanish at the walls.  An image whose latent lies outside has log p = -inf, and is counted.
+The trace of J = dF/dx is exact, by one backward pass per coordinate, or Hutchinson's estimate: the mean of e . J^T e
+over probes e with E[e e^T] = 1, which stay the same along the whole path (Grathwohl et al. 2019,
+https://arxiv.org/abs/1810.01367).  f and the score are probed together although the trace of f is known: near the
+prior they cancel in J, and each alone has more noise than both.  Drift and trace share one forward pass.  A refused
+step, and a stage that the integral does not use, cost no backward pass (``integrators``).
 
-Levels are dequantised uniformly, so that by Jensen's inequality the bits are an upper bound on the levels' own;
+Outside the cube of a reflected process the prior is 0.  The map from x to the latent is one to one, so exp(log p)
+integrates to the prior's mass on the latents of all x, at most 1.  If the prior's density in the cube were also used
+outside, exp(log p) would integrate to the volume of all latents, which may have any value where the score does not
+vanish at the walls.  An image whose latent lies outside has log p = -inf, and is counted.
+
+Levels are dequantised uniformly, so by Jensen's inequality the bits are an upper bound on those of the levels;
 bits/dim = -(log p/D + log|dx/dk|)/ln 2.
 """
 
@@ -42,7 +43,7 @@ from diffbench.specs.likelihoods import ODELikelihoodSpec
 
 
 def rademacher_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    """-1 or 1, evenly, of x's shape, dtype and device; drawn on the CPU."""
+    """Random numbers -1 or 1, equally likely, of x's shape, dtype and device; drawn on the CPU."""
     bits = torch.randint(2, x.shape, generator=generator)
     return (2 * bits - 1).to(x)
 
@@ -51,10 +52,10 @@ PROBES = {"rademacher": rademacher_like, "gaussian": normal_like}
 
 
 class ODELikelihood(Described):
-    """The likelihood of one denoiser, of grey levels in ``cells``.
+    """The likelihood of grey levels in ``cells`` under one denoiser.
 
     Attributes:
-        backward: how many backward passes were made.
+        backward: the number of backward passes made so far.
     """
 
     def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: Cells) -> None:
@@ -64,14 +65,14 @@ class ODELikelihood(Described):
         self.backward = 0
 
     def probes(self, x: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Those of one path; none for the exact trace."""
+        """The probes of one path, each of x's shape; none for the exact trace."""
         if self.spec.trace == "exact":
             return []
         draw = PROBES[self.spec.probe]
         return [draw(x, generator) for _ in range(self.spec.probes)]
 
     def rates(self, condition: Condition, probes: list[Tensor]) -> Field:
-        """F of u, from one forward pass, and its trace (B,), from backward passes on the same one."""
+        """The field of u: its drift F from one forward pass, and the trace (B,) from backward passes through it."""
 
         def rate(t: Tensor, u: Tensor) -> Rate:
             with torch.enable_grad():
@@ -82,7 +83,7 @@ class ODELikelihood(Described):
         return rate
 
     def trace(self, drift: Tensor, x: Tensor, probes: list[Tensor]) -> Tensor:
-        """The trace (B,) of d drift/dx."""
+        """The trace (B,) of d drift/dx: exact without probes, otherwise Hutchinson's estimate."""
         vectors = probes or list(unit_vectors(x))
         total = torch.zeros(len(x)).to(x)
         for i, e in enumerate(vectors, start=1):
@@ -92,7 +93,7 @@ class ODELikelihood(Described):
         return total / max(len(probes), 1)
 
     def integrated(self, rates: Field, start: State) -> State:
-        """The state at t_max."""
+        """The state at t_max, from the start."""
         spec = self.spec
         if spec.method == "adaptive":
             return Adaptive(*spec.tolerances).integrate(rates, start, at(self.process.t_max))
@@ -103,11 +104,11 @@ class ODELikelihood(Described):
     def latent(
         self, x: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> tuple[Tensor, Tensor]:
-        """The latent of x (B, C, H, W) at time ``last``, of its shape, and the map's log determinant, in nats (B,).
+        """The latent (B, C, H, W) of images x at time ``last``, and the map's log determinant (B,) in nats.
 
         Raises:
-            ValueError: for x that are not where the process lives; when the state is not finite, with the time,
-                or the tolerances cannot be met.
+            ValueError: when x is outside the process's support; when the state is not finite, with the time;
+                when the tolerances cannot be met.
         """
         self.process.check(x)
         rates = self.rates(condition, self.probes(x, generator))
@@ -119,7 +120,7 @@ class ODELikelihood(Described):
     def log_prob(
         self, x: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> tuple[Tensor, Tensor]:
-        """Log density of x (B, C, H, W) at time ``last``, in nats (B,), and the latent (B, C, H, W); as ``latent``."""
+        """The log density (B,) in nats of x (B, C, H, W) at time ``last``, and the latent; raises as ``latent``."""
         z, log_det = self.latent(x, generator, condition)
         return self.process.prior_log_prob(z) + log_det, z
 
@@ -127,12 +128,12 @@ class ODELikelihood(Described):
     def __call__(
         self, x0: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> dict[str, Tensor]:
-        """The bits of images x0 (B, C, H, W), on their levels, under a condition.
+        """The bits/dim of images x0 (B, C, H, W), whose pixels are grey levels, under a condition.
 
         Returns:
             total (B,): bits/dim, the mean over ``passes`` draws of dequantisation noise and probes; infinite where the
-            latent of one lies outside the prior's support.  outside (B,): the share of such pixels.  unbounded (B,):
-            total, with the prior's density at the nearest point of its support for that outside.
+            latent of a draw lies outside the prior's support.  outside (B,): the share of such pixels.  unbounded (B,):
+            as total, but a latent outside the support has the prior's density at the nearest point of the support.
         """
         passes = [self.once(x0, generator, condition) for _ in range(self.spec.passes)]
         return {name: torch.stack([each[name] for each in passes]).mean(0) for name in passes[0]}
@@ -140,7 +141,7 @@ class ODELikelihood(Described):
     def once(
         self, x0: Tensor, generator: torch.Generator, condition: Condition = UNCONDITIONAL
     ) -> dict[str, Tensor]:
-        """The same of one draw."""
+        """The numbers of ``__call__`` for one draw of dequantisation noise and probes."""
         uniform = torch.rand(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
         z, log_det = self.latent(self.cells.dequantise(x0, uniform), generator, condition)
         prior = self.process.prior_log_prob
@@ -151,11 +152,11 @@ class ODELikelihood(Described):
         }
 
     def bits(self, log_prob: Tensor, x0: Tensor) -> Tensor:
-        """Bits/dim of grey levels from the log density (B,) of dequantised images."""
+        """The bits/dim (B,) of grey levels x0, from the log density (B,) of the dequantised images."""
         return (-log_prob / x0[0].numel() - self.cells.log_jacobian) / math.log(2)
 
 
 def unit_vectors(x: Tensor) -> Iterator[Tensor]:
-    """One of x's shape for each coordinate of an image."""
+    """The unit vectors of an image's coordinates, each repeated over the batch to x's shape."""
     for row in torch.eye(x[0].numel()).to(x):
         yield row.reshape(x.shape[1:]).expand(x.shape)

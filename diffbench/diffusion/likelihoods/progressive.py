@@ -1,7 +1,7 @@
 r"""Progressive coding (Ho et al. 2020, https://arxiv.org/abs/2006.11239, section 4.3 and table 4).
 
-A chain sends an image level by level, and who has received x_t can already guess it. After k levels t is the k-th level
-from the top, and
+A chain sends an image level by level, and the receiver of x_t can already guess the image.  After k levels t is the
+k-th level from the top, and
 
     rate        bits/dim sent so far: the bound's prior and the first k - 1 of its terms, which send x_t
     distortion  squared error of the predicted x_0 from x_t ~ q(x_t | x_0)
@@ -27,17 +27,17 @@ def coded(
     generator: torch.Generator,
     condition: Condition = UNCONDITIONAL,
 ) -> tuple[Tensor, Tensor]:
-    """Rate and distortion of images after some levels.
+    """The rate and the distortion of images after the first ``steps`` levels.
 
     Args:
-        bound: of a chain.
+        bound: the bound of a chain.
         x0: images in model scale (B, C, H, W).
         steps: k, from 1 to the number of levels.
-        generator: draws one noise an image and level.
-        condition: what the model is told of them.
+        generator: draws one noise per image and level.
+        condition: what the denoiser is given besides x_t and t.
 
     Returns:
-        rate, bits/dim (B,), and distortion, the mean over an image's numbers in model scale (B,).
+        The rate (B,) in bits/dim, and the distortion (B,), a mean over an image's numbers in model scale.
     """
     levels = bound.times()[:steps]
     rate, before = bound.prior(x0), None

@@ -5,15 +5,15 @@ In bits/dim it is the sum of
     prior     KL( q(x_t | x_0) || N(prior_mean, prior_std^2 I) ) at the grid's first level t
     one term for each step of the grid down to the data; the last is the decoder's         (``bound``)
 
-The grid has all levels of a chain, or evenly spaced ones (Nichol & Dhariwal 2021, section 4), of which a constant
-stride may leave out the highest; in continuous time it has a number of them.  One noise draw per image and step.
+The grid has all levels of a chain, or evenly spaced ones (Nichol & Dhariwal 2021, section 4; a constant stride may
+leave out the highest).  In continuous time it has ``steps`` times.  One noise is drawn per image and step.
 
 For inverse heat dissipation (Rissanen, Heinonen & Solin 2023, https://arxiv.org/abs/2206.13397, appendix A) the prior
-is the mean of N(m_i, delta^2), m_i the training images at the last level, and its term is bounded by
+is the equal mixture of N(m_i, delta^2), where m_i are the training images at the last level.  Its term is bounded by
 
-    -ln 1/N sum_i exp( -KL( q(x_t | x_0) || N(m_i, delta^2) ) )                 (Hershey & Olsen 2007, equation 20);
+    -ln 1/N sum_i exp( -KL( q(x_t | x_0) || N(m_i, delta^2) ) )                 (Hershey & Olsen 2007, equation 20).
 
-delta is the standard deviation of every step, the decoder's too.
+delta is the standard deviation of every step, including the decoder's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
 class Bound(Described):
-    """Base: the bound of one denoiser, of grey levels in ``cells``; subclasses have the prior and the variances."""
+    """Base: the bound of one denoiser for grey levels in ``cells``; a subclass states the prior and the variances."""
 
     def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
         self.spec, self.spacing = spec, cells.spacing
@@ -49,7 +49,7 @@ class Bound(Described):
         self.process = denoiser.process
 
     def times(self) -> Tensor:
-        """The grid: decreasing times and the data's, float64 (n + 1,)."""
+        """The grid: decreasing times, then the data's, float64 (n + 1,)."""
         steps = self.spec.steps or round(self.process.t_max) + 1
         times = grids.descending(self.process, self.spec.grid, steps)
         return grids.to_data(self.process, times)
@@ -60,7 +60,7 @@ class Bound(Described):
 
     @abstractmethod
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
-        """The model's, of the step to s; ``before`` is the grid's time before the prediction's."""
+        """The model's variance for the step to s; ``before`` is the grid's time before the prediction's."""
 
     def term(
         self,
@@ -71,7 +71,7 @@ class Bound(Described):
         before: Tensor | None = None,
         condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
-        """The term of the step from t to s (shape ()), bits/dim (B,); noise makes x_t."""
+        """The term of the step from t to s (shape ()), bits/dim (B,); x_t is x0 with the given noise."""
         prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, condition)
         variance = self.variance(prediction, s, before)
         return bound_term(prediction, x0, s, variance, self.spacing)
@@ -83,7 +83,7 @@ class Bound(Described):
         """The bound of images x0 (B, C, H, W) under a condition, in bits/dim.
 
         Returns:
-            total and prior (B,); times (n,), increasing, and terms (n,), the images' mean at each.
+            total (B,); prior (B,); times (n,), increasing; terms (n,), the mean over the images at each time.
         """
         times = self.times()
         befores = [None, *times[:-2]]
@@ -106,7 +106,6 @@ class VLB(Bound):
     spec: VLBSpec
 
     def prior(self, x0: Tensor) -> Tensor:
-        """The prior's term, bits/dim (B,)."""
         t, process, x = self.times()[0], self.process, self.process.centred(x0.double())
         basis, variance = process.basis, at(process.prior_std).to(x) ** 2
         mean = process.alpha(t).to(x) * basis.coordinates(x)
@@ -114,10 +113,11 @@ class VLB(Bound):
         return bits(gaussian_kl(mean, process.sigma(t).to(x) ** 2, other, variance))
 
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
-        """The model's, of the step to s.
+        """The model's variance for the step to s.
 
-        Into the data a chain has its own (``transitions``).  In continuous time, where a step may be as short as one
-        likes, it is that of x_0 in x_t = alpha x_0 + sigma z (Kingma et al. 2021, section 3.1).
+        For the step to the data a chain has its own (``transitions``).  In continuous time, where a step may be as
+        short as one likes, it is sigma^2/alpha^2, that of x_0 in x_t = alpha x_0 + sigma z (Kingma et al. 2021,
+        section 3.1).
         """
         variance = model_variance(prediction, s, self.spec.variance, before)
         if self.process.spec.time == "discrete" or bool((s != self.process.data_time).any()):
@@ -137,15 +137,15 @@ class HeatBound(Bound):
         return self.spec.ratio * self.process.noise
 
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
-        """delta^2."""
+        """The variance delta^2, the same for every step."""
         return torch.full_like(prediction.x_t[:1, :1, :1, :1], self.delta**2)
 
     def prior(self, x0: Tensor) -> Tensor:
-        """The bound on the prior's term, bits/dim (B,)."""
+        """The upper bound on the prior's term, bits/dim (B,)."""
         x, dims, (sigma, delta) = x0.double(), x0[0].numel(), (self.process.noise, self.delta)
         mean = self.process.blurred(x, self.times()[0]).flatten(1)
         means = self.process.prior_means(x).flatten(1)
-        # Not by |a|^2 + |b|^2 - 2 a.b: delta^2 divides what that would lose.
+        # |a|^2 + |b|^2 - 2 a.b would lose digits, and the division by delta^2 would enlarge the error.
         distance = torch.cdist(mean, means, compute_mode="donot_use_mm_for_euclid_dist") ** 2
         spread = dims / 2 * (sigma**2 / delta**2 - 1 + 2 * math.log(delta / sigma))
         kl = spread + distance / (2 * delta**2)

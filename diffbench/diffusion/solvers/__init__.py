@@ -1,1 +1,1 @@
-"""One step (x_t, t, s) each; the loop over a grid is written once, in ``loop``."""
+"""Solvers: each is one step (x_t, t, s); the loop over a grid is written once, in ``loop``."""

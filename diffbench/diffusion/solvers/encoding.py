@@ -1,4 +1,4 @@
-r"""Latents: what a deterministic solver makes of images, upwards, and the way between two of them.
+r"""Latents: images encoded by a deterministic solver, from data to noise, and interpolation between two latents.
 
     slerp(a, b, l) = sin((1 - l) w)/sin(w) a + sin(l w)/sin(w) b,     cos(w) = a . b/(|a| |b|)
 
@@ -19,14 +19,14 @@ from diffbench.diffusion.solvers.loop import Solver
 
 @torch.no_grad()
 def encode(solver: Solver, x: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-    """The latent at the grid's first time of images x (B, C, H, W): the solver's steps, upwards.
+    """The latents of images x (B, C, H, W) at the grid's first time: the solver's steps from data to noise.
 
-    An image is taken for its own x_t at the grid's lowest level, where there is almost no noise (Song, Meng &
-    Ermon 2021, section 4.3, and its official code).  Decoding is ``loop.solve``.
+    An image is used as x_t at the grid's lowest level, where there is almost no noise (Song, Meng & Ermon 2021,
+    section 4.3, and its official code).  Decoding is ``loop.solve``.
 
     Raises:
-        ValueError: where the solver draws noise or remembers steps, so that they cannot be reversed; for a
-            state that is not finite, with its time.
+        ValueError: when the solver draws noise or remembers steps, and so cannot be reversed; when a state is
+            not finite, with its time.
     """
     if not solver.spec.invertible:
         raise ValueError(
@@ -40,7 +40,10 @@ def encode(solver: Solver, x: Tensor, condition: Condition = UNCONDITIONAL) -> T
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The latents at a ``share`` of the way from a to b, image by image; all (B, C, H, W), less their prior's mean."""
+    """The latents at the fraction ``share`` of the way from a to b, image by image.
+
+    a, b and the result are (B, C, H, W), minus the prior's mean.
+    """
     left, right = a.flatten(1), b.flatten(1)
     cosine = torch.cosine_similarity(left, right, dim=1).clamp(-1, 1)
     angle = cosine.acos()[:, None, None, None]

@@ -2,7 +2,7 @@ r"""The sampler of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, ht
 
     u_K = blurred training image + delta z,     u_{k-1} = mean(u_k) + delta z,     u_0 = mean(u_1)
 
-In the transition rule's terms (``transitions``) r = 0 and n = delta: no part of the noise in u_k is kept.
+In the symbols of ``transitions``, r = 0 and n = delta: no part of the noise in u_k is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffbench.specs.solvers import InverseHeatSpec
 
 
 class InverseHeat(Solver):
-    """All levels, from the most blurred to the data."""
+    """The sampler through all levels, from the most blurred to the data."""
 
     process: IHDM
     spec: InverseHeatSpec
@@ -30,17 +30,17 @@ class InverseHeat(Solver):
         return self.spec.ratio * self.process.noise
 
     def times(self) -> Tensor:
-        """All levels, and the data's time."""
+        """All levels, decreasing, then the data's time."""
         levels = grids.descending(self.process, "uniform", len(self.process.widths) - 1)
         return grids.to_data(self.process, levels)
 
     def draw(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """Training images at the last level, drawn with replacement, and noise."""
+        """The start: training images at the last level, drawn with replacement, plus delta z."""
         means = self.process.prior_means(z)
         chosen = torch.randint(len(means), (len(z),), generator=generator)
         return means[chosen.to(z.device)] + self.delta * z
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """The predicted mean of the level before, and noise but into the data."""
+        """The predicted mean at s, plus noise except in the step to the data."""
         mean = self.denoiser(x_t, t, condition).mean
         return mean if float(s) == self.process.data_time else mean + self.delta * noise(x_t)

@@ -2,8 +2,8 @@ r"""The loop that every solver shares.
 
 x = start(z);   for consecutive times (t, s) of the grid:  x <- move(x, t, s)
 
-A move is the solver's step, and the corrector's updates at t before it or at s after it, as its order says.  What
-steers a solver is imposed on its state after every one of these.
+A move is the solver's step and the corrector's updates: at t before the step, or at s after it, as the corrector's
+``order`` says.  A restorer may change the state after every step and every update (``impose``).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from diffbench.specs.solvers import SolverSpec
 class Solver(Described):
     """Base of all solvers: a grid, a start and one step.
 
-    ``denoiser`` has the guidance and the threshold of the spec around it; ``classifier`` is the guide where
-    the spec has a ``classifier_scale``.
+    The attribute ``denoiser`` is the given one with the spec's guidance and threshold.  ``classifier`` guides it
+    where the spec has a ``classifier_scale``.
     """
 
-    #: Whether the last update leaves its noise out.
+    #: Whether the last update adds no noise.
     quiet_end: bool = False
-    #: The fraction of pixels of the last draw that had to be brought back to where the process lives.
+    #: The fraction of pixels of the last sample that had to be brought back into the process's support.
     moved: float = 0.0
 
     def __init__(
@@ -55,23 +55,23 @@ class Solver(Described):
 
     @abstractmethod
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """X at the earlier time s from x_t (B, C, H, W); t and s of shape ()."""
+        """The state x at the earlier time s, from x_t (B, C, H, W); t and s have shape ()."""
 
     def start(self, z: Tensor) -> Tensor:
-        """X at the grid's first time from standard normal z (B, C, H, W): the prior's mean and sigma z."""
+        """The state at the grid's first time, from standard normal z (B, C, H, W): the prior's mean plus sigma z."""
         return self.process.start(self.times()[0], z)
 
     def draw(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """The start from standard normal z, for solvers that need more of chance from the generator too."""
+        """The start from standard normal z; some solvers also draw other random numbers from the generator."""
         return self.start(z)
 
     def returned(self, x: Tensor) -> Tensor:
-        """What is returned of the state at the end: constrained, with ``moved`` noted."""
+        """The final state x, brought back into the process's support; sets ``moved``."""
         self.moved = float(self.process.outside(x).double().mean())
         return self.process.constrain(x)
 
     def begin(self) -> None:
-        """Forget the steps of another path, where a solver remembers any."""
+        """Forget the steps of an earlier path, in solvers that remember any."""
 
     def move(
         self,
@@ -83,9 +83,9 @@ class Solver(Described):
         quiet: bool = False,
         impose: Impose = unchanged,
     ) -> Tensor:
-        """The step from t to s and the corrector's updates, with ``impose`` after each of them.
+        """The state at s after the solver's step and the corrector's updates, with ``impose`` after each of them.
 
-        ``quiet`` leaves out the last noise of all, but not what ``impose`` draws.
+        ``quiet`` omits the very last noise, but not the noise that ``impose`` draws.
         """
         after = self.corrector
         if after is not None and after.first:
@@ -106,15 +106,15 @@ def solve(
     times: Tensor | None = None,
     impose: Impose = unchanged,
 ) -> Tensor:
-    """Take x (B, C, H, W) down the solver's grid, or down the part of it that ``times`` are.
+    """The state at the last time, from x (B, C, H, W) at the first, by the solver's steps.
 
     Args:
-        solver: whose steps are taken.
+        solver: the solver.
         x: the state at the first time.
-        condition: what the denoiser is told.
+        condition: what the denoiser is given besides x_t and t.
         noise: draws the noise of each update.
-        times: decreasing, the whole grid by default.
-        impose: is done to the state after every update, the solver's and the corrector's.
+        times: decreasing times, a part of the solver's grid; by default the whole grid.
+        impose: a change of the state after every update of the solver and of the corrector.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
@@ -137,7 +137,7 @@ def sample(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw images of that shape (B, C, H, W); all noise comes from the generator, in order of use.
+    """Images drawn by the solver, of the given shape (B, C, H, W); all noise comes from the generator, in order of use.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.

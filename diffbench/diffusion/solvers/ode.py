@@ -1,22 +1,22 @@
 r"""Solvers of the probability-flow ODE.
 
-In the process's own time (Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 13)
+In the process's own time the ODE is (Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 13)
 
-    dx/dt = f (x - m) - g^2/2 score(x, t),
+    dx/dt = f (x - m) - g^2/2 score(x, t).
 
-integrated as u = (x - m)/l, with the middle m and the unit l of ``core.process``.  For one scalar alpha, xbar = (x -
-m)/alpha and s = sigma/alpha make every process the same equation,
+It is integrated in u = (x - m)/l, where m is the middle and l the unit of ``core.process``.  If alpha is one scalar,
+xbar = (x - m)/alpha and s = sigma/alpha turn every process into the same equation,
 
-    dxbar/ds = eps(x, t) = (xbar - (x0 - m))/s,
+    dxbar/ds = eps(x, t) = (xbar - (x0 - m))/s.
 
-on which Euler's method is DDIM and Heun's is EDM's algorithm 1; algorithm 2 adds noise before each step, "churn", and
-algorithm 3 asks for the second time after a share a of the step h (Karras et al. 2022,
-https://arxiv.org/abs/2206.00364):
+Euler's method on it is DDIM, and Heun's is algorithm 1 of EDM (Karras et al. 2022, https://arxiv.org/abs/2206.00364).
+Algorithm 2 adds noise, "churn", before each step.  Algorithm 3 evaluates the denoiser again after a share a of the
+step h:
 
     xbar <- xbar + h [(1 - 1/(2a)) eps + 1/(2a) eps'],     eps' at xbar + a h eps.
 
-A step to s = 0 is Euler's, since eps is not defined there; it returns x0.  For x0 constant over a step it is solved by
-xbar <- (s'/s) xbar + (1 - s'/s) (x0 - m); DPM-Solver++(2M) takes for x0 the value in the middle of the step,
+A step to s = 0 is Euler's, since eps is not defined there; it returns x0.  If x0 is constant over a step, the solution
+is xbar <- (s'/s) xbar + (1 - s'/s) (x0 - m).  DPM-Solver++(2M) uses this with the x0 in the middle of the step,
 extrapolated in ln s from the last two (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2).
 """
 
@@ -54,7 +54,7 @@ from diffbench.specs.solvers import (
 
 
 def flow(denoiser: Denoiser, t: Tensor, u: Tensor, condition: Condition) -> Tensor:
-    """du/dt of the probability-flow ODE, at states u (B, C, H, W), in whose units tolerances are."""
+    """The rate du/dt of the probability-flow ODE at states u (B, C, H, W); tolerances are in the units of u."""
     process = denoiser.process
     x = process.from_units(u)
     pull = process.basis.scale(cast(process.g2(t) / 2, x), denoiser(x, t, condition).score)
@@ -63,14 +63,15 @@ def flow(denoiser: Denoiser, t: Tensor, u: Tensor, condition: Condition) -> Tens
 
 
 def flow_rates(denoiser: Denoiser, condition: Condition) -> Field:
-    """``flow`` under that condition."""
+    """The field (t, u) -> ``flow`` under the condition."""
     return lambda t, u: Rate(flow(denoiser, t, u, condition))
 
 
 class Unconfined(TimeSolver):
-    """Base: the flow of a reflected process stays inside by itself, so only what is returned is brought back.
+    """Base: an ODE solver without projection between steps; only its last state is brought back into the support.
 
-    A plain network's does so with a bump or a gate; with a bump it starts off the walls.
+    The exact flow of a reflected process stays between the walls.  The flow of a plain network does so with a bump
+    or a gate; with a bump the start is moved off the walls.
     """
 
     spec: ODESpec | AdaptiveODESpec
@@ -85,17 +86,17 @@ class Unconfined(TimeSolver):
         self.denoiser = confined(self.denoiser, spec)
 
     def start(self, z: Tensor) -> Tensor:
-        """A draw of the prior; off the walls with a bump."""
+        """A draw from the prior; with a bump it is moved off the walls."""
         x, middle = super().start(z), self.process.middle
         return x if self.spec.bump is None else middle + (1 - 2 * Bumped.MARGIN) * (x - middle)
 
     def confine(self, x: Tensor) -> Tensor:
-        """Nothing, on the way."""
+        """The state x itself: no projection between steps."""
         return x
 
 
 class ProbabilityFlow(Unconfined, GridTimeSolver):
-    """A method with fixed steps in the process's own time."""
+    """The ODE solved by a method with fixed steps in the process's own time."""
 
     spec: ODESpec
 
@@ -108,14 +109,13 @@ class ProbabilityFlow(Unconfined, GridTimeSolver):
     def advance(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
     ) -> Tensor:
-        """One step."""
         rates = flow_rates(self.denoiser, condition)
         start = State(t, self.process.to_units(x_t))
         return self.process.from_units(advance(self.method, rates, start, s).x)
 
 
 class AdaptiveProbabilityFlow(Unconfined):
-    """Dormand and Prince's pair with step size control in the process's own time."""
+    """The ODE solved by Dormand and Prince's pair with step size control, in the process's own time."""
 
     spec: AdaptiveODESpec
 
@@ -128,19 +128,19 @@ class AdaptiveProbabilityFlow(Unconfined):
     def advance(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
     ) -> Tensor:
-        """All the way from t to s."""
+        """The state at s, by as many inner steps as the tolerances need."""
         start = State(t, self.process.to_units(x_t))
         end = self.integrator.integrate(flow_rates(self.denoiser, condition), start, s)
         return self.process.from_units(end.x)
 
 
 class RatioSolver(Solver):
-    """Base: a grid between two noise-to-signal ratios, and the data."""
+    """Base: a solver on a grid from a large noise-to-signal ratio to a small one, then to the data."""
 
     spec: RatioSolverSpec
 
     def times(self) -> Tensor:
-        """See the spec."""
+        """The times of the spec's ratios, decreasing, then the data's time."""
         spec, process = self.spec, self.process
         smallest, largest = (process.spec.in_range(each) for each in spec.sigmas)
         times = grids.by_ratio(process, spec.grid, spec.steps, largest, smallest, spec.rho)
@@ -148,7 +148,7 @@ class RatioSolver(Solver):
 
 
 class Heun(RatioSolver):
-    """EDM's sampler on every process with a scalar alpha."""
+    """EDM's sampler, for every process with a scalar alpha."""
 
     spec: HeunSpec
 
@@ -165,7 +165,7 @@ class Heun(RatioSolver):
         return self.process.time_of((factor * ratio).minimum(highest))
 
     def second(self, t: Tensor, s: Tensor) -> tuple[Tensor, float]:
-        """When the step from t to s asks for the second time, and what share of it, in sigma/alpha, is done then."""
+        """The second evaluation in a step from t to s: its time, and its share of the step in sigma/alpha."""
         if self.spec.alpha == 1:
             return s, 1.0
         process = self.process
@@ -175,14 +175,14 @@ class Heun(RatioSolver):
         return middle, float((process.ratio(middle) - start) / (end - start))
 
     def raised(self, xbar: Tensor, t: Tensor, t_hat: Tensor, noise: Noise) -> Tensor:
-        """x/alpha with the noise that is missing at the later time t_hat."""
+        """The state x/alpha with noise added up to the level of the later time t_hat."""
         added = self.process.ratio(t_hat) ** 2 - self.process.ratio(t) ** 2
         if float(added) <= 0:
             return xbar
         return xbar + cast(self.spec.churn_noise * added.sqrt(), xbar) * noise(xbar)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """Churn, then a step of order 2 in (x/alpha, sigma/alpha); Euler's into the data."""
+        """The state at s: churn, then a step of the spec's order in (x/alpha, sigma/alpha), or Euler's to the data."""
         process, t_hat = self.process, self.churned(t)
         xbar = self.raised(process.centred(x_t) / cast(process.alpha(t), x_t), t, t_hat, noise)
         x_hat = process.placed(cast(process.alpha(t_hat), x_t) * xbar)
@@ -201,20 +201,23 @@ class Heun(RatioSolver):
 
 
 class DPMSolver(RatioSolver):
-    """DPM-Solver++(2M) on every process with a scalar alpha.
+    """DPM-Solver++(2M), for every process with a scalar alpha.
 
-    It remembers the time and the x0 of the step before.
+    ``before`` is the time and the x0 of the previous step.
     """
 
     spec: DPMSolverSpec
     before: tuple[Tensor, Tensor] | None = None
 
     def begin(self) -> None:
-        """Forget them."""
+        """Forget the previous step."""
         self.before = None
 
     def denoised(self, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """x0 in the middle of the step from t to s: x0 + (x0 - x0 before) h/(2 h before), h of ln(sigma/alpha)."""
+        """The x0 in the middle of the step from t to s: x0 + (x0 - x0') h/(2 h').
+
+        h and h' are the lengths of this step and the previous one in ln(sigma/alpha), x0' is the previous x0.
+        """
         if self.before is None or float(s) == self.process.data_time:
             return x0
         earlier, x0_before = self.before
@@ -223,7 +226,7 @@ class DPMSolver(RatioSolver):
         return x0 + cast(share, x0) * (x0 - x0_before)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """(sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0, all less m."""
+        """The state at s: (sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0, all minus m."""
         process = self.process
         x0 = self.denoiser(x_t, t, condition).x0
         middle = self.denoised(x0, t, s)

@@ -2,12 +2,12 @@ r"""Solvers of the reverse SDE (Song et al. 2021, https://arxiv.org/abs/2011.134
 
     dx = [f x - (g^2 + gbar^2)/2 score(x, t)] dt + gbar dw,     t decreasing,     gbar = noise * g
 
-of x less the middle of the data range, has the same marginals for every noise in [0, 1]: the reverse SDE at 1, the
-probability-flow ODE at 0.  A forward step x_t = a x_s + G z is reversed by
+where x is minus the middle of the data range.  The marginals are the same for every noise in [0, 1]: 1 is the reverse
+SDE, 0 the probability-flow ODE.  A forward step x_t = a x_s + G z is reversed by
 
     x_s = x_t - (a - 1) x_t + (1 + noise^2)/2 G^2 score(x_t, t) + noise G z.
 
-Euler-Maruyama takes a = 1 + f h, G^2 = g^2 h; reverse diffusion the process's own chain (appendix E).
+Euler-Maruyama uses a = 1 + f h and G^2 = g^2 h; reverse diffusion uses the process's own chain (appendix E).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from diffbench.specs.solvers import ReverseSDESpec, TimeSolverSpec, TimeSpec
 
 
 class TimeSolver(Solver):
-    """A solver in the process's own continuous time, from the prior, with ``denoise`` at the end."""
+    """Base: a solver in the process's own continuous time, from the prior, that ends as ``denoise`` says."""
 
     spec: TimeSpec
 
@@ -40,43 +40,43 @@ class TimeSolver(Solver):
         self.quiet_end = self.ending == "noiseless"
 
     def noisy_times(self) -> Tensor:
-        """The grid's times with noise."""
+        """The grid's times at which the process has noise, decreasing."""
         last = self.process.spec.last if self.spec.last is None else self.spec.last
         return at([self.process.t_max, last])
 
     def times(self) -> Tensor:
-        """They, and the data's where the last step goes there."""
+        """The noisy times, then the data's where the last step goes to the data."""
         times = self.noisy_times()
         return grids.to_data(self.process, times) if self.ending == "tweedie" else times
 
     def start(self, z: Tensor) -> Tensor:
-        """A draw of the prior."""
+        """A draw from the prior, made of standard normal z."""
         return self.process.prior_sample(z)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """The posterior mean into the data, ``advance`` elsewhere."""
+        """The posterior mean in a step to the data, the result of ``advance`` in any other."""
         if float(s) == self.process.data_time:
             return self.denoiser(x_t, t, condition).x0
         return self.confine(self.advance(x_t, t, s, condition, noise))
 
     def confine(self, x: Tensor) -> Tensor:
-        """Bring a step's result back to where the process lives."""
+        """A step's result x, brought back into the process's support."""
         return self.process.constrain(x)
 
     @abstractmethod
     def advance(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
     ) -> Tensor:
-        """One step between two times at which the process has noise."""
+        """The state at s from x_t (B, C, H, W), where the process has noise at both times."""
 
 
 class GridTimeSolver(TimeSolver):
-    """One on a grid of ``steps`` steps."""
+    """Base: a solver in continuous time on a grid of ``steps`` steps."""
 
     spec: TimeSolverSpec
 
     def noisy_times(self) -> Tensor:
-        """``steps`` steps from t_max to ``last``, one of which may be to the data."""
+        """The times from t_max to ``last``; ``steps`` counts the step to the data, if there is one."""
         spec = self.spec
         count = spec.steps + (self.ending != "tweedie")
         return grids.descending(self.process, spec.grid, count, spec.last, spec.rho)
@@ -89,16 +89,16 @@ class ReverseSDE(GridTimeSolver):
 
     @abstractmethod
     def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, G^2) of the forward step from s to t."""
+        """The coefficients (a, G^2) of the forward step from s to t."""
 
     def confine(self, x: Tensor) -> Tensor:
-        """By reflection or projection."""
+        """A step's result x, projected onto the support if ``walls`` is ``project``, else by the process's own rule."""
         return self.process.project(x) if self.spec.walls == "project" else super().confine(x)
 
     def advance(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
     ) -> Tensor:
-        """See the module."""
+        """The state x_t - (a - 1) x_t + (1 + noise^2)/2 G^2 score(x_t, t) + noise G z at s."""
         (a, G2), scale, gbar = self.forward(t, s), self.process.basis.scale, self.spec.noise
         score = self.denoiser(x_t, t, condition).score
         shrunk = scale(cast(a - 1, x_t), self.process.centred(x_t))
@@ -107,10 +107,9 @@ class ReverseSDE(GridTimeSolver):
 
 
 class EulerMaruyama(ReverseSDE):
-    """x_s = x_t - [f x_t - (1 + noise^2)/2 g^2 score] h + noise g sqrt(h) z,  h = t - s."""
+    """The solver x_s = x_t - [f x_t - (1 + noise^2)/2 g^2 score] h + noise g sqrt(h) z,  h = t - s."""
 
     def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Euler's."""
         return self.process.euler_step(t, s)
 
 
@@ -126,15 +125,14 @@ class ReverseDiffusion(ReverseSDE):
             self.forward(t, s)
 
     def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """The chain's."""
         return self.process.chain_step(t, s)
 
 
 class CorrectorOnly(GridTimeSolver):
-    """No predictor: x stays as it is from one level to the next, and the corrector moves it."""
+    """A solver without a predictor: only the corrector changes the state."""
 
     def advance(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise
     ) -> Tensor:
-        """Nothing."""
+        """The state x_t itself."""
         return x_t

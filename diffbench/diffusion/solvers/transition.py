@@ -23,12 +23,12 @@ from diffbench.specs.solvers import AncestralSpec, DDIMSpec, TransitionSolverSpe
 
 
 class TransitionSolver(Solver):
-    """Base: a grid that ends in the data."""
+    """Base: a solver on a grid that ends in the data."""
 
     spec: TransitionSolverSpec
 
     def times(self) -> Tensor:
-        """Levels of a chain, or times from t_max to ``last``, and the data."""
+        """The levels of a chain, or times from t_max to ``last``, then the data's time."""
         spec = self.spec
         times = grids.descending(self.process, spec.grid, spec.steps, spec.last, spec.rho)
         return grids.to_data(self.process, times)
@@ -37,26 +37,26 @@ class TransitionSolver(Solver):
 class Ancestral(TransitionSolver):
     """DDPM's sampler (Ho, Jain & Abbeel 2020, https://arxiv.org/abs/2006.11239, algorithm 2).
 
-    A classifier's gradient is added to the mean, times the variance (Dhariwal & Nichol 2021,
-    https://arxiv.org/abs/2105.05233, algorithm 1; at x_t, as in the official code).
+    A classifier's gradient times the variance is added to the mean (Dhariwal & Nichol 2021,
+    https://arxiv.org/abs/2105.05233, algorithm 1; the gradient is at x_t, as in the official code).
     """
 
     spec: AncestralSpec
 
     @cached_property
     def last_before(self) -> Tensor | None:
-        """The grid's time before its last, if any: what the last's variance into the data is taken from."""
+        """The time before the grid's last noisy time, if any: it gives the variance of the step to the data."""
         times = self.times()
         return times[-3] if len(times) > 2 else None
 
     def variance(self, prediction: Prediction, s: Tensor) -> Tensor:
-        """The step's variance; the posterior's own, 0, where ``small`` goes into the data."""
+        """The variance of the step to s; with ``small`` the step to the data has the posterior's, which is 0."""
         if self.spec.variance == "small":
             return cast(self.process.posterior_variance(prediction.t, s), prediction.x_t)
         return model_variance(prediction, s, self.spec.variance, self.last_before)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """The posterior's mean, the guide's shift, and noise but into the data."""
+        """The posterior's mean plus the guide's shift, plus noise except in the step to the data."""
         prediction = self.denoiser(x_t, t, condition)
         variance = self.variance(prediction, s)
         mean = step_mean(prediction.unguided, s, posterior_residual(self.process, t, s))
@@ -73,11 +73,11 @@ class DDIM(TransitionSolver):
     spec: DDIMSpec
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
-        """The residual's scale, and the noise's: eta times the posterior's."""
+        """The scale r of the residual and the scale n of the noise, which is eta times the posterior's."""
         return ddim_scales(self.process, t, s, self.spec.eta)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
-        """alpha_s x0 + r e, and n z where there is noise; without, s may also lie after t."""
+        """The state alpha_s x0 + r e + n z; without noise (n = 0), s may also be later than t."""
         r, n = self.scales(t, s)
         mean = step_mean(self.denoiser(x_t, t, condition), s, r)
         if not bool((n > 0).any()):

@@ -1,1 +1,1 @@
-"""What degrades an image: linear operators by their singular value decompositions, and JPEG."""
+"""Operators that degrade an image: linear ones by their singular value decompositions, and JPEG."""

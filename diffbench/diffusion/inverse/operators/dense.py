@@ -1,4 +1,4 @@
-r"""Operators given as a matrix H, decomposed as it is.
+r"""Operators given as a matrix H, which is decomposed as a whole.
 
     H = U diag(s) V^T,     (M, D) = (M, M)(M, D)(D, D)
 
@@ -29,7 +29,7 @@ class Decomposition(NamedTuple):
 
 
 def decompose(matrix: Tensor) -> Decomposition:
-    """The singular value decomposition, with a whole V."""
+    """The singular value decomposition of a matrix (M, D), with all D columns of V."""
     rank = min(matrix.shape)
     U, s, Vh = torch.linalg.svd(matrix.double(), full_matrices=True)
     return Decomposition(
@@ -38,19 +38,19 @@ def decompose(matrix: Tensor) -> Decomposition:
 
 
 def truncated(s: Tensor, smallest: float) -> Tensor:
-    """Singular values, those below the share ``smallest`` of the largest set to 0."""
+    """The singular values s, where those below the share ``smallest`` of the largest are set to 0."""
     return torch.where(s < smallest * s.max(), 0.0, s)
 
 
 class Dense(Operator):
-    """H is a matrix.
+    """The operator of a matrix H.
 
     Args:
-        spec: of any operator.
+        spec: the spec of any operator.
         image_shape: (C, H, W).
         matrix: (M, CHW), or (M, HW) for each channel.
-        measurement_shape: of y; (M,), or (C, M), by default.
-        smallest: singular values below this share of the largest are 0, and H is without them.
+        measurement_shape: the shape of y; by default (M,), or (C, M).
+        smallest: singular values below this share of the largest are set to 0, and H is without them.
 
     Raises:
         ValueError: when the matrix has another number of columns.
@@ -99,6 +99,6 @@ class Dense(Operator):
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """X matrix, in x's own precision: autocast would make it bfloat16."""
+    """The product x @ matrix, in x's own precision: autocast would make it bfloat16."""
     with torch.autocast(x.device.type, enabled=False):
         return x @ matrix

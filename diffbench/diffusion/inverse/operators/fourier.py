@@ -2,8 +2,8 @@ r"""Magnetic resonance imaging: some rows of an image's Fourier transform.
 
     X_k = (HW)^(-1/2) sum_j x_j exp(-2 pi i <k, j>),  k = (row, column),     y = (Re X_k, Im X_k), k measured
 
-An image is real, so X_-k = conj X_k: half of the numbers say all, and to measure both k and -k is to measure one thing
-twice.  The Hartley transform
+An image is real, so X_-k = conj X_k: half of the numbers determine the image, and to measure both k and -k is to
+measure the same number twice.  The Hartley transform
 
     h_k = Re X_k - Im X_k,     Re X_k = (h_k + h_-k)/2,     Im X_k = (h_-k - h_k)/2
 
@@ -11,9 +11,9 @@ is real, orthonormal and its own inverse.  With m_k = 1 where k is measured and 
 
     |y|^2 = sum_k m_k (h_k^2 + h_-k^2)/2 = sum_k s_k^2 h_k^2,     s_k = sqrt((m_k + m_-k)/2),
 
-hence V is the Hartley transform and s is 1 where k and -k are both measured, or are the same, 1/sqrt(2) where one of
-them is, 0 where neither.  U = (h -> y)/s.  Im X_k of a k that is its own -k is 0 for every image: such an entry of y is
-noise, and U^T leaves it out.
+so V is the Hartley transform, and s is 1 where k and -k are both measured or are equal and measured, 1/sqrt(2) where
+one of them is measured, and 0 where neither is.  U = (h -> y)/s.  Where k = -k, Im X_k is 0 for every image: that entry
+of y is only noise, and U^T leaves it out.
 
 Source: Song, Shen, Xing & Ermon 2022, "Solving Inverse Problems in Medical Imaging with Score-Based Generative Models",
 https://arxiv.org/abs/2111.08005, section 2.
@@ -30,7 +30,7 @@ from diffbench.specs.operators import ImageShape, MRISpec
 
 
 class MRI(Operator):
-    """Rows of k-space are measured, the same of each channel: y (C, 2, rows, W), real parts and imaginary ones.
+    """Some rows of k-space are measured, the same in each channel: y (C, 2, rows, W), real and imaginary parts.
 
     Rows and columns are in the transform's order: frequency 0 first.
 
@@ -71,7 +71,7 @@ class MRI(Operator):
         return self.inverse_gains(y) * h.flatten(1)
 
     def zero_filled(self, y: Tensor) -> Tensor:
-        """The inverse Fourier transform of y and zeros, its real part; as the transform is unitary, H^T y."""
+        """The real part of the inverse Fourier transform of y and zeros; the transform is unitary, so this is H^T y."""
         return self.adjoint(y)
 
 
@@ -82,14 +82,14 @@ def hartley(x: Tensor) -> Tensor:
 
 
 def negated(x: Tensor) -> Tensor:
-    """The entries at -k of the last two axes, modulo their lengths."""
+    """The numbers x_-k at each k, in the last two axes, modulo their lengths."""
     return x.flip(-2, -1).roll((1, 1), (-2, -1))
 
 
 def measured_rows(spec: MRISpec, height: int) -> Tensor:
-    """Row frequencies, increasing, int64: H/acceleration of them, at least 1.
+    """The measured row frequencies, increasing, int64: H/acceleration of them, at least 1.
 
-    The H * centre lowest, at least 1, in the order 0, 1, -1, 2, ...; the others by chance.
+    The lowest H * centre of the order 0, 1, -1, 2, ... are measured, at least 1; the others are drawn at random.
     """
     frequencies = torch.arange(height)
     distance = torch.minimum(frequencies, height - frequencies)

@@ -2,12 +2,12 @@ r"""JPEG: the cosine transform of 8 x 8 blocks, rounded to multiples of a table.
 
     y = round(DCT(v)/Q),     v = 255 (x - low)/(high - low) - 128,     decoded v = DCT^-1(Q y)
 
-Colours are first turned into Y, Cb, Cr, and Cb and Cr into means of 2 x 2 pixels (4:2:0), which decoding repeats.
-Encoding is not linear, but decoding is its pseudo-inverse as restorers want one: what is decoded encodes to the same y.
-That is why decoded values are not clipped to the range, as a viewer would: clipping may change y.
+Colours are first converted to Y, Cb and Cr, and Cb and Cr to means of 2 x 2 pixels (4:2:0); decoding repeats each mean.
+Encoding is not linear, but decoding is the pseudo-inverse that restorers need: a decoded image encodes to the same y.
+So decoded values are not clipped to the range, as a viewer would do: clipping may change y.
 
 Sources: ITU-T T.81 (1992), tables K.1 and K.2; ITU-T T.871 (2011), "JFIF", for the colours; the Independent JPEG
-Group's library for what ``quality`` does to the tables.  In DDRM: Kawar, Song, Ermon & Elad 2022, "JPEG Artifact
+Group's library for the effect of ``quality`` on the tables.  In DDRM: Kawar, Song, Ermon & Elad 2022, "JPEG Artifact
 Correction using Denoising Diffusion Restoration Models", https://arxiv.org/abs/2209.11888.
 """
 
@@ -48,12 +48,12 @@ WEIGHTS = (0.299, 0.587, 0.114)
 
 
 class Plane:
-    """One plane (B, C, H, W) of values about 0, and the whole numbers that it is quantised to.
+    """The quantisation of planes (B, C, H, W): from values about 0 to integers, and back.
 
     Args:
-        height: of the plane; 8 divides it.
-        width: of the plane; 8 divides it.
-        table: the steps, int64 (8, 8).
+        height: the plane's height, a multiple of 8.
+        width: the plane's width, a multiple of 8.
+        table: the quantisation steps, int64 (8, 8).
     """
 
     def __init__(self, height: int, width: int, table: Tensor) -> None:
@@ -61,25 +61,25 @@ class Plane:
         self._cast = Cast(block_cosines(height, 8), block_cosines(width, 8), steps)
 
     def encode(self, v: Tensor) -> Tensor:
-        """Values to whole numbers."""
+        """The integers of the values v, both (B, C, H, W)."""
         rows, columns, steps = self._cast.like(v)
         return (between(rows, v, columns.T) / steps).round()
 
     def decode(self, y: Tensor) -> Tensor:
-        """Whole numbers to values."""
+        """The values of the integers y, both (B, C, H, W)."""
         rows, columns, steps = self._cast.like(y)
         return between(rows.T, y * steps, columns)
 
 
 class JPEG(Degradation):
-    """Quantised coefficients: y (HW,) for grey images, (HW + 2 HW/4,) for colours: Y, Cb, Cr.
+    """Quantised coefficients are measured: y (HW,) for grey images, (HW + 2 HW/4,) for colours: Y, Cb, Cr.
 
-    They are whole numbers, each plane's at the places of its blocks.
+    The coefficients are integers, and those of a block lie at the places of its pixels.
 
     Args:
-        spec: the quality.
+        spec: the spec, with the quality.
         image_shape: (C, H, W) with one channel or three.
-        low, high: what black and white are in x.
+        low, high: the values of black and white in x.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class JPEG(Degradation):
 
 
 def table(base: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
-    """The steps at a quality of 1 to 100, int64 (8, 8): the base's at 50, 1 at 100."""
+    """The quantisation steps at a quality of 1 to 100, int64 (8, 8): those of ``base`` at 50, all 1 at 100."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     return ((torch.tensor(base) * percent + 50) // 100).clamp(1, 255)
 

@@ -2,13 +2,12 @@ r"""Operators: H of y = H x + noise, by its singular value decomposition.
 
     H = U diag(s) V^T,     u = V^T x  the D coordinates of an image,     H^+ = V diag(1/s, or 0) U^T
 
-V is orthogonal (D x D), so that the coordinates are a basis in which white noise is white; s has one number for each of
-them, 0 where nothing is measured.  A subclass states V, s and U; what H does follows.  No subclass makes the D x D
-matrices where V factorises.  Everything acts on batches: images (B, C, H, W), coordinates (B, D), measurements
-(B, *measurement_shape).
+V is orthogonal (D x D), so white noise stays white in the coordinates.  s has one number for each coordinate, 0 where
+nothing is measured.  A subclass states V, s and U; this module makes H of them.  Where V factorises, no D x D matrix is
+made.  Everything acts on batches: images (B, C, H, W), coordinates (B, D), measurements (B, *measurement_shape).
 
-H is a matrix and knows no data range: images on [-1, 1] and on [0, 1] give different y of one picture.  Restorers take
-images less the middle m of the range, of which H makes y - H m.
+H is a matrix and does not know the data range: the same picture on [-1, 1] and on [0, 1] gives different y.  Restorers
+use images minus the middle m of the range, whose measurement is y - H m.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import Tensor
 from diffbench.diffusion.core.described import Described
 from diffbench.specs.operators import ImageShape, OperatorSpec
 
-#: Singular values below this share of the largest are rounding, and count as 0.
+#: Singular values below this share of the largest are rounding errors, and count as 0.
 ROUNDING = 1e-10
 
 
@@ -31,21 +30,21 @@ def check_shape(spec: OperatorSpec, image_shape: ImageShape) -> None:
     """Refuse images that the operator cannot degrade.
 
     Raises:
-        ValueError: naming the key and its value.
+        ValueError: when it cannot, with the key and its value.
     """
     if reason := spec.refusal(image_shape):
         raise ValueError(reason)
 
 
 class Cast:
-    """Tensors made once, kept in each precision and on each device in which they were asked for."""
+    """Tensors of which a copy is kept for each precision and device in which they were needed."""
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors = tensors
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def like(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Floats in x's precision, indices and booleans as they are, all on x's device."""
+        """The tensors on x's device: floats in x's precision, indices and booleans unchanged."""
         key = x.dtype, x.device
         if key not in self._cast:
             self._cast[key] = tuple(
@@ -56,12 +55,12 @@ class Cast:
 
 
 class Degradation(Described):
-    """What restorers ask of any operator, linear or not.
+    """Base: what restorers need of any operator, linear or not.
 
     Attributes:
-        spec: its parameters.
+        spec: the operator's parameters.
         image_shape: (C, H, W).
-        measurement_shape: of y, without the batch.
+        measurement_shape: the shape of y, without the batch.
     """
 
     spec: OperatorSpec
@@ -73,17 +72,17 @@ class Degradation(Described):
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """H x: (B, C, H, W) -> (B, *measurement_shape)."""
+        """The measurement H x: (B, C, H, W) -> (B, *measurement_shape)."""
 
     @abstractmethod
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """H^+ y, an image with H H^+ y = y where y is some image's: (B, *measurement_shape) -> (B, C, H, W)."""
+        """The image H^+ y, with H H^+ y = y if y = H x for some x: (B, *measurement_shape) -> (B, C, H, W)."""
 
     def check(self, y: Tensor) -> None:
         """Refuse a measurement of the wrong size.
 
         Raises:
-            ValueError: with both sizes.
+            ValueError: when the sizes differ, with both.
         """
         if tuple(y.shape[1:]) != self.measurement_shape:
             raise ValueError(
@@ -93,7 +92,7 @@ class Degradation(Described):
 
 
 class Operator(Degradation):
-    """A linear operator.
+    """Base: a linear operator.
 
     Attributes:
         s: float64 (D,): the singular value of each coordinate, 0 where there is none.
@@ -107,55 +106,55 @@ class Operator(Degradation):
 
     @abstractmethod
     def coordinates(self, x: Tensor) -> Tensor:
-        """V^T x: (B, C, H, W) -> (B, D)."""
+        """The coordinates V^T x: (B, C, H, W) -> (B, D)."""
 
     @abstractmethod
     def pixels(self, u: Tensor) -> Tensor:
-        """V u: (B, D) -> (B, C, H, W)."""
+        """The images V u: (B, D) -> (B, C, H, W)."""
 
     @abstractmethod
     def spectral(self, y: Tensor) -> Tensor:
-        """U^T y, each entry at its coordinate and 0 where s is 0: (B, *measurement_shape) -> (B, D)."""
+        """The vectors U^T y, each entry at its coordinate, 0 where s is 0: (B, *measurement_shape) -> (B, D)."""
 
     @abstractmethod
     def measurement(self, u: Tensor) -> Tensor:
-        """U u, entries where s is 0 left out: (B, D) -> (B, *measurement_shape)."""
+        """The measurement U u, without the entries where s is 0: (B, D) -> (B, *measurement_shape)."""
 
     @property
     def singular_values(self) -> Tensor:
-        """All min(M, D) of them, decreasing, float64."""
+        """The min(M, D) singular values, decreasing, float64."""
         count = min(math.prod(self.measurement_shape), len(self.s))
         return self.s.sort(descending=True).values[:count]
 
     def gains(self, like: Tensor) -> Tensor:
-        """S in like's precision, on its device."""
+        """The singular values s, in the precision and on the device of ``like``."""
         return self._gains.like(like)[0]
 
     def inverse_gains(self, like: Tensor) -> Tensor:
-        """1/s, 0 where s is 0, in like's precision, on its device."""
+        """The inverses 1/s, 0 where s is 0, in the precision and on the device of ``like``."""
         return self._gains.like(like)[1]
 
     def apply(self, x: Tensor) -> Tensor:
-        """H x = U s V^T x."""
+        """The measurement H x = U s V^T x."""
         u = self.coordinates(x)
         return self.measurement(self.gains(u) * u)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """H^T y = V s U^T y: (B, *measurement_shape) -> (B, C, H, W)."""
+        """The images H^T y = V s U^T y: (B, *measurement_shape) -> (B, C, H, W)."""
         u = self.spectral(y)
         return self.pixels(self.gains(u) * u)
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """H^+ y."""
+        """The images H^+ y = V (1/s, or 0) U^T y."""
         u = self.spectral(y)
         return self.pixels(self.inverse_gains(u) * u)
 
     def centred(self, y: Tensor, middle: float) -> Tensor:
-        """Y - H m, m an image of one value: (B, *measurement_shape) -> the same."""
+        """The measurement y - H m (B, *measurement_shape), where every pixel of the image m is ``middle``."""
         if middle == 0:
             return y
         return y - self.apply(torch.full((1, *self.image_shape), middle).to(y))
 
     def zero_filled(self, y: Tensor) -> Tensor:
-        """The inverse of the whole transform that H measures a part of, of y and zeros elsewhere; H^+ by default."""
+        """The images by the inverse of the whole transform, from y and zeros elsewhere; H^+ y by default."""
         return self.pseudo_inverse(y)

@@ -1,14 +1,14 @@
-r"""Operators that measure some coefficients of an orthonormal transform, each times one number.
+r"""Operators that measure some coefficients of an orthonormal transform, all times the same number.
 
     u = T x,     y = gain * u[measured],     s = gain where measured, 0 elsewhere,     V = T^T,  U = 1
 
 Inpainting and denoising measure pixels (T = 1).  Colourisation measures the mean of the C channels, 1/sqrt(C) times the
 first coefficient of a rotation of colours that begins with (1, ..., 1)/sqrt(C); super-resolution by block averages
 measures 1/f times the first cosine coefficient of each f x f block; compressed sensing measures Walsh-Hadamard
-coefficients of shuffled pixels, or of pixels as they are.
+coefficients of the pixels, shuffled or not.
 
 Source: Kawar, Elad, Ermon & Song 2022, "Denoising Diffusion Restoration Models", https://arxiv.org/abs/2201.11793,
-appendix D.  Its code weighs colours by 0.3333, 0.3334 and 0.3333, and leaves pixels in their order.
+appendix D.  Its code weighs colours by 0.3333, 0.3334 and 0.3333, and does not shuffle pixels.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Selection(Operator):
     """Some coefficients are measured; by default those of the identity, the pixels.
 
     Args:
-        spec: of any operator.
+        spec: the spec of any operator.
         image_shape: (C, H, W).
-        measured: booleans (C, H, W): which coefficients, in the order of ``transform``.
-        measurement_shape: of y, which has the measured ones in that order; flat by default.
-        gain: what each is multiplied by.
+        measured: booleans (C, H, W): which coefficients are measured, in the order of ``transform``.
+        measurement_shape: the shape of y, which has the measured coefficients in that order; flat by default.
+        gain: the factor of each coefficient.
 
     Raises:
-        ValueError: when ``measured`` is not of the image's shape, or measures nothing.
+        ValueError: when ``measured`` does not have the image's shape, or measures nothing.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Selection(Operator):
         self.index = Cast(index)
 
     def transform(self, x: Tensor) -> Tensor:
-        """T x: (B, C, H, W) -> (B, C, H, W); x itself by default."""
+        """The coefficients T x: (B, C, H, W) -> (B, C, H, W); x itself by default."""
         return x
 
     def inverse_transform(self, u: Tensor) -> Tensor:
-        """T^-1 u: (B, C, H, W) -> (B, C, H, W); u itself by default."""
+        """The images T^-1 u: (B, C, H, W) -> (B, C, H, W); u itself by default."""
         return u
 
     def coordinates(self, x: Tensor) -> Tensor:
@@ -103,9 +103,9 @@ class Mask(Selection):
     y is (C, n), the n measured pixels row by row.
 
     Args:
-        spec: of any operator.
+        spec: the spec of any operator.
         image_shape: (C, H, W).
-        lost: booleans (H, W).
+        lost: booleans (H, W), true where a pixel is lost.
     """
 
     def __init__(self, spec: OperatorSpec, image_shape: ImageShape, lost: Tensor) -> None:
@@ -115,7 +115,7 @@ class Mask(Selection):
 
 
 class RandomMask(Mask):
-    """The pixels lost are the first of a random order of them all."""
+    """Random pixels are lost: the first ones in a random order of all pixels."""
 
     def __init__(self, spec: RandomMaskSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
@@ -125,7 +125,7 @@ class RandomMask(Mask):
 
 
 class BoxMask(Mask):
-    """A box is lost."""
+    """The pixels of a box are lost."""
 
     def __init__(self, spec: BoxMaskSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
@@ -136,7 +136,7 @@ class BoxMask(Mask):
 
 
 class DrawnMask(Mask):
-    """What is drawn as ``#`` is lost."""
+    """The pixels drawn as ``#`` are lost."""
 
     def __init__(self, spec: DrawnMaskSpec, image_shape: ImageShape) -> None:
         lost = torch.tensor([[pixel == "#" for pixel in row] for row in spec.rows])
@@ -144,12 +144,12 @@ class DrawnMask(Mask):
 
 
 class Colourisation(Selection):
-    """A weighted sum of the channels is measured: y (1, H, W); their mean, s = 1/sqrt(C), by default.
+    """A weighted sum of the channels is measured: y (1, H, W); by default their mean, with s = 1/sqrt(C).
 
     Args:
-        spec: its parameters.
+        spec: the operator's parameters.
         image_shape: (C, H, W).
-        weights: (C,) of the channels; s is their norm.
+        weights: the weights (C,) of the channels; s is their norm.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Colourisation(Selection):
 def rotation_towards(direction: Tensor) -> Tensor:
     """An orthogonal matrix, float64 (C, C), whose first row is the direction (C,) of norm 1.
 
-    It is Householder's reflection that exchanges the first axis and the direction.
+    It is the Householder reflection that exchanges the first axis and the direction.
     """
     unit = direction.double() / direction.double().norm()
     normal = unit - torch.eye(len(unit), dtype=torch.float64)[0]
@@ -196,7 +196,7 @@ def mix(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class BlockAverage(Selection):
-    """The mean of each block of factor f is measured: y (C, H/f, W/f), s = 1/f."""
+    """The mean of each f x f block is measured, f the factor: y (C, H/f, W/f), s = 1/f."""
 
     def __init__(self, spec: FactorSpec, image_shape: ImageShape) -> None:
         channels, height, width = image_shape
@@ -217,12 +217,12 @@ class BlockAverage(Selection):
 
 
 def block_cosines(n: int, size: int) -> Tensor:
-    """The orthonormal DCT-II of each run of ``size`` among n numbers, float64 (n, n); size divides n."""
+    """The matrix of the orthonormal DCT-II of each ``size`` of n numbers, float64 (n, n); size divides n."""
     return torch.kron(torch.eye(n // size, dtype=torch.float64), cosine_matrix(size))
 
 
 class CompressedSensing(Selection):
-    """Walsh-Hadamard coefficients of pixels, shuffled or not, are measured, the same ones of each channel: y (C, n).
+    """Walsh-Hadamard coefficients of the pixels, shuffled or not, are measured, the same in each channel: y (C, n).
 
     H_1 = 1,  H_2n = [[H_n, H_n], [H_n, -H_n]] / sqrt(2), in that (natural) order.
     """

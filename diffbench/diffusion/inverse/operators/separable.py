@@ -3,17 +3,16 @@ r"""Operators that treat rows and columns one after the other: blur, and super-r
     H x = A_rows x A_columns^T  for each channel,     A = U diag(s) V^T
     H = (U_rows (x) U_columns) diag(s_rows (x) s_columns) (V_rows (x) V_columns)^T
 
-so that two small decompositions are that of the big matrix.  Singular values below a share of the largest are set to
-0, on the outer product, and H is the operator without them.
+so two small decompositions give the one of the large matrix.  In the outer product of the singular values, those below
+a share of the largest are set to 0, and H is the operator without them.
 
 Source: Kawar, Elad, Ermon & Song 2022, "Denoising Diffusion Restoration Models", https://arxiv.org/abs/2201.11793,
-appendix D.  Its code does otherwise, and its deblurring results are those of another operator:
+appendix D.  Its code differs, so its deblurring results are those of another operator:
 
-  * it lists the singular values channel by channel where the vectors are listed pixel by pixel, so that vectors get
-    one another's values;
-  * its loop over a blur's taps ends before the last, so that a kernel of 9 has 8 and the image moves by half a pixel;
-  * singular values below 0.03 are set to 0 in each factor, before the outer product;
-  * bicubic kernels too lose them, and are half a pixel off where the factor is odd.
+  * it lists the singular values channel by channel but the vectors pixel by pixel, so vectors get the values of others;
+  * its loop over a blur's taps stops before the last, so a kernel of 9 has 8 taps and the image moves by half a pixel;
+  * it sets singular values below 0.03 to 0 in each factor, before the outer product;
+  * it does so for bicubic kernels too, and these are half a pixel off where the factor is odd.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ from diffbench.specs.operators import (
 
 
 class Separable(Operator):
-    """A matrix for the rows and one for the columns: y (C, P, Q).
+    """The operator with one matrix for the rows and one for the columns: y (C, P, Q).
 
     Args:
-        spec: of any operator.
+        spec: the spec of any operator.
         image_shape: (C, H, W).
-        down: A_rows, (P, H): mixes the pixels of a column.
-        along: A_columns, (Q, W): mixes the pixels of a row.
-        smallest: singular values below this share of the largest are 0.
+        down: A_rows (P, H), which mixes the pixels of a column.
+        along: A_columns (Q, W), which mixes the pixels of a row.
+        smallest: singular values below this share of the largest are set to 0.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Separable(Operator):
 
 
 class Bicubic(Separable):
-    """A kernel, Keys's cubic by default, samples an image ``factor`` times smaller: y (C, H/factor, W/factor).
+    """The image is made ``factor`` times smaller by a kernel, Keys's cubic by default: y (C, H/factor, W/factor).
 
     The kernel is ``factor`` times as wide as for enlarging; pixels outside the image are its reflection.  No singular
     value is set to 0.
@@ -98,20 +97,20 @@ class Bicubic(Separable):
         self.enlarging = Cast(*(resizing_matrix(small, n, spec.kernel) for small, n in sizes))
 
     def enlarge(self, y: Tensor) -> Tensor:
-        """Interpolation by the kernel back to images: (B, C, H/factor, W/factor) -> (B, C, H, W).
+        """The images interpolated from y by the kernel: (B, C, H/factor, W/factor) -> (B, C, H, W).
 
         ILVR's low-pass filter is ``enlarge(apply(x))`` (Choi, Kim, Jeong, Gwon & Yoon 2021, https://arxiv.org/abs/2108.02938;
-        its code's ``resizer.py``); it is no projection.
+        its code's ``resizer.py``); it is not a projection.
         """
         down, along = self.enlarging.like(y)
         return between(down, y, along.T)
 
 
 def resizing_matrix(size: int, new: int, kernel: str = "cubic") -> Tensor:
-    """Interpolation of ``size`` pixels at ``new`` points by a kernel, float64 (new, size); each row's sum is 1.
+    """The matrix that interpolates ``size`` pixels at ``new`` points by a kernel, float64 (new, size); rows sum to 1.
 
-    Both are cells of equal width of one interval, and points are their middles.  The kernel is as wide as the wider
-    cell asks.  Outside is the reflection in the interval's ends, so the last pixel comes twice.
+    Pixels and points are the middles of equal cells of one interval.  The kernel is scaled to the wider of the two
+    cells.  Outside the interval the pixels are reflected at its ends, so the last pixel comes twice.
     """
     value, radius = KERNELS[kernel]
     scale = max(size / new, 1.0)
@@ -126,7 +125,7 @@ def resizing_matrix(size: int, new: int, kernel: str = "cubic") -> Tensor:
 
 
 def keys(x: Tensor) -> Tensor:
-    """The cubic convolution kernel with a = -1/2, 0 from |x| = 2 on.
+    """The cubic convolution kernel with a = -1/2, which is 0 from |x| = 2 on.
 
     Source: Keys 1981, "Cubic convolution interpolation for digital image processing".
     """
@@ -137,16 +136,19 @@ def keys(x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor) -> Tensor:
-    """1 - |x|, 0 from |x| = 1 on."""
+    """The linear kernel 1 - |x|, which is 0 from |x| = 1 on."""
     return (1 - x.abs()).clamp(min=0)
 
 
 def lanczos(x: Tensor, lobes: int) -> Tensor:
-    """sinc(x) sinc(x/lobes), sinc(x) = sin(pi x)/(pi x), 0 from |x| = lobes on (Duchon 1979, "Lanczos filtering")."""
+    """The kernel sinc(x) sinc(x/lobes), sinc(x) = sin(pi x)/(pi x), which is 0 from |x| = lobes on.
+
+    Source: Duchon 1979, "Lanczos filtering".
+    """
     return torch.where(x.abs() < lobes, torch.sinc(x) * torch.sinc(x / lobes), 0.0)
 
 
-#: What a pixel at a distance weighs, and how far a kernel reaches, in cells.
+#: Each kernel's weight as a function of the distance, and its radius, both in cells.
 KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "cubic": (keys, 2),
     "linear": (linear, 1),
@@ -156,7 +158,7 @@ KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 
 
 class UniformBlur(Separable):
-    """The mean of ``size`` x ``size`` pixels: y (C, H, W)."""
+    """Each pixel becomes the mean of ``size`` x ``size`` pixels: y (C, H, W)."""
 
     def __init__(self, spec: UniformBlurSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
@@ -166,7 +168,7 @@ class UniformBlur(Separable):
 
 
 class GaussianBlur(Separable):
-    """A Gaussian of one width: y (C, H, W)."""
+    """Blur by a Gaussian of the same width along rows and columns: y (C, H, W)."""
 
     def __init__(self, spec: GaussianBlurSpec, image_shape: ImageShape) -> None:
         _, height, width = image_shape
@@ -176,7 +178,7 @@ class GaussianBlur(Separable):
 
 
 class AnisotropicBlur(Separable):
-    """A Gaussian of two widths: y (C, H, W)."""
+    """Blur by a Gaussian of one width along rows and another along columns: y (C, H, W)."""
 
     def __init__(
         self,
@@ -190,14 +192,14 @@ class AnisotropicBlur(Separable):
 
 
 def gaussian(size: int, std: float) -> Tensor:
-    """A Gaussian at ``size`` whole numbers about 0, float64; its sum is 1."""
+    """The values of a Gaussian at ``size`` integers about 0, float64; their sum is 1."""
     taps = torch.arange(size, dtype=torch.float64) - size // 2
     kernel = (-0.5 * (taps / std) ** 2).exp()
     return kernel / kernel.sum()
 
 
 def convolution_matrix(kernel: Tensor, n: int) -> Tensor:
-    """Correlation of n pixels with an odd kernel, zeros outside, float64 (n, n): [i, j] is tap j - i + size // 2."""
+    """The matrix that correlates n pixels with an odd kernel, float64 (n, n): [i, j] is tap j - i + size // 2, or 0."""
     half = len(kernel) // 2
     places = torch.arange(n)
     tap = places - places[:, None] + half

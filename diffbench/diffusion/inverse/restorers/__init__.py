@@ -1,1 +1,1 @@
-"""What restores an image from a degraded measurement of it."""
+"""Restorers: they draw images given a degraded measurement of them."""

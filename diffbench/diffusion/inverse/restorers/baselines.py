@@ -1,4 +1,4 @@
-r"""Restorers without a model: what a measurement says by itself, and beside the data's mean and covariance.
+r"""Restorers without a model: from the measurement alone, or with the data's mean and covariance.
 
     pseudo-inverse   x = m + H^+ (y - H m),   m the middle of the data range
 
@@ -7,12 +7,13 @@ r"""Restorers without a model: what a measurement says by itself, and beside the
         E[x | y]   = m + G (y - H m)         G = C H^T (H C H^T + std^2 I)^+
         Cov[x | y] = C - G H C
 
-m and C are those of the training images, so the second is the best linear restorer on average over them (Wiener's
-filter), and the truth that a restorer with the exact denoiser of that Gaussian is held to (``GaussianDenoiser``).
+In the posterior mean, m and C are the mean and covariance of the training images.  It is the best linear restorer on
+average over them (Wiener's filter), and the exact answer for a restorer with the exact denoiser of that Gaussian
+(``GaussianDenoiser``).
 
-It is computed in float64 in the coordinates u = V^T x.  Those with s = 0 are not measured and leave H C H^T, which is
-S V^T C V S = Q diag(l) Q^T of the others.  Where l is no more than ``ROUNDING`` of the largest the data do not vary
-and there is nothing to learn: its inverse is 0, and so all is right for std = 0 too.
+It is computed in float64 in the coordinates u = V^T x.  Coordinates with s = 0 are not measured and are left out.  For
+the others H C H^T is S V^T C V S = Q diag(l) Q^T.  Where l is at most ``ROUNDING`` times the largest l, the data do not
+vary: the inverse is set to 0, so that std = 0 is allowed.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ from diffbench.diffusion.inverse.operators.operator import Operator
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
 from diffbench.specs.restorers import PosteriorMeanSpec, PseudoInverseSpec
 
-#: A float32 measurement is known to about 1e-7 of itself; a variance is a square, times room for D pixels.
+#: The relative error of a float32 measurement is about 1e-7, of a variance its square; the rest is room for D pixels.
 ROUNDING = 1e-10
 
 
 class PseudoInverse(Restorer):
-    """What agrees with y and is otherwise the ``middle`` of the data range, of any operator."""
+    """The image that agrees with y and otherwise is the ``middle`` of the data range; for any operator."""
 
     def __init__(self, spec: PseudoInverseSpec, middle: float = 0.0) -> None:
         self.spec, self.middle = spec, middle
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
-        """M + H^+ (y - H m), or H^+ y where the operator is not linear; nothing is drawn."""
+        """The images m + H^+ (y - H m), or H^+ y where the operator is not linear; nothing is drawn."""
         operator = measurement.operator
         x = operator.pseudo_inverse(measurement.centred(self.middle).y)
         return self.middle + x if isinstance(operator, Operator) else x
 
 
 class PosteriorMean(Restorer):
-    """The mean given y of a Gaussian with the images' mean and covariance.
+    """The posterior mean of x given y, where x is Gaussian with the images' mean and covariance.
 
     Args:
-        spec: without parameters.
+        spec: the restorer's spec, which has no parameters.
         images: the training images (N, C, H, W), in the range in which images are degraded.
     """
 
@@ -56,7 +57,7 @@ class PosteriorMean(Restorer):
         self.mean, self.prior = fitted["mean"], fitted["covariance"]
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
-        """E[x | y], in y's precision; nothing is drawn.
+        """The mean E[x | y], in y's precision; nothing is drawn.
 
         Raises:
             TypeError: when the operator is not linear.
@@ -70,12 +71,12 @@ class PosteriorMean(Restorer):
         return x.reshape(-1, *self.image_shape).to(y)
 
     def covariance(self, operator: Operator, std: float) -> Tensor:
-        """Cov[x | y], float64 (D, D); it does not depend on y."""
+        """The covariance Cov[x | y], float64 (D, D); it does not depend on y."""
         crossing, gain = self._gain(operator, std)
         return self.prior - crossing @ gain @ crossing.T
 
     def _gain(self, operator: Operator, std: float) -> tuple[Tensor, Tensor]:
-        """C H^T U (D, K) of the K measured coordinates, and (U^T H C H^T U + std^2 I)^+ (K, K)."""
+        """The matrices C H^T U (D, K) for the K measured coordinates, and (U^T H C H^T U + std^2 I)^+ (K, K)."""
         measured = operator.s > 0
         s = operator.s[measured].to(self.prior)
         crossing = s * self._coordinates(operator, self.prior)[:, measured]
@@ -87,7 +88,7 @@ class PosteriorMean(Restorer):
         return crossing, axes * inverse @ axes.T
 
     def _coordinates(self, operator: Operator, rows: Tensor) -> Tensor:
-        """V^T of each row, an image (R, D)."""
+        """The coordinates V^T x (R, D) of each row x, a flattened image."""
         return operator.coordinates(rows.reshape(-1, *self.image_shape))
 
 

@@ -1,19 +1,19 @@
 r"""DDRM (Kawar, Elad, Ermon & Song 2022, https://arxiv.org/abs/2201.11793, equations 7 and 8).
 
-Of images less the middle of the data range, in the coordinates u = V^T x_t/alpha_t, whose noise is r_t =
-sigma_t/alpha_t, with v = V^T x0 of the predicted image, y/s = S^+ U^T y and w = std/s the noise in it, a step from t to
-s draws each coordinate from
+All images are minus the middle of the data range.  The coordinates u = V^T x_t/alpha_t have noise r_t =
+sigma_t/alpha_t, those of the predicted image are v = V^T x0, and the measured ones are y/s = S^+ U^T y with noise
+w = std/s.  A step from t to s draws each coordinate from
 
     not measured        N(v + sqrt(1 - eta^2) r_s (u - v)/r_t,     (eta r_s)^2)
     r_s < w             N(v + sqrt(1 - eta_a^2) r_s (y/s - v)/w,   (eta_a r_s)^2)
     r_s >= w            N((1 - eta_b) v + eta_b y/s,               r_s^2 - (eta_b w)^2)
 
-and starts from N(y/s, r^2 - w^2) where r > w, from the prior's mean and noise r elsewhere.  The official code takes r_s
-> w for the last case, so that its noiseless result is not the measurement's after the last step; and it starts with x/r
-for alpha x.
+The start is drawn from N(y/s, r^2 - w^2) where r > w, and elsewhere from the prior's mean with noise r.  The official
+code uses r_s > w in the last case, so that without noise its last result does not agree with the measurement; and it
+starts with x/r in place of alpha x.
 
-Of an operator that is not linear (Kawar, Song, Ermon & Elad 2022, https://arxiv.org/abs/2209.11888, JPEG) x0 is
-corrected to x0 - H^+ H x0 + H^+ y, and no coordinate is measured.
+For an operator that is not linear (Kawar, Song, Ermon & Elad 2022, https://arxiv.org/abs/2209.11888, JPEG) x0 is
+corrected to x0 - H^+ H x0 + H^+ y, and no coordinate counts as measured.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from diffbench.specs.restorers import DDRMSpec
 
 
 class DDRM(Restorer):
-    """See the module."""
+    """The restorer DDRM, for linear operators, and for others by a correction of x0."""
 
     def __init__(self, spec: DDRMSpec, denoiser: Denoiser) -> None:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
 
     def times(self) -> Tensor:
-        """The grid, decreasing into the data."""
+        """The grid: decreasing times, then the data's."""
         spec = self.spec
         return grids.to_data(self.process, grids.descending(self.process, spec.grid, spec.steps))
 
@@ -63,7 +63,7 @@ class DDRM(Restorer):
         return x
 
     def start(self, measurement: Measurement, t: Tensor, noise: Noise) -> Tensor:
-        """X at the first time t, of a centred measurement."""
+        """The state x at the first time t, given a centred measurement."""
         operator, y = measurement.operator, measurement.y
         process, z = self.process, noise(y.new_empty(len(y), *operator.image_shape))
         x = process.start(t, z)
@@ -76,7 +76,7 @@ class DDRM(Restorer):
         return process.placed(alpha * operator.pixels(torch.where(w < r, known, u)))
 
     def measured(self, operator: Operator, measurement: Measurement) -> tuple[Tensor, Tensor]:
-        """W (D,), infinite where nothing is measured, and y/s (B, D)."""
+        """The noise w (D,) in y/s, infinite where nothing is measured, and y/s (B, D)."""
         given = operator.spectral(measurement.y)
         inverse = operator.inverse_gains(given)
         w = torch.where(inverse > 0, measurement.std * inverse, math.inf)
@@ -85,7 +85,7 @@ class DDRM(Restorer):
     def step(
         self, x_t: Tensor, t: Tensor, s: Tensor, measurement: Measurement, noise: Noise
     ) -> Tensor:
-        """X at s from x_t (B, C, H, W), of a centred measurement."""
+        """The state x at s from x_t (B, C, H, W), given a centred measurement."""
         process, x0 = self.process, self.denoiser(x_t, t).x0
         alpha_t, alpha_s = (cast(process.alpha(each), x_t) for each in (t, s))
         ratios = float(process.ratio(t)), float(process.ratio(s))
@@ -104,7 +104,7 @@ class DDRM(Restorer):
         w, given = self.measured(operator, measurement)
         eta = torch.full_like(w, self.spec.eta).where(w.isinf(), self.spec.worse)
         kept = (1 - eta**2).sqrt() * r_s
-        # Where w is 0 or infinite the first of these is not chosen, and must not be nan.
+        # Where w is 0 or infinite, (given - v)/w is not used, but it must not be nan.
         finite = torch.where((w > 0) & w.isfinite(), w, 1.0)
         towards = torch.where(w.isfinite(), (given - v) / finite, (u - v) / r_t)
         well = w <= r_s
@@ -123,5 +123,5 @@ class DDRM(Restorer):
 
 
 def agreement(operator: Degradation, x0: Tensor, y: Tensor) -> Tensor:
-    """H^+ y - H^+ H x0: what x0 (B, C, H, W) lacks of the measurement."""
+    """The correction H^+ y - H^+ H x0 of x0 (B, C, H, W) towards the measurement."""
     return operator.pseudo_inverse(y) - operator.pseudo_inverse(operator.apply(x0))

@@ -1,4 +1,4 @@
-"""What every restorer is: a measurement goes in, images that may have made it come out."""
+"""The base of restorers: from a measurement to images that may have produced it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 
 @dataclass(frozen=True)
 class Measurement:
-    """y = H x + noise of images x in the range of the process.
+    """A measurement y = H x + noise of images x in the range of the process.
 
-    operator: H.
-    y: (B, *measurement_shape).
-    std: of the noise, in units of x.
+    Attributes:
+        operator: the operator H.
+        y: (B, *measurement_shape).
+        std: the standard deviation of the noise, in units of x.
     """
 
     operator: Degradation
@@ -26,7 +27,7 @@ class Measurement:
     std: float
 
     def centred(self, middle: float) -> Measurement:
-        """That of images less the middle of their range; itself where the operator is not linear."""
+        """The measurement of the images minus ``middle``; the same measurement where the operator is not linear."""
         if not isinstance(self.operator, Operator):
             return self
         return replace(self, y=self.operator.centred(self.y, middle))

@@ -1,7 +1,7 @@
 r"""SNIPS (Kawar, Vaksman & Elad 2021, https://arxiv.org/abs/2105.14951, algorithm 1).
 
-Annealed Langevin dynamics of u = V^T x at noise levels r of x/alpha, all less the middle of the data range; y/s = S^+
-U^T y, and w = std/s the noise in it:
+Annealed Langevin dynamics of u = V^T x, where x stands for x_t/alpha_t, at decreasing noise levels r = sigma_t/alpha_t.
+All images are minus the middle of the data range.  y/s = S^+ U^T y has noise w = std/s.
 
     u <- u + h G + sqrt(2 h) z
 
@@ -9,8 +9,8 @@ U^T y, and w = std/s the noise in it:
     r < w          G = V^T score + (y/s - u)/(w^2 - r^2)    h = step r^2 (1 - r^2/w^2)
     r >= w         G = (y/s - u)/(r^2 - w^2)                h = step (r^2 - w^2)
 
-where score = (x0 - x)/r^2.  The official code leaves the measurement out when every coordinate is measured; this one
-does not.
+where score = (x0 - x)/r^2.  The official code ignores the measurement when every coordinate is measured; this code does
+not.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from diffbench.specs.restorers import SNIPSSpec
 
 
 class SNIPS(Restorer):
-    """See the module."""
+    """The restorer SNIPS, for linear operators."""
 
     def __init__(self, spec: SNIPSSpec, denoiser: Denoiser) -> None:
         self.spec, self.denoiser, self.process = spec, denoiser, denoiser.process
 
     def times(self) -> Tensor:
-        """The levels' times, decreasing."""
+        """The times of the noise levels, decreasing."""
         process, spec = self.process, self.process.spec
         low, high = (float(process.ratio(at(t))) for t in (spec.last, process.t_max))
         largest = high if self.spec.sigma_max is None else spec.in_range(self.spec.sigma_max)
@@ -45,7 +45,7 @@ class SNIPS(Restorer):
         return grids.by_ratio(process, "log-snr", self.spec.levels, largest, smallest, 1.0)
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
-        """Images (B, C, H, W) given y; the last level's noise is left in them.
+        """Images (B, C, H, W) given y; they still have the noise of the last level.
 
         Raises:
             TypeError: when the operator is not linear.
@@ -80,7 +80,7 @@ class SNIPS(Restorer):
         measurement: Measurement,
         noise: Noise,
     ) -> Tensor:
-        """One update of x = x_t/alpha_t (B, C, H, W), whose noise is r and which is measured so."""
+        """The state after one update of x = x_t/alpha_t (B, C, H, W), whose noise is r, given a measurement."""
         u, prior, z = (operator.coordinates(each) for each in (x, score, noise(x)))
         given = operator.spectral(measurement.y)
         inverse = operator.inverse_gains(given)

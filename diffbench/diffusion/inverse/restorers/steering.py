@@ -2,10 +2,10 @@ r"""Restorers that steer a solver: after every update the state is brought towar
 
     x_t <- x_t + lambda R (alpha_t y + sigma_t H z - H x_t),     z standard normal
 
-All is less the middle of the data range.  alpha_t y + sigma_t H z is a draw of q(y_t | y): what H would measure of the
-data at time t.  With R = H^+ and
-lambda = 1 the coordinates that H measures are replaced, and the others stay.  At the data's time sigma is 0 and what
-is returned agrees with the measurement.  The noise of the measurement is not accounted for, as in the papers.
+All images are minus the middle of the data range.  alpha_t y + sigma_t H z is a draw from q(y_t | y), the measurement
+of the data at time t.  With R = H^+ and lambda = 1 the coordinates that H measures are replaced, and the others stay.
+At the data's time sigma is 0, and the result agrees with the measurement.  As in the papers, the noise of the
+measurement is ignored.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ from diffbench.specs.restorers import CCDFSpec, ILVRSpec, MedicalSpec, SteeredSp
 
 @dataclass(frozen=True)
 class Imposition:
-    """One map x <- x + mix R (alpha y + sigma H z - H x) of images x (B, C, H, W).
+    """The map x <- x + mix R (alpha y + sigma H z - H x) of images x (B, C, H, W).
 
-    ``until``: the earliest time at which it acts.
+    Attributes:
+        process: the process of x.
+        operator: the operator H.
+        y: (B, *measurement_shape).
+        mix: the factor lambda of the module's formula.
+        until: the smallest time at which the map is applied.
     """
 
     process: Process
@@ -42,11 +47,11 @@ class Imposition:
     until: float = -math.inf
 
     def back(self, residual: Tensor) -> Tensor:
-        """R of a residual (B, *measurement_shape): H^+."""
+        """R times a residual (B, *measurement_shape), where R = H^+."""
         return self.operator.pseudo_inverse(residual)
 
     def __call__(self, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
-        """X brought towards the measurement at time t."""
+        """The state x at time t, brought towards the measurement."""
         if float(t) < self.until:
             return x
         process, operator = self.process, self.operator
@@ -57,24 +62,24 @@ class Imposition:
 
 
 class ZeroFilled(Imposition):
-    """R is the inverse of the whole transform."""
+    """The imposition where R is the inverse of the whole transform."""
 
     def back(self, residual: Tensor) -> Tensor:
-        """The inverse of the residual and zeros elsewhere."""
+        """The inverse transform of the residual, with zeros where nothing is measured."""
         return self.operator.zero_filled(residual)
 
 
 class Resized(Imposition):
-    """R is an enlargement by the operator's kernel, so that R H is the low-pass filter of ILVR."""
+    """The imposition where R enlarges by the operator's kernel, so that R H is the low-pass filter of ILVR."""
 
     def back(self, residual: Tensor) -> Tensor:
-        """The enlarged residual."""
+        """The residual, enlarged to images (B, C, H, W)."""
         assert isinstance(self.operator, Bicubic)
         return self.operator.enlarge(residual)
 
 
 class Steered(Restorer):
-    """Base: a solver, and an imposition for each measurement."""
+    """Base: a restorer by a solver, with an imposition for each measurement."""
 
     spec: SteeredSpec
 
@@ -82,11 +87,11 @@ class Steered(Restorer):
         self.spec, self.solver = spec, solver
 
     def imposition(self, operator: Operator, y: Tensor) -> Imposition:
-        """What is done after every update."""
+        """The imposition that follows every update."""
         return Imposition(self.solver.process, operator, y)
 
     def restore(self, measurement: Measurement, generator: torch.Generator) -> Tensor:
-        """Images (B, C, H, W) given y, by the whole reversal from noise.
+        """Images (B, C, H, W) given y, by the whole grid from noise to the data.
 
         Raises:
             TypeError: when the operator is not linear.
@@ -104,7 +109,7 @@ class Steered(Restorer):
         generator: torch.Generator,
         times: Tensor | None = None,
     ) -> Tensor:
-        """Take x (B, C, H, W) down the solver's grid, or its part ``times``."""
+        """The final images, from x (B, C, H, W) down the solver's grid or its part ``times``."""
         operator = measurement.operator
         if not isinstance(operator, Operator):
             raise TypeError(f"{self.spec.name} needs a linear operator, not {operator.spec.name}")
@@ -118,8 +123,8 @@ class Steered(Restorer):
 class Impute(Steered):
     """Score-SDE imputation (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix I.2).
 
-    What is measured is drawn anew after every update of predictor and corrector; R = H^+ makes of it inpainting,
-    colourisation, or any linear problem.
+    The measured coordinates are drawn anew after every update of predictor and corrector.  With R = H^+ this covers
+    inpainting, colourisation and any other linear problem.
     """
 
 
@@ -128,50 +133,52 @@ class Replace(Impute):
 
 
 class ILVR(Steered):
-    """Choi et al. 2021 (https://arxiv.org/abs/2108.02938, algorithm 1): x' + phi(y_s) - phi(x').
+    """ILVR (Choi et al. 2021, https://arxiv.org/abs/2108.02938, algorithm 1): x' + phi(y_s) - phi(x').
 
-    The low-pass filter phi is H^+ H, or the paper's reduction and enlargement by a kernel.  y is noised to the time
-    that x' is at; the official code takes the time before the step.
+    The low-pass filter phi is H^+ H, or the paper's reduction and enlargement by a kernel.  y_s has the noise of the
+    time s of x'; the official code uses the time before the step.
     """
 
     spec: ILVRSpec
 
     def imposition(self, operator: Operator, y: Tensor) -> Imposition:
-        """Phi's, until the last step that is conditioned."""
+        """The imposition by phi, down to the last step that is conditioned."""
         times = self.solver.times()
         last = round(self.spec.until * (len(times) - 1))
         kind = {"range": Imposition, "resizer": Resized}[self.spec.low_pass]
-        # A free step has none: with until 0 no time is late enough.
+        # With ``until`` 0 no step is conditioned.
         until = float(times[last]) if last else math.inf
         return kind(self.solver.process, operator, y, until=until)
 
 
 class Medical(Steered):
-    """Song, Shen, Xing & Ermon 2022 (https://arxiv.org/abs/2111.08005, equation 10).
+    """The restorer of Song, Shen, Xing & Ermon 2022 (https://arxiv.org/abs/2111.08005, equation 10).
 
-    T^-1 [lambda Lambda P^-1 y_t + (1 - lambda) Lambda T x + (1 - Lambda) T x] is x + lambda T^-1 (y_t - H x), with the
-    missing part of T filled by zeros.
+    T^-1 [lambda Lambda P^-1 y_t + (1 - lambda) Lambda T x + (1 - Lambda) T x] is x + lambda T^-1 (y_t - H x), where
+    zeros fill the part of T x that is not measured.
     """
 
     spec: MedicalSpec
 
     def imposition(self, operator: Operator, y: Tensor) -> Imposition:
-        """That of the transform."""
+        """The imposition by the inverse of the whole transform."""
         return ZeroFilled(self.solver.process, operator, y, mix=self.spec.mix)
 
 
 class CCDF(Restorer):
-    """Chung, Sim & Ye 2022 (https://arxiv.org/abs/2112.05146): alpha_t x + sigma_t z of an estimate x, then down.
+    """CCDF (Chung, Sim & Ye 2022, https://arxiv.org/abs/2112.05146): the last steps from alpha_t x + sigma_t z.
 
-    around: the restorer whose steps are taken.
-    estimate: what makes x of the measurement.
+    Args:
+        spec: the share of the steps to take.
+        around: the restorer whose steps are taken.
+        estimate: the restorer that makes the estimate x from the measurement.
     """
 
     def __init__(self, spec: CCDFSpec, around: Steered, estimate: Restorer) -> None:
         self.spec, self.around, self.estimate = spec, around, estimate
 
     def times(self) -> Tensor:
-        """The last ``start`` of the grid's steps, at least one."""
+        """The times of the last steps of the grid: the share ``start`` of all, and at least one step."""
         times = self.around.solver.times()
         steps = max(1, round(self.spec.start * (len(times) - 1)))
         return times[-steps - 1 :]
