@@ -53,7 +53,7 @@ class Asked:
         return next(iter(self.made.get("train", ())), None)
 
     def precision(self, asking: SolverSpec | LikelihoodSpec | AnalysisSpec | None) -> Precision:
-        """Return the precision in which the network is run; fp32 without a network, or where rounding would be an error."""
+        """Return the precision in which the network is run; fp32 without one, or where rounding would be an error."""
         variant = self.variant
         if not variant.trained or (asking is not None and asking.full_precision):
             return "fp32"
