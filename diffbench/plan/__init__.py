@@ -1,1 +1,1 @@
-"""From configuration files to jobs: reading, the registry, variants, runs.  No torch."""
+"""From configuration files to jobs, without torch."""

@@ -1,4 +1,4 @@
-"""Along a training: from the steps that a solver or likelihood names to one choice for each of them.
+"""From the steps of a training that a solver or likelihood names to one choice for each step.
 
     ancestral-25: {.., at: 500}              ancestral-25, of step 500
     ancestral-25: {.., at: [500, last]}      ancestral-25@500 and ancestral-25, each of its step
@@ -18,12 +18,12 @@ W = TypeVar("W", bound=OfWeights)
 
 
 def at_step(item: str, step: int) -> str:
-    """Return the id of an item of a list at a step before the last; no id that is written has the sign."""
+    """Return the id of an item at one of several steps, before the last; no id in a file has the sign @."""
     return f"{item}@{step}"
 
 
 def each_step(choices: Mapping[str, W], training: TrainingSpec | None) -> dict[str, W]:
-    """Return one choice for each of the weights that they name, which the training keeps; the last step has no name."""
+    """Return id -> one choice for each step that a choice names; the last step leaves the id as it is."""
     if training is None:
         return dict(choices)
     found: dict[str, W] = {}

@@ -10,9 +10,9 @@ NVIDIA = Path("/dev/nvidia0")
 
 
 def resolved(device: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``; a device that is named is taken at its word.
+    """Return ``cpu`` or ``cuda`` for ``auto``; any other device is returned as it is.
 
-    ``auto`` never means ``mps``: exact denoisers and bounds need float64, which it lacks.
+    ``auto`` never means ``mps``, which lacks float64: exact denoisers and bounds need it.
     """
     if device != "auto":
         return device

@@ -1,9 +1,9 @@
 """From variants to jobs: one for each seed, stage and solver, likelihood, restoration or analysis.
 
-A stage makes its jobs of what is asked of a variant (``StageSpec.wanted``).  Whether a solver, likelihood or restorer
-can serve a process is decided here, from specs: asked for by a variant itself, an impossible one was an error
-(``variants``); from the lists that a benchmark offers to every variant, it becomes a refusal, which tables print as a
-footnote.  So does a restorer that cannot serve one of the benchmark's tasks.
+A stage makes its jobs from what a benchmark asks of a variant (``StageSpec.wanted``).  Whether a solver, likelihood or
+restorer can serve a process is decided here, from specs.  One that a variant itself names must serve, else reading the
+variant has failed (``variants``).  One that the benchmark offers to every variant becomes a refusal where it cannot
+serve, which tables print as a footnote; so does a restorer that cannot serve one of the benchmark's tasks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ C = TypeVar("C", SolverSpec, LikelihoodSpec)
 
 
 class Expansion:
-    """Makes jobs of variants; ``refusals`` are filled on the way."""
+    """The jobs of variants; ``refusals`` is filled while they are made."""
 
     def __init__(self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...]) -> None:
         self.benchmark = benchmark
@@ -52,12 +52,12 @@ class Expansion:
         self.reference = self._stamped(reference_of(benchmark))
 
     def _stamped(self, spec: S) -> S:
-        """Add the contents of the extensions that a spec uses."""
+        """Return a spec with the SHA-256 of the extensions that it uses."""
         used = registry.extensions_of(spec, self.extensions)
         return spec.model_copy(update={"extensions": used}) if used else spec
 
     def jobs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Job]:
-        """Make all jobs."""
+        """Yield all jobs of some variants."""
         specs: list[StageSpec] = [self.data, self.reference]
         for name, variant in variants.items():
             served = self._solvers(name, variant), self._likelihoods(name, variant)
@@ -70,7 +70,7 @@ class Expansion:
             yield Job(self.benchmark.name, spec)
 
     def _of(self, asked: Asked) -> list[StageSpec]:
-        """The jobs of one variant and seed, stage by stage."""
+        """Return the specs of the jobs of one variant and seed, stage by stage."""
         for name, stage in STAGES.items():
             asked.made[name] = [self._stamped(spec) for spec in stage.wanted(asked)]
         return [spec for specs in asked.made.values() for spec in specs]
@@ -78,7 +78,7 @@ class Expansion:
     def _classifier(
         self, variant: VariantSpec, seed: int, solver: SolverSpec | None
     ) -> ClassifierSpec | None:
-        """The classifier that guides a solver; made once for each process, dequantisation and seed."""
+        """Return the classifier that guides a solver, one for each process, dequantisation and seed; else None."""
         if solver is None or solver.classifier_scale is None:
             return None
         assert variant.process is not None
@@ -117,7 +117,7 @@ class Expansion:
         return each_step(self._served(name, variant, "likelihood", own, offered), variant.training)
 
     def _restored(self, name: str, variant: VariantSpec) -> Iterator[tuple[str, str, RestorerSpec]]:
-        """Yield task, method and restorer of what can be restored; note what cannot."""
+        """Yield task, method and restorer of each possible restoration; note the others as refusals."""
         asked = self.benchmark.restorations
         methods = dict(variant.restorers)
         if variant.process and any(matches(name, pattern) for pattern in asked.variants):
@@ -140,9 +140,9 @@ class Expansion:
         own: Mapping[str, C],
         offered: Mapping[str, C],
     ) -> dict[str, C]:
-        """Return what can serve a variant's process; note what is offered in vain.
+        """Return the solvers or likelihoods that can serve a variant; note the others as refusals.
 
-        A variant without a process, a control or analyses alone, is offered nothing.
+        A variant without a process (a control, or only analyses) has none.
         """
         if variant.process is None:
             return {}
@@ -158,7 +158,7 @@ class Expansion:
 
 
 def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:
-    """How a benchmark's data set is measured, with the library that is installed."""
+    """Return the spec by which a benchmark's real images are measured, with the library that is installed."""
     return ReferenceSpec(
         data=benchmark.data,
         extractor=benchmark.extractor,

@@ -7,7 +7,7 @@
     train -> shards -> sample            where a benchmark spreads sampling over jobs
     data -> reference -> score, restore
 
-What a job builds on and makes, its spec says (``diffbench.specs.jobs``).
+The spec of a job says what it builds on and makes (``diffbench.specs.jobs``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.weights import CellAt, OfWeights, step_of
 from diffbench.store import paths
 
-#: What tells a job from all others of a plan: stage, variant, seed and item.
+#: What identifies a job in a plan: stage, variant, seed and item.
 Key = tuple[str, str, int, str]
 
 
@@ -34,9 +34,9 @@ Key = tuple[str, str, int, str]
 class Job:
     """One job of a benchmark: its spec, in the benchmark's folder of results.
 
-    ``item`` is the solver, likelihood or analysis id, ``id@500`` where that is of one of several steps, ``task/method``
-    of a restoration, ``solver/2of3`` of a shard, and empty where a stage has none; a classifier's ``variant`` is the
-    name of its process.
+    ``item`` is the id of the solver, likelihood or analysis; ``id@500`` for one of several steps of weights;
+    ``task/method`` for a restoration; ``solver/2of3`` for a shard; and empty where a stage has no items.  The
+    ``variant`` of a classifier is the name of its process.
     """
 
     benchmark: str
@@ -44,64 +44,64 @@ class Job:
 
     @property
     def stage(self) -> str:
-        """The stage's name, which is also its command's."""
+        """The stage's name, which is also the name of its command."""
         return self.spec.stage
 
     @cached_property
     def key(self) -> Key:
-        """What tells it from all other jobs of the plan."""
+        """What identifies the job in the plan."""
         return key_of(self.spec)
 
     @property
     def variant(self) -> str:
-        """The variant's id; empty of what all variants share."""
+        """The variant's id; empty for a job that all variants share."""
         return self.key[1]
 
     @property
     def seed(self) -> int:
-        """The seed; 0 of what all seeds share."""
+        """The seed; 0 for a job that all seeds share."""
         return self.key[2]
 
     @property
     def item(self) -> str:
-        """The item's id."""
+        """The item's id; empty where the stage has no items."""
         return self.key[3]
 
     @property
     def root(self) -> Path:
-        """The benchmark's results, relative to the working directory."""
+        """The folder of the benchmark's results, relative to the working directory."""
         return paths.root(self.benchmark)
 
     @cached_property
     def products(self) -> tuple[Path, ...]:
-        """What the job makes, the main product first."""
+        """The paths of the job's products, the main one first."""
         return paths.products(self.root, self.spec)
 
     @property
     def product(self) -> Path:
-        """The main product."""
+        """The path of the main product."""
         return self.products[0]
 
     @property
     def extras(self) -> tuple[Path, ...]:
-        """Outputs without a sidecar, such as pictures."""
+        """The paths of outputs without a sidecar, such as pictures."""
         return paths.extras(self.root, self.spec)
 
     @property
     def choice(self) -> OfWeights | None:
-        """The solver or likelihood, which says of which step the weights are; None of other jobs."""
+        """The solver or likelihood, which names the step of the weights; None for other jobs."""
         return self.spec.choice
 
 
 def key_of(spec: StageSpec) -> Key:
-    """Return what tells the job of a spec from all others of a plan."""
+    """Return what identifies the job of a spec in a plan."""
     values = spec.values
     return spec.stage, values.get("variant", ""), values.get("seed", 0), spec.item
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A solver, likelihood or restorer that cannot serve a variant or a task, and why; ``item`` as a job's."""
+    """A solver, likelihood or restorer that cannot serve a variant or a task, and why; ``item`` is as in a job."""
 
     variant: str
     stage: str
@@ -115,8 +115,8 @@ class Plan:
 
     Attributes:
         benchmark: the benchmark file, validated.
-        variants: the chosen variants by id, everything merged into them.
-        jobs: in the order of STAGES; without shards, whose products are gone once samples are gathered.
+        variants: the chosen variants by id, with everything merged into them.
+        jobs: all jobs in the order of STAGES, but shards, whose products are removed once samples are gathered.
         refusals: cells that no job can fill.
         device: ``cpu``, ``cuda`` or ``mps``.
         extensions: the extension files.
@@ -135,7 +135,7 @@ class Plan:
 
     @property
     def root(self) -> Path:
-        """The benchmark's results, relative to the working directory."""
+        """The folder of the benchmark's results, relative to the working directory."""
         return paths.root(self.benchmark.name)
 
     @cached_property
@@ -159,7 +159,7 @@ class Plan:
         return self._index[stage, variant, seed, item]
 
     def item_at(self, variant: str, item: str, at: CellAt) -> str:
-        """Return the id of the job that an item has with the weights of ``at``; the plan may have no such job.
+        """Return the item of the job that uses the weights of ``at``; the plan may have no such job.
 
         ``at`` is a step, a fraction of the variant's run, or None for the item as it is.
         """
@@ -175,7 +175,7 @@ class Plan:
         return found[step].item if step in found else at_step(item, step)
 
     def along(self, variant: str, item: str) -> list[Job]:
-        """Return the jobs of an item with the weights of every step that there are, of all seeds, by stage."""
+        """Return the jobs of an item for all steps of weights and all seeds, in the order of stages."""
         return [
             job
             for job in self.jobs
@@ -187,7 +187,7 @@ class Plan:
     def find(self, variant: str, item: str, stages: Iterable[str] = ()) -> Job | None:
         """Return the job of a variant's item, with its first seed, in the first of the stages that has one.
 
-        Without ``stages`` in any whose jobs have items.
+        Without ``stages``, all stages whose jobs have items are searched.
         """
         if variant not in self.variants:
             return None
@@ -196,23 +196,23 @@ class Plan:
         return next((self._index[key] for key in keys if key in self._index), None)
 
     def of(self, stage: str) -> list[Job]:
-        """Return all jobs of a stage, shards too."""
+        """Return all jobs of a stage, with its shards."""
         return [job for job in self._every if job.stage == stage]
 
     def shards(self, job: Job) -> list[Job]:
-        """Return the jobs that a job is spread over; none where it does all itself, as a control does."""
+        """Return the jobs that a job is spread over; none where it does all the work itself, as for a control."""
         return [Job(job.benchmark, part) for part in job.spec.parts(self.benchmark.shards)]
 
     def gpus(self, job: Job) -> int:
-        """Return how many GPUs a job asks for; on a CPU none, for asking would have jobs wait for one another."""
+        """Return how many GPUs a job asks for; none on a CPU, where jobs would wait for one another."""
         if self.device == "cpu" or not job.spec.uses_gpu or self.shards(job):
             return 0
         return self.benchmark.gpus if job.spec.shared else 1
 
     def upstream(self, job: Job) -> list[Job]:
-        """Return the jobs that a job builds on directly, the data stage first; it may be that there is none.
+        """Return the jobs that a job builds on directly, the data stage first; there may be none.
 
-        Of a sample job they are those of its shards, without the shards themselves.
+        For a sample job these are the jobs that its shards build on, not the shards.
         """
         order = list(STAGES)
         specs = sorted(job.spec.upstream, key=lambda spec: order.index(spec.stage))
@@ -220,7 +220,7 @@ class Plan:
         return [self.job("data"), *found] if job.spec.reads_data else found
 
     def inputs(self, job: Job) -> list[Path]:
-        """Return the files that a job reads: products, of the data stage the images' files and folders."""
+        """Return the files that a job reads: products or, for the data stage, the files and folders of the images."""
         above = [path for each in self.upstream(job) for path in each.products]
         # Shards' files are removed once no job that names them is left, so all that is read must be named.
         beside = (paths.sidecar, paths.run_record)
@@ -229,7 +229,7 @@ class Plan:
         return [*_sources(job.spec.sources), *above, *read]
 
     def digest(self) -> str:
-        """Return a hash of all that tables depend on: a change to it makes them anew."""
+        """Return a hash of all that tables depend on; when it changes, tables are made again."""
         content = [
             [job.spec.model_dump(mode="json") for job in self.jobs],
             [[each.variant, each.item, each.reason] for each in self.refusals],
@@ -240,7 +240,7 @@ class Plan:
 
 
 def _sources(places: Iterable[str]) -> list[Path]:
-    """Files, or folders and those in them: a folder's time changes when files come or go."""
+    """Return files, or folders with the folders in them; the time of a folder changes when files come or go."""
     found = list(map(Path, places))
     inner = [each for path in found if path.is_dir() for each in path.iterdir() if each.is_dir()]
     return [*found, *sorted(inner)]

@@ -1,4 +1,4 @@
-"""From a benchmark file to its plan: read, checked against the machine where it must be, and expanded to jobs."""
+"""From a benchmark file to its plan: the file is read, checked, and expanded to jobs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_plan(
         needs_files: whether the files that the data set is read from must be there, as they must for any job to run.
 
     Raises:
-        PlanError: for the first mistake: file and line, key, value, nearest valid name.
+        PlanError: for the first mistake, with the file, the line, the key, the value and the nearest valid name.
     """
     config = Path(config_files[-1]) if config_files else repository / DEFAULT
     tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
@@ -68,7 +68,7 @@ def load_plan(
 
 
 def _on_base(tree: Tree, config: Path) -> Tree:
-    """Lay a benchmark over the one that its ``base`` names, key by key; a base has none of its own."""
+    """Lay a benchmark over the file that its ``base`` names, key by key; a base may not have a ``base``."""
     if "base" not in tree.value:
         return tree
     base = config.parent / str(tree.value["base"])
@@ -104,7 +104,7 @@ def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:
 
 
 def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
-    """Add the SHA-256 of a reference file that is known by its path alone: scores depend on what lies there."""
+    """Add the SHA-256 of a reference file that is given only by its path: scores depend on its content."""
     extractor = benchmark.extractor
     file = extractor.files.get("reference")
     if file is None or extractor.reference_sha256 is not None or not Path(file).is_file():
@@ -136,7 +136,7 @@ def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
 
 
 def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
-    """Import the extension files: what they register can then be named."""
+    """Import the extension files, so that a benchmark can name what they register; return their paths."""
     named = tree.value.get("extensions", [])
     files = [config.parent / str(name) for name in (named if isinstance(named, list) else [named])]
     for index, file in enumerate(files):
@@ -152,7 +152,7 @@ def check_writable(root: Path) -> None:
     """Check that results can be written, before any job has run for hours.
 
     Raises:
-        PlanError: naming the folder that cannot be written.
+        PlanError: with the folder that cannot be written.
     """
     existing = root
     while not existing.exists() and existing != existing.parent:

@@ -1,8 +1,8 @@
 """Which registered solvers and likelihoods can serve which registered processes, and why the others cannot.
 
-Decided by what specs need (``specs.needs``), without a benchmark: each spec has its defaults, a solver ``STEPS`` steps
-where it takes any, a required choice the first that is allowed.  What cannot be made so (a required number
-has no default) serves nothing here, and the footnote says why.
+The needs of specs (``specs.needs``) decide this without a benchmark.  Each spec has its defaults; a solver with the key
+``steps`` has ``STEPS`` of them, and a required choice is the first that is allowed.  A spec that cannot be made so,
+because a required number has no default, serves no process here, and the footnote says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Matrix:
-    """Who serves what; as text, aligned columns.
+    """The matrix of what serves which process; as text it has aligned columns.
 
     Attributes:
         processes: the names of the columns.
@@ -95,7 +95,7 @@ def refusal(choice: Any, process: Any) -> str | None:
 
     Args:
         choice: its spec, or the reason why there is none (see ``example``).
-        process: the same of the process.
+        process: the process's spec, or the reason why there is none.
     """
     lacking = next((each for each in (choice, process) if isinstance(each, str)), None)
     reason: str | None = lacking or choice.refusal(process)

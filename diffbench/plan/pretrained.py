@@ -1,9 +1,9 @@
 """From ``pretrained: FOLDER`` to the keys that an imported model has: its network, its denoiser, its checksums.
 
-A variant may repeat what the folder says, and may not contradict it. What belongs to training it does not have.
+A variant may repeat what the folder says, but may not contradict it.  It has no keys of training.
 
-The folder's files are no inputs of a job: the checksum in its spec says when it is to run again, and a copy of the same
-weights with another date, or the same import done twice, is no reason to.
+The files of the folder are not inputs of a job in the workflow.  The checksum in the job's spec decides whether the job
+runs again: it does not for a copy of the same weights with another date, or for the same import done twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffbench.specs.imported import ImportedSpec
 from diffbench.store import paths
 from diffbench.store.products import StoreError, read_sidecar
 
-#: Keys of training, and why an imported model has none.
+#: Key of training -> why an imported model does not have it.
 NEEDLESS = {
     "network": "an imported model has its own network",
     "objective": "an imported model is not trained",
@@ -28,7 +28,7 @@ NEEDLESS = {
 
 
 def filled(name: str, tree: Tree) -> Tree:
-    """Add to a variant's own keys those that its imported model states; without one they stay as they are.
+    """Return a variant's keys with those that its imported model states; without one they stay as they are.
 
     Raises:
         PlanError: when there is no imported model in the folder, or the variant has keys that it cannot have.
@@ -64,13 +64,13 @@ def filled(name: str, tree: Tree) -> Tree:
 
 
 def _denoiser(tree: Tree) -> Tree:
-    """The denoiser's keys that a variant repeats; a name alone is one of them."""
+    """Return the keys of the denoiser that a variant repeats; a denoiser that is only a name is one key."""
     own = tree.at("denoiser")
     return own if isinstance(own.value, dict) else Tree({"name": own.value}, own.origins)
 
 
 def _agreeing(stated: dict[str, Any], own: Tree, keys: str, place: str) -> Tree:
-    """Lay the folder's keys over the variant's own, which must agree."""
+    """Return the folder's keys laid over the variant's own, which must agree."""
     for key, value in own.value.items():
         if key in stated and value != stated[key]:
             raise PlanError(
@@ -81,7 +81,7 @@ def _agreeing(stated: dict[str, Any], own: Tree, keys: str, place: str) -> Tree:
 
 
 def _found(folder: str, keys: str) -> tuple[ImportedSpec, str]:
-    """What is imported in a folder, and the checksum of its weights."""
+    """Return the imported model in a folder, and the checksum of its weights."""
     path = paths.imported(folder)
     if not path.is_file():
         raise PlanError(

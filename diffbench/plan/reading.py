@@ -1,4 +1,4 @@
-"""YAML with line numbers, and the one line that says what is wrong.
+"""YAML with line numbers, and error messages of one line that say where the error is.
 
 A ``Tree`` is a plain value with the origin (``config/digits.yaml:12``) of each of its keys; merging
 trees keeps the origins, so a mistake is reported where it was written even after defaults, methods,
@@ -81,8 +81,8 @@ class Tree:
     def under(self, over: Tree) -> Tree:
         """Lay another tree over this one.
 
-        Mappings merge key by key; one that chooses another ``name`` replaces what it lies over,
-        because the old choice's parameters are not the new one's.
+        Mappings merge key by key.  A mapping that chooses another ``name`` replaces the one below it,
+        because the parameters of the old choice are not those of the new one.
         """
         if not (isinstance(self.value, dict) and isinstance(over.value, dict)):
             return over
@@ -101,7 +101,7 @@ class Tree:
         return merged
 
     def put(self, key: str, part: Tree) -> None:
-        """Set one key of a mapping that is being built."""
+        """Set one key of this mapping to a tree."""
         self.value[key] = part.value
         self.origins.update({(key, *path): place for path, place in part.origins.items()})
 
@@ -215,16 +215,16 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def validated(make: Callable[[Any], T], model: Any, tree: Tree, prefix: Keys = ()) -> T:
-    """Validate a tree, and say in one line what is wrong.
+    """Return what a tree is validated to, or raise an error of one line.
 
     Args:
         make: turns the tree's value into a spec (``BenchmarkSpec.model_validate``).
-        model: the annotation of what is made, from which near names are suggested.
+        model: the type of what is made, whose field names are suggested for a wrong key.
         tree: the value and its origins.
         prefix: keys to show before the tree's own.
 
     Raises:
-        PlanError: naming file, line, key, value and the nearest valid name.
+        PlanError: with the file, the line, the key, the value and the nearest valid name.
     """
     try:
         return make(tree.value)
@@ -265,7 +265,7 @@ def _unknown(kind: type[Registered], name: object) -> str:
 
 
 def _given(value: Any, message: str) -> str:
-    """Add the value to a message that does not name it yet; mappings are too long to show."""
+    """Return the end of a message that does not name the value yet; lists and mappings are too long to show."""
     if isinstance(value, dict | list) or " not " in message:
         return ""
     return " (it is empty; the word for nothing is none)" if value is None else f", not {value!r}"

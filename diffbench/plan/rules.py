@@ -1,7 +1,8 @@
 """The rules of the workflow that make a plan's products: one for each stage, or several where outputs differ.
 
-Outputs of a rule cannot depend on the variant, so jobs of one stage with other products have a rule of their own.  Most
-plans have one of models alone, ``train``, or two: ``train_along`` makes snapshots too, and ``train_along_2`` others.
+The outputs of a rule cannot depend on the variant, so jobs of one stage with different products have different rules.
+Most plans train by one rule, ``train``, which makes only models.  ``train_along`` makes snapshots too, and
+``train_along_2`` snapshots of other steps.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from diffbench.plan.jobs import Plan
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.store import paths
 
-#: Wildcards: none crosses folders.
+#: The pattern of a wildcard, which does not cross folders.
 ANY = "[^/]+"
 CONSTRAINTS = {"seed": r"\d+"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes all products of some jobs of a stage; paths are relative to the benchmark's folder.
+    """A rule that makes all products of some jobs of a stage; paths are relative to the benchmark's folder.
 
     Attributes:
-        name: what users put under ``set-resources`` and ``set-threads``.
+        name: the rule's name, which users put under ``set-resources`` and ``set-threads``.
         stage: the stage.
         templates: the paths of the products, the main one first.
-        variants: those that it is for; any where no job is planned.
+        variants: the variants that it is for; none, which means any, where no job is planned.
     """
 
     name: str
@@ -38,14 +39,14 @@ class Rule:
 
     @property
     def outputs(self) -> list[Path]:
-        """The products with their sidecars, the run record of the main one, and what has no sidecar."""
+        """The products with their sidecars, the run record of the main one, and outputs without a sidecar."""
         products = [Path(each) for each in self.templates]
         sidecars = [paths.sidecar(each) for each in products]
         return [*products, *sidecars, paths.run_record(products[0]), *map(Path, self.stage.extras)]
 
     @property
     def job(self) -> str:
-        """A job's name, as that of its log below the folder of logs."""
+        """The name of a job, which is also the path of its log below the folder of logs."""
         wildcards = {"variant": "{variant}", "seed": "seed{seed}"}
         parts = [wildcards.get(name, f"{{{name}}}") for name in self.stage.wildcards()]
         return "/".join([self.stage.name(), *parts])
@@ -60,7 +61,7 @@ class Rule:
 
     @property
     def command(self) -> str:
-        """The shell command of a job; a change to it makes all products anew."""
+        """The shell command of a job; when it changes, all products are made again."""
         processes = " --processes {resources.gpu}" if self.stage.shared else ""
         job = "--root {params.root:q} --spec {params.spec:q}"
         return f"diffbench {self.stage.name()} {job}{processes} > {{log:q}} 2>&1"

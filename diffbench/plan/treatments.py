@@ -1,6 +1,6 @@
-"""In what two models of a plan differ: which treatment a comparison of them compares.
+"""The facets in which two models of a plan differ, which are what a comparison of them compares.
 
-Two models that are alike in a facet are so by algebra (``specs.forms``), whatever their keys say: with EDM's skip
+Two models are alike in a facet when they are so by algebra (``specs.forms``), whatever their keys say: with EDM's skip
 inside, eps, x0, v and the mean are one prediction.  A comparison says in ``about`` in which facets its sides differ:
 
     process, prediction, input, loss, scale, times, network, training, data, conditioning, variance, solver
@@ -34,9 +34,9 @@ Facet = Literal[
     "variance",
     "solver",
 ]
-#: A number of ours: variant, and solver, likelihood, restoration or analysis.
+#: A number of the plan: its variant, and its solver, likelihood, restoration or analysis.
 Cell = tuple[str, str]
-#: What a job's spec has besides the thing itself.
+#: Fields of a job's spec that do not say how the number is made from the model.
 _AROUND = {"variant", "seed", "train", "extensions", "version"}
 
 
@@ -48,7 +48,7 @@ def form_of(variant: VariantSpec) -> Form | None:
 
 
 def loss_of(variant: VariantSpec) -> Loss | None:
-    """Return what is minimised; None where nothing is."""
+    """Return the loss of a model; None where nothing is minimised."""
     if variant.process is None or variant.denoiser is None or variant.objective is None:
         return None
     return variant.objective.loss(variant.process, variant.denoiser)
@@ -103,9 +103,9 @@ FACETS: Mapping[Facet, Callable[[VariantSpec], object]] = {
 
 
 def differing(one: VariantSpec, other: VariantSpec) -> list[Facet]:
-    """Return the facets in which two models differ; none where they are one training but for names."""
+    """Return the facets in which two models differ; none where they are the same training with two names."""
     found = [facet for facet, of in FACETS.items() if of(one) != of(other)]
-    # Weights that differ in time have no common scale.
+    # Weights that are different functions of time have no common scale.
     return [facet for facet in found if facet != "scale" or "loss" not in found]
 
 
@@ -116,7 +116,7 @@ def one_function(one: VariantSpec, other: VariantSpec) -> bool:
 
 
 def between(plan: Plan, one: Cell, other: Cell) -> list[Facet] | None:
-    """Return the facets in which what makes two numbers differs; None where the plan lacks one of them."""
+    """Return the facets in which two numbers differ by their making; None where the plan lacks one of them."""
     makers = _maker(plan, one), _maker(plan, other)
     if None in makers:
         return None
@@ -125,7 +125,7 @@ def between(plan: Plan, one: Cell, other: Cell) -> list[Facet] | None:
 
 
 def _maker(plan: Plan, cell: Cell) -> dict[str, object] | None:
-    """Return what a number is made with, besides the model, the seed and names."""
+    """Return the settings that a number is made with, besides the model, the seed and names."""
     job = plan.find(*cell)
     if job is None:
         return None
@@ -134,17 +134,17 @@ def _maker(plan: Plan, cell: Cell) -> dict[str, object] | None:
 
 
 def check(plan: Plan, where: str, one: Cell, other: Cell, about: Iterable[Facet]) -> None:
-    """Refuse a comparison of two numbers that are one thing, or that differ in other facets than it says.
+    """Refuse a comparison of two numbers that differ in no facet, or in other facets than it says.
 
     Args:
         plan: the benchmark; numbers that it lacks are not compared.
         where: the comparison, as users wrote it.
         one: a number.
         other: another.
-        about: the facets that the comparison is said to be about; nothing is said when there are none.
+        about: the facets that the comparison says it is about; empty where it says none.
 
     Raises:
-        PlanError: naming both, in what they differ, and what would be right.
+        PlanError: with both numbers, the facets in which they differ, and what would be right.
     """
     found, wanted = between(plan, one, other), ordered(about)
     if found is None or found and (not wanted or found == wanted):
@@ -154,10 +154,10 @@ def check(plan: Plan, where: str, one: Cell, other: Cell, about: Iterable[Facet]
 
 
 def check_rows(plan: Plan, where: str, cells: Iterable[Cell], about: Iterable[Facet]) -> None:
-    """Refuse a column in which two variants' numbers are one thing, or differ in other facets than it says.
+    """Refuse a column in which the numbers of two variants differ in no facet, or in other facets than it says.
 
-    Rows may differ in some of the facets.  Where the prediction is one of them, rows whose predictions have different
-    names must differ in it; where nothing is said, rows may differ in anything.
+    Rows may differ in any of the facets in ``about``, or in any facet where it is empty.  Where the prediction is in
+    ``about``, rows whose predictions have different names must differ in it.
 
     Raises:
         PlanError: as ``check``.
@@ -176,7 +176,7 @@ def check_rows(plan: Plan, where: str, cells: Iterable[Cell], about: Iterable[Fa
 def _strays(
     plan: Plan, pair: tuple[str, str], found: Sequence[Facet], wanted: Sequence[Facet]
 ) -> bool:
-    """Whether two models differ in what a table is not about, or not in the prediction that it is about."""
+    """Say whether two models differ in what a table is not about, or not in the prediction that it is about."""
     if not wanted:
         return False
     named = {_predicts(plan.variants[name]) for name in pair}
@@ -195,7 +195,7 @@ def _predicts(variant: VariantSpec) -> str:
 
 
 def _apart(plan: Plan, one: Cell, other: Cell, found: Sequence[Facet]) -> str:
-    """Say in what two numbers differ; and where only the names of two predictions do, what would be right."""
+    """Return in what two numbers differ and, where only the names of predictions do, what would be right."""
     said = f"{' '.join(one)} and {' '.join(other)} differ in {', '.join(found) or 'nothing'}"
     models = [plan.variants[name] for name, _ in (one, other)]
     names = list(map(_predicts, models))
@@ -208,7 +208,7 @@ def _apart(plan: Plan, one: Cell, other: Cell, found: Sequence[Facet]) -> str:
 
 
 def remarks(variants: Mapping[str, VariantSpec]) -> list[str]:
-    """Say which models are one function of their network although what they predict has different names."""
+    """Return remarks on models that are one function of their network under different names of the prediction."""
     groups: list[dict[str, VariantSpec]] = []
     for name, variant in variants.items():
         for group in groups:

@@ -1,4 +1,4 @@
-"""Keeping a results folder honest: what is stale, torn or no longer needed."""
+"""Maintenance of a results folder: which files are stale, corrupt, torn or no longer needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding:
         return f"{self.status:8} {self.path}  {self.reason}".rstrip()
 
     def remove(self) -> None:
-        """Remove the file so that it is made anew; a product goes with its sidecar and record."""
+        """Remove the file so that it is made again; with a product its sidecar and run record are removed."""
         if self.status == "torn":
             self.path.unlink(missing_ok=True)
         else:
@@ -61,7 +61,7 @@ def _states(root: Path, job: Job) -> Iterator[Finding]:
 
 
 def unneeded(plan: Plan) -> list[Path]:
-    """Return what no job of the plan needs: states of other specs, and unfinished files.
+    """Return the files that no job of the plan needs: states of other specs, and unfinished files.
 
     The plan should be of the whole benchmark (no ``only``), else the rest of it counts as unneeded.
     """

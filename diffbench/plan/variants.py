@@ -5,9 +5,9 @@ Each key of a trained variant comes from the last of these that states it:
     the benchmark's network, training and sampling; its defaults; the variant; the benchmark's overrides
 
 A ``sweep`` makes one variant of each combination of its values: ``{sigma_max}`` in the id and in
-any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers, controls and variants of analyses
-and restorers alone take no defaults, for these are about networks; nor do imported models, whose folder says what
-they are (`pretrained`), but for the benchmark's sampling.
+any value of ``blurring-s{sigma_max}`` is replaced.  Exact denoisers, controls and variants of only analyses
+and restorers take no defaults, because defaults are about networks.  Imported models take only the benchmark's
+sampling, because their folder says what they are (`pretrained`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
     """Apply overrides and expand sweeps: one tree for each variant id.
 
     Raises:
-        PlanError: when an override meets no variant, or two variants get one id.
+        PlanError: when an override matches no variant, or two variants have one id.
     """
     variants: dict[str, Tree] = {}
     unused = dict.fromkeys(overrides.value)
@@ -91,7 +91,7 @@ def _overridden(tree: Tree, name: str, overrides: Tree, unused: dict[str, None])
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Say whether an id is, or has the pattern of, what a user wrote."""
+    """Say whether an id is what a user wrote, or matches it as a pattern."""
     return pattern == name or fnmatchcase(name, pattern)
 
 
@@ -110,7 +110,7 @@ def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
 
 
 def _filled(chosen: Mapping[str, Any], template: str, place: str, value: Any) -> Any:
-    """Replace ``{name}``: a value that is nothing else keeps the type of what replaces it."""
+    """Replace ``{name}`` in a value; a value that is only ``{name}`` gets the type of what replaces it."""
     if not isinstance(value, str):
         return value
     for name in _PLACEHOLDER.findall(value):
@@ -127,9 +127,9 @@ def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> li
 
     Args:
         known: all names.
-        tree: what has the key.
-        key: whose patterns are meant.
-        prefix: keys to show before it, with a dot behind each.
+        tree: the mapping that has the key.
+        key: the key of the patterns.
+        prefix: the keys above it, each with a dot behind it, for messages.
 
     Raises:
         PlanError: when a pattern chooses none.
@@ -177,7 +177,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
 
 
 def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
-    """What the benchmark says for all networks under some of its keys."""
+    """Return those of some keys that the benchmark has, which are for all networks."""
     base = Tree({}, {(): tree.where(())})
     for key in keys:
         if key in benchmark.value:
@@ -207,7 +207,7 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
             )
     for key, reason in reasons:
         if reason:
-            # It begins with the key that it is about: `predict: mean needs ..`, `denoiser.variance: ..`.
+            # The reason begins with the key that it is about: `predict: mean needs ..`, `denoiser.variance: ..`.
             named = tuple(reason.partition(":")[0].split("."))
             keys = named if named[0] in tree.value else (key, *named)
             raise PlanError(f"{tree.where(keys)}: {name}.{key}: {reason}")
@@ -261,7 +261,7 @@ def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
 
 
 def _labels_refusal(solver: SolverSpec, variant: VariantSpec, data: DataSpec) -> str | None:
-    """Return what the labels that a solver uses lack: classes, or a null class that was trained."""
+    """Return why a solver cannot use labels: there are no such classes, or the null class was not trained."""
     if not solver.uses_labels:
         return None
     given = [key for key in ("w", "classifier_scale", "labels") if getattr(solver, key) is not None]
@@ -281,7 +281,7 @@ def _labels_refusal(solver: SolverSpec, variant: VariantSpec, data: DataSpec) ->
 
 
 def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
-    """Return why labels make no sense; None where they do, or where nobody knows yet."""
+    """Return why labels cannot be used; None where they can, or where it is not known yet."""
     classes = classes_of(data)
     if classes == 0 or classes >= 2:
         return None
@@ -289,7 +289,7 @@ def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
 
 
 def classes_of(data: DataSpec) -> int:
-    """Return the number of classes: known, or that of the images in a folder, zip or tar; 0 where nobody knows yet."""
+    """Return the number of classes: known, or that of the images in a folder, zip or tar; 0 where not known yet."""
     if data.known_classes is not None or data.listed is None:
         return data.known_classes or 0
     path = Path(data.listed)
@@ -298,7 +298,7 @@ def classes_of(data: DataSpec) -> int:
 
 @lru_cache(maxsize=4)
 def _listed_classes(path: Path, _time: int) -> int:
-    """Count the classes of listed images, once while nothing there changes."""
+    """Return the number of classes of listed images; it is kept until the time of the path changes."""
     try:
         return len(listing(path).classes)
     except ValueError as error:
@@ -315,7 +315,7 @@ def _is_trained(value: Mapping[str, Any]) -> bool:
 
 
 def _dropped(tree: Tree, key: str) -> Tree:
-    """Leave out solvers, likelihoods and so on that an override sets to ``none``."""
+    """Return a variant without the solvers, likelihoods and so on that an override sets to ``none``."""
     part = tree.at(key)
     if not isinstance(part.value, dict):
         return tree
@@ -329,7 +329,7 @@ def _dropped(tree: Tree, key: str) -> Tree:
 
 
 def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
-    """Return the chosen variants of a benchmark, whole, by id."""
+    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses."""
     every = expanded(joined(methods, tree.at("methods")), tree.at("overrides"))
     whole = Tree({"variants": benchmark.variants, "only": benchmark.only}, tree.origins)
     names = selected(every, whole, "variants")

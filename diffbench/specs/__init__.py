@@ -1,1 +1,1 @@
-"""The specifications of everything that can be built: pydantic models, no torch, no files."""
+"""The specs of everything that can be built: pydantic models, without torch and without files."""

@@ -14,7 +14,7 @@ from diffbench.specs.processes import ProcessSpec, Variance
 from diffbench.specs.solvers import GridSolverSpec, InnerSolver
 from diffbench.specs.training import TrainingSpec
 
-#: A single step goes to the data, so that nothing is left of it on the way up.
+#: At least 2: a single step goes to the data, and there is no step back from it to a latent.
 Steps = Annotated[Int, Field(ge=2)]
 
 
@@ -22,16 +22,16 @@ class AnalysisSpec(HasNeeds, Registered):
     """A measurement whose result is one JSON file, with or without a picture beside it."""
 
     kind: ClassVar[str] = "analysis"
-    #: Whether it starts from the variant's trained model.
+    #: Whether the analysis uses the variant's trained model.
     uses_model: ClassVar[bool] = False
-    #: Whether it is about the variant's data, process, network and budget. One that is not brings its own.
+    #: Whether the analysis uses the variant's data, process, network and budget, not its own.
     uses_variant: ClassVar[bool] = True
 
     name: str
 
     @property
     def trains(self) -> bool:
-        """Whether it trains the variant's network itself."""
+        """Whether the analysis trains the variant's network itself."""
         return False
 
     @property
@@ -41,12 +41,12 @@ class AnalysisSpec(HasNeeds, Registered):
 
 
 class GradientNoiseSpec(AnalysisSpec):
-    """How noisy the gradients of L_vlb and L_hybrid are along a neutral run.
+    """The variance of the gradients of L_vlb and L_hybrid along a training with L_simple.
 
-    The variant's network is trained with L_simple.  At each of ``checkpoints`` evenly spaced steps, from
-    ``draws`` minibatches of the training batch's size, the total variance of the gradient of L_vlb with
-    uniform times, of L_vlb with importance-sampled times, and of L_hybrid is estimated
-    (Nichol & Dhariwal 2021, section 3.3 and figure 3).
+    The variant's network is trained with L_simple.  At each of ``checkpoints`` evenly spaced steps, the total
+    variance of three gradients is estimated from ``draws`` minibatches of the training batch's size: of L_vlb
+    with uniform times, of L_vlb with importance-sampled times, and of L_hybrid (Nichol & Dhariwal 2021,
+    section 3.3 and figure 3).
     """
 
     name: Literal["gradient-noise"] = "gradient-noise"
@@ -58,14 +58,13 @@ class GradientNoiseSpec(AnalysisSpec):
 
     @property
     def trains(self) -> bool:
-        """By L_simple."""
         return True
 
 
 def _every_number_of_steps_serves(
     spec: LatentsSpec, process: ProcessSpec, denoiser: DenoiserSpec | None
 ) -> str | None:
-    """The solver with each of them; the numbers of steps are the analysis's own key."""
+    """The solver must serve with every number of steps; ``steps`` is a key of the analysis, not of the solver."""
     for steps in spec.steps:
         if reason := spec.with_steps(steps).refusal(process, denoiser):
             return reason if reason.startswith("steps:") else under("solver", spec.solver, reason)
@@ -79,12 +78,12 @@ def _solver_guides_nothing(spec: LatentsSpec) -> str | None:
 
 
 class LatentsSpec(AnalysisSpec):
-    """How well test images come back from their latents, and what lies between two of them.
+    """The error of test images that are encoded and decoded, and images decoded between two latents.
 
-    The first ``images`` of the test split are encoded and decoded by a deterministic ``solver`` with each of the
-    numbers of ``steps``: the squared error a pixel, for data in [0, 1] (Song, Meng & Ermon 2021, table 2).  The
-    picture has ``pairs`` rows: two test images at the ends, and between them the decoded latents from the one's
-    to the other's, spherically interpolated, with the last number of steps.
+    The first ``images`` of the test split are encoded and decoded by a deterministic ``solver``, with each number
+    in ``steps``.  The error is the squared error a pixel, for data in [0, 1] (Song, Meng & Ermon 2021, table 2).
+    The picture has ``pairs`` rows, made with the last number of steps: two test images at the ends, and ``between``
+    images that are decoded from latents interpolated spherically from the one's latent to the other's.
     """
 
     name: Literal["latents"] = "latents"
@@ -103,7 +102,7 @@ class LatentsSpec(AnalysisSpec):
 
     @property
     def full_precision(self) -> bool:
-        """What comes back differs from the image by rounding, too."""
+        """True: rounding would add to the error of the decoded images."""
         return True
 
     @model_validator(mode="after")
@@ -116,7 +115,7 @@ class LatentsSpec(AnalysisSpec):
         return self
 
     def with_steps(self, steps: int) -> GridSolverSpec:
-        """The solver with that many steps."""
+        """Return the solver with another number of steps."""
         assert isinstance(self.solver, GridSolverSpec)
         return self.solver.model_copy(update={"steps": steps})
 
@@ -135,9 +134,10 @@ def _bound_serves(
 
 
 class ProgressiveCodingSpec(AnalysisSpec):
-    """What a chain's first ``steps`` levels cost, and how far the image guessed from them is (Ho et al. 2020, table 4).
+    """The rate and the distortion of images that a chain sends by its first ``steps`` levels (Ho et al. 2020, table 4).
 
-    Of the first ``images`` of the test split: the rate in bits/dim, of the bound with ``variance``, and the distortion.
+    They are measured on the first ``images`` of the test split.  The rate, in bits/dim, is that of the bound with
+    ``variance``; the distortion is the error of the image that is predicted from these levels.
     """
 
     name: Literal["progressive-coding"] = "progressive-coding"
@@ -155,27 +155,27 @@ class ProgressiveCodingSpec(AnalysisSpec):
 
     @property
     def bound(self) -> VLBSpec:
-        """The bound whose terms are sent."""
+        """The bound whose terms are the rate."""
         return VLBSpec(variance=self.variance)
 
 
 class SimplexSpec(AnalysisSpec):
-    """Reflected diffusion of points on the probability simplex, checked against the density they were drawn from.
+    """Reflected diffusion of points on the probability simplex, compared with the density they were drawn from.
 
-    Points of a mixture of Dirichlet distributions go to the cube by stick breaking; a small network with gated score is
-    trained by score matching, points are drawn by the reflected SDE and by the exact transport, and held-out points
-    have their log density by the probability-flow ODE beside the closed form.  Stick breaking makes the coordinates of
-    one Dirichlet distribution independent, of a mixture it does not: the same network without coupling, trained alike,
-    shows what a model of independent coordinates loses.
+    Points are drawn from a mixture of Dirichlet distributions and mapped to the cube by stick breaking.  A small
+    network with a gated score is trained on them by score matching.  New points are drawn by the reflected SDE and by
+    the exact transport.  The log density of held-out points is computed by the probability-flow ODE and in closed
+    form.  Stick breaking makes the coordinates of one Dirichlet distribution independent, but not those of a mixture:
+    the same network without coupling, trained in the same way, shows what a model of independent coordinates loses.
 
-    categories: K.
-    concentrations: of the Dirichlet distributions, over and over for all categories.  Below 1 the density has no bound.
-    components: M of the mixture, equally likely; contrast: in the m-th the concentrations of the categories m, m + M,
-        .. are that many times as large.
-    points: for training; held_out: for the likelihood; samples: by each sampler.
-    sigma_max: of the reflected process, from 0.01 on.
+    categories: the number K of categories.
+    concentrations: of the Dirichlet distributions, repeated over all categories.  Below 1 the density has no bound.
+    components: the number M of components of the mixture, equally likely.
+    contrast: the factor of the m-th component's concentrations for the categories m, m + M, ..
+    points, held_out, samples: how many points are for training, for the likelihood, and drawn by each sampler.
+    sigma_max: the largest sigma of the reflected process; the smallest is 0.01.
     width, blocks: of the network.
-    probes: of Hutchinson's estimate of the likelihood's trace; the exact trace where none.
+    probes: the number of probes in Hutchinson's estimate of the likelihood's trace; ``none`` is the exact trace.
     training: the budget.
     """
 

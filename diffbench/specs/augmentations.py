@@ -10,9 +10,9 @@ from diffbench.specs.base import Fraction, NonNegativeFloat, Registered, nothing
 
 
 class AugmentationSpec(Registered):
-    """A change of training images of which the network is told, so that it need not make such images itself.
+    """A change of training images that the network is told of, so that its samples are not changed so.
 
-    ``labels`` is how many numbers tell of it: 0 all of them where nothing is changed, and when it samples.
+    ``labels`` is how many numbers tell of the change; all are 0 for an unchanged image and in sampling.
     """
 
     kind: ClassVar[str] = "augmentation"
@@ -22,8 +22,9 @@ class AugmentationSpec(Registered):
 
 
 class EDMAugmentationSpec(AugmentationSpec):
-    """EDM's: mirrored by a coin; each of upside down, scaled, rotated, stretched, shifted with a probability.
+    """EDM's augmentation: images are mirrored with probability 1/2, and changed further with a ``probability``.
 
+    This is the probability of each further change: upside down, scaled, rotated, stretched, shifted.
     ``scale`` and ``stretch`` are standard deviations in octaves, ``shift`` one in sizes of the image.
     """
 
@@ -38,7 +39,7 @@ class EDMAugmentationSpec(AugmentationSpec):
 
 
 def _chosen(value: Any) -> Any:
-    """None for ``none``, else the named choice."""
+    """Return None for ``none``, else the augmentation that is chosen."""
     return None if nothing(value) is None else AugmentationSpec.choose(value)
 
 

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from diffbench.specs.base import Float, PositiveFloat, Registered, nothing, number
 
-#: A rate of averaging: at 1 nothing would ever be taken in.
+#: A rate of averaging, below 1: at 1 the average would never change.
 Decay = Annotated[Float, Field(ge=0, lt=1)]
-#: The relative length of a power-function average: all steps weigh the same at 1/sqrt(12) = 0.2887.
+#: The relative length of a power-function average, below 1/sqrt(12) = 0.2887, at which all steps weigh the same.
 Length = Annotated[Float, Field(gt=0, lt=12**-0.5)]
 
 
@@ -25,7 +25,7 @@ def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class AverageSpec(Registered):
-    """An exponential moving average; a number alone is the rate of ``warm``."""
+    """An exponential moving average of weights; a number alone is the rate of ``warm``."""
 
     kind: ClassVar[str] = "average"
     default_name: ClassVar[str | None] = "warm"
@@ -34,12 +34,12 @@ class AverageSpec(Registered):
 
     @property
     def tracked(self) -> dict[float | None, AverageSpec]:
-        """The averages that are followed at once, by their relative length, the model's own first; most have none."""
+        """The averages that are kept, by relative length (None where a rule has none), the model's own first."""
         return {None: self}
 
 
 class WarmAverageSpec(AverageSpec):
-    """The rate, reached as min(rate, (1 + n)/(10 + n)) (Song et al. 2021, official code)."""
+    """A rate that is reached slowly: min(rate, (1 + n)/(10 + n)) at update n (Song et al. 2021, official code)."""
 
     name: Literal["warm"] = "warm"
     implementation: ClassVar[str] = "diffbench.networks.ema:Warm"
@@ -48,7 +48,7 @@ class WarmAverageSpec(AverageSpec):
 
 
 class ConstantAverageSpec(AverageSpec):
-    """The rate from the first update on (Ho et al. 2020; Nichol & Dhariwal 2021, official code)."""
+    """A constant rate from the first update on (Ho et al. 2020; Nichol & Dhariwal 2021, official code)."""
 
     name: Literal["constant"] = "constant"
     implementation: ClassVar[str] = "diffbench.networks.ema:Constant"
@@ -57,9 +57,9 @@ class ConstantAverageSpec(AverageSpec):
 
 
 class HalfLifeAverageSpec(AverageSpec):
-    """Half the weight after ``images``; in early training after ``ramp_up`` times the images seen.
+    """A half-life of ``images``, and early in training of ``ramp_up`` times the images seen so far.
 
-    ``ramp_up`` is ``none`` for the half-life alone (Karras et al. 2022, official code: 500,000 images, 0.05).
+    With ``ramp_up: none`` the half-life is always ``images`` (Karras et al. 2022, official code: 500,000 images, 0.05).
     """
 
     name: Literal["half-life"] = "half-life"
@@ -70,7 +70,7 @@ class HalfLifeAverageSpec(AverageSpec):
 
 
 class PowerAverageSpec(AverageSpec):
-    """Power-function averages (Karras et al. 2024, equation 1): a fixed relative length, two of which give any other.
+    """Power-function averages of fixed relative lengths, two of which give any other (Karras et al. 2024, equation 1).
 
     stds: the lengths that are tracked, the model's own first (EDM2: 0.05 and 0.10).
     """
@@ -85,12 +85,12 @@ class PowerAverageSpec(AverageSpec):
 
     @property
     def tracked(self) -> dict[float | None, AverageSpec]:
-        """One average for each length."""
+        """One average for each length in ``stds``."""
         return {std: self.model_copy(update={"stds": (std,)}) for std in self.stds}
 
 
 def _choose(value: Any) -> Any:
-    """A number, however written, is the rate of the warm average."""
+    """Return the rule with a name, or the warm average with a rate; the rate may be written as any number."""
     if isinstance(value, AverageSpec | dict) or value in AverageSpec.known:
         return AverageSpec.choose(value)
     return WarmAverageSpec.model_validate({"rate": number(value)})

@@ -56,11 +56,11 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical(self) -> str:
-        """This spec as JSON with sorted keys: the same text for the same spec, on any machine."""
+        """Return this spec as JSON with sorted keys: the same text for the same spec, on any machine."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     def digest(self) -> str:
-        """The first 16 hexadecimal digits of the canonical text's SHA-256."""
+        """Return the first 16 hexadecimal digits of the SHA-256 of the canonical text."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
     @classmethod
@@ -69,7 +69,7 @@ class Spec(BaseModel):
         return cls.model_validate_json(text)
 
 
-#: Methods that extensions may still have, and what is asked in their place.
+#: Old methods that extensions may still have -> what replaces them.
 MOVED = {
     "operator_refusal": "needs",
     "model_refusal": "needs",
@@ -84,8 +84,8 @@ class Registered(Spec):
     """A spec that configuration files choose by name.
 
     A direct subclass is a *kind* (``ProcessSpec``); its subclasses, each with a ``name`` field of one
-    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.  A kind may call the field
-    otherwise, ``chosen_by``.
+    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.  ``chosen_by`` is the name
+    of the field, where it is not ``name``.
     """
 
     kind: ClassVar[str]
@@ -112,7 +112,7 @@ class Registered(Spec):
 
     @classmethod
     def choose(cls, value: Any) -> Any:
-        """Make the named choice of this kind from a mapping; pass specs through.
+        """Return the spec of this kind that a name or a mapping chooses; a spec is returned as it is.
 
         Raises:
             ValueError: when the mapping has no name, or one that is not registered.

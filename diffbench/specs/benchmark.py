@@ -1,9 +1,9 @@
 """Specs of what users write: a benchmark file, and a variant as ``methods.yaml`` has it.
 
-A benchmark file says data set, network, budget, device, seeds, sample counts and which variants;
-the variants themselves are free of scale.  ``network``, ``training``, ``defaults`` and
-``overrides`` stay plain mappings here: the plan merges them into each variant and validates the
-result.
+A benchmark file gives the data set, the network, the budget, the device, the seeds, the numbers of
+samples and the list of variants; a variant in ``methods.yaml`` gives none of these sizes.  ``network``,
+``training``, ``defaults`` and ``overrides`` are plain mappings here: the plan merges them into each
+variant and validates the result.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from diffbench.specs.solvers import AnySolver
 from diffbench.specs.training import TrainingSpec
 
 CONTROL_SOLVER = "draw"
-#: What any variant may say.
+#: Keys that every variant may have.
 ABOUT = {"paper", "note", "seeds"}
-#: What a variant without a process may consist of.
+#: Keys that a variant without a process may have, besides `ABOUT`.
 ALONE = {"analyses", "restorers"}
 
 
 def _listed(value: object) -> object:
-    """Take ``only: vp`` or ``only: vp,edm`` for a list: the command line writes it so."""
+    """Turn ``only: vp`` or ``only: vp,edm``, as the command line writes lists, into a list."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int) else value
@@ -59,17 +59,17 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _wanted(value: object) -> object:
-    """Take one name, or one mapping of what is defined here, for a list of it."""
+    """Turn one name, or one mapping of definitions, into a list."""
     return [value] if isinstance(value, dict) else _listed(value)
 
 
 def names(wanted: list[Any]) -> list[str]:
-    """Return the names in a list of names and of mappings of what is defined there."""
+    """Return all names in a list of names and of mappings of definitions."""
     return [name for each in wanted for name in (each if isinstance(each, dict) else [each])]
 
 
 def own(wanted: list[Any]) -> dict[str, Any]:
-    """Return what is defined in a list of names and of mappings: name -> definition."""
+    """Return the definitions in a list of names and of mappings: name -> definition."""
     return {
         name: value for each in wanted if isinstance(each, dict) for name, value in each.items()
     }
@@ -83,9 +83,9 @@ def _named_once(wanted: list[Any]) -> list[Any]:
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_listed), AfterValidator(_distinct)]
 Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distinct)]
-#: What is defined in a benchmark file alone.
+#: Definitions in a benchmark file: name -> definition.
 Own = dict[Id, dict[str, Any]]
-#: Ids, or patterns, of what the repository defines, and mappings of what is defined here, in their order.
+#: Ids, or patterns, of definitions in the repository, and mappings of definitions in the benchmark file, in order.
 Wanted = Annotated[list[Id | Own], BeforeValidator(_wanted), AfterValidator(_named_once)]
 WantedPatterns = Annotated[list[str | Own], BeforeValidator(_wanted), AfterValidator(_named_once)]
 
@@ -93,8 +93,8 @@ WantedPatterns = Annotated[list[str | Own], BeforeValidator(_wanted), AfterValid
 class ClassifierSettings(Spec):
     """How a benchmark's noise-aware classifiers are trained.
 
-    times: uniform ones by default; log-normal ones where time is sigma itself.
-    training: lies over the benchmark's.
+    times: the distribution of training times; by default uniform, or log-normal where time is sigma itself.
+    training: keys that replace those of the benchmark's ``training``.
     """
 
     network: AnyClassifierNetwork = EncoderSpec()
@@ -102,7 +102,7 @@ class ClassifierSettings(Spec):
     training: dict[str, Any] = {}
 
     def times_for(self, process: ProcessSpec) -> TimesSpec:
-        """The distribution of training times on a process."""
+        """Return the distribution of training times on a process."""
         if self.times is not None:
             return self.times
         return UniformTimesSpec() if process.even else LogNormalTimesSpec()
@@ -111,11 +111,12 @@ class ClassifierSettings(Spec):
 class RestorationsSpec(Spec):
     """A benchmark's inverse problems.
 
-    tasks: each an operator and a noise; every restorer is tried on every task, and where one cannot serve
-        the table has a footnote.
-    images: test images to restore, the first ones.
-    draws: restorations of each.
-    variants: ids or patterns of the variants on whose models ``restorers`` are tried, besides the variants' own.
+    tasks: id -> an operator and a noise.  Every restorer is tried on every task; where one cannot serve, the table has
+        a footnote.
+    images: how many test images are restored, from the first on.
+    draws: how many times each image is restored.
+    variants: ids or patterns of the variants on whose models ``restorers`` are tried.
+    restorers: restorers that are tried besides the variants' own.
     """
 
     tasks: dict[Id, TaskSpec] = {}
@@ -126,12 +127,12 @@ class RestorationsSpec(Spec):
 
 
 class TunedSpec(Spec):
-    """What was chosen by looking at numbers: on which seeds, which must be others than those of claims.
+    """Settings that were chosen by looking at numbers, and the seeds of these numbers, which claims may not use.
 
     what: the settings.
-    seeds: of the runs that were looked at.
-    by: the metric, or the numbers.
-    file: the benchmark file that makes them again.
+    seeds: the seeds of the runs that were looked at.
+    by: the metric, or the numbers, by which the settings were chosen.
+    file: the benchmark file that makes these numbers again.
     """
 
     what: str
@@ -141,7 +142,7 @@ class TunedSpec(Spec):
 
     @property
     def shown(self) -> str:
-        """In words."""
+        """The choice in words: the settings, the metric, the seeds and the file."""
         seeds = ", ".join(map(str, self.seeds))
         again = f" ({self.file})" if self.file else ""
         return f"{self.what}, by {self.by}, on {'seeds' if len(self.seeds) > 1 else 'seed'} {seeds}{again}"
@@ -151,24 +152,24 @@ class BenchmarkSpec(Spec):
     """A benchmark file.
 
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
-    floors: how often real images are drawn again, and scored in the place of samples and of restorations.
+    floors: how often real images are drawn and scored in the place of samples and of restorations.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
-    shards: the jobs that the chunks of each solver's images are spread over; the images do not depend on it.
-    sampling: how whatever asks a trained network runs it.
-    gpus: how many a training job uses, each with its share of a batch; Snakemake must be told that there are as many.
+    shards: how many jobs share the chunks of each solver's images; the images do not depend on it.
+    sampling: how solvers, likelihoods, restorers and analyses run a trained network.
+    gpus: how many GPUs a training job uses, each for a share of the batch; Snakemake must be told that they are there.
     classifier: how the classifiers of noisy images that guide samplers are trained.
-    solvers, likelihoods: tried on every variant besides its own; where one cannot serve a process
-        the table has a footnote.
-    restorations: inverse problems, and what is tried on them.
-    defaults: lies under every trained variant's own keys.
-    overrides: variant id or pattern -> keys that lie over the variant's own.
+    solvers, likelihoods: those that are tried on every variant besides the variant's own; where one cannot serve
+        a process, the table has a footnote.
+    restorations: inverse problems, and the restorers that are tried on them.
+    defaults: keys of every trained variant that does not state them itself.
+    overrides: variant id or pattern -> keys that replace the variant's own.
     methods: further variants, written as in ``config/methods.yaml``.
     extensions: Python files, relative to the benchmark file, that define specs and their classes.
-    tables, figures: which of ``config/tables.yaml`` to make; a mapping among them defines further ones.
-    claims: ids or patterns of claims in ``config/claims.yaml`` to test; a mapping among them defines further ones.
+    tables, figures: names in ``config/tables.yaml`` of those to make; a mapping in the list defines further ones.
+    claims: ids or patterns of claims in ``config/claims.yaml`` to test; a mapping in the list defines further ones.
     metrics: further metrics, written as in ``config/tables.yaml``.
-    tuned: id -> what was tuned on which seeds; no claim is tested on those.
+    tuned: id -> what was tuned on which seeds; no claim is tested on these seeds.
     """
 
     name: Id
@@ -214,7 +215,7 @@ class BenchmarkSpec(Spec):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from: the keys that it then needs or may have, and why it has no other of `MADE_OF`."""
+    """Where a model comes from, the keys that it needs or may have, and why it has no other key of `MADE_OF`."""
 
     needs: frozenset[str]
     reason: str
@@ -222,7 +223,7 @@ class Origin:
 
 
 ASKED = frozenset({"sampling"})
-#: What a model may be made of and asked by, besides its process and its denoiser.
+#: Keys of a model besides its process and its denoiser: what it is made of, and how it is run.
 MADE_OF = frozenset({"objective", "network", "training", "pretrained"}) | ASKED
 TRAINED = Origin(MADE_OF - {"pretrained"} - ASKED, "a trained model has no {key}", ASKED)
 EXACT = Origin(frozenset(), "the {denoiser} denoiser is exact and has no {key}")
@@ -230,11 +231,11 @@ IMPORTED = Origin(frozenset({"network", "pretrained"}), "an imported model has n
 
 
 class VariantSpec(Spec):
-    """One variant, everything merged into it.
+    """One variant, with everything merged into it.
 
     It is a trained or an imported model, an exact denoiser, a control, or analyses and restorers that need no model.
 
-    seeds: those of the benchmark's seeds that this variant is run with; all of them when not given.
+    seeds: the seeds of the benchmark that this variant is run with; all of them by default.
     """
 
     paper: str = ""
@@ -256,12 +257,12 @@ class VariantSpec(Spec):
 
     @property
     def trained(self) -> bool:
-        """Whether its denoiser is a network, trained for it or before."""
+        """Whether the denoiser is a network, trained here or imported."""
         return self.denoiser is not None and self.denoiser.trained
 
     @property
     def origin(self) -> Origin:
-        """Where its model comes from."""
+        """Where the model comes from."""
         if self.pretrained is not None:
             return IMPORTED
         return TRAINED if self.trained else EXACT
@@ -285,7 +286,7 @@ class VariantSpec(Spec):
         return self
 
     def _without_model(self) -> Self:
-        """Analyses and restorers alone must be such as bring all they need."""
+        """Refuse an analysis or a restorer that needs a model."""
         for item, analysis in self.analyses.items():
             if analysis.uses_variant:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Specs of the controls: rows that no model made, to read the other rows by."""
+"""Specs of the controls: rows of a table that no model made, to compare the other rows with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SplitControlSpec(ControlSpec):
 
 
 class NoiseControlSpec(ControlSpec):
-    """Every pixel uniform over the grey levels."""
+    """Noise: every pixel is uniform over the grey levels."""
 
     name: Literal["noise"] = "noise"
     implementation: ClassVar[str] = "diffbench.data.controls:NoiseControl"

@@ -37,7 +37,7 @@ class DataSpec(Registered):
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Keys that say where files lie which another key knows by their content: a copy elsewhere is the same set."""
+        """Keys that are only paths, because another key has the checksum: a copy elsewhere is the same data set."""
         return ()
 
     @property
@@ -52,7 +52,7 @@ class DataSpec(Registered):
 
     @property
     def known_counts(self) -> Mapping[str, int]:
-        """The number of images of each split; nothing where it is known only once data are read."""
+        """The number of images of each split; empty where it is known only once data are read."""
         return {}
 
     @property
@@ -62,37 +62,37 @@ class DataSpec(Registered):
 
     @property
     def unplaced(self) -> Self:
-        """The same data set without its ``places``: what is made of it does not depend on them."""
+        """The same data set without its ``places``, on which products do not depend."""
         return self.model_copy(update=dict.fromkeys(self.places)) if self.places else self
 
     @property
     def listed(self) -> str | None:
-        """The folder, zip or tar in which `diffbench.store.listing` finds the classes, if it is such a data set."""
+        """The folder, zip or tar in which `diffbench.store.listing` finds the classes; None of other data sets."""
         return None
 
     @property
     def origin(self) -> str:
-        """Where those files come from, for whom they are missing; empty where only the user can know."""
+        """Where to get the files, for users who miss them; empty where only the user can know."""
         return ""
 
     @property
     def remark(self) -> str:
-        """What every table must say of the images; empty where they are what was published."""
+        """A remark about the images for every table; empty where they are as published."""
         return ""
 
     @property
     def known_as(self) -> str:
-        """The name as tables have it: never that of a published set for images that are no exact copies."""
+        """The name in tables; images that are no exact copies never have the name of a published data set."""
         return self.name
 
     @property
     def edition(self) -> str:
-        """Which version of it this is, who resized it or how; empty where there is one version, or nobody knows."""
+        """The version of the data set: who resized it, or how; empty where there is only one, or it is not known."""
         return ""
 
     @property
     def title(self) -> str:
-        """Name and version."""
+        """The name and the version, as tables have them."""
         return f"{self.known_as} ({self.edition})" if self.edition else self.known_as
 
 
@@ -108,17 +108,14 @@ class DigitsSpec(DataSpec):
 
     @property
     def known_classes(self) -> int | None:
-        """Ten."""
         return 10
 
     @property
     def known_shape(self) -> tuple[int, int, int]:
-        """Grey."""
         return 1, 8, 8
 
     @property
     def known_counts(self) -> Mapping[str, int]:
-        """``test``, and the rest."""
         return {"train": 1797 - self.test, "test": self.test}
 
 
@@ -134,17 +131,15 @@ class PatchesSpec(DataSpec):
 
     @property
     def known_classes(self) -> int | None:
-        """Sixteen of each photograph."""
         return 32
 
     @property
     def known_shape(self) -> tuple[int, int, int]:
-        """Colour."""
         return 3, 16, 16
 
     @property
     def known_counts(self) -> Mapping[str, int]:
-        """Of each class 154 for training and 33 for tests."""
+        """154 images of each class for training and 33 for tests."""
         return {"train": 4928, "test": 1056}
 
 
@@ -152,7 +147,7 @@ class CIFAR10Spec(DataSpec):
     """CIFAR-10 from its original python archive: 60,000 photographs, 32x32, RGB, 256 levels, ten classes.
 
     archive: a local copy of cifar-10-python.tar.gz; ``none`` downloads it once.
-    sha256: of the archive; another one is wanted only by who has made another archive of that layout.
+    sha256: of the archive; give another one only for another archive of the same layout.
     """
 
     name: Literal["cifar10"] = "cifar10"
@@ -164,22 +159,19 @@ class CIFAR10Spec(DataSpec):
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The archive, which its sha256 knows."""
+        """The archive, whose content ``sha256`` gives."""
         return ("archive",)
 
     @property
     def known_classes(self) -> int | None:
-        """Ten."""
         return 10
 
     @property
     def known_shape(self) -> tuple[int, int, int]:
-        """Colour."""
         return 3, 32, 32
 
     @property
     def known_counts(self) -> Mapping[str, int]:
-        """A sixth of all for tests."""
         return {"train": 50_000, "test": 10_000}
 
     @property
@@ -197,11 +189,12 @@ class ImageFilesSpec(DataSpec):
     """Image files, decoded one by one.
 
     size: the side of the square that images are cropped and resized to, antialiased; ``none`` leaves them as they are.
-    resize: how, which makes another version of the data set of each: ``bicubic`` and ``lanczos`` cut the square first
-        (Lanczos: the LSUN of Progressive GAN and of DDPM, the ImageNet of EDM); ``bilinear`` resizes the shorter side
-        and then cuts (torchvision, inverse heat dissipation); so does ``box-bicubic``, after halving by a box filter
-        as often as that leaves twice the size (Improved DDPM, ADM).  ``none`` wants all to have that size.
-    channels: 1 or 3, which all images must have; ``none`` takes what the first has.
+    resize: how images are resized; each way makes another version of the data set.  ``bicubic`` and ``lanczos`` cut the
+        square first (Lanczos: the LSUN of Progressive GAN and of DDPM, the ImageNet of EDM); ``bilinear`` resizes the
+        shorter side and then cuts (torchvision, inverse heat dissipation); so does ``box-bicubic``, after halving by
+        a box filter as often as that leaves twice the size (Improved DDPM, ADM).  With ``none`` all images must have
+        that size already.
+    channels: 1 or 3, which all images must have; ``none`` takes the number that the first image has.
     lossy: whether JPEG and WebP are read; every table then says so.
     """
 
@@ -214,39 +207,39 @@ class ImageFilesSpec(DataSpec):
 
     @property
     def known_shape(self) -> tuple[int, int, int] | None:
-        """Known where ``channels`` and ``size`` are given."""
+        """The shape, where ``channels`` and ``size`` are given."""
         if self.size is None or self.channels is None:
             return None
         return self.channels, self.size, self.size
 
     @property
     def remark(self) -> str:
-        """That scores of such images stand alone."""
+        """A remark that scores of lossy images compare with no published ones."""
         if not self.lossy:
             return ""
         return "lossy images: their artefacts are learnt and scored, and no score compares with a published one"
 
     @property
     def known_as(self) -> str:
-        """Marked where lossy."""
+        """The name, marked where lossy images are read."""
         return f"{self.name} (lossy)" if self.lossy else self.name
 
     @property
     def edition(self) -> str:
-        """How images were resized, where they were."""
+        """How images are resized, where they are."""
         return self.resize or "" if self.size else ""
 
 
 class FolderSpec(ImageFilesSpec):
     """A folder, zip or tar of PNGs; folders in it, or numbers in a ``dataset.json``, are classes.
 
-    test_path: the same of the test images; ``none`` takes a part of ``path``.
-    test_fraction: of the images, taken in each class by ``seed``, are the test split, without ``test_path``.
-    classes: their number, where plans are to know it before data are there; checked then.
-    called: the published data set that this is, as tables call it: ``imagenet32``.
-    version: whose version of it, as ``published.csv`` says: ``van den Oord 2016``.  Nothing is resized then.
-    identity: sha256 over the sorted names and sha256 of pixels of all images, which the manifest has; where it is
-        given it is checked, and a copy elsewhere is the same data set.
+    test_path: a folder, zip or tar of the test images; ``none`` takes a part of ``path``.
+    test_fraction: the fraction of each class that is the test split, chosen by ``seed``, without ``test_path``.
+    classes: the number of classes, for plans made before the data are there; it is checked when data are read.
+    called: the name in tables of the published data set that this is: ``imagenet32``.
+    version: whose version of it, as in ``published.csv``: ``van den Oord 2016``.  Images are not resized then.
+    identity: the SHA-256 over the sorted names of all images and the SHA-256 of their pixels, as in the manifest.
+        Where it is given, it is checked, and a copy elsewhere is the same data set.
     """
 
     name: Literal["folder"] = "folder"
@@ -281,23 +274,22 @@ class FolderSpec(ImageFilesSpec):
 
     @property
     def known_classes(self) -> int | None:
-        """``classes``."""
         return self.classes
 
     @property
     def known_as(self) -> str:
-        """What it is called, marked where lossy."""
+        """``called``, or the name; marked where lossy images are read."""
         name = self.called or self.name
         return f"{name} (lossy)" if self.lossy else name
 
     @property
     def edition(self) -> str:
-        """Whose it is, or how images were resized."""
+        """``version``, or how images are resized."""
         return self.version or super().edition
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The paths, where ``identity`` knows what lies there."""
+        """The paths, where ``identity`` gives the content."""
         return ("path", "test_path") if self.identity else ()
 
     @property
@@ -308,7 +300,6 @@ class FolderSpec(ImageFilesSpec):
 
     @property
     def listed(self) -> str | None:
-        """``path``."""
         return self.path
 
 
@@ -316,8 +307,8 @@ class ParquetSpec(ImageFilesSpec):
     """The parquet files of a data set on the Hugging Face hub: ``train*.parquet`` and ``test*.parquet`` in a folder.
 
     test: how the names of the test split's files begin; on the hub it may be ``validation``.
-    image, label: the columns; ``none`` takes the only one that can be it.  Without labels there is one class.
-    classes: their number, where plans are to know it before data are read; checked then.
+    image, label: the names of the columns; ``none`` takes the only possible one.  Without labels there is one class.
+    classes: the number of classes, for plans made before the data are there; it is checked when data are read.
     """
 
     name: Literal["parquet"] = "parquet"
@@ -331,12 +322,10 @@ class ParquetSpec(ImageFilesSpec):
 
     @property
     def known_classes(self) -> int | None:
-        """``classes``."""
         return self.classes
 
     @property
     def paths(self) -> dict[str, str]:
-        """``path``."""
         return {"path": self.path}
 
 
@@ -345,7 +334,7 @@ class ImageNetSpec(DataSpec):
 
     path: a folder with ``train_data_batch_1.npz`` and so on, and ``val_data.npz``.
     size: 32 or 64.
-    batches: how many there are for training; the published set has ten.
+    batches: the number of training batches; the published data set has ten.
     """
 
     name: Literal["imagenet"] = "imagenet"
@@ -358,37 +347,34 @@ class ImageNetSpec(DataSpec):
 
     @property
     def known_classes(self) -> int | None:
-        """A thousand."""
         return 1000
 
     @property
     def known_shape(self) -> tuple[int, int, int]:
-        """Colour."""
         return 3, self.size, self.size
 
     @property
     def known_counts(self) -> Mapping[str, int]:
-        """The challenge's of 2012, its validation set for tests; none where ``batches`` leaves some out."""
+        """The numbers of the 2012 challenge, with its validation set for tests; empty where batches are left out."""
         return {"train": 1_281_167, "test": 50_000} if self.batches == 10 else {}
 
     @property
     def known_as(self) -> str:
-        """Which of the two."""
+        """``imagenet32`` or ``imagenet64``."""
         return f"imagenet{self.size}"
 
     @property
     def edition(self) -> str:
-        """Not van den Oord's of 2016, which is harder to code."""
+        """The version of 2017; van den Oord's of 2016 costs more bits per dimension."""
         return "Chrabaszcz 2017"
 
     @property
     def paths(self) -> dict[str, str]:
-        """``path``."""
         return {"path": self.path}
 
     @property
     def origin(self) -> str:
-        """The archives and their checksums; image-net.org wants an account."""
+        """The archives and their checksums; image-net.org requires an account."""
         archives = ", ".join(
             f"Imagenet{self.size}_{name} (sha256 {digest})"
             for name, digest in IMAGENET[self.size].items()
@@ -401,7 +387,7 @@ class LSUNSpec(ImageFilesSpec):
 
     size: the side of the square that images are cropped and resized to.
     test_path: the published validation set; ``none`` holds back ``test_fraction`` of ``path``, chosen by ``seed``.
-    lossy: needed for JPEG files in a folder alone, which are copies of copies.
+    lossy: needed only for JPEG files in a folder, which were compressed again.
     """
 
     name: Literal["lsun"] = "lsun"
@@ -416,7 +402,7 @@ class LSUNSpec(ImageFilesSpec):
 
     @property
     def known_classes(self) -> int | None:
-        """None: one for all."""
+        """One: LSUN has no classes."""
         return 1
 
     @property
@@ -427,7 +413,7 @@ class LSUNSpec(ImageFilesSpec):
 
     @property
     def origin(self) -> str:
-        """Where the databases are; no checksums of them are published."""
+        """The address of the databases; no checksums of them are published."""
         return (
             "an unpacked LMDB of http://dl.yf.io/lsun/scenes/, e.g. church_outdoor_train_lmdb.zip"
         )

@@ -24,62 +24,62 @@ from diffbench.specs.processes import ProcessSpec
 
 
 class DenoiserSpec(HasNeeds, Registered):
-    """A denoiser of any kind; a network's when no name is given."""
+    """A denoiser of any kind; ``network`` when no name is given."""
 
     kind: ClassVar[str] = "denoiser"
     asker: ClassVar[str] = "name: {0.name}"
     default_name: ClassVar[str | None] = "network"
     trained: ClassVar[bool] = False
-    #: Whether it is exact of a Gaussian with the training images' mean and covariance.
+    #: Whether it is the exact denoiser of a Gaussian with the training images' mean and covariance.
     gaussian: ClassVar[bool] = False
 
     name: str
 
     @property
     def takes_labels(self) -> bool:
-        """Whether it is told the class of an image."""
+        """Whether the denoiser is told the class of an image."""
         return False
 
     @property
     def takes_masks(self) -> bool:
-        """Whether it can be told pixels of the image."""
+        """Whether the denoiser can be told pixels of the image."""
         return False
 
     @property
     def learns_variance(self) -> bool:
-        """Whether it says how to interpolate between the variances of a step."""
+        """Whether the denoiser predicts the variance of a step."""
         return False
 
     @property
     def variance_of_levels(self) -> bool:
-        """Whether the variance that it learns is that of a step between neighbouring levels, and of no other."""
+        """Whether the learned variance is that of a step between neighbouring levels, and of no other."""
         return False
 
     @property
     def predicts(self) -> str:
-        """What it predicts, in words."""
+        """What the denoiser predicts, in words."""
         return f"score, {self.name}"
 
     @property
     def native(self) -> View:
-        """The view that its network's output is made into, and whose error L_simple takes."""
+        """The view that the network's output is made into, whose squared error is L_simple."""
         return "eps"
 
     @property
     def outputs(self) -> int:
-        """How many numbers its network gives for each pixel and channel."""
+        """How many numbers the network gives for each pixel and channel."""
         return 1
 
     def form(self, process: ProcessSpec) -> Form:
-        """What it is as a function of its network; one that is known by its own keys alone is like no other."""
+        """The form of the denoiser; by default it is described by the denoiser's keys, so that no other is equal."""
         return Form((self.model_copy(update={"conditional": False}).canonical(), 0.0), (0.0, ""))
 
     def inputs(self, channels: int) -> int:
-        """How many channels its network sees of an image that has ``channels``."""
+        """How many channels the network sees, for an image with ``channels`` channels."""
         return channels
 
 
-#: What a network without a skip gives, and what it is then made into.
+#: View -> the output in `specs.forms` of a network that predicts it without a skip.
 PLAIN: Mapping[View, str] = {
     "eps": "noise",
     "score": "noise",
@@ -90,7 +90,7 @@ PLAIN: Mapping[View, str] = {
 
 
 def _times_are_counted(spec: NetworkDenoiserSpec, process: ProcessSpec) -> str | None:
-    """A time of a range that can be counted, or a chain's own levels."""
+    """A network that is told counted times needs times up to 1, or a chain's own levels."""
     told = spec.noise_input
     if told not in ("time", "descending-time"):
         return None
@@ -116,9 +116,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
     """A network F inside native = c_skip x + c_out F(c_in x; c_noise, y).
 
     ``predict`` is the native quantity; ``mean`` is the posterior mean of the level before (DDPM's mu).
-    ``skip: residual`` adds the network, times sigma, to x_t, and ``addition`` as it is: the mean of a level of blur.
-    ``skip: edm`` puts EDM's skip connection (Karras et al. 2022, table 1) inside whatever is predicted:
-    the objective is unchanged, the network need not copy the noise.  ``predict: edm`` is EDM's own: x0
+    ``skip: residual`` adds sigma times the network to x_t, and ``addition`` the network itself; both are for the mean
+    of a level of blur.  ``skip: edm`` puts EDM's skip connection (Karras et al. 2022, table 1) inside whatever is
+    predicted: the objective is unchanged, and the network need not copy the noise.  ``predict: edm`` is EDM's own: x0
     with that skip.  ``data_std`` is the data's standard deviation when data span [-1, 1] (EDM's sigma_data).
 
     ``variance: learned`` doubles the network's outputs: the second half interpolates between a step's
@@ -126,16 +126,19 @@ class NetworkDenoiserSpec(DenoiserSpec):
     itself, of the step to the level before (Ho et al. 2020, table 2, learned diagonal).  ``conditional`` networks are
     told the class.
 
-    ``masks`` adds a mask and the image under it to the network's input: it is trained with random ones, and can be
-    told known pixels of the image (Saharia et al. 2022, Palette; Nichol et al. 2022, GLIDE).
+    ``masks`` adds a mask and the image under it to the network's input.  The network is trained with random masks, and
+    can then be told known pixels of the image (Saharia et al. 2022, Palette; Nichol et al. 2022, GLIDE).
 
-    ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], in place of 1/sqrt(alpha^2 + sigma^2) or what
-    belongs to the skip; VE's networks of Song et al. 2021 see their input so.  ``noise_input`` is what the
-    network is told of the noise: ln(sigma/alpha)/4 as in EDM, the ``time`` ((N - 1) t, of a chain the level) as
-    in DDPM and in VP's networks, its ``rescaled-time``, N t/T of a chain of T levels, as in Improved DDPM's,
-    ``descending-time``, the level counted down from the most noise, round((N - 1)(1 - t)), as in VE's networks of N
-    levels, ``log-sigma``, ln(sigma/2) for data in [-1, 1], as in VE's others, or ``sigma-share``, 0 at the process's
-    smallest sigma and 1 at its largest, as in ``reflected-vdm``.  ``levels`` is that N.
+    ``input_scale: none`` leaves c_in at 1 for data in [-1, 1], as in the VE networks of Song et al. 2021, in place of
+    1/sqrt(alpha^2 + sigma^2) or the c_in of the skip.  ``noise_input`` is what the network is told of the noise, with
+    N = ``levels``:
+
+        log-ratio        ln(sigma/alpha)/4, as in EDM
+        time             (N - 1) t, and on a chain the level, as in DDPM and in VP's networks
+        rescaled-time    N t/T on a chain of T levels, as in Improved DDPM
+        descending-time  round((N - 1)(1 - t)), counted down from the most noise, as in VE's networks of N levels
+        log-sigma        ln(sigma/2) for data in [-1, 1], as in VE's other networks
+        sigma-share      0 at the process's smallest sigma and 1 at its largest, as in ``reflected-vdm``
     """
 
     name: Literal["network"] = "network"
@@ -175,16 +178,15 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     @property
     def predicts(self) -> str:
-        """``predict``."""
         return self.predict
 
     @property
     def native(self) -> View:
-        """``predict``, which is x0 for EDM's own."""
+        """``predict``; x0 for ``edm``."""
         return "x0" if self.predict == "edm" else self.predict
 
     def form(self, process: ProcessSpec) -> Form:
-        """EDM's skip makes one function of whatever is predicted; v is that skip with a standard deviation of 1."""
+        """The form: the same for all views with EDM's skip; v is that skip with a standard deviation of 1."""
         unit = 1 / process.half_range
         output, width, scale = {
             "none": (PLAIN[self.native], unit if self.native == "v" else 0.0, unit),
@@ -196,7 +198,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
         return Form((output, width), (0.0 if constant else scale, self._told(process)))
 
     def _told(self, process: ProcessSpec) -> str:
-        """What the network is told of the noise: a chain of as many levels as its network counts is its own scale."""
+        """What the network is told of the noise; on a chain of N levels ``rescaled-time`` is ``time``."""
         chain = process.time == "discrete"
         if self.noise_input == "rescaled-time" and process.level_count == self.levels:
             return "time"
@@ -205,31 +207,27 @@ class NetworkDenoiserSpec(DenoiserSpec):
 
     @property
     def takes_labels(self) -> bool:
-        """``conditional``."""
         return self.conditional
 
     @property
     def takes_masks(self) -> bool:
-        """``masks``."""
         return self.masks
 
     @property
     def learns_variance(self) -> bool:
-        """``variance: learned`` or ``unbounded``."""
         return self.variance != "fixed"
 
     @property
     def variance_of_levels(self) -> bool:
-        """``variance: unbounded``."""
         return self.variance == "unbounded"
 
     @property
     def outputs(self) -> int:
-        """Two where the variance is learned beside the mean."""
+        """Two where the variance is learned too, else one."""
         return 2 if self.learns_variance else 1
 
     def inputs(self, channels: int) -> int:
-        """The noisy image's; the mask and those of the known image, where it takes masks."""
+        """The channels of the noisy image and, with masks, those of the known image and the mask."""
         return 2 * channels + 1 if self.takes_masks else channels
 
 
@@ -246,19 +244,18 @@ class BoundarySpec(DenoiserSpec):
 
     @property
     def takes_labels(self) -> bool:
-        """``conditional``."""
         return self.conditional
 
 
 class GatedSpec(BoundarySpec):
-    """sigma score = gate F, the gate x/sigma at a wall and 1 inside."""
+    """A gated network, sigma score = gate F: the gate is x/sigma at a wall and 1 inside."""
 
     name: Literal["gated"] = "gated"
     implementation: ClassVar[str] = "diffbench.diffusion.denoisers.boundary:Gated"
 
 
 class KernelMixtureSpec(BoundarySpec):
-    """The score of a mixture of two of the process's kernels, centred where the network says.
+    """The score of a mixture of two of the process's kernels, whose centres the network predicts.
 
     Exact in principle: a mixture of kernels obeys the boundary condition.  ``data_std`` is the data's standard
     deviation when data span [-1, 1], for the skip inside the centres.
@@ -271,12 +268,12 @@ class KernelMixtureSpec(BoundarySpec):
 
     @property
     def outputs(self) -> int:
-        """Two centres and a weight."""
+        """Three: two centres and a weight."""
         return 3
 
 
 class ExactSpec(DenoiserSpec):
-    """The exact denoiser of some data that the training set describes."""
+    """The exact denoiser of a distribution that is fitted to the training set."""
 
     needs: ClassVar[Needs] = (GAUSSIAN, ONE_ALPHA)
 

@@ -1,4 +1,4 @@
-"""What is told to the user in one line: what is wrong, with which key or file, and what would be right."""
+"""Errors that a user reads as one line: what is wrong, in which key or file, and what would be right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its message is one line, printed without the error's type."""
+    """A mistake that the user can correct; its message is one line, printed without the error's type."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -35,11 +35,11 @@ class ExtractorSpec(Registered):
     default_name: ClassVar[str | None] = "classifier"
     #: Whether its weights are made here, and kept beside the reference statistics.
     stored: ClassVar[bool] = False
-    #: Whether it is large enough to want a GPU.
+    #: Whether it is large enough to need a GPU.
     heavy: ClassVar[bool] = False
     #: Whether its logits are of the data set's classes.
     tells_classes: ClassVar[bool] = False
-    #: What it makes of the grey levels.
+    #: How it converts grey levels.
     conversion: ClassVar[str]
 
     name: str
@@ -52,23 +52,23 @@ class ExtractorSpec(Registered):
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where such files would come from."""
+        """Configuration key -> where such a file comes from."""
         return {}
 
     @property
     def reference_sha256(self) -> str | None:
-        """What the published reference is known by that it measures against; None without, or where it is not known."""
+        """The SHA-256 of the published reference; None without a reference, or where it is not known."""
         return None
 
     def with_reference(self, sha256: str) -> Self:
-        """The same with a published reference whose SHA-256 is known."""
+        """Return this spec with the SHA-256 of its published reference."""
         return self
 
 
 class TrainedExtractorSpec(ExtractorSpec):
     """A small seeded classifier, trained on the data set itself.
 
-    features: of its penultimate layer.
+    features: the number of its features, the outputs of the penultimate layer.
     channels: widths of its convolutions; the second halves the resolution.
     noise: standard deviation, in [-1, 1] scale, of the Gaussian noise added to its training images.
     variance: total variance to which its features are scaled, over the training images.
@@ -95,8 +95,8 @@ class TrainedExtractorSpec(ExtractorSpec):
 class ReferenceFileSpec(Spec):
     """A published npz file of reference statistics, and perhaps images; ``reference: FILE`` is short for its path.
 
-    path: a local copy; its place is in no hash, its sha256 is.
-    sha256: of the file; by default that of what lies there.
+    path: a local copy; hashes of the spec contain its sha256, not its path.
+    sha256: of the file; by default that of the file at ``path``.
     """
 
     path: Annotated[str | None, BeforeValidator(nothing), Field(exclude=True)] = None
@@ -104,18 +104,18 @@ class ReferenceFileSpec(Spec):
 
 
 def _named(value: object) -> object:
-    """A path alone."""
+    """Return a mapping for a path, and None for ``none``."""
     return {"path": value} if isinstance(value, str) and value != "none" else nothing(value)
 
 
 class InceptionSpec(ExtractorSpec):
     """Inception-v3 as torch-fidelity has it, for photographs; its weights are fetched once or given.
 
-    weights: a local copy of the weights; its place is in no hash, its sha256 is.  The environment variable
-        DIFFBENCH_WEIGHTS says the same; without either they are downloaded into the cache.
+    weights: a local copy of the weights; hashes of the spec contain its sha256, not its path.  The environment variable
+        DIFFBENCH_WEIGHTS can name it too; without either the weights are downloaded into the cache.
     sha256: of the weights.
-    reference: what FID is measured against in place of the training images' statistics, and KID, precision and recall
-        in place of their features, where it has images: ADM's reference batch, EDM's statistics.
+    reference: a published file that replaces the training images: their statistics for FID and, where it has images,
+        their features for KID, precision and recall.  Such files are ADM's reference batch and EDM's statistics.
     opinions: further scores, by the same network: ``clean_fid``, FID of images resized without aliasing.
     resamples: none by default; each costs the eigenvalues of a 2048 x 2048 matrix, seconds of a CPU.
     """
@@ -154,11 +154,9 @@ class InceptionSpec(ExtractorSpec):
 
     @property
     def reference_sha256(self) -> str | None:
-        """Of ``reference``."""
         return None if self.reference is None else self.reference.sha256
 
     def with_reference(self, sha256: str) -> Self:
-        """``reference`` with its SHA-256."""
         assert self.reference is not None
         known = self.reference.model_copy(update={"sha256": sha256})
         return self.model_copy(update={"reference": known})

@@ -1,4 +1,4 @@
-"""Spec of the floors of scores: how often real images are drawn again to be scored in the samples' place."""
+"""Spec of the floors of scores: how often real images are drawn and scored in the samples' place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from diffbench.specs.base import NonNegativeInt, Spec
 class FloorSpec(Spec):
     """How floors are measured.
 
-    redraws: sets of real images that are scored; 0 for no floors.  Each costs the covariance of its features.
-    seed: of the draws.
+    redraws: the number of sets of real images that are scored; 0 for no floors.  Each set costs the covariance of its
+        features.
+    seed: the seed of the draws.
     """
 
     redraws: NonNegativeInt = 20

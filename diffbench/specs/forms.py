@@ -1,6 +1,6 @@
-"""What is one function, and what is one loss, whatever they are called.
+"""When two denoisers are one function of their network, and two objectives one loss, whatever their names.
 
-A network F enters training and sampling only through the noise that it stands for,
+A network F enters training and sampling only through the noise that it predicts,
 
     eps = p x_t + q F(c_in x_t; c_noise)
 
@@ -18,8 +18,8 @@ and a squared error of any view is a weight times the squared error of eps:
     eps 1,   score sigma^-2,   x0 sigma^2/alpha^2,   v v(1)/alpha^2,   mean b^2 sigma^2/alpha^2
 
 A weight is a product of powers.  Powers of what a process keeps at 1 (alpha, or v(1)) are left out; g^2/sigma^2 is a
-number where noise grows geometrically, and sigma one where it does not grow.  So two weights are the same function of
-time exactly where their powers are equal.
+number where noise grows geometrically, and sigma is a number where it does not grow.  So two weights are the same
+function of time exactly where their powers are equal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ View = Literal["eps", "x0", "v", "score", "mean"]
 class Form(NamedTuple):
     """A denoiser as a function of its network.
 
-    output: what F is made into, and the s of a skip (0 where there is none).
+    output: what F is made into (see the module), and the s of a skip (0 without a skip).
     input: what the network sees: the s of c_in = 1/sqrt(v(s)), 0 where c_in is constant, and c_noise.
 
     Each s is for data in [-1, 1], as ``data_std``.
@@ -48,7 +48,7 @@ class Form(NamedTuple):
 class Weight(NamedTuple):
     """``scale`` times a product of powers: of alpha, sigma, g, b and v(s), each of which depends on time.
 
-    Two weights are one but for their scale when their ``powers`` are equal.
+    Two weights with equal ``powers`` differ only in their scale.
     """
 
     powers: frozenset[tuple[str, int]]
@@ -58,8 +58,8 @@ class Weight(NamedTuple):
 class Loss(NamedTuple):
     """What is minimised at one time.
 
-    weight: of the squared error of eps; None where none is taken.
-    beside: what is no such error, in words: terms of the bound, or an objective that is known by its name alone.
+    weight: the weight of the squared error of eps; None where there is no such error.
+    beside: other terms, in words: terms of the bound, or an objective that is known only by its keys.
     """
 
     weight: Weight | None
@@ -67,11 +67,11 @@ class Loss(NamedTuple):
 
 
 def squared(s: float) -> str:
-    """The symbol of v(s)."""
+    """Return the symbol of v(s)."""
     return f"v({s:.12g})"
 
 
-#: View -> the powers of its squared error's weight.
+#: View -> the powers in the weight of its squared error.
 VIEWS: Mapping[View, Mapping[str, int]] = {
     "eps": {},
     "score": {"sigma": -2},

@@ -12,15 +12,15 @@ from diffbench.specs.data import SHA256
 
 
 class ImportedSpec(Spec):
-    """An official checkpoint's weights as a network of ours; the sidecar of ``model.safetensors`` holds it.
+    """An official checkpoint's weights as a network of diffbench; the sidecar of ``model.safetensors`` holds the spec.
 
     name: what the user calls the model.
-    family, source: the checkpoint's layout, and whose it is.
+    family, source: the checkpoint's layout, and who published it.
     file, sha256: of the checkpoint.
     ema: whether the weights are averages; None where the checkpoint does not say.
-    network, denoiser: what the weights are of, and what they make with it.
+    network, denoiser: the network that has the weights, and the denoiser that it is part of.
     image_shape, in_channels, out_channels, classes: what the network is built with.
-    parameters: their number, without buffers.
+    parameters: the number of parameters, without buffers.
     """
 
     version: PositiveInt = 1

@@ -24,15 +24,15 @@ from diffbench.specs.solvers.grids import GRID, LAST, Grid, IntegerGrid
 from diffbench.specs.solvers.transition import VARIANCE
 from diffbench.specs.weights import OfWeights
 
-#: What bits per dimension are of; two kinds do not compare.
+#: The kinds of bits per dimension; numbers of two kinds cannot be compared.
 LEVELS = "bound on grey levels"
 DENSITY = "ODE, density of dequantised levels"
 
 
 class LikelihoodSpec(OfWeights, HasNeeds, Registered):
-    """A bound on, or the value of, the negative log likelihood of a split, the test images unless it says otherwise.
+    """The negative log likelihood of a split, by default the test images, or a bound on it.
 
-    ``column`` and ``title`` are the kind of its bits per dimension, in a word and for readers.
+    ``column`` is the kind of bits per dimension in a word, ``title`` the kind in words for readers.
     """
 
     kind: ClassVar[str] = "likelihood"
@@ -49,16 +49,16 @@ class LikelihoodSpec(OfWeights, HasNeeds, Registered):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the number of its evaluations depends on the images."""
+        """Whether the number of evaluations depends on the images."""
         return False
 
     def backward_passes(self, dims: int) -> int:
-        """How many backward passes there are for each evaluation, of images of ``dims`` numbers."""
+        """The number of backward passes for each evaluation, for images of ``dims`` numbers."""
         return 0
 
 
 def _steps_are_counted(spec: VLBSpec, process: ProcessSpec) -> str | None:
-    """A chain has a number of steps, continuous time has none."""
+    """In continuous time ``steps`` must be given; a chain has its own number."""
     if process.time == "discrete" or (spec.steps or 0) >= 2:
         return None
     return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
@@ -69,8 +69,8 @@ class VLBSpec(LikelihoodSpec):
 
     Ho et al. 2020, equation 5.  ``threshold: static`` clips predicted x0 to the data range, as the
     official code does when it evaluates the bound.  ``steps`` evenly spaced levels are taken (all by
-    default; ``grid: strided`` takes a constant stride); in continuous time as many times, without a default: the grid
-    log-snr, even in ln(sigma/alpha), gets by with the fewest.
+    default; ``grid: strided`` takes a constant stride); in continuous time ``steps`` times are taken, without
+    a default, and the grid ``log-snr``, even in ln(sigma/alpha), needs the fewest.
     ``batch`` images are evaluated at a time.
     """
 
@@ -90,7 +90,7 @@ class VLBSpec(LikelihoodSpec):
 class HeatBoundSpec(LikelihoodSpec):
     """The bound of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, appendix A), over all levels.
 
-    Its prior term is a bound itself, by the blurred training images.  ``ratio``: delta/sigma, as of the sampler.
+    The prior term is itself a bound, by the blurred training images.  ``ratio`` is delta/sigma, as in the sampler.
     ``batch`` images are evaluated at a time.
     """
 
@@ -108,20 +108,20 @@ class HeatBoundSpec(LikelihoodSpec):
 
 
 def _grid_is_there(spec: ODELikelihoodSpec, process: ProcessSpec) -> str | None:
-    """For a method with fixed steps; another takes none of the grid."""
+    """A method with fixed steps needs what its grid needs; an adaptive method has no grid."""
     return None if spec.steps is None else first_unmet(GRID, spec, Offer(process))
 
 
 class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised levels.
 
-    trace: of the score's derivative, ``hutchinson``'s estimate or ``exact``, which costs one backward pass a
-        dimension.
-    probe, probes: what the estimate's random vectors are, and how many a path.
+    trace: how the trace of the score's derivative is computed: by ``hutchinson``'s estimate, or ``exact``, which costs
+        one backward pass for each dimension.
+    probe, probes: the distribution of the estimate's random vectors, and how many each path has.
     passes: draws of uniform dequantisation noise (and probes) an image, averaged; the papers' protocol has 5.
     method: ``adaptive`` (Dormand & Prince, to ``rtol`` and ``atol``, 1e-5 each unless given, as a root mean square
         over a batch), or one with ``steps`` fixed steps on a ``grid``.
-    last: the time that an image is taken to be at; by default 1e-5, or the process's smallest if that is later.
+    last: the time at which an image enters the ODE; by default 1e-5, or the process's smallest if that is later.
     bump, gate: on a reflected process, see ``FlowSpec``; a score that does not vanish at the walls has no likelihood
         without either.
     batch: images evaluated at a time.
@@ -167,23 +167,22 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
 
     @property
     def tolerances(self) -> tuple[float, float]:
-        """The two, 1e-5 each unless given."""
+        """``rtol`` and ``atol``, 1e-5 each unless given."""
         return self.rtol or 1e-5, self.atol or 1e-5
 
     @property
     def full_precision(self) -> bool:
-        """Traces and error estimates are small differences."""
+        """True: traces and error estimates are small differences."""
         return True
 
     @property
     def adaptive(self) -> bool:
-        """By its method."""
         return self.method == "adaptive"
 
     def backward_passes(self, dims: int) -> int:
-        """One a probe; one a number for the exact trace."""
+        """One for each probe; for the exact trace, one for each of the ``dims`` numbers."""
         return dims if self.trace == "exact" else self.probes
 
     def first_time(self, process: ProcessSpec) -> float:
-        """The time of an image."""
+        """The time at which an image enters the ODE."""
         return max(process.t_min, 1e-5) if self.last is None else self.last

@@ -1,4 +1,4 @@
-"""Names of modules that have moved: a user's file that imports an old one is told the new one."""
+"""Old and new names of modules that have moved, for the message about a user's file that imports an old one."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ MOVED = {
 
 
 def moved_imports(source: str) -> dict[str, str]:
-    """Return old name -> new name of what a Python file imports from where it no longer is."""
+    """Return old name -> new name of what a Python file imports by an old name that no longer works."""
     found = {}
     for module, name in _imports(ast.parse(source)):
         for old in (f"{module}.{name}", module):

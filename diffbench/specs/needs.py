@@ -1,11 +1,11 @@
-"""What a spec needs of what it is used with, and the one function that asks.
+"""What a spec needs of the process, the denoiser and the operator that it is used with.
 
-A plan offers a process and, as far as they are known, a denoiser and an operator.  The class of a spec states
-``needs``; those of its bases are asked after its own.  The first that is not met is why the plan refuses the spec: one
-line, which a user reads in a footnote.
+A plan offers a process and, as far as they are known, a denoiser and an operator.  The class of a spec states its
+``needs``; those of its base classes are checked after its own.  The first need that is not met is the reason why the
+plan refuses the spec: one line, which a user reads in a footnote.
 
-Most needs are facts, listed here with the reason for each.  ``where`` asks one for some values of a key alone, and what
-takes numbers to decide, or belongs to one class alone, is a ``Rule``:
+Most needs are facts, listed here with the reason for each.  ``where`` restricts a need to some values of a key.  A need
+that is decided by numbers, or that belongs to one class only, is a ``Rule``:
 
     needs = (GAUSSIAN, view("x0"), LEARNED.where("variance", "learned"), Rule(steps_are_short))
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Offer(NamedTuple):
-    """What a spec is to be used with; None for what is not known, or not there."""
+    """What a spec is to be used with; a part is None where it is not known or does not exist."""
 
     process: ProcessSpec | None = None
     denoiser: DenoiserSpec | None = None
@@ -37,13 +37,14 @@ Part = Literal["process", "denoiser", "operator"]
 
 @dataclass(frozen=True)
 class Need:
-    """A fact that must hold of one part of an offer.  It is not asked where that part is None.
+    """A fact that must hold for one part of an offer; it is not checked where the part is None.
 
-    about: the part.
-    holds: whether the fact holds of it.
-    reason: what a user reads where it does not, with ``{asker}`` for who needs it and ``{it}`` for the part.
-    hint: what would be right, said after the reason.
-    key, values: asked only where this attribute of the spec has one of these values, or is not None if there are none.
+    about: the name of the part.
+    holds: a function that says whether the fact holds for a part.
+    reason: what a user reads where it does not, with ``{asker}`` for what needs the fact and ``{it}`` for the part.
+    hint: what would be right; it follows the reason.
+    key, values: the need is checked only where this attribute of the spec has one of these values; without values,
+        where it is not None.
     """
 
     about: Part
@@ -54,15 +55,15 @@ class Need:
     values: tuple[object, ...] = ()
 
     def where(self, key: str, *values: object) -> Need:
-        """The same need of a key alone: of some of its values, or of any but None."""
+        """Return this need, restricted to some values of a key; without values, to any value but None."""
         return replace(self, key=key, values=values)
 
     def hinting(self, hint: str) -> Need:
-        """The same need with a hint."""
+        """Return this need with a hint."""
         return replace(self, hint=hint)
 
     def unmet(self, spec: HasNeeds, offer: Offer) -> str | None:
-        """Why the offer does not meet the need; None when it does."""
+        """Return why the offer does not meet the need; None when it does."""
         it = getattr(offer, self.about)
         if it is None or not self._is_asked_by(spec) or self.holds(it):
             return None
@@ -85,17 +86,17 @@ class Need:
 
 @dataclass(frozen=True)
 class Rule:
-    """A need that takes numbers to decide, or that belongs to one class alone.
+    """A need that is decided by numbers, or that belongs to one class only.
 
-    ask: from the spec and parts of the offer to a reason; None where the need is met.
-    about: those parts.  It is not asked where the first of them is None.
+    ask: a function of the spec and of parts of the offer that returns a reason, or None where the need is met.
+    about: the names of these parts; the rule is not checked where the first of them is None.
     """
 
     ask: Callable[..., str | None]
     about: tuple[Part, ...] = ("process",)
 
     def unmet(self, spec: HasNeeds, offer: Offer) -> str | None:
-        """Why the offer does not meet the need; None when it does."""
+        """Return why the offer does not meet the need; None when it does."""
         parts = [getattr(offer, each) for each in self.about]
         return None if parts and parts[0] is None else self.ask(spec, *parts)
 
@@ -104,11 +105,11 @@ Needs = tuple[Need | Rule, ...]
 
 
 class HasNeeds(Spec):
-    """A spec that may be refused."""
+    """A spec that has needs, and is refused where one is not met."""
 
-    #: Its own; those of its bases are asked too.
+    #: The needs of this class; those of its base classes are checked too.
     needs: ClassVar[Needs] = ()
-    #: Who needs them, in a reason; ``{0}`` is the spec.
+    #: The words in a reason for what has the needs; ``{0}`` is the spec.
     asker: ClassVar[str] = "{0.name}"
 
     def refusal(
@@ -117,23 +118,23 @@ class HasNeeds(Spec):
         denoiser: DenoiserSpec | None = None,
         operator: OperatorSpec | None = None,
     ) -> str | None:
-        """Why this cannot serve what is offered; None when it can, as far as that is known."""
+        """Return why this cannot serve what is offered; None when it can, as far as that is known."""
         return first_unmet(self.all_needs(), self, Offer(process, denoiser, operator))
 
     @classmethod
     def all_needs(cls) -> Iterable[Need | Rule]:
-        """Its own needs, then those of its bases."""
+        """Return the needs of this class, then those of its base classes."""
         return (need for each in cls.__mro__ for need in vars(each).get("needs", ()))
 
 
 def first_unmet(needs: Iterable[Need | Rule], spec: HasNeeds, offer: Offer) -> str | None:
-    """The reason of the first need that an offer does not meet; None when it meets all."""
+    """Return the reason of the first need that an offer does not meet; None when it meets all."""
     reasons = (need.unmet(spec, offer) for need in needs)
     return next((reason for reason in reasons if reason), None)
 
 
 def inside(key: str, *about: Part, called: str = "") -> Rule:
-    """What the spec under a key needs of these parts; a reason begins with the key, as users call it."""
+    """Return the rule that these parts serve the spec under a key; ``called`` is the key in its reason."""
 
     def ask(spec: HasNeeds, *parts: Any) -> str | None:
         inner = getattr(spec, key)
@@ -144,12 +145,12 @@ def inside(key: str, *about: Part, called: str = "") -> Rule:
 
 
 def under(key: str, inner: Spec, reason: str) -> str:
-    """The reason of a spec that stands under a key: of ``solver``, ``solver.steps: ..`` or ``solver: ..``."""
+    """Return the reason of a spec with its key before it: for ``solver``, ``solver.steps: ..`` or ``solver: ..``."""
     named = reason.partition(":")[0].partition(".")[0]
     return f"{key}{'.' if named in type(inner).model_fields else ': '}{reason}"
 
 
-# Of a process.
+# Needs of a process.
 
 GAUSSIAN = Need(
     "process",
@@ -161,7 +162,7 @@ ONE_ALPHA = Need(
     lambda process: process.alpha == "scalar",
     "{asker} divides by alpha, which {it.name} has one of per coordinate",
 )
-#: Of several alphas one may stand for the process (blurring's, without the blur): then it has a range of ratios.
+#: A process with several alphas has a range of ratios where one alpha represents it: that of blurring, without blur.
 ONE_RATIO = replace(
     ONE_ALPHA,
     holds=lambda process: process.alpha == "scalar" or process.ratios is not None,
@@ -181,7 +182,7 @@ GROWING = Need(
     lambda process: process.noise == "growing",
     "{asker} needs noise that grows, and {it.name}'s is constant",
 )
-#: The process is not named in these two: one footnote serves all that lack it.
+#: These two reasons do not name the process, so that one footnote serves all processes.
 CONSTANT = Need(
     "process",
     lambda process: process.noise == "constant",
@@ -198,7 +199,7 @@ WALLS = Need(
 
 
 def view(name: str) -> Need:
-    """That a prediction has a view."""
+    """Return the need that a prediction has a view."""
     return Need(
         "process",
         lambda process: name in process.views,
@@ -207,7 +208,12 @@ def view(name: str) -> Need:
 
 
 def sde(growing: str, constant: str) -> tuple[Need, Need]:
-    """That there is an SDE, hence an ODE; and what to use instead where noise grows, or is constant."""
+    """Return the needs that there is an SDE, and so an ODE.
+
+    Args:
+        growing: what to use instead where noise grows.
+        constant: what to use instead where noise is constant.
+    """
 
     def lacking(noise: str, instead: str) -> Need:
         return Need(
@@ -220,7 +226,7 @@ def sde(growing: str, constant: str) -> tuple[Need, Need]:
     return lacking("growing", growing), lacking("constant", constant)
 
 
-# Of a denoiser.
+# Needs of a denoiser.
 
 LEARNED = Need(
     "denoiser",
@@ -238,7 +244,7 @@ MASKS = Need(
     "{asker} needs a model with denoiser.masks: true",
 )
 
-# Of an operator.
+# Needs of an operator.
 
 LINEAR = Need(
     "operator",

@@ -57,9 +57,9 @@ def _last_is_below(spec: RangeTimesSpec, process: ProcessSpec) -> str | None:
 class RangeTimesSpec(TimesSpec):
     """Times over the integers of a discrete process or over [last, t_max] of a continuous one.
 
-    ``last`` is 1e-5 for every SDE of Song et al. 2021; below the process's smallest time it is that, so that 0 is the
-    first level of ``vp-chain`` and of VE.  ``levels`` restricts a continuous process to that many evenly spaced times,
-    the two ends among them: the discrete training of Song et al. 2021.
+    ``last`` is 1e-5 for every SDE of Song et al. 2021.  It is raised to the process's smallest time, so that 0 means
+    the first level of ``vp-chain`` and of VE.  ``levels`` restricts a continuous process to that many evenly spaced
+    times, the two ends among them: the discrete training of Song et al. 2021.
     """
 
     needs: ClassVar[Needs] = (
@@ -86,9 +86,9 @@ class UniformTimesSpec(RangeTimesSpec):
 
 
 class LogSNRTimesSpec(RangeTimesSpec):
-    """ln(sigma/alpha) uniform between its values at ``last`` and t_max.
+    """Times with ln(sigma/alpha) uniform between its values at ``last`` and t_max.
 
-    Each loss is weighted by uniform density / density.  The density of the time is in proportion to
+    Each loss is weighted by uniform density / density.  The density of the time is proportional to
     g^2/sigma^2: importance sampling for the likelihood weighting (Song, Durkan, Murray & Ermon 2021, section 5.1).
     """
 
@@ -100,7 +100,7 @@ class LogSNRTimesSpec(RangeTimesSpec):
 
 
 class LogNormalTimesSpec(TimesSpec):
-    """ln(sigma/alpha) ~ N(mean, std^2), for data in [-1, 1] (Karras et al. 2022, table 1)."""
+    """Times with ln(sigma/alpha) ~ N(mean, std^2), for data in [-1, 1] (Karras et al. 2022, table 1)."""
 
     name: Literal["lognormal"] = "lognormal"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.times:LogNormalTimes"
@@ -111,7 +111,7 @@ class LogNormalTimesSpec(TimesSpec):
 
 
 class MixedTimesSpec(RangeTimesSpec):
-    """A ``share`` of uniform times, the rest with ln(sigma/alpha) ~ N(mean, std^2).
+    """A mixture: a ``share`` of uniform times, and the rest with ln(sigma/alpha) ~ N(mean, std^2).
 
     Each loss is weighted by uniform density / mixed density, so the objective's expectation is that of
     uniform times; only the gradient's variance changes.
@@ -129,7 +129,7 @@ class MixedTimesSpec(RangeTimesSpec):
 class ImportanceTimesSpec(TimesSpec):
     """Integer times drawn in proportion to the root mean square of their last ``history`` losses.
 
-    A ``share`` of the draws is uniform; all are until every time has its history.  Each loss is weighted
+    A ``share`` of the draws is uniform; all draws are, until every time has its history.  Each loss is weighted
     by uniform density / density (Nichol & Dhariwal 2021, section 3.3).
     """
 
@@ -145,7 +145,7 @@ AnyTimes = Annotated[SerializeAsAny[TimesSpec], BeforeValidator(TimesSpec.choose
 
 
 def _variance_is_trained(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | None:
-    """A learned variance has an objective that trains it, and such an objective has a variance to train."""
+    """A learned variance needs an objective that trains it, and such an objective needs a learned variance."""
     if spec.trains_variance and not denoiser.learns_variance:
         return f"{spec.name} with variance: learned needs denoiser.variance: learned"
     if denoiser.learns_variance and not spec.trains_variance:
@@ -157,7 +157,7 @@ def _variance_is_trained(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | N
 
 
 def _labels_are_dropped(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | None:
-    """A conditional model has a rate at which its labels are dropped, and no other has one."""
+    """A conditional model needs a rate at which labels are dropped; no other model has one."""
     if denoiser.takes_labels and spec.label_dropout is None:
         return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
     if spec.label_dropout is not None and not denoiser.takes_labels:
@@ -166,7 +166,7 @@ def _labels_are_dropped(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | No
 
 
 def _images_can_be_changed(spec: ObjectiveSpec, process: ProcessSpec) -> str | None:
-    """Changed images are between grey levels, and reach a little beyond the ends of their range."""
+    """Augmented images lie between grey levels, and reach a little beyond the data range."""
     if spec.augmentation is None:
         return None
     if spec.needs_levels:
@@ -179,7 +179,7 @@ def _images_can_be_changed(spec: ObjectiveSpec, process: ProcessSpec) -> str | N
 class ObjectiveSpec(HasNeeds, Registered):
     """A training objective.
 
-    ``label_dropout``, for a conditional denoiser alone: the fraction of labels that is replaced by the null
+    ``label_dropout``, only for a conditional denoiser: the fraction of labels that is replaced by the null
     class (Ho & Salimans 2022, algorithm 1: p_uncond).  ``augmentation`` changes training images and tells the
     network how.
     """
@@ -209,7 +209,7 @@ class ObjectiveSpec(HasNeeds, Registered):
         return False
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """What is minimised at one time; what is known by its own keys alone is like no other."""
+        """The loss at one time; by default it is described by the keys of the objective, so that no other is equal."""
         shared = {"times": None, "label_dropout": None, "augmentation": None}
         return Loss(None, self.model_copy(update=shared).canonical())
 
@@ -223,30 +223,29 @@ class SimpleSpec(ObjectiveSpec):
     times: AnyTimes = UniformTimesSpec()
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """The native quantity's."""
         return Loss(weight_of(process, denoiser.native))
 
 
 class BoundSpec(ObjectiveSpec):
-    """An objective with terms of the variational bound: a sum over integer steps, of grey levels."""
+    """An objective with terms of the variational bound: a sum over integer steps, for images in grey levels."""
 
     needs: ClassVar[Needs] = (LEVELS, view("x0"))
 
     @property
     def needs_levels(self) -> bool:
-        """The decoder gives the probability of a level."""
+        """True: the decoder gives the probability of a grey level."""
         return True
 
     @property
     def trains_variance(self) -> bool:
-        """A learned variance is trained by the bound."""
+        """True: the bound trains a learned variance."""
         return True
 
 
 class VLBObjectiveSpec(BoundSpec):
     """L_vlb: the variational bound in bits/dim, one term a draw, without its constant prior term.
 
-    Ho et al. 2020, equation 5.  ``variance``: of the model's steps; ``large`` and ``small`` are fixed.
+    Ho et al. 2020, equation 5.  ``variance`` is that of the model's steps; ``large`` and ``small`` are fixed.
     """
 
     name: Literal["vlb"] = "vlb"
@@ -256,12 +255,12 @@ class VLBObjectiveSpec(BoundSpec):
     variance: Variance = "learned"
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """The bound's term, whatever is predicted."""
+        """A term of the bound, whatever is predicted."""
         return Loss(None, f"L with {self.variance} variance")
 
     @property
     def trains_variance(self) -> bool:
-        """A fixed variance is not trained."""
+        """Whether ``variance`` is learned, not fixed."""
         return self.variance == "learned"
 
 
@@ -278,7 +277,6 @@ class HybridSpec(BoundSpec):
     weight: PositiveFloat = 0.001
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """Both."""
         beside = f"{self.weight:.12g} L with learned variance"
         return Loss(weight_of(process, denoiser.native), beside)
 
@@ -301,7 +299,7 @@ class ScoreMatchingSpec(ObjectiveSpec):
     weight: Literal["sigma2", "likelihood", "unit"] = "sigma2"
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """The score's, times lambda."""
+        """The squared error of the score, times lambda."""
         powers = {"sigma2": {"sigma": 2}, "likelihood": {"g": 2}, "unit": {}}[self.weight]
         return Loss(weight_of(process, "score", powers))
 
@@ -316,7 +314,7 @@ class MeanSpec(ObjectiveSpec):
     times: AnyTimes = UniformTimesSpec()
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """The mean's over sigma^2."""
+        """The squared error of the mean, over sigma^2."""
         return Loss(weight_of(process, "mean", {"sigma": -2}))
 
 
@@ -331,7 +329,7 @@ class EDMObjectiveSpec(ObjectiveSpec):
     data_std: PositiveFloat = 0.5
 
     def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        """v(s_d)/(sigma s_d)^2 of the error of x0; of a blurred one with the alpha that it has without blur."""
+        """The squared error of x0, times v(s_d)/(sigma s_d)^2; under blur, with the alpha without blur."""
         s = self.data_std * process.half_range
         if process.alpha == "vector":
             return Loss(weight_of(process, "x0", {f"lambda({s:.12g})": 1}))

@@ -1,6 +1,6 @@
 """Specs of the operators H of inverse problems y = H x + noise: how an image was degraded.
 
-``refusal(image_shape)`` returns None, or why images (C, H, W) cannot be degraded so.
+``refusal(image_shape)`` returns why images (C, H, W) cannot be degraded so, or None.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Share = Annotated[PositiveFloat, Field(lt=1)]
 class OperatorSpec(Registered):
     """An operator H of any kind.
 
-    ``facts`` are what its class is given besides the spec: the ``image_shape``, and the data range's ends, ``low`` and
-    ``high``, where what is measured depends on them; a matrix knows no range.
+    ``facts`` are the arguments of its class besides the spec: the ``image_shape`` and, where the measurement depends on
+    the data range, its ends ``low`` and ``high``; a matrix does not depend on it.
     """
 
     kind: ClassVar[str] = "operator"
@@ -29,13 +29,13 @@ class OperatorSpec(Registered):
     linear: ClassVar[bool] = True
     #: Whether it keeps some pixels as they are and loses the others.
     masks_pixels: ClassVar[bool] = False
-    #: The width of the range of what is measured, where it is not that of images.
+    #: The width of the range of measurements, where it is not that of images.
     span: ClassVar[float | None] = None
 
     name: str
 
     def refusal(self, image_shape: ImageShape) -> str | None:
-        """Why images (C, H, W) cannot be degraded so; None when they can."""
+        """Return why images (C, H, W) cannot be degraded so; None when they can."""
         return None
 
 
@@ -43,7 +43,7 @@ AnyOperator = Annotated[SerializeAsAny[OperatorSpec], BeforeValidator(OperatorSp
 
 
 class IdentitySpec(OperatorSpec):
-    """Every pixel is measured: denoising."""
+    """Denoising: every pixel is measured."""
 
     name: Literal["identity"] = "identity"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.operators.selections:Denoising"
@@ -73,7 +73,7 @@ class RandomMaskSpec(MaskSpec):
         return f"missing: {self.missing} loses {lost} of an image's {pixels} pixels"
 
     def lost(self, image_shape: ImageShape) -> int:
-        """How many pixels."""
+        """Return the number of pixels that are lost."""
         return round(self.missing * image_shape[1] * image_shape[2])
 
 
@@ -102,7 +102,7 @@ class BoxMaskSpec(MaskSpec):
         return None
 
     def corner(self, image_shape: ImageShape) -> tuple[int, int]:
-        """The first row and column that are lost."""
+        """Return the first row and the first column that are lost."""
         _, rows, columns = image_shape
         top = (rows - self.height) // 2 if self.top is None else self.top
         left = (columns - self.width) // 2 if self.left is None else self.left
@@ -145,7 +145,7 @@ class ColourisationSpec(OperatorSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.operators.selections:Colourisation"
 
     def refusal(self, image_shape: ImageShape) -> str | None:
-        """There must be colours."""
+        """Images must have several channels."""
         if image_shape[0] > 1:
             return None
         return "name: colourisation needs images of several channels, and these have one"
@@ -165,16 +165,16 @@ class FactorSpec(OperatorSpec):
 
 
 class BlockAverageSpec(FactorSpec):
-    """Each block's mean is measured."""
+    """The mean of each block is measured."""
 
     name: Literal["block-average"] = "block-average"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.operators.selections:BlockAverage"
 
 
 class BicubicSpec(FactorSpec):
-    """The cubic kernel of Keys with a = -0.5, as wide as ``factor`` asks, samples a smaller image.
+    """A smaller image is sampled by the cubic kernel of Keys with a = -0.5, widened by ``factor``.
 
-    kernel: another in its place, of ILVR's code: ``linear``, or Lanczos's with two or three lobes.
+    kernel: ``cubic``, or another kernel of ILVR's code: ``linear``, or Lanczos's with two or three lobes.
     """
 
     name: Literal["bicubic"] = "bicubic"
@@ -200,14 +200,14 @@ class BlurSpec(OperatorSpec):
 
 
 class UniformBlurSpec(BlurSpec):
-    """All taps alike."""
+    """Blur by a kernel of equal taps."""
 
     name: Literal["uniform-blur"] = "uniform-blur"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.operators.separable:UniformBlur"
 
 
 class GaussianBlurSpec(BlurSpec):
-    """A Gaussian of standard deviation ``std`` pixels."""
+    """Blur by a Gaussian of standard deviation ``std`` pixels."""
 
     name: Literal["gaussian-blur"] = "gaussian-blur"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.operators.separable:GaussianBlur"
@@ -216,7 +216,10 @@ class GaussianBlurSpec(BlurSpec):
 
 
 class AnisotropicBlurSpec(BlurSpec):
-    """A Gaussian of standard deviations ``std_rows`` down the rows and ``std_columns`` along the columns, in pixels."""
+    """Blur by a Gaussian of different widths along the two axes.
+
+    std_rows, std_columns: the standard deviations down the rows and along the columns, in pixels.
+    """
 
     name: Literal["anisotropic-blur"] = "anisotropic-blur"
     implementation: ClassVar[str] = (
@@ -230,8 +233,8 @@ class AnisotropicBlurSpec(BlurSpec):
 class CompressedSensingSpec(OperatorSpec):
     """A share ``measured`` of each channel's Walsh-Hadamard coefficients of randomly permuted pixels.
 
-    ``seed`` chooses the permutation and the coefficients.  Without ``shuffle`` the pixels are in their own order, as
-    in DDRM's code, and the coefficients are the same ones.
+    ``seed`` chooses the permutation and the coefficients.  Without ``shuffle`` the pixels keep their order, as in
+    DDRM's code, and the coefficients are the same.
     """
 
     name: Literal["compressed-sensing"] = "compressed-sensing"
@@ -244,7 +247,7 @@ class CompressedSensingSpec(OperatorSpec):
     shuffle: bool = True
 
     def refusal(self, image_shape: ImageShape) -> str | None:
-        """Hadamard matrices are of sizes 2^k."""
+        """The number of pixels must be 2^k, the size of a Hadamard matrix."""
         pixels = image_shape[1] * image_shape[2]
         if pixels & (pixels - 1):
             return f"name: compressed-sensing needs 2^k pixels, and these images have {pixels}"
@@ -253,7 +256,7 @@ class CompressedSensingSpec(OperatorSpec):
         return None
 
     def coefficients(self, image_shape: ImageShape) -> int:
-        """How many are measured of a channel."""
+        """Return the number of coefficients of a channel that are measured."""
         return round(self.measured * image_shape[1] * image_shape[2])
 
 
@@ -283,8 +286,8 @@ class MRISpec(OperatorSpec):
 class CTSpec(OperatorSpec):
     """Parallel-beam CT: line integrals along ``angles`` directions evenly spaced in half a turn.
 
-    They are every n-th of the ``full`` directions of a complete scan, whose pseudo-inverse turns a sinogram
-    into an image where a method asks for the transform's inverse.
+    The directions are every n-th of the ``full`` directions of a complete scan.  Where a method needs the inverse of
+    the transform, it is the pseudo-inverse of the complete scan.
     """
 
     name: Literal["ct"] = "ct"
@@ -300,7 +303,7 @@ class CTSpec(OperatorSpec):
         return self
 
     def refusal(self, image_shape: ImageShape) -> str | None:
-        """The matrix of V has a row and a column for each pixel."""
+        """Images may have at most 64x64 pixels: V has a row and a column for each."""
         _, height, width = image_shape
         if height * width <= 64 * 64:
             return None
@@ -311,9 +314,9 @@ class CTSpec(OperatorSpec):
 
 
 class JPEGSpec(OperatorSpec):
-    """JPEG's quantisation of 8x8 blocks at ``quality``; not linear, and its own pseudo-inverse.
+    """JPEG's quantisation of 8x8 blocks at ``quality``; it is not linear, and it is its own pseudo-inverse.
 
-    Images of several channels are three: YCbCr, chroma at half the size.
+    Images have one channel or three; three are coded as YCbCr, with chroma at half the size.
     """
 
     name: Literal["jpeg"] = "jpeg"
@@ -325,7 +328,7 @@ class JPEGSpec(OperatorSpec):
     quality: Annotated[Int, Field(ge=1, le=100)] = 10
 
     def refusal(self, image_shape: ImageShape) -> str | None:
-        """Whole blocks alone, and one channel or three."""
+        """Images must consist of whole blocks, and have one channel or three."""
         channels, height, width = image_shape
         block = 8 if channels == 1 else 16
         if channels not in (1, 3):

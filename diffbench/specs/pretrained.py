@@ -14,15 +14,15 @@ class PretrainedSpec(Spec):
     """A folder that ``diffbench import`` wrote; ``pretrained: FOLDER`` is short for ``pretrained: {folder: FOLDER}``.
 
     folder: relative to the working directory.
-    channels_last, threads: of the network's arithmetic, as in a training budget; its precision is ``sampling``'s.
+    channels_last, threads: of the network's arithmetic, as in a training budget; its precision is in ``sampling``.
 
-    The rest is the folder's to say. Where it is written too, it must agree: so a configuration can hold on to the
-    weights that it means.
+    The folder gives the other keys.  A configuration may repeat them, to fix which weights it means, and they must
+    agree.
 
     family: of the checkpoint.
     checkpoint, weights: SHA-256 of the official file, and of ``model.safetensors``.
-    ema: whether they are averages; None where nobody knows.
-    image_shape, classes: what the network is for.
+    ema: whether the weights are averages; None where this is not known.
+    image_shape, classes: the images and the number of classes that the network is for.
     """
 
     folder: str
@@ -45,12 +45,12 @@ class PretrainedSpec(Spec):
         return value
 
     def refusal(self, shape: tuple[int, int, int] | None, classes: int, data: str) -> str | None:
-        """Why the model is not of some images; None when it is, or as far as is known.
+        """Return why the model does not fit a data set's images; None when it fits, as far as is known.
 
         Args:
-            shape: (channels, height, width) of the images; None where nobody knows yet.
-            classes: of the images; 0 where nobody knows yet.
-            data: what to call the data set.
+            shape: (channels, height, width) of the images; None where it is not known yet.
+            classes: the number of classes of the images; 0 where it is not known yet.
+            data: the name of the data set.
         """
         if shape is not None and shape != self.image_shape:
             return (

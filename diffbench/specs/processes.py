@@ -1,15 +1,14 @@
 """Specs of the processes: what happens to data.
 
-Each states its parameters and, for the plan, what it can serve: its ``family``, whether its ``time`` is
-discrete or continuous, whether ``alpha`` is one scalar or one number per coordinate, and the range of
-values it works on.
+Each spec states its parameters and, for the plan, its properties: its ``family``, whether its ``time`` is
+discrete or continuous, whether ``alpha`` is one scalar or one number per coordinate, and its data range.
 
 Constants that papers state for data in [-1, 1] (a sampler's sigma_min, training times, ``data_std``) are in those units
 on every process; ``in_range`` and ``in_units`` are the one conversion.  A process's own constants are in units of its
 data range, and so is what its paper calls 1; on another range than the paper's that is ``unit``.
 
-What a plan must know of alpha and sigma is stated here alone.  Such a formula takes a time, and the module whose
-functions it calls: ``math`` for a plan's float, ``torch`` for a tensor, with which the process's class calls it.
+The formulas of alpha and sigma that a plan needs are stated only here.  Each takes a time, and the module whose
+functions it calls: ``math`` for a float in a plan, ``torch`` for a tensor in the process's class.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from diffbench.specs.base import Float, Int, NonNegativeFloat, PositiveFloat, Registered, nothing
 
-#: Of a step of a discrete chain: the posterior's, all that the forward step adds, or a learned one in between.
+#: The variance of a step of a discrete chain: the posterior's, that of the forward step, or a learned one in between.
 Variance = Literal["small", "large", "learned"]
 
 #: The data ranges that papers write their processes for.
@@ -39,7 +38,7 @@ Real = Any
 def linear_ends(
     steps: int, first: float | None = None, last: float | None = None
 ) -> tuple[float, float]:
-    """The first and last beta of DDPM's linear schedule, the paper's unless they are said.
+    """Return the first and last beta of DDPM's linear schedule, the paper's where they are not given.
 
     Raises:
         ValueError: where the paper's scaled last beta reaches 1 (20 steps or fewer).
@@ -55,7 +54,7 @@ def linear_ends(
 
 
 def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
-    """A validator: the field ``lower`` must be below the field ``upper``."""
+    """Return a validator: the field ``lower`` must be below the field ``upper``."""
 
     def check(spec: Any) -> Any:
         low, high = getattr(spec, lower), getattr(spec, upper)
@@ -69,8 +68,9 @@ def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
 class ProcessSpec(Registered):
     """A process of any family.
 
-    low, high: the range of the data, -1 and 1 or 0 and 1.  The process shrinks them towards its middle, and constants
-        of its own are in its units: on another range, with those mapped, everything is the same but for the map.
+    low, high: the range of the data, -1 and 1 or 0 and 1.  The process shrinks the data towards the middle of the
+        range, and its own constants are in units of the range.  With these constants mapped to another range,
+        everything is the same but for the map.
     """
 
     kind: ClassVar[str] = "process"
@@ -79,22 +79,22 @@ class ProcessSpec(Registered):
     alpha: ClassVar[Literal["scalar", "vector"]] = "scalar"
     #: Half the width of the data range for which the process's paper writes its formulas.
     written_for: ClassVar[float] = 1.0
-    #: What a prediction can be asked for; the reason why it has no other view is ``viewless``.
+    #: The views that a prediction has; ``viewless`` is the reason why it has no other.
     views: ClassVar[tuple[str, ...]] = ("eps", "x0", "v", "score", "mean")
     viewless: ClassVar[str] = ""
-    #: Whether it lives between ``low`` and ``high`` alone, so that grey levels are cells inside that range.
+    #: Whether states stay between ``low`` and ``high``, so that grey levels are cells inside that range.
     bounded: ClassVar[bool] = False
     #: Whether noise grows with time, or is the same at every level.
     noise: ClassVar[Literal["growing", "constant"]] = "growing"
-    #: Facts of the data set that the process is made from besides its spec: arguments of its class.
+    #: Facts of the data set that are arguments of the process's class, besides the spec.
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ()
-    #: Whether times drawn evenly give every noise level its share; not where time is sigma itself.
+    #: Whether uniform times cover all noise levels evenly; they do not where time is sigma itself.
     even: ClassVar[bool] = True
     #: What is 1 at all times: alpha (``signal``), alpha^2 + sigma^2 (``power``) or neither.
     keeps: ClassVar[Literal["signal", "power", ""]] = ""
 
     name: str
-    # [-1, 1] goes without saying: specs of the processes that are written for it are as before there were ranges.
+    # Specs leave [-1, 1] out, so that they are the same as before there were ranges.
     low: Annotated[Float, Field(exclude_if=lambda low: low == -1)] = -1.0
     high: Annotated[Float, Field(exclude_if=lambda high: high == 1)] = 1.0
 
@@ -106,32 +106,32 @@ class ProcessSpec(Registered):
 
     @property
     def t_min(self) -> float:
-        """The smallest time at which a denoiser may be asked."""
+        """The smallest time at which a denoiser may be evaluated."""
         return 0.0
 
     @property
     def t_max(self) -> float:
-        """The largest time; the process starts there in reverse."""
+        """The largest time, at which sampling starts."""
         return 1.0
 
     @property
     def last(self) -> float:
-        """The last time with noise at which a sampler asks, unless it says otherwise: its paper's cut-off."""
+        """The last time with noise in a sampler's grid by default: the cut-off of the process's paper."""
         return self.t_min
 
     @property
     def ratios(self) -> tuple[float, float] | None:
-        """The range of sigma/alpha; None where only the process itself knows it."""
+        """The range of sigma/alpha; None where only the process's class can compute it."""
         return None
 
     @property
     def growth(self) -> float | None:
-        """The number that g^2/sigma^2 is at all times; None where it is none."""
+        """The constant value of g^2/sigma^2; None where it depends on time."""
         return None
 
     @property
     def steady(self) -> float | None:
-        """The number that sigma is at all times; None where it is none."""
+        """The constant value of sigma; None where it depends on time."""
         return None
 
     @property
@@ -141,12 +141,12 @@ class ProcessSpec(Registered):
 
     @property
     def chain_rate(self) -> float:
-        """The largest beta(t) where a forward step is sqrt(1 - beta(t) (t - s)) times x_s and noise; 0 elsewhere."""
+        """The largest beta(t), if a forward step is sqrt(1 - beta(t) (t - s)) x_s plus noise; else 0."""
         return 0.0
 
     @property
     def langevin_rate(self) -> float:
-        """The largest beta(t) where a Langevin step is scaled by 1 - beta(t)/N; 0 elsewhere."""
+        """The largest beta(t), if a Langevin step is scaled by 1 - beta(t)/N; else 0."""
         return 0.0
 
     @property
@@ -175,11 +175,11 @@ class ProcessSpec(Registered):
         return self.middle
 
     def in_range(self, length: float) -> float:
-        """A length that is stated for data in [-1, 1], in the units of this range."""
+        """Return a length that is stated for data in [-1, 1], in units of this range."""
         return self.half_range * length
 
     def in_units(self, length: float) -> float:
-        """A length of this range, as it is for data in [-1, 1]."""
+        """Return a length in units of this range, as it is for data in [-1, 1]."""
         return length / self.half_range
 
 
@@ -187,7 +187,7 @@ class DiscreteSpec(ProcessSpec):
     """The discrete chain of DDPM (Ho et al. 2020) with the schedules of DDPM and Improved DDPM.
 
     ``linear``: beta from 1e-4 to 0.02 at 1,000 steps, scaled by 1000/steps otherwise, unless ``beta_first`` and
-    ``beta_last`` say the first level's and the last's; ``cosine``: Nichol & Dhariwal 2021, equation 17, s = 0.008,
+    ``beta_last`` give those at the first and last level; ``cosine``: Nichol & Dhariwal 2021, equation 17, s = 0.008,
     beta clipped at 0.999.
     """
 
@@ -208,7 +208,7 @@ class DiscreteSpec(ProcessSpec):
 
     @property
     def ends(self) -> dict[str, float]:
-        """The betas at the ends that are said, by the names of a schedule's arguments."""
+        """The betas at the ends that are given, by the names of the schedule's arguments."""
         said = {"first": self.beta_first, "last": self.beta_last}
         return {name: beta for name, beta in said.items() if beta is not None}
 
@@ -224,7 +224,7 @@ class DiscreteSpec(ProcessSpec):
 
 
 class LinearBetaSpec(ProcessSpec):
-    """What the SDEs with beta linear in time share; samplers stop at 1e-3 (Song et al. 2021, appendix C)."""
+    """An SDE with beta linear in time; samplers stop at 1e-3 (Song et al. 2021, appendix C)."""
 
     beta_min: PositiveFloat = 0.1
     beta_max: PositiveFloat = 20.0
@@ -238,20 +238,19 @@ class LinearBetaSpec(ProcessSpec):
 
     @property
     def last(self) -> float:
-        """Samplers stop before training does."""
+        """The last time with noise in a sampler, which is above the smallest time of training."""
         return 1e-3
 
     def log_alpha(self, t: Real, functions: Any = math) -> Real:
-        """-1/2 times the integral of beta."""
+        """The logarithm of alpha: -1/2 times the integral of beta."""
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def sigma(self, t: Real, functions: Any = math) -> Real:
-        """The unit times sqrt(1 - alpha^2)."""
+        """The noise sigma: the unit times sqrt(1 - alpha^2)."""
         return self.unit * functions.sqrt(-functions.expm1(2 * self.log_alpha(t, functions)))
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """Those at the ends."""
         first, last = (
             self.sigma(t) / math.exp(self.log_alpha(t)) for t in (self.t_min, self.t_max)
         )
@@ -259,7 +258,6 @@ class LinearBetaSpec(ProcessSpec):
 
     @property
     def langevin_rate(self) -> float:
-        """``beta_max``."""
         return self.beta_max
 
 
@@ -272,12 +270,11 @@ class VPSpec(LinearBetaSpec):
 
     @property
     def chain_rate(self) -> float:
-        """``beta_max``."""
         return self.beta_max
 
 
 class VPChainSpec(LinearBetaSpec):
-    """DDPM's chain in continuous time: at the times i/(N - 1) the marginals of its N levels, the first at time 0.
+    """DDPM's chain in continuous time: at the times i/(N - 1), i from 0 on, it has the marginals of the N levels.
 
     Its betas go from ``beta_min``/N to ``beta_max``/N, with N = ``levels``: the linear schedule of Ho et al. 2020 by
     default.  VP, its limit, has 4.9 % more noise at the first level and 3.4 % more signal at the last.
@@ -305,33 +302,34 @@ class VPChainSpec(LinearBetaSpec):
 
     @property
     def last(self) -> float:
-        """The first level: below it is the data."""
+        """The first level; the data are below it."""
         return self.t_min
 
     @property
     def first(self) -> float:
-        """The first level's beta."""
+        """The beta of the first level."""
         return self.beta_min / self.levels
 
     @property
     def rise(self) -> float:
-        """By how much a level's beta is above the last's."""
+        """The difference between the betas of a level and of the level below."""
         return (self.beta_max - self.beta_min) / (self.levels - 1) / self.levels
 
     @property
     def data_time(self) -> float:
-        """A level before the first."""
+        """The time of the data, one level below the first."""
         return -1 / (self.levels - 1)
 
     def factors(self, t: Real) -> tuple[Real, Real]:
-        """(n, z) of ln abar = ln Gamma(z + n) - ln Gamma(z) + n ln d: n = x + 1 factors 1 - beta, d the rise."""
+        """The n and z of ln abar = ln Gamma(z + n) - ln Gamma(z) + n ln d, with n factors 1 - beta and d the rise."""
         n = (self.levels - 1) * (t - self.data_time)
         return n, (1 - self.first) / self.rise + 1 - n
 
     def log_alpha(self, t: Real, functions: Any = math) -> Real:
-        """Half of ln abar, by Stirling's series; terms of size n cancel to n beta, so that its error is 1e-12 of it.
+        """The logarithm of alpha: half of ln abar, by Stirling's series.
 
-        The series to 1/z^3 is all of it: z is above 39, where the next term is 1e-11.
+        Terms of size n cancel to n beta, so that the relative error is 1e-12.  The series ends at 1/z^3: z is above
+        39, where the next term is 1e-11.
         """
         n, z = self.factors(t)
         u = z + n
@@ -341,7 +339,7 @@ class VPChainSpec(LinearBetaSpec):
 
     @property
     def langevin_rate(self) -> float:
-        """The scale is a transition's alpha^2."""
+        """0: a Langevin step is scaled by alpha^2 of a transition."""
         return 0.0
 
 
@@ -352,12 +350,12 @@ class SubVPSpec(LinearBetaSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:SubVP"
 
     def sigma(self, t: Real, functions: Any = math) -> Real:
-        """The unit times 1 - alpha^2."""
+        """The noise sigma: the unit times 1 - alpha^2."""
         return -self.unit * functions.expm1(2 * self.log_alpha(t, functions))
 
 
 class VPCosineSpec(ProcessSpec):
-    """A variance-preserving process whose noise level is that of the cosine schedule, without a chain.
+    """A variance-preserving process in continuous time with the noise levels of the cosine schedule.
 
     alpha = cos(a), sigma = sin(a) with the angle a linear in time, so that
     ln(alpha^2/sigma^2) = -2 ln tan(a) falls from ``log_snr_max`` to ``log_snr_min`` (Nichol & Dhariwal 2021,
@@ -375,16 +373,16 @@ class VPCosineSpec(ProcessSpec):
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """exp(-log SNR/2)."""
+        """The range of sigma/alpha: the unit times exp(-log SNR/2)."""
         first, last = (math.exp(-each / 2) for each in (self.log_snr_max, self.log_snr_min))
         return self.unit * first, self.unit * last
 
 
 class BlurringSpec(VPCosineSpec):
-    """Blurring diffusion (Hoogeboom & Salimans 2023): the cosine schedule's noise, and heat that spreads.
+    """Blurring diffusion (Hoogeboom & Salimans 2023): the cosine schedule's noise, and blur by heat dissipation.
 
-    The blur's width in pixels rises to ``sigma_max`` as sin^2(pi t/2) or sin(pi t/2) (``schedule``); no coordinate is
-    scaled by less than ``d_min`` for it.  At ``sigma_max`` 0 it is vp-cosine.
+    The blur's width in pixels rises to ``sigma_max`` as sin^2(pi t/2) or sin(pi t/2) (``schedule``); it scales no
+    coordinate by less than ``d_min``.  At ``sigma_max`` 0 it is vp-cosine.
     """
 
     name: Literal["blurring"] = "blurring"  # type: ignore[assignment]
@@ -402,7 +400,7 @@ class IHDMSpec(ProcessSpec):
     """Inverse heat dissipation (Rissanen, Heinonen & Solin 2023): blur in levels, under constant noise.
 
     ``levels`` of blur have widths from ``blur_min`` to ``blur_max`` pixels, ``geometric``, as in the paper, or
-    ``linear``; time 0 is the first of them, and the data are before it.  ``sigma`` is the noise of every level, in
+    ``linear``; time 0 is the first level, and the data are below it.  ``sigma`` is the noise of every level, in
     units of the data range, which is [0, 1].
     """
 
@@ -430,7 +428,6 @@ class IHDMSpec(ProcessSpec):
 
     @property
     def steady(self) -> float:
-        """Of every level of blur."""
         return self.sigma
 
     @property
@@ -440,7 +437,7 @@ class IHDMSpec(ProcessSpec):
 
 
 class GeometricSpec(ProcessSpec):
-    """What the processes on data in [0, 1] share whose noise is added, geometrically in time.
+    """A process that adds noise to data in [0, 1], with sigma geometric in time.
 
     ``sigma_min`` and ``sigma_max`` are in units of the data range.
     """
@@ -458,17 +455,16 @@ class GeometricSpec(ProcessSpec):
 
     @property
     def growth(self) -> float:
-        """That of sigma^2 = sigma_min^2 (sigma_max/sigma_min)^(2 t)."""
+        """The constant g^2/sigma^2 of sigma^2 = sigma_min^2 (sigma_max/sigma_min)^(2 t)."""
         return 2 * math.log(self.sigma_max / self.sigma_min)
 
     @property
     def last(self) -> float:
-        """As in training (Song et al. 2021, appendix C; Lou & Ermon 2023, official code)."""
+        """The smallest time of training (Song et al. 2021, appendix C; Lou & Ermon 2023, official code)."""
         return 1e-5
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """Of sigma itself."""
         return self.sigma_min, self.sigma_max
 
 
@@ -488,7 +484,6 @@ class VESpec(GeometricSpec):
 
     @property
     def centre_of_prior(self) -> float:
-        """``centre``."""
         return self.middle if self.centre is None else self.centre
 
 
@@ -509,7 +504,10 @@ class ReflectedSpec(GeometricSpec):
 
 
 class EDMSpec(ProcessSpec):
-    """sigma(t) = t, alpha = 1 (Karras et al. 2022, table 1, last column); time is in units of the data range."""
+    """EDM's process, sigma(t) = t and alpha = 1 (Karras et al. 2022, table 1, last column).
+
+    Time is in units of the data range.
+    """
 
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:EDM"
@@ -523,15 +521,12 @@ class EDMSpec(ProcessSpec):
 
     @property
     def t_min(self) -> float:
-        """sigma_min."""
         return self.sigma_min
 
     @property
     def t_max(self) -> float:
-        """sigma_max."""
         return self.sigma_max
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """Of sigma itself."""
         return self.sigma_min, self.sigma_max

@@ -6,14 +6,14 @@ The average of t steps with exponent gamma weighs the weights of time tau by the
 
 Its relative length is std = sqrt(gamma + 1)/((gamma + 2) sqrt(gamma + 3)), and so std^2 (gamma + 2)^2 (gamma + 3) =
 gamma + 1.  Weights change at whole steps only, theta(tau) = theta_n for n - 1 < tau <= n, and then the rule
-(1 - 1/n)^(gamma + 1) of `networks.ema` is this integral exactly.  A profile p that was not kept is approached by
-sum_i x_i p_i of those that were, with the least squared distance over time:
+(1 - 1/n)^(gamma + 1) of `networks.ema` is this integral exactly.  A profile p that was not kept is approximated by
+sum_i x_i p_i of those that were kept, with the least squared distance over time:
 
     A x = b,    A_ij = <p_i, p_j>,  b_i = <p_i, p>
     <p_{s,g}, p_{t,h}> = (g + 1)(h + 1)/(g + h + 1) (s/t)^h / t      for s <= t
 
-and the same x joins the averages (`networks.ema.joined`).  What is missed is at most the distance of the profiles times
-the size of the weights:
+and the averages are combined with the same x (`networks.ema.joined`).  The error is at most the distance of the
+profiles times the size of the weights:
 
     |sum_i x_i theta_i - theta| <= ||sum_i x_i p_i - p||_1 max |theta(tau)|
 
@@ -47,7 +47,7 @@ def exponent(std: float) -> float:
 
 
 def products(first: Sequence[Weights], second: Sequence[Weights]) -> Array:
-    """<p_i, p_j> of profiles by step and length, (len(first), len(second))."""
+    """The products <p_i, p_j> of the profiles of two lists of weights, (len(first), len(second))."""
     s, g = _columns(first)
     t, h = _columns(second)
     s, g = s[:, None], g[:, None]
@@ -63,7 +63,7 @@ def _columns(profiles: Sequence[Weights]) -> tuple[Array, Array]:
 
 
 def shares(kept: Sequence[Weights], wanted: Weights) -> Array:
-    """The x of the module's text: what each of the averages that were kept adds to the one that is wanted."""
+    """The x of the module: the share of each average that was kept in the one that is wanted."""
     gram, aim = products(kept, kept), products(kept, [wanted])[:, 0]
     # Scaled to profiles of one size: those of early steps are far larger.
     scale = 1 / np.sqrt(np.diag(gram))
@@ -72,7 +72,7 @@ def shares(kept: Sequence[Weights], wanted: Weights) -> Array:
 
 
 def missed(kept: Sequence[Weights], wanted: Weights) -> float:
-    """||sum_i x_i p_i - p|| relative to ||p||, both in the mean square."""
+    """The part of a profile that is missed: ||sum_i x_i p_i - p|| / ||p||, both in the mean square."""
     x, whole = shares(kept, wanted), [*kept, wanted]
     along = np.append(x, -1.0)
     size = products([wanted], [wanted])[0, 0]

@@ -35,7 +35,7 @@ def implementation(spec: Registered) -> type[Any]:
 
 
 def build(spec: Registered, *args: Any, **kwargs: Any) -> Any:
-    """Build what a spec describes: its class takes the spec first, then what is given here."""
+    """Build what a spec describes: its class is called with the spec, then with these arguments."""
     return implementation(spec)(spec, *args, **kwargs)
 
 
@@ -76,7 +76,7 @@ def content_hash(path: Path) -> str:
 
 
 def extensions_of(spec: BaseModel, extensions: Iterable[Path]) -> dict[str, str]:
-    """Return file name -> SHA-256 of those extensions that define something in a spec."""
+    """Return file name -> SHA-256 of the extensions that define a part of a spec."""
     modules = set(_modules(spec))
     return {path.name: content_hash(path) for path in extensions if module_name(path) in modules}
 

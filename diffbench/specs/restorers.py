@@ -1,7 +1,7 @@
 """Specs of the restorers: how an image is drawn, given a measurement y = H x + noise of it.
 
-One that cannot serve an operator or a model is refused, with the reason in a footnote, before any job runs; a variant's
-own restorer that cannot serve its model is a mistake.
+A restorer that cannot serve an operator or a model is refused before any job runs, with the reason in a footnote.  A
+variant's own restorer that cannot serve its model is an error.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TaskSpec(Spec):
 
 
 def _solver_knows_no_classes(spec: RestorerSpec) -> str | None:
-    """Restorers guide by the measurement alone."""
+    """A restorer guides by the measurement only, so its solver may not guide by classes."""
     if spec.inner is None or not spec.inner.uses_labels:
         return None
     return f"{spec.name} knows no classes; leave w, classifier_scale and labels out"
@@ -63,12 +63,12 @@ def _solver_knows_no_classes(spec: RestorerSpec) -> str | None:
 class RestorerSpec(HasNeeds, Registered):
     """A restorer of any kind.
 
-    ``facts`` are what its class is given besides the spec: the ``denoiser``, a ``solver`` built around it, the
+    ``facts`` are the arguments of its class besides the spec: the ``denoiser``, a ``solver`` built around it, the
     training set's ``images``, or the ``middle`` of the data range.
     """
 
     kind: ClassVar[str] = "restorer"
-    #: Those of a process are asked where there is a model at all.
+    #: The needs of a process are checked only where the restorer uses a model.
     needs: ClassVar[Needs] = (
         GAUSSIAN,
         ONE_ALPHA,
@@ -82,12 +82,12 @@ class RestorerSpec(HasNeeds, Registered):
 
     @property
     def uses_model(self) -> bool:
-        """Whether there must be a trained model."""
+        """Whether the restorer needs a model."""
         return "denoiser" in self.facts or "solver" in self.facts
 
     @property
     def inner(self) -> SolverSpec | None:
-        """The solver that it steers, if any."""
+        """The solver inside the restorer; None without one."""
         return None
 
     def refusal(
@@ -96,7 +96,7 @@ class RestorerSpec(HasNeeds, Registered):
         denoiser: DenoiserSpec | None = None,
         operator: OperatorSpec | None = None,
     ) -> str | None:
-        """Why this restorer cannot serve the model and the operator; None when it can, as far as they are known."""
+        """Return why the restorer cannot serve the model and the operator; None when it can, as far as is known."""
         return super().refusal(process if self.uses_model else None, denoiser, operator)
 
 
@@ -130,15 +130,14 @@ class SteeredSpec(RestorerSpec):
 
     @property
     def inner(self) -> SolverSpec | None:
-        """Its solver."""
         return self.solver
 
 
 class ImputeSpec(SteeredSpec):
     """Imputation: known coordinates are drawn anew from q(x_t | y) after every predictor and corrector update.
 
-    Song et al. 2021, appendix I.2; known are the coordinates of V in which H has a singular value, as in
-    its colourisation.
+    Song et al. 2021, appendix I.2; the known coordinates are those of V in which H has a singular value,
+    as in the paper's colourisation.
     """
 
     name: Literal["impute"] = "impute"
@@ -166,9 +165,9 @@ BICUBIC = Need(
 class ILVRSpec(SteeredSpec):
     """ILVR (Choi et al. 2021, algorithm 1): the low-pass part of x_t is the reference's.
 
-    low_pass: ``range`` is H^+ H, exact for any linear operator; ``resizer`` the paper's, a reduction and an
-        enlargement by the operator's factor and ``kernel``, of bicubic super-resolution alone.
-    until: the share of the steps that is conditioned, the first ones; the last are free.
+    low_pass: ``range`` is H^+ H, exact for any linear operator; ``resizer`` is the paper's, a reduction and an
+        enlargement by the operator's factor and ``kernel``, for bicubic super-resolution only.
+    until: the share of the steps that is conditioned, from the first on; the last steps are free.
     """
 
     name: Literal["ilvr"] = "ilvr"
@@ -181,9 +180,9 @@ class ILVRSpec(SteeredSpec):
 
 
 class MedicalSpec(SteeredSpec):
-    """Song, Shen, Xing & Ermon 2022, equation 10: the measured part of the transform is mixed with the state's.
+    """The measured part of the transform is mixed with the state's (Song, Shen, Xing & Ermon 2022, equation 10).
 
-    ``mix``: lambda, 1 puts the measurement in its place, 0 ignores it.
+    ``mix`` is lambda: 1 replaces the state's part by the measurement, 0 ignores the measurement.
     """
 
     name: Literal["medical"] = "medical"
@@ -214,13 +213,13 @@ def _steps_can_be_left_out(spec: CCDFSpec) -> str | None:
 
 
 class CCDFSpec(RestorerSpec):
-    """CCDF (Chung, Sim & Ye 2022): start at a share of the way from an estimate, not from noise.
+    """CCDF (Chung, Sim & Ye 2022): only the last steps are taken, from a noisy estimate and not from pure noise.
 
     around: the restorer whose steps are taken.
-    start: the share of its solver's steps that is left, the last ones; 1 is the full reversal.
+    start: the share of its solver's steps that is taken; 1 is all steps.
     estimate: a restorer without a model: ``pseudo-inverse``, the degraded image, or the Gaussian ``posterior-mean``.
 
-    Its class is given both, built.
+    Its class takes both restorers, built.
     """
 
     name: Literal["ccdf"] = "ccdf"
@@ -239,23 +238,21 @@ class CCDFSpec(RestorerSpec):
 
     @property
     def uses_model(self) -> bool:
-        """That of the restorer inside."""
         return True
 
     @property
     def inner(self) -> SolverSpec | None:
-        """That of the restorer inside."""
         return self.around.inner
 
 
 class DDRMSpec(RestorerSpec):
     """DDRM (Kawar et al. 2022, equations 7 and 8), and its JPEG extension (2022, arXiv 2209.11888).
 
-    eta: the noise in what is not measured (the official code's etaC).
-    eta_a: that in what is measured worse than x_t is known; eta by default.
-    eta_b: the weight of the measurement in what is measured better than x_t is known.
+    eta: the noise in coordinates that are not measured (the official code's etaC).
+    eta_a: the noise in coordinates whose measurement is noisier than x_t; ``eta`` by default.
+    eta_b: the weight of the measurement in coordinates whose measurement is less noisy than x_t.
 
-    JPEG measures no coordinate, and has no eta_a.
+    JPEG does not measure coordinates, and has no eta_a.
     """
 
     name: Literal["ddrm"] = "ddrm"
@@ -270,7 +267,7 @@ class DDRMSpec(RestorerSpec):
 
     @property
     def worse(self) -> float:
-        """``eta_a``, or what it is by default."""
+        """``eta_a``, by default ``eta``."""
         return self.eta if self.eta_a is None else self.eta_a
 
 
@@ -282,12 +279,12 @@ def _levels_are_in_range(spec: SNIPSSpec, process: ProcessSpec) -> str | None:
 class SNIPSSpec(RestorerSpec):
     """SNIPS (Kawar, Vaksman & Elad 2021, algorithm 1): annealed Langevin dynamics in the coordinates of V.
 
-    levels: of noise, geometric, over the process's own range of sigma/alpha unless ``sigma_max`` and ``sigma_min``
-        say less, in units of images that span [-1, 1].
-    updates: at each level.
-    step: of an update, in units of the level's variance.  The paper's c/sigma_L^2 is 0.02 to 0.03, of 500 to 1086
-        levels with 3 to 5 updates: 6 to 9 of these units for each factor e of the noise.  A larger step takes fewer
-        levels: with the exact score 20 units meet the posterior's standard deviation within 5 %.
+    levels: the number of noise levels, geometric over the process's range of sigma/alpha.
+    sigma_max, sigma_min: a smaller range of sigma/alpha, for images in [-1, 1].
+    updates: the number of updates at each level.
+    step: the step of an update, in units of the level's variance.  The paper's c/sigma_L^2 is 0.02 to 0.03, with 500 to
+        1086 levels and 3 to 5 updates: 6 to 9 of these units for each factor e of the noise.  A larger step needs
+        fewer levels: with the exact score, 20 units reach the posterior's standard deviation within 5 %.
     """
 
     name: Literal["snips"] = "snips"
@@ -310,7 +307,7 @@ class SNIPSSpec(RestorerSpec):
 
 
 class InpaintTunedSpec(RestorerSpec):
-    """A model that was trained with masks: told the measured pixels, it is sampled as it is."""
+    """A model that was trained with masks is told the measured pixels, and is sampled as it is."""
 
     name: Literal["inpaint-tuned"] = "inpaint-tuned"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.tuned:InpaintTuned"
@@ -321,5 +318,4 @@ class InpaintTunedSpec(RestorerSpec):
 
     @property
     def inner(self) -> SolverSpec | None:
-        """Its solver."""
         return self.solver

@@ -1,4 +1,4 @@
-"""Spec of how a trained network is asked: by solvers, likelihoods, restorers and analyses."""
+"""Spec of how solvers, likelihoods, restorers and analyses run a trained network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Literal
 
 from diffbench.specs.base import Spec
 
-#: Of a network's arithmetic: float32, or under autocast bfloat16 or float16.
+#: The precision of a network's arithmetic: float32, or bfloat16 or float16 under autocast.
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class SamplingSpec(Spec):
-    """How whatever draws, evaluates or restores images runs the network, whatever it was trained in.
+    """How the network is run to draw, evaluate or restore images, whatever precision it was trained in.
 
-    ``precision``: what controls its own error, and an exact likelihood, take fp32 all the same: they would take
-    rounding for error.
+    precision: of the network's arithmetic.  Solvers that control their error, and exact likelihoods, use fp32
+        anyway, because they would take rounding for error.
     """
 
     precision: Precision = "fp32"

@@ -21,28 +21,29 @@ from diffbench.specs.weights import OfWeights, Place, Step, Weights, step_of, un
 
 
 class TrainingSpec(Spec):
-    """AdamW with warm-up, a flat stretch and a linear decay; gradients clipped; weights averaged.
+    """AdamW with warm-up, a constant rate and a linear decay; gradients are clipped, weights are averaged.
 
     The rate rises linearly over ``warmup`` steps, stays at ``lr`` until the fraction ``flat`` of the
     run, then falls linearly to ``final * lr``.  ``clip`` is the largest gradient norm, or ``none``.
     ``ema`` is a rule of averaging; a number is its rate, reached as min(ema, (1 + n)/(10 + n)).
     ``threads`` is part of the spec because sums over threads change the last bits of every result.
 
-    ``accumulate`` cuts each process's share of a batch into so many parts, to save memory: the same
-    gradient but for rounding.  ``reduction`` is how the loss joins an image's numbers before its gradient is
-    taken, which clipping and Adam's ``eps`` notice: ``mean``, ``sum`` (EDM), ``half-sum`` (Song et al. 2021).
-    ``channels_last`` keeps an image's channels together in memory, ``compile`` has the network compiled for
-    training: both are for speed, and both round otherwise.
+    ``accumulate`` is the number of parts into which each process cuts its share of a batch, to save memory; the
+    gradient is the same but for rounding.  ``reduction`` is how the loss of an image is made of its pixels' losses:
+    ``mean``, ``sum`` (EDM) or ``half-sum`` (Song et al. 2021).  It scales the gradient, on which clipping and Adam's
+    ``eps`` depend.  ``channels_last`` keeps an image's channels together in memory, ``compile`` compiles the network
+    for training; both are for speed, and both change the rounding.
     ``flip`` mirrors each training image, left to right, with probability 1/2.
-    ``finite`` takes 0 for what is NaN in a gradient, and +-1e5 for what is infinite, before it is clipped (Karras
-    et al. 2022, official code): one bad batch does not end a training then, nor does a loss that is not finite.
-    ``snapshots`` are steps, or fractions of the run, whose averaged weights are kept beside the last step's; once read
-    they are steps, in order, without the last.
+    ``finite`` replaces NaN in a gradient by 0 and infinities by +-1e5 before the gradient is clipped (Karras et al.
+    2022, official code).  One bad batch, or a loss that is not finite, then does not end a training.
+    ``snapshots`` are steps, or fractions of the run, whose averaged weights are kept besides those of the last step;
+    after validation they are steps, in order, without the last.
 
-    ``precision`` is that of the network in training; what asks it afterwards has its own (`SamplingSpec`).  Numbers of
-    fp16 end at 6e-8, so there the loss is multiplied by ``loss_scale`` before its gradient is taken, which is divided
-    by it again: a number, or ``dynamic``, which halves it and leaves a step out where a gradient is not finite, and
-    doubles it after 2,000 steps in a row that were (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+    ``precision`` is that of the network in training; later uses of the network have their own (`SamplingSpec`).  The
+    smallest number of fp16 is 6e-8, so with fp16 the loss is multiplied by ``loss_scale`` and its gradient divided by
+    it.  ``loss_scale`` is a number or ``dynamic``: then, where a gradient is not finite, it is halved and the step is
+    left out, and after 2,000 finite steps in a row it is doubled (Micikevicius et al. 2018,
+    https://arxiv.org/abs/1710.03740).
     """
 
     steps: PositiveInt
@@ -83,17 +84,17 @@ class TrainingSpec(Spec):
 
     @property
     def kept(self) -> tuple[Weights, ...]:
-        """All weights that are kept, the model's own first: those of the last step come before the snapshots'."""
+        """All weights that are kept, the model's own first: those of the last step, then those of the snapshots."""
         steps = (self.steps, *map(int, self.snapshots))
         return tuple(Weights(step, length) for step in steps for length in self.ema.tracked)
 
     def chosen(self, named: Place | None, ema_std: float | None) -> Weights:
-        """Return the weights of a step, by any name, and length (the first that is tracked: None)."""
+        """Return the weights of a step, named in any way, and of a length; None is the first length that is tracked."""
         own = next(iter(self.ema.tracked))
         return Weights(step_of(named, self.steps), own if ema_std is None else ema_std)
 
     def at_refusal(self, named: Place | None) -> str | None:
-        """Return why no weights were kept there; None where some are."""
+        """Return why no weights of a step are kept; None where they are."""
         step = step_of(named, self.steps)
         if not 1 <= step <= self.steps:
             return f"at: {_beyond(named, self.steps)}"
@@ -135,7 +136,7 @@ class TrainingSpec(Spec):
         )
 
     def until(self, step: int) -> tuple[Weights, ...]:
-        """Return what is kept up to a step, of which other lengths are reconstructed."""
+        """Return the weights that are kept up to a step, from which other lengths are reconstructed."""
         return tuple(each for each in self.kept if each.step <= step)
 
     @model_validator(mode="after")

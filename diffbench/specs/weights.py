@@ -16,19 +16,19 @@ from diffbench.specs.base import Spec, number
 
 #: The word for the end of a training.
 LAST: Literal["last"] = "last"
-#: What names a step of a run: itself, a fraction, or the word for the end.
+#: A name of a step of a run: its number, a fraction of the run, or the word for the end.
 Place = int | float | Literal["last"]
 
 
 class Weights(NamedTuple):
-    """Averaged weights: after which step, and the relative length of a power-function average, else None."""
+    """Averaged weights: their step, and the relative length of a power-function average, else None."""
 
     step: int
     length: float | None = None
 
 
 def _step(value: Any) -> int | float:
-    """Take a step 1, 2, ..., however written, or a fraction of the run."""
+    """Return a step 1, 2, ..., or a fraction of the run, from any way to write it."""
     found = number(value)
     if isinstance(found, float) and found.is_integer() and found > 1:
         found = int(found)
@@ -44,12 +44,12 @@ def _place(value: Any) -> Place:
 
 
 def _cell(value: Any) -> int | float | None:
-    """Take one place; the last is the default."""
+    """Return one step or fraction of a run; None for the last step."""
     return None if value in (None, "none", LAST) else _step(value)
 
 
 def _places(value: Any) -> Any:
-    """Take one place or several."""
+    """Return one step or fraction of a run, or a tuple of them."""
     if not isinstance(value, list | tuple):
         return _cell(value)
     if not value:
@@ -59,9 +59,9 @@ def _places(value: Any) -> Any:
 
 #: A step, or a fraction of the run.
 Step = Annotated[int | float, PlainValidator(_step)]
-#: The weights that one cell is about: those of the last step unless it says otherwise.
+#: The step of the weights of one cell, by default the last step.
 CellAt = Annotated[int | float | None, PlainValidator(_cell)]
-#: The same, or a list of them, of each of which there is a job.
+#: One such step, or a list of steps, each with its own job.
 Places = Annotated[
     int | float | tuple[Place, ...] | None,
     PlainValidator(_places),
@@ -70,24 +70,24 @@ Places = Annotated[
 
 
 def step_of(named: Place | None, steps: int) -> int:
-    """Return the step that is meant in a run of that many."""
+    """Return the step that a name means in a run of ``steps`` steps."""
     if named is None or named == LAST:
         return steps
     return round(named * steps) if isinstance(named, float) else named
 
 
 def untold(value: object) -> bool:
-    """Say whether a key need not stand in a resolved spec: it was not used, and results of before stay as they are."""
+    """Say whether a resolved spec leaves a key out: an unused key is left out, so that older results stay valid."""
     return value is None or value == ()
 
 
 class OfWeights(Spec):
-    """What may name the weights that it is about.
+    """A spec that may name the weights that it uses.
 
     at: the step, or the fraction of the run, whose averaged weights are used; one of the budget's ``snapshots``, or
         ``last``, the default.  A list makes a job of each: ``ancestral-25`` of the last, ``ancestral-25@500``, ...
-    ema_std: the length of a power-function average (``ema: {name: power}``), relative to the steps so far; one that was
-        not tracked is reconstructed from those that were.
+    ema_std: the length of a power-function average (``ema: {name: power}``), relative to the steps so far; a length
+        that was not tracked is reconstructed from those that were.
     """
 
     at: Places = Field(default=None, exclude_if=untold)
@@ -95,27 +95,27 @@ class OfWeights(Spec):
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """All that ``at`` names."""
+        """All steps that ``at`` names; the last step where it names none."""
         if isinstance(self.at, tuple):
             return self.at
         return (LAST if self.at is None else self.at,)
 
     @property
     def at_step(self) -> int | None:
-        """The one step that a job's choice is of; None for the last."""
+        """The step of the weights, where ``at`` names one; None for the last step."""
         assert self.at is None or isinstance(self.at, int)
         return self.at
 
     @property
     def names_weights(self) -> bool:
-        """Whether it says whose weights it wants."""
+        """Whether it names weights, by a step or a length."""
         return self.at is not None or self.ema_std is not None
 
     def of(self, step: int | None) -> Self:
-        """Return the same of one step; None for the last."""
+        """Return this spec with the weights of one step; None for the last step."""
         return self.model_copy(update={"at": step})
 
     @property
     def plain(self) -> Self:
-        """The same of the weights that anything uses by default."""
+        """This spec with the default weights."""
         return self.model_copy(update={"at": None, "ema_std": None})

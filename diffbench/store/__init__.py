@@ -1,1 +1,1 @@
-"""What is on disk: paths, sidecars, checksums, training state, status.  No torch."""
+"""What is on disk: paths, sidecars, checksums, training states, status; without torch."""

@@ -1,12 +1,12 @@
-"""Chunks of samples: what is drawn at a time, kept on disk until the samples are whole.
+"""Chunks of samples: images that are drawn together, kept on disk until all samples are drawn.
 
-A chunk has a random stream of its own, so its images do not depend on the job that draws it, and a job that was
-stopped goes on with the chunks that it lacks.  Each is one file whose name carries its number and the first 16 digits
+A chunk has its own random stream, so its images do not depend on the job that draws it, and a job that was stopped
+continues with the chunks that are missing.  Each is one file whose name carries its number and the first 16 digits
 of its SHA-256,
 
     chunk-{index:06d}-{sha256[:16]}.npz
 
-as a training state's does (``state``).  A file that does not fit its name is left out with a warning and drawn again.
+as with a training state (``state``).  A file that does not fit its name is left out with a warning and drawn again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NAME = re.compile(r"chunk-(\d{6,})-([0-9a-f]{16})\.npz")
 
 @dataclass(frozen=True)
 class Chunk:
-    """The images of one chunk and what they took.
+    """The images of one chunk, and the cost of drawing them.
 
     Attributes:
         levels: uint8 (n, H, W, C).
-        calls: of the denoiser, for the chunk as a whole.
-        moved: the fraction of pixels that were brought back inside; 0 where there are no walls.
-        seconds: to draw it.
+        calls: evaluations of the denoiser for the whole chunk.
+        moved: the fraction of pixels that were brought back inside the walls; 0 where there are no walls.
+        seconds: the time that drawing took.
     """
 
     levels: NDArray[np.uint8]
@@ -49,7 +49,7 @@ def indices(samples: int, chunk: int) -> range:
 
 
 def share(samples: int, chunk: int, shard: int, shards: int) -> range:
-    """Return the chunks of one shard, 1 to ``shards``: consecutive ones, as many as another's or one more."""
+    """Return the numbers of the chunks of shard 1 to ``shards``: consecutive, and of sizes that differ by at most 1."""
     count = len(indices(samples, chunk))
     return range((shard - 1) * count // shards, shard * count // shards)
 
@@ -68,13 +68,13 @@ class ChunkStore:
         return found
 
     def load(self, wanted: Iterable[int]) -> dict[int, Chunk]:
-        """Return those of the wanted chunks that are here and whole."""
+        """Return the wanted chunks that are in the folder and whole, by number."""
         here = self._files()
         read = {index: _read(path) for index in wanted for path in here.get(index, ())}
         return {index: chunk for index, chunk in read.items() if chunk is not None}
 
     def save(self, index: int, chunk: Chunk) -> None:
-        """Keep a chunk."""
+        """Save a chunk under its number."""
         with files.temporary(self.folder / f"chunk-{index:06d}.npz") as unfinished:
             np.savez(
                 unfinished,
@@ -87,7 +87,7 @@ class ChunkStore:
             files.publish(unfinished, self.folder / f"chunk-{index:06d}-{digest}.npz")
 
     def remove(self, wanted: Iterable[int]) -> None:
-        """Forget chunks, and the folder when nothing is left in it."""
+        """Remove chunks, and the folder when nothing is left in it."""
         here = self._files()
         for index in wanted:
             for path in here.get(index, ()):

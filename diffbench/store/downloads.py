@@ -1,11 +1,11 @@
 """Published files: weights and archives that are fetched once, checked, and kept in a cache.
 
-A file is known by its SHA-256, so it does not matter where it came from: a path that the configuration
-names, the cache, or its address.  It is checked each time it is asked for.
+A file is identified by its SHA-256, so it does not matter where it came from: a path that the configuration
+names, the cache, or its address.  It is checked each time it is used.
 
 The cache is the folder ``$DIFFBENCH_CACHE``, else ``$XDG_CACHE_HOME/diffbench``, else
-``~/.cache/diffbench``.  A download goes to a temporary name there and gets its own once it is whole; jobs
-that want the same file wait for the first of them.
+``~/.cache/diffbench``.  A download goes to a temporary name there and is renamed once it is whole; jobs
+that need the same file wait for the first of them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from diffbench.store import files
 from diffbench.store.products import StoreError
 from diffbench.store.status import one_line
 
-#: Seconds without a byte after which a download is given up.
+#: Seconds without a byte after which a download ends with an error.
 TIMEOUT = 60.0
 
 
 def cache() -> Path:
-    """Return the folder that downloads are kept in."""
+    """Return the folder of downloads."""
     if chosen := os.environ.get("DIFFBENCH_CACHE"):
         return Path(chosen).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
@@ -44,9 +44,9 @@ class Published:
 
     Attributes:
         name: what messages call it.
-        url: where it would come from; None where nobody offers it.
+        url: its address; None where it cannot be downloaded.
         sha256: of its content, 64 hexadecimal digits.
-        size: its bytes; None where nobody has said.
+        size: in bytes; None where it is not known.
         key: the configuration key that names a local copy.
     """
 
@@ -58,7 +58,7 @@ class Published:
 
     @property
     def cached(self) -> Path:
-        """Where the cache keeps it: files of one name and different content do not meet."""
+        """The path of the file in the cache; files of one name and different content have different paths."""
         filename = (self.url or "").partition("?")[0].rstrip("/").rpartition("/")[2]
         return cache() / f"{self.sha256[:16]}-{filename}"
 
@@ -116,14 +116,14 @@ def _fetch(url: str, path: Path) -> None:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, path.open("wb") as file:
             shutil.copyfileobj(answer, file, 2**20)
     except HTTPError as error:
-        # It is an open answer too.
+        # The error is an open response too.
         error.close()
         raise
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process downloads the file; the lock goes with the process that holds it."""
+    """Wait until no other process downloads the file; the lock ends with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

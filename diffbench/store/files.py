@@ -37,7 +37,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` (its folder made); remove what is left there."""
+    """Yield a temporary path beside ``path``, whose folder is made; remove what is left there in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(TEMPORARY + path.name)
     try:

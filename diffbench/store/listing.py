@@ -1,4 +1,4 @@
-"""What images lie in a folder, a zip or a tar, and their classes, found without decoding any.
+"""The images in a folder, a zip or a tar, and their classes, found without decoding any image.
 
     images directly inside                one class, "all"
     images in folders                     a folder is a class, in sorted order
@@ -6,8 +6,8 @@
                                           Karras et al., EDM, 2022 (https://github.com/NVlabs/edm), where folders only
                                           keep the number of files small
 
-Folders around all images count for nothing.  A zip or a tar is read where it lies, and still refused when a name in it
-would leave the folder that it was unpacked to.
+Folders around all images are ignored.  A zip or a tar is read without unpacking it.  It is refused when a name in it
+would lead out of the folder that it is unpacked to.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
-#: Of images that have lost detail, and of all that are images.
+#: Suffixes of lossy images, and of all images.
 LOSSY = (".jpg", ".jpeg", ".webp")
 SUFFIXES = {".png", *LOSSY}
 LABELS = "dataset.json"
-#: Bytes of the largest file that is unpacked: no image of a data set comes near, a bomb goes far beyond.
+#: The size in bytes of the largest file that is unpacked: far above every image of a data set, far below a zip bomb.
 LARGEST = 2**28
 #: Labels are below this: each number up to the largest is a class with a name.
 MOST_CLASSES = 100_000
-#: What a torn or encrypted zip raises when it is read.
+#: The errors that a torn or encrypted zip raises when it is read.
 TORN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
@@ -42,7 +42,7 @@ class Files(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """Return the content of one."""
+        """Return the content of the file with a name."""
         ...
 
 
@@ -61,7 +61,7 @@ class FolderFiles:
         ]
 
     def read(self, name: str) -> bytes:
-        """Return the content of one."""
+        """Return the content of the file with a name."""
         return (self.root / name).read_bytes()
 
 
@@ -88,7 +88,7 @@ class ZipFiles:
         return found
 
     def read(self, name: str) -> bytes:
-        """Return the content of one."""
+        """Return the content of the file with a name."""
         try:
             if (size := self.zip.getinfo(name).file_size) > LARGEST:
                 raise OSError(f"it would unpack to {size:,} bytes")
@@ -98,7 +98,7 @@ class ZipFiles:
 
 
 class TarFiles:
-    """The files in a tar, which is not compressed: images are read in the order of their names, here and there.
+    """The files in a tar, which must not be compressed: images are read in the order of their names, not of the tar.
 
     Raises:
         ValueError: when it is no whole tar, or a name in it leaves its folder.
@@ -117,11 +117,11 @@ class TarFiles:
         self.members = dict(files)
 
     def _content(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
-        """The member that has the content: of a hard link the one that it names."""
+        """Return the member that has the content; for a hard link the member that it names."""
         return self.tar.getmember(member.linkname) if member.islnk() else member
 
     def _check_end(self) -> None:
-        """Refuse a tar without its end, a block of zeros: tarfile takes a header that is torn for the end."""
+        """Refuse a tar that does not end in a block of zeros: tarfile takes a damaged header for the end."""
         end = max((each.offset_data + each.size for each in self.tar.getmembers()), default=0)
         with self.path.open("rb") as file:
             file.seek(-(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
@@ -135,7 +135,7 @@ class TarFiles:
         return list(self.members)
 
     def read(self, name: str) -> bytes:
-        """Return the content of one."""
+        """Return the content of the file with a name."""
         try:
             member = self.members[name]
             if member.size > LARGEST:
@@ -154,7 +154,7 @@ class TarFiles:
 class Listing:
     """Names of images, sorted, the class of each, the classes' names, and the files to read them from.
 
-    numbered: whether the classes are those of a `dataset.json`, so that names do not tell them.
+    numbered: whether a `dataset.json` gives the classes, so that the names do not.
     """
 
     names: list[str]
@@ -171,10 +171,10 @@ class Listing:
 
 
 def inside(name: str, archive: str) -> None:
-    """Refuse a name in an archive that leads out of the folder that it would be unpacked to.
+    """Refuse a name in an archive that leads out of the folder that it is unpacked to.
 
     Raises:
-        ValueError: when it does.
+        ValueError: when the name leads out.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
@@ -182,10 +182,10 @@ def inside(name: str, archive: str) -> None:
 
 
 def once(archive: str, names: list[str]) -> None:
-    """Refuse an archive that has a name twice: which of the two is meant?
+    """Refuse an archive that has a name twice.
 
     Raises:
-        ValueError: when it has.
+        ValueError: when a name is there twice.
     """
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
@@ -206,7 +206,7 @@ def opened(path: Path) -> Files:
 
 
 def listing(path: Path, flat: bool = False) -> Listing:
-    """Return the images of a folder, a zip or a tar; ``flat`` has them all in one class, wherever they lie.
+    """Return the images of a folder, a zip or a tar; ``flat`` puts them all in one class, wherever they lie.
 
     Raises:
         ValueError: when it is none of them, has images beside class folders or below them, or when its `dataset.json`
@@ -241,7 +241,7 @@ def _is_image(name: str) -> bool:
 
 
 def _around(folders: list[tuple[str, ...]]) -> int:
-    """How many folders lie around all images."""
+    """Return how many folders lie around all images."""
     return len(os.path.commonprefix(folders)) if folders else 0
 
 

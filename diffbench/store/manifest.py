@@ -1,9 +1,9 @@
-"""What "identical" means: the SHA-256 of every product, and of nothing else.
+"""The SHA-256 of every product, and of nothing else: two runs are identical when these are equal.
 
 Left out are run records (``*.run.json``: times and hosts), hidden files and folders (training
-state, unfinished files), ``scores.partial.json`` (what a failed run could still score), logs, and
-timings. Tables and figures are made of products; tables hold seconds, which come from run records, and
-figures letters, which depend on the machine's fonts: they are left out too.
+states, unfinished files), ``scores.partial.json`` (the scores of a run that failed), logs, and
+timings.  Tables and figures, which are made of products, are left out too: tables have seconds from
+run records, and the letters in figures depend on the machine's fonts.
 """
 
 from __future__ import annotations

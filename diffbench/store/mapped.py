@@ -4,8 +4,8 @@
 
     local header of 30 bytes, name, extra field | header of the npy format | content
 
-Pages are read when they are used, and shared by all processes that read the file: ten jobs on a set of 15 GB take 15
-GB, not 150.  What a process writes to an array is its own and never reaches the file.
+Pages are read when they are used, and are shared by all processes that read the file: ten jobs on a data set of 15 GB
+take 15 GB, not 150.  A process that writes to an array changes its own copy, never the file.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of the npy format: the array's shape, whether it lies column by column, its type.
+    """Read the header of the npy format: the array's shape, whether its order is by columns, and its type.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: when the header is damaged, or its version is not known.
     """
     version = np.lib.format.read_magic(stream)
     if version not in HEADERS:
@@ -60,7 +60,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
         length = stream.tell()
     if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject:
         raise ValueError(f"{path}: {member.filename} must be stored uncompressed, and no objects")
-    # Other types need addresses that are multiples of their size, which no offset in a zip promises.
+    # Other types need addresses that are multiples of their size, which offsets in a zip may not be.
     if dtype.itemsize > 1 or not np.prod(shape):
         with archive.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)

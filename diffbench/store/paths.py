@@ -1,8 +1,8 @@
-"""Where everything lies below a benchmark's folder, ``root``; nothing here touches the disk.
+"""The paths of all files below a benchmark's folder, ``root``; nothing here touches the disk.
 
-What a job makes is said by its spec (``diffbench.specs.jobs``), what lies where by results/README.md.  Beside a product
-lie its sidecar (spec and checksum: ``spec.json``, or ``<stem>.spec.json`` beside a JSON product) and its run record
-(``<stem>.run.json``: duration, device, versions).
+The spec of a job says what it makes (``diffbench.specs.jobs``), and results/README.md what lies where.  Beside a
+product lie its sidecar (spec and checksum: ``spec.json``, or ``<stem>.spec.json`` beside a JSON product) and its run
+record (``<stem>.run.json``: duration, device, versions).
 """
 
 from __future__ import annotations
@@ -24,68 +24,68 @@ def root(benchmark: str) -> Path:
 
 
 def products(root: Path, spec: StageSpec) -> tuple[Path, ...]:
-    """Return all products of a job, the main one first (reference, train and restore may have several)."""
+    """Return the paths of all products of a job, the main one first; reference, train and restore may have several."""
     return tuple(root / path for path in spec.products)
 
 
 def product(root: Path, spec: StageSpec) -> Path:
-    """Return the main product of a job."""
+    """Return the path of the main product of a job."""
     return products(root, spec)[0]
 
 
 def extras(root: Path, spec: StageSpec) -> tuple[Path, ...]:
-    """Return a job's outputs without a sidecar, such as pictures."""
+    """Return the paths of a job's outputs without a sidecar, such as pictures."""
     return tuple(root / spec.placed(each) for each in spec.extras)
 
 
 def weights(root: Path, spec: TrainSpec, wanted: Weights) -> Path:
-    """Return one of the weights that a training keeps, such as its budget's ``kept`` names."""
+    """Return the path of weights that a training keeps; ``wanted`` is one of its budget's ``kept``."""
     return root / spec.placed(spec.weights_template(wanted))
 
 
 def levels(root: Path) -> Path:
-    """Return the data set in grey levels."""
+    """Return the path of the data set in grey levels."""
     return root / DataStageSpec.template
 
 
 def data_manifest(root: Path) -> Path:
-    """Return the data set's manifest."""
+    """Return the path of the data set's manifest."""
     return root / DataStageSpec.extras[0]
 
 
 def partial_scores(root: Path, variant: str, seed: int) -> Path:
-    """Return the scores of those samples that exist when a run has failed."""
+    """Return the path of the scores of those samples that exist when a run has failed."""
     return root / RUN.format(variant=variant, seed=seed) / "scores.partial.json"
 
 
 def imported(folder: str | Path) -> Path:
-    """Return the weights of an imported model, which lies in a folder of its own, outside any results."""
+    """Return the path of the weights of an imported model, in its own folder outside any results."""
     return Path(folder) / "model.safetensors"
 
 
 def table(root: Path, name: str, suffix: str) -> Path:
-    """Return one table in one format (see TABLE_SUFFIXES)."""
+    """Return the path of one table in one format (see TABLE_SUFFIXES)."""
     return root / "tables" / f"{name}.{suffix}"
 
 
 def figure(root: Path, name: str, suffix: str) -> Path:
-    """Return one figure (png), or the numbers that it shows (csv)."""
+    """Return the path of one figure (png), or of the numbers that it shows (csv)."""
     return root / "figures" / f"{name}.{suffix}"
 
 
 def tables_complete(root: Path) -> Path:
-    """Return the mark that the tables hold every result that was planned."""
+    """Return the path of the mark that the tables have every result that was planned."""
     return root / "tables" / ".complete"
 
 
 def sidecar(product: Path) -> Path:
-    """Return the sidecar that holds a product's spec and checksum."""
+    """Return the path of the sidecar, which holds a product's spec and checksum."""
     name = f"{product.stem}.spec.json" if product.suffix == ".json" else "spec.json"
     return product.with_name(name)
 
 
 def run_record(product: Path) -> Path:
-    """Return the record of how, when and where a product was made."""
+    """Return the path of the run record, which says how, when and where a product was made."""
     return product.with_name(f"{product.stem}.run.json")
 
 
@@ -95,5 +95,5 @@ def states(root: Path) -> Path:
 
 
 def state(root: Path, spec: StageSpec) -> Path:
-    """Return the folder of one job's state, status and events; a shard's is inside that of its samples."""
+    """Return the folder of one job's state, status and events; that of a shard is inside that of its samples."""
     return root / spec.state

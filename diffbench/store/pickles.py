@@ -2,10 +2,10 @@
 
 A pickle is a program: it may import any name and call it.  Here it is read in three steps:
 
-    scan       `pickletools.genops` lists its instructions; those that data have no need of are refused
-    unpickle   `pickle.Unpickler` runs, but every name that it asks for becomes a kind of `Call`, which keeps
-               what it is told (arguments, items, state) and does nothing
-    carry out  what a call means is made of it by a function of the reader (`Meanings`)
+    scan       `pickletools.genops` lists its instructions; those that data do not need are refused
+    unpickle   `pickle.Unpickler` runs, but every name that it looks up becomes a kind of `Call`, which keeps
+               its arguments, items and state and does nothing
+    carry out  a function of the reader (`Meanings`) makes of each call the value that it stands for
 
 A name that the reader has no meaning for ends the reading.
 """
@@ -32,18 +32,18 @@ DATA = {
     *("MARK", "POP", "POP_MARK", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
     *("PROTO", "FRAME", "STOP"),
 }
-#: Instructions that note the top of the stack, and that push what was noted.
+#: Instructions that save the top of the stack in the memo, and that push a value from the memo.
 NOTES = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 RECALLS = {"GET", "BINGET", "LONG_BINGET"}
 #: Instructions that put values into the one below them.
 FILLS = {"APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS", "BUILD"}
-#: Which of the values that an instruction puts into another it hashes, counted from the top of the stack.
+#: Instruction -> which of the values that it puts into another it hashes, counted from the top of the stack.
 HASHED = {"SETITEM": slice(1, None, 2), "SETITEMS": slice(1, None, 2), "ADDITEMS": slice(None)}
-#: How many values may lie in one another: weights need some ten.
+#: How deep values may be nested: weights need about ten levels.
 DEEPEST = 200
-#: How many characters of an error of others are shown.
+#: How many characters of another library's error are shown.
 LONGEST = 200
-#: What a key of a dictionary or a member of a set may be.
+#: The types of a key of a dictionary or a member of a set.
 KEYS = (str, bytes, int, float, bool, type(None))
 
 
@@ -52,7 +52,7 @@ class RefusedError(ValueError):
 
 
 class Call(dict[Any, Any]):
-    """What a pickle would make of a class or a function: its name, its arguments, its state; its items are its own."""
+    """A call that a pickle asks for: the name of a class or a function, its arguments and its state, and its items."""
 
     name: str
     args: tuple[Any, ...]
@@ -74,19 +74,19 @@ class Call(dict[Any, Any]):
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-#: From the full name of a class or a function to what is made of a call of it; None refuses the name.
+#: From the full name of a class or a function to a function that carries out a call of it; None refuses the name.
 Meanings = Callable[[str], Callable[[Call], Any] | None]
 
 
 def needless(name: str) -> str:
-    """Why a name is refused; escaped, since a line may break in it."""
+    """Return why a name is refused; the name is escaped, since it may contain line breaks."""
     return (
         f"it names {ascii(name)[1:-1][:LONGEST]}, which data have no need of; nothing of it was run"
     )
 
 
 def hashable(values: Iterable[Any]) -> list[Any]:
-    """The values, each a plain one that may be a key.
+    """Return the values, each of a plain type that may be a key.
 
     Raises:
         RefusedError: for any other.
@@ -98,7 +98,7 @@ def hashable(values: Iterable[Any]) -> list[Any]:
 
 
 def encoded(call: Call) -> bytes:
-    """The meaning of ``_codecs.encode``, by which old protocols write bytes."""
+    """Return the bytes of a call of ``_codecs.encode``, by which old protocols write bytes."""
     text, coding = call.args
     if coding not in ("latin1", "latin-1"):
         raise RefusedError("it encodes text as something else than latin-1")
@@ -106,15 +106,15 @@ def encoded(call: Call) -> bytes:
 
 
 def interpreted(content: bytes, meanings: Meanings) -> Any:
-    """The value that a pickle describes.
+    """Return the value that a pickle describes.
 
     Args:
         content: the pickle, of any protocol from 2; text of Python 2 becomes str.
-        meanings: what is made of what it calls.
+        meanings: returns, for a name, the function that carries out its calls.
 
     Raises:
         RefusedError: when it is cut or malformed, names what ``meanings`` does not know, or has an instruction that
-            data have no need of; one line.  Nothing of it has been run then, nor ever is.
+            data do not need; one line.  Nothing that a pickle names is ever run.
     """
     with _refusing():
         _scan(io.BytesIO(content), DATA)
@@ -122,14 +122,14 @@ def interpreted(content: bytes, meanings: Meanings) -> Any:
 
 
 def check_nesting(file: IO[bytes], count: int = 1) -> None:
-    """Refuse pickles whose values lie deep in one another: to hash them overflows the stack of any unpickler.
+    """Refuse pickles whose values are nested too deep: hashing them overflows the stack of any unpickler.
 
     Args:
-        file: at the first of them; moved behind the last.
+        file: stands at the first pickle, and is moved behind the last.
         count: how many pickles there are, one after the other.
 
     Raises:
-        RefusedError: for more than ``DEEPEST`` values in one another, or when a pickle is cut or malformed; one line.
+        RefusedError: for values nested deeper than ``DEEPEST``, or when a pickle is cut or malformed; one line.
     """
     with _refusing():
         for _ in range(count):
@@ -138,7 +138,7 @@ def check_nesting(file: IO[bytes], count: int = 1) -> None:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Refuse a pickle that is stumbled over in this block, with whatever error."""
+    """Turn any error in this block into the refusal of a pickle."""
     try:
         yield
     except RefusedError:
@@ -148,17 +148,18 @@ def _refusing() -> Iterator[None]:
 
 
 class _Seen(NamedTuple):
-    """A value on the stack: how many others lie in one another in it, and the instruction that made it."""
+    """A value on the stack: how deep the values in it are nested, and the instruction that made it."""
 
     depth: int
     code: str
 
 
 def _scan(file: IO[bytes], allowed: Collection[str] | None = None) -> None:
-    """Look at the instructions of a pickle without carrying them out.
+    """Check the instructions of a pickle without carrying them out.
 
-    Refuses values deep in one another; given the instructions that are allowed, also any other instruction, a key that
-    is a tuple (to hash shared tuples may take for ever) and a number in the memo that makes the memo grow without use.
+    Values that are nested too deep are refused.  Where ``allowed`` is given, three more things are: any other
+    instruction; a key that is a tuple, because hashing shared tuples may take for ever; and a number in the memo that
+    makes the memo grow without use.
     """
     stack: list[_Seen | None] = []  # None is a mark
     memo: dict[Any, _Seen] = {}
@@ -188,7 +189,7 @@ def _scan(file: IO[bytes], allowed: Collection[str] | None = None) -> None:
 
 
 def _taken(stack: list[_Seen | None], before: list[pickletools.StackObject]) -> list[_Seen]:
-    """What an instruction takes from the stack, the top first; a mark and what lies on it, where it wants that."""
+    """Take the values of an instruction from the stack, the top first; with a mark, also all values above it."""
     inside = []
     if pickletools.markobject in before:
         while (seen := stack.pop()) is not None:
@@ -198,17 +199,17 @@ def _taken(stack: list[_Seen | None], before: list[pickletools.StackObject]) -> 
 
 
 def _keys(code: str, inside: list[_Seen]) -> list[_Seen]:
-    """Those of the values that an instruction takes that it hashes."""
+    """Return the values that an instruction hashes, of those that it takes."""
     return inside[HASHED[code]] if code in HASHED else []
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles with a `Call` in place of each, then carries them out: each once, however often it is met."""
+    """An unpickler that makes a `Call` of each call, then carries out each of them once."""
 
     def __init__(self, content: bytes, meanings: Meanings) -> None:
         super().__init__(io.BytesIO(content), encoding="latin-1")
         self.meanings = meanings
-        #: What was met, by its identity, and what was made of it.
+        #: Identity of a value -> the value, and what was made of it.
         self.done: dict[int, tuple[Any, Any]] = {}
 
     def read(self) -> Any:
@@ -229,7 +230,7 @@ class _Reader(pickle.Unpickler):
         if not isinstance(value, dict | list | tuple | set):
             return value
         if id(value) not in self.done:
-            # It may contain itself.
+            # A value may contain itself.
             self.done[id(value)] = value, value
             self.done[id(value)] = value, self._make(value)
         return self.done[id(value)][1]

@@ -1,9 +1,9 @@
-"""Products and the sidecars that vouch for them.
+"""Products, and the sidecars that hold their specs and checksums.
 
 A product is a file that a job makes: weights, samples, scores.  It holds no time, host or path, so
-the same spec gives the same bytes.  Its sidecar holds the job's spec and the product's SHA-256; a
-product is read through its sidecar or not at all, because a flipped bit loads silently from every
-format we use.
+the same spec gives the same bytes.  Its sidecar holds the job's spec and the product's SHA-256.  A
+product is always checked against its sidecar when it is read, because every format in use loads
+a flipped bit without an error.
 
     ok        the sidecar has the wanted spec and the product has the sidecar's checksum
     missing   there is no product
@@ -102,7 +102,7 @@ def read_json(path: Path, spec: Spec | None = None) -> Any:
 
 
 def status_of(path: Path, spec: Spec) -> Status:
-    """Say what a product is worth to a plan that wants it made from ``spec``."""
+    """Return the status of a product for a plan that needs it made from ``spec``."""
     if not path.is_file():
         return "missing"
     try:
@@ -115,13 +115,13 @@ def status_of(path: Path, spec: Spec) -> Status:
 
 
 def remove_product(path: Path) -> None:
-    """Remove a product, its sidecar and its run record, so that the next run makes it anew."""
+    """Remove a product, its sidecar and its run record, so that the next run makes it again."""
     for file in (path, paths.sidecar(path), paths.run_record(path)):
         file.unlink(missing_ok=True)
 
 
 def difference(found: Any, wanted: Any, keys: str = "") -> str | None:
-    """Name the first key in which two specs differ, in one line; None when they do not."""
+    """Return one line about the first key in which two specs differ; None when they do not differ."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in sorted({*found, *wanted}):
             inner = difference(found.get(key), wanted.get(key), f"{keys}.{key}".lstrip("."))

@@ -1,7 +1,7 @@
 """The record of how a product was made: duration, memory, device, versions, commit.
 
-It lies beside the product as ``<stem>.run.json`` and is the only place for what differs between two
-runs of the same spec.
+It lies beside the product as ``<stem>.run.json``, and has all that differs between two runs of the
+same spec.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PACKAGES = ("diffbench", "torch", "numpy", "torch-fidelity", "torchvision", "saf
 
 
 def versions() -> dict[str, str | None]:
-    """Return the installed versions of what decides numbers; None for what is not installed."""
+    """Return the versions of the packages that numbers depend on; None for one that is not installed."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
@@ -36,7 +36,7 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Return the commit this package was checked out at, ``-dirty`` added when it has changes."""
+    """Return the commit at which this package is checked out, with ``-dirty`` when there are changes."""
     try:
         # An environment inside another project's repository is not of that repository.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
@@ -66,13 +66,13 @@ def _cpu_seconds() -> float:
 
 
 class RunRecord:
-    """Measures the block it is the context of; writes its record when the block ends without error.
+    """A context that measures its block, and writes the run record when the block ends without an error.
 
     Args:
         product: the path of the (main) product.
         device: what the job ran on, e.g. ``cpu`` or ``cuda: NVIDIA H200``.
-        device_memory: returns the device's largest allocation in MiB; for the CPU there is none.
-        earlier: seconds that interrupted attempts at the same job have spent already.
+        device_memory: a function that returns the device's largest allocation in MiB; None for the CPU.
+        earlier: seconds that earlier, interrupted attempts at the same job took.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class RunRecord:
             files.write_json(paths.run_record(self.product), self.content())
 
     def content(self) -> dict[str, Any]:
-        """Return what the record says at this moment."""
+        """Return the content of the record at this moment."""
         return {
             "start": self.start.isoformat(timespec="seconds"),
             "end": datetime.now(UTC).isoformat(timespec="seconds"),

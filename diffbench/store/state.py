@@ -7,8 +7,8 @@ Each is one safetensors file whose name carries its step and the first 16 digits
     state-{step:09d}-{sha256[:16]}.safetensors
 
 so one rename publishes content and checksum together.  The two newest are kept; when the newest
-does not fit its name the one before it is used, with a warning.  Weights of a step on the way that are products
-once the training has ended wait in files of the same kind, ``kept-{step:09d}-{index}-{sha256[:16]}.safetensors``.
+does not fit its name the one before it is used, with a warning.  Weights of earlier steps, which become
+products when the training ends, wait in files of the same kind, ``kept-{step:09d}-{index}-{sha256[:16]}.safetensors``.
 ``spec.json`` says which job the folder belongs to, ``events.jsonl`` what happened there over all attempts.
 """
 
@@ -38,7 +38,7 @@ _KEPT = re.compile(r"kept-(\d{9,})-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
 def _age(path: Path) -> tuple[int, int]:
-    """Order states by step, and by time where a run came by the same step twice."""
+    """Return the order of a state: by step, and by time where a run reached the same step twice."""
     return step_of(path), path.stat().st_mtime_ns
 
 
@@ -64,7 +64,7 @@ def is_whole(path: Path) -> bool:
 
 
 def missing_part(names: set[str]) -> str | None:
-    """Name the first part that a state lacks; None when it is complete."""
+    """Return the name of the first part that a state lacks; None when it is complete."""
     present = {name.partition(".")[0] for name in names if "." in name}
     return next((part for part in PARTS if part not in present), None) or (
         None if "step" in names else "step"
@@ -79,7 +79,7 @@ class StateStore:
         spec: the job's spec.
 
     Raises:
-        StoreError: when the folder belongs to another spec, naming the key that differs.
+        StoreError: when the folder belongs to another spec, with the key that differs.
     """
 
     def __init__(self, folder: Path, spec: Spec) -> None:
@@ -123,7 +123,7 @@ class StateStore:
         """Return the newest state that is whole; None when none was ever saved.
 
         Args:
-            before: a step from which on no state counts; of all when not given.
+            before: only states of earlier steps count; all states by default.
 
         Raises:
             StoreError: when no saved state is whole, or the newest whole one lacks a part.
@@ -148,7 +148,7 @@ class StateStore:
         return tensors
 
     def discard(self, step: int) -> None:
-        """Remove the states from a step on: what was kept on the way to them is lost."""
+        """Remove the states from a step on, because weights that were kept before them are lost."""
         for path in generations(self.folder):
             if step_of(path) >= step:
                 warnings.warn(
@@ -158,12 +158,12 @@ class StateStore:
                 path.unlink()
 
     def kept(self, step: int, index: int) -> Path | None:
-        """Return the whole file of weights that wait under a step and number; None when there is none."""
+        """Return the path of the weights that wait under a step and number, if whole; None when there are none."""
         found = self.folder.glob(f"kept-{step:09d}-{index}-*.safetensors")
         return next((path for path in found if _KEPT.fullmatch(path.name) and is_whole(path)), None)
 
     def keep(self, tensors: dict[str, Tensor], step: int, index: int) -> None:
-        """Keep weights of a step under a number, in place of what there was."""
+        """Keep weights of a step under a number, in place of earlier ones."""
         before = set(self.folder.glob(f"kept-{step:09d}-{index}-*.safetensors"))
         path = self._publish(tensors, f"kept-{step:09d}-{index}")
         for old in before - {path}:
@@ -210,31 +210,31 @@ class StateStore:
 
 
 class SpectatorStore(StateStore):
-    """What another process writes: it is read here, and nothing is written."""
+    """The folder of another process's training state: it is read here, and nothing is written."""
 
     def _claim(self) -> None:
-        """The other process does."""
+        """Do nothing: the other process claims the folder."""
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """The other process does."""
+        """Do nothing: the other process holds the folder."""
         yield
 
     def load(self, before: int | None = None) -> dict[str, Tensor] | None:
-        """As `StateStore.load`; None too while there is no folder."""
+        """Return the newest state that is whole; None also while there is no folder."""
         return super().load(before) if self.folder.is_dir() else None
 
     def discard(self, step: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def keep(self, tensors: dict[str, Tensor], step: int, index: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def save(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def event(self, name: str, **values: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

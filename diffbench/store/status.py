@@ -1,6 +1,6 @@
 """Why a job failed: one line in ``status.json`` of its state folder, for the tables to quote.
 
-A job's parts (shards) have folders inside its own: where the job itself left no reason, a part's is the job's.
+A job's parts (shards) have folders inside its own: where the job has no reason itself, that of a part is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAME = "status.json"
 
 
 def one_line(reason: object, longest: int | None = None) -> str:
-    """Return a reason as one line, of an error that says nothing its kind; of a longer one its end."""
+    """Return a reason as one line, for an error without a message its type; of a line above ``longest`` the end."""
     line = " ".join(str(reason).split())
     if not line and isinstance(reason, BaseException):
         line = type(reason).__name__
@@ -24,7 +24,7 @@ def one_line(reason: object, longest: int | None = None) -> str:
 
 
 def record_failure(folder: Path, stage: str, reason: object, trace: str = "") -> None:
-    """Write why the job with this state folder failed, and the traceback for who looks closer."""
+    """Write why the job with this state folder failed, and the traceback."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     files.write_json(
         folder / NAME,
@@ -39,7 +39,7 @@ def record_failure(folder: Path, stage: str, reason: object, trace: str = "") ->
 
 
 def clear(folder: Path) -> None:
-    """Forget an earlier failure of a job and of its parts: it is starting again, or done."""
+    """Remove the record of an earlier failure of a job and of its parts, when it starts again or is done."""
     for file in (folder / NAME, *folder.glob(f"*/{NAME}")):
         file.unlink(missing_ok=True)
     for each in (*folder.glob("*/"), folder):

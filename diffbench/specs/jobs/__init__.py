@@ -1,13 +1,13 @@
-"""The stages: a file each, with the spec of its jobs.
+"""The stages, one file for each, with the spec of its jobs.
 
-A job's spec is all that a stage needs to know and all that its product depends on.  It holds the specs of what it
-builds on: that of samples holds that of the training.  ``version`` is raised when the stage's numerics change.  Device,
-paths and threads of the machine are in no spec.
+A job's spec is all that a stage needs to know and all that its product depends on.  It holds the specs of the
+jobs that it builds on: the spec of samples holds the spec of the training.  ``version`` is raised when the stage's
+numerics change.  The device, the paths and the threads of the machine are in no spec.
 """
 
 from __future__ import annotations
 
-# In the order of their work, which is that of `STAGES`: a stage is registered when its file is imported.
+# The imports are in the order of the work, which `STAGES` keeps: a stage is registered when its file is imported.
 # isort: off
 from diffbench.specs.jobs.stage import STATES, StageSpec
 from diffbench.specs.jobs.data import DataStageSpec

@@ -1,4 +1,4 @@
-"""The analysis stage: what is neither samples, a likelihood nor a restoration."""
+"""The analysis stage: measurements that are neither samples, likelihoods nor restorations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffbench.specs.jobs.train import AskingSpec
 class AnalysisStageSpec(AskingSpec):
     """Carry out one analysis of a variant, or of its trained model.
 
-    ``train`` describes the variant; an analysis that brings all it needs has none.
+    ``train`` describes the variant; it is None for an analysis that needs no variant.
     """
 
     template: ClassVar[str] = f"{RUN}/analysis/{{analysis}}.json"
@@ -44,15 +44,14 @@ class AnalysisStageSpec(AskingSpec):
 
     @classmethod
     def module(cls) -> str:
-        """A module in the folder of analyses."""
         return "diffbench.analyses.job"
 
     @property
     def upstream(self) -> tuple[StageSpec, ...]:
-        """The training, where the analysis is of the trained model; others read only its spec."""
+        """The training, where the analysis uses the trained model; other analyses read only its spec."""
         return self.held if self.analysis.uses_model else ()
 
     @property
     def threads(self) -> int:
-        """As many as the model's training says."""
+        """The number of threads of the model's training; 1 without a model."""
         return self.train.threads if self.train else 1

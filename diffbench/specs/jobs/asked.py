@@ -1,4 +1,4 @@
-"""What stages make jobs of: what a benchmark asks of one variant with one seed."""
+"""What a benchmark asks of one variant with one seed, from which stages make their jobs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Asked:
         name: the variant's id.
         variant: the variant.
         seed: the seed.
-        reference: what scores start from.
-        solvers: by id, those that serve the variant; None is that of a control.
-        likelihoods: by id, those that serve the variant.
-        restored: task, method and restorer of what can be restored.
-        classifier: returns the classifier that guides a solver; None where none does.
-        made: the jobs of earlier stages, by stage.
+        reference: the job that measures the real images, which samples are compared with.
+        solvers: id -> a solver that can serve the variant; None in its place for a control.
+        likelihoods: id -> a likelihood that can serve the variant.
+        restored: task id, method id and restorer, for each restorer that can serve a task.
+        classifier: a function from a solver to the classifier that guides it, or None.
+        made: stage -> its jobs, of earlier stages.
     """
 
     benchmark: BenchmarkSpec
@@ -53,7 +53,7 @@ class Asked:
         return next(iter(self.made.get("train", ())), None)
 
     def precision(self, asking: SolverSpec | LikelihoodSpec | AnalysisSpec | None) -> Precision:
-        """In which precision a network is asked; float32 where there is none, or where rounding is an error."""
+        """Return the precision in which the network is run; fp32 without one, or where rounding would be an error."""
         variant = self.variant
         if not variant.trained or (asking is not None and asking.full_precision):
             return "fp32"

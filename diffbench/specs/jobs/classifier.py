@@ -1,4 +1,4 @@
-"""The classifier stage: what guides samplers."""
+"""The classifier stage: classifiers that guide samplers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffbench.specs.training import TrainingSpec
 class ClassifierSpec(StageSpec):
     """Train a classifier of noisy images, for guidance.
 
-    One serves all variants of the benchmark with the same process, dequantisation and seed.
+    One classifier serves all variants of the benchmark with the same process, dequantisation and seed.
     """
 
     template: ClassVar[str] = "classifier/{variant}/seed{seed}/model.safetensors"
@@ -35,12 +35,11 @@ class ClassifierSpec(StageSpec):
 
     @property
     def variant(self) -> str:
-        """The name of what it is trained on: the process, and a hash of its parameters."""
+        """The process's name, and a hash of its parameters and of the dequantisation."""
         parts = (self.process.canonical(), self.dequantise)
         digest = hashlib.sha256("/".join(parts).encode()).hexdigest()
         return f"{self.process.name}-{digest[:8]}"
 
     @property
     def threads(self) -> int:
-        """As many as the budget says."""
         return self.training.threads

@@ -10,7 +10,7 @@ from diffbench.specs.base import PositiveInt
 from diffbench.specs.choices import AnyData
 from diffbench.specs.jobs.stage import StageSpec
 
-#: Of jobs that read what the data stage stored: where it was read from is none of their business.
+#: The data set of a job that reads the data stage's product: without the paths that this stage has read.
 StoredData = Annotated[AnyData, AfterValidator(lambda data: data.unplaced)]
 
 
@@ -27,7 +27,7 @@ class DataStageSpec(StageSpec):
 
     @property
     def reads_data(self) -> bool:
-        """No: this stage stores the data."""
+        """False: this stage stores the data."""
         return False
 
     @property
@@ -37,5 +37,5 @@ class DataStageSpec(StageSpec):
 
     @property
     def uses_gpu(self) -> bool:
-        """No: nothing is computed."""
+        """False: nothing is computed."""
         return False

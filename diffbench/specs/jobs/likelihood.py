@@ -43,5 +43,4 @@ class LikelihoodStageSpec(AskingSpec):
 
     @property
     def choice(self) -> OfWeights | None:
-        """The likelihood."""
         return self.likelihood

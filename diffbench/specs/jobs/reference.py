@@ -1,4 +1,4 @@
-"""The reference stage: what scores start from."""
+"""The reference stage: statistics of the real images, which samples are compared with."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from diffbench.specs.jobs.stage import StageSpec
 class ReferenceSpec(StageSpec):
     """Measure the data set with the feature extractor.
 
-    It is trained and validated here, or published.
+    The extractor is trained and validated here, or it is a published one.
 
-    library: what computes distances, and its version.
-    conversion: what the extractor makes of the grey levels.
-    split: whose statistics samples are measured against.
-    neighbours: images of each split, at most, whose features are kept: KID, precision and recall compare with the
-        training images', and floors are of both.
+    library: the library that computes distances, and its version.
+    conversion: how the extractor converts grey levels.
+    split: the split whose statistics samples are compared with.
+    neighbours: the largest number of images of each split whose features are kept.  KID, precision and recall use
+        those of the training images, floors those of both splits.
     """
 
     template: ClassVar[str] = "data/reference/statistics.npz"
-    #: Where the extractor is trained on the data set.
+    #: The path of the extractor's weights, where it is trained on the data set.
     weights: ClassVar[str] = "data/extractor/model.safetensors"
 
     stage: Literal["reference"] = "reference"
@@ -38,10 +38,10 @@ class ReferenceSpec(StageSpec):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """The statistics, and the weights of an extractor that is trained here."""
+        """The paths of the statistics, and of the weights of an extractor that is trained here."""
         return (self.template, *([self.weights] if self.extractor.stored else []))
 
     @property
     def uses_gpu(self) -> bool:
-        """Only where the extractor is large."""
+        """Whether the extractor is large."""
         return self.extractor.heavy

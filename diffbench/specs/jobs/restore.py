@@ -16,18 +16,18 @@ from diffbench.specs.jobs.stage import RUN
 from diffbench.specs.jobs.train import AskingSpec
 from diffbench.specs.restorers import AnyRestorer, TaskSpec
 
-#: The folder of one method's restorations of one task, which their sidecar shares with nothing.
+#: The folder of one method's restorations of one task; no other job has a sidecar there.
 RESTORED = f"{RUN}/restore/{{task}}/{{method}}"
 
 
 class RestoreSpec(AskingSpec):
     """Restore the first test images of one task with one method.
 
-    They are ``images`` images, ``draws`` times each.  A method without a model has no ``train``.
+    The first ``images`` images are restored ``draws`` times each.  A method without a model has no ``train``.
     """
 
     template: ClassVar[str] = f"{RESTORED}.json"
-    #: The first restorations.
+    #: The path of the first restorations.
     images_template: ClassVar[str] = f"{RESTORED}/images.npz"
     extras: ClassVar[tuple[str, ...]] = (f"{RESTORED}/strip.png",)
     tabled: ClassVar[bool] = True
@@ -77,5 +77,5 @@ class RestoreSpec(AskingSpec):
 
     @property
     def threads(self) -> int:
-        """As many as the model's training says."""
+        """The number of threads of the model's training; 1 without a model."""
         return self.train.threads if self.train else 1

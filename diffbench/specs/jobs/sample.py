@@ -23,7 +23,7 @@ SAMPLES = f"{RUN}/samples/{{solver}}"
 class SampleSpec(AskingSpec):
     """Draw samples with one solver, or gather those of its shards.
 
-    They are ``samples`` images, in chunks of ``chunk``, from a model by a solver or from a control.
+    ``samples`` images are drawn in chunks of ``chunk``, by a solver from a model, or by a control.
     """
 
     template: ClassVar[str] = f"{SAMPLES}/samples.npz"
@@ -63,11 +63,10 @@ class SampleSpec(AskingSpec):
 
     @property
     def choice(self) -> OfWeights | None:
-        """The solver."""
         return self.solver
 
     def parts(self, count: int) -> tuple[ShardSpec, ...]:
-        """The shards of a solver's samples; a control draws its images itself."""
+        """The ``count`` shards of a solver's samples; none for a control, or where ``count`` is 1."""
         if self.solver is None or count == 1:
             return ()
         return tuple(ShardSpec.every(self, count))
@@ -76,8 +75,8 @@ class SampleSpec(AskingSpec):
 class ShardSpec(StageSpec):
     """Draw one part of the samples of one solver.
 
-    It is some of their chunks.  How many parts there are is no part of the samples' spec: each chunk has a random
-    stream of its own.
+    A part is some of the chunks.  The samples' spec does not have the number of parts, because the images do not
+    depend on it: each chunk has its own random stream.
     """
 
     template: ClassVar[str] = f"{SAMPLES}/{{shard}}/chunks.npz"
@@ -125,5 +124,5 @@ class ShardSpec(StageSpec):
 
     @property
     def state(self) -> Path:
-        """A folder inside the state of the samples."""
+        """A folder inside that of the samples' state."""
         return self.sample.state / self.shard_id

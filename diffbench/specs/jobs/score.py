@@ -1,4 +1,4 @@
-"""The score stage: FID and the like."""
+"""The score stage: FID and other scores of samples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ScoreSpec(StageSpec):
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[ScoreSpec]:
-        """One job, which scores all samples."""
+        """One job, which scores all samples of the variant and seed."""
         made = [each for each in asked.made["sample"] if isinstance(each, SampleSpec)]
         if made:
             yield cls(
@@ -44,5 +44,5 @@ class ScoreSpec(StageSpec):
 
     @property
     def uses_gpu(self) -> bool:
-        """Where the reference uses one."""
+        """Whether the reference uses a GPU."""
         return self.reference.uses_gpu

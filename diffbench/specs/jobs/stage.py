@@ -33,11 +33,11 @@ class StageSpec(Spec):
     Attributes:
         template: the path of the main product.
         extras: paths of outputs without a sidecar, such as pictures.
-        temporary: whether the products can go once the jobs that read them are done.
+        temporary: whether the products can be removed once the jobs that read them are done.
         shared: whether several processes can share a job, each with a GPU.
         spread: whether a job can be spread over others (``parts``), whose products it then gathers.
-        partial: whether a job can make the best of what a failed benchmark has.
-        tabled: whether tables show what the product says.
+        partial: whether a job can use the products of a benchmark that has failed.
+        tabled: whether tables show numbers of the product.
     """
 
     known: ClassVar[dict[str, type[StageSpec]]] = {}
@@ -65,13 +65,13 @@ class StageSpec(Spec):
 
     @classmethod
     def summary(cls) -> str:
-        """What a job does, in one line."""
+        """What a job of the stage does, in one line."""
         line = (cls.__doc__ or "").strip().partition("\n")[0].rstrip(".")
         return line[:1].lower() + line[1:]
 
     @classmethod
     def name(cls) -> str:
-        """The stage's name, which is also its command's."""
+        """The stage's name, which is also the name of its command."""
         return str(cls.model_fields["stage"].default)
 
     @classmethod
@@ -110,7 +110,7 @@ class StageSpec(Spec):
 
     @property
     def item(self) -> str:
-        """What tells the job from others of its stage, variant and seed; empty where there are no others."""
+        """The id of the job among those of its stage, variant and seed; empty where there is only one."""
         return "/".join(self.values[name] for name in type(self).item_wildcards())
 
     def placed(self, template: str) -> Path:
@@ -119,7 +119,7 @@ class StageSpec(Spec):
 
     @property
     def products(self) -> tuple[Path, ...]:
-        """What the job makes, the main product first."""
+        """The paths of the job's products, the main one first."""
         return tuple(map(self.placed, self.templates))
 
     @property
@@ -129,14 +129,14 @@ class StageSpec(Spec):
 
     @property
     def rule(self) -> str:
-        """The name of the workflow's rule."""
+        """The name of the workflow rule that runs the job."""
         return self.stage
 
     # What the job needs.
 
     @property
     def held(self) -> tuple[StageSpec, ...]:
-        """The specs of other jobs among the fields."""
+        """The specs of other jobs that are fields of this one."""
         found: list[StageSpec] = []
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -151,36 +151,36 @@ class StageSpec(Spec):
 
     @property
     def reads_data(self) -> bool:
-        """Whether the data stage's product is read, as it is by all that is about a data set."""
+        """Whether the job reads the data stage's product: where it, or a job that it holds, has a data set."""
         values = (getattr(self, name) for name in type(self).model_fields)
         about = any(isinstance(value, DataSpec) for value in values)
         return about or any(each.reads_data for each in self.held)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Files and folders outside the results that are read."""
+        """Files and folders outside the results that the job reads."""
         return ()
 
     @property
     def choice(self) -> OfWeights | None:
-        """What chooses among the weights that a training keeps; None where nothing does."""
+        """The solver or likelihood that chooses among the weights that a training keeps; None of other jobs."""
         return None
 
     @property
     def divided(self) -> bool:
-        """Whether this very job is shared by the processes that it is given."""
+        """Whether this job can be shared by several processes; its stage must be ``shared`` too."""
         return self.shared
 
     def parts(self, count: int) -> tuple[StageSpec, ...]:
-        """The jobs that this one is spread over, ``count`` of them; none where it does all itself."""
+        """The ``count`` jobs that this one is spread over; none where it does all the work itself."""
         return ()
 
     @property
     def threads(self) -> int:
-        """How many threads are asked for."""
+        """How many threads the job asks for."""
         return 1
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether a GPU is asked for, where there is one."""
+        """Whether the job asks for a GPU, where there is one."""
         return True

@@ -1,4 +1,4 @@
-"""The train stage: a variant's model, and what all jobs that ask one have."""
+"""The train stage, which makes a variant's model, and the base of all jobs that run a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffbench.specs.weights import OfWeights, Weights
 
 
 class Model(Protocol):
-    """What has weights: a variant, or its training run."""
+    """A variant or its training: it says where the weights of a model come from."""
 
     @property
     def training(self) -> TrainingSpec | None: ...
@@ -29,7 +29,7 @@ class Model(Protocol):
 
 
 def weights_refusal(model: Model, choice: OfWeights) -> str | None:
-    """Return why a model keeps no weights that a solver or likelihood names; None when it keeps them."""
+    """Return why a model does not keep the weights that a solver or likelihood names; None when it does."""
     if not choice.names_weights:
         return None
     if model.training is not None:
@@ -42,9 +42,9 @@ def weights_refusal(model: Model, choice: OfWeights) -> str | None:
 
 
 class TrainSpec(StageSpec):
-    """Train one variant, going on where it was stopped.
+    """Train one variant, or continue where a training was stopped.
 
-    An exact denoiser, which has no network, objective or budget, is fitted; imported weights are taken as they are.
+    An exact denoiser has no network, objective or budget, and is fitted; imported weights are taken as they are.
     """
 
     template: ClassVar[str] = f"{RUN}/model.safetensors"
@@ -84,7 +84,7 @@ class TrainSpec(StageSpec):
 
     @property
     def running(self) -> TrainingSpec | PretrainedSpec | None:
-        """What says how the network is run: its precision, its threads; None for an exact denoiser."""
+        """The training budget or the imported weights, which say how the network is run; None for an exact denoiser."""
         return self.training or self.pretrained
 
     @property
@@ -95,7 +95,7 @@ class TrainSpec(StageSpec):
         return tuple(map(self.weights_template, self.training.kept))
 
     def weights_template(self, wanted: Weights) -> str:
-        """The path of weights that are kept: other steps and lengths of averages have folders of their own."""
+        """The path of weights that are kept; each other step and each other length of an average has its own folder."""
         assert self.training is not None
         own = self.training.kept[0]
         if wanted == own:
@@ -105,27 +105,27 @@ class TrainSpec(StageSpec):
 
     @property
     def divided(self) -> bool:
-        """Only where the model is trained."""
+        """Whether the model is trained here."""
         return self.training is not None
 
     @property
     def rule(self) -> str:
-        """Rules differ by their outputs: one is for models alone, another for those with weights of other steps."""
+        """``train`` where the model is the only product, ``train_along`` where other weights are kept too."""
         return "train" if len(self.templates) == 1 else "train_along"
 
     @property
     def threads(self) -> int:
-        """As many as the budget says, or the imported model."""
+        """The number of threads of the budget or of the imported model; 1 for an exact denoiser."""
         return self.running.threads if self.running else 1
 
 
 class AskingSpec(StageSpec):
-    """What asks a trained network, and the precision in which it does; some do without one."""
+    """A job that runs a trained network in some precision; a job of a control or an exact method has no network."""
 
     train: TrainSpec | None = None
     precision: Precision = "fp32"
 
     @property
     def asked_in(self) -> str:
-        """The network's precision; empty where there is none."""
+        """The precision in which the network is run; empty where there is no network."""
         return "" if self.train is None or self.train.network is None else self.precision

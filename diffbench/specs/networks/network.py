@@ -1,4 +1,4 @@
-"""What a network is, without building one: its sizes, its input features, the sizes it refuses.
+"""Specs of networks: their sizes, their input features, and the sizes that are refused.
 
 A Fourier frequency f adds sin(2 pi f x) and cos(2 pi f x) of every pixel x, in data units [-1, 1],
 to the input. With L grey levels the grid has spacing 2/(L - 1), so f = (L - 1)/2 is one period per
@@ -15,7 +15,7 @@ from diffbench.specs.base import Fraction, PositiveFloat, PositiveInt, Registere
 
 
 def sizes_divide(spec: Any) -> Any:
-    """A validator: ``inner_channels`` suits pixel shuffle and heads, ``embedding`` is even."""
+    """Validate that ``inner_channels`` suits pixel shuffle and heads, and that ``embedding`` is even."""
     if spec.inner_channels % 4 or spec.inner_channels % spec.heads:
         raise ValueError(
             f"inner_channels must be a multiple of 4 and of heads ({spec.heads}), "
@@ -35,7 +35,7 @@ class NetworkSpec(Registered):
 
     @property
     def augmentation_labels(self) -> int:
-        """How many numbers it can be told of how an image was augmented."""
+        """How many numbers tell the network how an image was augmented."""
         return 0
 
 
@@ -49,9 +49,9 @@ class ClassifierNetworkSpec(Registered):
 
 
 class EncoderSpec(ClassifierNetworkSpec):
-    """The encoder half of the U-Net below, pooled: a classifier of noisy images.
+    """A classifier of noisy images: the encoder half of ``unet``, pooled.
 
-    channels, inner_channels, heads, embedding, dropout: as in the U-Net.
+    channels, inner_channels, heads, embedding, dropout: as in ``unet``.
     """
 
     name: Literal["encoder"] = "encoder"
@@ -67,14 +67,14 @@ class EncoderSpec(ClassifierNetworkSpec):
 
 
 class UNetSpec(NetworkSpec):
-    """A lean two-resolution U-Net: most of its work happens at half the resolution.
+    """A small U-Net of two resolutions, with most of its work at half the resolution.
 
     channels: width at full resolution.
     inner_channels: width at half resolution; a multiple of 4 (pixel shuffle) and of `heads`.
     heads: attention heads at half resolution.
     embedding: width of the embedding of noise level and class; even.
     position_embedding: a learnt offset per pixel at both resolutions (one image size).
-    fourier: frequencies f of the input features (see above); none by default.
+    fourier: frequencies f of the input features (see the module); none by default.
     dropout: probability inside the residual blocks.
     """
 

@@ -14,17 +14,18 @@ Resampling = Literal["convolution", "same-convolution", "average", "block"]
 
 
 class ResidualUNetSpec(NetworkSpec):
-    """What these U-Nets share: residual blocks at each of several resolutions, and what they are made of.
+    """A U-Net of residual blocks at several resolutions.
 
-    channels: the width that ``multipliers``, one a resolution, multiply; even.
-    blocks: residual blocks on the way in at each resolution; on the way out one more.
+    channels: the width of a resolution whose multiplier is 1; even.
+    multipliers: the width of each resolution, in units of ``channels``.
+    blocks: residual blocks at each resolution on the way down; one more on the way up.
     attention: heights (pixels) of the images that blocks attend over.
-    heads: attention heads; ``head_channels``, where given, is the width of one, and their number follows.
-    modulation: how a block is told of noise and class, by ``addition`` or ``scale-shift``.
+    heads: attention heads, unless ``head_channels`` gives the width of one head.
+    modulation: how the embedding of noise and class enters a block: by ``addition`` or by ``scale-shift``.
     resampling: ``convolution`` with stride 2, padded on all sides; ``same-convolution``, padded on the far sides as
         TensorFlow does; ``average`` pooling; or a residual ``block`` around it.
     features: the order and the frequencies of the sinusoids of the noise input.
-    initial: weights uniform by their fan-in, as PyTorch does, or by the average of both fans.
+    initial: initial weights, uniform by their fan-in, as in PyTorch, or by the average of fan-in and fan-out.
     groups, epsilon: of the group norm; ``groups`` divides every width.
     dropout: probability inside the residual blocks.
     """
@@ -47,16 +48,16 @@ class ResidualUNetSpec(NetworkSpec):
 
     @property
     def embedding(self) -> int:
-        """Width of the embedding of noise level and class."""
+        """The width of the embedding of noise level and class."""
         return 4 * self.channels
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of each resolution, the highest first."""
+        """The width of each resolution, the highest resolution first."""
         return tuple(int(each * self.channels) for each in self.multipliers)
 
     def heads_of(self, width: int) -> int:
-        """How many attention heads that many channels have."""
+        """How many attention heads ``width`` channels have."""
         return width // self.head_channels if self.head_channels else self.heads
 
     @model_validator(mode="after")
@@ -76,9 +77,9 @@ class ResidualUNetSpec(NetworkSpec):
 
 
 class IDDPMSpec(ResidualUNetSpec):
-    """Improved DDPM's U-Net (Nichol & Dhariwal 2021); the defaults are its cosine runs' on CIFAR-10.
+    """Improved DDPM's U-Net (Nichol & Dhariwal 2021); the defaults are those of its cosine runs on CIFAR-10.
 
-    52,546,438 parameters with learned variances.  For ImageNet-64: ``multipliers: [1, 2, 3, 4]``,
+    It has 52,546,438 parameters with learned variances.  For ImageNet-64: ``multipliers: [1, 2, 3, 4]``,
     ``dropout: 0``.
     """
 
@@ -88,10 +89,10 @@ class IDDPMSpec(ResidualUNetSpec):
 
 
 class ADMSpec(ResidualUNetSpec):
-    """ADM's U-Net (Dhariwal & Nichol 2021, table 4 and appendix I); the defaults are ImageNet-64's.
+    """ADM's U-Net (Dhariwal & Nichol 2021, table 4 and appendix I); the defaults are those for ImageNet-64.
 
-    With learned variances and 1,000 classes 295,904,454 parameters, and 768 of the null class.  Larger images have
-    ``blocks: 2`` and other ``multipliers``.
+    It has 295,904,454 parameters with learned variances and 1,000 classes, and 768 more for the null class.  For larger
+    images: ``blocks: 2`` and other ``multipliers``.
     """
 
     name: Literal["adm"] = "adm"
@@ -104,9 +105,9 @@ class ADMSpec(ResidualUNetSpec):
 
 
 class DDPMOriginalSpec(ResidualUNetSpec):
-    """The U-Net of Ho et al. 2020, as in their TensorFlow code; the defaults are CIFAR-10's, 35,746,307 parameters.
+    """The U-Net of Ho et al. 2020, as in their TensorFlow code; 35,746,307 parameters with the defaults, for CIFAR-10.
 
-    Song et al.'s ``ddpm`` has attention after the last block only of a resolution on the way out.  LSUN's has
+    ``ddpm``, Song et al.'s version, has attention only after the last block of a resolution on the way up.  For LSUN:
     ``multipliers: [1, 1, 2, 2, 4, 4]`` and ``dropout: 0``.
     """
 
@@ -123,9 +124,9 @@ class DDPMOriginalSpec(ResidualUNetSpec):
 
 
 class IHDMUNetSpec(ResidualUNetSpec):
-    """The U-Net of inverse heat dissipation (Rissanen et al. 2023); 61,060,867 parameters, the defaults, on CIFAR-10.
+    """The U-Net of inverse heat dissipation (Rissanen et al. 2023); 61,060,867 parameters on CIFAR-10.
 
-    Its ``noise_input`` is the ``time``.
+    Its denoiser has ``noise_input: time``.
     """
 
     name: Literal["ihdm"] = "ihdm"

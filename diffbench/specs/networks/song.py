@@ -5,7 +5,7 @@
     "Elucidating the Design Space", Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix F.2
     "Reflected Diffusion Models", Lou & Ermon 2023, https://arxiv.org/abs/2304.04740
 
-Every name has the sizes for CIFAR-10 of its paper as defaults; any of them can be changed.
+The defaults of each name are its paper's sizes for CIFAR-10; each of them can be changed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class SongSpec(NetworkSpec):
 
     channels: width at full resolution; a multiple of 4 and of `heads`.
     multipliers: width of each resolution, full, half, quarter .., in units of `channels`.
-    blocks: residual blocks a resolution on the way down; one more on the way up.
+    blocks: residual blocks at each resolution on the way down; one more on the way up.
     attention: heights (pixels) of the images that blocks attend over.
     heads: attention heads.
     dropout: probability inside the residual blocks.
-    resampling: what changes the resolution: a residual block around a `box` filter or around a `fir` filter
-        (1, 3, 3, 1)/8, or a `convolution` of its own.
-    pyramid: how the noisy image itself is made smaller and added at each resolution: not at all, by a convolution
-        and the `fir` filter, or by a `convolution` of stride 2.
+    resampling: how the resolution is changed: by a residual block around a `box` filter or around a `fir` filter
+        (1, 3, 3, 1)/8, or by a separate `convolution`.
+    pyramid: how the noisy image itself is made smaller and added at each resolution: not at all (`none`), by
+        a convolution and the `fir` filter, or by a `convolution` of stride 2.
     embedding: sines of the noise input: `positional` at geometric frequencies, as for transformers; `fourier` at
-        random ones, kept as a parameter that is not trained, or `fourier-buffer`, kept beside the parameters.
+        random frequencies, stored as a parameter that is not trained; `fourier-buffer` at the same, stored as a buffer.
     rescaled: whether every sum of a branch and its skip is divided by sqrt(2).
-    augmentation: how many numbers it is told of how an image was augmented; 0 in all when it samples.
+    augmentation: how many numbers tell the network how an image was augmented; all are 0 in sampling.
     """
 
     implementation: ClassVar[str] = "diffbench.networks.song:Song"
@@ -54,7 +54,6 @@ class SongSpec(NetworkSpec):
 
     @property
     def augmentation_labels(self) -> int:
-        """``augmentation``."""
         return self.augmentation
 
     @model_validator(mode="after")
@@ -67,7 +66,7 @@ class SongSpec(NetworkSpec):
 
 
 class DDPMSpec(SongSpec):
-    """DDPM's network as Song et al. have it; 35,218,947 parameters on CIFAR-10."""
+    """DDPM's network in the version of Song et al.; 35,218,947 parameters on CIFAR-10."""
 
     name: Literal["ddpm"] = "ddpm"
     blocks: PositiveInt = 2

@@ -14,8 +14,8 @@ class FlatUNetSpec(NetworkSpec):
     """A U-Net without a change of resolution.
 
     channels: width; even, a multiple of ``groups`` and of ``heads``.  256 for ImageNet.
-    blocks: residual blocks on the way in; on the way out one more.
-    heads: attention heads, in the middle alone.
+    blocks: residual blocks on the way in; one more on the way out.
+    heads: attention heads; only the middle has attention.
     fourier: frequencies f of the input features sin(2 pi f x), cos(2 pi f x).
     groups, epsilon: of the group norm.
     dropout: probability inside the residual blocks.
@@ -32,11 +32,11 @@ class FlatUNetSpec(NetworkSpec):
 
     @property
     def embedding(self) -> int:
-        """Width of the embedding of noise level and class."""
+        """The width of the embedding of noise level and class."""
         return 4 * self.channels
 
     def heads_of(self, width: int) -> int:
-        """How many attention heads that many channels have."""
+        """How many attention heads ``width`` channels have."""
         return self.heads
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class FlatUNetSpec(NetworkSpec):
 class VDMSpec(FlatUNetSpec):
     """VDM's U-Net without a change of resolution (Kingma et al. 2021); 30,577,667 parameters on CIFAR-10.
 
-    gamma_min, gamma_max: what the network is told goes from 0 to 1 as gamma = -ln SNR goes from one to the other.
+    gamma_min, gamma_max: the values of gamma = -ln SNR at which the noise input of the network is 0 and 1.
     """
 
     name: Literal["vdm"] = "vdm"
@@ -73,7 +73,8 @@ class VDMSpec(FlatUNetSpec):
 class ReflectedVDMSpec(FlatUNetSpec):
     """VDM's U-Net as reflected diffusion has it for likelihoods (Lou & Ermon 2023); 30,577,667 parameters on CIFAR-10.
 
-    It sees images in [0, 1], its features too, and does not start at them; its ``noise_input`` is ``sigma-share``.
+    The network and its features see images in [0, 1], and the image is not added to the output.  Its denoiser has
+    ``noise_input: sigma-share``.
     """
 
     name: Literal["reflected-vdm"] = "reflected-vdm"

@@ -13,7 +13,7 @@ from diffbench.specs.processes import ProcessSpec
 
 
 def _scale_is_positive(spec: LangevinSpec, process: ProcessSpec) -> str | None:
-    """1 - beta(t)/N, which multiplies eps, must stay above 0."""
+    """The factor 1 - beta(t)/N of eps must be above 0."""
     beta = process.langevin_rate
     if spec.step_size is not None or spec.levels > beta:
         return None
@@ -24,19 +24,19 @@ def _scale_is_positive(spec: LangevinSpec, process: ProcessSpec) -> str | None:
 
 
 class LangevinSpec(HasNeeds):
-    """Langevin corrector: x + eps score + sqrt(2 eps) z (Song et al. 2021, algorithms 4 and 5).
+    """The Langevin corrector: x + eps score + sqrt(2 eps) z (Song et al. 2021, algorithms 4 and 5).
 
     snr: r in eps = 2 a (r |z|/|score|)^2, where the norms are means over the images that are drawn at a time
         (the benchmark's ``chunk``) and a is 1 for VE and EDM, 1 - beta(t)/N for VP and sub-VP, 1 - beta_t on a chain.
-    rule: ``norms`` is that; ``annealed`` takes eps = 2 a (r sigma_t)^2, the annealed Langevin dynamics of Song &
-        Ermon 2019, algorithm 1, as in Song et al. 2021, official code.
-    step_size: eps itself, in place of ``snr``: a variance, on the range of the process's paper.
-    longest: eps is never above it; a variance as well.  By default 0.5 on ``reflected``, as wide as its cube, and no
-        limit elsewhere.
-    updates: per level.
-    levels: N; a chain has its own.
+    rule: ``norms`` is this formula; ``annealed`` has eps = 2 a (r sigma_t)^2, the annealed Langevin dynamics of Song
+        & Ermon 2019, algorithm 1, as in Song et al. 2021, official code.
+    step_size: eps itself, in place of ``snr``: a variance, for the data range of the process's paper.
+    longest: the largest eps, a variance like ``step_size``.  By default 0.5 on ``reflected``, where the noise is then
+        as wide as the cube, and no limit elsewhere.
+    updates: the number of updates at each level.
+    levels: N; a chain has its own number.
     order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
-        corrects at the prior's level too and not at the last.
+        corrects at the prior's level too, but not at the last level.
     """
 
     asker: ClassVar[str] = "a Langevin step"
@@ -65,7 +65,7 @@ class LangevinSpec(HasNeeds):
 
 
 def a_corrector(value: object) -> object:
-    """None for ``none``; refuses what is no mapping."""
+    """Return None for ``none``, and a mapping as it is; refuse any other value."""
     if not isinstance(value, dict | LangevinSpec | None | str) or (
         isinstance(value, str) and value != "none"
     ):
@@ -74,14 +74,14 @@ def a_corrector(value: object) -> object:
 
 
 class LangevinOnlySpec(LangevinSpec):
-    """Two updates a level by default, each level before the next is gone to."""
+    """The Langevin corrector without a predictor: by default two updates at a level, then the next level."""
 
     updates: PositiveInt = 2
     order: Literal["corrector-first"] = "corrector-first"
 
 
 def a_corrector_alone(value: object) -> object:
-    """Refuses ``none`` as well."""
+    """Return a mapping as it is; refuse any other value, ``none`` too."""
     if value is None or value == "none":
         raise ValueError("langevin is nothing without a corrector; {snr: 0.22} is usual")
     return a_corrector(value)

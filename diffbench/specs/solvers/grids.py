@@ -1,4 +1,4 @@
-"""Grids of times, as specs know them: their names, and what those of a solver, likelihood or restorer need."""
+"""The names of grids of times, and what a grid of a solver, likelihood or restorer needs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from diffbench.specs.needs import (
 )
 from diffbench.specs.processes import ProcessSpec
 
-#: Even in time, in its square root, in (sigma/alpha)^(1/rho), in its logarithm; or on a chain alone: every c-th level,
-#: squares up to 0.8 of its length.
+#: Evenly spaced in time, in its square root, in (sigma/alpha)^(1/rho), in ln(sigma/alpha); on a chain only: every c-th
+#: level, and squares up to 0.8 of the chain's length.
 Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided", "quadratic-0.8"]
 #: How the levels of a chain are thinned out.
 IntegerGrid = Literal["uniform", "strided", "quadratic", "quadratic-0.8"]
@@ -26,8 +26,8 @@ NoiseLevels = Sequence[float]
 
 
 def strided_levels(levels: int, steps: int) -> range | None:
-    """Levels 0, c, 2c, .. with the first integer c that takes ``steps`` of them; None where none does."""
-    # The smallest stride that takes no more than that: any other takes fewer or as many.
+    """Return the levels 0, c, 2c, .. with the smallest integer c that takes ``steps`` of them; None without one."""
+    # The smallest stride that takes at most ``steps`` levels: a larger one takes as many or fewer.
     chosen = range(0, levels, -(-levels // steps))
     return chosen if len(chosen) == steps else None
 
@@ -70,14 +70,16 @@ LAST: Needs = (
     Rule(_last_is_a_time),
 )
 
-#: Two noise levels that differ by less are one, converted.
+#: Noise levels whose relative difference is smaller are one level, in different units.
 ROUNDING = 1e-9
 
 
 def level_refusal(process: ProcessSpec, levels: Mapping[str, float]) -> str | None:
-    """Why one of these noise levels, by key and in units of [-1, 1], is none of the process's; None when all are.
+    """Return why a noise level is outside the process's range; None when none is, or the range is not known.
 
-    Of some processes the plan does not know the range.
+    Args:
+        process: the process; the plan does not know the range of every process.
+        levels: key -> noise level sigma/alpha, for data in [-1, 1].
     """
     if process.ratios is None:
         return None
@@ -91,7 +93,15 @@ def level_refusal(process: ProcessSpec, levels: Mapping[str, float]) -> str | No
 def range_refusal(
     process: ProcessSpec, smallest: float, largest: float, low: float, high: float
 ) -> str | None:
-    """Why a grid of sigma/alpha misses the process's, low to high, all in its units; None when it does not."""
+    """Return why a grid of sigma/alpha lies outside the process's range; None when they overlap.
+
+    Args:
+        process: the process.
+        smallest: the lower end of the grid, in units of the process's data range.
+        largest: the upper end of the grid.
+        low: the smallest sigma/alpha of the process, in the same units.
+        high: the largest.
+    """
     if smallest < high and largest > low:
         return None
     levels, ends = (
@@ -101,7 +111,7 @@ def range_refusal(
 
 
 def _outside(process: ProcessSpec, keys: str, levels: NoiseLevels, ends: NoiseLevels) -> str:
-    """That noise levels, in units of [-1, 1], are outside the process's; in its units too, where they differ."""
+    """Return the reason that noise levels, for data in [-1, 1], are outside the process's range; in both units."""
 
     def told(lengths: NoiseLevels) -> str:
         return " to ".join(f"{each:g}" for each in lengths)

@@ -1,4 +1,4 @@
-"""Spec of the solver through levels of blur."""
+"""Spec of the solver that steps down levels of blur."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from diffbench.specs.solvers.solver import SolverSpec
 class InverseHeatSpec(SolverSpec):
     """The sampler of inverse heat dissipation (Rissanen, Heinonen & Solin 2023, algorithm 2).
 
-    From a blurred training image with noise, level by level: the predicted mean and noise of standard deviation
-    delta = ``ratio`` times the process's sigma; the last mean is returned.
+    It starts from a blurred training image with noise.  Each step takes the predicted mean of the level before, and
+    adds noise of standard deviation delta = ``ratio`` times the process's sigma.  The last mean is returned.
     """
 
     name: Literal["inverse-heat"] = "inverse-heat"

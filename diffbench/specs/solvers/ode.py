@@ -16,11 +16,11 @@ from diffbench.specs.solvers.solver import GridSolverSpec
 
 
 class FlowSpec(HasNeeds):
-    """What keeps the probability flow between a reflected process's walls, whatever the score is there.
+    """A factor of the score that keeps the probability flow between a reflected process's walls.
 
-    bump: the official code's way: the score times exp((4 - 1/(1/4 - (x - 1/2)^2))/bump) (200 there).
-    gate: the score times a factor that closes at the walls, in a layer ``gate`` times sigma: 1 is the factor of a
-        ``gated`` network, a thinner one leaves more of the score as it is and needs shorter steps.
+    bump: the factor is exp((4 - 1/(1/4 - (x - 1/2)^2))/bump), as in the official code, which has 200.
+    gate: the factor falls to 0 at the walls, in a layer of width ``gate`` times sigma.  1 gives the factor of a
+        ``gated`` network; a thinner layer changes less of the score and needs shorter steps.
     """
 
     needs: ClassVar[Needs] = (WALLS.where("bump"), WALLS.where("gate"))
@@ -40,10 +40,10 @@ class FlowSpec(HasNeeds):
 class ODESpec(FlowSpec, TimeSolverSpec):
     """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
 
-    ``method``: Euler's, Heun's, or the classical one of order 4 (1, 2 and 4 evaluations a step).  On a reflected
-    process the state is not reflected on the way, only what is returned.  With ``bump`` it starts in [0.01, 0.99], as
-    the official code does.  ``alpha`` is the share of a step after which ``heun`` asks for the second time: 1/2 is the
-    midpoint rule (Karras et al. 2022, algorithm 3).
+    ``method`` is Euler's, Heun's, or the classical Runge-Kutta method of order 4 (1, 2 and 4 evaluations a step).  On a
+    reflected process only the returned state is reflected, not the states between steps.  With ``bump`` the first
+    state lies in [0.01, 0.99], as in the official code.  ``alpha`` is the share of a step after which ``heun``
+    evaluates the score again: 1/2 is the midpoint rule (Karras et al. 2022, algorithm 3).
     """
 
     name: Literal["ode"] = "ode"
@@ -60,15 +60,16 @@ class ODESpec(FlowSpec, TimeSolverSpec):
 
     @property
     def invertible(self) -> bool:
-        """It has no noise."""
+        """Whether no corrector adds noise."""
         return self.corrector is None
 
 
 class AdaptiveODESpec(FlowSpec, TimeSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
-    rtol, atol: a step's error may be atol + rtol |x|, x less the middle of the data range, as a root mean square over
-        the images that are drawn at a time (the benchmark's ``chunk``).  1e-5 each in Song et al. 2021, appendix D.2.
+    rtol, atol: the error of a step may be atol + rtol |x|, with x measured from the middle of the data range, as a root
+        mean square over the images that are drawn at a time (the benchmark's ``chunk``).  Song et al. 2021, appendix
+        D.2, has 1e-5 for both.
     """
 
     name: Literal["ode-adaptive"] = "ode-adaptive"
@@ -79,22 +80,19 @@ class AdaptiveODESpec(FlowSpec, TimeSpec):
 
     @property
     def invertible(self) -> bool:
-        """It has no noise."""
         return True
 
     @property
     def full_precision(self) -> bool:
-        """The error is estimated."""
         return True
 
     @property
     def adaptive(self) -> bool:
-        """Steps are as long as the error allows."""
         return True
 
 
 def _sigmas_are_in_range(spec: RatioSolverSpec, process: ProcessSpec) -> str | None:
-    """A part of the grid is in the process's range, and so is every end that is given."""
+    """A part of the grid, and every end that is given, must lie in the process's range."""
     if process.ratios is None:
         return None
     smallest, largest = (process.in_range(each) for each in spec.sigmas)
@@ -106,8 +104,8 @@ class RatioSolverSpec(GridSolverSpec):
     """A solver in (x/alpha, sigma/alpha), the same on every process with one alpha for all coordinates.
 
     sigma_min, sigma_max: the ends of the grid in sigma/alpha, for data in [-1, 1] whatever the process's range; the
-        last step goes to the data.  By default EDM's 0.002 and 80, moved into what the process has.  On a chain each
-        sigma goes to the nearest tabulated level.
+        last step goes to the data.  By default EDM's 0.002 and 80, moved into the process's range.  On a chain each
+        sigma is moved to the nearest level.
     """
 
     needs: ClassVar[Needs] = (GAUSSIAN, ONE_ALPHA, Rule(_sigmas_are_in_range))
@@ -120,7 +118,7 @@ class RatioSolverSpec(GridSolverSpec):
 
     @property
     def levels(self) -> dict[str, float]:
-        """Those that are given."""
+        """``sigma_min`` and ``sigma_max``, those that are given."""
         given = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
         return {key: level for key, level in given.items() if level is not None}
 
@@ -141,16 +139,16 @@ class RatioSolverSpec(GridSolverSpec):
 class HeunSpec(RatioSolverSpec):
     """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha); the last step is Euler's.
 
-    With ``order`` 1 all steps are.  ``alpha`` is the share of a step after which it asks for the second time: 1 is
-    Heun's method, 1/2 the midpoint rule, 2/3 Ralston's; above 1 it asks beyond the step, but not below the process's
-    smallest noise (algorithm 3).  On a chain it asks at the nearest level; where that is where the step starts, the
-    step is Euler's.
+    With ``order`` 1 all steps are Euler's.  ``alpha`` is the share of a step after which the denoiser is evaluated
+    again: 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's; above 1 that is beyond the step, but never below
+    the process's smallest noise (algorithm 3).  On a chain it is at the nearest level; where this is the level at which
+    the step starts, the step is Euler's.
 
-    With ``churn`` (S_churn) 0 it is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
-    [``churn_min``, ``churn_max``] (S_min, S_max, for data in [-1, 1]; all of them by default) first raises it by the
-    factor 1 + min(churn/steps, sqrt 2 - 1), with fresh noise ``churn_noise`` (S_noise) times what that takes.
-    ``churn_ceiling`` is the sigma/alpha, for data in [-1, 1], above which it is never raised; the process's largest by
-    default (EDM's code has none).
+    With ``churn`` (S_churn) 0 the solver is deterministic (algorithm 1).  Otherwise each step whose sigma lies in
+    [``churn_min``, ``churn_max``] (S_min, S_max, for data in [-1, 1]; all steps by default) first raises sigma by the
+    factor 1 + min(churn/steps, sqrt 2 - 1), with fresh noise, scaled by ``churn_noise`` (S_noise).  ``churn_ceiling``
+    is the largest sigma/alpha, for data in [-1, 1], to which sigma is raised; by default the process's largest (EDM's
+    code has no ceiling).
     """
 
     name: Literal["heun"] = "heun"
@@ -166,7 +164,7 @@ class HeunSpec(RatioSolverSpec):
 
     @property
     def churned(self) -> tuple[float, float]:
-        """``churn_min`` and ``churn_max``, or all there is."""
+        """``churn_min`` and ``churn_max``; 0 and infinity by default."""
         return self.churn_min or 0.0, math.inf if self.churn_max is None else self.churn_max
 
     @model_validator(mode="after")
@@ -178,7 +176,7 @@ class HeunSpec(RatioSolverSpec):
 
     @property
     def levels(self) -> dict[str, float]:
-        """Those of churn too; 0 is below all of them."""
+        """The given ends of the grid and of churn, but 0, which is below every range."""
         given = {"churn_min": self.churn_min, "churn_max": self.churn_max}
         return super().levels | {key: level for key, level in given.items() if level}
 
@@ -190,7 +188,7 @@ class HeunSpec(RatioSolverSpec):
 
     @property
     def invertible(self) -> bool:
-        """Without noise."""
+        """Whether neither churn nor a corrector adds noise."""
         return self.churn == 0 and self.corrector is None
 
 

@@ -22,13 +22,13 @@ class TimeSpec(SolverSpec):
 
     last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
         sigma_min for EDM).
-    denoise: how the noise that is left there is removed.  ``tweedie``: by a step to the data, the posterior
-        mean E[x0 | x_t].  ``noiseless``: the last update leaves its noise out, as in the official code of Song
-        et al. 2021 (that of ``langevin`` has none).  ``none``: it is not.  ``usual``: ``tweedie``, or
+    denoise: how the noise that is left at ``last`` is removed.  ``tweedie``: by a step to the data, the posterior
+        mean E[x0 | x_t].  ``noiseless``: the last update adds no noise, as in the official code of Song et al. 2021
+        (``langevin`` has no predictor, and no such noise).  ``none``: it is not removed.  ``usual``: ``tweedie``, or
         ``noiseless`` on processes that are not Gaussian, for which Tweedie's formula does not hold.
     """
 
-    #: Whether it steps down the levels of a chain too.
+    #: Whether the solver can step down the levels of a chain too.
     chained: ClassVar[bool] = False
     needs: ClassVar[Needs] = (
         *(need.where("chained", False) for need in SDE),
@@ -44,23 +44,23 @@ class TimeSpec(SolverSpec):
     denoise: Literal["usual", "tweedie", "noiseless", "none"] = "usual"
 
     def ending(self, process: ProcessSpec) -> Literal["tweedie", "noiseless", "none"]:
-        """What ``denoise`` is on a process."""
+        """Return what ``denoise`` means on a process."""
         if self.denoise != "usual":
             return self.denoise
         return "tweedie" if process.family == "gaussian" else "noiseless"
 
 
 class TimeSolverSpec(TimeSpec, GridSolverSpec):
-    """One on a grid of ``steps`` steps; where ``denoise`` is a step to the data, it is the last of them."""
+    """A solver in the process's own time on a grid of ``steps`` steps; a step to the data is the last of them."""
 
 
 class ReverseSDESpec(TimeSolverSpec):
-    """A solver of the reverse SDE, or of any member of the family that has its marginals.
+    """A solver of the reverse SDE, or of another SDE with the same marginals.
 
     noise: gbar/g in dx = [f x - (g^2 + gbar^2)/2 score] dt + gbar dw: 1 is the reverse SDE, 0 the
         probability-flow ODE (Song et al. 2021, appendix D.1; Karras et al. 2022, equation 6).
-    walls: what a step does that leaves a reflected process's cube: ``reflect``, or ``project`` to the nearest point
-        of the cube, which is thresholding as an SDE sees it (Lou & Ermon 2023, section 5).
+    walls: what is done with a state outside a reflected process's cube: ``reflect``, or ``project`` to the nearest
+        point of the cube, which is what thresholding does to an SDE (Lou & Ermon 2023, section 5).
     """
 
     needs: ClassVar[Needs] = (WALLS.where("walls", "project"),)
@@ -77,7 +77,7 @@ class EulerMaruyamaSpec(ReverseSDESpec):
 
 
 def _longest_step(spec: ReverseDiffusionSpec, process: ProcessSpec) -> float:
-    """Of the grids that are even in time, 1/steps as in the paper, or in its root; 0 of the others."""
+    """Return the longest step of a grid that is even in time, as in the paper, or in its root; 0 for others."""
     if spec.grid == "uniform":
         return process.t_max / spec.steps
     last = process.last if spec.last is None else spec.last
@@ -87,7 +87,7 @@ def _longest_step(spec: ReverseDiffusionSpec, process: ProcessSpec) -> float:
 
 
 def _steps_are_short(spec: ReverseDiffusionSpec, process: ProcessSpec) -> str | None:
-    """The chain's step is sqrt(1 - beta) with beta = beta(t) (t - s)."""
+    """In a chain's step, sqrt(1 - beta) with beta = beta(t) (t - s), 1 - beta must be above 0."""
     step, beta = _longest_step(spec, process), process.chain_rate
     if beta * step < 1:
         return None
@@ -100,8 +100,9 @@ def _steps_are_short(spec: ReverseDiffusionSpec, process: ProcessSpec) -> str | 
 class ReverseDiffusionSpec(ReverseSDESpec):
     """The reverse-diffusion sampler (Song et al. 2021, appendix E): the forward chain's step, reversed.
 
-    VP's chain is DDPM's, with beta(t) (t - s) for beta; VE's, EDM's and a discrete chain's is their exact transition;
-    the others' is Euler's, on which this is Euler-Maruyama.  ``noise: 0`` is the paper's probability-flow sampler.
+    On VP the forward step is DDPM's, with beta(t) (t - s) for beta.  On VE, EDM and a discrete chain it is the exact
+    transition.  On other processes it is Euler's, and this solver is Euler-Maruyama.  ``noise: 0`` is the paper's
+    probability-flow sampler.
     """
 
     name: Literal["reverse-diffusion"] = "reverse-diffusion"
@@ -113,7 +114,7 @@ class ReverseDiffusionSpec(ReverseSDESpec):
 class CorrectorOnlySpec(TimeSolverSpec):
     """Langevin dynamics at each noise level in turn, without a predictor (Song et al. 2021, table 1, C2000).
 
-    On a chain the levels are its own.
+    On a chain the noise levels are the chain's.
     """
 
     name: Literal["langevin"] = "langevin"

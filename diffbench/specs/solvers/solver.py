@@ -26,7 +26,7 @@ Threshold = Literal["none", "static", "dynamic"]
 
 
 def _knows_classes(spec: SolverSpec, denoiser: DenoiserSpec) -> str | None:
-    """Classes are drawn by a model that is told them, or by a classifier."""
+    """A choice of classes needs a conditional model or a classifier."""
     if not spec.labels or denoiser.takes_labels or spec.classifier_scale is not None:
         return None
     return f"labels: {list(spec.labels)} are asked of an unconditional model without a classifier"
@@ -39,10 +39,10 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
         data range; ``dynamic`` first divides it by its ``percentile`` of absolute values, where that is
         outside the range (Saharia et al. 2022, section 2.3).
     w: weight of classifier-free guidance, (1 + w) conditional - w unconditional (Ho & Salimans 2022,
-        equation 6; 1 + w elsewhere).  Costs a second evaluation; at 0 the conditional model alone.
+        equation 6; 1 + w elsewhere).  It costs a second evaluation; 0 is the conditional model alone.
     classifier_scale: s in classifier guidance (Dhariwal & Nichol 2021, algorithms 1 and 2), by the
-        benchmark's noise-aware classifier; at 0 no guidance.
-    labels: the classes to draw, in turn; the training images' proportions by default.
+        benchmark's noise-aware classifier; 0 is no guidance.
+    labels: the classes to draw, in turn; by default classes in the proportions of the training images.
     """
 
     kind: ClassVar[str] = "solver"
@@ -63,16 +63,16 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
 
     @property
     def uses_labels(self) -> bool:
-        """Whether guidance or a choice of classes needs them."""
+        """Whether guidance or a choice of classes needs labels."""
         return any(each is not None for each in (self.w, self.classifier_scale, self.labels))
 
     @property
     def levels(self) -> dict[str, float]:
-        """Keys that are noise levels in units of [-1, 1], where they are given."""
+        """Key -> noise level sigma/alpha, for data in [-1, 1], of the keys that are given."""
         return {}
 
     def note(self, process: ProcessSpec) -> str | None:
-        """What given noise levels are in the process's units, which they had in older files, where those are others."""
+        """The given noise levels in the process's units too, as in older files; None where the units are the same."""
         if process.half_range == 1 or not self.levels:
             return None
         told = ", ".join(
@@ -82,7 +82,7 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
 
     @property
     def invertible(self) -> bool:
-        """Whether its steps can be taken upwards, from an image to its latent."""
+        """Whether the steps can be taken towards more noise, from an image to its latent."""
         return False
 
     @property
@@ -92,7 +92,7 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the number of its evaluations depends on the images."""
+        """Whether the number of evaluations depends on the images."""
         return False
 
 
@@ -105,18 +105,18 @@ def _of_the_last_step(solver: SolverSpec) -> SolverSpec:
     return solver
 
 
-#: The solver that something else drives, by the weights of the last step.
+#: A solver inside a restorer or an analysis, with the weights of the last step.
 InnerSolver = Annotated[AnySolver, AfterValidator(_of_the_last_step)]
 
 
 class GridSolverSpec(SolverSpec):
     """A solver on a grid of ``steps`` steps, with or without a corrector.
 
-    grid: ``uniform`` (evenly spaced times), ``quadratic`` (in their square roots: DDIM on CIFAR-10, by its text),
+    grid: ``uniform`` (evenly spaced times), ``quadratic`` (in the square root: DDIM on CIFAR-10, by its text),
         ``karras`` (in (sigma/alpha)^(1/``rho``)), ``log-snr`` (in ln(sigma/alpha)).  On a chain times are rounded to
         levels, ``strided`` is a constant stride from the first, and ``quadratic-0.8`` the grid of DDIM's code on
         CIFAR-10: squares that end at 0.8 of the chain's length.
-    corrector: Langevin steps at each level, before or after the solver's own.
+    corrector: Langevin steps at each level, before or after the solver's own step.
     """
 
     needs: ClassVar[Needs] = (*GRID, inside("corrector", "process"))

@@ -28,7 +28,7 @@ def _steps_are_of_the_variance(
     )
 
 
-#: What ``variance`` needs, of ``steps`` steps or, where that is None, of all of a chain's.
+#: What ``variance`` needs, for ``steps`` steps or, where ``steps`` is None, for all steps of a chain.
 VARIANCE: Needs = (
     LEARNED.where("variance", "learned").hinting("use small or large"),
     Rule(_steps_are_of_the_variance, ("process", "denoiser")),
@@ -39,7 +39,7 @@ class TransitionSolverSpec(GridSolverSpec):
     """A solver that steps by the transition rule x_s = alpha_s x0 + r e + n z, into the data.
 
     last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
-        sigma_min for EDM).  A chain's is its first level.
+        sigma_min for EDM).  On a chain it is the first level.
     """
 
     needs: ClassVar[Needs] = (GAUSSIAN, view("x0"), *LAST)
@@ -48,10 +48,10 @@ class TransitionSolverSpec(GridSolverSpec):
 
 
 class AncestralSpec(TransitionSolverSpec):
-    """DDPM's sampler (Ho et al. 2020, algorithm 2), clipping predicted x0 as the official code does.
+    """DDPM's sampler (Ho et al. 2020, algorithm 2), with predicted x0 clipped as in the official code.
 
-    ``variance``: ``small`` is the posterior's, ``large`` is beta_t, ``learned`` the network's choice in
-    between.  On a thinned grid with ``threshold: none``, ``large`` is the sigma-hat of DDIM's table 1.
+    ``variance``: ``small`` is the posterior's, ``large`` is beta_t, ``learned`` lies between them, as
+    the network says.  On a thinned grid with ``threshold: none``, ``large`` is the sigma-hat of DDIM's table 1.
     """
 
     name: Literal["ancestral"] = "ancestral"
@@ -72,5 +72,5 @@ class DDIMSpec(TransitionSolverSpec):
 
     @property
     def invertible(self) -> bool:
-        """Without noise."""
+        """Whether neither the step nor a corrector adds noise."""
         return self.eta == 0 and self.corrector is None

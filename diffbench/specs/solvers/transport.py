@@ -1,4 +1,4 @@
-"""Spec of the solver between reflecting walls."""
+"""Spec of the solver for processes between reflecting walls."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from diffbench.specs.solvers.sde import TimeSolverSpec
 class TransportSpec(TimeSolverSpec):
     """The exact reflected DDIM: the kernel's distribution function carries x from one time to the next.
 
-    The score at x is that of the kernel around one centre in the cube; for it the probability-flow ODE is solved by
-    x_s = F_s^-1(F_t(x_t)) with F the kernel's distribution function, which leads from the cube into the cube at any
-    step size.  ``order`` 2 takes the mean of the centres at both ends (Heun's); the last step goes to the centre.
+    The score at x is the score of the kernel around one centre in the cube.  For this kernel the exact solution of the
+    probability-flow ODE is x_s = F_s^-1(F_t(x_t)), with F the kernel's distribution function; it stays in the cube at
+    any step size.  ``order`` 2 takes the mean of the centres at both ends of a step, as Heun's method does.  The last
+    step goes to the centre.
     """
 
     name: Literal["transport"] = "transport"
