@@ -78,7 +78,10 @@ class Expansion:
     def _classifier(
         self, variant: VariantSpec, seed: int, solver: SolverSpec | None
     ) -> ClassifierSpec | None:
-        """Return the classifier that guides a solver, one for each process, dequantisation and seed; else None."""
+        """Return the classifier that guides a solver; None where none does.
+
+        There is one for each process, dequantisation and seed.
+        """
         if solver is None or solver.classifier_scale is None:
             return None
         assert variant.process is not None

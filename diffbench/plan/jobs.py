@@ -116,7 +116,7 @@ class Plan:
     Attributes:
         benchmark: the benchmark file, validated.
         variants: the chosen variants by id, with everything merged into them.
-        jobs: all jobs in the order of STAGES, but shards, whose products are removed once samples are gathered.
+        jobs: all jobs in the order of STAGES, without shards, whose products are removed once samples are gathered.
         refusals: cells that no job can fill.
         device: ``cpu``, ``cuda`` or ``mps``.
         extensions: the extension files.

@@ -1,4 +1,4 @@
-"""From a benchmark file to its plan: the file is read, checked, and expanded to jobs."""
+"""From a benchmark file to its plan: the file is read, checked, also against this machine, and expanded to jobs."""
 
 from __future__ import annotations
 

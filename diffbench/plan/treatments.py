@@ -116,7 +116,7 @@ def one_function(one: VariantSpec, other: VariantSpec) -> bool:
 
 
 def between(plan: Plan, one: Cell, other: Cell) -> list[Facet] | None:
-    """Return the facets in which two numbers differ by their making; None where the plan lacks one of them."""
+    """Return the facets in which two numbers are made differently; None where the plan lacks one of them."""
     makers = _maker(plan, one), _maker(plan, other)
     if None in makers:
         return None

@@ -1,4 +1,4 @@
-"""From ``methods.yaml`` and a benchmark file to whole variants.
+"""From ``methods.yaml`` and a benchmark file to variants with everything merged into them.
 
 Each key of a trained variant comes from the last of these that states it:
 
@@ -177,7 +177,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
 
 
 def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
-    """Return those of some keys that the benchmark has, which are for all networks."""
+    """Return the benchmark's keys among some, which are for all networks."""
     base = Tree({}, {(): tree.where(())})
     for key in keys:
         if key in benchmark.value:

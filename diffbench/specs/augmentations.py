@@ -10,7 +10,7 @@ from diffbench.specs.base import Fraction, NonNegativeFloat, Registered, nothing
 
 
 class AugmentationSpec(Registered):
-    """A change of training images that the network is told of, so that its samples are not changed so.
+    """A change of training images that the network is told of, so that its samples are not changed.
 
     ``labels`` is how many numbers tell of the change; all are 0 for an unchanged image and in sampling.
     """

@@ -84,8 +84,8 @@ class Registered(Spec):
     """A spec that configuration files choose by name.
 
     A direct subclass is a *kind* (``ProcessSpec``); its subclasses, each with a ``name`` field of one
-    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.  ``chosen_by`` is the name
-    of the field, where it is not ``name``.
+    literal value, are the choices.  ``default_name`` is taken where a mapping gives no name.  A kind that uses another
+    field than ``name`` says so in ``chosen_by``.
     """
 
     kind: ClassVar[str]

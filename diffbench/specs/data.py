@@ -234,7 +234,7 @@ class FolderSpec(ImageFilesSpec):
     """A folder, zip or tar of PNGs; folders in it, or numbers in a ``dataset.json``, are classes.
 
     test_path: a folder, zip or tar of the test images; ``none`` takes a part of ``path``.
-    test_fraction: the fraction of each class that is the test split, chosen by ``seed``, without ``test_path``.
+    test_fraction: without ``test_path``, the fraction of each class that is the test split, chosen by ``seed``.
     classes: the number of classes, for plans made before the data are there; it is checked when data are read.
     called: the name in tables of the published data set that this is: ``imagenet32``.
     version: whose version of it, as in ``published.csv``: ``van den Oord 2016``.  Images are not resized then.

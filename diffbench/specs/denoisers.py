@@ -90,7 +90,7 @@ PLAIN: Mapping[View, str] = {
 
 
 def _times_are_counted(spec: NetworkDenoiserSpec, process: ProcessSpec) -> str | None:
-    """A network that is told counted times needs times up to 1, or a chain's own levels."""
+    """A network that counts levels needs times up to 1, or a chain's own levels."""
     told = spec.noise_input
     if told not in ("time", "descending-time"):
         return None

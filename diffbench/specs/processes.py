@@ -4,8 +4,8 @@ Each spec states its parameters and, for the plan, its properties: its ``family`
 discrete or continuous, whether ``alpha`` is one scalar or one number per coordinate, and its data range.
 
 Constants that papers state for data in [-1, 1] (a sampler's sigma_min, training times, ``data_std``) are in those units
-on every process; ``in_range`` and ``in_units`` are the one conversion.  A process's own constants are in units of its
-data range, and so is what its paper calls 1; on another range than the paper's that is ``unit``.
+on every process; only ``in_range`` and ``in_units`` convert them.  A process's own constants are in units of its data
+range.  ``unit`` is the length that its paper calls 1; it is not 1 on another range than the paper's.
 
 The formulas of alpha and sigma that a plan needs are stated only here.  Each takes a time, and the module whose
 functions it calls: ``math`` for a float in a plan, ``torch`` for a tensor in the process's class.

@@ -307,7 +307,7 @@ class SNIPSSpec(RestorerSpec):
 
 
 class InpaintTunedSpec(RestorerSpec):
-    """A model that was trained with masks is told the measured pixels, and is sampled as it is."""
+    """A model that was trained with masks is told the measured pixels, and sampled as usual."""
 
     name: Literal["inpaint-tuned"] = "inpaint-tuned"
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.tuned:InpaintTuned"

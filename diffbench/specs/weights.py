@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
 
 def _step(value: Any) -> int | float:
-    """Return a step 1, 2, ..., or a fraction of the run, from any way to write it."""
+    """Return a step 1, 2, ..., or a fraction of the run, however it is written."""
     found = number(value)
     if isinstance(found, float) and found.is_integer() and found > 1:
         found = int(found)

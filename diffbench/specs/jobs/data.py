@@ -10,7 +10,7 @@ from diffbench.specs.base import PositiveInt
 from diffbench.specs.choices import AnyData
 from diffbench.specs.jobs.stage import StageSpec
 
-#: The data set of a job that reads the data stage's product: without the paths that this stage has read.
+#: The data set of a job that reads the data stage's product: without the paths that the data stage reads.
 StoredData = Annotated[AnyData, AfterValidator(lambda data: data.unplaced)]
 
 

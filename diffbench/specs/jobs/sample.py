@@ -124,5 +124,5 @@ class ShardSpec(StageSpec):
 
     @property
     def state(self) -> Path:
-        """A folder inside that of the samples' state."""
+        """The folder of the shard's state, inside that of the samples' state."""
         return self.sample.state / self.shard_id

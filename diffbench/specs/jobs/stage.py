@@ -151,7 +151,7 @@ class StageSpec(Spec):
 
     @property
     def reads_data(self) -> bool:
-        """Whether the job reads the data stage's product: where it, or a job that it holds, has a data set."""
+        """Whether the job reads the data stage's product: it does if it, or a job among its fields, has a data set."""
         values = (getattr(self, name) for name in type(self).model_fields)
         about = any(isinstance(value, DataSpec) for value in values)
         return about or any(each.reads_data for each in self.held)

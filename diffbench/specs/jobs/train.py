@@ -18,7 +18,7 @@ from diffbench.specs.weights import OfWeights, Weights
 
 
 class Model(Protocol):
-    """A variant or its training: it says where the weights of a model come from."""
+    """A variant or its training, which says where the weights of a model come from."""
 
     @property
     def training(self) -> TrainingSpec | None: ...

@@ -176,7 +176,7 @@ class HeunSpec(RatioSolverSpec):
 
     @property
     def levels(self) -> dict[str, float]:
-        """The given ends of the grid and of churn, but 0, which is below every range."""
+        """The given ends of the grid and of churn, without a churn of 0, which is below every range."""
         given = {"churn_min": self.churn_min, "churn_max": self.churn_max}
         return super().levels | {key: level for key, level in given.items() if level}
 

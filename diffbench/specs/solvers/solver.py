@@ -68,7 +68,7 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
 
     @property
     def levels(self) -> dict[str, float]:
-        """Key -> noise level sigma/alpha, for data in [-1, 1], of the keys that are given."""
+        """Key -> noise level sigma/alpha, for data in [-1, 1], for each level that is given."""
         return {}
 
     def note(self, process: ProcessSpec) -> str | None:

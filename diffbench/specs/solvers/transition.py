@@ -50,8 +50,8 @@ class TransitionSolverSpec(GridSolverSpec):
 class AncestralSpec(TransitionSolverSpec):
     """DDPM's sampler (Ho et al. 2020, algorithm 2), with predicted x0 clipped as in the official code.
 
-    ``variance``: ``small`` is the posterior's, ``large`` is beta_t, ``learned`` lies between them, as
-    the network says.  On a thinned grid with ``threshold: none``, ``large`` is the sigma-hat of DDIM's table 1.
+    ``variance``: ``small`` is the posterior's, ``large`` is beta_t, ``learned`` is between them,
+    where the network says.  On a thinned grid with ``threshold: none``, ``large`` is the sigma-hat of DDIM's table 1.
     """
 
     name: Literal["ancestral"] = "ancestral"
