@@ -39,7 +39,7 @@ class MetricSpec(Spec):
     scale: shown values are multiplied by it (CSV files hold the value itself).
     digits: significant digits of a value whose error is not shown.
     spread: whether the error is shown beside the value (CSV files always have it).
-    better: ``lower`` or ``higher``; none where neither is.  Claims are tested by it, and the best of a column is marked.
+    better: ``lower`` or ``higher``; none where neither is.  Claims and marks of the best use it.
     ranks: whether the best of a column is marked.
     """
 
@@ -99,7 +99,7 @@ class CellSpec(Spec):
         )
 
     def is_of(self, variant: str, item: str) -> bool:
-        """Return whether the cell may mean a job of this item; which of several steps ``at`` means depends on the run."""
+        """Return whether the cell may mean a job of this item; the step that ``at`` means depends on the run."""
         if variant != self.variant:
             return False
         started = [f"{each}@" for each in self.item] if self.at is not None else []
@@ -192,7 +192,7 @@ class ProtocolSpec(Spec):
     """How published numbers were made: what must agree before a difference is taken.
 
     data, samples, extractor: the data set's name, the number of generated images, and the extractor of FID or IS.
-    images: the number of images of a likelihood or an analysis: test images, or training images for a bound of that split.
+    images: the number of images of a likelihood or an analysis: of the test split, or of the training split for its bound.
     steps, batch: the training budget.
     neighbours: the number of the data set's images that precision and recall compare with.
 
@@ -240,9 +240,9 @@ class RowsSpec(TableSpec):
     """A table whose rows are chosen one by one.
 
     A cell is made of three parts, each of which overrides the one before: what its row says (``variant``, ``item``,
-    ``at``), what its column says, and what the row's ``cells`` say of the column.  An id alone is the metric in a column,
-    and the item in the row's ``cells``.  The item of a row is not used for bits per dimension, which solvers do not make.
-    A row has a cell where it has an item.
+    ``at``), what its column says, and what the row's ``cells`` say of the column.  An id alone is the metric in a
+    column, and the item in the row's ``cells``.  The item of a row is not used for bits per dimension, which solvers do
+    not make.  A row has a cell where it has an item.
 
     columns: head -> metric, or a part of a cell, whose metric is the head unless it says which.
     each: keys for every row, which a row's own keys override.
@@ -358,7 +358,7 @@ class ComparisonSpec(RowsSpec):
 
 
 class PublishedCellSpec(CellSpec):
-    """A number of ours, and the values of columns of ``published.csv`` that choose the one published number beside it."""
+    """A number of ours, and the values of columns of ``published.csv`` that choose one published number."""
 
     published: dict[str, str]
 

@@ -149,7 +149,7 @@ class _Edits:
         return int(node.start_mark.index) + (len(anchor[0]) if anchor else 0)
 
     def end(self, node: yaml.Node) -> int:
-        """Return where a node's own text ends: YAML's end of a block is after the blank lines and comments that follow it."""
+        """Return where a node's own text ends, without the blank lines and comments that YAML counts to a block."""
         if isinstance(node, yaml.ScalarNode) or _is_flow(node):
             return int(node.end_mark.index)
         last = node.value[-1]

@@ -24,7 +24,7 @@ def decimals(value: float, digits: int) -> int:
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """Return a number to some significant digits; whole digits are never rounded away; "0" when all shown decimals are 0."""
+    """Return a number to some significant digits; whole digits are never rounded; "0" when it rounds to 0."""
     if not float(f"{value:.{MOST_DECIMALS}f}"):
         return "0"
     return f"{value:z.{decimals(value, digits)}f}"

@@ -224,7 +224,7 @@ class Benchmark:
         return pipes(Grid(["variant", "solver", "NFE", *heads], lines, labels=2))
 
     def bits(self, head: str, items: Sequence[str]) -> str:
-        """Return the bits per dimension of all variants that have one of these likelihoods, which must be of one kind."""
+        """Return the bits per dimension of all variants with one of these likelihoods, which must be of one kind."""
         keys = self._all.entries
         found = [key for key in keys if key[1] == "likelihood" and key[2] in items]
         lines = [
@@ -330,7 +330,7 @@ class Trials:
 
 
 def setting(value: float | str) -> str:
-    """Return a number that was chosen, published or computed, not measured; the call marks it for those who check a page."""
+    """Return a number that was chosen, published or computed, not measured; the call marks it for reviewers."""
     return value if isinstance(value, str) else f"{value:g}"
 
 

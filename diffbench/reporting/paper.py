@@ -159,7 +159,7 @@ def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: Published) -> Iterator[
 def _of_training(
     chosen: VariantSpec, at: CellAt, protocol: ProtocolSpec, theirs: Published
 ) -> Iterator[Fact]:
-    """Yield the training budget and precision; an imported model had its paper's budget, and the notes name its source."""
+    """Yield the training budget and precision; an imported model had its paper's budget."""
     if chosen.pretrained is not None:
         return
     training = chosen.training

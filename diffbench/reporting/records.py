@@ -187,8 +187,8 @@ def long(
 ) -> pd.DataFrame:
     """Return jobs with their outcomes as the long table.
 
-    A number that some seed of an item has is a row of every seed of it.  Each of ``costs`` has one number, the time that
-    the job took, named after its stage.
+    A number that some seed of an item has is a row of every seed of it.  Each of ``costs`` has one number, the time of
+    the job, named after its stage.
     """
     import pandas as pd
 
