@@ -4,7 +4,7 @@
 
 PNG is lossless.  JPEG and WebP lose detail and leave blocks that a model would learn and a score
 would measure: they are read only where the configuration says ``lossy: true``.  Resizing uses Pillow's filters, which
-are antialiased.  Each way of resizing makes another version of a data set; these are those of the papers' official code:
+are antialiased.  Each way of resizing makes another version of a data set; these are the ways of the official code:
 
     bicubic, lanczos   the centred square, resized
     bilinear           the shorter side resized, then the centred square
@@ -142,7 +142,7 @@ def bilinear(image: Image.Image, size: int) -> Image.Image:
 
 
 def box_bicubic(image: Image.Image, size: int) -> Image.Image:
-    """Return an image halved while twice the size is left, resized by its shorter side, then cropped to the centred square."""
+    """Return an image halved while twice the size is left, resized by its shorter side and cropped to the centre."""
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)

@@ -3,8 +3,8 @@
     identity = sha256 over the sorted lines "name sha256(pixels)"
 
 of all images.  In their names the key of the configuration (`path` or `test_path`) replaces the outer folders, so that
-the identity does not depend on where a set is or how it is packed, but differs between versions of it.  A `dataset.json`
-with the classes has a line too, with the sha256 of the classes in the order of the images' names: "0 2 1 ..".
+the identity does not depend on where a set is or how it is packed, but differs between versions of it.  A
+`dataset.json` with the classes has a line too: the sha256 of the classes in the order of the images' names: "0 2 1 ..".
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Levels:
         return k
 
     def values(self, k: Tensor) -> Tensor:
-        """Return the values (N, C, H, W) of valid levels, as `to_model` without its checks, which would wait for the device."""
+        """Return the values (N, C, H, W) of valid levels, without `to_model`'s checks, which wait for the device."""
         x = _table(self, k.device).index_select(0, k.flatten().int()).view(k.shape)
         return x.permute(0, 3, 1, 2).contiguous()
 

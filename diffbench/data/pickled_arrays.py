@@ -74,8 +74,8 @@ def read_dictionary(content: bytes, name: str) -> dict[str, Any]:
         name: its name in messages.
 
     Raises:
-        ValueError: when it is damaged, not a dictionary with names as keys, or holds more than plain data.  Nothing in it
-            is ever executed.
+        ValueError: when it is damaged, not a dictionary with names as keys, or holds more than plain data.  Nothing in
+            it is ever executed.
     """
     try:
         found = interpreted(content, MEANINGS.get)

@@ -11,8 +11,8 @@ from diffbench.data.levels import Images, Levels
 class TrainingImages:
     """Grey levels of images, uint8, kept on the device when they fit; indexing converts them to model scale.
 
-    They fit when they take a quarter of the device's free memory at most.  Else they stay where they are, as a rule in a
-    file mapped into memory that all jobs share, and rows are copied when asked for.
+    They fit when they take a quarter of the device's free memory at most.  Else they stay where they are, as a rule in
+    a file mapped into memory that all jobs share, and rows are copied when asked for.
     """
 
     SHARE = 1 / 4

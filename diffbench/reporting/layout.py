@@ -192,7 +192,7 @@ class ProtocolSpec(Spec):
     """How published numbers were made: what must agree before a difference is taken.
 
     data, samples, extractor: the data set's name, the number of generated images, and the extractor of FID or IS.
-    images: the number of images of a likelihood or an analysis: of the test split, or of the training split for its bound.
+    images: the number of images of a likelihood or an analysis: of the test split, or of a bound's training split.
     steps, batch: the training budget.
     neighbours: the number of the data set's images that precision and recall compare with.
 

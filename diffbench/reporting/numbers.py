@@ -24,7 +24,7 @@ def decimals(value: float, digits: int) -> int:
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """Return a number to some significant digits; whole digits are never rounded; "0" when it rounds to 0."""
+    """Return a number to some significant digits; digits of its whole part all stay; "0" when it rounds to 0."""
     if not float(f"{value:.{MOST_DECIMALS}f}"):
         return "0"
     return f"{value:z.{decimals(value, digits)}f}"

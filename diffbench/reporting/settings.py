@@ -184,7 +184,7 @@ class Benchmark:
         """Return all settings of a variant, in the order of the file.
 
         Raises:
-            PlanError: when a setting differs without a reason, or has no statement and is not ``unsaid`` with its default.
+            PlanError: when a setting differs without a reason, or is neither stated nor ``unsaid`` with its default.
         """
         chosen = self._chosen(variant)
         own = [each for each in self.stated if each in chosen]
