@@ -41,9 +41,8 @@ class ParquetImages:
         """Read both splits.
 
         Raises:
-            ValueError: when a split or a column is missing, a file or an image is damaged, an image is lossy and the data
-                set not, images differ in size or kind, labels do not fit, or
-                the package pyarrow is missing.
+            ValueError: when a split or a column is missing, a file or an image is damaged, an image is lossy and the
+                data set not, images differ in size or kind, labels do not fit, or the package pyarrow is missing.
         """
         spec = self.spec
         root = Path(spec.path)

@@ -52,7 +52,7 @@ def residual(y: Tensor, again: Tensor, span: float) -> Score:
 
 
 def against_posterior(drawn: Tensor, mean: Tensor, variances: Tensor) -> dict[str, Score]:
-    """The scores bias and sd_ratio of draws (N, K, C, H, W), from posterior means (N, C, H, W) and variances (D,), on [0, 1].
+    """The scores bias and sd_ratio of draws (N, K, C, H, W), posterior means (N, C, H, W), variances (D,), on [0, 1].
 
     There is no ratio where the posterior is a point.
     """
