@@ -1,4 +1,4 @@
-"""Commands that look after results and documents."""
+"""Commands that maintain results and documents."""
 
 from __future__ import annotations
 
