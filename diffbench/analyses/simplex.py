@@ -176,7 +176,7 @@ class Simplex:
         }
 
     def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
-        """Return negative log densities of held-out points on the simplex, nats a dimension: exact, ours, difference."""
+        """Return negative log densities of held-out points on the simplex, nats a dimension: true, ours, difference."""
         spec, dims = self.spec, self.spec.categories - 1
         points = self.held_out(bench)
         exact = -self.truth.log_prob(points) / dims

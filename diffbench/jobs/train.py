@@ -113,7 +113,7 @@ def denoiser_trainer(
 def called_in(
     team: Alone | None, network: nn.Module, training: TrainingSpec
 ) -> Callable[..., Tensor]:
-    """Return the function that calls a network in training: joined to the team's, and compiled if the budget says so."""
+    """Return the function that calls a network in training: joined to the team's, compiled if the budget says so."""
     called = team.joined(network) if team else network
     # Compiled last, so that gradients are exchanged while the others are still being computed.
     compiled: Callable[..., Tensor] = torch.compile(called) if training.compile else called
