@@ -47,7 +47,7 @@ def argument(*names: str, **settings: Any) -> Argument:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: ``call`` carries it out and returns the exit status; ``summary`` says what it does in a line."""
+    """A command: ``call`` runs it and returns the exit status; ``summary`` is its description in one line."""
 
     name: str
     group: str
@@ -126,7 +126,7 @@ def fail(name: str, error: BaseException) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """Return what went wrong in one line, its type added unless it was written for users."""
+    """Return an error in one line, with its type unless the message was written for users."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
@@ -162,7 +162,7 @@ WRITE = argument("--write", type=Path, metavar="FILE", help="to a file, not the 
 
 
 def repository() -> Path:
-    """Return the folder of the Snakefile and config: this checkout, else the working directory."""
+    """Return the folder of the Snakefile and config: this checkout, or the working directory if it has none."""
     checkout = Path(__file__).resolve().parents[2]
     return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
 

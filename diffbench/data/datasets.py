@@ -131,7 +131,7 @@ def _saturated(images: Images, levels: int) -> float:
 
 def stratified_mask(labels: Labels, test: int, seed: int) -> NDArray[np.bool_]:
     """Return a boolean mask (N,) of ``test`` images with the classes in proportion, fixed by the seed."""
-    # RandomState, whose streams NumPy froze: the split must not change with NumPy's version.
+    # RandomState, whose streams do not change between NumPy's versions: nor must the split.
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     chosen = ((np.arange(test) + 0.5) * len(labels) / test).astype(int)

@@ -72,7 +72,7 @@ class Levels:
 
     @property
     def first(self) -> float:
-        """The value of level 0."""
+        """The value of level 0 in model scale."""
         return self.low + self.spacing / 2 if self.inside else self.low
 
     @property

@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
     @property
     def corners(self) -> list[tuple[int, int]]:
-        """(row, column) of each patch in a cell."""
+        """The corner (row, column) of each patch in a cell."""
         return [(row, column) for row in range(0, 106 - SIZE + 1, 9) for column in self.columns]
 
 

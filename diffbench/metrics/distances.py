@@ -178,7 +178,7 @@ def _nearest(a: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
 def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """Row numbers (resamples, count), drawn with replacement."""
-    # RandomState, whose streams NumPy froze.
+    # RandomState, whose streams do not change between NumPy's versions.
     return np.random.RandomState(seed).randint(0, count, size=(resamples, count))
 
 

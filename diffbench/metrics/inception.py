@@ -1,19 +1,19 @@
-"""Inception-v3, as torch-fidelity has it, as the extractor of photographs.
+"""Inception-v3 in torch-fidelity's version, the extractor for photographs.
 
     grey levels 0..L-1  ->  255 k/(L - 1), rounded  ->  RGB, grey repeated  ->  299 x 299  ->  (x - 128)/128
     ->  the network  ->  2048 features, the mean over pixels before its last layer, and 1008 logits without bias
 
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer Vision", 2015,
-https://arxiv.org/abs/1512.00567, with the weights of TensorFlow's release of 2015-12-05, by which FID and Inception
-score are defined; https://github.com/toshas/torch-fidelity converted them and resizes as TensorFlow 1 did.
+https://arxiv.org/abs/1512.00567, with the weights of TensorFlow's release of 2015-12-05, which define FID and Inception
+score; https://github.com/toshas/torch-fidelity converted them and resizes as TensorFlow 1 did.
 
 That resizing is bilinear and reads four neighbours whatever the size: it aliases where images are larger than 299.
 Parmar, Zhang, Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", 2021,
 https://arxiv.org/abs/2104.11222, resize by Pillow's antialiased bicubic filter, in floating point and without rounding,
-and call the FID of that *clean*; it is a second opinion here.  The two are not interchangeable.
+and call the FID of that *clean*; it is an additional metric here.  The two cannot be compared.
 
 Batch normalisation is folded into the convolutions (of weights W and batch statistics m, v: W g/sqrt(v + e) and
-b - m g/sqrt(v + e)), which is exact but for rounding and half as fast again.
+b - m g/sqrt(v + e)), which is exact up to rounding and makes the network 1.5 times as fast.
 """
 
 from __future__ import annotations

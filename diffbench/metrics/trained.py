@@ -115,7 +115,7 @@ def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
 
 
 def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
-    """Train the extractor on the training split: on the CPU, a pure function of spec and data set.
+    """Train the extractor on the training split; on the CPU the result depends only on spec and data set.
 
     Returns the module in evaluation mode, without gradients.
     """

@@ -125,7 +125,7 @@ def spec_of(kind: type[S], keys: Mapping[str, Any]) -> S:
 
 
 def same(tensor: Tensor) -> Tensor:
-    """The tensor as it is."""
+    """The tensor without a change."""
     return tensor
 
 

@@ -134,7 +134,7 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, DDPMOriginalSpec)
     found = []

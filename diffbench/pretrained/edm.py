@@ -133,7 +133,7 @@ def _one(state: Mapping[str, Tensor], pattern: str) -> str:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     units = dict(_units(architecture))
     return [
         rule(ours, _theirs(ours, units), change=by_kind if ".attention.qkv." in ours else same)

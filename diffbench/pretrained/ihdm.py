@@ -67,7 +67,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     return unet_rules(architecture, head_first)
 
 

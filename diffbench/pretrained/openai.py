@@ -175,7 +175,7 @@ class Outline:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, ResidualUNetSpec)
     new = spec.resampling == "block" and architecture.image_shape[1] == 64
@@ -221,7 +221,7 @@ def their_path(path: str) -> str:
 
 
 def pixelwise(tensor: Tensor) -> Tensor:
-    """The weight of a layer of sequences (C', C, 1) as one of images (C', C, 1, 1); a bias as it is."""
+    """The weight (C', C, 1) of a layer for sequences as one for images (C', C, 1, 1); a bias does not change."""
     return tensor[..., None] if tensor.ndim == 3 else tensor
 
 

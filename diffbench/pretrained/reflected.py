@@ -114,7 +114,7 @@ def _vdm(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     if not isinstance(architecture.network, ReflectedVDMSpec):
         return score_sde.rules(architecture)
     return list(_vdm_rules(architecture))

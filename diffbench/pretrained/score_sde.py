@@ -213,7 +213,7 @@ class Layers:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     network, spec, number = architecture.skeleton(), architecture.network, 0
     assert isinstance(network, Song) and isinstance(spec, SongSpec)
     layers = STRIDED if spec.resampling == "convolution" else LAYERS

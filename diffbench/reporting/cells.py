@@ -149,14 +149,14 @@ class Record:
 
 
 def text(value: object) -> str:
-    """Return six significant digits of a number, never an exponent where none is needed."""
+    """Return a value as text: a number with six significant digits, a dash for nothing."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return DASH if value is None or value == "" else str(value)
 
 
 def cells_of(frame: pd.DataFrame) -> dict[Key, Cell]:
-    """Gather the long table of ``records`` over seeds: (variant, stage, item, metric) -> cell."""
+    """Return the cells of the long table of ``records``, over seeds: (variant, stage, item, metric) -> cell."""
     keys = [*ITEM, "metric"]
     good = frame[frame["status"] == "ok"].groupby(keys, sort=False)
     table = good.agg(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 COLUMNS = ("figure", "panel", "series", "x", "y", "low", "high", "seeds", "status", "note")
-#: Okabe and Ito's colours, told apart by the colour-blind too; their yellow is too light for lines.
+#: Okabe and Ito's colours, which the colour-blind can tell apart too; their yellow is too light for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":")
@@ -91,7 +91,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes; ``name`` is its panel in the CSV and the label of its y axis."""
+    """One pair of axes; ``name`` is the value of ``panel`` in the CSV and the label of the y axis."""
 
     name: str
     lines: Sequence[Line]
@@ -120,16 +120,16 @@ class Chart:
     note: str = ""
 
     def png(self) -> bytes:
-        """Return the picture."""
+        """Return the picture as the bytes of a PNG file."""
         return to_png(self)
 
     def csv(self, name: str) -> str:
-        """Return the plotted numbers."""
+        """Return the plotted numbers as CSV."""
         return to_csv(name, self)
 
 
 def to_csv(name: str, chart: Chart) -> str:
-    """Return the plotted numbers: one row a point, a dash for what does not exist."""
+    """Return the plotted numbers as CSV: one row a point, a dash for what does not exist."""
     return csv_of(
         [
             row(name, panel.name, line.label, point)
@@ -217,7 +217,7 @@ def _draw(figure: Figure, chart: Chart, rows: int, columns: int) -> None:
 
 
 def _legend_columns(chart: Chart, inches: float) -> int:
-    """Return how many columns of the legend fit into a width."""
+    """Return the number of columns of the legend that fit into a width in inches."""
     labels = [_legend(chart, label) for label in _labels(chart)]
     widest = max(map(len, labels), default=0) * LETTER_INCHES + HANDLE_INCHES
     return max(1, min(len(labels), int(inches / widest)))

@@ -71,7 +71,7 @@ class ClaimSpec(Spec):
     better, worse: a cell, or several whose values are averaged with each seed.
     seeds: with fewer the claim stays undecided.
     margin: the least difference by which it must be better.
-    about: the facets in which the sides may differ, and no other; any facet when not given.
+    about: the facets in which the sides differ: in all of these, and in no other; any facets when not given.
     exploratory: it was found in our own numbers, or no paper says it; it is judged outside the family of the others.
     needs: what the data must be like.
     floor: ``above``, the cells must lie above their floors where these are known; ``any``, they may lie anywhere.

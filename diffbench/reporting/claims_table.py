@@ -1,4 +1,4 @@
-"""The table of claims: effect, interval, p values and verdict of each; a grid a paper, and one of the exploratory."""
+"""The table of claims: effect, interval, p values and verdict of each; a grid for each paper, and one for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether what stands side by side can be compared: decided from the plan, before any job runs.
+"""Whether the numbers of a column, a panel or a claim can be compared: decided from the plan, before any job runs.
 
 Two numbers can be compared when they are of one kind, and differ in what the comparison is about (``plan.treatments``).
 Bits per dimension are of several kinds, each with a title (``specs.likelihoods``): a bound on the probability of grey

@@ -1,4 +1,4 @@
-"""The kinds of figures: each makes a chart of whatever results exist.
+"""The kinds of figures: each makes a chart from the results that exist.
 
 curve            a metric against a number that solvers stand for (a guidance weight): mean and
                  standard deviation over seeds

@@ -124,7 +124,7 @@ def csv_of(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Return the table as Markdown that is readable as text too."""
+    """Return the table as Markdown, readable as plain text too."""
     parts = [f"# {table.title}"]
     for grid in table.grids:
         parts += [f"## {grid.caption}"] if grid.caption else []

@@ -1,4 +1,4 @@
-r"""What a few seeds allow to say: intervals, p values, and several tests at once.
+r"""What can be concluded from a few seeds: intervals, p values, and several tests at once.
 
 Of n numbers with mean m and standard deviation s, independent and normal, (m - mu) sqrt(n)/s has Student's t
 distribution with n - 1 degrees of freedom, mu being their expectation.  So

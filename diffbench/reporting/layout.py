@@ -53,7 +53,7 @@ class MetricSpec(Spec):
 
     @property
     def sign(self) -> int:
-        """1 where lower values are better, -1 where higher ones are, 0 where neither are."""
+        """1 where lower values are better, -1 where higher values are better, else 0."""
         return {"lower": 1, "higher": -1, None: 0}[self.better]
 
 
@@ -209,7 +209,7 @@ class ProtocolSpec(Spec):
     neighbours: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
 
 
-#: The facets in which the sides of a comparison may differ (``plan.treatments``).
+#: The facets in which the sides of a comparison differ (``plan.treatments``).
 Facets = Annotated[list[Facet], BeforeValidator(listed)]
 #: The keys of a cell that a row gives to all of its cells.
 OF_ROW = ("variant", "item", "at")
@@ -378,7 +378,7 @@ class PaperRowSpec(RowSpec):
 
 
 class PaperTableSpec(RowsSpec):
-    """Rows beside published numbers, a line a number: each cell also says what is ``published``.
+    """Rows beside published numbers, one line for each number; each cell also chooses its published number.
 
     context: the head of the published column, which says data set and samples.
     protocol: how the published numbers were made.
@@ -447,7 +447,7 @@ class CurveSeriesSpec(Spec):
 
 
 class CurveFigureSpec(FigureSpec):
-    """Metrics, one panel each, against a number ``x`` that the solvers' ids stand for."""
+    """Metrics, one panel each, against a number ``x`` of the solvers."""
 
     layout: Literal["curve"] = "curve"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Curves"

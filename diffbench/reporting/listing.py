@@ -249,7 +249,7 @@ def _kind(run: Job) -> tuple[str, str]:
 
 
 def _bits(results: Records, metrics: Metrics) -> dict[tuple[str, tuple[str, str]], Record]:
-    """Return the numbers of the likelihoods that exist: (variant, kind) -> number."""
+    """Return the numbers of all likelihoods of the plan: (variant, kind) -> number."""
     plan = results.plan
     planned = {(run.variant, _kind(run)) for run in plan.of("likelihood")}
     return {

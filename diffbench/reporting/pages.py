@@ -50,7 +50,7 @@ FLOOR_NOTE = (
     f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under what as many real images score; it "
     "says nothing of quality and is not ranked."
 )
-#: What stands at the top of each page's source.
+#: The comment at the top of each page's source.
 ORIGIN = (
     "<!-- Made by `diffbench pages --write` from {template} and {records}: edit the template. -->\n"
 )
@@ -297,7 +297,7 @@ def _spread(metric: MetricSpec, spread: bool) -> MetricSpec:
 
 @dataclass(frozen=True)
 class Trials:
-    """Small tables of what was measured by hand, outside any benchmark file: ``docs/records/trials/{name}.csv``.
+    """Small tables of measurements by hand, outside any benchmark file: ``docs/records/trials/{name}.csv``.
 
     Their last two columns are the command and the commit of the code.
     """

@@ -1,9 +1,9 @@
 """What a finished benchmark measured, kept in the repository: ``docs/records/{benchmark}/``.
 
     cells.csv     a row a number, over the seeds of the plan: which cell it is, mean, spread, N, protocol, the hash of
-                  the specs that it was made by, and the commits of the code that made it
+                  the specs that made it, and the commits of the code that made it
     claims.csv    the table of claims
-    {figure}.png, {figure}.csv  each figure, and what it plots
+    {figure}.png, {figure}.csv  each figure, and the numbers in it
 
 Results themselves are not kept in the repository: they are large, and anyone can make them again.  The pages of README
 and docs are written from these files alone (``pages``).  A row is ``fresh`` while the plan of the repository asks for
@@ -220,7 +220,7 @@ def _commits(root: Path, jobs: list[Job]) -> list[str]:
 
 
 def shortened(commit: str) -> str:
-    """Return the first twelve digits of a commit, and whether files were changed since."""
+    """Return the first twelve digits of a commit, with its suffix for changed files."""
     digits, dash, dirty = commit.partition("-")
     return f"{digits[:12]}{dash}{dirty}"
 

@@ -239,7 +239,7 @@ def _of_job(outcome: Outcome) -> dict[str, Any]:
 
 
 def stages_of(plan: Plan, variant: str, item: str) -> list[str]:
-    """Return the stages in which the benchmark has such an item."""
+    """Return the stages in which the benchmark has an item of that variant."""
     return [stage for stage in STAGES if plan.find(variant, item, [stage])]
 
 

@@ -121,7 +121,7 @@ class Stated:
 
     @property
     def paper(self) -> Any:
-        """The paper's value."""
+        """The paper's value in YAML's form."""
         return _plain(self.spec.paper)
 
 

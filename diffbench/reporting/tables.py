@@ -1,8 +1,8 @@
-"""Make a benchmark's tables and figures from its plan and whatever results exist.
+"""Make a benchmark's tables and figures from its plan and the results that exist.
 
 Each number is looked up for every seed of the plan (``results``), gathered over seeds (``cells``),
-laid out (``overview``, ``paper``, ``comparison``, ``restorations``) and written in three formats (``formats``).
-What the tables say beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.  Claims
+laid out (``listing``, ``paper``, ``comparison``) and written in three formats (``formats``).
+The layouts and the published numbers come from ``config/tables.yaml`` and ``config/published.csv``.  Claims
 (``config/claims.yaml``) become a table of verdicts (``claims_table``), and figures (``figures``) a picture
 and its numbers (``charts``, of images ``galleries``).
 """
