@@ -118,7 +118,7 @@ NOTES = (
 
 
 def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tuple[int, Place]]:
-    """Return the published values in a benchmark's paper tables: (line of ``published.csv``, our cell).
+    """Return the published values in a benchmark's paper tables: (index in ``published.rows``, our cell).
 
     Raises:
         PlanError: when the plan has no job for one of them.
