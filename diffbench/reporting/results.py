@@ -142,7 +142,7 @@ class Results:
         return next((each for each in links if each.status in _WRONG), outcome)
 
     def _link(self, job: Job) -> Outcome:
-        """Return whether a product's sidecar has the plan's spec, as ok or stale; no checksum is computed, which is slow."""
+        """Return whether a product's sidecar has the plan's spec; no checksum is computed, which is slow."""
         path = paths.product(self.root, job.spec)
         if not path.is_file():
             return MISSING
