@@ -19,7 +19,7 @@ def load(
     at: int | float | None = None,
     ema_std: float | None = None,
 ) -> Run:
-    """Load the run in a folder such as ``results/digits/runs/vp/seed0`` (``notebook``)."""
+    """Return the run in a folder such as ``results/digits/runs/vp/seed0`` (``notebook``)."""
     from diffbench.notebook import load
 
     return load(path, device, extensions, at, ema_std)

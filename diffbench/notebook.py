@@ -28,7 +28,7 @@ from diffbench.training import models
 
 @dataclass(frozen=True)
 class Run:
-    """A trained (or exact) model with all that made it."""
+    """A trained (or exact) model, with the data set and the specs that it was made from."""
 
     spec: TrainSpec
     process: Process
@@ -44,19 +44,19 @@ class Run:
         labels: Sequence[int] | None = None,
         classifier: str | Path | None = None,
     ) -> Images:
-        """Images in grey levels, uint8 (count, H, W, C), by a solver.
+        """Return images in grey levels, uint8 (count, H, W, C), drawn by a solver.
 
         Args:
-            count: how many images.
-            solver: their solver.
-            seed: of the noise.
+            count: the number of images.
+            solver: the spec of the solver.
+            seed: the seed of the noise.
             labels: a class for each image, for a conditional model or a guide.
             classifier: the folder of the guide of a solver with a ``classifier_scale``, such as
                 ``results/digits-full/classifier/discrete-20bf8d2f/seed0``.
 
         Raises:
             ValueError: when the solver cannot serve the model, with the reason; for labels that are not
-                ``count`` classes of the data set, or that nobody asked for, or that are missing; for a
+                ``count`` classes of the data set, that are not used, or that are missing; for a
                 classifier of another process.
             StoreError: when the classifier is missing or altered.
         """
@@ -112,7 +112,7 @@ def load(
     at: int | float | None = None,
     ema_std: float | None = None,
 ) -> Run:
-    """Load the run in a folder such as ``results/digits/runs/vp/seed0``; its network computes in float32.
+    """Return the run in a folder such as ``results/digits/runs/vp/seed0``; its network computes in float32.
 
     Args:
         path: the run's folder.

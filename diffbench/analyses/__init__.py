@@ -1,1 +1,1 @@
-"""The analyses: what is neither samples, a likelihood nor a restoration, and the job that runs one."""
+"""The analyses: measurements other than samples, likelihoods and restorations, and the job that runs one."""

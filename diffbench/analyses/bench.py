@@ -1,7 +1,7 @@
-"""What an analysis works with.
+"""The inputs of an analysis.
 
-Its class is built from its spec, and the training spec of the variant that it is about, if it is about one;
-``measure(bench)`` returns what goes into its JSON file, and a PNG or None.
+An analysis' class is built from its spec, and from the training spec of its variant, if it is about one;
+``measure(bench)`` returns the content of its JSON file, and a PNG or None.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffbench.training import models
 
 @dataclass(frozen=True)
 class Bench:
-    """The variant's data set, the device, where to keep what it has so far, the benchmark's results, the seed.
+    """The variant's data set, the device, the state folder, the benchmark's results, and the seed of an analysis.
 
     An analysis that is not about the variant has no data set.  ``precision`` is that of the model's network.
     """
@@ -40,5 +40,5 @@ class Bench:
         return self.data
 
     def denoiser(self, train: TrainSpec) -> Denoiser:
-        """The variant's trained model."""
+        """Return the variant's trained model."""
         return models.load_denoiser(train, self.root, self.dataset, self.device, self.precision)

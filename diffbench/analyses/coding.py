@@ -1,4 +1,4 @@
-"""Progressive coding of test images: what a number of levels costs, and what can be guessed from it."""
+"""Progressive coding of test images: rate and distortion after a number of levels of the chain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ProgressiveCoding:
 
         Returns:
             metrics: rate, bits/dim, and distortion, the root mean square error in grey levels, each with its standard
-            error over images.  images; nfe, evaluations an image.
+            error over images; images, their number; nfe, evaluations an image.
         """
         dataset = bench.dataset
         denoiser = bench.denoiser(self.train)
@@ -48,7 +48,7 @@ class ProgressiveCoding:
         step = (levels.count - 1) / (levels.high - levels.low)
         distortion = float(squared.mean()) ** 0.5 * step
         count = len(x) ** 0.5
-        # The root's derivative: d sqrt(m) = dm/(2 sqrt(m)).
+        # By the derivative of the root: d sqrt(m) = dm/(2 sqrt(m)).
         se = float(squared.std()) / count * step**2 / (2 * distortion)
         return {
             "metrics": {

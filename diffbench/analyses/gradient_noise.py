@@ -1,15 +1,15 @@
 r"""How noisy the gradients of L_vlb and L_hybrid are along one neutral run.
 
 With g the gradient of one minibatch, its noise is the total variance tr Cov(g), estimated without bias from
-n draws; the squared mean |E g|^2 is |mean of the draws|^2 - tr Cov(g)/n, for the mean of n draws has the
-noise's n-th part.  At each checkpoint the network is frozen and the draws of all three objectives use the
+n draws.  The squared mean |E g|^2 is |mean of the draws|^2 - tr Cov(g)/n, since the mean of n draws has 1/n of the
+noise.  At each checkpoint the network is frozen and the draws of all three objectives use the
 same images and noise:
 
     vlb              L_vlb, uniform times
     vlb-importance   L_vlb, times in proportion to the root mean square of their last losses, weighted back
     hybrid           L_hybrid, uniform times
 
-The run is trained with L_simple, which favours neither bound; its variance output stays as it began.
+The run is trained with L_simple, which favours neither bound; its variance output is not trained.
 Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672, section 3.3, compare L_vlb and L_hybrid by the
 gradient noise scale tr Cov(g)/|E g|^2 (McCandlish et al. 2018, https://arxiv.org/abs/1812.06162).
 """
@@ -47,7 +47,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     "vlb-importance": VLBObjectiveSpec(times=ImportanceTimesSpec()),
     "hybrid": HybridSpec(),
 }
-#: The unbiased estimator of |E g_vlb|^2 with the least noise.
+#: The objective that gives the unbiased estimator of |E g_vlb|^2 with the least noise.
 REFERENCE = "vlb-importance"
 
 
@@ -62,7 +62,7 @@ class GradientNoise:
         self.train = train.model_copy(update={"objective": neutral})
 
     def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
-        """Train, stop at each checkpoint, measure, and save; go on from what was saved.
+        """Train, stop at each checkpoint, measure, and save; continue from what was saved.
 
         Returns:
             steps; mean_square: |E g|^2 of L_vlb; estimators: of each objective its noise tr Cov(g) and its
@@ -74,7 +74,7 @@ class GradientNoise:
         denoiser = models.wrap(
             self.train, process, trainer.network, bench.dataset, bench.device, bench.precision
         )
-        # (checkpoints, objectives, 2): noise and mean square.
+        # Shape (checkpoints, objectives, 2): noise and mean square.
         measured = torch.zeros(0, len(OBJECTIVES), 2, dtype=torch.float64)
         if (saved := state.load()) is not None:
             trainer.restore(saved)
@@ -106,12 +106,12 @@ class GradientNoise:
         }, None
 
     def checkpoints(self, steps: int) -> list[int]:
-        """Evenly spaced steps, the last among them."""
+        """Return evenly spaced steps, the last step among them."""
         count = min(self.spec.checkpoints, steps)
         return [round(steps * (i + 1) / count) for i in range(count)]
 
     def objectives(self, trainer: Trainer, denoiser: Denoiser) -> Iterator[Objective]:
-        """The objectives on the network as it is; times that learn know its losses."""
+        """Yield the objectives on the network as it is now; times that learn are given its losses."""
         for spec in OBJECTIVES.values():
             spec = spec.model_copy(update={"label_dropout": self.label_dropout})
             times = build(spec.times, denoiser.process)
@@ -121,7 +121,7 @@ class GradientNoise:
 
     @torch.no_grad()
     def learn(self, trainer: Trainer, objective: Objective) -> None:
-        """Show the times' distribution as many losses of every level as it wants to know."""
+        """Give the distribution of times as many losses of every level as it needs."""
         process = objective.denoiser.process
         levels = torch.arange(round(process.t_max) + 1, dtype=torch.float64)
         generator = stream("gradient noise, losses", self.train.seed, trainer.step)
@@ -135,7 +135,7 @@ class GradientNoise:
     def images(
         self, trainer: Trainer, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Random training images, noise, (count, C, H, W) each, and labels (count,) if the model takes any."""
+        """Return random training images, noise, (count, C, H, W) each, and labels (count,) if the model takes any."""
         rows = torch.randint(len(trainer.images), (count,), generator=generator)
         x0 = trainer.images[rows]
         noise = torch.randn(x0.shape, generator=generator)
@@ -143,7 +143,7 @@ class GradientNoise:
         return x0, noise.to(trainer.device), y
 
     def draws(self, trainer: Trainer, objective: Objective) -> Iterator[Tensor]:
-        """The gradients of single minibatches, flat."""
+        """Yield the gradients of single minibatches as vectors."""
         parameters = [each for each in trainer.network.parameters() if each.requires_grad]
         for draw in range(self.spec.draws):
             generator = stream("gradient noise", self.train.seed, trainer.step, draw)
@@ -159,7 +159,7 @@ class GradientNoise:
 
 
 def noise_of(draws: Iterator[Tensor]) -> tuple[float, float]:
-    """Tr Cov(g) and |E g|^2, both without bias, of independent draws of g; at least two are needed."""
+    """Return tr Cov(g) and |E g|^2, both without bias, from independent draws of g; at least two are needed."""
     total, squares, count = torch.zeros(()), 0.0, 0
     for g in draws:
         total, squares, count = total + g, squares + float(g.square().sum()), count + 1

@@ -1,6 +1,6 @@
 """The analysis stage: one measurement on a variant, as JSON.
 
-An analysis may keep what it has so far in the job's state folder, and goes on from there when called again.
+An analysis may save intermediate results in the job's state folder, and continues from them when called again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-r"""Latents of test images: how well images come back from them, and what lies between two.
+r"""Latents of test images: how well images are recovered from them, and the images between two of them.
 
 The error is the mean over pixels of (decoded - image)^2 for data scaled to [0, 1] (Song, Meng & Ermon 2021,
-https://arxiv.org/abs/2010.02502, table 2); it is taken before rounding to grey levels.
+https://arxiv.org/abs/2010.02502, table 2); it is computed before rounding to grey levels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from diffbench.specs.registry import build
 from diffbench.training import models
 from diffbench.training.progress import Progress
 
-#: Images that the network sees at a time.
+#: The number of images in a batch of the network.
 TOGETHER = 500
 
 
@@ -38,11 +38,11 @@ class Latents:
         self.spec, self.train = spec, train
 
     def measure(self, bench: Bench) -> tuple[dict[str, Any], bytes]:
-        """Encode and decode.
+        """Encode and decode test images.
 
         Returns:
-            steps; nfe, of one way; error and se, over images; all by number of steps.  metrics: the error with the
-            last number of steps.  And the picture.
+            steps; nfe, of one direction; error and se, over images; all by number of steps.  metrics: the error with
+            the last number of steps.  The second value is the picture.
         """
         dataset = bench.dataset
         denoiser = bench.denoiser(self.train)
@@ -77,7 +77,7 @@ class Latents:
         return content, self.picture(solver, images, z, y, levels)
 
     def labels(self, bench: Bench, denoiser: Denoiser) -> Tensor | None:
-        """The images' own, for a conditional model."""
+        """Return the images' own labels for a conditional model, else None."""
         if not denoiser.classes:
             return None
         return torch.from_numpy(bench.dataset.test_labels[: self.spec.images]).to(bench.device)
@@ -85,7 +85,7 @@ class Latents:
     def picture(
         self, solver: Solver, images: Images, z: Tensor, y: Tensor | None, levels: Levels
     ) -> bytes:
-        """A row a pair: image, the way from its latent to the other's, the other image."""
+        """Return a picture with a row a pair: an image, the way from its latent to the other's, the other image."""
         pairs = min(self.spec.pairs, len(images) // 2)
         ends = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
         kept = None if y is None else y[ends[0]]
@@ -101,19 +101,19 @@ class Latents:
 
 
 def in_parts(way: Callable[[Tensor, Condition], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
-    """One way for images or latents x (B, C, H, W) with labels y (B,), if any, some at a time."""
+    """Return ``way`` of images or latents x (B, C, H, W) with labels y (B,), if any, computed in parts."""
     parts = models.in_batches(x, y, TOGETHER)
     return torch.cat([way(part, Condition(label)) for part, label in parts])
 
 
 def decode(solver: Solver, z: Tensor, condition: Condition) -> Tensor:
-    """Images of latents; no noise is drawn."""
+    """Return the images of latents; no noise is drawn."""
     with torch.no_grad():
         return solve(solver, z, condition, torch.zeros_like)
 
 
 def error_of(got: Tensor, want: Tensor, levels: Levels) -> tuple[float, float | None]:
-    """The mean squared error a pixel in [0, 1], and its standard error over images."""
+    """Return the mean squared error a pixel in [0, 1], and its standard error over images."""
     scaled = (got - want) / (levels.high - levels.low)
     each = scaled.double().square().flatten(1).mean(1)
     se = float(each.std() / len(each) ** 0.5) if len(each) > 1 else None

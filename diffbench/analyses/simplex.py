@@ -2,7 +2,7 @@ r"""Reflected diffusion on the probability simplex, and its likelihood beside a 
 
 With the chart c of ``charts``, a density on the cube is one on the simplex, log p(x) = log p(c) - log |det dx/dc|.
 Lou & Ermon 2023, "Reflected Diffusion Models", https://arxiv.org/abs/2304.04740, section 7, reflect in other domains by
-such maps; a mixture of Dirichlet distributions is the truth here.
+such maps.  The true distribution here is a mixture of Dirichlet distributions.
 
 In the m-th of M components the fraction v_i = x_i/(x_i + .. + x_K) is Beta(a_i, a_{i+1} + .. + a_K), independently of
 the others, so that the density of v and its marginals are
@@ -10,7 +10,7 @@ the others, so that the density of v and its marginals are
     p(v) = 1/M sum_m prod_i Beta_{m,i}(v_i),     p_i(v_i) = 1/M sum_m Beta_{m,i}(v_i).
 
 The total correlation E[log p(v) - sum_i log p_i(v_i)] is the same in any coordinates of which each is a function of
-one v_i: what any model of independent coordinates loses at least.  It is 0 for M = 1.
+one v_i.  It is the least that any model of independent coordinates loses.  It is 0 for M = 1.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from diffbench.training.trainer import TrainingError, learning_rate
 Measured = dict[str, float | None]
 
 
-#: A likelihood is of grey levels; of points none is asked for.
+#: The grey levels that a likelihood is built with; they are not used for points.
 NO_CELLS = Levels(256, 0.0, 1.0, inside=True)
 
 
 class Simplex:
-    """The experiment of ``spec``; it takes about a minute and starts again when it is killed."""
+    """The experiment of ``spec``; it takes about a minute and starts from the beginning after it was killed."""
 
     def __init__(self, spec: SimplexSpec) -> None:
         self.spec, self.chart = spec, StickBreaking(spec.categories)
@@ -61,7 +61,7 @@ class Simplex:
         place = torch.arange(spec.categories)
         base = torch.tensor(spec.concentrations, dtype=torch.float64)[place % count]
         favoured = place % spec.components == torch.arange(spec.components)[:, None]
-        #: Of each component (M, K).
+        #: The parameters of each component (M, K).
         self.concentrations = base * torch.where(favoured, spec.contrast, 1.0)
         self.truth = distributions.MixtureSameFamily(
             distributions.Categorical(torch.ones(spec.components, dtype=torch.float64)),
@@ -69,22 +69,22 @@ class Simplex:
         )
 
     def points(self, count: int, purpose: str, seed: int) -> Tensor:
-        """Points of the simplex, float64 (count, K): a function of the purpose and the seed."""
-        # Gamma variables divided by their sum; torch draws them from its own generator alone.
+        """Return points of the simplex, float64 (count, K): a function of the purpose and the seed."""
+        # Gamma variables divided by their sum; torch draws them only from its global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(purpose, seed))
             return self.truth.sample((count,))
 
     def cube(self, points: Tensor) -> Tensor:
-        """Points as float32 "images" (B, 1, 1, K - 1) in the cube."""
+        """Return points as float32 "images" (B, 1, 1, K - 1) in the cube."""
         return self.chart.to_cube(points)[:, None, None].float().clamp(0, 1)
 
     def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
         """Train, sample, evaluate.
 
         Returns:
-            metrics: of each its value and standard error (``config/tables.yaml`` says what they are), the sampled
-            points' by the reflected SDE; and the same of the exact transport as ``transport``.
+            metrics: metric (``config/tables.yaml`` describes them) -> value and standard error; those of samples are by
+            the reflected SDE.  transport: the same metrics of samples by the exact transport.
         """
         denoiser, alone = (self.trained(bench, coupled) for coupled in (True, False))
         sde = self.sampled(EulerMaruyamaSpec(steps=2 * self.spec.steps), denoiser, bench)
@@ -104,11 +104,11 @@ class Simplex:
         }, None
 
     def held_out(self, bench: Bench) -> Tensor:
-        """Points that no model is trained on, float64 (held_out, K)."""
+        """Return points that no model is trained on, float64 (held_out, K)."""
         return self.points(self.spec.held_out, "simplex held out", bench.seed)
 
     def coupling(self, points: Tensor) -> Tensor:
-        """What the total correlation is the mean of, for points (N, K): in nats a dimension, (N,)."""
+        """Return the values (N,), in nats a dimension, whose mean is the total correlation, at points (N, K)."""
         tails = points.flip(1).cumsum(1).flip(1)
         fractions = points[:, :-1] / tails[:, :-1]
         after = self.concentrations.flip(1).cumsum(1).flip(1)[:, 1:]
@@ -119,9 +119,9 @@ class Simplex:
         return (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
 
     def trained(self, bench: Bench, coupled: bool = True) -> Counted:
-        """The denoiser with averaged weights; its calls in training count.
+        """Return the denoiser with averaged weights; its calls in training are counted.
 
-        Its coordinates know of one another where they are ``coupled``.
+        With ``coupled`` its coordinates depend on one another.
 
         Raises:
             TrainingError: when the loss is no longer finite.
@@ -162,7 +162,7 @@ class Simplex:
         return denoiser
 
     def sampled(self, spec: SolverSpec, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
-        """How valid a sampler's points are, and how far the categories' means are from the truth's."""
+        """Return how many of a sampler's points are valid, and how far the categories' means are from the true ones."""
         shape = (self.spec.samples, 1, 1, self.spec.categories - 1)
         x = sample(build(spec, denoiser), shape, stream("sample", bench.seed), device=bench.device)
         points = self.chart.to_simplex(x.flatten(1).double().cpu())
@@ -176,7 +176,7 @@ class Simplex:
         }
 
     def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
-        """Negative log densities of held-out points on the simplex, nats a dimension: exact, ours, the difference."""
+        """Return negative log densities of held-out points on the simplex, nats a dimension: true, ours, difference."""
         spec, dims = self.spec, self.spec.categories - 1
         points = self.held_out(bench)
         exact = -self.truth.log_prob(points) / dims
@@ -199,10 +199,10 @@ class Simplex:
 
 
 def single(value: Tensor) -> Measured:
-    """One number without an error."""
+    """Return one number without an error."""
     return {"value": float(value), "se": None}
 
 
 def mean_of(values: Tensor) -> Measured:
-    """The mean and its standard error."""
+    """Return the mean and its standard error."""
     return {"value": float(values.mean()), "se": float(values.std() / len(values) ** 0.5)}

@@ -1,11 +1,11 @@
-"""The command line: a thin front, each command a function elsewhere; `diffbench --help` lists them.
+"""The command line: each command calls a function elsewhere; `diffbench --help` lists them.
 
-Mistakes of the user leave as one line on stderr and status 1.  A failing stage also leaves its
-reason, for the tables to quote, in ``status.json`` of its state folder, with the traceback;
-DIFFBENCH_DEBUG=1 prints it. A stage that was asked to stop leaves with status 85: its state is
-saved, call it again.
+Mistakes of the user end with one line on stderr and status 1.  A failing stage also writes its
+reason, for the tables to quote, with the traceback to ``status.json`` of its state folder;
+DIFFBENCH_DEBUG=1 prints the traceback. A stage that was asked to stop ends with status 85: its state is
+saved, and another call continues.
 
-torch is imported by the stages alone, when one runs.
+Only the stages import torch, when one runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from diffbench.cli.command import COMMANDS, Command, fail, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status."""
+    """Run one command and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser(commands(words[0] if words else "")).parse_args(words)
     try:
         return int(options.call(options))
     except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain once more while closing stdout.
+        # The reader (head, less) has exited; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, RuntimeError, OSError) as error:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def commands(wanted: str) -> list[Command]:
-    """Return the commands; those of the stages, whose specs load slowly, only where the wanted one is no other."""
+    """Return the commands; those of the stages load slowly, and are left out when the wanted command is another."""
     known = list(COMMANDS.values())
     if wanted in COMMANDS or not wanted or wanted.startswith("-"):
         return known

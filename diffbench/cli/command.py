@@ -1,4 +1,4 @@
-"""What a command is: a function, its arguments, and an example; how they are read and how they fail.
+"""Commands of the command line: a function, its arguments, and an example; how they are parsed and how they fail.
 
 Modules are imported by the functions that need them, so that the command line starts at once.
 """
@@ -20,7 +20,7 @@ from diffbench.specs.errors import UserError
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
 
-#: The groups of commands in the order of the help, what users call first at the top.
+#: The groups of commands in the order of the help, with what users call first at the top.
 GROUPS = {
     "run": "run a benchmark: snakemake --cores all --configfile FILE",
     "look": "look at the configuration",
@@ -34,7 +34,7 @@ Function = Callable[[argparse.Namespace], int]
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument as `argparse` takes it."""
+    """An argument of a command, as `argparse` takes it."""
 
     names: tuple[str, ...]
     settings: dict[str, Any]
@@ -47,7 +47,7 @@ def argument(*names: str, **settings: Any) -> Argument:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: ``call`` carries it out and returns the exit status; ``summary`` says what it does in a line."""
+    """A command: ``call`` runs it and returns the exit status; ``summary`` is its description in one line."""
 
     name: str
     group: str
@@ -57,12 +57,12 @@ class Command:
     arguments: tuple[Argument, ...]
 
 
-#: The commands that are no stages, by name.
+#: The commands that are not stages, by name.
 COMMANDS: dict[str, Command] = {}
 
 
 def command(group: str, example: str, *arguments: Argument) -> Callable[[Function], Function]:
-    """Make a function a command: its name is the first word of the example, its docstring says what it does."""
+    """Return a decorator that makes a function a command: the example gives its name, its docstring the summary."""
 
     def register(call: Function) -> Function:
         name = example.partition(" ")[0]
@@ -75,7 +75,7 @@ def command(group: str, example: str, *arguments: Argument) -> Callable[[Functio
 
 
 def parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """Make the parser; what to call is in ``call``."""
+    """Return the parser of all commands; its result has the function to call as ``call``."""
     top = argparse.ArgumentParser(
         prog="diffbench",
         description="Benchmark diffusion models.",
@@ -109,7 +109,7 @@ def overview(commands: Iterable[Command]) -> str:
 
 
 class Version(argparse.Action):
-    """Prints the version, looked up only then: reading metadata would slow every start."""
+    """The option that prints the version, which is looked up only then: reading metadata would slow every start."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         import diffbench
@@ -118,7 +118,7 @@ class Version(argparse.Action):
 
 
 def fail(name: str, error: BaseException) -> int:
-    """Print the reason in one line (and the traceback if DIFFBENCH_DEBUG is set)."""
+    """Print the reason in one line (and the traceback if DIFFBENCH_DEBUG is set), and return 1."""
     if os.environ.get("DIFFBENCH_DEBUG"):
         traceback.print_exception(error)
     print(f"diffbench {name}: {reason(error)}", file=sys.stderr)
@@ -126,18 +126,18 @@ def fail(name: str, error: BaseException) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """Return what went wrong in one line, its type added unless it was written for users."""
+    """Return an error in one line, with its type unless the message was written for users."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
     return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 
-# The plan that a command is about.
+# The options that name the plan of a command.
 
 
 def setting(text: str) -> dict[str, Any]:
-    """Read ``KEY=VALUE``, or many as a JSON mapping."""
+    """Return the settings in ``KEY=VALUE``, or in a JSON mapping."""
     if text.startswith("{"):
         return dict(json.loads(text))
     key, equals, value = text.partition("=")
@@ -162,13 +162,13 @@ WRITE = argument("--write", type=Path, metavar="FILE", help="to a file, not the 
 
 
 def repository() -> Path:
-    """Return the folder of the Snakefile and config: this checkout, else the working directory."""
+    """Return the folder of the Snakefile and config: this checkout, or the working directory if it has none."""
     checkout = Path(__file__).resolve().parents[2]
     return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
 
 
 def load(options: argparse.Namespace, needs_files: bool = True) -> Plan:
-    """Load the plan that the options name; what runs no job does without the files that the jobs read."""
+    """Return the plan that the options name; a command that runs no job does not need the files that jobs read."""
     from diffbench.plan.loading import load_plan
 
     chosen: Path | None = getattr(options, "file", None) or getattr(options, "config", None)

@@ -1,4 +1,4 @@
-"""Commands that compare: with the papers' numbers and settings, and with other runs."""
+"""Commands that compare results with the papers' numbers and settings, and with other runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def coverage(options: argparse.Namespace) -> int:
 
 @command("compare", "settings --write docs/settings.md", WRITE)
 def settings(options: argparse.Namespace) -> int:
-    """Lay the papers' settings beside those of their benchmarks."""
+    """Show the papers' settings beside those of their benchmarks."""
     from diffbench.reporting.settings import settings
 
     return _page(settings(repository()), options.write)

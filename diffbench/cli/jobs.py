@@ -1,4 +1,4 @@
-"""The stages' commands: one job each, from its spec; the workflow calls them."""
+"""The stages' commands: each runs one job from its spec; the workflow calls them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run_stage(options: argparse.Namespace) -> int:
 
 
 def read_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
-    """Parse a job's spec after importing the extensions it uses.
+    """Return a job's spec, parsed after the extensions that it uses are imported.
 
     Raises:
         PlanError: when an extension is not given or has changed since the plan was made.
@@ -92,7 +92,7 @@ def read_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
 
 
 def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int:
-    """Run one job in several processes."""
+    """Run one job in several processes and return the exit status."""
     check_writable(options.root)
     words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
     for file in options.extension:
@@ -102,18 +102,18 @@ def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int
 
 
 def run_job(spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
-    """Run one job; record why it failed, or forget an earlier failure."""
+    """Run one job and return the exit status; record why it failed, or remove the record of an earlier failure."""
     check_writable(root)
     folder = paths.state(root, spec)
     if not (extra.get("partial") or launch.launched()):
-        # Scoring what a failed run left must not forget why it failed, nor one of several processes, of which the
-        # launcher has forgotten it already, why another one has just failed.
+        # Scoring what a failed run left must not remove the record of its failure.  Nor must one of several processes:
+        # the launcher has removed it already, and another process may just have failed.
         status.clear(folder)
     try:
         importlib.import_module(spec.module()).run(spec, root, device, **extra)
     except Exception as error:
         # A full disk may be the reason; then the status cannot be written either.
-        # Of several processes the first to fail has the reason; the others lost it.
+        # Of several processes the first that fails records the reason; the others fail because of it.
         with suppress(OSError):
             if not (launch.launched() and status.read_status(folder)):
                 status.record_failure(folder, spec.stage, reason(error), traceback.format_exc())
@@ -122,7 +122,7 @@ def run_job(spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
 
 
 def run_partly(plan: Plan, stage: str) -> int:
-    """Run those jobs of a stage that are not done but have some of their variant's products; 1 if any failed."""
+    """Run the jobs of a stage that are not done but have some of their variant's products; return 1 if any failed."""
     failed = 0
     for job in plan.of(stage):
         own = [each for each in plan.upstream(job) if each.variant]

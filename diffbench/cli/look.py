@@ -1,4 +1,4 @@
-"""Commands that look at the configuration."""
+"""Commands that show the configuration."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _variants(plan: Plan, kind: str) -> Rows:
 
 
 def _networks(plan: Plan, kind: str) -> Rows:
-    """Networks with their numbers of parameters at their default sizes, for CIFAR-10's images."""
+    """Return networks with their numbers of parameters at their default sizes, for CIFAR-10's images."""
     from diffbench.networks.parameters import parameters_of
     from diffbench.specs.networks import NetworkSpec
 
@@ -106,7 +106,7 @@ def _stages(plan: Plan, kind: str) -> Rows:
     return [(name, stage.summary()) for name, stage in STAGES.items()]
 
 
-#: What is listed in a way of its own.
+#: The functions that list what is not simply a kind of specs.
 ROWS = {"variants": _variants, "networks": _networks, "families": _families, "stages": _stages}
 
 

@@ -1,4 +1,4 @@
-"""Commands around a run: whether a file is right, what it would cost, checkpoints for it, and its tables."""
+"""Commands around a run: check its file, estimate its cost, import checkpoints for it, and make its tables."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def table(options: argparse.Namespace) -> int:
     from diffbench.store import paths
 
     plan = load(options, needs_files=False)
-    # Snakemake's rule sets this mark again; without it, a later run makes the tables anew.
+    # Snakemake's rule writes this mark again; without it, a later run makes the tables anew.
     paths.tables_complete(plan.root).unlink(missing_ok=True)
     for path in importlib.import_module("diffbench.reporting.tables").make(plan, plan.root):
         print(path)

@@ -1,4 +1,4 @@
-"""Commands that look after results and documents."""
+"""Commands that maintain results and documents."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def pages(options: argparse.Namespace) -> int:
     argument("files", type=Path, nargs="+", metavar="FILE"),
 )
 def migrate(options: argparse.Namespace) -> int:
-    """Rewrite files of tables and claims from the spelling of before, and say what was changed."""
+    """Rewrite files of tables and claims from earlier spellings, and say what was changed."""
     from diffbench.reporting.migrate import migrate
 
     for file in options.files:

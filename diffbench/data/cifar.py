@@ -45,7 +45,7 @@ class CIFAR10:
 
         Raises:
             StoreError: when it is missing and cannot be downloaded, or has another checksum.
-            ValueError: when it is torn, or holds something else.
+            ValueError: when it is damaged, or holds something else.
         """
         path = None if self.spec.archive is None else Path(self.spec.archive)
         archive = Published("CIFAR-10", URL, self.spec.sha256, None, "data.archive").local(path)
@@ -69,7 +69,7 @@ class CIFAR10:
 
 
 def _members(archive: Path) -> dict[str, bytes]:
-    """The files of the archive that are read, by name."""
+    """Return the files of the archive that are needed: name -> content."""
     found = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -87,7 +87,7 @@ def _members(archive: Path) -> dict[str, bytes]:
 def _split(
     members: dict[str, bytes], names: tuple[str, ...], archive: Path
 ) -> tuple[Images, Labels]:
-    """The images, uint8 (N, 32, 32, 3), and labels of some batches."""
+    """Return images, uint8 (N, 32, 32, 3), and labels of some batches."""
     images, labels = [], []
     for name in names:
         batch = _batch(members, name, archive)

@@ -1,7 +1,7 @@
 """Controls: rows of the table that no model made.
 
-The training split shows what a perfect copy scores, the test split what a perfect model would at best,
-noise what anything must beat.
+The training split shows what a perfect copy scores, the test split what a perfect model scores at best,
+noise what every model must beat.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
 
 
 class SplitControl:
-    """Images of one split."""
+    """Images of one split of the data set."""
 
     def __init__(self, spec: SplitControlSpec) -> None:
         self.split = spec.split
 
     def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
-        """All images of the split when there are no more than ``samples``, else that many of them."""
+        """Return all images of the split when there are no more than ``samples``, else that many at random."""
         images: Images = getattr(dataset, self.split)
         return images if len(images) <= samples else generator.permutation(images)[:samples]
 
 
 class NoiseControl:
-    """Uniform noise."""
+    """Images of uniform noise."""
 
     def __init__(self, spec: NoiseControlSpec) -> None:
         self.spec = spec
 
     def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
-        """Every pixel uniform over the levels."""
+        """Return images whose pixels are uniform over the levels."""
         return generator.integers(0, dataset.levels, (samples, *dataset.shape), dtype=np.uint8)

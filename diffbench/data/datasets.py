@@ -1,9 +1,9 @@
 """Data sets: images as grey levels, with labels and a fixed split into train and test.
 
-A data set is arrays and nothing else, so that everything downstream (training, scoring,
+A data set is arrays and nothing else, so that everything that uses it (training, scoring,
 likelihoods) sees the same levels.  The split is a seeded permutation that keeps the classes'
 proportions: images are shuffled, sorted by class, and every (N / N_test)-th goes to the test split.
-An unstratified split of a small set is mostly luck of the class counts: it moves the FID between
+An unstratified split of a small set depends mostly on the random class counts: it changes the FID between
 test and train by a factor of four on the digits, and with it everything that is measured relative
 to that floor.
 """
@@ -23,7 +23,7 @@ from diffbench.specs.data import DigitsSpec
 
 Labels = NDArray[np.int64]
 
-#: What damage must cost an extractor's FID, relative to the floor; see `diffbench.metrics.validation`.
+#: By how much damage must raise an extractor's FID, relative to the floor; see `diffbench.metrics.validation`.
 NOISE_LIMIT = {"noise_0.2": (2.0, 1e9)}
 DIGITS_LIMITS = {
     "accuracy": (0.985, 1.0),
@@ -38,10 +38,10 @@ DIGITS_LIMITS = {
 class Dataset:
     """Grey levels 0..levels-1 of two splits, uint8 (N, H, W, C), and their classes, int64 (N,).
 
-    The test split is in no order: what measures its first images alone measures a sample of it.
-    ``limits`` are the least values of what `diffbench.metrics.validation` measures of an extractor trained on this
-    set, and the greatest; without any it is not tried on damaged images.  ``inception_score`` says whether the
-    Inception score of its classes means anything.  ``identity`` is what a set of image files is known by.
+    The test split is in random order, so that its first images alone are a sample of it.
+    ``limits`` are the least and the greatest values of what `diffbench.metrics.validation` measures of an extractor
+    trained on this set; without limits it is not tested on damaged images.  ``inception_score`` says whether the
+    Inception score of its classes means anything.  ``identity`` is the checksum of a set of image files.
     """
 
     train: Images
@@ -56,7 +56,7 @@ class Dataset:
     identity: str | None = None
 
     def split(self, name: Literal["train", "test"]) -> tuple[Images, Labels]:
-        """Images and labels of a split."""
+        """Return the images and labels of a split."""
         if name == "train":
             return self.train, self.train_labels
         return self.test, self.test_labels
@@ -98,7 +98,7 @@ class Digits:
 
 
 def manifest(dataset: Dataset) -> dict[str, Any]:
-    """Counts, shape, levels, range, class counts and SHA-256 of the arrays: what identifies a data set.
+    """Return what identifies a data set: counts, shape, levels, range, class counts and SHA-256 of the arrays.
 
     ``saturated`` is the share of numbers at the first or last grey level.
     """
@@ -123,15 +123,15 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
 
 
 def _saturated(images: Images, levels: int) -> float:
-    # Counted in parts: a mask of a large set is as large.
+    # Counted in parts: a mask of a large set takes as much memory as the set.
     parts = (images[start : start + 10_000] for start in range(0, len(images), 10_000))
     ends = sum(int(((part == 0) | (part == levels - 1)).sum()) for part in parts)
     return ends / images.size
 
 
 def stratified_mask(labels: Labels, test: int, seed: int) -> NDArray[np.bool_]:
-    """A boolean mask (N,) of ``test`` images with the classes in proportion, fixed by the seed."""
-    # RandomState, whose streams NumPy froze: the split must not move with NumPy's version.
+    """Return a boolean mask (N,) of ``test`` images with the classes in proportion, fixed by the seed."""
+    # RandomState, whose streams do not change between NumPy's versions: nor must the split.
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     chosen = ((np.arange(test) + 0.5) * len(labels) / test).astype(int)
@@ -141,16 +141,16 @@ def stratified_mask(labels: Labels, test: int, seed: int) -> NDArray[np.bool_]:
 
 
 def mixed(dataset: Dataset, seed: int) -> Dataset:
-    """Return the data set with its test split in a random order, fixed by the seed, in place of one by class."""
+    """Return the data set with its test split, which is sorted by class, in a random order fixed by the seed."""
     order = np.random.RandomState(seed).permutation(len(dataset.test))
     return replace(dataset, test=dataset.test[order], test_labels=dataset.test_labels[order])
 
 
 def check_split(test: int, count: int) -> None:
-    """Refuse a test split of nothing or of everything.
+    """Refuse a test split that has no image or all images.
 
     Raises:
-        ValueError: when it is.
+        ValueError: when it has.
     """
     if not 0 < test < count:
         raise ValueError(f"a test split of {test} out of {count} images leaves none to train on")
@@ -163,5 +163,5 @@ def _split(images: Images, labels: Labels, *, test: int, seed: int, **facts: Any
 
 
 def _sha256(array: NDArray[Any]) -> str:
-    # A view, not tobytes: of a large set there is no room for a second copy.
+    # A view, not tobytes: memory has no room for a second copy of a large set.
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).data).hexdigest()

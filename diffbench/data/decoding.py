@@ -1,10 +1,10 @@
 """Image files as arrays of grey levels.
 
-    bytes -> uint8 (H, W, 1) or (H, W, 3), cut to the centred square and resized where a size is wanted
+    bytes -> uint8 (H, W, 1) or (H, W, 3), cropped to the centred square and resized where a size is given
 
-PNG is what images are kept in.  JPEG and WebP lose detail and leave blocks that a model would learn and a score
-would see: they are read only where the configuration says ``lossy: true``.  Resizing is by Pillow's filters, which are
-antialiased; how exactly makes another version of a data set, so the ways of the papers' official code are here:
+PNG is lossless.  JPEG and WebP lose detail and leave blocks that a model would learn and a score
+would measure: they are read only where the configuration says ``lossy: true``.  Resizing uses Pillow's filters, which
+are antialiased.  Each way of resizing makes another version of a data set; these are the ways of the official code:
 
     bicubic, lanczos   the centred square, resized
     bilinear           the shorter side resized, then the centred square
@@ -28,9 +28,9 @@ from diffbench.store.status import one_line
 
 LOSSLESS = ("PNG",)
 LOSSY = ("JPEG", "WEBP")
-#: Pillow's mode of a file -> the mode it is read in.  What has transparency or more than 8 bits is refused.
+#: Pillow's mode of a file -> the mode it is read in.  Images with transparency or more than 8 bits are refused.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
-#: What is read, by whether the configuration allows loss.
+#: The formats that are read, by whether the configuration allows lossy ones.
 FORMATS = {False: LOSSLESS, True: LOSSLESS + LOSSY}
 KINDS = {1: "grey (1 channel)", 3: "RGB (3 channels)"}
 
@@ -41,7 +41,7 @@ class Decoder:
 
     Attributes:
         size: the side of the square that images are cropped and resized to; None leaves them as they are.
-        resize: how; None wants all to have that size.
+        resize: the way of resizing; with None all images must have that size.
         channels: 1 or 3, which all images must have; None takes either.
         formats: Pillow's names of the formats that are read.
     """
@@ -55,14 +55,14 @@ class Decoder:
         """Decode one image, uint8 (H, W, C).
 
         Args:
-            content: the file.
-            name: what messages call it.
+            content: the bytes of the file.
+            name: its name in messages.
 
         Raises:
-            ValueError: when it is torn, of another format or kind.
+            ValueError: when it is damaged, or of another format or kind.
         """
         try:
-            # Pillow warns of large images and refuses larger ones; either is a reason to stop here.
+            # Pillow warns of large images and refuses larger ones; both are refused here.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 return self._read(content)
@@ -103,7 +103,7 @@ class Decoder:
 
 
 class _RefusedError(Exception):
-    """What a file is that is not wanted."""
+    """An image file that is not accepted; the message says what it is."""
 
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -117,29 +117,32 @@ def _other_format(found: str) -> str:
 
 
 def centre(image: Image.Image, side: int) -> Image.Image:
-    """The centred square of an image; of an odd number of pixels beside it the smaller half is before it."""
+    """Return the centred square of an image; of an odd number of pixels beside it the smaller half is before it."""
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
 def square(image: Image.Image, size: int, by: Image.Resampling) -> Image.Image:
-    """The centred square of an image, resized."""
-    # Cropped first: given a box, Pillow's filter would read pixels outside it.
+    """Return the centred square of an image, resized."""
+    # Cropped first: with its box argument, Pillow's filter would read pixels outside the box.
     return centre(image, min(image.size)).resize((size, size), by)
 
 
 def bilinear(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side resized and the longer one rounded down, then the centred square; torchvision's rounding."""
+    """Return an image resized by its shorter side, then cropped to the centred square.
+
+    The longer side is rounded down, as in torchvision.
+    """
     short = min(image.size)
     width, height = (size if side == short else size * side // short for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    # Half a pixel is rounded to the even number.
+    # Python rounds a half to the even number, as torchvision does.
     left, top = round((width - size) / 2), round((height - size) / 2)
     return resized.crop((left, top, left + size, top + size))
 
 
 def box_bicubic(image: Image.Image, size: int) -> Image.Image:
-    """Halved as often as twice the size is left, the shorter side resized, then the centred square."""
+    """Return an image halved while twice the size is left, resized by its shorter side and cropped to the centre."""
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -156,16 +159,16 @@ RESIZES: Mapping[Resize, Callable[[Image.Image, int], Image.Image]] = {
 
 
 def describe(shape: tuple[int, ...]) -> str:
-    """The size of an image in words."""
+    """Return the size of an image in words."""
     height, width, channels = shape
     return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
 
 
 class Splits:
-    """Arrays of a train and a test split that images go to one by one, so that a set is in memory once.
+    """Arrays of a train and a test split that are filled image by image, so that a set is in memory only once.
 
     Args:
-        train, test: how many images each will have.
+        train, test: the number of images in each.
     """
 
     def __init__(self, train: int, test: int) -> None:
@@ -185,10 +188,10 @@ class Splits:
         return self.arrays["test"]
 
     def add(self, split: str, image: Images, name: str) -> None:
-        """Take the next image of a split.
+        """Add the next image of a split.
 
         Raises:
-            ValueError: when it has another shape than the first of all.
+            ValueError: when its shape is not that of the first image.
         """
         if not self.arrays:
             self.first = name

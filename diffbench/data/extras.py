@@ -1,4 +1,4 @@
-"""Packages that one kind of data set alone needs: extras of diffbench, imported when such a set is read."""
+"""Packages that only one kind of data set needs: extras of diffbench, imported when such a set is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def package(module: str, extra: str, needed_by: str, instead: str = "") -> Modul
     """Return a module of a package that may not be installed.
 
     Raises:
-        ValueError: when it is not, with what installs it and what would do instead.
+        ValueError: when it is not installed; the message says how to install it and what could be used instead.
     """
     try:
         return importlib.import_module(module)

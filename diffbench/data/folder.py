@@ -2,9 +2,9 @@
 
     identity = sha256 over the sorted lines "name sha256(pixels)"
 
-of all images, in their names the key that led to them (`path` or `test_path`) in place of the folders around all: it is
-the same wherever a set lies and however it is packed, and another for another version of it.  Where a `dataset.json`
-has the classes it has a line too, with the sha256 of the classes in the order of the images' names: "0 2 1 ..".
+of all images.  In their names the key of the configuration (`path` or `test_path`) replaces the outer folders, so that
+the identity does not depend on where a set is or how it is packed, but differs between versions of it.  A
+`dataset.json` with the classes has a line too: the sha256 of the classes in the order of the images' names: "0 2 1 ..".
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Mask = NDArray[np.bool_]
 
 
 class Identity:
-    """What images are known by, from their names and pixels in any order."""
+    """The identity of a set of images, from their names and pixels in any order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def add(self, name: str, image: Images) -> None:
-        """Take an image, uint8 (H, W, C)."""
+        """Add an image, uint8 (H, W, C)."""
         self.lines.append(f"{name} {hashlib.sha256(image.tobytes()).hexdigest()}")
 
     def add_labels(self, name: str, labels: list[int]) -> None:
-        """Take the classes that a `dataset.json` has, in the order of the images' names."""
+        """Add the classes in a `dataset.json`, in the order of the images' names."""
         text = " ".join(map(str, labels))
         self.lines.append(f"{name} {hashlib.sha256(text.encode()).hexdigest()}")
 
     def sha256(self) -> str:
-        """The identity of all that were taken."""
+        """Return the identity of all that was added."""
         lines = "\n".join(sorted(self.lines))
         return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
@@ -49,7 +49,7 @@ class ImageFolder:
     """8-bit PNGs, greyscale or RGB, with 256 levels.
 
     Classes are folders or numbers (`diffbench.store.listing`).  With ``size``, images are cropped to the centred square
-    and resized, antialiased; without, and of a version, all must have one size already.
+    and resized, antialiased; without it, or with a version, all images must have one size already.
     """
 
     def __init__(self, spec: FolderSpec) -> None:
@@ -60,8 +60,8 @@ class ImageFolder:
 
         Raises:
             ValueError: when there are none or not enough, when there are JPEGs (whose artefacts a model would
-                learn) and not ``lossy``, when a file is torn, when images differ in size or kind, when a
-                path leads out of an archive, when test images have other classes, or the identity is another.
+                learn) and not ``lossy``, when a file is damaged, when images differ in size or kind, when a
+                path leads out of an archive, when test images have other classes, or when the identity is another.
         """
         spec = self.spec
         if spec.path is None:
@@ -97,7 +97,7 @@ class ImageFolder:
         return mixed(dataset, spec.seed)
 
     def _tests(self, listed: dict[str, Listing], labels: dict[str, Labels]) -> dict[str, Mask]:
-        """Which images are the test split: those of a path of their own, or a part of all."""
+        """Return masks of the test images: those of a path of their own, or a part of all."""
         spec, count = self.spec, len(labels["path"])
         if spec.test_path is None:
             test = max(1, round(spec.test_fraction * count))

@@ -7,7 +7,7 @@ of van den Oord et al. (2016), whose bits per dimension differ.  A batch, `train
 
     data (N, 3 S^2) uint8: S^2 red values of an image row by row, then green, then blue;  labels (N,): 1..1000
 
-1,281,167 images at S = 64 are 15.7 GB: rows are read some thousands at a time into arrays that are made once.
+1,281,167 images at S = 64 are 15.7 GB: a few thousand rows are read at a time, into arrays that are allocated once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from diffbench.store.mapped import header
 from diffbench.store.status import one_line
 
 CLASSES = 1000
-#: Bytes that are read at a time.
+#: Number of bytes that are read at a time.
 CHUNK = 2**24
 
 
@@ -44,7 +44,7 @@ class ImageNet:
         """Read all batches.
 
         Raises:
-            ValueError: when one is missing, torn, of another size, or has other labels.
+            ValueError: when one is missing, damaged, of another size, or has other labels.
         """
         spec = self.spec
         names = [f"train_data_batch_{number}.npz" for number in range(1, spec.batches + 1)]
@@ -72,7 +72,7 @@ class ImageNet:
 
 
 def _read(files: list[Path], size: int) -> tuple[Images, Labels]:
-    """The images, uint8 (N, S, S, 3), and labels 0..999 of some batches."""
+    """Return images, uint8 (N, S, S, 3), and labels 0..999 of some batches."""
     values = 3 * size**2
     counts = [_count(file, values) for file in files]
     images = np.empty((sum(counts), size, size, 3), np.uint8)
@@ -140,7 +140,7 @@ def _member(file: Path, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dt
 def _checked_header(
     stream: IO[bytes], length: int, where: str
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """The shape and the type of an array of numbers, for which there must be enough bytes."""
+    """Return the shape and type of an array of numbers; there must be enough bytes for it."""
     try:
         shape, fortran, dtype = header(stream)
     except ValueError as error:

@@ -48,7 +48,7 @@ Images = NDArray[np.uint8]
 class Levels:
     """The conversion for ``count`` grey levels and the model scale [low, high].
 
-    ``inside``: whether the levels' cells lie in [low, high], or their middles reach its ends.
+    ``inside``: whether the levels' cells lie in [low, high]; else the first and last level lie at its ends.
 
     Raises:
         ValueError: when count is not in 2..256, or the scale is neither [-1, 1] nor [0, 1].
@@ -72,16 +72,16 @@ class Levels:
 
     @property
     def first(self) -> float:
-        """The value of level 0."""
+        """The value of level 0 in model scale."""
         return self.low + self.spacing / 2 if self.inside else self.low
 
     @property
     def log_jacobian(self) -> float:
-        """log|dx/dk| = log d, nats per dimension."""
+        """log|dx/dk| = log d in nats per dimension."""
         return math.log(self.spacing)
 
     def to_model(self, levels: Images | Tensor) -> Tensor:
-        """Levels, uint8 (N, H, W, C), as float32 (N, C, H, W) in [low, high].
+        """Return levels, uint8 (N, H, W, C), as float32 (N, C, H, W) in [low, high].
 
         Raises:
             ValueError: when the array is not uint8 of four dimensions, or has a level of `count` or
@@ -90,7 +90,7 @@ class Levels:
         return self.values(self.checked(levels))
 
     def checked(self, levels: Images | Tensor) -> Tensor:
-        """Levels, uint8 (N, H, W, C), as a tensor; raises as `to_model` does."""
+        """Return levels, uint8 (N, H, W, C), as a tensor; raises as `to_model` does."""
         k = torch.as_tensor(levels)
         if k.dtype != torch.uint8 or k.ndim != 4:
             raise ValueError(f"levels are uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
@@ -99,12 +99,12 @@ class Levels:
         return k
 
     def values(self, k: Tensor) -> Tensor:
-        """`to_model` of levels that are known to be such: nothing is looked at, so no device is waited for."""
+        """Return the values (N, C, H, W) of valid levels, without `to_model`'s checks, which wait for the device."""
         x = _table(self, k.device).index_select(0, k.flatten().int()).view(k.shape)
         return x.permute(0, 3, 1, 2).contiguous()
 
     def from_model(self, x: Tensor) -> Images:
-        """The nearest levels, uint8 (N, H, W, C), of x (N, C, H, W), clipped to 0..count-1.
+        """Return the nearest levels, uint8 (N, H, W, C), of x (N, C, H, W), clipped to 0..count-1.
 
         Raises:
             ValueError: when x has a NaN, or not four dimensions.
@@ -120,12 +120,12 @@ class Levels:
         return levels
 
     def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
-        """Spread each value over its level's cell: x + (u - 1/2) d, u ~ U[0, 1) of x's shape."""
+        """Return x spread over its levels' cells: x + (u - 1/2) d, with u ~ U[0, 1) of x's shape."""
         return x + (uniform - 0.5) * self.spacing
 
 
 @cache
 def _table(levels: Levels, device: torch.device) -> Tensor:
-    """The value of each level, computed in float64: each has one float32 value, whatever the device."""
+    """Return the value of each level, computed in float64, so that its float32 value is the same on all devices."""
     k = torch.arange(levels.count, dtype=torch.float64)
     return (levels.first + levels.spacing * k).float().to(device)

@@ -2,10 +2,10 @@
 
 Source: Yu et al., "LSUN: Construction of a Large-scale Image Dataset using Deep Learning with Humans in the
 Loop", 2015, https://arxiv.org/abs/1506.03365; https://github.com/fyu/lsun.  An LMDB has one image file a key,
-compressed with loss: no other original exists, so the images of an LMDB, or WebP files exported from it, are not
-marked as lossy.  JPEG files in a folder were made from those by somebody, and are.
+compressed with loss.  No other original exists, so the images of an LMDB, or WebP files exported from it, do not
+count as lossy.  JPEG files in a folder were compressed a second time, and do.
 
-Images are cut to the centred square and resized, antialiased, in one of several ways (`diffbench.data.decoding`).
+Images are cropped to the centred square and resized, antialiased, in one of several ways (`diffbench.data.decoding`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LMDBSource:
     """The images of an LMDB, in the order of their keys.
 
     Raises:
-        ValueError: when the package lmdb is missing, or the database is torn.
+        ValueError: when the package lmdb is missing, or the database is damaged.
     """
 
     formats = FORMATS[True]
@@ -72,7 +72,7 @@ class LMDBSource:
             raise self._torn(error) from None
         facts = self.environment.stat()
         self.count = int(facts["entries"])
-        # The file is mapped into memory: reading past the end of a short one would kill the process.
+        # The file is mapped into memory: a read past the end of a file that is too short would kill the process.
         whole = (self.environment.info()["last_pgno"] + 1) * facts["psize"]
         if (path / "data.mdb" if path.is_dir() else path).stat().st_size < whole:
             raise self._torn(f"{whole} bytes are wanted")
@@ -102,7 +102,7 @@ class LSUN:
         """Read the images: ``path`` for training and ``test_path`` for tests, or a part of ``path`` for tests.
 
         Raises:
-            ValueError: when there are none, a file is torn, grey or in a format that is not wanted, or the package
+            ValueError: when there are none, a file is damaged, grey or in a format that is not accepted, or the package
                 lmdb is missing.
         """
         spec = self.spec

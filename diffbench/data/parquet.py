@@ -1,12 +1,12 @@
-"""Parquet files of images, as data sets on the Hugging Face hub have them.
+"""Parquet files of images, in the form of data sets on the Hugging Face hub.
 
     train*.parquet, test*.parquet    a split each, anywhere in the folder, its pieces in the order of their names
-    image column                     struct of `bytes` (a PNG file) and `path` (which is never followed)
-    label column                     integers from 0, named in the schema's metadata under "huggingface", if at all
+    image column                     struct of `bytes` (a PNG file) and `path` (which is never opened)
+    label column                     integers from 0; the schema's metadata under "huggingface" may name the classes
 
-A test split that comes class by class is mixed.
+A test split that is sorted by class is shuffled.
 
-Rows are decoded as they are read: a set is in memory once.
+Rows are decoded as they are read, so that a set is in memory only once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from diffbench.specs.data import ParquetSpec
 from diffbench.store.listing import MOST_CLASSES
 from diffbench.store.status import one_line
 
-#: Rows that are read at a time.
+#: Number of rows that are read at a time.
 BATCH = 256
 
 
 class ParquetImages:
-    """Images of 256 levels with their own split; `size` crops and resizes as in a folder."""
+    """Images of 256 levels with their own split; with `size` they are cropped and resized as in a folder."""
 
     def __init__(self, spec: ParquetSpec) -> None:
         self.spec = spec
@@ -41,9 +41,8 @@ class ParquetImages:
         """Read both splits.
 
         Raises:
-            ValueError: when a split or a column is missing, a file or an image is torn, an image is lossy and the data
-                set not, images differ in size or kind, labels do not fit, or
-                the package pyarrow is missing.
+            ValueError: when a split or a column is missing, a file or an image is damaged, an image is lossy and the
+                data set not, images differ in size or kind, labels do not fit, or the package pyarrow is missing.
         """
         spec = self.spec
         root = Path(spec.path)
@@ -111,7 +110,7 @@ def _package(module: str) -> ModuleType:
 
 @contextmanager
 def _torn(file: Path) -> Iterator[None]:
-    """Say of an error of pyarrow in this block that the file is torn."""
+    """Turn pyarrow's errors in this block into one that says that the file is damaged."""
     arrow = _package("pyarrow")
     try:
         yield
@@ -124,7 +123,7 @@ def _rows(file: Path) -> int:
 
 
 def _columns(file: Path, spec: ParquetSpec) -> tuple[str, str | None]:
-    """The names of the image column and of the label column, None without one."""
+    """Return the names of the image column and of the label column, None without one."""
     schema, types = _open(file).schema_arrow, _package("pyarrow").types
     images = {
         field.name
@@ -187,7 +186,7 @@ def _label(value: Any, file: Path, row: int) -> int:
 
 
 def _names(file: Path, label: str) -> tuple[str, ...]:
-    """The names of the classes; empty where the file does not say."""
+    """Return the names of the classes; empty where the file does not give them."""
     metadata = _open(file).schema_arrow.metadata or {}
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]

@@ -1,21 +1,21 @@
 r"""Patches of two photographs: natural images without a download.
 
 scikit-learn ships two photographs of 427 x 640 pixels (`sklearn.datasets.load_sample_images`).  Each is cut into a
-4 x 4 grid of cells of 106 x 160 pixels, the classes.  Across a cell, in pixels of its width,
+4 x 4 grid of cells of 106 x 160 pixels, the classes.  The width of a cell, in pixels, is divided into
 
-    0 .. 52 training    52 .. 68 nothing    68 .. 92 test    92 .. 108 nothing    108 .. 160 training
+    0 .. 52 training    52 .. 68 unused    68 .. 92 test    92 .. 108 unused    108 .. 160 training
 
-so that a training patch and a test patch of a cell are at least one patch apart, and the test patches, lying between
-the training ones, are of the same stuff.  Patches overlap inside a part: their corners are 6 pixels apart across and
-9 down in training (14 x 11 a cell), 4 and 9 in the test part (3 x 11).
+so that a training patch and a test patch of a cell are at least one patch apart, and the test patches, which lie
+between the training ones, show the same things.  Patches overlap inside a part: their corners are 6 pixels apart
+horizontally and 9 vertically in training (14 x 11 a cell), 4 and 9 in the test part (3 x 11).
 
 The photographs were compressed as JPEG, whose faint 8 x 8 blocks are in the patches.  Decoders may differ in the last
-bit of a pixel: the manifest's checksums tell.
+bit of a pixel, which the manifest's checksums show.
 
-Many cells look like their neighbours (sky, a blurred meadow): a classifier of 30 epochs tells the cells of 51 % of
+Many cells look like their neighbours (sky, a blurred meadow): a classifier of 30 epochs recognises the cells of 51 % of
 the test patches, one of 60 no more than 54 %.  Its FID has a floor of 6.8.  Noise of 0.2 costs 3.3 times the floor,
 which meets the digits' limit; a blur of one pixel costs 2.6 times, a dropped class 0.09 times, which do not (15 and
-8).  FID of patches sees gross loss of sharpness and no missing cell; what is required of its extractor is below.
+8).  The FID of patches shows a gross loss of sharpness but no missing cell; the limits of its extractor are below.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PATCHES_LIMITS = {"accuracy": (0.4, 1.0), "blur": (2.0, 1e9), **NOISE_LIMIT}
 
 
 class Part(NamedTuple):
-    """The left edges of a part's patches in a cell; the upper ones are every ninth row's."""
+    """The left edges of a part's patches in a cell; the upper edges are every ninth row."""
 
     columns: tuple[int, ...]
 
     @property
     def corners(self) -> list[tuple[int, int]]:
-        """(row, column) of each patch in a cell."""
+        """The corner (row, column) of each patch in a cell."""
         return [(row, column) for row in range(0, 106 - SIZE + 1, 9) for column in self.columns]
 
 
@@ -79,7 +79,7 @@ class Patches:
 
 
 def cut(photographs: list[Images], part: Part) -> tuple[Images, Labels]:
-    """The patches of one part of all cells, uint8 (N, 16, 16, 3), and the number of their cell."""
+    """Return the patches of one part of all cells, uint8 (N, 16, 16, 3), and the number of each patch's cell."""
     patches, labels = [], []
     for number, photograph in enumerate(photographs):
         height, width = (length // GRID for length in photograph.shape[:2])

@@ -1,7 +1,7 @@
 """Pickled dictionaries of plain data and of arrays of numbers, read without executing anything.
 
-`diffbench.store.pickles` reads them; what they may call are the names by which NumPy pickles an array (its versions
-before 2 and since).
+`diffbench.store.pickles` reads them.  The only calls that it accepts are the names by which NumPy pickles an array
+(its versions before 2 and since).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from diffbench.store.pickles import Call, RefusedError, encoded, interpreted
 
-#: What arrays may be made of: booleans, integers and floating-point numbers of fixed size.
+#: The types of arrays that are accepted: booleans, integers and floating-point numbers of fixed size.
 NUMBERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)] + ["b1", "f4", "f8"]
 
 
 def _type(call: Call) -> np.dtype[Any]:
-    """NumPy's type of some numbers; its state is (version, byte order, ...)."""
+    """Return NumPy's type for a pickled one; its state is (version, byte order, ...)."""
     code = call.args[0]
     if not isinstance(code, str) or code not in NUMBERS:
         raise RefusedError("it has an array of something else than numbers")
@@ -30,7 +30,7 @@ def _type(call: Call) -> np.dtype[Any]:
 
 def _array(content: Any, kind: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
     raw = content.encode("latin-1") if isinstance(content, str) else content
-    # Of a number, `bytes` would make that many.
+    # Given a number, `bytes` would make that many zeros.
     if not isinstance(raw, bytes | bytearray):
         raise RefusedError("it has an array without content")
     if not isinstance(kind, np.dtype):
@@ -41,7 +41,7 @@ def _array(content: Any, kind: Any, shape: tuple[int, ...], order: Any) -> NDArr
 
 
 def _reconstructed(call: Call) -> NDArray[Any]:
-    """An array whose state is (version, shape, type, whether by columns, content)."""
+    """Return an array from its state (version, shape, type, whether by columns, content)."""
     _, shape, kind, fortran, content = call.state
     return _array(content, kind, shape, "F" if fortran else "C")
 
@@ -51,11 +51,11 @@ def _from_buffer(call: Call) -> NDArray[Any]:
 
 
 def _array_class(call: Call) -> None:
-    """NumPy's class, which is an argument of the functions that make arrays, is not called itself."""
+    """Refuse a call of NumPy's array class, which is an argument of the functions that make arrays."""
     raise RefusedError("it calls numpy.ndarray")
 
 
-#: What is made of the names that may stand in a pickle.
+#: The function that rebuilds each name that a pickle may call.
 MEANINGS: dict[str, Callable[[Call], Any]] = {
     "numpy.core.multiarray._reconstruct": _reconstructed,
     "numpy._core.multiarray._reconstruct": _reconstructed,
@@ -67,15 +67,15 @@ MEANINGS: dict[str, Callable[[Call], Any]] = {
 
 
 def read_dictionary(content: bytes, name: str) -> dict[str, Any]:
-    """Read a pickled dictionary of plain data, and of arrays of numbers as its values.
+    """Return a pickled dictionary of plain data, and of arrays of numbers as its values.
 
     Args:
         content: the pickle, of any protocol from 2; text of Python 2 becomes str.
-        name: what messages call it.
+        name: its name in messages.
 
     Raises:
-        ValueError: when it is torn, no dictionary with names as keys, or holds more than plain data.  Nothing of it has
-            been executed then, nor ever is.
+        ValueError: when it is damaged, not a dictionary with names as keys, or holds more than plain data.  Nothing in
+            it is ever executed.
     """
     try:
         found = interpreted(content, MEANINGS.get)

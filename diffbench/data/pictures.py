@@ -1,4 +1,4 @@
-"""Pictures of images in grey levels: a PNG with a grid of them, enlarged without smoothing."""
+"""Pictures of images in grey levels: a PNG with a grid of images, enlarged without smoothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffbench.data.levels import Images
 
 
 def grid_array(levels: Images, count: int, side: int = 560, columns: int | None = None) -> Images:
-    """A grid of images, uint8 (N, H, W, C) in levels 0..count-1, as uint8 (height, width, C) in 0..255.
+    """Return a grid of images, uint8 (N, H, W, C) in levels 0..count-1, as uint8 (height, width, C) in 0..255.
 
     Images are enlarged by a whole factor, so that a row of them is about ``side`` pixels wide; without a number
     of ``columns`` the grid is square.
@@ -34,7 +34,7 @@ def grid_array(levels: Images, count: int, side: int = 560, columns: int | None 
 
 
 def grid_png(levels: Images, count: int, columns: int | None = None) -> bytes:
-    """The grid as a PNG file's bytes."""
+    """Return the grid as a PNG file's bytes."""
     picture = grid_array(levels, count, columns=columns)
     buffer = io.BytesIO()
     Image.fromarray(picture.squeeze(-1) if picture.shape[2] == 1 else picture).save(buffer, "PNG")

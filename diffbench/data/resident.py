@@ -1,4 +1,4 @@
-"""Training images where they are used: uint8 on the device, a quarter of what float32 takes."""
+"""Training images on the device that uses them: as uint8, a quarter of the size of float32."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from diffbench.data.levels import Images, Levels
 
 
 class TrainingImages:
-    """Grey levels of images, uint8, kept on the device when they fit, in model scale when asked for.
+    """Grey levels of images, uint8, kept on the device when they fit; indexing converts them to model scale.
 
-    They fit when they take a quarter of the device's free memory at most; else they stay where they are, as a rule a
-    file mapped into memory that all jobs share, and rows are copied when asked for.
+    They fit when they take a quarter of the device's free memory at most.  Else they stay where they are, as a rule in
+    a file mapped into memory that all jobs share, and rows are copied when asked for.
     """
 
     SHARE = 1 / 4
@@ -30,15 +30,15 @@ class TrainingImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape (C, H, W) of an image."""
         _, height, width, channels = self.stored.shape
         return channels, height, width
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """The images of these rows (B,), float32 (B, C, H, W) on the device."""
+        """Return the images of these rows (B,), float32 (B, C, H, W) on the device."""
         chosen = self.stored[rows.to(self.stored.device)]
         on_gpu = self.device.type == "cuda"
         if on_gpu and not chosen.is_cuda:
-            # A large copy from pageable memory would wait for the step before.
+            # A large copy from pageable memory would wait for the previous step.
             chosen = chosen.pin_memory()
         return self.levels.values(chosen.to(self.device, non_blocking=on_gpu))

@@ -1,1 +1,1 @@
-"""What a benchmark would cost on this machine: hours and disk, from a few timed steps and calls."""
+"""The expected cost of a benchmark on this machine, hours and disk, from a few timed steps and calls."""

@@ -1,4 +1,4 @@
-"""What the jobs of a plan are expected to cost; numbers alone, measured elsewhere."""
+"""The expected costs of a plan's jobs: only numbers, which are measured elsewhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from diffbench.store.products import status_of
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job costs.
+    """The cost of one piece of work.
 
     Attributes:
-        hours: of the device; None where nobody has estimated it.
-        size: bytes of what it leaves on disk, its training state with it; 0 where it is little.
-        notes: what was assumed.
+        hours: hours of the device; None where they are not estimated.
+        size: bytes left on disk, with the training state; 0 where they are few.
+        notes: the assumptions.
     """
 
     hours: float | None
@@ -30,7 +30,7 @@ class JobCost(Cost):
 
     Attributes:
         job: the job.
-        done: whether its products are there already, so that it costs nothing any more.
+        done: whether its products exist already, so that it costs nothing any more.
     """
 
     job: Job
@@ -39,7 +39,7 @@ class JobCost(Cost):
 
 @dataclass(frozen=True)
 class Timed:
-    """One thing that was timed: ``seconds`` for a batch of ``batch`` images, found with ``images`` of them."""
+    """One timed call: ``seconds`` for a batch of ``batch`` images, measured with ``images`` of them."""
 
     what: str
     batch: int
@@ -49,7 +49,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The costs of all jobs of a plan, what they were computed from, the stages that are estimated, and the machine."""
+    """The costs of all jobs of a plan, the timings behind them, the stages that are estimated, and the machine."""
 
     plan: Plan
     costs: tuple[JobCost, ...]
@@ -60,12 +60,12 @@ class Estimate:
 
 
 def is_done(plan: Plan, job: Job) -> bool:
-    """Say whether all products of a job are there and whole."""
+    """Return whether all products of a job exist and are undamaged."""
     return all(status_of(path, job.spec) == "ok" for path in job.products)
 
 
 def left(costs: Iterable[JobCost]) -> float:
-    """Return the hours of the jobs that are not done yet; those that nobody has estimated count nothing."""
+    """Return the hours of the jobs that are not done yet; jobs without an estimate count as 0."""
     return sum(cost.hours or 0.0 for cost in costs if not cost.done)
 
 
@@ -75,7 +75,7 @@ def size(costs: Iterable[JobCost]) -> int:
 
 
 def with_upstream(plan: Plan, jobs: Iterable[Job]) -> list[Job]:
-    """Return jobs and all that they are built on, each once."""
+    """Return jobs and all jobs that they build on, each once."""
     found: dict[int, Job] = {}
     waiting = list(jobs)
     while waiting:

@@ -1,7 +1,8 @@
-"""How often a solver or a likelihood asks the network, found by letting it run.
+"""How often a solver or a likelihood calls the network, counted in a real run.
 
-The network is one that costs nothing, tanh(x_t) of the first channel, and there is one small image: a solver with fixed
-steps asks as often whatever it is answered.  One with step size control does not, and its number is assumed.
+The network is tanh(x_t) of the first channel, which takes no time, and there is one small image: a solver with fixed
+steps makes the same number of calls whatever the network returns.  One with step size control does not, and its number
+is assumed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from diffbench.specs.registry import build
 from diffbench.specs.solvers import SolverSpec
 from diffbench.training import models
 
-#: Evaluations that step size control is assumed to take.
+#: The assumed number of evaluations of a solver with step size control.
 ADAPTIVE_CALLS = 150
 
 CPU = torch.device("cpu")
@@ -39,36 +40,36 @@ class Calls:
 
 
 class Cheap(nn.Module):
-    """A network of that many outputs that takes no time; it counts its calls."""
+    """A network with that number of outputs that takes no time and counts its calls."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.outputs, self.calls = outputs, 0
 
     def forward(self, x: Tensor, *_: Any) -> Tensor:
-        """(B, outputs, H, W)."""
+        """Return tanh of the first channel, as (B, outputs, H, W)."""
         self.calls += 1
         return x[:, :1].tanh().expand(-1, self.outputs, -1, -1)
 
 
 class CheapClassifier(Cheap):
-    """The same as a classifier: logits (B, outputs)."""
+    """A classifier that takes no time and counts its calls: logits (B, outputs)."""
 
     def forward(self, x: Tensor, *_: Any) -> Tensor:
-        """(B, outputs)."""
+        """Return logits (B, outputs) that depend on the first pixel."""
         self.calls += 1
         return x.flatten(1)[:, :1].tanh() * torch.arange(self.outputs).to(x)
 
 
 def cheap_denoiser(spec: TrainSpec, dataset: Dataset) -> tuple[Denoiser, Cheap]:
-    """The denoiser of a run around a cheap network."""
+    """Return the denoiser of a run around a cheap network, and that network."""
     network = Cheap(models.image_shape(dataset)[0] * spec.denoiser.outputs)
     process = models.build_process(spec.process, dataset)
     return models.wrap(spec, process, network, dataset, CPU, "fp32"), network
 
 
 def of_solver(train: TrainSpec, solver: SolverSpec, dataset: Dataset) -> Calls:
-    """What one batch of samples takes."""
+    """Return the calls for one batch of samples."""
     denoiser, network = cheap_denoiser(train, dataset)
     classes = len(dataset.classes)
     guide = CheapClassifier(classes)
@@ -81,7 +82,7 @@ def of_solver(train: TrainSpec, solver: SolverSpec, dataset: Dataset) -> Calls:
 
 
 def of_likelihood(train: TrainSpec, likelihood: LikelihoodSpec, dataset: Dataset) -> Calls:
-    """What one batch of test images takes."""
+    """Return the calls for one batch of test images."""
     denoiser, network = cheap_denoiser(train, dataset)
     levels = models.levels_of(dataset, train.process)
     image = levels.to_model(dataset.test[:1])

@@ -1,12 +1,12 @@
-"""What a plan would cost on this machine: a few steps and calls are timed and multiplied.
+"""The expected cost of a plan on this machine: a few steps and calls are timed and multiplied.
 
     train, classifier     steps x seconds of a step
     sample                samples/chunk x (network calls x seconds of a call + classifier gradients x theirs)
     likelihood            test images/batch x calls x (seconds of a call + backward passes x theirs)
     restore               images x draws/chunk x calls x seconds of a call
 
-What a job costs is said by its stage's module, by ``cost(spec, timings)``.  Stages whose modules have none, and models
-without a network, are not estimated.
+The module of a stage computes the cost of its jobs, with ``cost(spec, timings)``.  Stages whose modules have no such
+function, and models without a network, are not estimated.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from diffbench.training import machine
 def estimate(
     plan: Plan, repeats: int = 3, shape: Shape | None = None, clock: Clock | None = None
 ) -> Estimate:
-    """Time what a plan needs on its device and add up its jobs.
+    """Time what a plan needs on its device, and return the costs of its jobs.
 
     Args:
         plan: the benchmark.
-        repeats: how often each thing is timed, after once to warm up.
-        shape: of images (C, H, W), where the data set does not say.
-        clock: seconds; of a GPU, or of all of a CPU's cores, unless it is given.
+        repeats: how often each call is timed, after one call to warm up.
+        shape: the shape (C, H, W) of images, where the data set does not say.
+        clock: a function that returns seconds; by default of a GPU, or of all of a CPU's cores.
 
     Raises:
         PlanError: when nothing says what shape images have.
@@ -50,7 +50,7 @@ def estimate(
 
 
 def cost_of(stage: type[StageSpec]) -> Callable[[Any, Timings], Cost] | None:
-    """Return what says the cost of a stage's jobs; None where they are not estimated."""
+    """Return the function that computes the cost of a stage's jobs; None where they are not estimated."""
     return getattr(importlib.import_module(stage.module()), "cost", None)
 
 
@@ -62,7 +62,7 @@ def job_cost(plan: Plan, job: Job, timings: Timings) -> JobCost:
 
 
 def known_shape(plan: Plan) -> Shape:
-    """The shape (C, H, W) of a benchmark's images, from its data's spec alone.
+    """Return the shape (C, H, W) of a benchmark's images, from its data's spec alone.
 
     Raises:
         PlanError: naming the key that would say it.

@@ -10,13 +10,13 @@ from diffbench.reporting.layout import of_plan
 
 
 def text(estimate: Estimate) -> str:
-    """Return the whole estimate, a part a paragraph."""
+    """Return the whole estimate as paragraphs."""
     parts = [_heading(estimate), _variants(estimate), _tables(estimate), _timed(estimate)]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in _notes(estimate))]) + "\n"
 
 
 def unit(machine: str) -> str:
-    """Return what an hour of that device is called."""
+    """Return the unit of an hour of that device."""
     return "CPU-hours" if machine == "cpu" else "GPU-hours"
 
 
@@ -41,7 +41,7 @@ def _row(name: str, costs: Sequence[JobCost], stages: Sequence[str]) -> list[str
 
 
 def _tables(estimate: Estimate) -> str:
-    """A table's jobs with all that they are built on; tables share jobs, so their sum says nothing."""
+    """Return a row for each table, with all jobs it builds on; tables share jobs, so their sum has no meaning."""
     rows = []
     for name, costs in table_costs(estimate).items():
         rows.append([name, str(len(costs)), hours(costs), bytes_of(size(costs))])
@@ -49,7 +49,7 @@ def _tables(estimate: Estimate) -> str:
 
 
 def table_costs(estimate: Estimate) -> dict[str, list[JobCost]]:
-    """Return the costs of each table's jobs, with those that they are built on."""
+    """Return the costs of each table's jobs and of the jobs that they build on."""
     plan, found = estimate.plan, {}
     for name, table in of_plan(plan).tables.items():
         shown = [job for job in plan.jobs if table.shows(job.stage, job.variant, job.item)]
@@ -94,19 +94,19 @@ def _notes(estimate: Estimate) -> Iterator[str]:
 
 
 def hours(costs: Iterable[JobCost]) -> str:
-    """Return the hours that are left, three digits; a dash where nothing is estimated."""
+    """Return the hours that are left as text, three digits; a dash where nothing is estimated."""
     known = [cost for cost in costs if cost.hours is not None]
     value = left(known)
     return (f"{value:,.0f}" if value >= 100 else f"{value:.3g}") if known else DASH
 
 
 def seconds(value: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time as text, in ms or s."""
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
 def bytes_of(count: int) -> str:
-    """Return a size in the unit that suits it."""
+    """Return a size as text, in a suitable unit."""
     value = float(count)
     for name in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -116,7 +116,7 @@ def bytes_of(count: int) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, the first to the left, the others to the right."""
+    """Return rows as aligned columns, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(

@@ -1,6 +1,6 @@
-"""Seconds of a call on this machine: of a GPU's time, or of this process's on all the CPU's cores that it uses.
+"""Seconds of a call on this machine: of a GPU's time, or of this process's time on all CPU cores that it uses.
 
-The latter does not notice what else runs on the machine.
+The latter does not depend on what else runs on the machine.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from diffbench.estimate.costs import Timed
 
 Clock = Callable[[], float]
 
-#: With how many images a batch is tried first.
+#: The number of images with which a batch is tried first.
 FEW = 4
-#: Seconds above which a batch is not tried as a whole: its time is that of a few images, times how many more there are.
+#: Above this many seconds a batch is not run as a whole: its time is scaled from that of a few images.
 PATIENCE = 20.0
 
 
 class Stopwatch:
-    """Times calls: one to warm up, then the mean of ``repeats``."""
+    """A stopwatch for calls: one call to warm up, then the mean of ``repeats``."""
 
     def __init__(self, device: torch.device, repeats: int, clock: Clock | None = None) -> None:
         self.device, self.repeats = device, repeats
         self.clock = clock or (time.process_time if device.type == "cpu" else time.perf_counter)
 
     def now(self) -> float:
-        """The time at which all that was asked of the device is done."""
+        """Return the time at which the device has finished all its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return self.clock()
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """Of one call."""
+        """Return the seconds of one call."""
         call()
         start = self.now()
         for _ in range(self.repeats):
@@ -43,7 +43,7 @@ class Stopwatch:
         return (self.now() - start) / self.repeats
 
     def of_batch(self, what: str, batch: int, make: Callable[[int], Callable[[], object]]) -> Timed:
-        """Of what ``make`` makes for a batch; of a few images alone, where the batch would take too long."""
+        """Return the time of the call that ``make`` makes for a batch; scaled from a few images where it is long."""
         print(f"timing {what}", file=sys.stderr, flush=True)
         few = min(batch, FEW)
         seconds = self.seconds(make(few)) * batch / few

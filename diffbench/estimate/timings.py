@@ -1,4 +1,4 @@
-"""What jobs have in common is timed once: a step of a training, a call of a network, a gradient of a classifier.
+"""Timings that jobs share, each measured once: a step of training, a call of a network, a gradient of a classifier.
 
 No data are read: images are noise of the data set's known shape.
 """
@@ -30,12 +30,12 @@ from diffbench.specs.sampling import Precision
 from diffbench.training import machine, models
 from diffbench.training.trainer import Trainer
 
-#: Images of noise that stand for each split.
+#: The number of noise images in each split.
 IMAGES = 64
 #: Evaluations are counted on images no larger than this.
 SMALL = 8
 
-#: What of a budget the time of a step does not depend on.
+#: The keys of a budget that do not change the time of a step.
 OF_NO_STEP = {
     "steps",
     "lr",
@@ -50,13 +50,13 @@ OF_NO_STEP = {
 }
 
 Shape = tuple[int, int, int]
-#: Makes the trainer of a spec for a data set, on a device.
+#: A function that makes the trainer of a spec for a data set, on a device.
 MakeTrainer = Callable[[Any, Dataset, torch.device], Trainer]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What training a network takes: a step, and bytes of the weights and of a training state."""
+    """The cost of training a network: the time of a step, and bytes of the weights and of a training state."""
 
     step: Timed
     weights: int
@@ -64,7 +64,7 @@ class Training:
 
 
 def noise_images(data: DataSpec, shape: Shape) -> Dataset:
-    """A data set of noise with the shape, grey levels and classes of another."""
+    """Return a data set of noise with the shape, grey levels and classes of another."""
     channels, height, width = shape
     generator = np.random.default_rng(0)
     train, test = generator.integers(
@@ -77,11 +77,11 @@ def noise_images(data: DataSpec, shape: Shape) -> Dataset:
 
 
 class Timings:
-    """Times each thing once, however many jobs need it.
+    """Timings and counts, each measured once, however many jobs need it.
 
     Attributes:
         root: the results, where a job may have begun.
-        device: what is timed.
+        device: the device that is timed.
         dataset: images of noise; ``small`` ones are for counting.
         timed: what was measured so far.
     """
@@ -99,14 +99,14 @@ class Timings:
         self.timed: dict[str, Any] = {}
 
     def once(self, key: tuple[Any, ...], measure: Callable[[], Any]) -> Any:
-        """What was measured under a key, or is now."""
+        """Return what was measured under a key, measured now if needed."""
         text = json.dumps(key, sort_keys=True, default=lambda spec: spec.canonical())
         if text not in self.timed:
             self.timed[text] = measure()
         return self.timed[text]
 
     def training(self, spec: TrainSpec | ClassifierSpec, make: MakeTrainer) -> Training:
-        """What is measured of a network's training; the same for all with the same kind of step."""
+        """Return the measurements of a network's training, which all trainings with the same kind of step share."""
         assert spec.training is not None
         objective = getattr(spec, "objective", None)
         key = (
@@ -148,7 +148,7 @@ class Timings:
     def calls(
         self, key: tuple[Any, ...], adaptive: bool, count: Callable[[], Calls]
     ) -> tuple[Calls, tuple[str, ...]]:
-        """Evaluations for a batch, and what is assumed about them."""
+        """Return the evaluations for a batch, and notes on what is assumed about them."""
         if adaptive:
             note = f"step size control is assumed to take {ADAPTIVE_CALLS} evaluations"
             return Calls(ADAPTIVE_CALLS), (note,)
@@ -164,7 +164,7 @@ class Timings:
         *,
         backward: bool = False,
     ) -> Timed:
-        """One evaluation of a network, with or without the gradient with respect to the image."""
+        """Return the time of one evaluation of a network, with or without the gradient with respect to the image."""
         running = train.running
         assert running is not None and train.network is not None
         what = f"{'gradient' if backward else 'call'}: {train.network.name}, {precision}, {train.variant}"
@@ -199,7 +199,7 @@ class Timings:
         return found
 
     def gradient(self, spec: ClassifierSpec, batch: int, precision: Precision) -> Timed:
-        """One gradient of a classifier."""
+        """Return the time of one gradient of a classifier."""
         what = f"classifier gradient: {spec.network.name}, {precision}"
         parts = batch, precision, spec.training.channels_last
         key = ("gradient", spec.network, *_kind(spec.process), *parts)
@@ -215,13 +215,13 @@ class Timings:
         return found
 
     def frozen(self, network: nn.Module, running: models.Running) -> nn.Module:
-        """A network as samplers have it."""
+        """Return a network in the form in which samplers use it."""
         return models.placed(network, running, self.device).eval().requires_grad_(False)
 
     def question(
         self, t_max: float, count: int, labelled: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, a time and labels."""
+        """Return random inputs of a network: images, a time and labels."""
         x = torch.rand(count, *models.image_shape(self.dataset)).to(self.device)
         t = torch.tensor(t_max, dtype=torch.float64)
         y = torch.zeros(count, dtype=torch.long, device=self.device) if labelled else None
@@ -229,10 +229,10 @@ class Timings:
 
 
 def _kind(process: ProcessSpec) -> tuple[str, str]:
-    """What of a process the time of a call depends on."""
+    """Return the properties of a process on which the time of a call depends."""
     return process.family, process.alpha
 
 
 def size_of(tensors: dict[str, Tensor]) -> int:
-    """The bytes of tensors."""
+    """Return the bytes of tensors."""
     return sum(math.prod(each.shape) * each.element_size() for each in tensors.values())

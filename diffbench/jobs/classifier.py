@@ -27,14 +27,14 @@ def run(spec: ClassifierSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: ClassifierSpec, timings: Timings) -> Cost:
-    """Return what training costs."""
+    """Return the cost of training."""
     return training_cost(spec, timings, classifier_trainer)
 
 
 def classifier_trainer(
     spec: ClassifierSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
 ) -> Trainer:
-    """The trainer of a classifier by cross-entropy on noisy images."""
+    """Return the trainer of a classifier by cross-entropy on noisy images."""
     network = models.placed(models.build_classifier(spec, dataset), spec.training, device).train()
     called = called_in(team, network, spec.training)
     precision = spec.training.precision

@@ -15,7 +15,7 @@ from diffbench.store import files, mapped, paths
 from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
 from diffbench.training import machine
 
-#: Fewer images have no useful statistics.
+#: The least number of images; fewer have no useful statistics.
 FEWEST = 20
 FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
@@ -44,7 +44,7 @@ def save(dataset: Dataset, file: Path) -> None:
 
 
 def load(root: Path, spec: DataSpec) -> Dataset:
-    """Read the stored data set; its images are mapped into memory, and shared by all jobs that read them.
+    """Return the stored data set; its images are mapped into memory, and shared by all jobs that read them.
 
     Raises:
         StoreError: when it is missing, altered, or another data set than the spec's.

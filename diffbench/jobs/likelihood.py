@@ -22,7 +22,7 @@ from diffbench.store.products import write_json_product
 from diffbench.training import machine, models
 from diffbench.training.progress import Progress
 
-#: Images, where a data set does not say how many it has.
+#: The number of images, where a data set does not give it.
 ASSUMED_IMAGES = 10_000
 
 
@@ -35,7 +35,7 @@ def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:
-    """Return what the likelihood of the whole split costs."""
+    """Return the cost of the likelihood of the whole split."""
     train, likelihood = spec.train, spec.likelihood
     if train.network is None:
         return Cost(None)
@@ -53,7 +53,7 @@ def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:
 
 
 def evaluation(spec: LikelihoodStageSpec, batch: int, timings: Timings) -> float:
-    """Return the seconds of a call with the backward passes that it has."""
+    """Return the seconds of one evaluation with its backward passes."""
     asked = spec.train, batch, spec.precision, spec.train.denoiser.takes_labels
     forward = timings.call(*asked)
     passes = spec.likelihood.backward_passes(timings.dataset.train[0].size)
@@ -64,7 +64,7 @@ def evaluation(spec: LikelihoodStageSpec, batch: int, timings: Timings) -> float
 
 
 def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dict[str, Any]:
-    """The whole split, ``batch`` images at a time, each batch with a stream of its own."""
+    """Return the likelihood of the whole split; each batch of ``batch`` images has a random stream of its own."""
     dataset = data.load(root, spec.train.data)
     model = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.likelihood)
     denoiser = Counted(model)
@@ -89,7 +89,7 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
 def summary(
     spec: LikelihoodStageSpec, levels: int, calls: int, parts: list[dict[str, Tensor]]
 ) -> dict[str, Any]:
-    """Mean and standard error over images, and what else the likelihood says."""
+    """Return mean and standard error over images, and the likelihood's other results."""
     bits = mean_of(joined(parts, "total"))
     outside = support(parts) if spec.train.process.bounded else {}
     if outside.get("images"):
@@ -106,20 +106,20 @@ def summary(
 
 
 def joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:
-    """What a likelihood says of each image, float64 (N,)."""
+    """Return one value of a likelihood for each image, float64 (N,)."""
     return torch.cat([part[name] for part in parts]).double().cpu()
 
 
 def mean_of(values: Tensor) -> dict[str, Any]:
-    """The mean and its standard error; none of one image."""
+    """Return the mean and its standard error; the latter is None for one image."""
     error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
     return {"value": float(values.mean()), "se": error}
 
 
 def support(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """The shares of images and of pixels whose latents lie outside the prior's support, and what that would hide.
+    """Return the shares of images and of pixels whose latents lie outside the prior's support, and ``bits_if_inside``.
 
-    ``bits_if_inside``: the mean under a prior whose density goes on outside, as in the official code of reflected
+    ``bits_if_inside``: the mean under a prior whose density continues outside, as in the official code of reflected
     diffusion.  It is no likelihood.
     """
     pixels = joined(parts, "outside")
@@ -131,7 +131,7 @@ def support(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
 
 
 def no_density(outside: dict[str, Any]) -> str:
-    """Why an average over images is no number, in one line."""
+    """Return in one line why the average over images is not a number."""
     return (
         f"no density: the latents of {100 * outside['images']:.3g} % of the images, "
         f"{100 * outside['pixels']:.2g} % of the pixels, end outside the cube, where the prior has none; "
@@ -141,7 +141,7 @@ def no_density(outside: dict[str, Any]) -> str:
 
 
 def bound_terms(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """A bound's prior and terms by time, weighted by their images; nothing where it has no terms."""
+    """Return a bound's prior term and its terms by time, averaged over images; empty where there are no terms."""
     if "terms" not in parts[0]:
         return {}
     counts = torch.tensor([len(part["total"]) for part in parts], dtype=torch.float64)

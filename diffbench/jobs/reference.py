@@ -1,4 +1,4 @@
-"""The reference stage: the extractor, and what it makes of the data set; scores start from both."""
+"""The reference stage: the extractor, and its statistics and features of the data set; scores use both."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffbench.training import machine
 
 
 def run(spec: ReferenceSpec, root: Path, device: str) -> None:
-    """Write statistics.npz, and the weights of an extractor that is trained here, validated."""
+    """Write statistics.npz and, for an extractor that is trained here, its validated weights."""
     check_library(spec)
     path, place = paths.product(root, spec), prepare(spec, device)
     with machine.record(path, place) as record:
@@ -45,13 +45,13 @@ def run(spec: ReferenceSpec, root: Path, device: str) -> None:
 
 
 def prepare(spec: ReferenceSpec, device: str) -> torch.device:
-    """Where features are computed: on a GPU those of a large network, and on the CPU all others."""
+    """Return the device for features: a GPU for a large network, the CPU for all others."""
     wanted = spec.uses_gpu and device.startswith("cuda")
     return machine.prepare(device if wanted else "cpu")
 
 
 def check_library(spec: ReferenceSpec) -> None:
-    """Refuse another library than the plan was made for.
+    """Refuse a library other than the one that the plan was made for.
 
     Raises:
         ValueError: naming both.
@@ -64,10 +64,10 @@ def check_library(spec: ReferenceSpec) -> None:
 def load_fidelity(
     spec: ReferenceSpec, root: Path, dataset: Dataset, device: torch.device, floors: FloorSpec
 ) -> Fidelity:
-    """What scores samples of a data set, and real images beside them.
+    """Return the scoring of samples of a data set, with the floors of real images.
 
     Raises:
-        StoreError: when the reference is missing, altered, or of another spec; or the weights are.
+        StoreError: when the reference or the weights are missing, altered, or of another spec.
     """
     check_library(spec)
     measured = reference_statistics.load(read_product(paths.product(root, spec), spec))

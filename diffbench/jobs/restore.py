@@ -1,9 +1,9 @@
-"""The restore stage: test images, degraded by one task, from their measurements by one method, and scored.
+"""The restore stage: the first test images, degraded by one task, restored by one method, and scored.
 
     y = H x + noise (high - low) n,      n ~ N(0, I)
 
-n is the i-th image's own, whatever the variant, the method, the seed and the number of images: all restore the same
-measurements, up to the range [low, high] in which a process has its images.
+n is the i-th image's own, whatever the variant, the method, the seed and the number of images: all methods restore the
+same measurements, up to the range [low, high] in which a process has its images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from diffbench.store.products import write_json_product, write_product
 from diffbench.training import machine, models
 from diffbench.training.progress import Progress
 
-#: How many images are kept and shown.
+#: The number of images that are stored and shown.
 SHOWN = 10
 
 
@@ -49,9 +49,9 @@ SHOWN = 10
 class Problem:
     """A task on the first test images.
 
-    levels: between grey levels and the range of the images.
+    levels: the conversion between grey levels and the range of the images.
     x: the images (N, C, H, W) in that range.
-    measurement: of each.
+    measurement: the measurements of all images.
     """
 
     levels: Levels
@@ -60,27 +60,27 @@ class Problem:
 
     @property
     def operator(self) -> Degradation:
-        """H."""
+        """The degradation H."""
         return self.measurement.operator
 
     @property
     def width(self) -> float:
-        """That of the range."""
+        """The width high - low of the range."""
         return self.levels.high - self.levels.low
 
     def on_unit(self, x: Tensor) -> Tensor:
-        """Images on [0, 1], float64."""
+        """Return images on [0, 1], float64."""
         return (x.double() - self.levels.low) / self.width
 
     def repeated(self, draws: int) -> Tensor:
-        """Each measurement ``draws`` times."""
+        """Return each measurement ``draws`` times."""
         return self.measurement.y.repeat_interleave(draws, 0)
 
 
 def run(spec: RestoreSpec, root: Path, device: str) -> None:
     """Write {method}.json, the scores, and {method}/images.npz with a picture of the first images.
 
-    The latter has, as grey levels NHWC, ``truth``, ``measurement`` (H^+ y), ``restorations`` (N, K, H, W, C) and
+    images.npz has, as grey levels NHWC, ``truth``, ``measurement`` (H^+ y), ``restorations`` (N, K, H, W, C) and
     their ``mean``.
     """
     place = machine.prepare(device, spec.train.running if spec.train else None)
@@ -99,7 +99,7 @@ def run(spec: RestoreSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: RestoreSpec, timings: Timings) -> Cost:
-    """Return what all draws of the task cost; without a model they cost nothing."""
+    """Return the cost of all draws of the task; without a model they cost nothing."""
     train, inner = spec.train, spec.restorer.inner
     if train is None or train.network is None:
         return Cost(0.0 if train is None else None)
@@ -124,14 +124,14 @@ def calls_of(spec: RestoreSpec, dataset: Dataset) -> Calls:
 
 
 def scoring(spec: RestoreSpec, device: torch.device) -> torch.device:
-    """Where features are computed: where restorations are, if their extractor is large."""
+    """Return the device for features: that of the restorations if the extractor is large, else the CPU."""
     return (
         device if spec.reference.extractor.heavy and device.type == "cuda" else torch.device("cpu")
     )
 
 
 def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
-    """Degrade the first test images.
+    """Return the task on the first test images, degraded.
 
     Raises:
         ValueError: when the data set has fewer, or the operator cannot degrade them.
@@ -152,7 +152,7 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
 
 
 def noise_like(y: Tensor) -> Tensor:
-    """Standard normal noise of measurements (N, ...), each image's from a stream of its own."""
+    """Return standard normal noise for measurements (N, ...); each image's is from a stream of its own."""
     each = [
         torch.randn(y.shape[1:], generator=stream("measurement", i), dtype=y.dtype)
         for i in range(len(y))
@@ -164,7 +164,7 @@ def noise_like(y: Tensor) -> Tensor:
 def restore(
     spec: RestoreSpec, root: Path, dataset: Dataset, problem: Problem, device: torch.device
 ) -> tuple[Tensor, int]:
-    """Restorations (N, K, C, H, W), in chunks with a stream each, and the denoiser's calls for an image.
+    """Return restorations (N, K, C, H, W), in chunks with a stream each, and the denoiser's calls for an image.
 
     Raises:
         ValueError: when a restoration is not finite.
@@ -193,7 +193,7 @@ def restore(
 def load_denoiser(
     spec: RestoreSpec, root: Path, dataset: Dataset, device: torch.device
 ) -> Denoiser | None:
-    """The trained model; None where none is used."""
+    """Return the trained model; None where the method uses none."""
     if spec.train is None:
         return None
     return models.load_denoiser(spec.train, root, dataset, device, spec.precision)
@@ -202,7 +202,7 @@ def load_denoiser(
 def build_restorer(
     spec: RestoreSpec, dataset: Dataset, levels: Levels, denoiser: Denoiser | None
 ) -> Restorer:
-    """The restorer, from the facts that it asks for."""
+    """Return the restorer, built with the facts that it asks for."""
 
     def built(restorer: Any) -> Any:
         facts: dict[str, Callable[[], Any]] = {
@@ -222,10 +222,10 @@ def build_restorer(
 def score(
     spec: RestoreSpec, dataset: Dataset, problem: Problem, drawn: Tensor, fidelity: Fidelity
 ) -> dict[str, Any]:
-    """Metrics with their standard errors and floors, counts and protocol.
+    """Return metrics with their standard errors and floors, counts and protocol.
 
-    FID is of all draws, as grey levels, to the training split; there is none of too few.  ``truth`` has the FID of the
-    true images in the restorations' place, each as often.
+    FID is of all draws, as grey levels, to the training split; there is none where the draws are too few.  ``truth``
+    has the FID of the true images in the restorations' place, each as often.
     """
     again = problem.operator.apply(drawn.flatten(0, 1)).reshape(
         *drawn.shape[:2], *problem.measurement.y.shape[1:]
@@ -249,7 +249,7 @@ def score(
 def posterior_scores(
     spec: RestoreSpec, dataset: Dataset, problem: Problem, drawn: Tensor
 ) -> dict[str, Score]:
-    """Scores against the true posterior, where the model is the exact one of a Gaussian and H a matrix."""
+    """Return scores against the true posterior, where the model is the exact one of a Gaussian and H a matrix."""
     operator = problem.operator
     if not (spec.train and spec.train.denoiser.gaussian and isinstance(operator, Operator)):
         return {}
@@ -261,7 +261,7 @@ def posterior_scores(
 
 
 def pictures(problem: Problem, drawn: Tensor) -> dict[str, Any]:
-    """The first images as grey levels, as ``run`` says."""
+    """Return the first images as grey levels, as ``run`` writes them."""
     count, draws = drawn.shape[:2]
     levels, y = problem.levels, problem.measurement.y[:count]
     restored = levels.from_model(drawn.flatten(0, 1))
@@ -274,7 +274,7 @@ def pictures(problem: Problem, drawn: Tensor) -> dict[str, Any]:
 
 
 def strip(shown: dict[str, Images], count: int) -> bytes:
-    """A PNG whose rows are the truth, H^+ y, each draw and their mean."""
+    """Return a PNG whose rows are the truth, H^+ y, each draw and their mean."""
     draws = shown["restorations"].swapaxes(0, 1)
     rows = [shown["truth"], shown["measurement"], *draws, shown["mean"]]
     return grid_png(np.concatenate(rows), count, columns=len(shown["truth"]))

@@ -32,21 +32,21 @@ from diffbench.store.run_record import RunRecord
 from diffbench.training import machine, models
 from diffbench.training.progress import Progress
 
-#: Seconds after which finished chunks are kept on disk.
+#: The seconds after which finished chunks are saved on disk.
 KEEP_AFTER = 10.0
 
 
 def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
-    """Write samples.npz and a picture of a hundred.
+    """Write samples.npz and a picture of a hundred samples.
 
-    The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and of a process between walls ``moved``, the
-    fraction of pixels that had to be brought back inside at the end.
+    The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and for a process between walls ``moved``, the
+    fraction of pixels that had to be moved back inside at the end.
 
     Args:
         spec: the job.
         root: the results folder.
         device: ``cpu``, ``cuda`` or ``mps``.
-        shards: where there is more than one, their chunks are gathered; a control has none.
+        shards: with more than one, their chunks are gathered; a control has none.
     """
     if spec.control is not None:
         _run_control(spec, root, device)
@@ -57,7 +57,7 @@ def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
 
 
 def cost(spec: SampleSpec, timings: Timings) -> Cost:
-    """Return what drawing all chunks costs; a control's images cost nothing."""
+    """Return the cost of drawing all chunks; a control's images cost nothing."""
     size = spec.samples * timings.dataset.train[0].size
     train, solver = spec.train, spec.solver
     if train is None or train.network is None or solver is None:
@@ -93,15 +93,15 @@ def drawn_chunks(
 ) -> Iterator[tuple[Dataset, list[Chunk]]]:
     """Draw chunks for the block, which writes them to a product.
 
-    The product's record has the time of earlier attempts too.  What was kept of the chunks on disk is removed after
-    the block.
+    The product's record includes the time of earlier attempts.  Chunks that were saved on disk are removed after the
+    block.
 
     Args:
-        spec: the samples that they are of.
+        spec: the spec of the samples.
         root: the results folder.
         device: ``cpu``, ``cuda`` or ``mps``.
         wanted: the chunks' numbers.
-        product: what the block writes.
+        product: the file that the block writes.
     """
     place = machine.prepare(device, spec.train.running if spec.train else None)
     kept = ChunkStore(paths.state(root, spec))
@@ -138,7 +138,7 @@ def gather(spec: SampleSpec, root: Path, shards: int) -> None:
 
 
 def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
-    """The chunks of one shard, from its verified product."""
+    """Return the chunks of one shard, from its verified product."""
     sample = spec.sample
     numbers = share(sample.samples, sample.chunk, spec.shard, spec.shards)
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
@@ -161,9 +161,9 @@ def write(spec: SampleSpec, root: Path, dataset: Dataset, arrays: dict[str, Any]
 
 
 def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
-    """The label of every sample, a function of its index and the seed; None where none is used.
+    """Return the label of every sample, a function of its index and the seed; None where none is used.
 
-    They are those of the solver in turn, or the training images' in a random order, over and over.
+    They are the solver's labels in turn, or the training images' labels in a random order, repeated as needed.
 
     Raises:
         ValueError: for a label that the data set does not have.
@@ -186,7 +186,7 @@ def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
 
 
 def draw_control(spec: SampleSpec, dataset: Dataset) -> dict[str, Any]:
-    """A control's images; no function is evaluated."""
+    """Return a control's images; no function is evaluated."""
     assert spec.control is not None
     generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
     levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
@@ -202,9 +202,9 @@ def draw(
     drawn: dict[int, Chunk],
     kept: ChunkStore,
 ) -> None:
-    """Draw the wanted chunks, each from a stream of its own, into ``drawn``, but for those that are there already.
+    """Draw the wanted chunks that are missing in ``drawn``, each from a stream of its own, and add them to it.
 
-    What took longer than a few seconds is also kept on disk, so that a job that is stopped goes on from there.
+    Chunks that take longer than a few seconds are also saved on disk, so that a stopped job continues from them.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
@@ -233,7 +233,7 @@ def draw(
 def _drawing(
     spec: SampleSpec, root: Path, dataset: Dataset, device: torch.device
 ) -> Callable[[int], Chunk]:
-    """What draws the chunk of a number."""
+    """Return the function that draws a chunk, given its number."""
     assert spec.train is not None
     assert spec.solver is not None
     process, chosen = spec.train.process, spec.solver
@@ -258,13 +258,13 @@ def _drawing(
 
 
 def assemble(spec: SampleSpec, chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """All levels in order, the denoiser's calls for an image, and what was moved."""
+    """Return all levels in order, the denoiser's calls for an image, and the fraction of pixels moved."""
     calls, moved = 0, 0.0
     for chunk in chunks:
         calls += chunk.calls * len(chunk.levels)
-        # Not by `sum`, which rounds otherwise from Python 3.12 on.
+        # Not by `sum`, which rounds differently from Python 3.12 on.
         moved += chunk.moved * len(chunk.levels) / spec.samples
-    # Step size control gives chunks different numbers; their mean is rounded to a whole one.
+    # With step size control the calls differ between chunks; their mean is rounded to an integer.
     arrays = {
         "levels": np.concatenate([chunk.levels for chunk in chunks]),
         "nfe": np.array(round(calls / spec.samples)),

@@ -19,11 +19,11 @@ from diffbench.training import machine
 
 
 def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
-    """Write scores.json; with ``partial`` score what there is, into scores.partial.json."""
+    """Write scores.json; with ``partial`` score the samples that exist, into scores.partial.json."""
     place = prepare(spec.reference, device)
     path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
     if partial:
-        # Not a declared output, so without a sidecar: the spec lies inside.
+        # Not a declared output, so without a sidecar: the spec is inside.
         content = score_all(spec, root, place, skip=True) | {"spec": spec.model_dump(mode="json")}
         files.write_json(leftover, content)
         return
@@ -33,7 +33,7 @@ def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> N
 
 
 def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) -> dict[str, Any]:
-    """Scores by solver, and their protocol; ``skip`` leaves out what cannot be scored."""
+    """Return scores by solver, and their protocol; with ``skip`` solvers that cannot be scored are left out."""
     dataset = data.load(root, spec.reference.data)
     fidelity = load_fidelity(spec.reference, root, dataset, device, spec.floors)
     solvers = {}
@@ -48,7 +48,7 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
 
 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
-    """Metrics, their floors, NFE and count of one solver's samples."""
+    """Return metrics, their floors, NFE and count of one solver's samples."""
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
         levels, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")

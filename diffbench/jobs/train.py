@@ -1,9 +1,9 @@
 """The train stage: fit an exact denoiser, or train a network, resuming exactly where it was stopped.
 
 Every random draw of step i is a function of (seed, i), and the state holds all else: weights, average,
-optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed ends in the
-same bits as one that was not.  Snapshots, averaged weights of steps on the way, wait beside the state for the end, when
-all weights become products at once.  The classifier stage trains by the same code.
+optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed gives the
+same bits as one that was not.  Snapshots, the averaged weights of earlier steps, are kept beside the state until the
+end, when all weights become products at once.  The classifier stage trains by the same code.
 
 Several processes (``team``) may share the work: the first writes state, log and product, the others read the state.
 """
@@ -48,7 +48,7 @@ from diffbench.training.trainer import Trainer, TrainingError
 def run(spec: TrainSpec, root: Path, device: str) -> None:
     """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser.
 
-    Of a training the averaged weights of its snapshots, and of further lengths of averages, are written too.
+    For a training, the averaged weights of its snapshots, and of further lengths of averages, are written too.
     """
     place = machine.prepare(device, spec.running)
     dataset = data.load(root, spec.data)
@@ -60,7 +60,7 @@ def run(spec: TrainSpec, root: Path, device: str) -> None:
 
 
 def cost(spec: TrainSpec, timings: Timings) -> Cost:
-    """Return what training costs; imported weights take no time, and an exact denoiser is not estimated."""
+    """Return the cost of training; imported weights take no time, and an exact denoiser is not estimated."""
     if spec.network is None:
         return Cost(None)
     if spec.training is None:
@@ -70,9 +70,9 @@ def cost(spec: TrainSpec, timings: Timings) -> Cost:
 
 
 def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: MakeTrainer) -> Cost:
-    """Return what the steps that are left cost, and the size of all weights and training states that are kept.
+    """Return the cost of the steps that are left, and the size of all weights and training states that are kept.
 
-    Snapshots lie beside the states once more, from which all products can be made again.
+    Each snapshot is counted twice: as a product, and beside the states, from which products can be made again.
     """
     training = spec.training
     assert training is not None
@@ -94,7 +94,7 @@ def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: Make
 def denoiser_trainer(
     spec: TrainSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
 ) -> Trainer:
-    """The trainer of a variant's network by its objective."""
+    """Return the trainer of a variant's network by its objective."""
     assert spec.objective is not None and spec.training is not None
     network = models.placed(models.build_network(spec, dataset), spec.training, device).train()
     process = models.build_process(spec.process, dataset)
@@ -113,9 +113,9 @@ def denoiser_trainer(
 def called_in(
     team: Alone | None, network: nn.Module, training: TrainingSpec
 ) -> Callable[..., Tensor]:
-    """What calls a network in training: joined to those of the team, and compiled if the budget says so."""
+    """Return the function that calls a network in training: joined to the team's, compiled if the budget says so."""
     called = team.joined(network) if team else network
-    # Compiled last, so that gradients are exchanged while the rest is still being made.
+    # Compiled last, so that gradients are exchanged while the others are still being computed.
     compiled: Callable[..., Tensor] = torch.compile(called) if training.compile else called
     return compiled
 
@@ -126,7 +126,7 @@ def train_network(
     place: torch.device,
     make: Callable[[Alone], Trainer],
 ) -> None:
-    """Train what ``make`` makes for a team, or go on, and write the averaged weights."""
+    """Train with the trainer of ``make``, or resume, and write the averaged weights."""
     with joined_team(place) as processes:
         store = StateStore if processes.first else SpectatorStore
         state = store(paths.state(root, spec), spec)
@@ -147,7 +147,7 @@ def train_network(
 
 
 def metered(trainer: Trainer) -> Meter:
-    """A meter of the training; nothing is counted where no step is left."""
+    """Return a meter of the training; it counts nothing where no step is left."""
     if trainer.step == trainer.training.steps:
         return Meter(trainer, 0, None)
     peak = matrix_peak(trainer.device, trainer.training.precision)
@@ -155,13 +155,13 @@ def metered(trainer: Trainer) -> Meter:
 
 
 def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSpec) -> None:
-    """Write the product."""
+    """Write the product of the job."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_product(paths.product(root, spec), lambda file: save_file(tensors, file), spec)
 
 
 def snapshots_of(spec: TrainSpec | ClassifierSpec) -> dict[Weights, tuple[int, int]]:
-    """The weights that are kept on the way, by step and number of the average; a classifier has none."""
+    """Return the weights that are kept along training -> (step, number of the average); a classifier has none."""
     if isinstance(spec, ClassifierSpec) or spec.training is None:
         return {}
     training, lengths = spec.training, list(spec.training.ema.tracked)
@@ -195,9 +195,9 @@ def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
 
 
 def resume(trainer: Trainer, state: StateStore) -> float:
-    """Restore the newest state, if any; returns the seconds that led to it.
+    """Restore the newest state, if any, and return the seconds of training that led to it.
 
-    A state is of no use past a snapshot that is not there: training goes on from one before it.
+    A state after a missing snapshot is not used: training resumes from a state before it.
 
     Raises:
         TrainingError: when other processes of the team found another state.
@@ -231,7 +231,7 @@ def resume(trainer: Trainer, state: StateStore) -> float:
 
 
 class Stop:
-    """While it is entered, notes that the process was asked to stop (SIGTERM, SIGUSR1)."""
+    """A block that notes whether the process was asked to stop (SIGTERM, SIGUSR1)."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -249,10 +249,10 @@ class Stop:
 
 
 def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter: Meter) -> int:
-    """Advance to the end of the budget, saving about ten times; returns the steps executed.
+    """Train to the end of the budget, saving about ten times, and return the number of steps done.
 
     Raises:
-        TrainingError: when the loss is no longer finite, and the budget does not provide for that.
+        TrainingError: when the loss is no longer finite, and the budget does not allow for that.
         SystemExit: with status 85 when asked to stop, after saving.
     """
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()

@@ -1,1 +1,1 @@
-"""Measures of image quality: fidelity to a data set, on features of one named extractor."""
+"""Measures of image quality: fidelity to a data set, with features of one named extractor."""

@@ -1,10 +1,10 @@
 """A published reference: the statistics, and perhaps the images, that a paper's own evaluation compares with.
 
     mu (d,), sigma (d, d)         mean and covariance of the features of the whole training set
-    arr_0 (N, H, W, C) uint8      images of it, which precision and recall compare with; not in every file
+    arr_0 (N, H, W, C) uint8      training images, which precision and recall compare with; not in every file
 
 Sources: guided-diffusion's `VIRTUAL_*_labeled.npz` has both, with 10,000 images (Dhariwal & Nichol 2021,
-https://github.com/openai/guided-diffusion, evaluations); EDM's `fid-refs/*.npz` has statistics alone (Karras et al.
+https://github.com/openai/guided-diffusion, evaluations); EDM's `fid-refs/*.npz` has only statistics (Karras et al.
 2022, https://github.com/NVlabs/edm).  Both are of Inception's 2,048 features.
 """
 
@@ -23,7 +23,7 @@ from diffbench.store.listing import TORN
 
 @dataclass(frozen=True)
 class Batch:
-    """What such a file holds.
+    """The content of a published reference.
 
     statistics: ``mu`` (d,) and ``sigma`` (d, d), float64.
     images: uint8 (N, H, W, C), or None.
@@ -34,12 +34,12 @@ class Batch:
 
 
 def read_batch(file: Path, features: int, shape: tuple[int, int, int]) -> Batch:
-    """Read a reference.
+    """Read a published reference.
 
     Args:
         file: an npz file.
-        features: d.
-        shape: of images (H, W, C).
+        features: the number of features d.
+        shape: the shape (H, W, C) of an image.
 
     Raises:
         ValueError: when it is no npz file, or its arrays are of other features or images.

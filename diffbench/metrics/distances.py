@@ -1,7 +1,7 @@
 """Distances between sets of features or of images, by torch-fidelity.
 
-Features are computed once and handed to its functions, every option given, so that neither its defaults
-(VGG-16 for precision and recall) nor its cache (keyed by names, not contents) has a part in any number.
+Features are computed once and passed to its functions with every option given, so that no number depends on
+its defaults (VGG-16 for precision and recall) or its cache (keyed by names, not contents).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KID_OPTIONS: dict[str, Any] = {
     "kid_kernel_poly_coef0": 1,
     "rng_seed": 2020,
 }
-#: Numbers of images, and distances, that are in memory at a time: a GiB in float64.
+#: How many numbers of images, and how many distances, are in memory at a time: a GiB in float64.
 NUMBERS = 2**27
-# The part of torch-fidelity that saves memory agrees with the other and bounds it by batch x N.
+# torch-fidelity's memory-saving code agrees with its other code and limits memory to batch x N.
 PRC_OPTIONS: dict[str, Any] = {"prc_neighborhood": 3, "prc_batch_size": 2000, "save_cpu_ram": True}
 
 
 def torch_fidelity() -> Any:
-    """torch-fidelity, imported when first needed: that costs seconds."""
+    """The package torch-fidelity, imported at the first call because that takes seconds."""
     ensure_importable()
     import torch_fidelity as package
 
@@ -59,7 +59,7 @@ def fid_statistics(z: Features) -> Statistics:
 
 
 def fid(statistics: Statistics, reference: Statistics) -> float:
-    """Frechet distance of two Gaussians given as `fid_statistics`; rounding below 0 is 0."""
+    """Frechet distance of two Gaussians given as by `fid_statistics`; a value below 0, from rounding, becomes 0."""
     torch_fidelity()
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
@@ -68,10 +68,10 @@ def fid(statistics: Statistics, reference: Statistics) -> float:
 
 
 class FrechetTo:
-    """Frechet distances of many Gaussians to one, in units of `fid` and equal to it but for rounding.
+    """Frechet distances of many Gaussians to one reference, equal to `fid` up to rounding.
 
-    With the reference's covariance S' = R R', the eigenvalues of S S' are those of the symmetric R' S R, which cost a
-    part of what those of a product do.
+    With the reference's covariance S' = R R', the eigenvalues of S S' are those of the symmetric R' S R, which take
+    less time to compute than those of a product.
     """
 
     def __init__(self, reference: Statistics) -> None:
@@ -80,7 +80,7 @@ class FrechetTo:
         self.root = vectors * np.sqrt(values.clip(0))
 
     def __call__(self, statistics: Statistics) -> float:
-        """The distance; rounding below 0 is 0."""
+        """Frechet distance to the reference; a value below 0, from rounding, becomes 0."""
         apart = statistics["mu"] - self.reference["mu"]
         traces = np.trace(statistics["sigma"]) + np.trace(self.reference["sigma"])
         values = np.linalg.eigvalsh(self.root.T @ statistics["sigma"] @ self.root)
@@ -121,13 +121,13 @@ def kernel_distance(z: Features, reference: Features, gamma: float) -> float:
 def kernel_distance_se(z: Features, reference: Features, gamma: float, blocks: int = 10) -> float:
     """Standard error of KID, from its spread over disjoint blocks of the samples.
 
-    Of MMD^2 = E k(z, z) - 2 E k(z, z') + E k(z', z') the last term is the reference's and drops out
-    of a spread; 2,000 reference images at most stand for the second.
+    Of MMD^2 = E k(z, z) - 2 E k(z, z') + E k(z', z') the last term depends on the reference alone and adds nothing to
+    the spread; the second is estimated with at most 2,000 reference images.
     """
     parts = np.array_split(z[: 1000 * blocks], blocks)
     reference = reference[np.linspace(0, len(reference) - 1, min(len(reference), 2000)).astype(int)]
     values = [_within(part, gamma) - 2 * _kernel(part, reference, gamma).mean() for part in parts]
-    # One block's deviation, to the size of all samples.
+    # From the deviation of one block to that of all samples.
     return float(np.std(values, ddof=1) * (len(parts[0]) / len(z)) ** 0.5)
 
 
@@ -155,8 +155,8 @@ def nearest_distances(
 ) -> NDArray[np.float64]:
     """L2 distance (N,), in levels, of each image to its nearest reference image.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, levels being integers: a copy is at 0.  ``numbers`` of each
-    set are in memory at a time, and as many distances at most.
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, since levels are integers: a copy has distance 0.  At most
+    ``numbers`` numbers of each set, and as many distances, are in memory at a time.
     """
     a, b = (torch.from_numpy(each.reshape(len(each), -1)) for each in (levels, reference))
     rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
@@ -166,7 +166,7 @@ def nearest_distances(
 
 
 def _nearest(a: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Squared distances of images a (n, d), float64, to the nearest of all parts (m, d)."""
+    """Squared distance of each image of a (n, d), float64, to the nearest image of all parts (m, d)."""
     size = a.square().sum(1, keepdim=True)
     nearest = torch.full_like(size[:, 0], torch.inf)
     for part in parts:
@@ -178,7 +178,7 @@ def _nearest(a: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
 def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """Row numbers (resamples, count), drawn with replacement."""
-    # RandomState, whose streams NumPy froze.
+    # RandomState, whose streams do not change between NumPy's versions.
     return np.random.RandomState(seed).randint(0, count, size=(resamples, count))
 
 

@@ -1,7 +1,7 @@
 """What every feature extractor is, and how features are computed.
 
 An extractor is a module from levels, uint8 (B, C, H, W), to the pair (features (B, d), logits (B, K)).  A registered
-`Extractor` says how one kind of them is come by: trained on the data set, or published by somebody.
+`Extractor` says how one kind of extractor is made: trained on the data set, or published with its weights.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ Features = NDArray[np.float64]
 
 
 class Extractor(ABC):
-    """How one kind of extractor is come by; modules are in evaluation mode and without gradients."""
+    """How one kind of extractor is made; its modules are in evaluation mode and without gradients."""
 
     @abstractmethod
     def make(self, dataset: Dataset) -> nn.Module:
-        """The extractor of a data set, trained or fetched.
+        """The extractor of a data set, trained or downloaded.
 
         Raises:
-            StoreError: when its weights are published and there is no whole copy of them.
+            StoreError: when its weights are published and there is no complete copy of them.
         """
 
     def load(self, dataset: Dataset, weights: Path) -> nn.Module:
-        """The same from the weights that were stored, where the spec says that they are."""
+        """The extractor of a data set with stored weights, where the spec says that weights are stored."""
         raise NotImplementedError
 
     def validate(self, module: nn.Module, dataset: Dataset) -> dict[str, float]:
-        """Numbers that say whether it is fit to measure with.
+        """Numbers that say whether the extractor can be used for measurements.
 
         Raises:
-            ValueError: when it is not.
+            ValueError: when it cannot.
         """
         return {}
 
     def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
-        """Metric -> a further extractor, whose FID it is."""
+        """Further extractors with an FID of their own: metric -> extractor."""
         return {}
 
     def reference(self, dataset: Dataset) -> Batch | None:
-        """A published reference to measure against, in place of the training images.
+        """A published reference to compare with, in place of the training images.
 
         Raises:
-            StoreError: when there is no whole copy of it.
+            StoreError: when there is no complete copy of it.
             ValueError: when it is of other features or images.
         """
         return None
 
     def sha256(self, module: nn.Module) -> str:
-        """What its weights are known by."""
+        """SHA-256 that identifies the extractor's weights."""
         return weights_sha256(module)
 
 
@@ -69,7 +69,7 @@ def features_and_logits(
 ) -> tuple[Features, Features]:
     """Features (N, d) and logits (N, classes), float64, of levels, uint8 (N, H, W, C).
 
-    ``batch``: images a forward pass; the module's own ``batch`` by default, else 1,000.
+    ``batch``: images in a forward pass; the module's own ``batch`` by default, else 1,000.
 
     Raises:
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.

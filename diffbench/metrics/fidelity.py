@@ -1,4 +1,4 @@
-"""Fidelity of samples to a data set: FID, IS, KID, precision, recall, and two checks they miss.
+"""Fidelity of samples to a data set: FID, IS, KID, precision, recall, and checks for what these miss.
 
 With features z of samples (mean m, covariance S) and of reference images (m', S'):
 
@@ -14,12 +14,12 @@ With features z of samples (mean m, covariance S) and of reference images (m', S
     saturated      share of pixels (and channels) at the first or last grey level
 
 https://arxiv.org/abs/1706.08500, https://arxiv.org/abs/1606.03498, https://arxiv.org/abs/1801.01401,
-https://arxiv.org/abs/1904.06991.  FID is to the statistics of whole splits, KID, precision and recall to
-at most as many training images as the reference keeps the features of.
+https://arxiv.org/abs/1904.06991.  FID is to the statistics of whole splits.  KID, precision and recall are to
+the training images whose features the reference keeps.
 
-Standard errors are over samples, the reference held fixed: of FID and IS by bootstrap, of KID from
+Standard errors are over samples, with the reference fixed: of FID and IS by bootstrap, of KID from
 disjoint blocks, of precision, nearest_ratio and confidence as those of a mean.  Recall has none:
-its balls are the samples' own, and resampling with replacement shrinks them to nothing.
+its balls are around the samples, and resampling with replacement makes their radii 0.
 """
 
 from __future__ import annotations
@@ -59,26 +59,26 @@ Score = dict[str, float | None]
 
 
 class Fidelity:
-    """Scores sets of samples against what is known of one data set.
+    """Scores of sets of samples against one data set.
 
     Args:
         module: the extractor: levels, uint8 (B, C, H, W), to features (B, d) and logits (B, K).
             KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
-        reference: what the extractor makes of the data set's splits.
+        reference: the statistics and features of the data set's splits by the extractor.
         train: the training images, uint8 (N, H, W, C).
-        name: what the protocol calls the extractor; the module's own ``name`` by default.
-        sha256: what its weights are known by; made of them by default.
-        opinions: metric -> a further extractor, whose FID it is; the reference has the statistics of each.
-        batch: images a forward pass; the module's own choice by default.
+        name: the extractor's name in the protocol; the module's own ``name`` by default.
+        sha256: the checksum of its weights; computed by default.
+        opinions: metric -> a further extractor with an FID of its own; the reference has the statistics of each.
+        batch: images in a forward pass; the module's own choice by default.
         resamples: bootstrap resamples for the standard errors of FID and IS; 0 for none.  An FID
-            costs the eigenvalues of a d x d matrix: at d = 2048 that is minutes for 20.
-        seed: of the bootstrap.
+            takes the eigenvalues of a d x d matrix: at d = 2048 that is minutes for 20.
+        seed: the seed of the bootstrap.
         inception_score: whether IS is among the scores.
         class_accuracy: whether the logits are of the data set's classes.
         grey_levels: the data set's number of grey levels.
-        conversion: what the extractor makes of them, in words for the protocol.
+        conversion: how the extractor converts grey levels, in words for the protocol.
         floors: how the floors of FIDs are measured, by ``real_images``.
-        published: SHA-256 of the published reference that stands for the training split, if one does.
+        published: SHA-256 of the published reference in place of the training split, if there is one.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Fidelity:
 
     @cached_property
     def protocol(self) -> dict[str, Any]:
-        """What two scores must share to be compared."""
+        """What must agree before two scores are compared."""
         return {
             "extractor": self.name,
             "extractor_sha256": self.sha256,
@@ -140,7 +140,7 @@ class Fidelity:
         """All metrics of samples, uint8 (N, H, W, C): a value and its standard error or None.
 
         ``fid_test`` is FID to the test split; all else is measured against the train split.  With the
-        ``labels`` (N,) that were asked for, ``class_accuracy`` is how many the extractor agrees with.
+        ``labels`` (N,) that were asked for, ``class_accuracy`` is the share that the extractor agrees with.
 
         Raises:
             ValueError: when samples differ in shape from the reference or are fewer than 20, or
@@ -181,7 +181,7 @@ class Fidelity:
     def frechet(self, levels: Images, together: int = 1) -> Score:
         """FID of images, uint8 (N, H, W, C), to the train split.
 
-        ``together``: how many neighbours belong to one image; the bootstrap draws them as one.
+        ``together``: how many consecutive images belong together; the bootstrap draws them as one.
 
         Raises:
             ValueError: as ``score``.

@@ -1,7 +1,7 @@
-r"""Floors: what real images score in the place of samples, below which an FID says nothing about a model.
+r"""Floors: what real images score in the samples' place; an FID below its floor says nothing about a model.
 
-FID is biased upward by sets that are finite: real images do not have 0.  Of R sets of real images, each of as many as
-were scored, with FIDs f_1, ..., f_R,
+FID is biased upward for finite sets: even real images do not have 0.  From the FIDs f_1, ..., f_R of R sets of real
+images, each with as many images as were scored,
 
     floor = mean f + 2 sd f                                       sd with R - 1
 
@@ -10,10 +10,10 @@ were scored, with FIDs f_1, ..., f_R,
     of restorations of n test images     n test images, redrawn, K of each as there are K restorations, to the training
                                          split
 
-Training images are redrawn with replacement: all of them, once each, would be the reference itself.  Of a split whose
-features are kept in part (``reference``), and of test images, which are no reference here, a redraw has no image twice
-while there are enough of them: repeated images are fewer images, whose FID is larger.  Chong & Forsyth, "Effectively
-Unbiased FID and Inception Score and Where to Find Them", 2020, https://arxiv.org/abs/1911.07023, is on the bias.
+Training images are redrawn with replacement: all of them, once each, would be the reference itself.  Test images, and
+images of a split whose features are kept only in part (``reference``), are redrawn without replacement while there are
+enough of them: a set with repeated images is a smaller set, whose FID is larger.  The bias is the subject of Chong &
+Forsyth, "Effectively Unbiased FID and Inception Score and Where to Find Them", 2020, https://arxiv.org/abs/1911.07023.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from diffbench.metrics.extractor import Features
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
 
-#: A metric -> ``mean`` and ``sd`` of real images' scores, and the floor itself, their ``value``.
+#: A metric -> ``mean`` and ``sd`` of real images' scores, and their floor as ``value``.
 Floors = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Redraws:
-    """Draws sets of images by their numbers.
+    """Random sets of images, given by the images' numbers.
 
     Args:
         spec: how many sets, and their seed.
-        purpose: of the random stream.
+        purpose: the name of the random stream.
         images: how many there are to draw from.
-        replace: whether an image may be there twice in any case; else only where there are too few.
+        replace: whether sets are drawn with replacement always; else only where there are too few images.
     """
 
     spec: FloorSpec
@@ -53,7 +53,7 @@ class Redraws:
     replace: bool
 
     def rows(self, count: int) -> Iterator[NDArray[np.int64]]:
-        """Yield the numbers (count,) of each set."""
+        """Yield the images' numbers (count,) of each set."""
         for index in range(self.spec.redraws):
             generator = stream(self.purpose, self.spec.seed, count, index)
             if self.replace or count > self.images:
@@ -64,7 +64,7 @@ class Redraws:
 
 
 class RealImages:
-    """Measures floors against the reference of a data set, those of one number of images once."""
+    """Floors against the reference of a data set, measured once for each number of images."""
 
     def __init__(self, reference: Reference, spec: FloorSpec) -> None:
         self.reference, self.spec = reference, spec
@@ -72,7 +72,7 @@ class RealImages:
         self.of_restorations: Callable[[int, int], Floors] = cache(self._of_restorations)
 
     def _of_samples(self, count: int) -> Floors:
-        """Floors of ``fid``, ``fid_test`` and further opinions of ``count`` samples."""
+        """Floors of ``fid``, ``fid_test`` and the FIDs of further extractors, for ``count`` samples."""
         reference = self.reference
         sets = [
             (reference.features, {"fid": "train", "fid_test": "test"}, reference.statistics),
@@ -90,7 +90,7 @@ class RealImages:
         return floors
 
     def _of_restorations(self, images: int, draws: int) -> Floors:
-        """Floors of ``fid`` of ``draws`` restorations each of ``images`` test images."""
+        """Floors of ``fid`` of ``draws`` restorations of each of ``images`` test images."""
         features = self.reference.test_features
         redraws = Redraws(self.spec, "floor of restorations", len(features), replace=False)
         sets = (features[rows].repeat(draws, 0) for rows in redraws.rows(images))
@@ -98,7 +98,7 @@ class RealImages:
 
 
 def _floors(targets: Mapping[str, Statistics], sets: Iterator[Features]) -> Floors:
-    """Floors to each of the targets; none without sets."""
+    """Floors to each of the targets; empty without sets."""
     distances = {metric: FrechetTo(statistics) for metric, statistics in targets.items()}
     found: dict[str, list[float]] = {metric: [] for metric in targets}
     for z in sets:

@@ -1,6 +1,6 @@
 r"""How near an image is to another: PSNR and SSIM, of images (N, C, H, W) on [0, 1], one number an image.
 
-    PSNR = 10 log10(1 / MSE) dB          MSE no less than 1e-10: an image that is met exactly has 100 dB
+    PSNR = 10 log10(1 / MSE) dB          MSE no less than 1e-10: two equal images have 100 dB
 
     SSIM = mean of (2 m_x m_y + c_1)(2 v_xy + c_2) / ((m_x^2 + m_y^2 + c_1)(v_x + v_y + c_2))
 
@@ -9,7 +9,7 @@ at every place where it lies within the image; c_1 = 0.01^2, c_2 = 0.03^2; chann
 Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004,
 https://www.cns.nyu.edu/~lcv/ssim/.  Images smaller than the window get the largest odd one that fits (7 x 7 for 8 x 8).
 
-Images are taken as they are, not rounded to grey levels, and in float64; whoever calls clips them.
+Images are not rounded to grey levels or clipped (the caller clips them), and computed in float64.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: What PSNR takes for no error at all.
+#: The least mean squared error in PSNR.
 SMALLEST_MSE = 1e-10
 WINDOW, WINDOW_STD = 11, 1.5
 C_1, C_2 = 0.01**2, 0.03**2
 
 
 def psnr(image: Tensor, other: Tensor) -> Tensor:
-    """PSNR in dB (N,), float64."""
+    """PSNR in dB (N,), float64, of two sets of images."""
     mse = (image.double() - other.double()).square().flatten(1).mean(1)
     return -10 * mse.clamp(min=SMALLEST_MSE).log10()
 
 
 def ssim(image: Tensor, other: Tensor) -> Tensor:
-    """SSIM (N,), float64."""
+    """SSIM (N,), float64, of two sets of images."""
     x, y = image.double(), other.double()
     window = gaussian_window(*x.shape[2:]).to(x)
     m_x, m_y = _local(x, window), _local(y, window)
@@ -42,7 +42,7 @@ def ssim(image: Tensor, other: Tensor) -> Tensor:
 
 
 def gaussian_window(height: int, width: int) -> Tensor:
-    """The window (K, K) for images of that size, its sum 1."""
+    """Gaussian window (K, K) for images of that size, with sum 1."""
     side = min(WINDOW, height, width)
     side -= 1 - side % 2
     steps = torch.arange(side, dtype=torch.float64) - side // 2

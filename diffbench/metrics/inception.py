@@ -1,19 +1,19 @@
-"""Inception-v3, as torch-fidelity has it, as the extractor of photographs.
+"""Inception-v3 in torch-fidelity's version, the extractor for photographs.
 
     grey levels 0..L-1  ->  255 k/(L - 1), rounded  ->  RGB, grey repeated  ->  299 x 299  ->  (x - 128)/128
     ->  the network  ->  2048 features, the mean over pixels before its last layer, and 1008 logits without bias
 
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer Vision", 2015,
-https://arxiv.org/abs/1512.00567, with the weights of TensorFlow's release of 2015-12-05, by which FID and Inception
-score are defined; https://github.com/toshas/torch-fidelity converted them and resizes as TensorFlow 1 did.
+https://arxiv.org/abs/1512.00567, with the weights of TensorFlow's release of 2015-12-05, which define FID and Inception
+score; https://github.com/toshas/torch-fidelity converted them and resizes as TensorFlow 1 did.
 
 That resizing is bilinear and reads four neighbours whatever the size: it aliases where images are larger than 299.
 Parmar, Zhang, Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", 2021,
 https://arxiv.org/abs/2104.11222, resize by Pillow's antialiased bicubic filter, in floating point and without rounding,
-and call the FID of that *clean*; it is a second opinion here.  The two are not interchangeable.
+and call the FID of that *clean*; it is an additional metric here.  The two cannot be compared.
 
 Batch normalisation is folded into the convolutions (of weights W and batch statistics m, v: W g/sqrt(v + e) and
-b - m g/sqrt(v + e)), which is exact but for rounding and half as fast again.
+b - m g/sqrt(v + e)), which is exact up to rounding and makes the network 1.5 times as fast.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ LAYERS = (
 )
 #: The environment variables that name local copies of the weights and of a published reference.
 WEIGHTS, REFERENCE = "DIFFBENCH_WEIGHTS", "DIFFBENCH_REFERENCE"
-#: Of the features.
+#: The number of features.
 WIDTH = 2048
 
-#: From float32 (B, 3, H, W) to (B, 3, 299, 299), both on 0..255.
+#: A function from float32 (B, 3, H, W) to (B, 3, 299, 299), both on 0..255.
 Resize = Callable[[Tensor], Tensor]
 
 
 class Inception(nn.Module):
-    """The network behind one way of resizing.
+    """Inception-v3 after one way of resizing.
 
     Args:
-        network: torch-fidelity's, folded.
+        network: torch-fidelity's, with batch normalisation folded.
         levels: grey levels L of the images.
-        resize: to 299 x 299.
+        resize: the way to 299 x 299.
     """
 
     name = "inception-v3"
@@ -81,7 +81,7 @@ class Inception(nn.Module):
     def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 2048) and logits (B, 1008) of levels, uint8 (B, C, H, W), C being 1 or 3."""
         x = self.resize(self.table[levels.int()].expand(-1, 3, -1, -1))
-        # TF32, which convolutions on a GPU take by default, keeps three digits.
+        # TF32, the default of convolutions on a GPU, keeps only three digits.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             return self.embed((x - 128) / 128)
 
@@ -95,14 +95,14 @@ class Inception(nn.Module):
 
 
 class PublishedInception(Extractor):
-    """The network with its published weights."""
+    """Inception-v3 with its published weights."""
 
     def __init__(self, spec: InceptionSpec) -> None:
         self.spec = spec
 
     @property
     def published(self) -> Published:
-        """The file of the weights."""
+        """The file of the weights: its address and checksum."""
         own = self.spec.sha256 == INCEPTION_SHA256
         return Published(
             "the weights of Inception-v3",
@@ -113,10 +113,10 @@ class PublishedInception(Extractor):
         )
 
     def make(self, dataset: Dataset) -> Inception:
-        """Read the weights, downloaded if need be.
+        """Read the weights, downloaded if needed.
 
         Raises:
-            StoreError: when there is no whole copy of them.
+            StoreError: when there is no complete copy of them.
             ValueError: when they are not of this network, or images are neither grey nor RGB.
         """
         if dataset.shape[2] not in (1, 3):
@@ -129,7 +129,7 @@ class PublishedInception(Extractor):
         return Inception(folded(read_network(file)), dataset.levels, tensorflow_resize)
 
     def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
-        """Clean FID: the same network behind the other resizing."""
+        """The extractor of clean FID: the same network with the other resizing."""
         assert isinstance(module, Inception)
         ways: dict[str, Resize] = {"clean_fid": clean_resize}
         device = module.table.device
@@ -139,7 +139,7 @@ class PublishedInception(Extractor):
         }
 
     def reference(self, dataset: Dataset) -> Batch | None:
-        """The published one that the spec names, checked by its SHA-256."""
+        """The published reference that the spec names, checked by its SHA-256."""
         if self.spec.reference is None:
             return None
         named, sha256 = (
@@ -151,7 +151,7 @@ class PublishedInception(Extractor):
         return read_batch(file.local(Path(named) if named else None), WIDTH, dataset.shape)
 
     def sha256(self, module: nn.Module) -> str:
-        """That of the file."""
+        """SHA-256 of the file of the weights."""
         return self.spec.sha256
 
 
@@ -165,7 +165,7 @@ def read_network(file: Path) -> Any:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     try:
-        # Its constructor would unpickle anything.
+        # torch-fidelity's constructor would unpickle any object.
         torch.load(file, map_location="cpu", weights_only=True)
         return FeatureExtractorInceptionV3("inception-v3", list(FEATURES), str(file))
     except Exception as error:
@@ -176,7 +176,7 @@ def read_network(file: Path) -> Any:
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Fold each batch normalisation into the convolution before it, in float64; in place."""
+    """The network with each batch normalisation folded into the convolution before it, in float64 and in place."""
     for block in list(network.modules()):
         convolution, norm = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -186,7 +186,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def tensorflow_resize(x: Tensor) -> Tensor:
-    """As TensorFlow 1 resizes, by torch-fidelity."""
+    """Images resized as by TensorFlow 1, with torch-fidelity's code."""
     from torch_fidelity.interpolate_compat_tensorflow import (
         interpolate_bilinear_2d_like_tensorflow1x,
     )
@@ -198,7 +198,7 @@ def tensorflow_resize(x: Tensor) -> Tensor:
 
 
 def clean_resize(x: Tensor) -> Tensor:
-    """Each channel by Pillow's antialiased bicubic filter, clipped to 0..255 and not rounded."""
+    """Images with each channel resized by Pillow's antialiased bicubic filter, clipped to 0..255 and not rounded."""
     planes = x.cpu().numpy().astype(np.float32).reshape(-1, *x.shape[2:])
     resized = [
         np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""What an extractor makes of a data set, once: what every set of samples is then measured against.
+"""Statistics and features of a data set by an extractor, computed once; samples are compared with them.
 
 Mean and covariance of a split are of all its images.  Features are computed in parts, whose moments are joined:
 with counts n, m, means a, b and sums of centred products A, B,
@@ -6,11 +6,11 @@ with counts n, m, means a, b and sums of centred products A, B,
     mean = a + (b - a) m/(n + m),        A + B + (b - a)(b - a)' n m/(n + m)
 
 (Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
-Features themselves are kept of at most ``neighbours`` images of a split, evenly spaced: KID, precision and recall need
-the training split's, and floors (``floors``) draw both splits' again.
+The features themselves are kept for at most ``neighbours`` images of a split, evenly spaced: KID, precision and recall
+need those of the training split, and floors (``floors``) draw from both splits.
 
-A published reference (`diffbench.metrics.batch`) takes the place of the training split's statistics, and its images, if
-it has any, of that split's features.
+A published reference (`diffbench.metrics.batch`) replaces the training split's statistics, and its images, if
+it has any, replace that split's features.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import Statistics, fid_statistics, nearest_distances
 from diffbench.metrics.extractor import Features, features_and_logits
 
-#: Images whose features are held at a time.
+#: The number of images whose features are in memory at a time.
 PART = 10_000
 SPLITS = ("train", "test")
 
@@ -38,12 +38,12 @@ SPLITS = ("train", "test")
 class Reference:
     """The reference of one data set and extractor.
 
-    statistics: of "train" and "test": ``mu`` (d,) and ``sigma`` (d, d).
-    opinions: metric -> the same of the training split by another extractor.
-    features: (M, d), of training images.
-    test_features: of test images.
-    opinion_features: metric -> of the same training images by another extractor.
-    counts: images of each split.
+    statistics: split, "train" or "test" -> ``mu`` (d,) and ``sigma`` (d, d).
+    opinions: metric -> statistics of the training split by another extractor.
+    features: features (M, d) of training images.
+    test_features: features of test images.
+    opinion_features: metric -> features of the same training images by another extractor.
+    counts: number of images of each split.
     nearest_of_test: mean distance, in levels, of a test image to its nearest training image.
     """
 
@@ -56,7 +56,7 @@ class Reference:
     nearest_of_test: float
 
     def save(self, file: Path) -> None:
-        """Write it as npz; features as float32, in which extractors compute."""
+        """Write the reference as npz, with features as float32, the precision of extractors."""
         kept = {"": self.features, "test_": self.test_features}
         kept |= {f"{name}_": each for name, each in self.opinion_features.items()}
         arrays: dict[str, Any] = {
@@ -73,7 +73,7 @@ class Reference:
 
 
 def load(file: Path) -> Reference:
-    """Read what `Reference.save` wrote."""
+    """Read a reference that `Reference.save` wrote."""
     with np.load(file) as archive:
         facts = json.loads(str(archive["facts"]))
         both = {
@@ -105,7 +105,7 @@ def measure(
     batch: int | None = None,
     part: int = PART,
 ) -> Reference:
-    """Measure the splits "train" and "test", uint8 (N, H, W, C); ``published`` stands for the former.
+    """Measure the splits "train" and "test", uint8 (N, H, W, C); ``published`` replaces the statistics of "train".
 
     Raises:
         ValueError: when a feature is not finite, or a split has fewer than four images.
@@ -132,7 +132,7 @@ def measure(
 
 
 def _known(parts: Iterator[Features], images: int, neighbours: int) -> tuple[Statistics, Features]:
-    """Statistics of all features, and those of at most ``neighbours`` images, evenly spaced."""
+    """Statistics of all features, and the features of at most ``neighbours`` images, evenly spaced."""
     rows = np.linspace(0, images - 1, min(images, neighbours)).round().astype(int)
     kept: list[Features] = []
 
@@ -149,7 +149,7 @@ def _known(parts: Iterator[Features], images: int, neighbours: int) -> tuple[Sta
 def joined(parts: Iterator[Features]) -> Statistics:
     """Mean and covariance of all rows of the parts (N_i, d), of which the first has at least four.
 
-    One part alone has torch-fidelity's own.
+    A single part has exactly torch-fidelity's values.
     """
     first = next(parts)
     statistics, n = fid_statistics(first), len(first)

@@ -1,22 +1,23 @@
-r"""What restorations are worth: K draws of each of N images, x (N, K, C, H, W), beside the truth (N, C, H, W).
+r"""Scores of restorations: K draws for each of N images, x (N, K, C, H, W), against the truth (N, C, H, W).
 
-Of pictures, clipped to [0, 1] and not rounded:
+Of draws clipped to [0, 1] and not rounded:
 
     psnr, ssim   of each draw (``image``); means over draws and images
-    psnr_mean    PSNR of the mean over draws: what is left where a draw's own detail has been averaged away
+    psnr_mean    PSNR of the mean over draws, in which the detail of single draws is averaged away
     spread       root mean square over images and pixels of the standard deviation over draws
 
-As they were drawn:
+Of draws that are not clipped:
 
-    residual     root mean square of (y - H x)/span, span the width of the range: beside the task's noise it says
-                 whether the measurement was honoured, overfitted or ignored
+    residual     root mean square of (y - H x)/span, span the width of the range: compared with the task's noise it
+                 says whether the measurement was met, overfitted or ignored
     bias         root mean square of (mean over draws - posterior mean), in units of [0, 1]
     sd_ratio     root mean square standard deviation over draws, over that of the posterior
 
-The last two need the true posterior N(m, C), which a Gaussian has.  The mean of K draws misses its own expectation by
-var/K, which is taken off bias^2; what is left below 0 is 0.  Variances over draws divide by K - 1.
+The last two need the true posterior N(m, C), which is known for a Gaussian.  The mean of K draws differs from its
+expectation by a variance of var/K, which is subtracted from bias^2; a value below 0 becomes 0.  Variances over draws
+divide by K - 1.
 
-Standard errors are over images; of a root they follow from that of the mean square, se/(2 root).
+Standard errors are over images; that of a root follows from that of the mean square, se/(2 root).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from torch import Tensor
 from diffbench.metrics.fidelity import Score
 from diffbench.metrics.image import psnr, ssim
 
-#: A posterior variance, in units of [0, 1], that is rounding alone.
+#: A posterior variance, in units of [0, 1], that is no more than rounding.
 ROUNDING = 1e-10
 
 
 def of_pictures(truth: Tensor, drawn: Tensor) -> dict[str, Score]:
-    """psnr, ssim, psnr_mean and spread of draws (N, K, C, H, W), both on [0, 1]; draws are clipped here."""
+    """psnr, ssim, psnr_mean and spread of draws (N, K, C, H, W) and the truth, on [0, 1]; draws are clipped here."""
     clipped = drawn.double().clamp(0, 1)
     repeated = truth.repeat_interleave(clipped.shape[1], 0)
     each = {"psnr": psnr, "ssim": ssim}
@@ -45,13 +46,13 @@ def of_pictures(truth: Tensor, drawn: Tensor) -> dict[str, Score]:
 
 
 def residual(y: Tensor, again: Tensor, span: float) -> Score:
-    """Of measurements (N, ...) and those of the draws (N, K, ...)."""
+    """Residual between measurements (N, ...) and those of the draws (N, K, ...)."""
     error = (y[:, None].double() - again.double()) / span
     return _root(error.square().flatten(1).mean(1))
 
 
 def against_posterior(drawn: Tensor, mean: Tensor, variances: Tensor) -> dict[str, Score]:
-    """Bias and sd_ratio of draws (N, K, C, H, W), posterior means (N, C, H, W) and variances (D,), on [0, 1].
+    """The scores bias and sd_ratio of draws (N, K, C, H, W), posterior means (N, C, H, W), variances (D,), on [0, 1].
 
     There is no ratio where the posterior is a point.
     """
@@ -70,13 +71,13 @@ def _over_pixels(values: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor) -> Score:
-    """The mean of one number an image, and its standard error."""
+    """Mean over images of one number an image, and its standard error."""
     error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
     return {"value": float(values.mean()), "se": error}
 
 
 def _root(squares: Tensor) -> Score:
-    """The root of the mean of one square an image."""
+    """Root of the mean over images of one square an image, and its standard error."""
     mean, error = _mean(squares).values()
     value = max(mean or 0.0, 0.0) ** 0.5
     return {"value": value, "se": error / (2 * value) if error is not None and value else None}

@@ -1,9 +1,9 @@
 """Make torchvision importable beside a torch without its compiled operators.
 
-torch-fidelity imports torchvision, whose wheel from the package index is built for CUDA.  Beside a
-CPU-only torch its extension does not load, and the import stops at ``operator torchvision::nms does
-not exist``: it registers a shape rule for two operators that nobody has declared.  Declaring their
-schemas is enough; neither operator (box suppression, for detectors) is ever called here.
+torch-fidelity imports torchvision, whose wheel from the package index is built for CUDA.  With a
+CPU-only torch its extension does not load, and the import fails with ``operator torchvision::nms does
+not exist``: it registers a shape rule for two operators that are not declared.  It is enough to declare
+their schemas; neither operator (box suppression, for detectors) is ever called here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _declared: list[torch.library.Library] = []
 
 
 def ensure_importable() -> None:
-    """Import torchvision, declaring the operators it misses if that is why its import fails.
+    """Import torchvision; declare the operators that it lacks if its import fails because of them.
 
     Raises:
         ImportError: when torchvision is not installed.
@@ -36,5 +36,5 @@ def _declare() -> None:
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}{_SCHEMA}")
-    # A library's declarations vanish when it is collected.
+    # The declarations end when the library object is collected.
     _declared.append(library)

@@ -1,18 +1,18 @@
 """A feature extractor for small images: a seeded classifier, trained on the data set itself.
 
-Inception-v3 knows nothing of 8x8 digits.  FID, KID, precision and recall are taken instead on the
+Inception-v3 was not trained on images like 8x8 digits.  FID, KID, precision and recall are computed instead on the
 features z in R^d of a small classifier, the Inception score on its class probabilities p(y|x):
 
     z_0 = linear(mean over pixels of convolutions(x)),   p(y|x) = softmax(linear(relu(z_0)))
     z   = c z_0,   c such that the total variance of z over the training images is ``variance``
 
 A classifier's features have no scale of their own and FID is quadratic in it; c fixes the unit, so
-that values compare across seeds.  KID's cubic kernel is not homogeneous: it uses z.z'/``variance``
+that values can be compared across seeds.  KID's cubic kernel is not homogeneous: it uses z.z'/``variance``
 in place of z.z'/d, which expects features of unit size.  Gaussian noise is added to the training
-images; labels are not smoothed, which would pull all probabilities from 0 and 1 and cap the
+images.  Labels are not smoothed: that would keep all probabilities away from 0 and 1 and limit the
 Inception score.
 
-Where a data set has one class there is nothing to classify: the task is then to tell by which
+Where a data set has one class there is nothing to classify.  The task is then to tell by which
 quarter turn an image was rotated (half turn, where images are not square), after Gidaris, Singh,
 Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", 2018,
 https://arxiv.org/abs/1803.07728.
@@ -42,10 +42,10 @@ class Classifier(nn.Module):
 
     Args:
         spec: widths and the number of features.
-        channels: colour channels C of the images; their size is free.
+        channels: colour channels C of the images, which may have any size.
         classes: number of logits.
         levels: grey levels L of the images.
-        name: what scores call this extractor.
+        name: the extractor's name in scores.
     """
 
     def __init__(
@@ -89,22 +89,22 @@ class Trained(Extractor):
         self.spec = spec
 
     def make(self, dataset: Dataset) -> Classifier:
-        """Train it."""
+        """Train the classifier."""
         return train_extractor(self.spec, dataset)
 
     def load(self, dataset: Dataset, weights: Path) -> Classifier:
-        """Build it with stored weights."""
+        """Build the classifier with stored weights."""
         module = build_extractor(self.spec, dataset)
         module.load_state_dict(load_file(weights))
         return module.eval().requires_grad_(False)
 
     def validate(self, module: nn.Module, dataset: Dataset) -> dict[str, float]:
-        """Measure it on the data set's damaged images."""
+        """Measure the classifier on the data set's damaged images."""
         return validate_extractor(module, dataset)
 
 
 def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
-    """The untrained extractor that suits a data set: what stored weights are loaded into."""
+    """Build the untrained extractor for a data set; stored weights can be loaded into it."""
     return Classifier(
         spec,
         channels=dataset.shape[2],
@@ -115,7 +115,7 @@ def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
 
 
 def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
-    """Train the extractor on the training split: on the CPU, a pure function of spec and data set.
+    """Train the extractor on the training split; on the CPU the result depends only on spec and data set.
 
     Returns the module in evaluation mode, without gradients.
     """
@@ -136,7 +136,7 @@ def _block(channels: int, width: int, stride: int) -> nn.Sequential:
 
 
 def _fit(module: Classifier, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -> None:
-    """Adam with a cosine-decayed learning rate, ``epochs`` passes in random order."""
+    """Train with Adam and a cosine-decayed learning rate, ``epochs`` passes in random order."""
     optimiser = torch.optim.Adam(module.parameters(), lr=spec.lr)
     batches = -(-len(x) // spec.batch)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, spec.epochs * batches)
@@ -152,7 +152,7 @@ def _fit(module: Classifier, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -
 
 
 def _task(dataset: Dataset) -> tuple[Images, NDArray[np.int64]]:
-    """Images and the labels to tell: the data set's classes, else how far an image was turned."""
+    """Return images and the labels to predict: the data set's classes, else by how much an image was turned."""
     if len(dataset.classes) > 1:
         return dataset.train, dataset.train_labels
     turns = _turns(dataset.shape)
@@ -166,7 +166,7 @@ def _turns(shape: tuple[int, int, int]) -> int:
 
 @contextmanager
 def _isolated(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch and pin its threads, and put both back."""
+    """Seed torch and fix its number of threads in the block, and restore both after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

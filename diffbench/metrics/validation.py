@@ -1,13 +1,13 @@
-"""Is an extractor fit to measure with?  Damage that an eye sees must cost far more than chance.
+"""Whether an extractor can be used for measurements: visible damage must raise FID far more than chance.
 
 All FIDs are to the training split, and all but the first are given relative to it:
 
-    floor          of the test split: what images as good as the data get
+    floor          of the test split: the FID of images as good as the data
     dropped_class  of the training images without one class; the mean over classes (and the least)
     blur           of the training images under a Gaussian blur of a sixteenth of their height
     noise_s        of the training images with N(0, s^2) added in [-1, 1] scale
 
-damaged images being rounded to levels again.  A data set states the limits that its extractor has to meet; for
+Damaged images are rounded to levels again.  A data set states the limits that its extractor has to meet; for
 one that states none only accuracy and floor are reported.
 """
 
@@ -66,7 +66,7 @@ def check_limits(report: Mapping[str, float], limits: Mapping[str, tuple[float, 
 
 
 def gaussian_blur(dataset: Dataset, sigma: float) -> Images:
-    """The training images blurred by sigma pixels, rounded to levels."""
+    """Blur the training images by sigma pixels, and round them to levels."""
     from scipy.ndimage import gaussian_filter
 
     levels, x = _in_model_scale(dataset)
@@ -75,7 +75,7 @@ def gaussian_blur(dataset: Dataset, sigma: float) -> Images:
 
 
 def gaussian_noise(dataset: Dataset, sigma: float) -> Images:
-    """The training images with noise of sigma in [-1, 1] scale, the same at each sigma, rounded."""
+    """Add noise of sigma in [-1, 1] scale to the training images, the same at each sigma, and round them."""
     levels, x = _in_model_scale(dataset)
     noise: NDArray[np.float64] = np.random.RandomState(0).standard_normal(tuple(x.shape))
     return levels.from_model(x + sigma * from_numpy(noise))

@@ -1,1 +1,1 @@
-"""The papers' released checkpoints: one module per official layout, and what they share."""
+"""The papers' released checkpoints: one module for each official layout, and the code that they share."""

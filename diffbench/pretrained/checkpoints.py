@@ -1,13 +1,13 @@
-"""Read an official checkpoint: what it holds, without running anything that it says.
+"""Read an official checkpoint without running any code in it.
 
-A file is known by its first bytes, whatever its name:
+The kind of a file is known by its first bytes, whatever its name:
 
     safetensors    a table of tensors, no code
     torch file     a zip archive, or the older format: `torch.load` with ``weights_only``
     pickle         EDM's networks: read as a description (`pickled_networks`)
 
-A pickle is a program. Neither reader runs it: the first knows tensors and containers alone, the second imports
-nothing. What they refuse, they refuse in one line.
+A pickle is a program. Neither reader runs it: the first knows only tensors and containers, the second imports
+nothing. What they refuse is reported in one line.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from diffbench.pretrained.rebuilding import OLD_TORCH, torch_contents
 from diffbench.store.pickles import LONGEST, RefusedError
 from diffbench.store.status import one_line
 
-#: The largest file that is read, in bytes: several times the papers' largest, with optimiser and all.
+#: The largest file that is read, in bytes: several times the papers' largest with its optimiser state.
 LARGEST = 16 * 2**30
 #: The longest table of contents of a safetensors file that its library accepts.
 LONGEST_HEADER = 100_000_000
-#: How far into mappings and lists tensors are looked for.
+#: The depth to which mappings and lists are searched for tensors.
 DEEPEST = 16
 
 Contents = dict[str, Any]
 
 
 def read(path: Path) -> Contents:
-    """What a checkpoint holds: a mapping of tensors, of mappings, of whatever its family put there.
+    """The content of a checkpoint: a mapping of tensors, mappings, and other values of its family.
 
     Args:
         path: a safetensors file, a torch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``) or a pickle (``.pkl``).
 
     Raises:
-        CheckpointError: when it is no such file, is cut or damaged, or wants to run code; one line.
+        CheckpointError: when it is no such file, is cut or damaged, or would run code; one line.
     """
     try:
         size = path.stat().st_size
@@ -70,10 +70,10 @@ def read(path: Path) -> Contents:
 
 
 def reader_of(start: bytes) -> Callable[[Path], Any]:
-    """The reader of a file that begins so.
+    """The reader for a file that begins with these bytes.
 
     Raises:
-        RefusedError: when it is none of the kinds that are known.
+        RefusedError: when it is of no known kind.
     """
     if start.startswith(b"PK\x03\x04"):
         return read_archive
@@ -105,7 +105,7 @@ def read_archive(path: Path) -> Any:
             unpacked = sum(each.file_size for each in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
-    # torch packs without compression.
+    # torch writes its archives without compression.
     if unpacked > path.stat().st_size:
         raise RefusedError(f"it would unpack to {unpacked} bytes, more than the file has")
     return read_torch(path)
@@ -113,18 +113,18 @@ def read_archive(path: Path) -> Any:
 
 def read_torch(path: Path) -> Any:
     """The contents of a torch file: tensors, numbers, text and containers."""
-    # An open file: given a name, torch would go by its suffix.
+    # An open file is passed: given a name, torch would go by its suffix.
     with path.open("rb") as file:
         return torch_contents(file)
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle describes."""
+    """The value that a pickle describes."""
     return description(path.read_bytes())
 
 
 def _check_tensors(contents: Mapping[Any, Any], size: int) -> None:
-    """Refuse tensors that are not plain, or of more numbers than the file can hold: a stride of 0 makes any shape."""
+    """Refuse tensors that are not plain, or hold more numbers than the file can: a stride of 0 allows any shape."""
     for tensor in _tensors(contents):
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise RefusedError("it holds a tensor that is sparse, quantised or without numbers")
@@ -135,7 +135,7 @@ def _check_tensors(contents: Mapping[Any, Any], size: int) -> None:
 
 
 def _tensors(value: Any, depth: int = 0, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """Every tensor in mappings and sequences; each container once."""
+    """Every tensor in mappings and sequences; each container is visited once."""
     seen = set() if seen is None else seen
     if isinstance(value, Tensor):
         yield value

@@ -2,10 +2,10 @@
 
 A family states, for a network, which official keys make which of our tensors, and how:
 
-    ours = change(theirs_1, theirs_2, ...)        the identity of one tensor, where nothing else is said
+    ours = change(theirs_1, theirs_2, ...)        the identity of one tensor by default
 
-``converted`` then holds it to account: every official key is used or is named as one that holds no weight, every
-tensor of the network is made, once, and has its shape.
+``converted`` then checks that it is complete: every official key is used or is listed as one that holds no weight, and
+every tensor of the network is made once and has the right shape.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from diffbench.specs.registry import build
 
 S = TypeVar("S", bound=NetworkSpec)
 
-#: How many keys an error names.
+#: The number of keys that an error names.
 SHOWN = 3
 
 
 class CheckpointError(UserError, ValueError):
-    """A checkpoint that cannot be read, or is not of the network it is said to be of."""
+    """A checkpoint that cannot be read, or is not of the network that the user named."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What network a checkpoint is of, and what denoiser it makes.
+    """The network of a checkpoint, and the denoiser for it.
 
-    network: its spec.
+    network: the network's spec.
     denoiser: keys of the denoiser's spec that such a network needs: predict, noise_input ..
     image_shape, in_channels, out_channels, classes: what the network is built with.
     """
@@ -49,7 +49,7 @@ class Architecture:
     classes: int
 
     def skeleton(self) -> nn.Module:
-        """The network on the meta device: names and shapes alone."""
+        """The network on the meta device, with names and shapes but no numbers."""
         with torch.device("meta"):
             network: nn.Module = build(
                 self.network,
@@ -65,7 +65,7 @@ def tensors(contents: Any, source: str) -> dict[str, Tensor]:
     """The contents of a file that is a state_dict and nothing else.
 
     Raises:
-        CheckpointError: when it is something else; ``source`` says what was wanted.
+        CheckpointError: when it is something else; ``source`` says what was expected.
     """
     if not isinstance(contents, Mapping) or not contents:
         raise CheckpointError(f"a state_dict is wanted, not {_kind(contents)}: {source}")
@@ -82,7 +82,7 @@ def _kind(value: object) -> str:
 
 
 def shape_of(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
-    """The shape of an official tensor of that many dimensions.
+    """The shape of an official tensor with that number of dimensions.
 
     Raises:
         CheckpointError: when there is none of that name, or it has another number of dimensions or no numbers.
@@ -98,10 +98,10 @@ def shape_of(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...
 def size_of(
     channels: int, multipliers: tuple[float, ...], sizes: Mapping[tuple[float, ...], int]
 ) -> int:
-    """The size of the images of a released model, by the multipliers of its widths.
+    """The size of a released model's images, from the multipliers of its widths.
 
     Raises:
-        CheckpointError: when none was released that has them.
+        CheckpointError: when no released model has them.
     """
     if multipliers not in sizes:
         known = ", ".join(str(list(each)) for each in sizes)
@@ -112,7 +112,7 @@ def size_of(
 
 
 def spec_of(kind: type[S], keys: Mapping[str, Any]) -> S:
-    """The spec of a network with what was read off shapes.
+    """The spec of a network, from values that were read from shapes.
 
     Raises:
         CheckpointError: when there is no such network.
@@ -125,13 +125,13 @@ def spec_of(kind: type[S], keys: Mapping[str, Any]) -> S:
 
 
 def same(tensor: Tensor) -> Tensor:
-    """The tensor as it is."""
+    """The tensor without a change."""
     return tensor
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of ours, ``ours`` in the network's state_dict, from official tensors."""
+    """A rule that makes one of our tensors, ``ours`` in the network's state_dict, from official tensors."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -139,7 +139,7 @@ class Rule:
 
 
 def rule(ours: str, *theirs: str, change: Callable[..., Tensor] = same) -> Rule:
-    """A rule, written shortly."""
+    """A rule from keys given one by one."""
     return Rule(ours, theirs, change)
 
 
@@ -149,13 +149,13 @@ def converted(
     network: nn.Module,
     ignored: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """The network's state_dict from an official one.
+    """The network's state_dict, made from an official one.
 
     Args:
         state: official key -> tensor.
         rules: how each of our tensors is made.
-        network: whose names and shapes must be met; it may be on the meta device.
-        ignored: official keys that hold no weights, such as filters that the code makes anew.
+        network: the network with the names and shapes to be met; it may be on the meta device.
+        ignored: official keys that hold no weights, such as filters that our code computes.
 
     Raises:
         CheckpointError: when official keys are missing or unknown, when a tensor of the network is not made, or when
@@ -179,7 +179,7 @@ def converted(
 
 
 def _own(tensor: Tensor) -> Tensor:
-    # A copy: in the file, tensors may share their numbers, and safetensors writes none that do.
+    # A copy: tensors of a file may share memory, which safetensors refuses to write.
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
@@ -202,6 +202,6 @@ def _refuse(what: str, keys: Collection[str]) -> None:
 
 
 def first_of(keys: Sequence[str]) -> str:
-    """The first of the keys, and how many more there are."""
+    """The first keys as text, and how many more there are."""
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return ", ".join(keys[:SHOWN]) + more

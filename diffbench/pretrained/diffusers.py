@@ -5,9 +5,9 @@
     mid_block.resnets.0  .attentions.0  .resnets.1
     up_blocks.L.resnets.I  .attentions.I  .upsamplers.0
 
-q, k and v are linear layers of their own, called ``to_q`` or, before diffusers 0.17, ``query``.  What the shapes do not
-say is taken to be as in the released models: the size of the images, which goes with the widths; one head, sines first,
-halving padded on the far sides.  diffusers' defaults are other ones.
+q, k and v are separate linear layers, called ``to_q`` or, before diffusers 0.17, ``query``.  What the shapes do not
+say is assumed to be as in the released models: the size of the images, which depends on the widths; one head, sines
+first, halving padded at the right and bottom.  diffusers' defaults differ from these.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ SOURCE = (
     "(Ho et al. 2020)"
 )
 
-#: Multipliers of the widths of the released models, and their images' size.
+#: Multipliers of the widths of the released models -> the size of their images.
 SIZES: dict[tuple[float, ...], int] = {(1, 2, 2, 2): 32, (1, 1, 2, 2, 4, 4): 256}
 
-#: Parts of our layers, and theirs.
+#: Parts of our layers -> their names in diffusers.
 ENDS = {
     "conditioning.enter": "time_embedding.linear_1",
     "conditioning.leave": "time_embedding.linear_2",
@@ -63,17 +63,17 @@ ATTENTION = {
 }
 MOVES = {"shrink": "downsamplers.0.conv", "grow": "upsamplers.0.conv"}
 
-#: What older versions called what is in an attention layer.
+#: Names in an attention layer of older versions -> names now.
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def weights(contents: Any) -> dict[str, Tensor]:
-    """The file is the state_dict; diffusers keeps the average in a file of its own.
+    """The state_dict that the whole file is; diffusers keeps the average in a separate file.
 
     Names of older versions become those of newer ones.
 
     Raises:
-        CheckpointError: when it is something else.
+        CheckpointError: when the file is something else.
     """
     state = tensors(contents, "diffusion_pytorch_model.safetensors or .bin holds one network")
     return {_renamed(key): tensor for key, tensor in state.items()}
@@ -85,7 +85,7 @@ def _renamed(key: str) -> str:
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """The network that the shapes say.
+    """The network and the denoiser, read from the shapes.
 
     Raises:
         CheckpointError: when the tensors are not of such a network, or of none that was released.
@@ -129,12 +129,12 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many numbers the pattern's group takes."""
+    """How many different values the pattern's group has among the keys."""
     return len({found[1] for key in state if (found := re.match(pattern, key))})
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, DDPMOriginalSpec)
     found = []
@@ -146,18 +146,18 @@ def rules(architecture: Architecture) -> list[Rule]:
 
 
 def ignored(architecture: Architecture) -> set[str]:
-    """Nothing: every tensor is a weight."""
+    """No keys: every tensor is a weight."""
     return set()
 
 
 def their_parts(part: str, blocks: int) -> list[str]:
-    """Their names of what makes one of our parts, of a network with so many blocks a resolution."""
+    """The official names for one of our parts, in a network with that number of blocks a resolution."""
     if part in ENDS:
         return [ENDS[part]]
     place, rest = part.split(".", 1)
     if place == "middle":
         number, name = rest.split(".", 1)
-        # A block, attention, a block: the second block is the third layer.
+        # The middle is a block, attention, a block: the second block is the third layer.
         theirs, index = "mid_block", int(number) // 2
     else:
         number, _, name = rest.split(".", 2)

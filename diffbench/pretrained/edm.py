@@ -1,12 +1,12 @@
-"""EDM's checkpoints of DDPM++ and NCSN++: the state_dict of what is in its pickles, or of their ``ema``.
+"""EDM's checkpoints of DDPM++ and NCSN++: the state_dict of a network in its pickles, or of their ``ema``.
 
     map_noise  map_label  map_augment  map_layer0  map_layer1       the embedding
     enc.RxR_conv, _down, _aux_residual, _block0 ..                  R the resolution
     dec.RxR_in0, _in1, _up, _block0 .., _aux_norm, _aux_conv
 
 Channels of ``qkv`` are in the order (channel, which of q, k, v), ours in the order (which, channel).  The state does
-not say which preconditioning the network was trained with, but the name of its class in a pickle does; EDM's own is
-taken where there is none.  The baselines' is
+not say which preconditioning the network was trained with, but a pickle says it by the name of the network's class;
+EDM's own is assumed where there is none.  Those of the baselines are
 
     VP    denoiser: {predict: eps, noise_input: time}
     VE    denoiser: {predict: score, input_scale: none, noise_input: log-sigma}
@@ -25,7 +25,7 @@ from diffbench.specs.networks.song import EDMDDPMppSpec, EDMNCSNppSpec, SongSpec
 
 SOURCE = "https://github.com/NVlabs/edm: Elucidating the Design Space (Karras et al. 2022)"
 
-#: Ours -> theirs, inside a residual block.
+#: Our name -> EDM's name, inside a residual block.
 BLOCK = {
     "norm_in": "norm0",
     "conv_in": "conv0",
@@ -58,7 +58,7 @@ def weights(contents: Any) -> dict[str, Tensor]:
     return found
 
 
-#: The classes of whole networks, and what the denoiser is where EDM's own is not it.
+#: Classes of whole networks -> keys of the denoiser where it is not EDM's own.
 PRECONDITIONINGS: dict[str, dict[str, str]] = {
     "EDMPrecond": {},
     "VPPrecond": {"predict": "eps", "noise_input": "time"},
@@ -67,10 +67,10 @@ PRECONDITIONINGS: dict[str, dict[str, str]] = {
 
 
 def parameterisation(contents: Any) -> dict[str, str]:
-    """Keys of the denoiser that the file says beside its weights, by the class of its network.
+    """Keys of the denoiser that follow from the class of the network in the file.
 
     Raises:
-        CheckpointError: when the class is another than EDM's and its baselines'.
+        CheckpointError: when the class is not one of EDM's or its baselines'.
     """
     kind = getattr(contents.get("ema"), "kind", "EDMPrecond")
     if kind not in PRECONDITIONINGS:
@@ -80,10 +80,10 @@ def parameterisation(contents: Any) -> dict[str, str]:
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """What network the weights are of.
+    """The network and the denoiser that the weights are of.
 
     Raises:
-        CheckpointError: when they are of none of DDPM++ and NCSN++.
+        CheckpointError: when they are neither of DDPM++ nor of NCSN++.
     """
     if "out_norm.weight" in state:
         raise CheckpointError("this is EDM's ADM network, and the family edm has DDPM++ and NCSN++")
@@ -121,7 +121,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def _sizes(state: Mapping[str, Tensor], pattern: str) -> set[int]:
-    """The numbers that the pattern's group takes."""
+    """The numbers that the pattern's group has among the keys."""
     return {int(found[1]) for key in state if (found := re.match(pattern, key))}
 
 
@@ -133,7 +133,7 @@ def _one(state: Mapping[str, Tensor], pattern: str) -> str:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of ours is made."""
+    """The rules that make each tensor of our network."""
     units = dict(_units(architecture))
     return [
         rule(ours, _theirs(ours, units), change=by_kind if ".attention.qkv." in ours else same)
@@ -142,12 +142,12 @@ def rules(architecture: Architecture) -> list[Rule]:
 
 
 def by_kind(qkv: Tensor) -> Tensor:
-    """Order (C, 3) of the first axis to (3, C)."""
+    """The first axis of ``qkv`` reordered from (C, 3) to (3, C)."""
     return qkv.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
 
 
 def ignored(architecture: Architecture) -> set[str]:
-    """The resampling filters, which the code makes anew."""
+    """The keys of the resampling filters, which our code computes."""
     changes = [theirs for _, theirs in _units(architecture) if re.search("_(down|up)$", theirs)]
     blocks = {f"{each}.{layer}.resample_filter" for each in changes for layer in ("conv0", "skip")}
     pyramids = {
@@ -159,14 +159,14 @@ def ignored(architecture: Architecture) -> set[str]:
 
 
 def _theirs(ours: str, units: Mapping[str, str]) -> str:
-    """Their key of one of our tensors."""
+    """The official key of one of our tensors."""
     unit = next(each for each in units if ours.startswith(each + ".") or ours == each)
     inner, _, kind = ours.removeprefix(unit).removeprefix(".").rpartition(".")
     return ".".join(filter(None, [units[unit], BLOCK.get(inner, inner), kind]))
 
 
 def _units(architecture: Architecture) -> Iterator[tuple[str, str]]:
-    """Ours -> theirs: names of layers, and of residual blocks."""
+    """Pairs of our name and EDM's name, of layers and of residual blocks."""
     spec, height = architecture.network, architecture.image_shape[1]
     assert isinstance(spec, SongSpec)
     levels = range(len(spec.multipliers))

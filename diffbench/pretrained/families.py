@@ -1,13 +1,13 @@
-"""The families of official checkpoints, by name; a family's module is imported when a file of it is.
+"""The families of official checkpoints, by name; a family's module is imported when one of its files is read.
 
 A module gives
 
     SOURCE                       whose checkpoints they are, in a line
-    weights(contents)            the state_dict of the averaged weights, in what the file holds
-    architecture(state)          the network and the denoiser that they are of, read off names and shapes
-    rules(architecture)          how each tensor of our network is made of theirs
+    weights(contents)            the state_dict of the averaged weights, from the file's content
+    architecture(state)          the network and the denoiser, read from names and shapes
+    rules(architecture)          how each tensor of our network is made from the official ones
     ignored(architecture)        keys that hold no weights
-    parameterisation(contents)   optional: keys of the denoiser that the file says elsewhere than in its weights
+    parameterisation(contents)   optional: keys of the denoiser that the file gives outside its weights
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class Layout(Protocol):
-    """What a family's module gives."""
+    """The functions of a family's module."""
 
     SOURCE: str
 
     def weights(self, contents: Any) -> dict[str, Tensor]:
-        """Return the averaged weights' state_dict, of what the file holds."""
+        """Return the averaged weights' state_dict, from the file's content."""
         ...
 
     def architecture(self, state: Mapping[str, Tensor]) -> Architecture:
@@ -40,7 +40,7 @@ class Layout(Protocol):
         ...
 
     def rules(self, architecture: Architecture) -> list[Rule]:
-        """Return how each tensor of our network is made of theirs."""
+        """Return how each tensor of our network is made from official ones."""
         ...
 
     def ignored(self, architecture: Architecture) -> Collection[str]:
@@ -50,14 +50,14 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """A layout of checkpoints: the networks that it is for, whose it is, and the module that reads it."""
+    """A layout of checkpoints: the networks that it is for, its authors, and the module that reads it."""
 
     title: str
     source: str
     module: str
 
     def layout(self) -> Layout:
-        """Import the module."""
+        """Import and return the module."""
         return cast(Layout, importlib.import_module(self.module))
 
 

@@ -1,9 +1,9 @@
 """IHDM's checkpoints: Improved DDPM's layout, under ``model`` with the prefix of DataParallel.
 
-    model.module.input_blocks.0.0.weight ..        of the last step
+    model.module.input_blocks.0.0.weight ..        the weights of the last step
     ema.shadow_params                              the averages, a list in the order of the parameters
 
-Not in the shapes: one attention head, and the images' size, which goes with the widths and the blocks.
+Not in the shapes: one attention head, and the images' size, which follows from the widths and the blocks.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ SOURCE = (
     "Dissipation (Rissanen et al. 2023)"
 )
 
-#: Multipliers of the widths of the official configurations, and their images' size.
+#: Multipliers of the widths of the official configurations -> the size of their images.
 SIZES: dict[tuple[float, ...], int] = {
     (1, 2, 2): 28,
     (1, 2, 2, 2): 32,
     (1, 2, 3, 4): 64,
     (1, 2, 3, 4, 5): 256,
 }
-#: LSUN Church has the widths of 256x256 images, and a block more.
+#: LSUN Church has the widths of 256x256 images, and one block more.
 CHURCH, CHURCH_BLOCKS = 128, 4
 
 
 def weights(contents: Any) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint; those of a state_dict as they are.
+    """The averaged weights of a checkpoint; a bare state_dict is returned as it is.
 
     Raises:
-        CheckpointError: when there are none under their names, or when the averages do not fit the names.
+        CheckpointError: when there are no tensors of the expected names, or when the averages do not fit the names.
     """
     return averaged(contents, "IHDM", "input_blocks.0.0.weight")
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """The network that the shapes say.
+    """The network and the denoiser, read from the shapes.
 
     Raises:
         CheckpointError: when the tensors are not of such a network, or of none of the official configurations.
@@ -67,10 +67,10 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     return unet_rules(architecture, head_first)
 
 
 def ignored(architecture: Architecture) -> set[str]:
-    """Nothing: every tensor is a weight."""
+    """No keys: every tensor is a weight."""
     return set()

@@ -21,7 +21,7 @@ from diffbench.store.pickles import LONGEST
 from diffbench.store.products import StoreError, read_sidecar, write_product
 from diffbench.store.status import one_line
 
-#: What reading sizes off a stranger's tensors may stumble over.
+#: The errors that unexpected tensors may cause while sizes are read from them.
 STUMBLES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
 
@@ -32,15 +32,15 @@ def import_checkpoint(
     name: str = "",
     denoiser: Mapping[str, Any] | None = None,
 ) -> tuple[Path, ImportedSpec]:
-    """Read a checkpoint, convert its weights, and write them with their spec; the folder, and the spec.
+    """Read a checkpoint, convert its weights, and write them with their spec; return the folder and the spec.
 
     Args:
-        family_name: whose layout it has; see `families`.
+        family_name: the family whose layout it has; see `families`.
         file: the checkpoint.
         folder: where to write; ``models/NAME`` when not given.
-        name: what to call the model; the file's name without its suffix when not given.
-        denoiser: keys of the denoiser that the family's assumption is wrong in, such as what the network predicts:
-            weights do not say it.
+        name: the model's name; the file's name without its suffix when not given.
+        denoiser: keys of the denoiser that differ from the family's assumption, such as what the network predicts:
+            the weights do not say it.
 
     Raises:
         PlanError: when there is no such family.
@@ -65,18 +65,18 @@ def described(
     name: str = "",
     denoiser: Mapping[str, Any] | None = None,
 ) -> tuple[ImportedSpec, dict[str, Tensor]]:
-    """What a checkpoint's contents are, and the tensors of our network.
+    """The spec of a checkpoint, and the tensors of our network.
 
     Args:
-        family_name: whose layout it has.
-        contents: what the file holds.
-        file: its path.
-        sha256: its checksum.
-        name: what to call the model.
-        denoiser: keys that the family's assumption is wrong in.
+        family_name: the family whose layout it has.
+        contents: the content of the file.
+        file: the path of the file.
+        sha256: the file's checksum.
+        name: the model's name.
+        denoiser: keys of the denoiser that differ from the family's assumption.
 
     Raises:
-        CheckpointError: when they are not of the family, or a key, a shape or a number is wrong.
+        CheckpointError: when the contents are not of the family, or a key, a shape or a number is wrong.
     """
     layout = family(family_name).layout()
     try:
@@ -115,7 +115,7 @@ def described(
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not numbers.
+    """Refuse weights that are not finite.
 
     Raises:
         CheckpointError: naming the first of them.
@@ -125,13 +125,13 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _stated(layout: Layout, contents: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keys of the denoiser that a file says beside its weights, in the families whose files do."""
+    """Keys of the denoiser that a file gives outside its weights, in the families whose files do."""
     stated = getattr(layout, "parameterisation", None)
     return stated(contents) if stated else {}
 
 
 def _averaged(contents: Mapping[str, Any], file: Path) -> bool | None:
-    """Whether the weights are averages: official files say so by a key, or by their name."""
+    """Whether the weights are averages; official files say so by a key or by their name."""
     return True if "ema" in contents or "ema" in file.name.lower() else None
 
 

@@ -1,9 +1,9 @@
 """improved-diffusion's and guided-diffusion's checkpoints: a U-Net's state_dict, of the averaged weights.
 
-The two repositories name their tensors alike.  What the shapes do not say is what the released models have in common:
+The two repositories use the same names.  What the shapes do not say is what the released models have in common:
 
     image size   that of the multipliers of the widths
-    heads        4; of models that resample in their blocks 64 channels each, but 4 heads at 128x128
+    heads        4; where blocks resample, one for each 64 channels, but 4 heads at 128x128
     q, k, v      of the first head, then of the next; where blocks resample at 64x64 all q, all k, all v
     time         1000 t/T of a chain of T levels; where blocks resample t, and T is 1000
 """
@@ -38,7 +38,7 @@ SOURCE = (
     "https://github.com/openai/guided-diffusion (Dhariwal & Nichol 2021)"
 )
 
-#: Multipliers of the widths of the released models, and their images' size.
+#: Multipliers of the widths of the released models -> the size of their images.
 SIZES: dict[tuple[float, ...], int] = {
     (1, 2, 2, 2): 32,
     (1, 2, 3, 4): 64,
@@ -47,7 +47,7 @@ SIZES: dict[tuple[float, ...], int] = {
     (0.5, 1, 1, 2, 2, 4, 4): 512,
 }
 
-#: Parts of our layers, and theirs.  Where the network itself ends, and its lists of layers begin: see `their_path`.
+#: Parts of our layers -> official names, after the path of the layer (`their_path`).
 PARTS: dict[type[nn.Module], dict[str, str]] = {
     ResidualUNet: {
         "conditioning.enter": "time_embed.0",
@@ -69,24 +69,24 @@ PARTS: dict[type[nn.Module], dict[str, str]] = {
     Plain: {"shrink": "op", "grow": "conv"},
 }
 
-#: Their parts that double the resolution, after a block on the way out.
+#: Official parts that double the resolution, after a block of the decoder.
 DOUBLES = ("conv.weight", "in_layers.2.weight")
 
-#: From the number of heads of a width, and a tensor of q, k and v, to our order of them.
+#: A function of (width -> number of heads, a tensor of q, k and v) that returns the tensor in our order.
 Grouping = Callable[[Callable[[int], int], Tensor], Tensor]
 
 
 def weights(contents: Any) -> dict[str, Tensor]:
-    """The file is the state_dict: of the average, where its name says ``ema``.
+    """The state_dict that the whole file is: of the average, where its name says ``ema``.
 
     Raises:
-        CheckpointError: when it is something else.
+        CheckpointError: when the file is something else.
     """
     return tensors(contents, "a file holds one network, such as ema_0.9999_500000.pt")
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """The network, of which the shapes say all but what the module says above.
+    """The network and the denoiser, read from the shapes and completed as the module says.
 
     Raises:
         CheckpointError: when the tensors are not of such a network, or of none that was released.
@@ -119,9 +119,9 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 class Outline:
-    """What the shapes of a state_dict say of the U-Net.
+    """The sizes of the U-Net that the shapes of a state_dict give.
 
-    Raises CheckpointError when a tensor is missing that they are read off.
+    Raises CheckpointError when a tensor that they are read from is missing.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -136,7 +136,7 @@ class Outline:
             for part in DOUBLES
             if {f"output_blocks.{number}.{place}.{part}" for place in (1, 2)} & state.keys()
         ]
-        # A resolution has one block more on the way out than on the way in, and the last of them doubles.
+        # The decoder has one block more a resolution than the encoder, and the last of them doubles the resolution.
         self.blocks = doubles[0][0] if doubles else len(numbers) - 1
         levels = max(len(numbers) // (self.blocks + 1), 1) if numbers else 1
         first = [1 + level * (self.blocks + 1) for level in range(levels)]
@@ -155,7 +155,7 @@ class Outline:
         self.in_blocks = any(part == "in_layers.2.weight" for _, part in doubles)
 
     def size(self, sizes: Mapping[tuple[float, ...], int]) -> int:
-        """Of the images, by the multipliers of the widths.
+        """The size of the images, from the multipliers of the widths.
 
         Raises:
             CheckpointError: when there are no such widths.
@@ -163,7 +163,7 @@ class Outline:
         return size_of(self.channels, self.multipliers, sizes)
 
     def spec(self, kind: type[ResidualUNetSpec], size: int, **others: Any) -> ResidualUNetSpec:
-        """The network's spec for images of that size; ``others`` are what the shapes do not say.
+        """The network's spec for images of that size; ``others`` are the keys that the shapes do not give.
 
         Raises:
             CheckpointError: when there is no such network.
@@ -175,7 +175,7 @@ class Outline:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of our network is made."""
+    """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, ResidualUNetSpec)
     new = spec.resampling == "block" and architecture.image_shape[1] == 64
@@ -183,12 +183,12 @@ def rules(architecture: Architecture) -> list[Rule]:
 
 
 def ignored(architecture: Architecture) -> set[str]:
-    """Nothing: every tensor is a weight."""
+    """No keys: every tensor is a weight."""
     return set()
 
 
 def unet_rules(architecture: Architecture, grouping: Grouping) -> list[Rule]:
-    """The rules of a U-Net whose official q, k and v are grouped so."""
+    """The rules of a U-Net; ``grouping`` is the order of the official q, k and v."""
     spec, network = architecture.network, architecture.skeleton()
     assert isinstance(spec, ResidualUNetSpec)
     changes: dict[str, Callable[..., Tensor]] = {
@@ -207,12 +207,12 @@ def unet_rules(architecture: Architecture, grouping: Grouping) -> list[Rule]:
 
 
 def parts_of(module: nn.Module) -> dict[str, str]:
-    """Parts of one of our layers, and theirs."""
+    """Parts of one of our layers -> their official names."""
     return next((parts for kind, parts in PARTS.items() if isinstance(module, kind)), {})
 
 
 def their_path(path: str) -> str:
-    """Their name, with a dot, of where one of our layers is: they count the stem among the way in."""
+    """The official path, with a dot, of one of our layers; official encoders count the stem as layer 0."""
     place, *numbers = path.split(".")
     if place == "encoder":
         numbers[0] = str(int(numbers[0]) + 1)
@@ -221,21 +221,21 @@ def their_path(path: str) -> str:
 
 
 def pixelwise(tensor: Tensor) -> Tensor:
-    """The weight of a layer of sequences (C', C, 1) as one of images (C', C, 1, 1); a bias as it is."""
+    """The weight (C', C, 1) of a layer for sequences as one for images (C', C, 1, 1); a bias does not change."""
     return tensor[..., None] if tensor.ndim == 3 else tensor
 
 
 def q_first(heads_of: Callable[[int], int], tensor: Tensor) -> Tensor:
-    """All heads' q, all k, all v: our order."""
+    """q, k and v in our order: all heads' q, then all k, then all v."""
     return pixelwise(tensor)
 
 
 def head_first(heads_of: Callable[[int], int], tensor: Tensor) -> Tensor:
-    """q, k and v of a head, then of the next."""
+    """q, k and v in our order, from the order q, k, v of the first head, then of the next."""
     heads = heads_of(len(tensor) // 3)
     return pixelwise(tensor.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2))
 
 
 def with_null(embedding: Tensor) -> Tensor:
-    """The classes' embeddings, and that of no class, which adds nothing."""
+    """The classes' embeddings, and a zero embedding for no class."""
     return torch.cat([embedding, torch.zeros_like(embedding[:1])])

@@ -1,12 +1,12 @@
-"""A pickle of a network read as a description: tensors, plain containers, and of its objects what it says of them.
+"""A pickle of a network read as a description: tensors, plain containers, and the recorded state of its objects.
 
 `diffbench.store.pickles` reads it. Where Python's own unpickler would make an object of a class, a `Call` is kept: the
-class's name, its arguments, its state. `rebuilding.MEANINGS` makes tensors (whose bytes are a torch file, read with
-``weights_only``) and plain containers of those that do.
+class's name, its arguments, its state. `rebuilding.MEANINGS` turns calls that stand for tensors (whose bytes are a
+torch file, read with ``weights_only``) and plain containers into these.
 
 EDM's networks are such pickles (Karras et al. 2022, https://github.com/NVlabs/edm): each object of a "persistent" class
-brings its own source code, which is text here and stays text. A module is recognised by the state of
-`torch.nn.Module`, and comes out as its state_dict, with the name of its class.
+contains its own source code, which is never run. A module is recognised by the state of
+`torch.nn.Module`, and becomes its state_dict, with the name of its class.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from diffbench.pretrained.rebuilding import MEANINGS
 from diffbench.store.pickles import Call, RefusedError, interpreted
 
-#: Modules inside one another, and in all: no network of the papers comes near.
+#: Limits of the depth and the number of modules, far above those of the papers' networks.
 DEEPEST, MOST = 64, 50_000
 
-#: Names that may stand in such a file and do nothing: classes of modules, types of numbers.
+#: Names that are accepted in such a file and do nothing: classes of modules, types of numbers.
 HARMLESS = (
     "torch.nn.",
     "torch_utils.",
@@ -51,7 +51,7 @@ class Module(dict[str, Tensor]):
 
 
 def meaning(name: str) -> Callable[[Call], Any] | None:
-    """What is made of a call of that name; None for one that weights have no need of."""
+    """The function that rebuilds a call of that name; None for a name that weights do not need."""
     if name in HARMLESS_NAMES or name.startswith(HARMLESS):
         return MEANINGS.get(name, _kept)
     return MEANINGS.get(name)
@@ -65,7 +65,7 @@ def description(content: bytes) -> Any:
     """The value that a pickle describes; a module as its state_dict, other objects as calls.
 
     Raises:
-        RefusedError: when it is malformed, or names or wants what data have no need of.
+        RefusedError: when it is malformed, or has a name or a call that data do not need.
     """
     value = interpreted(content, meaning)
     if isinstance(value, dict) and not _is_module(value):
@@ -83,7 +83,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _tensors_of(module: Call) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers by their dotted names, in the order of a state_dict."""
+    """Parameters and persistent buffers with their dotted names, in the order of a state_dict."""
     waiting, seen = [("", module, 0)], 0
     while waiting:
         prefix, inner, depth = waiting.pop()
@@ -104,6 +104,6 @@ def _tensors_of(module: Call) -> Iterator[tuple[str, Tensor]]:
 
 
 def _part(module: Call, name: str, kind: type[Any]) -> Any:
-    """A part of a module's state; an empty one where it has none of that kind."""
+    """A part of a module's state; empty where the state has none of that kind."""
     found = module.state.get(name)
     return found if isinstance(found, kind) else kind()

@@ -1,4 +1,4 @@
-"""What a pickle of tensors may call, each written here: tensors, their numbers, plain containers."""
+"""The functions that a pickle of tensors may call, rewritten here: tensors, their storages, plain containers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from diffbench.store.pickles import (
 )
 from diffbench.store.status import one_line
 
-#: How a torch file of the older format begins: the magic number 0x1950a86a20f9469cfc6c, pickled.
+#: The first bytes of a torch file of the older format: the magic number 0x1950a86a20f9469cfc6c, pickled.
 OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 
 
 def torch_contents(file: IO[bytes]) -> Any:
-    """What a torch file holds: tensors, numbers, text and containers.
+    """The content of a torch file: tensors, numbers, text and containers.
 
     Raises:
         RefusedError: when it is damaged or holds anything else.
@@ -45,12 +45,12 @@ def torch_contents(file: IO[bytes]) -> Any:
             f"it is damaged, or holds more than weights ({one_line(error, LONGEST)})"
         ) from None
     except Exception as error:
-        # torch checks little of a damaged file: what it stumbles over may be of any kind.
+        # torch checks little of a damaged file: it may raise errors of any kind.
         raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
 
 
 def _check_nesting(file: IO[bytes]) -> None:
-    """Look at the pickles of a torch file before torch, which would die of values nested without end."""
+    """Check the pickles of a torch file before torch reads them, since endless nesting would crash it."""
     if file.read(4) == b"PK\x03\x04":
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
@@ -64,7 +64,7 @@ def _check_nesting(file: IO[bytes]) -> None:
 
 
 def _storage(call: Call) -> Any:
-    """A tensor's numbers: bytes of a torch file of their own."""
+    """A tensor's storage: its bytes are themselves a torch file."""
     (content,) = call.args
     if not isinstance(content, bytes) or not content.startswith(OLD_TORCH):
         raise RefusedError("the numbers of a tensor are no torch file of the older format")
@@ -79,7 +79,7 @@ def _tensor(call: Call) -> Tensor:
     storage, offset, size, stride, *_ = call.args
     if not isinstance(storage, torch.storage.TypedStorage):
         raise RefusedError("a tensor has no storage")
-    # Its public accessor warns that typed storages are to go.
+    # The public accessor warns that typed storages will be removed.
     held = storage._untyped_storage
     size = size.args[0] if isinstance(size, Call) and size.args else size
     numbers = [offset, *size, *stride]
@@ -100,7 +100,7 @@ def _parameter(call: Call) -> Tensor:
 
 
 def _persistent(call: Call) -> Call:
-    """An object of EDM's, by the name of its own class: the source code that it brings is not even kept."""
+    """An object of EDM's, under the name of its own class; the source code in it is not kept."""
     (meta,) = call.args
     name = meta.get("class_name") if isinstance(meta, dict) else None
     if not isinstance(name, str) or not name.isidentifier():
@@ -110,7 +110,7 @@ def _persistent(call: Call) -> Call:
 
 
 def _ordered(call: Call) -> dict[Any, Any]:
-    """An ordered dictionary; its own state, such as a state_dict's ``_metadata``, is no weight."""
+    """An ordered dictionary; its own state, such as a state_dict's ``_metadata``, holds no weight and is dropped."""
     return dict(call)
 
 
@@ -118,7 +118,7 @@ def _set(call: Call) -> set[Any]:
     return set(hashable(call.args[0] if call.args else ()))
 
 
-#: What is made of a call, by the name that a pickle has for it.
+#: The name in a pickle -> the function that rebuilds its call.
 MEANINGS: dict[str, Callable[[Call], Any]] = {
     "collections.OrderedDict": _ordered,
     "builtins.set": _set,

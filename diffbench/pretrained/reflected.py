@@ -1,12 +1,13 @@
-"""Reflected-Diffusion's checkpoints: of the network that it has from score_sde, deeper, and of its VDM.
+"""Reflected-Diffusion's checkpoints: of its deeper version of the score_sde network, and of its VDM.
 
     all_modules.N ..                                   as in `score_sde`
     cond_map.0, .2     conv_in     enc.I, mid1, mid2, dec.I with conv1, conv2, norm1, norm2, cond_map, [skip]
     midattn with norm, qkv, proj_out                   out.0, .2                   image_fourier.freqs
 
-The network's output over sigma is the score of data in [0, 1]; the first is told ln(sigma), the VDM the share of the
-process's range of sigma.  The VDM's images have 32 pixels a side, as in the official configurations; its features are
-listed channel by channel, ours frequency by frequency, and its q, k and v as in `edm`.
+The network's output over sigma is the score of data in [0, 1].  The input for the noise level is ln(sigma) in the first
+network, and the position of sigma in the process's range, from 0 to 1, in the VDM.  The VDM's images have 32 pixels a
+side, as in the official configurations; its features are listed channel by channel, ours frequency by frequency, and
+its q, k and v as in `edm`.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ SOURCE = (
 
 #: The height and width of the images of the official VDMs.
 SIDE = 32
-#: Below it the official norms have fewer groups than 32, and not as many in every block.
+#: The least width: below it the official norms have fewer groups than 32, in a number that varies between blocks.
 NARROWEST = 128
 FREQUENCIES = "image_fourier.freqs"
-#: Ours -> theirs, of the VDM's layers outside blocks.
+#: Our name -> the official name, of the VDM's layers outside blocks.
 PARTS = {
     "conditioning.enter": "cond_map.0",
     "conditioning.leave": "cond_map.2",
@@ -52,7 +53,7 @@ PARTS = {
     "norm": "out.0",
     "head": "out.2",
 }
-#: Ours -> theirs, of its blocks and of the layers inside.
+#: Our name -> the official name, of the VDM's blocks and of the layers inside.
 BLOCKS = {"encoder": "enc", "decoder": "dec", "enter": "mid1", "leave": "mid2"}
 BLOCK = {
     "enter_norm": "norm1",
@@ -65,16 +66,16 @@ BLOCK = {
 
 
 def weights(contents: Any) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint; those of a state_dict as they are.
+    """The averaged weights of a checkpoint; a bare state_dict is returned as it is.
 
     Raises:
-        CheckpointError: when there are none under their names, or when the averages do not fit the names.
+        CheckpointError: when there are no tensors of the expected names, or when the averages do not fit the names.
     """
     return averaged(contents, "Reflected-Diffusion", "all_modules.0.W", "conv_in.weight")
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """What network the weights are of.
+    """The network and the denoiser that the weights are of.
 
     Raises:
         CheckpointError: when they are of no such network.
@@ -91,7 +92,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def _vdm(state: Mapping[str, Tensor]) -> Architecture:
-    """What VDM the weights are of."""
+    """The VDM and the denoiser that the weights are of."""
     width = shape_of(state, "conv_in.weight", 4)[0]
     channels = shape_of(state, "out.2.weight", 4)[0]
     if any(key.startswith("enc.") and ".qkv." in key for key in state):
@@ -113,7 +114,7 @@ def _vdm(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of ours is made."""
+    """The rules that make each tensor of our network."""
     if not isinstance(architecture.network, ReflectedVDMSpec):
         return score_sde.rules(architecture)
     return list(_vdm_rules(architecture))
@@ -132,14 +133,14 @@ def _vdm_rules(architecture: Architecture) -> Iterator[Rule]:
 
 
 def _in_block(layer: str) -> str:
-    """Their name of a block's layer: ``encoder.3.enter`` -> ``enc.3.conv1``."""
+    """The official name of a layer in a block: ``encoder.3.enter`` -> ``enc.3.conv1``."""
     block, _, inner = layer.rpartition(".")
     name, _, number = block.partition(".")
     return ".".join(filter(None, [BLOCKS[name], number, BLOCK[inner]]))
 
 
 def by_frequency(stem: Tensor, channels: int) -> Tensor:
-    """Inputs (image, sines, cosines), of the latter two (channel, frequency) -> (frequency, channel)."""
+    """The stem's weight for inputs (image, sines, cosines), with features reordered to (frequency, channel)."""
     image, features = stem.tensor_split([channels], dim=1)
     sizes = (2, channels, features.shape[1] // (2 * channels))
     ordered = features.unflatten(1, sizes).transpose(2, 3).flatten(1, 3)
@@ -147,5 +148,5 @@ def by_frequency(stem: Tensor, channels: int) -> Tensor:
 
 
 def ignored(architecture: Architecture) -> set[str]:
-    """The process's noise levels, and the features' frequencies."""
+    """The keys of the process's noise levels and of the features' frequencies."""
     return score_sde.ignored(architecture) | {FREQUENCIES}

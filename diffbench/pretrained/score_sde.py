@@ -1,4 +1,4 @@
-"""Checkpoints of score_sde_pytorch: DDPM, DDPM++ and NCSN++ of one set of numbered layers.
+"""Checkpoints of score_sde_pytorch: DDPM, DDPM++ and NCSN++, made of numbered layers of the same kinds.
 
     all_modules.N.GroupNorm_0, Conv_0, Dense_0, GroupNorm_1, Conv_1, [Conv_2 or NIN_0]        a residual block
     all_modules.N.GroupNorm_0, NIN_0 (q), NIN_1 (k), NIN_2 (v), NIN_3                         attention
@@ -6,10 +6,10 @@
     all_modules.N.Conv_0 or .Conv2d_0                     a change of resolution, or the pyramid's
     all_modules.0.W                                       Fourier frequencies
 
-A ``NIN`` is a 1x1 convolution with W (in, out).  A checkpoint has the network of the last step under ``model``, its
-keys after ``module.``, and under ``ema`` the averages of what was trained, as a list in the order of the parameters.
-The images' size is in no tensor: what attends is taken to be 16 pixels high, as in all the official configurations.
-Nor are the resampling filters: NCSN++ is told by the layer names of its pyramid.
+A ``NIN`` is a 1x1 convolution with W (in, out).  A checkpoint has the network of the last step under ``model``, with
+the prefix ``module.``, and under ``ema`` the averages of what was trained, as a list in the order of the parameters.
+No tensor gives the images' size: attention is assumed to be at a height of 16 pixels, as in all official
+configurations.  No tensor holds the resampling filters: NCSN++ is recognised by the layer names of its pyramid.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ SOURCE = (
     "(Song et al. 2021)"
 )
 
-#: Keys of the denoisers of VE's networks, and of VP's and sub-VP's.
+#: Keys of the denoisers of VE's networks, and of those of VP and sub-VP.
 SCORE = {"predict": "score", "noise_input": "log-sigma", "input_scale": "none"}
 EPS = {"predict": "eps", "noise_input": "time", "input_scale": "none"}
 
-#: Keys of what is in a state_dict and was not trained, of this family and of its relatives.
+#: Keys in a state_dict that were not trained, of this family and of related ones.
 FIXED = {"sigmas", "all_modules.0.W", "image_fourier.freqs"}
 
-#: The height of the images that all official networks attend over.
+#: The image height at which all official networks have attention.
 ATTENDS = 16
 
-#: Ours -> theirs, inside a residual block.
+#: Our name -> the official name, inside a residual block.
 BLOCK = {
     "norm_in": "GroupNorm_0",
     "conv_in": "Conv_0",
@@ -51,14 +51,14 @@ BLOCK = {
     "conv_out": "Conv_1",
     "skip": "Conv_2",
 }
-#: Ours -> theirs, inside the layers of each kind.
+#: Our name -> the official name, inside the layers of each kind.
 LAYERS: dict[type[nn.Module], dict[str, str]] = {
     ResidualBlock: BLOCK,
     Untold: {"layer.0.convolution": "Conv_0", "layer.1": "Conv_0"},
     StridedConvolution: {"convolution": "Conv_0"},
     FilteredConvolution: {"convolution": "Conv2d_0"},
 }
-#: The skip of DDPM's blocks.
+#: The official name of the skip of DDPM's blocks.
 NARROW = "NIN_0"
 STRIDED = LAYERS | {ResidualBlock: BLOCK | {"skip": NARROW}}
 KINDS = {"frequencies": "W"}
@@ -66,24 +66,24 @@ QKV = ("NIN_0", "NIN_1", "NIN_2")
 
 
 def weights(contents: Any) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint; those of a state_dict as they are.
+    """The averaged weights of a checkpoint; a bare state_dict is returned as it is.
 
     Raises:
-        CheckpointError: when there are none under their names, or when the averages do not fit the names.
+        CheckpointError: when there are no tensors of the expected names, or when the averages do not fit the names.
     """
     return averaged(contents, "score_sde", "all_modules.0.weight")
 
 
 def averaged(contents: Any, whose: str, *examples: str) -> dict[str, Tensor]:
-    """What is under ``model``, without the prefix of DataParallel, with the averages under ``ema`` in its place.
+    """The state_dict under ``model``, without the prefix of DataParallel, with the averages under ``ema`` in its place.
 
     Args:
-        contents: of the file; may be the state_dict itself.
-        whose: it is said to be.
-        examples: a key that each such state_dict has; some must begin like one, up to the dot.
+        contents: the content of the file; may be the state_dict itself.
+        whose: the family's name in messages.
+        examples: keys of such a state_dict; some key must begin like one of them, up to the dot.
 
     Raises:
-        CheckpointError: when none does, or when the averages do not fit the names.
+        CheckpointError: when no key does, or when the averages do not fit the names.
     """
     outer = contents if isinstance(contents, Mapping) else {}
     model = outer.get("model", outer)
@@ -101,7 +101,7 @@ def averaged(contents: Any, whose: str, *examples: str) -> dict[str, Tensor]:
 
 
 def averages(ema: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name -> average, of a list in the order of the trained parameters, which is the state_dict's."""
+    """Name -> average, from a list in the order of the trained parameters, which is that of the state_dict."""
     listed = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     names = [key for key in state if key not in FIXED]
     if not isinstance(listed, Sequence) or len(listed) != len(names):
@@ -118,7 +118,7 @@ def averages(ema: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """What network the weights are of: Fourier features are VE's, positional ones VP's and sub-VP's.
+    """The network and the denoiser of the weights; Fourier features mean VE, positional ones VP or sub-VP.
 
     Raises:
         CheckpointError: when they are of no such network.
@@ -133,7 +133,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 
 class Layers:
-    """The sizes that can be read off the numbered layers.
+    """The sizes that can be read from the numbered layers.
 
     Raises:
         CheckpointError: when they are not of such a network.
@@ -165,7 +165,7 @@ class Layers:
         blocks = [
             i for i, part in enumerate(inside) if self.is_block(part) and not self.changes(part)
         ]
-        # n blocks a level on the way down, n + 1 on the way up, 2 in the middle.
+        # n blocks a level in the encoder, n + 1 in the decoder, 2 in the middle.
         self.blocks, odd = divmod((len(blocks) - 2) // self.levels - 1, 2)
         if self.blocks < 1 or odd or len(blocks) != self.levels * (2 * self.blocks + 1) + 2:
             raise CheckpointError(
@@ -185,7 +185,7 @@ class Layers:
 
     @classmethod
     def changes(cls, part: Mapping[str, Tensor]) -> bool:
-        """Whether it is a residual block with a skip of its own although its width stays."""
+        """Whether a layer is a residual block with a skip of its own although its width does not change."""
         if not cls.is_block(part) or "Conv_2.weight" not in part:
             return False
         after, before = part["Conv_0.weight"].shape[:2]
@@ -194,7 +194,7 @@ class Layers:
     def architecture(
         self, spec: Callable[..., SongSpec], denoiser: Mapping[str, Any]
     ) -> Architecture:
-        """What they are of, described by that spec with these sizes."""
+        """The network with these sizes, described by that spec, and its denoiser."""
         height = ATTENDS << self.attends[0]
         channels, in_channels = self.enter.shape[:2]
         changed = spec(
@@ -213,7 +213,7 @@ class Layers:
 
 
 def rules(architecture: Architecture) -> list[Rule]:
-    """How each tensor of ours is made."""
+    """The rules that make each tensor of our network."""
     network, spec, number = architecture.skeleton(), architecture.network, 0
     assert isinstance(network, Song) and isinstance(spec, SongSpec)
     layers = STRIDED if spec.resampling == "convolution" else LAYERS
@@ -228,12 +228,12 @@ def rules(architecture: Architecture) -> list[Rule]:
 
 
 def ignored(architecture: Architecture) -> set[str]:
-    """The process's noise levels."""
+    """The key of the process's noise levels."""
     return {"sigmas"}
 
 
 def units(network: Song) -> Iterator[tuple[str, nn.Module]]:
-    """Our layers and blocks in the order of the numbers, attention inside its block."""
+    """Our layers and blocks in the order of the official numbers; attention is inside its block."""
     embedding = network.embedding
     if isinstance(embedding.noise, Fourier):
         yield "embedding.noise", embedding.noise
@@ -277,10 +277,10 @@ def one_by_one(ours: str, kind: str, *theirs: str) -> Rule:
 
 
 def turned(*weights: Tensor) -> Tensor:
-    """W (in, out) each -> (all out, in, 1, 1)."""
+    """Weights W (in, out) of 1x1 convolutions, joined as (all out, in, 1, 1)."""
     return torch.cat([each.T for each in weights])[..., None, None]
 
 
 def joined(*biases: Tensor) -> Tensor:
-    """One after the other."""
+    """The biases, joined."""
     return torch.cat(biases)

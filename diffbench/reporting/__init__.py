@@ -1,1 +1,1 @@
-"""From results on disk to tables.  No torch; pandas and tabulate only when a file is written."""
+"""From results on disk to tables.  torch is not imported; pandas and tabulate only by what uses them."""

@@ -20,7 +20,7 @@ from diffbench.reporting import inference
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Variant, stage, item and metric of a number.
+#: The variant, stage, item and metric of a number.
 Key = tuple[str, str, str, str]
 #: The columns of the long table that name an item.
 ITEM = ["variant", "stage", "item"]
@@ -61,7 +61,7 @@ class Cell:
         status: ok, partial, failed, stale, missing or refused.
         note: one line on anything but ok.
         mean, sd, se: see the module; None where they do not exist.
-        seeds: how many the mean is over.
+        seeds: the number of seeds that the mean is over.
         nfe, images, protocol: as in ``Outcome``; nfe is a mean over seeds.
         seconds, gpu_hours: of training and the job, a mean over seeds.
         floor: what as many real images score, where that is known.
@@ -84,14 +84,14 @@ class Cell:
 
     @property
     def at_floor(self) -> bool:
-        """Whether real images might have scored it; never where no floor is known."""
+        """Whether the cell is at its floor: real images might have scored it.  False where no floor is known."""
         if self.mean is None or self.floor is None:
             return False
         return self.mean - self._half_width < self.floor
 
     @property
     def _half_width(self) -> float:
-        """Half the 95 % interval, as the module says."""
+        """Half the width of the 95 % interval that the module describes."""
         if self.sd is not None:
             return inference.half_width(self.sd, self.seeds)
         return inference.half_width_of_one(self.se or 0.0)
@@ -99,9 +99,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Record:
-    """A cell and where it stands: a row of a table's CSV.
+    """A cell with its table, row and column: a row of a table's CSV.
 
-    ``protocol`` says how our number was made; ``remark`` joins the cell's note.
+    ``protocol`` says how our number was made; ``remark`` is added to the cell's note.
     """
 
     row: str
@@ -149,14 +149,14 @@ class Record:
 
 
 def text(value: object) -> str:
-    """Return six significant digits of a number, never an exponent where none is needed."""
+    """Return a value as text: a number with six significant digits, a dash for nothing."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return DASH if value is None or value == "" else str(value)
 
 
 def cells_of(frame: pd.DataFrame) -> dict[Key, Cell]:
-    """Gather the long table of ``records`` over seeds: (variant, stage, item, metric) -> cell."""
+    """Return the cells of the long table of ``records``, over seeds: (variant, stage, item, metric) -> cell."""
     keys = [*ITEM, "metric"]
     good = frame[frame["status"] == "ok"].groupby(keys, sort=False)
     table = good.agg(
@@ -168,7 +168,7 @@ def cells_of(frame: pd.DataFrame) -> dict[Key, Cell]:
         protocol=("protocol", "first"),
     )
     for name in ("nfe", "seconds", "gpu_seconds", "floor"):
-        # A mean of what only some seeds have would be of other seeds than the number's.
+        # The mean of only some seeds' values would be of other seeds than the number's.
         table[name] = good[name].mean().where(good[name].count() == table["seeds"])
     spread = table["sd"] / table["seeds"] ** 0.5
     table["se"] = spread.where(table["seeds"] > 1, table["se"])
@@ -188,28 +188,28 @@ def cells_of(frame: pd.DataFrame) -> dict[Key, Cell]:
 
 
 class _Row(NamedTuple):
-    """What is there with one seed."""
+    """The status and the reason of one seed."""
 
     status: str
     reason: str
 
 
 class Judged(Protocol):
-    """What is there with one seed, or why nothing is."""
+    """Anything with a status and a reason for one seed."""
 
     @property
     def status(self) -> str:
-        """See ``results``."""
+        """The status, as in ``results``."""
         ...
 
     @property
     def reason(self) -> str:
-        """One line, or nothing."""
+        """The reason in one line; empty where there is none."""
         ...
 
 
 def state(outcomes: Mapping[int, Judged]) -> tuple[str, str]:
-    """Return status and note of all seeds together: ok, partial, or the worst with its reason."""
+    """Return the status and the note of all seeds together: ok, partial, or the worst status with its reason."""
     bad = {seed: outcome for seed, outcome in outcomes.items() if outcome.status != "ok"}
     if not bad and outcomes:
         return "ok", ""

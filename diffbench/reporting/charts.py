@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 COLUMNS = ("figure", "panel", "series", "x", "y", "low", "high", "seeds", "status", "note")
-#: Okabe and Ito's colours, told apart by the colour-blind too; their yellow is too light for lines.
+#: Okabe and Ito's colours, which the colour-blind can tell apart too; their yellow is too light for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":")
 DPI = 200
 PANEL_INCHES = (3.8, 2.9)
 ALONE_INCHES = (5.6, 3.9)
-#: Added to panels of more lines than there are colours.
+#: Height in inches added to panels that have more lines than there are colours.
 CROWDED_INCHES = 0.9
-#: Of title and note with a short legend, and of each row of a legend.
+#: Height in inches of the title and note with a short legend, and of each row of a legend.
 AROUND_INCHES, ROW_INCHES = 0.6, 0.18
-#: Of the legend's letters, and of what stands before a label.
+#: Width in inches of a letter of the legend, and of what stands before a label.
 LETTER_INCHES, HANDLE_INCHES = 0.075, 0.8
-#: In letters: enough of a line to show its dashes on both sides of a marker.
+#: Length in letters of a line in the legend: enough to show its dashes on both sides of a marker.
 HANDLE_LENGTH = 3.2
 MOST_MARKED = 40
-#: A logarithmic axis that spans fewer decades has plain numbers beside its ticks, no powers of ten.
+#: A logarithmic axis that spans fewer decades has plain numbers at its ticks, no powers of ten.
 PLAIN_DECADES = 2.5
 
 
@@ -48,11 +48,11 @@ class Drawing(Protocol):
     """A figure of any kind, as data."""
 
     def png(self) -> bytes:
-        """Return the picture."""
+        """Return the picture as the bytes of a PNG file."""
         ...
 
     def csv(self, name: str) -> str:
-        """Return what is in it: one row a point, or a picture."""
+        """Return the content as CSV: one row a point, or a picture."""
         ...
 
 
@@ -61,9 +61,9 @@ class Point:
     """A point of a line, or why there is none.
 
     Attributes:
-        x, y: where it is; y None where there is nothing, x too where nothing says where it would be.
+        x, y: its place; y is None where there is no number, x too where its place is not known.
         low, high: the ends of its error bar or band.
-        seeds: how many it is over.
+        seeds: the number of seeds that it is over.
         status, note: as a cell's.
     """
 
@@ -78,20 +78,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Points and their name in the legend."""
+    """Points, and their name in the legend."""
 
     label: str
     points: Sequence[Point]
 
     @property
     def drawn(self) -> list[Point]:
-        """The points that there are."""
+        """The points that have a place and a number."""
         return [point for point in self.points if point.x is not None and point.y is not None]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes; ``name`` is its panel in the CSV and the label of its y axis."""
+    """One pair of axes; ``name`` is the value of ``panel`` in the CSV and the label of the y axis."""
 
     name: str
     lines: Sequence[Line]
@@ -102,13 +102,13 @@ class Chart:
     """A whole figure.
 
     Attributes:
-        title: above it.
+        title: the text above the panels.
         x: the label of the x axes.
-        panels: side by side.
+        panels: the panels, side by side.
         log: which axes are logarithmic, ``""``, ``"y"`` or ``"xy"``.
         band: whether ranges are drawn as a band rather than as error bars.
         floor: the bottom of the y axis as a fraction of the largest value drawn, where values lie below.
-        note: below it.
+        note: the text below the panels.
     """
 
     title: str
@@ -120,16 +120,16 @@ class Chart:
     note: str = ""
 
     def png(self) -> bytes:
-        """Return the picture."""
+        """Return the picture as the bytes of a PNG file."""
         return to_png(self)
 
     def csv(self, name: str) -> str:
-        """Return the plotted numbers."""
+        """Return the plotted numbers as CSV."""
         return to_csv(name, self)
 
 
 def to_csv(name: str, chart: Chart) -> str:
-    """Return the plotted numbers: one row a point, a dash for what does not exist."""
+    """Return the plotted numbers as CSV: one row a point, a dash for what does not exist."""
     return csv_of(
         [
             row(name, panel.name, line.label, point)
@@ -162,12 +162,12 @@ def _values(name: str, panel: str, series: str, point: Point) -> tuple[object, .
 
 
 def to_png(chart: Chart) -> bytes:
-    """Return the picture."""
+    """Return the picture as the bytes of a PNG file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     content = io.BytesIO()
-    # A figure of its own, without pyplot, is always drawn by Agg, whatever backend is set.
+    # A figure made without pyplot is always drawn by Agg, whatever backend is set.
     with mpl.rc_context():
         mpl.rcdefaults()
         rows, columns = _shape(len(chart.panels))
@@ -178,13 +178,13 @@ def to_png(chart: Chart) -> bytes:
 
 
 def _shape(panels: int) -> tuple[int, int]:
-    """Return rows and columns: up to three panels side by side, four as a square."""
+    """Return the number of rows and columns: up to three panels side by side, four as a square."""
     columns = panels if panels <= 3 else 2 if panels == 4 else 3
     return -(-panels // columns), columns
 
 
 def _size(chart: Chart, rows: int, columns: int) -> tuple[float, float]:
-    """Return the figure's width and height in inches: what the legend takes, panels do not lose."""
+    """Return the figure's width and height in inches; the legend adds height, so panels keep their size."""
     width, height = PANEL_INCHES if columns > 1 else ALONE_INCHES
     labels = _labels(chart)
     height += CROWDED_INCHES if len(labels) > len(COLOURS) else 0
@@ -217,7 +217,7 @@ def _draw(figure: Figure, chart: Chart, rows: int, columns: int) -> None:
 
 
 def _legend_columns(chart: Chart, inches: float) -> int:
-    """Return how many columns of the legend fit into a width."""
+    """Return the number of columns of the legend that fit into a width in inches."""
     labels = [_legend(chart, label) for label in _labels(chart)]
     widest = max(map(len, labels), default=0) * LETTER_INCHES + HANDLE_INCHES
     return max(1, min(len(labels), int(inches / widest)))
@@ -232,13 +232,13 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, labels: Sequence[str]) -> Non
     axes.set_xlabel(chart.x)
     axes.set_ylabel(panel.name)
     if not drawn:
-        # Reasons quote errors: a dollar in them is no formula.
+        # Reasons quote errors: a dollar sign in them starts no formula.
         words: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "parse_math": False}
         axes.text(0.5, 0.5, _nothing(panel), transform=axes.transAxes, **words)
         axes.set(xticks=[], yticks=[])
         return
     heights = [point.y or 0.0 for line in panel.lines for point in line.drawn]
-    # Where nothing is above 0 (KID may be below), nothing can be drawn on a logarithmic axis.
+    # Where no value is above 0 (KID may be below), nothing can be drawn on a logarithmic axis.
     log = chart.log if max(heights) > 0 else chart.log.replace("y", "")
     for name, set_scale in (("x", axes.set_xscale), ("y", axes.set_yscale)):
         if name in log:
@@ -258,7 +258,7 @@ def _plain_ticks(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
     if decades < PLAIN_DECADES:
-        # Within half a decade 1, 2 and 5 may leave one tick or none.
+        # Within half a decade, ticks at 1, 2 and 5 alone may leave one tick or none.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.5 else AutoLocator())
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
@@ -286,7 +286,7 @@ def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
 
 
 def _style(index: int, points: int) -> dict[str, Any]:
-    """Return a line's style; a colour that comes again has another dash, and another, hollow marker."""
+    """Return a line's style; when a colour is used again, the dash differs and the marker is another, hollow one."""
     turn, colour = divmod(index, len(COLOURS))
     marker = MARKERS[(colour + 3 * turn) % len(MARKERS)]
     return {
@@ -311,7 +311,7 @@ def _lines(chart: Chart, label: str) -> list[Line]:
 
 
 def _legend(chart: Chart, label: str) -> str:
-    """Return a line's words in the legend, and how much of it is missing."""
+    """Return a line's label in the legend, and how many of its points are missing."""
     wanted = [point for line in _lines(chart, label) for point in line.points]
     lacking = [point for point in wanted if point.y is None]
     if not lacking:
@@ -322,7 +322,7 @@ def _legend(chart: Chart, label: str) -> str:
 
 
 def _nothing(panel: Panel) -> str:
-    """Say why a panel is empty."""
+    """Return the reasons why a panel is empty."""
     lacking = [point for line in panel.lines for point in line.points]
     reasons = dict.fromkeys(f"{each.status}: {each.note}".removesuffix(": ") for each in lacking)
     shown = [fill(reason, 44) for reason in list(reasons)[:3]]

@@ -1,8 +1,7 @@
 """What a paper claims, as data: ``config/claims.yaml``.
 
-A claim says that one cell of the benchmark is better than another, by what the metric says is better, and what the
-numbers must be like to tell.
-How it is tested stands in ``verdicts``.
+A claim says that one cell of the benchmark is better than another; the metric says whether lower or higher is better.
+It also says what the numbers must be like to decide.  ``verdicts`` says how it is tested.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Cells = Annotated[list[CellSpec], BeforeValidator(listed), Field(min_length=1)]
 
 
 class DataNeedSpec(Spec):
-    """What a claim asks of the data set, without which its cells cannot tell: a measure below or above a number.
+    """What a claim needs of the data set to be decided: a measure below or above a number.
 
     data: ``saturated``, the share of the training images' numbers at the first or last grey level.
     """
@@ -54,7 +53,7 @@ class DataNeedSpec(Spec):
         return self
 
     def lacking(self, value: float | None) -> str:
-        """Return why data with this measure cannot tell, or with none; nothing where they can."""
+        """Return why data with this measure (None: not measured) cannot decide the claim; empty where they can."""
         if value is None:
             return f"the manifest of the data set does not say how many pixels are {self.data}"
         low, high = self.above, self.below
@@ -65,14 +64,14 @@ class DataNeedSpec(Spec):
 
 
 class ClaimSpec(Spec):
-    """A claim.
+    """A paper's sentence as two cells and a direction.
 
     claim: the sentence.
     source: paper, section, table or figure.
     better, worse: a cell, or several whose values are averaged with each seed.
     seeds: with fewer the claim stays undecided.
-    margin: by how much better it must be at least.
-    about: in which facets the sides differ, and in no other; anything when not given.
+    margin: the least difference by which it must be better.
+    about: the facets in which the sides differ: in all of these, and in no other; any facets when not given.
     exploratory: it was found in our own numbers, or no paper says it; it is judged outside the family of the others.
     needs: what the data must be like.
     floor: ``above``, the cells must lie above their floors where these are known; ``any``, they may lie anywhere.
@@ -91,17 +90,17 @@ class ClaimSpec(Spec):
 
     @property
     def cells(self) -> list[CellSpec]:
-        """Those of both sides."""
+        """The cells of both sides."""
         return [*self.better, *self.worse]
 
     @property
     def steps(self) -> Steps:
-        """The weights along training that its cells name."""
+        """The weights along training that the cells name."""
         return [(cell.variant, cell.at) for cell in self.cells]
 
     @property
     def metric(self) -> str:
-        """The one metric of all its cells."""
+        """The one metric of all cells."""
         return self.better[0].metric
 
     @model_validator(mode="after")
@@ -116,11 +115,11 @@ Claims = dict[Id, ClaimSpec]
 
 
 def read_claims(repository: Path, metrics: Metrics) -> Claims:
-    """Read ``config/claims.yaml`` beside the Snakefile.
+    """Return the claims of ``config/claims.yaml`` beside the Snakefile.
 
     Args:
         repository: the folder of the Snakefile.
-        metrics: those that ``config/tables.yaml`` knows.
+        metrics: the metrics that ``config/tables.yaml`` defines.
 
     Raises:
         PlanError: for the first mistake, with file, line and key.
@@ -129,11 +128,11 @@ def read_claims(repository: Path, metrics: Metrics) -> Claims:
 
 
 def of_plan(plan: Plan, metrics: Metrics) -> Claims:
-    """Return the claims that a benchmark tests, in its order, its own among them.
+    """Return the claims that a benchmark tests, in its order, with those that its own file defines.
 
     Args:
         plan: the benchmark.
-        metrics: those that it knows.
+        metrics: the metrics that it knows.
 
     Raises:
         PlanError: for the first mistake, or when a pattern chooses none.
@@ -148,7 +147,7 @@ def of_plan(plan: Plan, metrics: Metrics) -> Claims:
 
 
 def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> Claims:
-    """Return claims that are about metrics that there are, and of which some values are better.
+    """Return the claims of a file; each must be about a metric that exists and has a better direction.
 
     Raises:
         PlanError: for the first mistake, with file, line and key.

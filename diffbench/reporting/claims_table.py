@@ -1,4 +1,4 @@
-"""The table of claims: effect, interval, p values and verdict of each; a grid a paper, and one of the exploratory."""
+"""The table of claims: effect, interval, p values and verdict of each; a grid for each paper, and one for others."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ HEADS = (
     "verdict",
 )
 EXPLORATORY = "Exploratory: in no paper, or found in our own numbers"
-#: Smaller p values are shown as smaller than this.
+#: The smallest p value that is shown; a smaller one is shown as "<" this.
 SMALLEST_P = 1e-4
 
 
 @dataclass(frozen=True)
 class ClaimLine:
-    """A row of the CSV."""
+    """A row of the CSV of the claims."""
 
     verdict: Verdict
     metric: MetricSpec
 
     def line(self, table: str) -> dict[str, str]:
-        """Return every value as text, a dash where there is none."""
+        """Return the row: every value as text, a dash where there is none."""
         each = self.verdict
         found = (
             each.name,
@@ -87,7 +87,7 @@ class ClaimLine:
 
 
 def table(results: Records, claims: Claims, metrics: Metrics) -> Table:
-    """Make the table of claims: one grid for each paper, and one for what is exploratory."""
+    """Return the table of claims: one grid for each paper, and one for the exploratory claims."""
     verdicts = judged(results, claims, metrics)
     footnotes = Footnotes()
     groups: dict[str, list[Verdict]] = {}
@@ -105,7 +105,7 @@ def table(results: Records, claims: Claims, metrics: Metrics) -> Table:
 
 
 def _group(verdict: Verdict) -> str:
-    """Return the paper of ``paper, section``, or that the claim is exploratory."""
+    """Return the heading of a claim's grid: the paper of ``paper, section``, or the one of exploratory claims."""
     return EXPLORATORY if verdict.claim.exploratory else verdict.claim.source.partition(",")[0]
 
 
@@ -139,7 +139,7 @@ def _number(value: float | None, metric: MetricSpec) -> str:
 
 
 def shown_p(value: float | None) -> str:
-    """Return a p value to two digits."""
+    """Return a p value as text with two digits."""
     if value is None:
         return NOTHING
     return plain(value, 2) if value >= SMALLEST_P else f"<{SMALLEST_P:.4f}"
@@ -187,13 +187,13 @@ def _notes(plan: Plan, verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _tuned(plan: Plan) -> list[str]:
-    """Say what was tuned, on seeds that no claim uses."""
+    """Return a sentence for each thing that was tuned, on seeds that no claim uses."""
     return [
         f"Tuned on other seeds than these: {each.shown}." for each in plan.benchmark.tuned.values()
     ]
 
 
 def _lowered(sentence: str) -> str:
-    """Return a sentence as part of another: abbreviations keep their capitals."""
+    """Return a sentence as part of another: no full stop, and no capital unless it begins with an abbreviation."""
     plain_word = sentence[1:2].islower()
     return (sentence[:1].lower() + sentence[1:] if plain_word else sentence).rstrip(".")

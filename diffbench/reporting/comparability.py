@@ -1,4 +1,4 @@
-"""Whether what stands side by side can be compared: decided from the plan, before any job runs.
+"""Whether the numbers of a column, a panel or a claim can be compared: decided from the plan, before any job runs.
 
 Two numbers can be compared when they are of one kind, and differ in what the comparison is about (``plan.treatments``).
 Bits per dimension are of several kinds, each with a title (``specs.likelihoods``): a bound on the probability of grey
@@ -54,7 +54,7 @@ def check_claims(plan: Plan, claims: Claims) -> None:
 
 
 def planned(plan: Plan, cells: Iterable[Named]) -> list[Cell]:
-    """Return the jobs' items that cells name, which may name the weights of a step of training."""
+    """Return the (variant, item) of the jobs that cells name; a cell may name the weights of a step of training."""
     return [(variant, plan.item_at(variant, item, at)) for variant, item, at in cells]
 
 
@@ -73,12 +73,12 @@ def check_kinds(plan: Plan, where: str, metric: str, cells: Iterable[Cell]) -> N
 
 
 def kinds_of(plan: Plan, cells: Iterable[Cell]) -> dict[str, Cell]:
-    """Return the kinds of the likelihoods among cells, each with one that is of it."""
+    """Return the kinds of likelihood among cells: kind -> the last cell of that kind."""
     return {kind: cell for cell in cells if (kind := kind_of(plan, *cell))}
 
 
 def kind_of(plan: Plan, variant: str, item: str) -> str:
-    """Return the title of the kind of a likelihood; empty where the plan has no such."""
+    """Return the title of the kind of a likelihood; empty where the plan has no such likelihood."""
     run = plan.find(variant, item, ["likelihood"])
     if run is None:
         return ""

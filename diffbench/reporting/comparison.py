@@ -25,13 +25,13 @@ NOT_ASKED = Cell("missing")
 
 
 class Comparison:
-    """See the module."""
+    """A table of variants as rows and items as columns (see the module)."""
 
     def __init__(self, spec: ComparisonSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
-        """Make the table; nothing in it is compared with what was published."""
+        """Return the table; published values are not used."""
         plan = results.plan
         columns = {head: metrics[metric] for head, metric in self.spec.heads.items()}
         found = {
@@ -66,7 +66,7 @@ class Comparison:
         return Grid(["row", "variant", *columns], lines, labels=2)
 
     def _ranked(self, metrics: Metrics) -> list[str]:
-        """Say which columns rank rows, by which metric: their heads may not say which FID it is."""
+        """Return which columns rank the rows, and by which metric: a head may not say which FID it is."""
         named: dict[str, list[str]] = {}
         for head, name in self.spec.heads.items():
             metric = metrics[name]
@@ -92,7 +92,7 @@ class Comparison:
         ]
 
     def _kinds(self, plan: Plan) -> list[str]:
-        """Say of which kind the bits per dimension of a column are."""
+        """Return the sentences that say of which kind the bits per dimension of a column are."""
         bits = {
             h: planned(plan, each.cells)
             for h, each in self.spec.compared.items()
@@ -103,7 +103,7 @@ class Comparison:
 
 
 def record(results: Records, row: RowSpec, named: CellSpec, metrics: Metrics) -> Record:
-    """Return a row's number, as the CSV has it."""
+    """Return the record of a row's number for the CSV."""
     plan = results.plan
     item, found = results.find(named)
     return Record(

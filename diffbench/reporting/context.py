@@ -17,7 +17,7 @@ from diffbench.specs.training import TrainingSpec
 
 
 def score_protocol(protocol: Mapping[str, Any] | None) -> str:
-    """Return how scores were made in a few words; empty without scores."""
+    """Return how scores were made, in a few words; empty without scores."""
     if not protocol or "extractor" not in protocol:
         return ""
     digest = str(protocol.get("extractor_sha256", ""))[:8]
@@ -35,29 +35,29 @@ def score_protocol(protocol: Mapping[str, Any] | None) -> str:
 
 
 def sample_protocol(protocol: Mapping[str, Any] | None) -> str:
-    """Return how scores and what they are of were made in a few words; empty without scores."""
+    """Return how scores and their samples were made, in a few words; empty without scores."""
     scored, precision = score_protocol(protocol), (protocol or {}).get("precision")
     return f"{scored}, network in {precision}" if scored and precision else scored
 
 
 def likelihood_protocol(protocol: Mapping[str, Any] | None) -> str:
-    """Return how a likelihood was evaluated in a few words."""
+    """Return how a likelihood was evaluated, in a few words."""
     return ", ".join(f"{key} {value}" for key, value in (protocol or {}).items())
 
 
 def protocol(metric: str, protocol: Mapping[str, Any] | None) -> str:
-    """Return how a metric was made in a few words."""
+    """Return how a metric was measured, in a few words."""
     return likelihood_protocol(protocol) if metric == BITS else sample_protocol(protocol)
 
 
 def protocols(records: Iterable[Record]) -> list[str]:
-    """Return the scores' protocols: one line, unless results of several lie side by side."""
+    """Return the protocols of the scores: one line, unless results of several protocols are shown."""
     scored = [record.cell.protocol for record in records if record.cell.status in ("ok", "partial")]
     return list(dict.fromkeys(filter(None, map(score_protocol, scored))))
 
 
 def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
-    """Return the data set and what is counted.
+    """Return the name of the data set and how many images are used.
 
     Args:
         plan: the benchmark.
@@ -80,7 +80,7 @@ def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
 
 
 def described(chosen: Registered) -> str:
-    """Return what was chosen by name and its parameters, those that are nothing or off left out."""
+    """Return the name of a registered choice with its parameters, without those that are none or off."""
     name, values = chosen.model_dump()["name"], chosen.model_dump(mode="json", exclude={"name"})
     given = {
         key: value for key, value in values.items() if value is not None and value is not False
@@ -90,11 +90,11 @@ def described(chosen: Registered) -> str:
 
 
 def budget_lines(plan: Plan, variants: Iterable[str] | None = None) -> list[str]:
-    """Return budget, precision, network, parameterisation, times and dequantisation, with their variants.
+    """Return lines on budget, precision, network, parameterisation, times and dequantisation, with their variants.
 
     Args:
         plan: the benchmark.
-        variants: those that a table shows; all when not given.
+        variants: the variants that a table shows; all when not given.
     """
     shown = plan.variants if variants is None else set(variants)
     trained = {name: each for name, each in plan.variants.items() if each.trained and name in shown}
@@ -117,7 +117,7 @@ def budget(training: TrainingSpec | None) -> str:
 
 
 def _trained(variant: VariantSpec) -> str:
-    """The training budget, or whose checkpoint it is."""
+    """Return the training budget, or the family and the checksum of an imported checkpoint."""
     taken = variant.pretrained
     if taken is None:
         return budget(variant.training)
@@ -125,7 +125,7 @@ def _trained(variant: VariantSpec) -> str:
 
 
 def _precision(variant: VariantSpec) -> str:
-    """That of the network in training, and when it is asked; what controls its error asks in fp32."""
+    """Return the network's precision in training and in sampling.  Solvers that control their error use fp32."""
     sampled = variant.sampling.precision
     trained = CHECKPOINT if variant.training is None else variant.training.precision
     return sampled if trained == sampled else f"training {trained}, sampling {sampled}"
@@ -144,14 +144,14 @@ def _network(variant: VariantSpec) -> str:
     return f"{described} with {f'Fourier features {fourier}' if fourier else 'no input features'}"
 
 
-#: Who knows how an imported model was trained.
+#: What is said of an imported model: the checkpoint's authors know how it was trained.
 CHECKPOINT = "the official checkpoint's"
-#: What a network is told, and how unless said.
+#: The input of a network that tells it the time, and what it is by default.
 INPUTS = {"input_scale": "unit", "noise_input": "log-ratio", "levels": 1000}
 
 
 def _predicted(variant: VariantSpec) -> str:
-    """The denoiser's native quantity, and whether a skip lies inside."""
+    """Return the denoiser's native quantity, and whether a skip connection is inside."""
     assert variant.denoiser is not None
     denoiser = variant.denoiser.model_dump(mode="json")
     skip = denoiser.get("skip", "none")
@@ -172,7 +172,7 @@ def _predicted(variant: VariantSpec) -> str:
 
 
 def _times(variant: VariantSpec) -> str:
-    """How training times are drawn; mixed ones are weighted back to uniform."""
+    """Return how training times are drawn; mixed ones are weighted back to uniform."""
     if variant.objective is None:
         return CHECKPOINT
     times = variant.objective.times.model_dump(mode="json")
@@ -182,7 +182,7 @@ def _times(variant: VariantSpec) -> str:
 
 
 def _grouped(variants: Mapping[str, VariantSpec], describe: Callable[[VariantSpec], str]) -> str:
-    """Say what holds for all, or for whom each thing holds."""
+    """Return what holds for all variants, or each description with the variants that it holds for."""
     groups: dict[str, list[str]] = {}
     for name, variant in variants.items():
         groups.setdefault(describe(variant), []).append(name)
@@ -192,19 +192,19 @@ def _grouped(variants: Mapping[str, VariantSpec], describe: Callable[[VariantSpe
 
 
 def refusal_lines(refusals: Iterable[Refusal]) -> list[str]:
-    """Return which solvers and likelihoods cannot serve a variant, by reason."""
+    """Return the solvers and likelihoods that cannot serve a variant, a line for each reason."""
     groups: dict[str, list[str]] = {}
     for each in refusals:
         groups.setdefault(each.reason, []).append(f"{each.variant} with {each.item}")
     return [f"Not possible: {', '.join(who)}: {reason}." for reason, who in groups.items()]
 
 
-#: What the error of a single seed is over.
+#: What the error of a single seed is taken over.
 OVER = "its samples (FID and IS: bootstrap) or over the test images (bits/dim)"
 
 
 def spread_lines(records: Iterable[Record], over: str = OVER) -> list[str]:
-    """Explain the errors that the table shows."""
+    """Return the explanation of the errors that the table shows."""
     cells = [record.cell for record in records if record.cell.mean is not None]
     lines = []
     if any(cell.sd is not None for cell in cells):
@@ -215,7 +215,7 @@ def spread_lines(records: Iterable[Record], over: str = OVER) -> list[str]:
 
 
 def mark_lines(records: Iterable[Record], metrics: Metrics, among: str = "its column") -> list[str]:
-    """Say what the floors of a table are, and explain the marks that it shows: a best one is best of ``among``."""
+    """Return the floors of a table, and the explanation of its marks; a best cell is the best of ``among``."""
     numbers = [record for record in records if record.cell.mean is not None]
     floors: dict[str, None] = {}
     for record in numbers:

@@ -1,7 +1,7 @@
 """Which published number is filled by which cell of ours, and why the others are not.
 
-``config/coverage.yaml`` names data sets, the benchmarks that are about them, and reasons; the cells are the rows of
-the paper tables that those benchmarks name, as their plans can fill them.  Nothing is run.
+``config/coverage.yaml`` names data sets, the benchmarks on them, and reasons.  The cells are the rows of the paper
+tables that those benchmarks name, as their plans can fill them.  No job is run.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ HEADS = ("paper", "table", "method", "solver", "NFE", "metric", "value", "ours, 
 
 
 class ReasonSpec(Spec):
-    """Why published values are not filled: those whose columns have one of these values."""
+    """Why some published values are not filled; the columns and their values say which."""
 
     published: Annotated[dict[str, list[str]], Field(min_length=1)]
     why: str
 
     def names(self, row: Mapping[str, str]) -> bool:
-        """Say whether a published value is meant."""
+        """Return whether the reason is for this published value."""
         return all(row[column] in values for column, values in self.published.items())
 
 
 class CoverageSpec(Spec):
     """The whole of ``coverage.yaml``.
 
-    datasets: of ``published.csv``, all of whose values must be filled or have a reason.
-    benchmarks: files beside this one, in whose plans cells are looked for.
+    datasets: names in ``published.csv``; each of their values must be filled or have a reason.
+    benchmarks: files in the same folder, whose plans are searched for cells.
     reasons: the first that names a value is printed.
     """
 
@@ -54,7 +54,7 @@ class CoverageSpec(Spec):
 
 @dataclass(frozen=True)
 class Place:
-    """A cell of ours: ``item`` is the solver, likelihood or analysis that makes the number."""
+    """The place of a cell of ours; ``item`` is the solver, likelihood or analysis that makes the number."""
 
     benchmark: str
     table: str
@@ -62,12 +62,12 @@ class Place:
     item: str
 
     def text(self) -> str:
-        """Return it in one line."""
+        """Return the place in one line."""
         return f"`{self.variant}` {self.item} ({self.benchmark}.yaml, {self.table})"
 
 
 def read_coverage(repository: Path) -> CoverageSpec:
-    """Read ``config/coverage.yaml``.
+    """Return the content of ``config/coverage.yaml``.
 
     Raises:
         PlanError: for the first mistake, with file, line and key.
@@ -80,7 +80,7 @@ def coverage(repository: Path) -> Table:
     """Return the table of all published values of the data sets.
 
     Raises:
-        PlanError: when a value is neither filled nor has a reason, when a reason names none or a filled value, or
+        PlanError: when a value is neither filled nor has a reason, when a reason names no value or a filled one, or
             when a benchmark names a paper's row that its plan cannot fill.
     """
     spec = read_coverage(repository)
@@ -118,7 +118,7 @@ NOTES = (
 
 
 def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tuple[int, Place]]:
-    """Return the published values that a benchmark's paper tables stand beside, by line, and our cells.
+    """Return the published values in a benchmark's paper tables: (index in ``published.rows``, our cell).
 
     Raises:
         PlanError: when the plan has no job for one of them.

@@ -1,4 +1,4 @@
-"""The kinds of figures: each makes a chart of whatever results exist.
+"""The kinds of figures: each makes a chart from the results that exist.
 
 curve            a metric against a number that solvers stand for (a guidance weight): mean and
                  standard deviation over seeds
@@ -46,7 +46,7 @@ from diffbench.reporting.results import Outcome
 from diffbench.specs.weights import step_of
 
 Series = Mapping[float, float]
-#: Terms below this part of the largest are not drawn: with few grey levels the decoder's is as good as 0.
+#: Terms below this fraction of the largest are not drawn: with few grey levels the decoder's term is nearly 0.
 LOWEST_TERM = 1e-6
 RELATIVE = {
     "noise / |mean gradient of L_vlb|²": "vlb",
@@ -56,13 +56,13 @@ RECONSTRUCTION = "reconstruction error (per pixel, [0, 1])"
 
 
 class Curves:
-    """See the module."""
+    """A figure of the kind ``curve`` (see the module)."""
 
     def __init__(self, spec: CurveFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Chart:
-        """Make the chart: a panel for each metric."""
+        """Return the chart: a panel for each metric."""
         panels = [
             Panel(
                 metrics[name].head,
@@ -90,7 +90,7 @@ def _curve_point(point: CurvePointSpec, cell: Cell, metric: MetricSpec) -> Point
 
 
 def _point(x: float | None, cell: Cell, metric: MetricSpec, lacking: str) -> Point:
-    """Return a cell as it is shown, or, with the note ``lacking``, that it has no number."""
+    """Return a cell as a point; without a number the point has the note ``lacking``."""
     if cell.mean is None:
         return Point(x, status=cell.status, note=lacking)
     sd = None if cell.sd is None else cell.sd * metric.scale
@@ -98,18 +98,18 @@ def _point(x: float | None, cell: Cell, metric: MetricSpec, lacking: str) -> Poi
 
 
 def _ranged(mean: float, sd: float | None) -> tuple[float, float | None, float | None]:
-    """Return a mean and the ends of its error bar, which one seed does not have."""
+    """Return a mean and the ends of its error bar; with one seed there is no error bar."""
     return (mean, None, None) if sd is None else (mean, mean - sd, mean + sd)
 
 
 class Learning:
-    """See the module."""
+    """A figure of the kind ``learning`` (see the module)."""
 
     def __init__(self, spec: LearningFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Chart:
-        """Make the chart: a panel for each metric."""
+        """Return the chart: a panel for each metric."""
         panels = [
             Panel(
                 metrics[name].head,
@@ -137,13 +137,13 @@ def _learned(results: Records, series: SeriesSpec, name: str, metric: MetricSpec
 
 
 class Evaluations:
-    """See the module."""
+    """A figure of the kind ``nfe`` (see the module)."""
 
     def __init__(self, spec: NFEFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Chart:
-        """Make the chart: a panel for each variant."""
+        """Return the chart: a panel for each variant."""
         metric = metrics[self.spec.metric]
         panels = [
             Panel(f"{metric.head}, {variant}", self._lines(results, variant, metric))
@@ -153,7 +153,7 @@ class Evaluations:
         return Chart(title, "function evaluations", panels, log="xy", note=self.spec.note)
 
     def _lines(self, results: Records, variant: str, metric: MetricSpec) -> list[Line]:
-        """Return a variant's series, without those of solvers that it was not given."""
+        """Return a variant's series, without the solvers that it does not have."""
         plan = results.plan
         series = {
             label: [item for item in items if stages_of(plan, variant, item)]
@@ -167,7 +167,7 @@ class Evaluations:
         return lines or [Line(variant, [_lacking(self._none(plan, variant))])]
 
     def _none(self, plan: Plan, variant: str) -> Cell:
-        """Return why a variant has none of the solvers, which are too many to list."""
+        """Return a cell that says why a variant has none of the solvers, which are too many to list."""
         items = [item for each in self.spec.series.values() for item in each]
         cell = absent(plan, variant, items)
         if cell.status == "refused" or variant not in plan.variants:
@@ -183,20 +183,20 @@ class Evaluations:
 
 
 def _evaluated(item: str, cell: Cell, metric: MetricSpec) -> Point:
-    """Return a cell at its evaluations; one without any has no place on a logarithmic axis."""
+    """Return a cell as a point at its function evaluations; without any it has no place on a logarithmic axis."""
     if cell.mean is not None and not cell.nfe:
         cell = Cell("missing", "its scores have no function evaluations")
     return _point(cell.nfe, cell, metric, f"{item}: {cell.note}" if cell.note else item)
 
 
 class Terms:
-    """See the module."""
+    """A figure of the kind ``terms`` (see the module)."""
 
     def __init__(self, spec: TermsFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Chart:
-        """Make the chart: one panel."""
+        """Return the chart: one panel."""
         lines = [_terms(results, each) for each in self.spec.series]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         panels = [Panel("term (bits/dim)", lines)]
@@ -219,13 +219,13 @@ def _bound_terms(content: Mapping[str, Any]) -> Series:
 
 
 class GradientNoise:
-    """See the module."""
+    """A figure of the kind ``gradient-noise`` (see the module)."""
 
     def __init__(self, spec: GradientNoiseFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Chart:
-        """Make the chart: two panels."""
+        """Return the chart: two panels."""
         read = results.outcomes_of("analysis", self.spec.variant, self.spec.item)
         panels = [Panel(name, self._lines(results, read, kind)) for name, kind in RELATIVE.items()]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
@@ -255,7 +255,7 @@ def _estimators(read: Mapping[int, Outcome]) -> list[str]:
 
 
 def _noise(content: Mapping[str, Any], estimator: str, kind: str) -> Series:
-    """Relative noise by step, where both of its parts are above 0: its axis is logarithmic."""
+    """Return the relative noise by step, where noise and squared norm are above 0: the axis is logarithmic."""
     own = content["estimators"][estimator]
     scale = content["mean_square"] if kind == "vlb" else own["mean_square"]
     rows = zip(content["steps"], own["noise"], scale, strict=True)
@@ -263,13 +263,13 @@ def _noise(content: Mapping[str, Any], estimator: str, kind: str) -> Series:
 
 
 class Reconstruction:
-    """See the module."""
+    """A figure of the kind ``reconstruction`` (see the module)."""
 
     def __init__(self, spec: ReconstructionFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Chart:
-        """Make the chart: one panel."""
+        """Return the chart: one panel."""
         panels = [Panel(RECONSTRUCTION, [_reconstruction(results, s) for s in self.spec.series])]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
         return Chart(title, "steps", panels, log="xy", note=self.spec.note)
@@ -284,7 +284,7 @@ def _reconstruction(results: Records, series: SeriesSpec) -> Line:
 
 
 def _errors(content: Mapping[str, Any]) -> Series:
-    """Errors by number of steps, where above 0: the axis is logarithmic."""
+    """Return the errors by number of steps, where they are above 0: the axis is logarithmic."""
     rows = zip(content["steps"], content["error"], strict=True)
     return {float(steps): float(error) for steps, error in rows if error > 0}
 
@@ -292,7 +292,7 @@ def _errors(content: Mapping[str, Any]) -> Series:
 def _parsed(
     read: Mapping[int, Outcome], parse: Callable[[Mapping[str, Any]], Series]
 ) -> tuple[dict[int, Outcome], dict[int, Series]]:
-    """Take a series from each file; one that has none is a failed outcome."""
+    """Return the outcomes and a series for each file that has one; a file without one becomes a failed outcome."""
     checked, found = dict(read), {}
     for seed, outcome in read.items():
         if outcome.status != "ok":
@@ -310,7 +310,7 @@ def _over_seeds(
     found: Mapping[int, Series],
     average: Callable[[Sequence[float]], tuple[float, float | None, float | None]],
 ) -> list[Point]:
-    """Return the points that all seeds with a series have, or one that says why there are none."""
+    """Return the points that all seeds with a series have, or one point that says why there are none."""
     status, note = state(read)
     shared = set.intersection(*map(set, found.values())) if found else set()
     if not shared:

@@ -1,7 +1,7 @@
 """The three files of a table: CSV for programs, Markdown for people, LaTeX for papers.
 
 A table is first made as plain text: grids of strings, notes below.  Markdown and LaTeX differ only
-in how that text is set.
+in how that text is formatted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AT_FLOOR, BEST = "†", "*"
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of text under heads; the first ``labels`` columns are words, the others numbers."""
+    """Rows of text under column heads; the first ``labels`` columns are words, the others numbers."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -31,18 +31,18 @@ class Grid:
 
 
 class Line(Protocol):
-    """What a table's CSV has a row of."""
+    """Anything that is a row of a table's CSV."""
 
     def line(self, table: str) -> dict[str, str]:
-        """Return the row: column -> text."""
+        """Return the row as column -> text."""
         ...
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in full: what goes into the CSV, under ``columns``, and what people see.
+    """A whole table: the records for the CSV, with ``columns`` as its columns, and the grids and notes for people.
 
-    ``remark`` is what holds of all of it: the title is marked by it, and each row of the CSV.
+    ``remark`` holds for the whole table: it is added to the title and to each row of the CSV.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Table:
     remark: str = ""
 
     def remarked(self, name: str, remark: str) -> Table:
-        """Return the table marked by a remark on the data set of that name; itself where there is none."""
+        """Return the table with a remark on the data set of that name; the table as it is where there is no remark."""
         if not remark:
             return self
         title, notes = f"{self.title} [{name}]", [f"{name}: {remark}.", *self.notes]
@@ -63,12 +63,12 @@ class Table:
 
 @dataclass
 class Footnotes:
-    """Numbered reasons; the same reason has the same number wherever it is needed."""
+    """Numbered reasons; a reason has the same number wherever it is used."""
 
     lines: list[str] = field(default_factory=list)
 
     def mark(self, reason: str) -> str:
-        """Return the mark of a reason, ``" [2]"``; nothing for no reason."""
+        """Return the mark of a reason, ``" [2]"``; empty without a reason."""
         if not reason:
             return ""
         if reason not in self.lines:
@@ -76,7 +76,7 @@ class Footnotes:
         return f" [{self.lines.index(reason) + 1}]"
 
     def shown(self, cells: Sequence[tuple[Cell, MetricSpec]]) -> list[str]:
-        """Return the text of a row's cells, each reason marked once: the number, or its status."""
+        """Return the text of a row's cells: the number or its status; each reason is marked once."""
         notes = [cell.note for cell, _ in cells]
         first = [note not in notes[:index] for index, note in enumerate(notes)]
         return [
@@ -86,7 +86,7 @@ class Footnotes:
 
 
 def shown(cell: Cell, metric: MetricSpec) -> str:
-    """Return a cell's text: never blank; marked where it is at its floor, or the best of its column."""
+    """Return a cell's text, never blank, with a mark where it is at its floor or the best of its column."""
     if cell.mean is not None:
         return (
             f"{number(cell, metric)}{AT_FLOOR if cell.at_floor else ''}{BEST if cell.best else ''}"
@@ -95,7 +95,7 @@ def shown(cell: Cell, metric: MetricSpec) -> str:
 
 
 def number(cell: Cell, metric: MetricSpec) -> str:
-    """Return a cell's number with its error where the metric wants it."""
+    """Return a cell's number, with its error where the metric shows it."""
     assert cell.mean is not None
     value, error = cell.mean * metric.scale, cell.se if cell.sd is None else cell.sd
     if not metric.spread:
@@ -111,7 +111,7 @@ def to_csv(name: str, table: Table) -> str:
 
 
 def _remarked(line: dict[str, str], remark: str) -> dict[str, str]:
-    """Add a remark to what a row of the CSV says already."""
+    """Return a row of the CSV with a remark added to its note."""
     notes = [each for each in (line.get(NOTE, DASH), remark) if each not in (DASH, "")]
     return line | ({NOTE: "; ".join(notes)} if remark else {})
 
@@ -124,7 +124,7 @@ def csv_of(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Return the table as Markdown that is readable as text too."""
+    """Return the table as Markdown, readable as plain text too."""
     parts = [f"# {table.title}"]
     for grid in table.grids:
         parts += [f"## {grid.caption}"] if grid.caption else []
@@ -176,7 +176,7 @@ _ESCAPED = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 
 def escaped(text: str) -> str:
-    """Return text as LaTeX sets it; brackets are braced: after a row's end they are arguments."""
+    """Return text escaped for LaTeX; brackets are braced, since after the end of a row they would be arguments."""
     return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text)
 
 

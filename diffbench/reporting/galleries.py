@@ -1,7 +1,7 @@
-"""A figure of images: rows of them beside one another, under the same images of other rows.
+"""A figure of images: each row shows the same images as the rows above it, as another method made them.
 
-A gallery is panes, a pane is rows of images in grey levels; a row may lack them and say why.  The CSV has one row a
-picture, with its PSNR to the picture in the pane's first row.  The same gallery gives the same bytes.
+A gallery is panes, and a pane is rows of images in grey levels; a row may have no images and say why.  The CSV has one
+row a picture, with its PSNR to the picture in the pane's first row.  The same gallery gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 IMAGE_INCHES = 0.42
-#: Of a letter of a row's label, of a pane's title, and of the figure's title and note.
+#: Inches for a letter of a row's label, for a pane's title, and for the figure's title and note.
 LETTER_INCHES, HEAD_INCHES, AROUND_INCHES = 0.07, 0.35, 0.8
 PANES_ABREAST = 3
-#: For the title and the note.
+#: Height in inches for the title and the note.
 NARROWEST_INCHES = 4.0
-#: Grey of what lies between images, and of a row that has none.
+#: Grey value of the space between images, and of a row without images.
 BETWEEN, LACKING = 96, 225
 SMALLEST_MSE = 1e-10
 
 
 @dataclass(frozen=True)
 class Row:
-    """Images, uint8 (N, H, W, C) in levels, or why there are none; ``seeds`` as a point's."""
+    """Images, uint8 (N, H, W, C) in levels, or why there are none; ``seeds`` as in ``Point``."""
 
     label: str
     images: Any | None
@@ -49,7 +49,7 @@ class Pane:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, H, W, C) of the rows that have images; a pane without any shows one blank."""
+        """The shape (N, H, W, C) of the rows that have images; (1, 1, 1, 1) where no row has any."""
         return next(
             (each.images.shape for each in self.rows if each.images is not None), (1, 1, 1, 1)
         )
@@ -57,7 +57,7 @@ class Pane:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A whole figure; ``levels`` is the number of grey levels."""
+    """A whole figure of images; ``levels`` is the number of grey levels."""
 
     title: str
     panes: Sequence[Pane]
@@ -65,7 +65,7 @@ class Gallery:
     note: str = ""
 
     def csv(self, name: str) -> str:
-        """Return the PSNR of each picture, from its grey levels."""
+        """Return the PSNR of each picture, computed from its grey levels, as CSV."""
         rows = [
             row(name, pane.name, each.label, point)
             for pane in self.panes
@@ -84,7 +84,7 @@ class Gallery:
             yield Point(float(index), psnr, seeds=1, status=shown.status, note=shown.note)
 
     def png(self) -> bytes:
-        """Return the picture."""
+        """Return the picture as the bytes of a PNG file."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -107,7 +107,7 @@ class Gallery:
         return content.getvalue()
 
     def _pane_inches(self) -> tuple[float, float]:
-        """Return the width and height that the largest pane needs."""
+        """Return the width and height in inches that the largest pane needs."""
         labels = [len(each.label) for pane in self.panes for each in pane.rows]
         across = max((pane.shape[0] for pane in self.panes), default=1)
         down = max((len(pane.rows) for pane in self.panes), default=1)
@@ -132,7 +132,7 @@ def _draw(axes: Axes, pane: Pane, levels: int) -> None:
 
 
 def mosaic(pane: Pane, levels: int) -> Any:
-    """Return a pane's images in one, uint8 (height, width) or (height, width, 3) in 0..255, with lines between them."""
+    """Return a pane's images as one, uint8 (height, width) or (height, width, 3) in 0..255, with lines between them."""
     import numpy as np
 
     count, height, width, channels = pane.shape

@@ -1,4 +1,4 @@
-r"""What a few seeds allow to say: intervals, p values, and several tests at once.
+r"""What can be concluded from a few seeds: intervals, p values, and several tests at once.
 
 Of n numbers with mean m and standard deviation s, independent and normal, (m - mu) sqrt(n)/s has Student's t
 distribution with n - 1 degrees of freedom, mu being their expectation.  So
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 CONFIDENCE = 0.95
-#: What a p value must not exceed.
+#: The largest adjusted p value with which a hypothesis is rejected.
 LEVEL = 0.05
 
 K = TypeVar("K")
@@ -33,7 +33,7 @@ def half_width(sd: float, n: int) -> float:
 
 
 def half_width_of_one(se: float) -> float:
-    """Return half the 95 % interval of a normal number whose standard error is known."""
+    """Return half the 95 % interval of one normally distributed number with the standard error ``se``."""
     return statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * se
 
 
@@ -44,7 +44,7 @@ def interval(effects: Sequence[float]) -> tuple[float, float]:
 
 
 def p_value(effects: Sequence[float], margin: float) -> float:
-    """Return the two-sided p value of at least two effects against ``margin``; 1 or 0 where all are one number."""
+    """Return the two-sided p value of at least two effects against ``margin``; 1 or 0 where all effects are equal."""
     from scipy.stats import t as student
 
     n, sd = len(effects), statistics.stdev(effects)
@@ -55,7 +55,7 @@ def p_value(effects: Sequence[float], margin: float) -> float:
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Return the adjusted p value of each test of a family."""
+    """Return the p value of each test of a family, adjusted by Holm's method."""
     adjusted: dict[K, float] = {}
     largest = 0.0
     for index, key in enumerate(sorted(p_values, key=lambda each: p_values[each])):

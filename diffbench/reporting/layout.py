@@ -1,8 +1,8 @@
 """What ``config/tables.yaml`` may say: the metrics' heads, each table's layout, each figure's kind.
 
 Layouts and figures are registered like everything else that configuration chooses by name.  The
-class that a layout describes takes its spec and has ``make(results, metrics, published) -> Table``;
-a figure's has ``make(results, metrics) -> Drawing``, a ``Chart`` or a ``Gallery``.
+class of a layout is built from its spec and has ``make(results, metrics, published) -> Table``;
+the class of a figure has ``make(results, metrics) -> Drawing``, a ``Chart`` or a ``Gallery``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ C = TypeVar("C")
 
 
 class MetricSpec(Spec):
-    """How a metric is shown, and what it is good for.
+    """How a metric is shown, and which of its values are better.
 
-    head: its column's head.
+    head: the head of its column.
     unit: its unit; a dash for a pure number.
     scale: shown values are multiplied by it (CSV files hold the value itself).
     digits: significant digits of a value whose error is not shown.
     spread: whether the error is shown beside the value (CSV files always have it).
-    better: which values are better: claims are tested by it, and the best of a column is marked; none where neither is.
+    better: ``lower`` or ``higher``; none where neither is.  Claims and marks of the best use it.
     ranks: whether the best of a column is marked.
     """
 
@@ -53,18 +53,18 @@ class MetricSpec(Spec):
 
     @property
     def sign(self) -> int:
-        """1 where lower values are better, -1 where higher ones are, 0 where neither are."""
+        """1 where lower values are better, -1 where higher values are better, else 0."""
         return {"lower": 1, "higher": -1, None: 0}[self.better]
 
 
-#: A number of ours: variant, item, and the weights that it is made with; None are the last step's.
+#: A number of ours: variant, item, and the weights that it is made with; None for the last step's.
 Named = tuple[str, str, CellAt]
-#: Variants, and the weights of theirs that a cell names by ``at``; None are the last step's.
+#: Variants, and the weights that a cell names by ``at``; None for the last step's.
 Steps = list[tuple[str, CellAt]]
 
 
 def listed(value: object) -> object:
-    """Take one thing for a list of one."""
+    """Return a list as it is, and any other value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 
@@ -72,13 +72,13 @@ Items = Annotated[list[str], BeforeValidator(listed), Field(min_length=1)]
 
 
 class CellSpec(Spec):
-    """A number of ours, wherever a table, a figure or a claim names one.
+    """A number of ours in a table, a figure or a claim.
 
-    variant: its id.
+    variant: the variant's id.
     item: a solver, a likelihood, a restoration (``task/restorer``) or an analysis; of several, the first that the
         benchmark has.
     at: the step, or the fraction of the run, of the weights; one of the budget's ``snapshots``, else the last.
-    metric: its name.
+    metric: the metric's name.
     """
 
     variant: str
@@ -88,7 +88,7 @@ class CellSpec(Spec):
 
     @property
     def named(self) -> list[Named]:
-        """Each item with its variant and its weights."""
+        """Each item with the variant and the weights."""
         return [(self.variant, item, self.at) for item in self.item]
 
     @property
@@ -99,7 +99,7 @@ class CellSpec(Spec):
         )
 
     def is_of(self, variant: str, item: str) -> bool:
-        """Say whether a job may be meant: which step of several an ``at`` names depends on the run."""
+        """Return whether the cell may mean a job of this item; the step that ``at`` means depends on the run."""
         if variant != self.variant:
             return False
         started = [f"{each}@" for each in self.item] if self.at is not None else []
@@ -107,7 +107,7 @@ class CellSpec(Spec):
 
 
 class Column(NamedTuple):
-    """Numbers that readers compare: cells of one metric, which differ in the facets that they are ``about``."""
+    """Numbers that readers compare: cells of one metric, which may differ in the facets in ``about``."""
 
     metric: str
     cells: Sequence[Named] = ()
@@ -115,7 +115,7 @@ class Column(NamedTuple):
 
 
 class Asking:
-    """What tables and figures have in common: they ask for numbers, and what follows is said here."""
+    """What tables and figures have in common: they ask for numbers."""
 
     @property
     def asked(self) -> dict[str, Column]:
@@ -124,17 +124,17 @@ class Asking:
 
     @property
     def compared(self) -> dict[str, Column]:
-        """Those that stand under one another, or have one axis."""
+        """The numbers that are compared: those in one column or on one axis."""
         return self.asked
 
     @property
     def named(self) -> set[str]:
-        """The metrics that are named."""
+        """The metrics of the numbers that are asked for."""
         return {column.metric for column in self.asked.values()}
 
     @property
     def steps(self) -> Steps:
-        """The weights along training that are named."""
+        """The weights along training of the numbers that are asked for."""
         return [(variant, at) for each in self.asked.values() for variant, _, at in each.cells]
 
 
@@ -149,7 +149,7 @@ class TableSpec(Asking, Registered):
     note: str = ""
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Whether the table shows what a job of that stage makes."""
+        """Return whether the table shows what a job of that stage makes."""
         return False
 
 
@@ -157,8 +157,8 @@ class ListingSpec(TableSpec):
     """A row for each item of a stage with each variant.
 
     stage: ``sample``, or ``restore``, whose rows begin with the task.
-    columns: metrics, and what jobs took: ``train_seconds``, ``sample_seconds``, ``restore_seconds``.
-    where_known: those of the columns that are there only if some row has them.
+    columns: metrics, and the times of jobs: ``train_seconds``, ``sample_seconds``, ``restore_seconds``.
+    where_known: the columns that are shown only if some row has them.
     likelihoods: whether bits per dimension follow, a grid for each kind of them.
     """
 
@@ -172,12 +172,12 @@ class ListingSpec(TableSpec):
 
     @property
     def asked(self) -> dict[str, Column]:
-        """A metric a column, of whatever is planned."""
+        """A column for each metric, of whatever is planned."""
         bits = [BITS] if self.stage == "sample" else []
         return {name: Column(name) for name in (*self.columns, *bits)}
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Its stage, and likelihoods where they follow."""
+        """Return whether the stage is the listing's, or likelihood where bits per dimension follow."""
         return stage == self.stage or (self.likelihoods and stage == "likelihood")
 
     @model_validator(mode="after")
@@ -191,13 +191,13 @@ class ListingSpec(TableSpec):
 class ProtocolSpec(Spec):
     """How published numbers were made: what must agree before a difference is taken.
 
-    data, samples, extractor: the data set's name, generated images and extractor of FID or IS.
-    images: of the data set, of a likelihood or an analysis: test images, or a bound's of the training split.
+    data, samples, extractor: the data set's name, the number of generated images, and the extractor of FID or IS.
+    images: the number of images of a likelihood or an analysis: of the test split, or of a bound's training split.
     steps, batch: the training budget.
-    neighbours: images of the data set that precision and recall compare with.
+    neighbours: the number of the data set's images that precision and recall compare with.
 
-    ``none`` where the source does not say: nothing agrees then.  What differs from number to number, the data set's
-    version and the precisions, stands in ``published.csv``.
+    ``none`` where the source does not say: then nothing agrees.  What differs from number to number, the data set's
+    version and the precisions, is in ``published.csv``.
     """
 
     data: str
@@ -209,7 +209,7 @@ class ProtocolSpec(Spec):
     neighbours: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
 
 
-#: In what a comparison's sides differ (``plan.treatments``).
+#: The facets in which the sides of a comparison differ (``plan.treatments``).
 Facets = Annotated[list[Facet], BeforeValidator(listed)]
 #: The keys of a cell that a row gives to all of its cells.
 OF_ROW = ("variant", "item", "at")
@@ -218,7 +218,7 @@ OF_ROW = ("variant", "item", "at")
 class RowSpec(Spec):
     """A row of a comparison.
 
-    row: its words.
+    row: the words at its beginning.
     variant, item, at: what its cells have in common.
     cells: column -> cell.
     """
@@ -232,19 +232,20 @@ class RowSpec(Spec):
 
     @property
     def variants(self) -> str:
-        """Those of its cells, in words."""
+        """The variants of the row's cells, in words."""
         return ", ".join(dict.fromkeys(cell.variant for cell in self.cells.values()))
 
 
 class RowsSpec(TableSpec):
     """A table whose rows are chosen one by one.
 
-    A cell is what its row says (``variant``, ``item``, ``at``), under what its column says, under what the row's
-    ``cells`` say of the column; of a column an id alone is its metric, of the row's ``cells`` it is the item.  The item
-    of a row is not that of bits per dimension, which solvers do not make.  A row has a cell where it has an item.
+    A cell is made of three parts, each of which overrides the one before: what its row says (``variant``, ``item``,
+    ``at``), what its column says, and what the row's ``cells`` say of the column.  An id alone is the metric in a
+    column, and the item in the row's ``cells``.  The item of a row is not used for bits per dimension, which solvers do
+    not make.  A row has a cell where it has an item.
 
     columns: head -> metric, or a part of a cell, whose metric is the head unless it says which.
-    each: keys of a row that lie under every row's own.
+    each: keys for every row, which a row's own keys override.
     """
 
     columns: dict[str, Any] = {}
@@ -262,13 +263,13 @@ class RowsSpec(TableSpec):
         return {head: _column(head, part)["metric"] for head, part in self.columns.items()}
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Whether a cell names it."""
+        """Return whether a cell names the item."""
         return any(cell.is_of(variant, item) for cell in self.cells)
 
     @model_validator(mode="before")
     @classmethod
     def _cells_are_whole(cls, value: Any) -> Any:
-        """Lay each cell over its column and its row."""
+        """Return the table with whole cells: each is laid over its column and its row."""
         parts = [value.get("each", {}), value.get("columns", {})]
         if not isinstance(value.get("rows"), list) or not all(isinstance(p, dict) for p in parts):
             return value
@@ -277,14 +278,14 @@ class RowsSpec(TableSpec):
 
 
 def _over(row: Any, each: Mapping[str, Any]) -> Any:
-    """Return a row over the keys that all share; what is published is merged column by column."""
+    """Return a row over the keys that all rows share; ``published`` is merged key by key."""
     if not isinstance(row, dict):
         return row
     return {**each, **row} | _published(each, row)
 
 
 def _published(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the parts say is published, the later over the earlier; nothing where none says anything."""
+    """Return ``published`` merged from all parts, the later over the earlier; empty where no part has it."""
     found: dict[str, Any] = {}
     for part in parts:
         told = part.get("published")
@@ -298,7 +299,7 @@ def _column(head: str, part: Any) -> dict[str, Any]:
 
 
 def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
-    """Return a row whose cells are whole."""
+    """Return a row whose cells have all their parts."""
     if not isinstance(row, dict):
         return row
     if not all(isinstance(row.get(key, {}), dict) for key in ("cells", "columns")):
@@ -325,7 +326,7 @@ def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
 
 
 def _with_protocol(row: Any, shared: Mapping[str, Any]) -> Any:
-    """Return a row whose protocol, if it has one, is whole."""
+    """Return a row whose protocol, if it has one, is laid over the table's."""
     own = row.get("protocol") if isinstance(row, dict) else None
     return row | {"protocol": {**shared, **own}} if isinstance(own, dict) else row
 
@@ -333,7 +334,7 @@ def _with_protocol(row: Any, shared: Mapping[str, Any]) -> Any:
 class ComparisonSpec(RowsSpec):
     """Variants side by side: a row for each of ``rows``, a column for each of ``columns``.
 
-    about: in which facets the rows' models differ, and in no other; anything when not given.
+    about: the facets in which the rows' models may differ, and no other; any facet when not given.
     """
 
     layout: Literal["comparison"] = "comparison"
@@ -345,7 +346,7 @@ class ComparisonSpec(RowsSpec):
 
     @property
     def asked(self) -> dict[str, Column]:
-        """Each column."""
+        """The cells of each column."""
         found = {
             head: [row.cells[head] for row in self.rows if head in row.cells]
             for head in self.columns
@@ -357,7 +358,7 @@ class ComparisonSpec(RowsSpec):
 
 
 class PublishedCellSpec(CellSpec):
-    """A number of ours, and the columns of ``published.csv`` with their values that choose exactly one beside it."""
+    """A number of ours, and the values of columns of ``published.csv`` that choose one published number."""
 
     published: dict[str, str]
 
@@ -365,8 +366,8 @@ class PublishedCellSpec(CellSpec):
 class PaperRowSpec(RowSpec):
     """A row of a paper's table.
 
-    columns: in place of the table's.
-    published: what is published of all its cells.
+    columns: used in place of the table's.
+    published: the values of columns of ``published.csv`` that all its cells share.
     protocol: what differs from the table's.
     """
 
@@ -377,7 +378,7 @@ class PaperRowSpec(RowSpec):
 
 
 class PaperTableSpec(RowsSpec):
-    """Rows beside published numbers, a line a number: each cell also says what is ``published``.
+    """Rows beside published numbers, one line for each number; each cell also chooses its published number.
 
     context: the head of the published column, which says data set and samples.
     protocol: how the published numbers were made.
@@ -392,7 +393,7 @@ class PaperTableSpec(RowsSpec):
 
     @property
     def asked(self) -> dict[str, Column]:
-        """Each line: a row may have columns of its own."""
+        """The cell of each line: a row may have columns of its own."""
         return {
             f"{row.row}, {head}": Column(cell.metric, cell.named)
             for row in self.rows
@@ -401,13 +402,13 @@ class PaperTableSpec(RowsSpec):
 
     @property
     def compared(self) -> dict[str, Column]:
-        """Nothing: its lines are compared with what stands beside them."""
+        """No columns: each line is compared with the published number beside it."""
         return {}
 
     @model_validator(mode="before")
     @classmethod
     def _protocols_are_whole(cls, value: Any) -> Any:
-        """Lay what a row says of the protocol over the table's."""
+        """Return the table with whole protocols: what a row says is laid over the table's."""
         shared, rows = value.get("protocol"), value.get("rows")
         if not isinstance(shared, dict) or not isinstance(rows, list):
             return value
@@ -430,7 +431,7 @@ class FigureSpec(Asking, Registered):
 
 
 class CurvePointSpec(Spec):
-    """A point of a curve: the scores of one solver, or its bits per dimension, at ``x``."""
+    """A point of a curve: the scores or the bits per dimension of one item, at ``x``."""
 
     x: Float
     variant: str
@@ -446,7 +447,7 @@ class CurveSeriesSpec(Spec):
 
 
 class CurveFigureSpec(FigureSpec):
-    """Metrics, one panel each, against a number ``x`` that the solvers' ids stand for."""
+    """Metrics, one panel each, against a number ``x`` of the solvers."""
 
     layout: Literal["curve"] = "curve"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Curves"
@@ -457,7 +458,7 @@ class CurveFigureSpec(FigureSpec):
 
     @property
     def asked(self) -> dict[str, Column]:
-        """Each panel."""
+        """The cells of each panel."""
         points = [
             (each.variant, each.item, each.at) for series in self.series for each in series.points
         ]
@@ -465,7 +466,7 @@ class CurveFigureSpec(FigureSpec):
 
 
 class SeriesSpec(Spec):
-    """A variant's solver, likelihood or analysis and its name in the legend."""
+    """A variant's solver, likelihood or analysis, and its name in the legend."""
 
     label: str
     variant: str
@@ -487,7 +488,7 @@ class LearningFigureSpec(FigureSpec):
 
     @property
     def asked(self) -> dict[str, Column]:
-        """A metric a panel, of whatever steps are planned."""
+        """A panel for each metric, of whatever steps are planned."""
         return {metric: Column(metric) for metric in self.metrics}
 
 
@@ -495,7 +496,7 @@ class NFEFigureSpec(FigureSpec):
     """A metric against the function evaluations that the solvers took.
 
     variants: one panel each, in this order.
-    series: a curve's name in the legend -> ids of its solvers, of which each variant has some or none.
+    series: a curve's name in the legend -> ids of its solvers; a variant may lack some or all of them.
     """
 
     layout: Literal["nfe"] = "nfe"
@@ -507,12 +508,12 @@ class NFEFigureSpec(FigureSpec):
 
     @property
     def asked(self) -> dict[str, Column]:
-        """Its metric, of whatever is planned."""
+        """The one metric, of whatever is planned."""
         return {self.metric: Column(self.metric)}
 
 
 class TermsFigureSpec(FigureSpec):
-    """The terms of the variational bound, step by step."""
+    """The terms of the variational bound, one for each step."""
 
     layout: Literal["terms"] = "terms"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
@@ -521,7 +522,7 @@ class TermsFigureSpec(FigureSpec):
 
 
 class GradientNoiseFigureSpec(FigureSpec):
-    """How noisy the gradient of each estimator of the bound is, from a run's ``analysis``."""
+    """The noise of the gradient of each estimator of the bound, from a run's ``analysis``."""
 
     layout: Literal["gradient-noise"] = "gradient-noise"
     implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoise"
@@ -531,7 +532,7 @@ class GradientNoiseFigureSpec(FigureSpec):
 
 
 class ReconstructionFigureSpec(FigureSpec):
-    """How far decoding the encoded test images misses them, by the number of steps."""
+    """The error of test images that were encoded and decoded again, against the number of steps."""
 
     layout: Literal["reconstruction"] = "reconstruction"
     implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
@@ -540,7 +541,7 @@ class ReconstructionFigureSpec(FigureSpec):
 
 
 class RestorationsFigureSpec(FigureSpec):
-    """The first ``images`` test images, what was measured of them, and a restoration of each method, task by task."""
+    """The first ``images`` test images, their measurements, and a restoration by each method, task by task."""
 
     layout: Literal["restorations"] = "restorations"
     implementation: ClassVar[str] = "diffbench.reporting.restorations:RestoredImages"
@@ -572,7 +573,7 @@ class TablesSpec(Spec):
 
 
 def read_tables(repository: Path) -> TablesSpec:
-    """Read ``config/tables.yaml`` beside the Snakefile.
+    """Return the content of ``config/tables.yaml`` beside the Snakefile.
 
     Raises:
         PlanError: for the first mistake, with file, line and key.
@@ -583,11 +584,11 @@ def read_tables(repository: Path) -> TablesSpec:
 
 
 def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
-    """Return the tables and figures that a benchmark wants, in its order, and all metrics, its own among them.
+    """Return the tables and figures that a benchmark wants, in its order, and all metrics, with those that it defines.
 
     Args:
         plan: the benchmark.
-        known: what ``read_tables`` returns, where that has been read.
+        known: the result of ``read_tables``, where it has been read already.
 
     Raises:
         PlanError: for the first mistake in what the benchmark defines, or when there is no such table or figure.
@@ -613,7 +614,7 @@ def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
 
 
 def written(plan: Plan) -> dict[Keys, str]:
-    """Return where a benchmark file has its keys; those of what it defines in lists as if these were mappings."""
+    """Return keys of a benchmark file -> place in the file; what it defines in lists is found as if in mappings."""
     origins = reading.read(plan.config).origins if own_parts(plan) else {}
     return {
         tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): place
@@ -622,7 +623,7 @@ def written(plan: Plan) -> dict[Keys, str]:
 
 
 def own_parts(plan: Plan) -> bool:
-    """Say whether a benchmark defines anything of its own."""
+    """Return whether a benchmark defines metrics, tables, figures or claims of its own."""
     benchmark = plan.benchmark
     listed = (benchmark.tables, benchmark.figures, benchmark.claims)
     return bool(benchmark.metrics) or any(own(each) for each in listed)
@@ -631,7 +632,7 @@ def own_parts(plan: Plan) -> bool:
 def refuse_known(
     plan: Plan, part: str, mine: Mapping[str, Any], shared: Mapping[str, Any], file: Path
 ) -> None:
-    """Refuse that a benchmark defines what the repository does.
+    """Refuse a definition in a benchmark file that the repository has too.
 
     Raises:
         PlanError: naming it.

@@ -1,9 +1,9 @@
 """A listing: a row for every solver of every variant, or for every task, variant and restorer.
 
-Of samples, what was not trained comes last, and bits per dimension have grids of their own below: a likelihood belongs
-to a model, not to a sampler, and each kind, which does not compare with another, has its grid.  Restorations are in the
-order of the tasks, then of the variants; what cannot be is the last of a variant's, with the reason in a footnote.  The
-first row is the truth: the true images in the restorations' place, each as often, whatever the task.
+A listing of samples has what was not trained last.  Bits per dimension have grids of their own below: a likelihood
+belongs to a model, not to a sampler, and two kinds of it cannot be compared, so each kind has its grid.  Restorations
+are in the order of the tasks, then of the variants; what is impossible comes last for a variant, with the reason in a
+footnote.  The first row is the truth: the true images in the restorations' place, each as often, whatever the task.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from diffbench.specs.jobs import LikelihoodStageSpec
 
 RESTORE = "restore"
 ABSENT = Cell("missing")
-#: The heads of a row's words and counts, by stage.
+#: The heads of the words and counts at the beginning of a row, by stage.
 HEADS = {"sample": ("variant", "solver", "NFE", "N"), RESTORE: ("task", "variant", "method", "NFE")}
-#: What the error of a single seed of a restoration is over.
+#: What the error of a single seed of a restoration is taken over.
 OVER_IMAGES = "the test images (FID: bootstrap)"
 SECONDS = "_seconds"
 
@@ -36,7 +36,7 @@ Numbers = Mapping[str, Record]
 
 
 def places(plan: Plan, stage: str) -> dict[Place, str]:
-    """Return all rows in their order, each with the reason why it cannot be, or nothing."""
+    """Return all rows in their order, each with the reason why it is impossible; empty where it is possible."""
     found = {(run.variant, run.item): "" for run in plan.of(stage)}
     if stage != RESTORE:
         return {
@@ -59,13 +59,13 @@ def _task(place: Place) -> str:
 
 
 class Listing:
-    """See the module."""
+    """A table of all items of a stage (see the module)."""
 
     def __init__(self, spec: ListingSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
-        """Make the table; nothing in it is compared with what was published."""
+        """Return the table; published values are not used."""
         plan, spec = results.plan, self.spec
         found = {
             place: self._row(results, place, reason, metrics)
@@ -92,7 +92,7 @@ class Listing:
 
     @property
     def _scores(self) -> list[str]:
-        """The columns that every row has, but for what a job took."""
+        """The columns that every row has, without the times of jobs."""
         return [
             name
             for name in self.spec.columns
@@ -106,7 +106,10 @@ class Listing:
     def _row(
         self, results: Records, place: Place, reason: str, metrics: Metrics
     ) -> dict[str, Record]:
-        """Return a row's numbers; the truth has those that were taken of it, what cannot be has the reason."""
+        """Return a row's numbers.
+
+        The truth has the numbers that were measured of it; what is impossible has the reason.
+        """
         variant, item = place
         if reason:
             cells = dict.fromkeys(self._scores, Cell("refused", reason))
@@ -120,7 +123,7 @@ class Listing:
             for name in self.spec.columns:
                 stage = name.removesuffix(SECONDS) if name.endswith(SECONDS) else self.spec.stage
                 key = (variant, stage, item if stage == self.spec.stage else "", name)
-                # A model that is exact has a job of the stage train too, which trains nothing.
+                # An exact model has a job of the stage train too, which trains nothing.
                 trained = stage != "train" or results.plan.variants[variant].trained
                 if trained and key in results.cells:
                     cells[name] = results.cells[key]
@@ -130,7 +133,7 @@ class Listing:
     def _ranked(
         self, plan: Plan, rows: Mapping[Place, Numbers], columns: Mapping[str, MetricSpec]
     ) -> dict[Place, dict[str, Record]]:
-        """Mark the best of each column; of restorations those of each task, for tasks do not compare."""
+        """Return the rows with the best of each column marked; restorations are ranked within each task."""
         if self.spec.stage != RESTORE:
             return ranked(plan, rows, columns)
         found: dict[Place, dict[str, Record]] = {}
@@ -157,7 +160,7 @@ class Listing:
         return Grid([*heads, *(each.head for each in columns.values())], lines, labels=labels)
 
     def _refused(self, plan: Plan, metrics: Metrics) -> Iterator[Record]:
-        """Yield the cells of samples and likelihoods that no job can fill, for the CSV: the grid has no row of them."""
+        """Yield the samples and likelihoods that no job can make, for the CSV: the grid has no row for them."""
         for refusal in _refusals(plan) if self.spec.stage != RESTORE else ():
             for name in self._scores if refusal.stage == "sample" else [BITS]:
                 place, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
@@ -207,7 +210,7 @@ def _remarks(plan: Plan, variants: Sequence[str]) -> list[str]:
 
 
 def _refusals(plan: Plan) -> list[Refusal]:
-    """Return those of solvers and likelihoods: restorations have a table of their own."""
+    """Return the refusals of solvers and likelihoods: restorations have a table of their own."""
     return [each for each in plan.refusals if each.stage != RESTORE]
 
 
@@ -227,7 +230,7 @@ def _record(plan: Plan, place: Place, metric: str, metrics: Metrics, found: Cell
 
 
 def _protocol(metric: str, found: Cell) -> str:
-    """Return how a number was made in a few words."""
+    """Return how a number was made, in a few words."""
     made = found.protocol or {}
     counted = (
         f"{made['images']} test images, {made['draws']} draws each, " if "draws" in made else ""
@@ -246,7 +249,7 @@ def _kind(run: Job) -> tuple[str, str]:
 
 
 def _bits(results: Records, metrics: Metrics) -> dict[tuple[str, tuple[str, str]], Record]:
-    """Return the likelihoods that there are: (variant, kind) -> number."""
+    """Return the numbers of all likelihoods of the plan: (variant, kind) -> number."""
     plan = results.plan
     planned = {(run.variant, _kind(run)) for run in plan.of("likelihood")}
     return {

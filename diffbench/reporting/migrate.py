@@ -1,4 +1,4 @@
-"""Spellings of before in files of tables and claims: which ``spelling`` refuses, rewritten by ``diffbench migrate``.
+"""Earlier spellings in files of tables and claims, which ``spelling`` refuses and ``diffbench migrate`` rewrites.
 
 Only the text of the keys and values that changed is edited, so comments, anchors and the order of keys stay; a part in
 block style that has to be wrapped becomes one line, without the comments inside it.
@@ -33,7 +33,7 @@ from diffbench.specs.errors import PlanError, shown
 
 
 def migrate(file: Path, repository: Path) -> Counter[str]:
-    """Rewrite a file of tables or claims; another file, or one that is of today, stays as it is.
+    """Rewrite a file of tables or claims; any other file, or one that is up to date, stays as it is.
 
     Args:
         file: the YAML file.
@@ -43,7 +43,7 @@ def migrate(file: Path, repository: Path) -> Counter[str]:
         How often each change was made: ``"solver -> item"``.
 
     Raises:
-        PlanError: when the file is no YAML, or for the first thing that cannot be rewritten; nothing is written then.
+        PlanError: when the file is not YAML, or for the first thing that cannot be rewritten; nothing is written then.
     """
     tree = reading.read(file)
     text = file.read_text(encoding="utf-8")
@@ -80,10 +80,10 @@ def migrate(file: Path, repository: Path) -> Counter[str]:
 
 
 def _check(text: str, file: str) -> None:
-    """Refuse a text that is no YAML, or still has a spelling of before.
+    """Refuse a text that is not YAML, or still has an earlier spelling.
 
     Raises:
-        PlanError: saying so.
+        PlanError: with the reason.
     """
     try:
         left = [dotted(keys) for keys, _ in old_keys(yaml.safe_load(text))]
@@ -100,7 +100,7 @@ def _metrics(repository: Path) -> dict[str, Any]:
 
 @dataclass
 class _Edits:
-    """Replacements of parts of a text; the same part is replaced once, however often it is named by an alias."""
+    """Replacements of parts of a text; a part is replaced once, however often an alias names it."""
 
     text: str
     file: str
@@ -111,7 +111,7 @@ class _Edits:
         """Replace a part.
 
         Raises:
-            PlanError: when it has to become two things.
+            PlanError: when two different replacements of it are wanted.
         """
         if self.parts.get((start, end), new) != new:
             line = self.text.count("\n", 0, start) + 1
@@ -124,12 +124,12 @@ class _Edits:
             self.made[what] += 1
 
     def rename(self, mapping: yaml.Node, old: str, new: str) -> None:
-        """Call a key of a mapping otherwise."""
+        """Rename a key of a mapping."""
         if key := _key(mapping, old):
             self.put(key.start_mark.index, key.end_mark.index, new, f"{old} -> {new}")
 
     def remove(self, mapping: yaml.Node, old: str, what: str) -> None:
-        """Remove a key and its value, with its line where it has one of its own."""
+        """Remove a key and its value, with the whole line where nothing else is on it."""
         key, value = _key(mapping, old), _value(mapping, old)
         assert key is not None and value is not None
         start, end = key.start_mark.index, self.end(value)
@@ -144,12 +144,12 @@ class _Edits:
         self.put(start, end, "", what)
 
     def start(self, node: yaml.Node) -> int:
-        """Return where a node's own text starts, behind its anchor."""
+        """Return where a node's own text starts, after its anchor."""
         anchor = re.match(r"&\S+\s+", self.text[node.start_mark.index :])
         return int(node.start_mark.index) + (len(anchor[0]) if anchor else 0)
 
     def end(self, node: yaml.Node) -> int:
-        """Return where a node's own text ends: a block's end is after the blank lines and comments behind it."""
+        """Return where a node's own text ends, without the blank lines and comments that YAML counts to a block."""
         if isinstance(node, yaml.ScalarNode) or _is_flow(node):
             return int(node.end_mark.index)
         last = node.value[-1]
@@ -181,7 +181,7 @@ def _pairs(mapping: yaml.Node | None, key: str) -> list[yaml.Node]:
 
 
 def _items(mapping: yaml.Node | None, key: str) -> list[yaml.Node]:
-    """Return the parts of the list below a key; one mapping is a list of itself."""
+    """Return the parts of the list below a key; a single mapping is a list of one."""
     found = _value(mapping, key)
     if isinstance(found, yaml.SequenceNode):
         return list(found.value)
@@ -206,7 +206,7 @@ def _scalar(mapping: yaml.Node | None, key: str) -> str:
     return str(found.value) if isinstance(found, yaml.ScalarNode) else ""
 
 
-#: The stage of a listing, and the columns that its layout alone had.
+#: The stage of a listing, and the columns that only its earlier layout had.
 LISTINGS = {
     "overview": ("sample", ["train_seconds", "sample_seconds"], "likelihoods: true"),
     "restorations": ("restore", ["restore_seconds"], ""),
@@ -215,7 +215,7 @@ HEADS = {"train_seconds": "train", "sample_seconds": "sample", "restore_seconds"
 
 
 def _listing(edits: _Edits, table: yaml.Node, name: str) -> None:
-    """A table of every solver, or of every restoration."""
+    """Rewrite a table of all solvers, or of all restorations, as a listing."""
     stage, costs, more = LISTINGS[name]
     between = ", " if _is_flow(table) else f"\n{' ' * table.start_mark.column}"
     key, value = _entry(table, "name")
@@ -232,7 +232,7 @@ def _listing(edits: _Edits, table: yaml.Node, name: str) -> None:
 
 
 def _costs(edits: _Edits, root: yaml.Node) -> None:
-    """Add the metrics of what jobs took, which layouts had in themselves."""
+    """Add the metrics of the times of jobs, which earlier layouts had built in."""
     named = {_scalar(table, "name") for table in _pairs(root, "tables")} & set(LISTINGS)
     metrics = _value(root, "metrics")
     costs = [name for layout in LISTINGS if layout in named for name in LISTINGS[layout][1]]
@@ -251,7 +251,7 @@ def _has_old_rows(table: yaml.Node) -> bool:
 
 
 def _paper(edits: _Edits, table: yaml.Node) -> None:
-    """A paper's table: what its rows and ``each`` say of solvers, likelihoods and cells."""
+    """Rewrite a paper's table: what its rows and ``each`` say of solvers, likelihoods and cells."""
     each = _value(table, "each")
     for row in [each, *_items(table, "rows")]:
         if not isinstance(row, yaml.MappingNode):
@@ -281,14 +281,14 @@ def _paper(edits: _Edits, table: yaml.Node) -> None:
 
 
 def _of_list(edits: _Edits, node: yaml.Node) -> str:
-    """Return the text of a list; of one thing, that thing's."""
+    """Return the text of a list; of a list of one, the text of its element."""
     if isinstance(node, yaml.SequenceNode) and len(node.value) == 1:
         return edits.of(node.value[0])
     return edits.of(node)
 
 
 def _one(edits: _Edits, node: yaml.Node) -> None:
-    """Write a list of one thing as that thing."""
+    """Write a list of one as its element."""
     if isinstance(node, yaml.SequenceNode) and _is_flow(node) and len(node.value) == 1:
         edits.put(edits.start(node), edits.end(node), edits.of(node.value[0]), "[item] -> item")
 

@@ -50,7 +50,7 @@ FLOOR_NOTE = (
     f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under what as many real images score; it "
     "says nothing of quality and is not ranked."
 )
-#: What stands at the top of each page's source.
+#: The comment at the top of each page's source.
 ORIGIN = (
     "<!-- Made by `diffbench pages --write` from {template} and {records}: edit the template. -->\n"
 )
@@ -58,10 +58,10 @@ ORIGIN = (
 
 @dataclass
 class Benchmark:
-    """What a template can ask of one benchmark.
+    """One benchmark, as a template asks for it.
 
     Attributes:
-        name: of the benchmark file, without its suffix.
+        name: the name of the benchmark file, without its suffix.
         repository: the folder of the Snakefile.
         known: the metrics and tables of ``config/tables.yaml``.
     """
@@ -99,7 +99,7 @@ class Benchmark:
 
     @property
     def missing(self) -> str:
-        """The sentence in place of numbers that are not there."""
+        """The sentence that replaces numbers which do not exist."""
         return (
             f"*`config/{self.name}.yaml` has not been run since its definitions were changed: "
             "no numbers stand here until it has.*"
@@ -107,7 +107,7 @@ class Benchmark:
 
     @property
     def verdicts(self) -> Mapping[str, int]:
-        """How many claims have each verdict."""
+        """The number of claims with each verdict."""
         found: dict[str, int] = {}
         for line in self._all.claims.values():
             found[line["verdict"]] = found.get(line["verdict"], 0) + 1
@@ -170,7 +170,7 @@ class Benchmark:
         rows: Mapping[str, str | Mapping[str, str]],
         spread: bool = True,
     ) -> str:
-        """Return numbers as Markdown.
+        """Return a grid of numbers as Markdown.
 
         Args:
             corner: the head of the rows' words.
@@ -198,7 +198,7 @@ class Benchmark:
         """Return one metric of restorations as Markdown.
 
         Args:
-            metric: its name.
+            metric: the metric's name.
             tasks: head -> task.
             rows: the row's words -> ``variant restorer``.
             spread: whether spreads are shown.
@@ -214,7 +214,7 @@ class Benchmark:
         return self._cell(variant, f"{task}/{restorer}", metric, spread)
 
     def overview(self, metrics: Sequence[str], spreads: Sequence[str] = ()) -> str:
-        """Return every variant with every solver, ``metrics`` as columns; bits per dimension not among them."""
+        """Return every variant with every solver, with ``metrics`` as columns and without bits per dimension."""
         lines = [
             [variant, item, count(self._entry(variant, item, metrics[0]).cell.nfe)]
             + [self._cell(variant, item, name, name in spreads) for name in metrics]
@@ -224,7 +224,7 @@ class Benchmark:
         return pipes(Grid(["variant", "solver", "NFE", *heads], lines, labels=2))
 
     def bits(self, head: str, items: Sequence[str]) -> str:
-        """Return the bits per dimension of all variants that have one of these likelihoods, which are of one kind."""
+        """Return the bits per dimension of all variants with one of these likelihoods, which must be of one kind."""
         keys = self._all.entries
         found = [key for key in keys if key[1] == "likelihood" and key[2] in items]
         lines = [
@@ -243,7 +243,7 @@ class Benchmark:
         return self._all.claims[name]
 
     def verdict(self, claim: str, expected: str) -> str:
-        """Return a claim's verdict, which the sentence around it takes for granted.
+        """Return a claim's verdict, which must be the one that the sentence around it expects.
 
         Raises:
             PlanError: when it is another: the sentence must be written anew.
@@ -277,7 +277,7 @@ class Benchmark:
         return pipes(Grid(heads, lines))
 
     def _judged(self, name: str) -> list[str]:
-        """Return metric, seeds, effect and p values of a claim; dashes for what it has not."""
+        """Return metric, seeds, effect and p values of a claim; a dash for each that it lacks."""
         line = self._claim(name)
         effect = NOTHING if DASH in (line["effect"], line["low"]) else self.effect(name)
         ps = [
@@ -287,7 +287,7 @@ class Benchmark:
         return [self._metric(line["metric"]).head, line["seeds"], effect, *ps]
 
     def seeds(self, variant: str, item: str, metric: str) -> int:
-        """Return over how many seeds a number is."""
+        """Return the number of seeds that a number is over."""
         return self._entry(variant, item, metric).cell.seeds
 
 
@@ -297,7 +297,7 @@ def _spread(metric: MetricSpec, spread: bool) -> MetricSpec:
 
 @dataclass(frozen=True)
 class Trials:
-    """Small tables of what was measured by hand, outside any benchmark file: ``docs/records/trials/{name}.csv``.
+    """Small tables of measurements by hand, outside any benchmark file: ``docs/records/trials/{name}.csv``.
 
     Their last two columns are the command and the commit of the code.
     """
@@ -308,7 +308,7 @@ class Trials:
         """Return the rows of a trial.
 
         Raises:
-            PlanError: when there is none of that name.
+            PlanError: when there is no trial of that name.
         """
         path = self.repository / TRIALS / f"{name}.csv"
         if not path.is_file():
@@ -322,7 +322,7 @@ class Trials:
         return pipes(Grid(heads, [[line[head] for head in heads] for line in lines]))
 
     def number(self, name: str, row: str, column: str) -> str:
-        """Return one value of a trial; a row is known by its first column."""
+        """Return one value of a trial; ``row`` is the value in its first column."""
         found = [line for line in self.lines(name) if next(iter(line.values())) == row]
         if not found or column not in found[0]:
             raise PlanError(f"{TRIALS / name}.csv: no {column!r} of {row!r}")
@@ -330,7 +330,7 @@ class Trials:
 
 
 def setting(value: float | str) -> str:
-    """Return a number that was chosen, published or computed, not measured: the mark is for those who check a page."""
+    """Return a number that was chosen, published or computed, not measured; the call marks it for reviewers."""
     return value if isinstance(value, str) else f"{value:g}"
 
 
@@ -338,7 +338,7 @@ def pages(repository: Path) -> dict[Path, str]:
     """Return the pages that the templates make: path in the repository -> text.
 
     Raises:
-        PlanError: naming the template, when it asks for what is not recorded or says what is not so.
+        PlanError: naming the template, when it asks for what is not recorded or states what is not true.
     """
     known = layout.read_tables(repository)
     folder = repository / TEMPLATES

@@ -1,15 +1,15 @@
 """A paper's rows: our cells, and beside them, as context, what the paper published.
 
-A difference, ours minus published, is taken only when everything that decides the number agrees:
+A difference, ours minus published, is taken only when everything that determines the number agrees:
 
     data set and its version                always
     training steps, batch and precision     of what is trained here
-    precision of the network when asked     of what has one
+    precision of the network when sampling  of what has one
     samples, extractor, NFE                 of FID, IS and the like
     reference images                        of precision and recall
     images of the data set                  of bits per dimension, and of an analysis
 
-else the column holds a dash and the note says what differs.
+Otherwise the column holds a dash and the note says what differs.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.weights import CellAt, step_of
 
 UNKNOWN = "unknown"
-#: Metrics of each sample's nearest reference images: their number moves them.
+#: Metrics that compare each sample with its nearest reference images: the number of these changes them.
 OF_NEIGHBOURS = ("precision", "recall")
 HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
 
 
 class PaperTable:
-    """See the module."""
+    """A table of our numbers beside published ones (see the module)."""
 
     def __init__(self, spec: PaperTableSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
-        """Make the table; a row whose variant the benchmark lacks has the published values alone.
+        """Return the table; a row whose variant the benchmark lacks has only the published values.
 
         Raises:
             PlanError: when a row does not choose exactly one published value.
@@ -126,7 +126,7 @@ def disagreements(
     theirs: Published,
     at: CellAt = None,
 ) -> list[str]:
-    """Return what keeps our number from comparison, ``"data set digits, not cifar10"`` and so on.
+    """Return why our number cannot be compared, ``"data set digits, not cifar10"`` and so on.
 
     Empty also when there is no number of ours.
     """
@@ -144,12 +144,12 @@ def disagreements(
     ]
 
 
-#: What is compared, ours, and theirs; None where nobody says.
+#: The name of what is compared, our value, and theirs; None where it is not known.
 Fact = tuple[str, object, object]
 
 
 def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: Published) -> Iterator[Fact]:
-    """Two versions of a data set are two data sets; of one that has no versions nothing is said."""
+    """Yield the data set and its version: two versions are two data sets; one without versions has no such fact."""
     data = plan.benchmark.data
     yield "data set", data.known_as, protocol.data
     if data.known_as == protocol.data and (data.edition or theirs.version):
@@ -159,7 +159,7 @@ def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: Published) -> Iterator[
 def _of_training(
     chosen: VariantSpec, at: CellAt, protocol: ProtocolSpec, theirs: Published
 ) -> Iterator[Fact]:
-    """An imported model had its paper's budget; the table's notes say whose it is."""
+    """Yield the training budget and precision; an imported model had its paper's budget."""
     if chosen.pretrained is not None:
         return
     training = chosen.training
@@ -172,7 +172,7 @@ def _of_training(
 def _of_evaluation(
     metric: str, ours: Cell, protocol: ProtocolSpec, theirs: Published
 ) -> Iterator[Fact]:
-    """How the number was taken of the model."""
+    """Yield how the number was measured on the model."""
     made = ours.protocol or {}
     if "precision" in made:
         yield "sampling precision", made["precision"], theirs.sampled_in or None

@@ -13,12 +13,12 @@ from diffbench.specs.errors import PlanError
 
 @dataclass(frozen=True)
 class Published:
-    """One published value: as printed, with its source, and what it was printed or made with; empty where nobody says.
+    """One published value as printed, with its source and how it was made; empty where the source does not say.
 
     Attributes:
         value, source: as printed; paper, table and data set.
         nfe: calls of the network.
-        version: of the data set, where there is more than one: who resized it, or how.
+        version: of the data set, where there are several: who resized it, or how.
         trained_in, sampled_in: the network's precision.
     """
 
@@ -38,7 +38,7 @@ class PublishedValues:
             metric, value, unit, source, certainty, version, trained_in, sampled_in.
 
     Raises:
-        PlanError: when there is no such file.
+        PlanError: when the file does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class PublishedValues:
             ) from None
 
     def choose(self, selection: Mapping[str, str]) -> Published:
-        """Return the one value whose columns are as selected.
+        """Return the one value whose columns have the selected values.
 
         Raises:
             PlanError: as ``line``.
@@ -65,7 +65,7 @@ class PublishedValues:
         return Published(row["value"], source, **made)
 
     def line(self, selection: Mapping[str, str]) -> int:
-        """Return the index in ``rows`` of the one value whose columns are as selected.
+        """Return the index in ``rows`` of the one value whose columns have the selected values.
 
         Raises:
             PlanError: when a column does not exist, or none or several values are selected.

@@ -1,8 +1,8 @@
-"""Which row of a column is the best: in one place, so that no table ranks what another would not.
+"""Which row of a column is the best: decided in one place, so that all tables rank alike.
 
-A metric is ranked where ``config/tables.yaml`` says which of its values are better, and not that it ranks nothing.
-Models that were trained, or imported, are ranked alone: controls and exact denoisers know the data.  A cell at its
-floor (``cells``) is never ranked, nor is one whose seeds are not all there.
+A metric is ranked where ``config/tables.yaml`` says which of its values are better, and does not turn ranking off.
+Only models that were trained or imported are ranked: controls and exact denoisers know the data.  A cell at its
+floor (``cells``) is never ranked, nor is one with missing seeds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from diffbench.reporting.cells import Record
 from diffbench.reporting.layout import MetricSpec
 
 R = TypeVar("R")
-#: Rows by key, each column -> record.
+#: Rows by key, each a mapping of column -> record.
 Rows = Mapping[R, Mapping[str, Record]]
 
 
 def ranked(
     plan: Plan, rows: Rows[R], columns: Mapping[str, MetricSpec]
 ) -> dict[R, dict[str, Record]]:
-    """Return rows in which the best cell of each column whose metric is ranked is marked.
+    """Return rows with the best cell marked in each column whose metric is ranked.
 
     Args:
         plan: the benchmark.

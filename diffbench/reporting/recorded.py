@@ -1,9 +1,9 @@
 """What a finished benchmark measured, kept in the repository: ``docs/records/{benchmark}/``.
 
     cells.csv     a row a number, over the seeds of the plan: which cell it is, mean, spread, N, protocol, the hash of
-                  the specs that it was made by, and the commits of the code that made it
+                  the specs that made it, and the commits of the code that made it
     claims.csv    the table of claims
-    {figure}.png, {figure}.csv  each figure, and what it plots
+    {figure}.png, {figure}.csv  each figure, and the numbers in it
 
 Results themselves are not kept in the repository: they are large, and anyone can make them again.  The pages of README
 and docs are written from these files alone (``pages``).  A row is ``fresh`` while the plan of the repository asks for
@@ -61,7 +61,7 @@ class Entry:
         cell: the number over seeds, or why there is none.
         protocol: how it was made, in words.
         spec: a hash of the specs of its jobs, all seeds together.
-        commit: of the code that made it; several, joined by ``+``, where seeds were run at several.
+        commit: the commit of the code that made it; several, joined by ``+``, where seeds were run at several.
     """
 
     key: Key
@@ -112,8 +112,8 @@ class Recorded:
     """What is recorded of one benchmark.
 
     Attributes:
-        benchmark: its name.
-        entries: its numbers.
+        benchmark: the benchmark's name.
+        entries: the recorded numbers.
         claims: rows of the table of claims, by id.
     """
 
@@ -123,7 +123,7 @@ class Recorded:
 
     @classmethod
     def read(cls, repository: Path, benchmark: str) -> Recorded | None:
-        """Return what the repository has recorded of a benchmark; None where it has nothing."""
+        """Return what the repository has recorded of a benchmark; None where it has recorded nothing."""
         folder = repository / FOLDER / benchmark
         if not (folder / f"{CELLS}.csv").is_file():
             return None
@@ -143,18 +143,18 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 
 def write(plan: Plan, root: Path, repository: Path) -> list[Path]:
-    """Record a benchmark's results.
+    """Write the record of a benchmark's results, and return its files.
 
     Args:
         plan: the benchmark.
-        root: its results folder.
-        repository: where ``docs/records`` is.
+        root: the results folder.
+        repository: the folder that has ``docs/records``.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: when a job of the plan has no result: a record is of a finished benchmark.
+        ValueError: when a job of the plan has no result: only a finished benchmark is recorded.
     """
     entries = list(_entries(plan, root))
     absent = [each for each in entries if each.cell.status in ("missing", "stale")]
@@ -200,13 +200,13 @@ def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Job]]:
 
 
 def digest(plan: Plan, jobs: list[Job]) -> str:
-    """Return a hash of all that a number depends on: the specs of its jobs and, of samples, how they are scored."""
+    """Return a hash of all that a number depends on: the specs of its jobs and, for samples, how they are scored."""
     content = [spec.model_dump(mode="json") for job in jobs for spec in _specs(plan, job)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _specs(plan: Plan, job: Job) -> list[StageSpec]:
-    """Return a job's spec; of samples also the reference and the score without its other samples."""
+    """Return a job's spec; of samples the spec of the score, without its other samples."""
     if not isinstance(job.spec, SampleSpec):
         return [job.spec]
     score = plan.job("score", job.variant, job.seed).spec
@@ -220,13 +220,13 @@ def _commits(root: Path, jobs: list[Job]) -> list[str]:
 
 
 def shortened(commit: str) -> str:
-    """Return the first twelve digits of a commit, and whether files were changed since."""
+    """Return the first twelve digits of a commit, with its suffix for changed files."""
     digits, dash, dirty = commit.partition("-")
     return f"{digits[:12]}{dash}{dirty}"
 
 
 def fresh(plan: Plan, records: Recorded) -> set[Key]:
-    """Return the keys of the recorded numbers that the plan would make again as they are."""
+    """Return the keys of the recorded numbers that the plan as it is now would make again."""
     wanted = {key: digest(plan, jobs) for key, jobs in jobs_of(plan).items()}
     return {
         key

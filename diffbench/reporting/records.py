@@ -32,13 +32,13 @@ from diffbench.store import paths, products
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The stages that make numbers; where two have an item of one name, it is that whose results have the metric.
+#: The stages that make numbers; where two have an item of one name, the one whose results have the metric counts.
 STAGES = ("sample", "likelihood", "restore", "analysis")
-#: The stages whose wall time is a number of its own.
+#: The stages whose wall time is itself a number.
 TIMED = ("train", "sample", "restore")
-#: The variant under which the true images' scores stand, in the place of a restoration's.
+#: The name used as variant for the true images' scores, which take the place of a restoration's.
 TRUTH = "truth"
-#: Columns of a job, and of its numbers.
+#: The columns that describe a job, and those of its numbers.
 OF_JOB = ("samples", "nfe", "seconds", "gpu_seconds", "protocol", "spec", "sha256", "status", "reason")  # fmt: skip
 OF_NUMBER = ("metric", "value", "se", "floor", "why")
 COLUMNS = ("benchmark", *ITEM[:1], "seed", *ITEM[1:], "at", *OF_NUMBER[:-1], *OF_JOB)
@@ -54,7 +54,7 @@ class Records:
 
     @cached_property
     def outcomes(self) -> Mapping[tuple[str, str, str], Mapping[int, Outcome]]:
-        """What each job that makes numbers has: (variant, stage, item) -> seed -> outcome."""
+        """The outcomes of the jobs that make numbers: (variant, stage, item) -> seed -> outcome."""
         found: dict[tuple[str, str, str], dict[int, Outcome]] = {}
         for run in self.plan.jobs:
             if run.stage in STAGES:
@@ -77,7 +77,7 @@ class Records:
 
     @cached_property
     def cells(self) -> Mapping[Key, Cell]:
-        """Each number over seeds: (variant, stage, item, metric) -> cell."""
+        """The cell of each number over seeds: (variant, stage, item, metric) -> cell."""
         return cells_of(self.frame)
 
     def cell(self, variant: str, stage: str, item: str, metric: str) -> Cell:
@@ -97,7 +97,7 @@ class Records:
         return self.cell(variant, stage, item, metric)
 
     def find(self, named: CellSpec) -> tuple[str, Cell]:
-        """Return the job's item that a cell means, the first of its items that the benchmark has, and its number."""
+        """Return the item that a cell means, the first of its items that the benchmark has, and its number."""
         items = items_of(self.plan, named)
         item = first_planned(self.plan, named.variant, items)
         if item is None:
@@ -105,7 +105,7 @@ class Records:
         return item, self.number(named.variant, item, named.metric)
 
     def values(self, named: CellSpec) -> dict[int, float]:
-        """Return a cell's value with each seed that has one."""
+        """Return a cell's value for each seed that has one."""
         item = first_planned(self.plan, named.variant, items_of(self.plan, named))
         stage = None if item is None else self._stage(named.variant, item, named.metric)
         rows = self._places.get((named.variant, stage, item, named.metric), [])
@@ -116,7 +116,7 @@ class Records:
         }
 
     def outcomes_of(self, stage: str, variant: str, item: str) -> Mapping[int, Outcome]:
-        """Return what the jobs of an item have, by seed, which is more than numbers; nothing where none is planned."""
+        """Return the outcomes of an item's jobs by seed, with all their content; empty where none is planned."""
         return self.outcomes.get((variant, stage, item), {})
 
     def measure(self, name: str) -> float | None:
@@ -128,7 +128,7 @@ class Records:
         return self.frame.groupby([*ITEM, "metric"], sort=False).indices
 
     def _stage(self, variant: str, item: str, metric: str) -> str | None:
-        """Return the stage of an item that has a metric, else one that might have it once its jobs are done."""
+        """Return the stage of an item that has a metric, else one that may have it once its jobs are done."""
 
         def promise(stage: str) -> int:
             if (variant, stage, item, metric) in self.cells:
@@ -138,7 +138,7 @@ class Records:
         return max(stages_of(self.plan, variant, item), key=promise, default=None)
 
     def _job(self, run: Job) -> dict[str, Any]:
-        """Return the columns that name a job."""
+        """Return the columns that describe a job."""
         training = self.plan.variants[run.variant].training
         at = run.choice.at_step if run.choice and training else None
         path = paths.product(self.root, run.spec)
@@ -156,7 +156,7 @@ class Records:
         }
 
     def _sha256(self, path: Path) -> str | None:
-        """Return a product's checksum as its sidecar has it; None without a sidecar."""
+        """Return a product's checksum from its sidecar; None without a sidecar."""
         try:
             return str(products.read_sidecar(path)["sha256"][path.name])
         except products.StoreError:
@@ -187,8 +187,8 @@ def long(
 ) -> pd.DataFrame:
     """Return jobs with their outcomes as the long table.
 
-    A number that some seed of an item has is a row of every seed of it.  Each of ``costs`` has one number, what the job
-    took, called after its stage.
+    A number that some seed of an item has is a row of every seed of it.  Each of ``costs`` has one number, the time of
+    the job, named after its stage.
     """
     import pandas as pd
 
@@ -239,12 +239,12 @@ def _of_job(outcome: Outcome) -> dict[str, Any]:
 
 
 def stages_of(plan: Plan, variant: str, item: str) -> list[str]:
-    """Return the stages in which the benchmark has such an item."""
+    """Return the stages in which the benchmark has an item of that variant."""
     return [stage for stage in STAGES if plan.find(variant, item, [stage])]
 
 
 def items_of(plan: Plan, named: CellSpec) -> list[str]:
-    """Return the jobs' items that a cell names, which may name the weights of a step of training."""
+    """Return the jobs' items that a cell names; it may name the weights of a step of training."""
     return [plan.item_at(named.variant, item, named.at) for item in named.item]
 
 
@@ -254,7 +254,7 @@ def first_planned(plan: Plan, variant: str, items: Sequence[str]) -> str | None:
 
 
 def absent(plan: Plan, variant: str, items: Sequence[str]) -> Cell:
-    """Return the cell of what no job makes, with the reason."""
+    """Return the cell of a number that no job makes, with the reason."""
     for each in plan.refusals:
         if each.variant == variant and each.item in items:
             return Cell("refused", each.reason)

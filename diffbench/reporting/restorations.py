@@ -1,4 +1,4 @@
-"""A figure of what was restored: test images, what was measured of them, and what each method made of that."""
+"""A figure of restorations: test images, their measurements, and what each method made of these."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MEASUREMENT = "pseudo-inverse"
 
 
 class RestoredImages:
-    """See the module."""
+    """A gallery of restored images (see the module)."""
 
     def __init__(self, spec: RestorationsFigureSpec) -> None:
         self.spec = spec
 
     def make(self, results: Records, metrics: Metrics) -> Gallery:
-        """Make the gallery: a pane for each task, what cannot be left out."""
+        """Return the gallery: a pane for each task, without what is impossible."""
         plan = results.plan
         planned = [place for place, reason in places(plan, RESTORE).items() if not reason]
         panes = []
@@ -46,7 +46,7 @@ class RestoredImages:
         return [*known, *(_drawn(place, each) for place, each in archives.items())]
 
     def _archive(self, results: Records, place: Place) -> dict[str, Any] | Cell:
-        """Return what the first seed that has any kept of its first images, or why there is nothing."""
+        """Return the images that the first seed with any has stored, or why there are none."""
         import numpy as np
 
         found = results.outcomes_of(RESTORE, *place)
@@ -54,7 +54,7 @@ class RestoredImages:
         if seed is None:
             return Cell(*state(found))
         run = results.plan.job(RESTORE, place[0], seed, place[1])
-        # Its checksum has just been verified with the scores'.
+        # The checksum has just been verified with that of the scores.
         with np.load(paths.products(results.root, run.spec)[1]) as archive:
             return {name: archive[name][: self.spec.images] for name in archive.files}
 

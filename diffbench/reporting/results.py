@@ -1,13 +1,13 @@
-"""What is on disk for each number a plan wants, and what it is worth.
+"""What is on disk for each number a plan wants, and whether it can be used.
 
-    ok        made of the plan's spec, and so is every product it was made from that is still there
+    ok        made from the plan's spec, and so is every product it was made from that still exists
     failed    its job, or a job that it builds on, left a reason; or its file is damaged
-    stale     what is there was made of another spec
-    missing   nothing was made yet, and nothing says why
+    stale     the product was made from another spec
+    missing   there is no product, and no reason for that
 
-A reason is looked for from the data set downwards, so that a cell quotes the first thing that went
+Reasons are looked for from the data set onwards, so that a cell quotes the first thing that went
 wrong.  ``scores.json`` holds all solvers of a run and its sidecar each one's spec: a solver counts
-when its own spec is the plan's, whatever was added beside it.
+when its own spec is the plan's, whatever else the file holds.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Outcome:
     Attributes:
         status: see the module.
         reason: one line; empty when ok, and when missing without a reason.
-        scores: metric -> its ``value`` and ``se`` (standard error or None); a metric that came out as no number has a
-            ``reason`` beside the value None.
-        floors: metric -> ``mean``, ``sd`` and ``value`` of what as many real images score.
+        scores: metric -> ``value`` and ``se`` (standard error or None); a metric without a number has the value None
+            and a ``reason``.
+        floors: metric -> ``mean``, ``sd`` and ``value`` of the scores of as many real images.
         nfe: calls of the network.
-        images: images behind the scores.
+        images: number of images that the scores are of.
         protocol: how the scores were made.
         seconds: wall time of training and of the job itself; None when a record is missing.
         gpu_seconds: the part of it that ran on a GPU.
-        content: the whole file, of a likelihood, a restoration or an analysis.
+        content: the whole file of a likelihood, a restoration or an analysis.
     """
 
     status: Status
@@ -72,12 +72,12 @@ class Results:
         self._known: dict[Path, Outcome] = {}
 
     def outcome(self, job: Job) -> Outcome:
-        """Return what a job has: the scores of samples, bits per dimension, restorations' scores, or an analysis."""
+        """Return a job's outcome: the scores of samples, bits per dimension, restorations' scores, or an analysis."""
         jobs = [*self.plan.upstream(job), job]
         return self._score(jobs) if job.stage == "sample" else self._file(jobs, READ[job.stage])
 
     def cost(self, job: Job) -> Outcome:
-        """Return a job's own wall time."""
+        """Return the outcome that holds a job's own wall time."""
         if self._link(job).status != "ok":
             return self._trouble([*self.plan.upstream(job), job])
         timed = self._timed(Outcome("ok"), [job])
@@ -106,7 +106,7 @@ class Results:
             return None
 
     def _file(self, jobs: Sequence[Job], outcome_of: Callable[[Any], Outcome]) -> Outcome:
-        """Read the JSON file that the last of these jobs makes."""
+        """Return the outcome in the JSON file that the last of these jobs makes."""
         path = paths.product(self.root, jobs[-1].spec)
         if self._state(jobs[-1]).status != "ok":
             return self._trouble(jobs)
@@ -128,7 +128,7 @@ class Results:
             return Outcome("failed", shortened(path, error))
 
     def _partly_scored(self, job: Job, solver: str) -> Outcome:
-        """Look into what was scored after a failure: it has no sidecar, its spec is inside."""
+        """Return the outcome in a file that was scored after a failure; it has no sidecar, its spec is inside."""
         try:
             path = paths.partial_scores(self.root, job.variant, job.seed)
             content = json.loads(path.read_bytes())
@@ -137,12 +137,12 @@ class Results:
             return MISSING
 
     def _linked(self, outcome: Outcome, jobs: Sequence[Job]) -> Outcome:
-        """Refuse numbers whose samples, model or data set have since been made of another spec."""
+        """Return the outcome, or why not: its samples, model or data set have since been made from another spec."""
         links = (self._link(job) for job in jobs)
         return next((each for each in links if each.status in _WRONG), outcome)
 
     def _link(self, job: Job) -> Outcome:
-        """Compare a product's sidecar with the plan; without a checksum, which takes time."""
+        """Return whether a product's sidecar has the plan's spec; no checksum is computed, which is slow."""
         path = paths.product(self.root, job.spec)
         if not path.is_file():
             return MISSING
@@ -162,7 +162,7 @@ class Results:
         return next((each for each in states if each.status in _WRONG), MISSING)
 
     def _state(self, job: Job) -> Outcome:
-        """Return what a job's products are worth; looked at once, for checksums take time."""
+        """Return the state of a job's products.  It is kept, since checksums take time."""
         path = paths.product(self.root, job.spec)
         if path not in self._known:
             found = [self._product(each, job) for each in paths.products(self.root, job.spec)]
@@ -206,18 +206,18 @@ class Results:
 
 
 _WRONG = ("failed", "stale")
-#: Stages that all variants of a benchmark share.
+#: The stages that all variants of a benchmark share.
 SHARED = ("data", "reference")
 _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 def _own(jobs: Sequence[Job]) -> list[Job]:
-    """Return those of a job's chain that are the variant's: the others measure the data set."""
+    """Return the jobs that belong to the variant; the others are about the data set."""
     return [job for job in jobs if job.stage not in SHARED]
 
 
 def _asked(outcome: Outcome, job: Job) -> Outcome:
-    """Add to the protocol in which precision the job asked a network, if it asked one."""
+    """Return the outcome with the network's precision in its protocol, if the job used a network."""
     precision = job.spec.asked_in if isinstance(job.spec, AskingSpec) else ""
     if not precision:
         return outcome
@@ -252,7 +252,7 @@ def _of_analysis(content: Any) -> Outcome:
     return Outcome("ok", scores=scores, images=images, content=dict(content))
 
 
-#: How the file of a job is read, by stage.
+#: The function that reads a job's file, by stage.
 READ: Mapping[str, Callable[[Any], Outcome]] = {
     "likelihood": _of_likelihood,
     "restore": _of_restoration,
@@ -261,7 +261,7 @@ READ: Mapping[str, Callable[[Any], Outcome]] = {
 
 
 def _of_solver(content: Any, made_of: Any, job: Job, solver: str) -> Outcome:
-    """Take one solver from a score file that was made of the spec ``made_of``."""
+    """Return one solver's outcome from a score file that was made from the spec ``made_of``."""
     if solver not in made_of["samples"] or solver not in content["solvers"]:
         return MISSING
     reason = products.difference(
@@ -281,7 +281,7 @@ def _of_solver(content: Any, made_of: Any, job: Job, solver: str) -> Outcome:
 
 
 def _part(spec: Mapping[str, Any], solver: str) -> dict[str, Any]:
-    """Return what one solver's scores depend on: extensions count where they are used."""
+    """Return what one solver's scores depend on; extensions count where they are used."""
     kept = {key: value for key, value in spec.items() if key not in ("samples", "extensions")}
     return kept | {"sample": spec["samples"][solver]}
 
@@ -295,7 +295,7 @@ def run_record(product: Path) -> dict[str, Any]:
 
 
 def shortened(path: Path, error: Exception) -> str:
-    """Return an error about a file in one line: its name alone, short hashes, no remedy."""
+    """Return an error about a file in one line: the file's name alone, short hashes, no remedy."""
     text = one_line(error).removesuffix(f": {products.REMEDY}").replace(str(path), path.name)
     text = _HASH.sub(r"\1", text)
     return text if path.name in text else f"{path.name}: {text}"

@@ -1,9 +1,9 @@
 """The papers' settings beside those of the paper-scale benchmarks, setting by setting.
 
-``config/settings.yaml`` has the papers' values with their sources, and a reason wherever ours differs; ours are read
-from the benchmarks' plans.  A statement's key is a path of keys, or a pattern of paths, below the variant (or the
-benchmark, for those in ``OF_BENCHMARK``).  Of the part of a variant that a training reads, ``TRAINED_BY``, nothing may
-be left out: what no statement names must be one of the keys that papers do not speak of, at its default.
+``config/settings.yaml`` has the papers' values with their sources, and a reason wherever ours differs; our values are
+read from the benchmarks' plans.  A statement's key is a path of keys, or a pattern of paths, below the variant (or the
+benchmark, for those in ``OF_BENCHMARK``).  The part of a variant that a training reads, ``TRAINED_BY``, must be
+covered completely: a key without a statement must be listed as one that papers do not mention, and have its default.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ NOTES = (
 
 
 class StatementSpec(Spec):
-    """A setting of a paper, and why ours is another where it is."""
+    """A paper's setting, and why ours differs where it does."""
 
     paper: Any
     why: str = ""
 
 
 class BesideSpec(StatementSpec):
-    """A setting that no key has: ours in words."""
+    """A setting that has no key; ours is given in words."""
 
     ours: str
 
@@ -55,7 +55,7 @@ def _statement(value: Any) -> Any:
 
 
 class GroupSpec(Spec):
-    """What one source says of some variants, ids or patterns: path, or pattern of paths, -> statement.
+    """What one source says of some variants: ids or patterns, and path (or pattern of paths) -> statement.
 
     A later group's statement about a path replaces an earlier one's.
     """
@@ -69,9 +69,9 @@ class GroupSpec(Spec):
 class SettingsSpec(Spec):
     """The whole of ``settings.yaml``.
 
-    speed: keys that change no result but its last digits.
-    unsaid: those that papers do not speak of; they must keep their defaults.
-    benchmarks: file beside this one -> groups.
+    speed: keys that change a result in its last digits at most.
+    unsaid: keys that papers do not mention; they must keep their defaults.
+    benchmarks: file in the same folder -> groups.
     """
 
     speed: list[str]
@@ -81,7 +81,7 @@ class SettingsSpec(Spec):
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value of a spec, and its default."""
+    """A value of a spec, and the default of its key."""
 
     path: str
     value: Any
@@ -89,7 +89,7 @@ class Leaf:
 
 
 def leaves(spec: Spec, path: str = "") -> Iterator[Leaf]:
-    """All values of a spec and of the specs in it, as a configuration file would have them."""
+    """Yield all values of a spec and of the specs inside it, in the form of a configuration file."""
     for name, about in type(spec).model_fields.items():
         value, below = getattr(spec, name), f"{path}{name}"
         parts = value if isinstance(value, dict) else {"": value}
@@ -102,7 +102,7 @@ def leaves(spec: Spec, path: str = "") -> Iterator[Leaf]:
 
 
 def _plain(value: Any) -> Any:
-    """As YAML has it: lists, and a word for nothing."""
+    """Return a value in YAML's form: tuples as lists, and the word "none" for None."""
     if value is None:
         return "none"
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
@@ -110,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(eq=False)
 class Stated:
-    """One statement of the file, and whether its reason was ever needed."""
+    """One statement of the file, and whether its reason was needed."""
 
     key: str
     spec: StatementSpec
@@ -121,13 +121,16 @@ class Stated:
 
     @property
     def paper(self) -> Any:
-        """The paper's value."""
+        """The paper's value in YAML's form."""
         return _plain(self.spec.paper)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting of a variant; ``why`` is empty where both are the same.  ``patterns``: of whom its source speaks."""
+    """A setting of a variant, in the paper and here.
+
+    ``why`` is empty where both are the same.  ``patterns``: the variants that its source is about.
+    """
 
     patterns: tuple[str, ...]
     setting: str
@@ -137,7 +140,7 @@ class Row:
     why: str
 
     def cells(self, variants: Sequence[str], everyone: Sequence[str]) -> list[str]:
-        """Of those of a table's variants that have it, in the order of ``HEADS``."""
+        """Return the cells of the row in the order of ``HEADS``, with those of a table's variants that have it."""
         meant = [each for each in everyone if any(matches(each, p) for p in self.patterns)]
         others = [each for each in meant if each not in variants]
         who = "all" if len(meant) == len(everyone) else _named(self.patterns)
@@ -178,10 +181,10 @@ class Benchmark:
         return [name for name, variant in self.plan.variants.items() if variant.training]
 
     def rows(self, variant: str) -> list[Row]:
-        """All settings of a variant, in the order of the file.
+        """Return all settings of a variant, in the order of the file.
 
         Raises:
-            PlanError: when one differs without a reason, or is neither stated nor unsaid and at its default.
+            PlanError: when a setting differs without a reason, or is neither stated nor ``unsaid`` with its default.
         """
         chosen = self._chosen(variant)
         own = [each for each in self.stated if each in chosen]
@@ -200,7 +203,7 @@ class Benchmark:
         yield from leaves(self.plan.variants[variant])
 
     def _chosen(self, variant: str) -> Mapping[Stated, list[Leaf]]:
-        """The statement of each path, the last that there is."""
+        """Return the statement for each path, the last one in the file, with the values that it is about."""
         groups: list[GroupSpec] = list(self._groups(variant))
         chosen: dict[Stated, list[Leaf]] = {}
         for leaf in self._leaves(variant):
@@ -250,10 +253,10 @@ class Benchmark:
                 yield Row(patterns, name, paper, group.source, beside.ours, beside.why)
 
     def check(self) -> None:
-        """Refuse statements that no variant needs, once all rows were made.
+        """Refuse statements that no variant needs, once all rows have been made.
 
         Raises:
-            PlanError: when a key is nowhere found, or a reason is for what is the same everywhere.
+            PlanError: when no variant has a key, or a reason is given for what is the same everywhere.
         """
         for each in self.stated:
             if not each.found:
@@ -273,7 +276,7 @@ def _shown(value: Any) -> str:
 
 
 def read_settings(repository: Path) -> SettingsSpec:
-    """Read ``config/settings.yaml``.
+    """Return the content of ``config/settings.yaml``.
 
     Raises:
         PlanError: for the first mistake, with file, line and key.
@@ -283,7 +286,7 @@ def read_settings(repository: Path) -> SettingsSpec:
 
 
 def settings(repository: Path) -> Table:
-    """Return the tables: of each benchmark what differs, then of each paper's variants all settings.
+    """Return the tables: for each benchmark the settings that differ, then for each paper's variants all settings.
 
     Raises:
         PlanError: as ``Benchmark``.
@@ -304,7 +307,7 @@ def settings(repository: Path) -> Table:
 
 
 def _grid(caption: str, rows: Mapping[str, Sequence[Row]]) -> Grid:
-    """Each row once, with the variants that have it."""
+    """Return a grid with each row once, with the variants that have it."""
     shared: dict[Row, list[str]] = {}
     for variant, own in rows.items():
         for row in own:

@@ -1,4 +1,4 @@
-"""What keys of tables, figures, metrics and claims were called before: refused with the new name (see ``migrate``)."""
+"""Earlier names of keys of tables, figures, metrics and claims: refused with the new name (see ``migrate``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffbench.plan.reading import Keys, Tree, dotted
 from diffbench.specs.errors import PlanError, shown
 
 GONE = "the metric's `better`"
-#: Where a key stood (``*`` is any key or index, the last part the key), and what it is called now.
+#: The earlier path of a key (``*`` is any key or index, the last part the key) -> its name now.
 MOVED: Mapping[tuple[str, ...], str] = {
     ("metrics", "*", "best"): "better",
     ("tables", "*", "name"): "layout",
@@ -36,10 +36,10 @@ MOVED: Mapping[tuple[str, ...], str] = {
 
 
 def refuse_old(tree: Tree, file: Path) -> None:
-    """Refuse a file that has a spelling of before.
+    """Refuse a file that has an earlier spelling.
 
     Raises:
-        PlanError: naming the first such key, and what it is called now.
+        PlanError: naming the first such key, and its name now.
     """
     for keys, new in old_keys(tree.value):
         raise PlanError(

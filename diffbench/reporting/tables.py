@@ -1,8 +1,8 @@
-"""Make a benchmark's tables and figures from its plan and whatever results exist.
+"""Make a benchmark's tables and figures from its plan and the results that exist.
 
 Each number is looked up for every seed of the plan (``results``), gathered over seeds (``cells``),
-laid out (``overview``, ``paper``, ``comparison``, ``restorations``) and written in three formats (``formats``).
-What the tables say beside the results comes from ``config/tables.yaml`` and ``config/published.csv``.  Claims
+laid out (``listing``, ``paper``, ``comparison``) and written in three formats (``formats``).
+The layouts and the published numbers come from ``config/tables.yaml`` and ``config/published.csv``.  Claims
 (``config/claims.yaml``) become a table of verdicts (``claims_table``), and figures (``figures``) a picture
 and its numbers (``charts``, of images ``galleries``).
 """
@@ -26,7 +26,7 @@ from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
 from diffbench.store import files, paths
 
-#: Raised when the same results are to be shown differently.
+#: Increased when the same results are to be shown differently.
 VERSION = 3
 
 
@@ -34,7 +34,7 @@ def make(plan: Plan, root: Path) -> list[Path]:
     """Write every table and figure that the plan wants, each whole or not at all.
 
     Args:
-        plan: the benchmark; tables.yaml and claims.yaml are taken from beside its Snakefile.
+        plan: the benchmark; tables.yaml and claims.yaml are read from the folder of its Snakefile.
         root: the results folder.
 
     Returns:
@@ -59,7 +59,7 @@ def make(plan: Plan, root: Path) -> list[Path]:
 
 
 def outputs(plan: Plan, root: Path) -> list[Path]:
-    """Return the files that ``make`` writes: CSV, Markdown and LaTeX, of figures PNG and CSV."""
+    """Return the files that ``make`` writes: CSV, Markdown and LaTeX for tables, PNG and CSV for figures."""
     benchmark = plan.benchmark
     wanted = [*names(benchmark.tables), *([layout.CLAIMS_TABLE] if benchmark.claims else [])]
     return [
@@ -73,7 +73,7 @@ def outputs(plan: Plan, root: Path) -> list[Path]:
 
 
 def tables(plan: Plan, root: Path) -> dict[str, Table]:
-    """Return the plan's tables by name, the claims' table last, each with what must be said of the data."""
+    """Return the plan's tables by name, the claims' table last, each with the remarks on the data set."""
     return _tables(_known(plan), Records(plan, root))
 
 
@@ -100,7 +100,7 @@ def _charts(known: TablesSpec, results: Records) -> dict[str, Drawing]:
 
 
 def check(plan: Plan) -> None:
-    """Read everything that a benchmark wants of tables, figures and claims.
+    """Check all tables, figures and claims that a benchmark wants.
 
     Raises:
         PlanError: for the first mistake in them.
@@ -118,16 +118,16 @@ def _known(plan: Plan) -> TablesSpec:
 
 
 class Stepped(Protocol):
-    """What may name weights along training."""
+    """A table or figure that may name weights along training."""
 
     @property
     def steps(self) -> layout.Steps:
-        """Variants and steps."""
+        """The variants and the steps of the weights."""
         ...
 
 
 def _check_steps(plan: Plan, what: str, named: Mapping[str, Stepped]) -> None:
-    """Refuse a cell whose ``at`` is no step of which its variant keeps weights."""
+    """Refuse a cell whose ``at`` is a step of which its variant keeps no weights."""
     for name, spec in named.items():
         for variant, at in spec.steps:
             training = plan.variants[variant].training if variant in plan.variants else None
@@ -136,7 +136,7 @@ def _check_steps(plan: Plan, what: str, named: Mapping[str, Stepped]) -> None:
 
 
 def _claims(plan: Plan, known: TablesSpec) -> Claims:
-    """Return the claims that the benchmark tests; their file is read only if it does."""
+    """Return the claims that the benchmark tests; the claims' file is read only if there are any."""
     if not plan.benchmark.claims:
         return {}
     claims = of_plan(plan, known.metrics)
@@ -151,7 +151,7 @@ def texts(name: str, table: Table) -> dict[str, str]:
 
 
 def table_params(plan: Plan) -> dict[str, str | int]:
-    """Return what tables depend on beyond results, for Snakemake to compare; comments do not count.
+    """Return what tables depend on besides results, for Snakemake to compare; comments do not count.
 
     Raises:
         PlanError: as ``make``, so that a wrong tables.yaml is found before any job runs.

@@ -1,17 +1,17 @@
 r"""Whether claims hold at a benchmark's scale.
 
-With each seed that both sides have, the effect is how much better the better side is,
+With each seed that both sides have, the effect d is how much better the better side is,
 
     d = worse - better   where lower values are better,   better - worse   where higher ones are,
 
 so that what one seed's runs share (initial weights, data order, sampling noise) cancels.  Over n seeds d has a mean, a
 95 % interval, and a two-sided p value of the hypothesis that the mean is the claim's margin (``inference``).  The
 claims that a benchmark tests are a family: their p values are adjusted by Holm's method, so that with a probability of
-95 % none is decided by chance.  Exploratory claims are no part of it, and are judged by their own p values.
+95 % none is decided by chance.  Exploratory claims are not part of it, and are judged by their own p values.
 
-    holds         p, adjusted, is at most 0.05, and the mean lies above the margin (0 unless it says otherwise)
-    contradicted  it is, and the mean lies below
-    undecided     it is not, or there are fewer seeds than the claim asks for
+    holds         p, adjusted, is at most 0.05, and the mean lies above the margin (0 by default)
+    contradicted  p, adjusted, is at most 0.05, and the mean lies below the margin
+    undecided     p, adjusted, is larger, or there are fewer seeds than the claim asks for
     untestable    the data are not what the claim needs, or a cell is at its floor (``cells``)
     missing       a side has no value
 
@@ -33,23 +33,22 @@ from diffbench.reporting.layout import CellSpec, Metrics
 from diffbench.reporting.numbers import plain
 from diffbench.reporting.records import Records, first_planned, items_of
 
-#: In the order in which they are counted.
+#: All verdicts, in the order in which they are counted.
 VERDICTS = ("holds", "contradicted", "undecided", "untestable", "missing")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, and what became of it.
+    """A claim with its verdict and the numbers behind it.
 
     Attributes:
-        name, claim: its id and itself.
+        name, claim: its id and the claim itself.
         verdict: one of VERDICTS; empty until the whole family is known.
-        note: what keeps it from more: seeds that are not there, why a side has no value, why nothing can be told, what
-            its sides share.
-        seeds: how many the effect is over.
+        note: missing seeds, why a side has no value, why the claim cannot be decided, what its sides share.
+        seeds: the number of seeds that the effect is over.
         better, worse: the sides' means over those seeds.
         effect, low, high: see the module; no interval with one seed.
-        p, adjusted: the p value and, of a family's, the adjusted one.
+        p, adjusted: the p value and, for a claim of the family, the adjusted one.
     """
 
     name: str
@@ -82,7 +81,7 @@ def judged(results: Records, claims: Claims, metrics: Metrics) -> list[Verdict]:
 
 
 def _measured(results: Records, name: str, claim: ClaimSpec, sign: int) -> Verdict:
-    """Return a claim's effect, and its verdict where there is nothing to be tested; ``sign`` is the metric's."""
+    """Return a claim's effect, and its verdict where it cannot be tested; ``sign`` is the metric's."""
     sides = [_Side.of(results, cells) for cells in (claim.better, claim.worse)]
     notes = list(dict.fromkeys(note for side in sides for note in side.notes))
     notes += _identities(results.plan, claim)
@@ -115,14 +114,14 @@ def _measured(results: Records, name: str, claim: ClaimSpec, sign: int) -> Verdi
 
 
 def _identities(plan: Plan, claim: ClaimSpec) -> list[str]:
-    """Say where the sides' models are one function of the network, so that the claim is not about what they predict."""
+    """Return where the sides' models are one function of the network: then the claim is not about what they predict."""
     named = dict.fromkeys(cell.variant for cell in claim.cells)
     models = {name: plan.variants[name] for name in named if name in plan.variants}
     return [each.rstrip(".") for each in treatments.remarks(models)]
 
 
 def _decided(measured: Verdict, adjusted: float | None) -> Verdict:
-    """Return a tested claim's verdict, by its adjusted p value where it has one."""
+    """Return a tested claim with its verdict, from the adjusted p value where it has one."""
     p = measured.p if adjusted is None else adjusted
     assert p is not None and measured.effect is not None
     verdict = "undecided"
@@ -132,18 +131,18 @@ def _decided(measured: Verdict, adjusted: float | None) -> Verdict:
 
 
 def _at_floor(claim: ClaimSpec, sides: Sequence[_Side]) -> list[str]:
-    """Return which cells are at their floors, where that matters."""
+    """Return the cells that are at their floors, where the claim forbids that."""
     return [each for side in sides for each in side.at_floor] if claim.floor == "above" else []
 
 
 def _unfit(results: Records, claim: ClaimSpec) -> list[str]:
-    """Return what the data lack of what the claim needs."""
+    """Return the reasons why the data are not what the claim needs."""
     return [reason for need in claim.needs if (reason := need.lacking(results.measure(need.data)))]
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One side's value with each seed that all its cells have, what the cells lack, and which are at their floor."""
+    """One side's value for each seed that all its cells have, what the cells lack, and which are at their floor."""
 
     values: Mapping[int, float]
     notes: Sequence[str]
@@ -151,7 +150,7 @@ class _Side:
 
     @classmethod
     def of(cls, results: Records, cells: Sequence[CellSpec]) -> _Side:
-        """Gather the cells."""
+        """Return the side that these cells make."""
         found = [_values(results, cell) for cell in cells]
         seeds = set.intersection(*(set(each) for each, _ in found))
         averaged = {s: statistics.fmean(each[s] for each, _ in found) for s in seeds}
@@ -164,7 +163,7 @@ class _Side:
 
 
 def _values(results: Records, cell: CellSpec) -> tuple[dict[int, float], Cell]:
-    """Return a cell's value with each seed that has one, and what a table shows of it."""
+    """Return a cell's value for each seed that has one, and the cell that a table shows."""
     _, whole = results.find(cell)
     planned = first_planned(results.plan, cell.variant, items_of(results.plan, cell))
     return results.values(cell), whole if planned else replace(whole, status="")
