@@ -177,7 +177,8 @@ def ccdf(restorer: RestorerSpec, solver: Solver, problem: Problem) -> Moments:
     """Start at the time from which ``start`` of the steps are left, from alpha estimate + sigma z."""
     times, R = solver.times(), problem.pseudo_inverse()
     kept = times[-round(restorer.start * (len(times) - 1)) - 1 :]
-    estimate = R @ problem.y
+    middle = torch.full((DIM,), solver.process.middle, dtype=torch.float64)
+    estimate = middle + R @ (problem.y - problem.H @ middle)
     if restorer.estimate.name == "posterior-mean":
         centred = IMAGES - IMAGES.mean(0)
         estimate = gaussian_posterior(

@@ -377,16 +377,16 @@ def trained(tmp_path_factory) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RESULTS", folder / "results")
         plan = load_plan([folder / "bench.yaml"], {}, REPOSITORY)
-    spec = plan.job("data").spec
-    dataset = build(spec.data).load()
-    write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
-    before = torch.get_deterministic_debug_mode()
-    try:
-        for variant in ("exact", "conditional"):
-            train.run(plan.job("train", variant).spec, plan.root, "cpu")
-        yield plan
-    finally:
-        torch.set_deterministic_debug_mode(before)
+        spec = plan.job("data").spec
+        dataset = build(spec.data).load()
+        write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
+        before = torch.get_deterministic_debug_mode()
+        try:
+            for variant in ("exact", "conditional"):
+                train.run(plan.job("train", variant).spec, plan.root, "cpu")
+            yield plan
+        finally:
+            torch.set_deterministic_debug_mode(before)
 
 
 def analysed(plan: Plan, variant: str, item: str) -> tuple[dict, Image.Image]:

@@ -374,6 +374,9 @@ class GivenTimes(Times):
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return self.t, torch.full_like(self.t, self.weight)
 
+    def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("the times are given")
+
 
 NO_DRAWS = torch.Generator()
 

@@ -94,7 +94,7 @@ MOVED = {
     "stages.shard": "jobs.shard",
     "stages.simplex": "analyses.simplex",
     "stages.team": "training.team",
-    "stages.timing": "estimate.timing",
+    "stages.timing": "estimate.stopwatch",
     "stages.train": "jobs.train",
     "stages.trainer": "training.trainer",
     "store.runs": "store.run_record",
