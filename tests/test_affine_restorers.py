@@ -328,7 +328,7 @@ def built(spec: RestorerSpec, denoiser: Denoiser, problem: Problem) -> Restorer:
         "around": lambda: built(spec.around, denoiser, problem),
         "estimate": lambda: built(spec.estimate, denoiser, problem),
         "images": lambda: problem.image(IMAGES),
-        "middle": lambda: 0.0,
+        "middle": lambda: denoiser.process.middle,
     }
     return build(spec, **{name: facts[name]() for name in spec.facts})
 

@@ -372,9 +372,6 @@ class GivenTimes(Times):
         self.t, self.weight = t, weight
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return self.quantile(self.t)
-
-    def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return self.t, torch.full_like(self.t, self.weight)
 
     def quantile(self, u: Tensor) -> tuple[Tensor, Tensor]:
