@@ -82,9 +82,7 @@ class ZipFiles:
     def names(self) -> list[str]:
         """Return all names, in any order."""
         found = [each.filename for each in self.zip.infolist() if not each.is_dir()]
-        for name in found:
-            inside(name, str(self.path))
-        once(str(self.path), found)
+        check_names(found, self.path)
         return found
 
     def read(self, name: str) -> bytes:
@@ -113,7 +111,7 @@ class TarFiles:
         except (tarfile.TarError, *TORN, KeyError) as error:
             raise ValueError(f"{path} is no whole tar without compression ({error})") from None
         files = [(PurePosixPath(name).as_posix(), each) for name, each in found if each.isfile()]
-        once(str(path), [name for name, _ in files])
+        check_names([name for name, _ in files], path)
         self.members = dict(files)
 
     def _content(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -130,8 +128,6 @@ class TarFiles:
 
     def names(self) -> list[str]:
         """Return all names, in any order."""
-        for name in self.members:
-            inside(name, str(self.path))
         return list(self.members)
 
     def read(self, name: str) -> bytes:
@@ -166,7 +162,7 @@ class Listing:
     @property
     def inner(self) -> list[str]:
         """The names without the folders around all images: the same wherever a set was unpacked to."""
-        around = _around([PurePosixPath(name).parent.parts for name in self.names])
+        around = _around(self.names)
         return ["/".join(PurePosixPath(name).parts[around:]) for name in self.names]
 
 
@@ -181,12 +177,14 @@ def inside(name: str, archive: str) -> None:
         raise ValueError(f"{archive} is refused: the path {name!r} in it leads out of its folder")
 
 
-def once(archive: str, names: list[str]) -> None:
-    """Refuse an archive that has a name twice.
+def check_names(names: list[str], archive: Path) -> None:
+    """Refuse an archive with a name that leads out of its folder, or that stands twice.
 
     Raises:
-        ValueError: when a name is there twice.
+        ValueError: when there is such a name.
     """
+    for name in names:
+        inside(name, str(archive))
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"{archive} is refused: it holds {twice!r} twice")
@@ -218,20 +216,14 @@ def listing(path: Path, flat: bool = False) -> Listing:
     if flat:
         return Listing(names, [0] * len(names), ("all",), files)
     # A folder around the whole set may lie in the archive too.
-    around = _around([PurePosixPath(name).parent.parts for name in names])
-    above = [
-        PurePosixPath(*PurePosixPath(name).parts[:n])
-        for name in names[:1]
-        for n in range(around + 1)
-    ]
-    given = [file for folder in above if (file := (folder / LABELS).as_posix()) in found]
-    if given:
-        labels, classes = _numbered(
-            files.read(given[0]), names, path, str(PurePosixPath(given[0]).parent)
-        )
-    else:
-        labels, classes = _by_folder(names, path)
-    return Listing(names, labels, classes, files, numbered=len(given) > 0 and len(classes) > 1)
+    around = PurePosixPath(names[0]).parts[: _around(names)] if names else ()
+    above = [PurePosixPath(*around[:depth]) for depth in range(len(around) + 1)]
+    given = next((folder for folder in above if (folder / LABELS).as_posix() in found), None)
+    if given is None:
+        return Listing(names, *_by_folder(names, path), files)
+    content = files.read((given / LABELS).as_posix())
+    labels, classes = _numbered(content, names, path, given)
+    return Listing(names, labels, classes, files, numbered=len(classes) > 1)
 
 
 def _is_image(name: str) -> bool:
@@ -240,14 +232,15 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def _around(folders: list[tuple[str, ...]]) -> int:
+def _around(names: list[str]) -> int:
     """Return how many folders lie around all images."""
+    folders = [PurePosixPath(name).parent.parts for name in names]
     return len(os.path.commonprefix(folders)) if folders else 0
 
 
 def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
     folders = [PurePosixPath(name).parent.parts for name in names]
-    around = _around(folders)
+    around = _around(names)
     depth = max(map(len, folders), default=0)
     own = [parts[min(around, depth - 1) :] if depth else () for parts in folders]
     if len({len(parts) for parts in own}) > 1:
@@ -260,15 +253,13 @@ def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]
 
 
 def _numbered(
-    content: bytes, names: list[str], path: Path, folder: str
+    content: bytes, names: list[str], path: Path, folder: PurePosixPath
 ) -> tuple[list[int], tuple[str, ...]]:
     """Return labels and classes as a `dataset.json` in that folder says; its names are relative to it."""
     where = f"{path}: {LABELS}"
     try:
         pairs = json.loads(content)["labels"]
-        given: dict[str, Any] = {
-            (PurePosixPath(folder) / name).as_posix(): label for name, label in pairs or []
-        }
+        given: dict[str, Any] = {(folder / name).as_posix(): label for name, label in pairs or []}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f'{where} must be {{"labels": [[name, class], ...]}}') from None
     if pairs is None:
