@@ -1,8 +1,13 @@
-"""``python -m diffbench`` is ``diffbench``."""
+"""``python -m diffbench`` is ``diffbench``; where there is a job server, it runs the command."""
 
 import sys
 
-from diffbench.cli import main
+from diffbench.server.client import served
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = served(sys.argv[1:])
+    if status is None:
+        from diffbench.cli import main
+
+        status = main()
+    sys.exit(status)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import load_plan
+from diffbench.server import client
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = REPOSITORY / "tests" / "tiny.yaml"
@@ -27,9 +30,26 @@ Done = subprocess.CompletedProcess[str]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment without what would point at another diffbench, with little on PATH."""
+    """The environment without what would point at another diffbench, with little on PATH, and with a job server."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DIFFBENCH_", "SNAKEMAKE_"))}
-    return {**kept, "PATH": "/usr/bin:/bin", "PYTHONPATH": "", **more}
+    threads = dict.fromkeys(client.THREAD_VARIABLES, "1")
+    return {
+        **kept,
+        **threads,
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": "",
+        client.VARIABLE: server(),
+        **more,
+    }
+
+
+@cache
+def server() -> str:
+    """The socket of a job server that ends with this process."""
+    process, path = client.start()
+    atexit.register(process.terminate)
+    until(path.exists, "the job server")
+    return str(path)
 
 
 def snakemake(*arguments: object, cwd: Path) -> Done:

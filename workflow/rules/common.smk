@@ -11,6 +11,7 @@ from diffbench.specs.errors import PlanError
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
 from diffbench.reporting.tables import outputs, table_params
+from diffbench.server.client import VARIABLE, start as start_server
 from diffbench.store import paths
 
 OVERRIDES = dict(workflow.config_settings.config)
@@ -44,9 +45,10 @@ shell.prefix(
     f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
 )
 
+#: The number of jobs from which a run starts a job server.
+SERVED = 4
 ROOT = str(PLAN.root)
 LOGS = PLAN.root / "logs"
-BENCHMARKS = PLAN.root / "benchmarks"
 RULES = {rule.name: rule for rule in rules(PLAN)}
 
 PLAN_ARGUMENTS = [

@@ -12,8 +12,6 @@ for rule in RULES:
             outputs_of(rule),
         log:
             LOGS / f"{RULES[rule].job}.log",
-        benchmark:
-            BENCHMARKS / f"{RULES[rule].job}.tsv"
         wildcard_constraints:
             **RULES[rule].constraints,
         conda:

@@ -7,8 +7,6 @@ rule tables:
         complete=touch(paths.tables_complete(PLAN.root)),
     log:
         LOGS / "tables.log",
-    benchmark:
-        BENCHMARKS / "tables.tsv"
     conda:
         "../../environment.yml"
     params:

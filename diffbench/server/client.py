@@ -1,0 +1,165 @@
+"""The client of the job server: hands a command over, passes signals on, and ends as the command ended.
+
+It imports the standard library alone. Where there is no server, or where it has not the same start as this process
+(interpreter, checkout, environment variables that are read at start), the command runs in this process as usual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+#: The environment variable with the path of the server's socket.
+VARIABLE = "DIFFBENCH_SERVER"
+#: The signals that are passed on to the command.
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+#: Beginnings and ends of the environment variables that an interpreter or a library reads once, when it starts.
+READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_", "DYLD_", "MALLOC_", "TORCH_", "ATEN_", "DNNL_")
+THREADS = "_THREADS"
+#: The variables with the number of threads that Snakemake sets for a job.
+THREAD_VARIABLES = tuple(
+    f"{name}{THREADS}"
+    for name in ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+)
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def start() -> tuple[subprocess.Popen[bytes], Path]:
+    """Start a job server for jobs of one thread; return its process and the path of its socket, there when it is ready.
+
+    The server ends with this process, or when the standard input of the returned process is closed.
+    """
+    path = Path(tempfile.mkdtemp(prefix="diffbench-")) / "socket"
+    others = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
+    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *others])
+    # A session of its own: Ctrl-C in a terminal is for the clients, which pass it on.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffbench.server", str(path)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    return process, path
+
+
+def start_of(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the start of a process depends on: a process that started otherwise may give other results."""
+    read = {
+        name: value
+        for name, value in environment.items()
+        if (name.startswith(READ_AT_START) or name.endswith(THREADS)) and name != "PYTHONPATH"
+    }
+    # The first entry is the folder in which a process started.
+    path = list(dict.fromkeys(sys.path[1:]))
+    return {"python": sys.executable, "package": str(PACKAGE), "path": path, "environment": read}
+
+
+def served(arguments: Sequence[str]) -> int | None:
+    """Run a command in the job server and return its exit status; None where no server takes it.
+
+    A command that a signal ended ends this process by the same signal.
+    """
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return None
+    connection = socket.socket(socket.AF_UNIX)
+    with connection:
+        try:
+            connection.connect(path)
+        except OSError:
+            # It has ended, is not ready yet, or belongs to another machine.
+            return None
+        with passing_on(connection) as heed:
+            answer = asked(connection, arguments, heed)
+    if answer.get("refused"):
+        return None
+    if "signal" in answer:
+        with contextlib.suppress(OSError):
+            # SIGKILL has no handler.
+            signal.signal(answer["signal"], signal.SIG_DFL)
+        os.kill(os.getpid(), answer["signal"])
+    if "status" in answer:
+        return int(answer["status"])
+    print(f"diffbench {' '.join(arguments[:1])}: the job server has ended", file=sys.stderr)
+    return 1
+
+
+def asked(
+    connection: socket.socket, arguments: Sequence[str], heed: Callable[[], None]
+) -> dict[str, Any]:
+    """Send a command to the server and return the server's answer; an empty one when the server ends."""
+    request = {
+        "start": start_of(os.environ),
+        "arguments": list(arguments),
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": umask(),
+        "ignored": [each for each in PASSED_ON if signal.getsignal(each) is signal.SIG_IGN],
+    }
+    try:
+        send(connection, request, [0, 1, 2])
+        heed()
+        return receive(connection.makefile("rb"))
+    except OSError:
+        return {}
+
+
+@contextlib.contextmanager
+def passing_on(connection: socket.socket) -> Iterator[Callable[[], None]]:
+    """A block in which the signals that this process gets are sent to the server, once the given function was called.
+
+    Signals that are ignored stay so.
+    """
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(bytes([number]))
+
+    heard = [each for each in PASSED_ON if signal.getsignal(each) is not signal.SIG_IGN]
+    # Held back until the request is sent: a signal's number must not stand in its middle.
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    before = {each: signal.signal(each, pass_on) for each in heard}
+
+    def heed() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+
+    try:
+        yield heed
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        heed()
+
+
+def umask() -> int:
+    """Return this process's umask."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def send(connection: socket.socket, message: Mapping[str, Any], files: Sequence[int] = ()) -> None:
+    """Send a message, and copies of open files with it."""
+    line = json.dumps(message).encode() + b"\n"
+    if files:
+        socket.send_fds(connection, [line[:1]], list(files))
+        line = line[1:]
+    connection.sendall(line)
+
+
+def receive(reader: Any) -> dict[str, Any]:
+    """Return the next message; one without keys where the other side has ended."""
+    line = reader.readline()
+    found: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+    return found
