@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.process import Process, at
 from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.exact import ExactDenoiser
@@ -99,7 +99,7 @@ class Cost(NamedTuple):
 def ours(denoiser: ExactDenoiser, x: Tensor, seed: int, **options: float) -> Result:
     """``ODELikelihood``."""
     counted = Counted(denoiser)
-    likelihood = ODELikelihood(ODELikelihoodSpec(**options), counted, Levels(256))
+    likelihood = ODELikelihood(ODELikelihoodSpec(**options), counted, GreyLevels(256))
     start = time.process_time()
     with torch.no_grad():
         log_prob, _ = likelihood.log_prob(x, torch.Generator().manual_seed(seed))
@@ -109,7 +109,7 @@ def ours(denoiser: ExactDenoiser, x: Tensor, seed: int, **options: float) -> Res
 def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Result:
     """RK45 on the state and the traces, with a network pass for each of them."""
     process, counted = denoiser.process, Counted(denoiser)
-    likelihood = ODELikelihood(ODELikelihoodSpec(), denoiser, Levels(256))
+    likelihood = ODELikelihood(ODELikelihoodSpec(), denoiser, GreyLevels(256))
     (probe,) = likelihood.probes(x, torch.Generator().manual_seed(seed))
     backward = 0
     start = time.process_time()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import stream
@@ -70,7 +70,7 @@ class Run:
         built = build(solver, self.denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), Condition(y), device=self.device)
-        return models.levels_of(self.dataset, self.spec.process).from_model(x)
+        return models.grey_levels_of(self.dataset, self.spec.process).from_model(x)
 
     def _classifier(self, folder: str | Path | None) -> Classifier | None:
         if folder is None:

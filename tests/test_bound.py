@@ -19,7 +19,7 @@ from scipy import stats
 from torch import Tensor
 from toys import Fractional, close, process_of
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.bound import bound_term, discretised_log_prob, gaussian_kl
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import at
@@ -59,7 +59,7 @@ def exact_bound(schedule: str, kind: str) -> VLB:
     process = process_of("discrete", schedule=schedule, steps=STEPS)
     denoiser = GaussianDenoiser(GaussianSpec(), process, tensors)
     learning = Fractional(denoiser, lambda t: torch.full_like(t, FRACTION))
-    return VLB(VLBSpec(variance=kind, threshold="none"), learning, Levels(17))
+    return VLB(VLBSpec(variance=kind, threshold="none"), learning, GreyLevels(17))
 
 
 def images(rows: np.ndarray) -> Tensor:

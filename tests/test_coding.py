@@ -46,11 +46,11 @@ def denoiser(dataset):
 
 
 def bound_of(dataset, denoiser) -> VLB:
-    return VLB(VLBSpec(variance="large"), denoiser, models.levels_of(dataset, TRAIN.process))
+    return VLB(VLBSpec(variance="large"), denoiser, models.grey_levels_of(dataset, TRAIN.process))
 
 
 def images(dataset, count):
-    return models.levels_of(dataset, TRAIN.process).to_model(dataset.test[:count])
+    return models.grey_levels_of(dataset, TRAIN.process).to_model(dataset.test[:count])
 
 
 def test_all_levels_cost_the_whole_bound_but_the_decoder(dataset, denoiser) -> None:
@@ -81,7 +81,7 @@ def test_the_distortion_of_a_gaussian_is_its_posterior_variance(dataset, denoise
     bound = VLB(
         VLBSpec(variance="large", threshold="none"),
         denoiser,
-        models.levels_of(dataset, TRAIN.process),
+        models.grey_levels_of(dataset, TRAIN.process),
     )
     x = images(dataset, len(dataset.test))
     _, squared = coded(bound, x, steps, stream("test", 2))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import Toy, process_of, toy_eps
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.process import at
 from diffbench.diffusion.denoisers.guidance import Classifier
@@ -54,7 +54,7 @@ CHAIN = ("discrete", {"schedule": "cosine", "steps": 30})
 
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
 def test_the_bound(variance):
-    bound = VLB(VLBSpec(variance=variance), denoiser_of(CHAIN[0], **CHAIN[1]), Levels(17))
+    bound = VLB(VLBSpec(variance=variance), denoiser_of(CHAIN[0], **CHAIN[1]), GreyLevels(17))
     times = bound.times()
     for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
         assert bound.term(IMAGES, t, s, IMAGES).device == META

@@ -379,7 +379,7 @@ def trained(tmp_path_factory) -> Plan:
         plan = load_plan([folder / "bench.yaml"], {}, REPOSITORY)
         spec = plan.job("data").spec
         dataset = build(spec.data).load()
-        write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
+        write_product(paths.dataset(plan.root), lambda file: data.save(dataset, file), spec)
         before = torch.get_deterministic_debug_mode()
         try:
             for variant in ("exact", "conditional"):
@@ -420,7 +420,7 @@ def test_the_latents_of_an_exact_denoiser_are_stored_with_a_picture(trained: Pla
     spec = trained.job("train", "exact").spec
     dataset = data.load(trained.root, spec.data)
     denoiser = models.load_denoiser(spec, trained.root, dataset, torch.device("cpu"))
-    x = models.levels_of(dataset, spec.process).to_model(dataset.test[:30])
+    x = models.grey_levels_of(dataset, spec.process).to_model(dataset.test[:30])
     for i, steps in enumerate(content["steps"]):
         solver = build(HeunSpec(steps=steps), denoiser)
         with torch.no_grad():
@@ -492,6 +492,6 @@ def test_only_an_analysis_of_the_model_waits_for_training(trained: Plan) -> None
     """Gradient noise trains a network of its own."""
     model = trained.job("train", "conditional").product
     jobs = {item: trained.job("analysis", "conditional", 0, item) for item in ("latents", "noise")}
-    assert trained.inputs(jobs["latents"]) == [paths.levels(trained.root), model]
-    assert trained.inputs(jobs["noise"]) == [paths.levels(trained.root)]
+    assert trained.inputs(jobs["latents"]) == [paths.dataset(trained.root), model]
+    assert trained.inputs(jobs["noise"]) == [paths.dataset(trained.root)]
     assert (LatentsSpec.uses_model, GradientNoiseSpec.uses_model) == (True, False)

@@ -21,7 +21,7 @@ from toys import (
     toy_fraction,
 )
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core import bound as terms_of_the_bound
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
@@ -737,7 +737,7 @@ def test_vlbs_mean_over_times_is_the_bound_without_its_prior(schedule: str, vari
     """For the noise that the bound draws, from its highest level down; and term by term."""
     process = process_of("discrete", schedule=schedule, steps=49)
     denoiser = Toy(process, "eps", toy_eps, toy_fraction)
-    bound = VLB(VLBSpec(variance=variance, threshold="none"), denoiser, Levels(17))
+    bound = VLB(VLBSpec(variance=variance, threshold="none"), denoiser, GreyLevels(17))
     x0, t = images_and_noise(1)[0], levels(process)
     total = bound(x0, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)

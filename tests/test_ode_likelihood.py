@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from toys import Toy, close, process_of, recorded, toy_eps
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core import integrators
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.process import at
@@ -36,7 +36,7 @@ from diffbench.specs.processes import DiscreteSpec, EDMSpec, ProcessSpec, VESpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import AdaptiveODESpec
 
-CELLS = Levels(256)
+CELLS = GreyLevels(256)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -159,7 +159,9 @@ CASES = {name: on_two_rates() if name == "two-rates" else on_process(name) for n
 every_case = pytest.mark.parametrize("name", CASES)
 
 
-def likelihood_of(denoiser: Denoiser, cells: Levels = CELLS, **options: object) -> ODELikelihood:
+def likelihood_of(
+    denoiser: Denoiser, cells: GreyLevels = CELLS, **options: object
+) -> ODELikelihood:
     return ODELikelihood(ODELikelihoodSpec(**options), denoiser, cells)
 
 
@@ -179,7 +181,7 @@ def test_the_truth_is_hardly_above_the_datas_entropy(name: str) -> None:
 @every_case
 def test_bits_with_the_exact_trace(name: str) -> None:
     case, spec = CASES[name], CASES[name].process.spec
-    cells = Levels(256, spec.low, spec.high)
+    cells = GreyLevels(256, spec.low, spec.high)
     x = case.draw(50)
     got = likelihood_of(case.denoiser, cells, trace="exact")(x, generator())["total"]
     x = x + (torch.rand(x.shape, generator=generator(), dtype=x.dtype) - 0.5) * cells.spacing
@@ -355,7 +357,7 @@ class Uniform(ODELikelihood):
 @pytest.mark.parametrize("low", [-1.0, 0.0])
 def test_a_uniform_density_has_as_many_bits_as_levels_have(count: int, low: float) -> None:
     """So the data layer's log|dx/dk| is the only constant."""
-    cells = Levels(count, low, 1.0)
+    cells = GreyLevels(count, low, 1.0)
     x = (low + cells.spacing * torch.arange(count)).double().reshape(1, 1, 1, -1)
     got = Uniform(ODELikelihoodSpec(), CASES["vp"].denoiser, cells)(x, generator())["total"]
     close(got, at([math.log2(count)]), rtol=1e-12)
@@ -371,15 +373,15 @@ def test_bits_do_not_depend_on_the_scale(tolerance: float, atol: float) -> None:
         means.new_zeros(6, 1, 2, 2), generator()
     )
 
-    def total(process: GaussianProcess, scale: int, cells: Levels, last: float) -> Tensor:
+    def total(process: GaussianProcess, scale: int, cells: GreyLevels, last: float) -> Tensor:
         covariances = (0.1 * scale) ** 2 * torch.eye(4).double().expand(2, 4, 4)
         tensors = {"weights": at([0.5, 0.5]), "means": scale * means, "covariances": covariances}
         denoiser = MixtureDenoiser(MixtureSpec(), process, tensors)
         options = {"last": last, "rtol": tolerance, "atol": tolerance}
         return likelihood_of(denoiser, cells, **options)(scale * x, generator())["total"]
 
-    want = total(edm, 2, Levels(256), 2 * float(ve.sigma(at(1e-5))))
-    close(total(ve, 1, Levels(256, 0.0, 1.0), 1e-5), want, rtol=0, atol=atol)
+    want = total(edm, 2, GreyLevels(256), 2 * float(ve.sigma(at(1e-5))))
+    close(total(ve, 1, GreyLevels(256, 0.0, 1.0), 1e-5), want, rtol=0, atol=atol)
 
 
 def test_labels_reach_the_denoiser() -> None:

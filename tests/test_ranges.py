@@ -22,7 +22,7 @@ from test_must_run import SERVED, own, solver_of
 from torch import Tensor
 from toys import at, chosen_process, close, mixture_denoiser, process_of
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
@@ -410,9 +410,9 @@ def test_losses_are_the_same(name: str, spec: ObjectiveSpec, denoiser: DenoiserS
     losses = []
     for process, x0 in ((pair.here, pair.data()), (pair.there, pair.map(pair.data()))):
         times = build(spec.times, process)
-        levels = Levels(17, process.spec.low, process.spec.high, process.spec.bounded)
+        grey = GreyLevels(17, process.spec.low, process.spec.high, process.spec.bounded)
         built = build(denoiser, process, ToyNetwork(denoiser.outputs))
-        objective = build(spec, built, times, levels.spacing)
+        objective = build(spec, built, times, grey.spacing)
         losses.append(objective(x0, uniform(SHAPE, 6) - 0.5, generator()))
     rate = name == "edm" and getattr(spec, "weight", "") == "likelihood"
     close(losses[1], losses[0] / (pair.ratio if rate else 1.0), rtol=1e-8)
@@ -457,7 +457,7 @@ def test_densities_differ_by_the_jacobian_and_bits_do_not(
     close_enough = {"rtol": 0, "atol": 0.06} if adaptive else {"rtol": 1e-8}
     dims, found = math.prod(SHAPE[1:]), []
     for process, x in ((pair.here, pair.data()), (pair.there, pair.map(pair.data()))):
-        cells = Levels(17, process.spec.low, process.spec.high, process.spec.bounded)
+        cells = GreyLevels(17, process.spec.low, process.spec.high, process.spec.bounded)
         likelihood = ODELikelihood(spec, usual(process), cells)
         found.append((likelihood.log_prob(x, generator()), likelihood(x, generator())["total"]))
     (here, latent), bits = found[0]
@@ -479,7 +479,7 @@ def test_bounds_are_the_same(name: str, spec: LikelihoodSpec) -> None:
     pair = pair_of(name)
     found = []
     for process, x in ((pair.here, pair.data()), (pair.there, pair.map(pair.data()))):
-        cells = Levels(17, process.spec.low, process.spec.high, process.spec.bounded)
+        cells = GreyLevels(17, process.spec.low, process.spec.high, process.spec.bounded)
         found.append(build(spec, usual(process), cells)(x, generator()))
     for key in ("total", "prior", "terms"):
         close(found[1][key], found[0][key], rtol=1e-8)

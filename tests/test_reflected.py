@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from toys import REFLECTED, Toy, close, column, made, process_of, recorded
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, at
@@ -271,7 +271,7 @@ def test_the_analytic_score_is_the_gradient_of_its_density() -> None:
 def test_bits_are_the_closed_form() -> None:
     """The prior is uniform to 2e-(pi 3)^2/2 = 1e-19 at sigma = 3; the density at time ``last`` is known."""
     process = made(ReflectedSpec(sigma_min=0.01, sigma_max=3))
-    denoiser, cells = exact(process), Levels(256, 0, 1, inside=True)
+    denoiser, cells = exact(process), GreyLevels(256, 0, 1, inside=True)
     x = data(40)
     for options in (
         {"trace": "exact"},
@@ -294,7 +294,7 @@ def test_bits_are_the_closed_form() -> None:
 def test_levels_of_a_bounded_process_are_cells_inside_it() -> None:
     """Dequantised levels stay in the cube, and the rounding rule inverts it exactly."""
     for count in (2, 17, 256):
-        cells = Levels(count, 0, 1, inside=True)
+        cells = GreyLevels(count, 0, 1, inside=True)
         k = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1)
         x = cells.to_model(k).double()
         for u in (0.0, 0.5, 0.99):
@@ -437,7 +437,9 @@ def test_mistakes_are_refused() -> None:
         ValueError, match=r"images for reflected lie in \[0, 1\], not in \[1.5, 1.5\]"
     ):
         process.diffuse(x, at(0.5), x)
-    likelihood = ODELikelihood(ODELikelihoodSpec(), exact(process), Levels(256, 0, 1, inside=True))
+    likelihood = ODELikelihood(
+        ODELikelihoodSpec(), exact(process), GreyLevels(256, 0, 1, inside=True)
+    )
     with pytest.raises(ValueError, match="images for reflected lie in"):
         likelihood.log_prob(x, generator())
     with pytest.raises(ValueError, match="sigma_min 2.0 must be below sigma_max 1.0"):

@@ -198,7 +198,7 @@ def trained(tmp_path_factory):
     write_config(folder, ALONG)
     plan = plan_of(folder)
     root, spec = folder / plan.root, plan.job("data").spec
-    write_product(paths.levels(root), lambda file: data.save(build(spec.data).load(), file), spec)
+    write_product(paths.dataset(root), lambda file: data.save(build(spec.data).load(), file), spec)
     train.run(plan.job("train", "ddpm-cosine").spec, root, "cpu")
     return folder, plan
 

@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     stage = DataStageSpec(data=DigitsSpec())
     digits = build(stage.data).load()
-    write_product(paths.levels(ROOT), lambda file: data.save(digits, file), stage)
+    write_product(paths.dataset(ROOT), lambda file: data.save(digits, file), stage)
     return tmp_path
 
 

@@ -448,7 +448,7 @@ def test_a_stored_set_is_read_from_wherever_it_came(tmp_path: Path) -> None:
     spec, moved = (FolderSpec(path=str(path), identity=identity) for path in (first, second))
     data = ImageFolder(spec).load()
     stage = DataStageSpec(data=spec)
-    write_product(paths.levels(tmp_path), lambda file: stages_data.save(data, file), stage)
+    write_product(paths.dataset(tmp_path), lambda file: stages_data.save(data, file), stage)
     for each in (spec, moved, moved.unplaced):
         assert found(stages_data.load(tmp_path, each).train) == found(data.train)
     for other in (FolderSpec(path=str(second)), FolderSpec(path=str(first), identity="b" * 64)):

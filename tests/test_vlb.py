@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toys import Toy, close, official_log_prob, process_of, recorded, toy_eps, toy_fraction
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core import bound as terms_of_the_bound
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import at
@@ -21,7 +21,7 @@ from diffbench.specs.likelihoods import VLBSpec
 
 THRESHOLD = {0: "none", 1: "static"}
 KINDS = {"small": "FIXED_SMALL", "large": "FIXED_LARGE", "learned": "LEARNED_RANGE"}
-CELLS = Levels(256)
+CELLS = GreyLevels(256)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def pixels(seed: int) -> Tensor:
 
 
 def test_prior_of_gaussian_data() -> None:
-    bound = VLB(VLBSpec(), exact_denoiser(50), Levels(17))
+    bound = VLB(VLBSpec(), exact_denoiser(50), GreyLevels(17))
     abar = np.prod(1 - np.linspace(20 * 1e-4, 20 * 0.02, 50))
     x0 = pixels(3)
     want = 0.5 * (abar * x0**2 + (1 - abar) - 1 - math.log(1 - abar)) / math.log(2)
@@ -128,7 +128,7 @@ GRIDS = [
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_the_total_is_prior_and_terms(options: dict, times: list, kind: str) -> None:
     """Noise in the order of the steps; into the data, the variance of the grid's own step before."""
-    bound = VLB(VLBSpec(variance=kind, **options), exact_denoiser(50), Levels(17))
+    bound = VLB(VLBSpec(variance=kind, **options), exact_denoiser(50), GreyLevels(17))
     assert bound.times().tolist() == times
     x0 = (pixels(4).clamp(-1, 1) * 8).round() / 8
     got = bound(x0, torch.Generator().manual_seed(7))
@@ -158,7 +158,7 @@ class Labelled(Denoiser):
 def test_labels_reach_the_denoiser() -> None:
     """With x0 and its prediction the label, and variance small, every KL is 0."""
     process = process_of("discrete", schedule="linear", steps=50)
-    bound = VLB(VLBSpec(threshold="none"), Labelled(process), Levels(3))
+    bound = VLB(VLBSpec(threshold="none"), Labelled(process), GreyLevels(3))
     y = torch.tensor([0, 1, 1])
     x0 = y[:, None, None, None].double().expand(3, 1, 2, 2).contiguous()
     got = bound(x0, torch.Generator().manual_seed(0), Condition(y))

@@ -115,7 +115,7 @@ class GradientNoise:
         for spec in OBJECTIVES.values():
             spec = spec.model_copy(update={"label_dropout": self.label_dropout})
             times = build(spec.times, denoiser.process)
-            objective: Objective = build(spec, denoiser, times, trainer.levels.spacing)
+            objective: Objective = build(spec, denoiser, times, trainer.grey.spacing)
             self.learn(trainer, objective)
             yield objective
 

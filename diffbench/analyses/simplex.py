@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributions
 
 from diffbench.analyses.bench import Bench
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import key, stream
 from diffbench.diffusion.denoisers.boundary import Gated
@@ -48,7 +48,7 @@ Measured = dict[str, float | None]
 
 
 #: The grey levels that a likelihood is built with; they are not used for points.
-NO_CELLS = Levels(256, 0.0, 1.0, inside=True)
+NO_CELLS = GreyLevels(256, 0.0, 1.0, inside=True)
 
 
 class Simplex:

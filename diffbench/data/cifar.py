@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from diffbench.data.datasets import Dataset, Labels
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.data.pickled_arrays import read_dictionary
 from diffbench.specs.data import CIFAR10Spec
 from diffbench.store.downloads import Published

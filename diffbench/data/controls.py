@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import DigitsSpec
 
 Labels = NDArray[np.int64]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
 from diffbench.data.decoding import FORMATS, Decoder, Splits
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FolderSpec
 from diffbench.store.listing import LABELS, LOSSY, Listing, listing
 

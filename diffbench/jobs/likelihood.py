@@ -68,10 +68,10 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     dataset = data.load(root, spec.train.data)
     model = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.likelihood)
     denoiser = Counted(model)
-    levels = models.levels_of(dataset, spec.train.process)
-    likelihood = build(spec.likelihood, denoiser, levels)
+    grey = models.grey_levels_of(dataset, spec.train.process)
+    likelihood = build(spec.likelihood, denoiser, grey)
     stored, known = dataset.split(spec.likelihood.split)
-    images = levels.to_model(stored).to(device)
+    images = grey.to_model(stored).to(device)
     labels = torch.from_numpy(known).to(device) if denoiser.classes else None
     title = f"likelihood {spec.variant} {spec.kind_id}"
     progress = Progress(title, len(images), "image")

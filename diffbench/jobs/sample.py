@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from diffbench.data.datasets import Dataset, Labels
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
@@ -142,8 +142,8 @@ def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
     sample = spec.sample
     numbers = share(sample.samples, sample.chunk, spec.shard, spec.shards)
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
-        levels, calls, moved = archive["levels"], archive["calls"], archive["moved"]
-    parts = np.split(levels, np.arange(1, len(numbers)) * sample.chunk)
+        images, calls, moved = archive["levels"], archive["calls"], archive["moved"]
+    parts = np.split(images, np.arange(1, len(numbers)) * sample.chunk)
     return [
         Chunk(part, int(count), float(fraction))
         for part, count, fraction in zip(parts, calls, moved, strict=True)
@@ -189,8 +189,8 @@ def draw_control(spec: SampleSpec, dataset: Dataset) -> dict[str, Any]:
     """Return a control's images; no function is evaluated."""
     assert spec.control is not None
     generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
-    levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
-    return {"levels": levels, "nfe": np.array(0)}
+    images: Images = build(spec.control).draw(dataset, spec.samples, generator)
+    return {"levels": images, "nfe": np.array(0)}
 
 
 def draw(
@@ -239,7 +239,7 @@ def _drawing(
     process, chosen = spec.train.process, spec.solver
     denoiser = models.load_denoiser(spec.train, root, dataset, device, spec.precision, chosen)
     classifier = models.load_classifier(spec.classifier, root, dataset, device, spec.precision)
-    levels, shape = models.levels_of(dataset, process), models.image_shape(dataset)
+    grey, shape = models.grey_levels_of(dataset, process), models.image_shape(dataset)
     labels = labels_of(spec, dataset)
 
     def one(index: int) -> Chunk:
@@ -250,7 +250,7 @@ def _drawing(
         generator = stream("sample", spec.seed, index)
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
         x = sample(solver, (count, *shape), generator, Condition(y), device=device)
-        images = levels.from_model(x.cpu())
+        images = grey.from_model(x.cpu())
         moved = solver.moved if process.bounded else 0.0
         return Chunk(images, counted.calls, moved, time.monotonic() - begin)
 
@@ -258,15 +258,15 @@ def _drawing(
 
 
 def assemble(spec: SampleSpec, chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """Return all levels in order, the denoiser's calls for an image, and the fraction of pixels moved."""
+    """Return all images in order, the denoiser's calls for an image, and the fraction of pixels moved."""
     calls, moved = 0, 0.0
     for chunk in chunks:
-        calls += chunk.calls * len(chunk.levels)
+        calls += chunk.calls * len(chunk.images)
         # Not by `sum`, which rounds differently from Python 3.12 on.
-        moved += chunk.moved * len(chunk.levels) / spec.samples
+        moved += chunk.moved * len(chunk.images) / spec.samples
     # With step size control the calls differ between chunks; their mean is rounded to an integer.
     arrays = {
-        "levels": np.concatenate([chunk.levels for chunk in chunks]),
+        "levels": np.concatenate([chunk.images for chunk in chunks]),
         "nfe": np.array(round(calls / spec.samples)),
     }
     assert spec.train is not None

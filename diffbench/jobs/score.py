@@ -50,11 +50,11 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
     """Return metrics, their floors, NFE and count of one solver's samples."""
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
-        levels, nfe = archive["levels"], int(archive["nfe"])
+        images, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")
         moved = archive.get("moved")
-    metrics = fidelity.score(levels, labels)
+    metrics = fidelity.score(images, labels)
     if moved is not None:
         metrics["moved"] = {"value": float(moved), "se": None}
-    floors = fidelity.real_images.of_samples(len(levels))
-    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(levels)}
+    floors = fidelity.real_images.of_samples(len(images))
+    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(images)}

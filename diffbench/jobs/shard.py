@@ -20,7 +20,7 @@ def run(spec: ShardSpec, root: Path, device: str) -> None:
     wanted = share(sample.samples, sample.chunk, spec.shard, spec.shards)
     with drawn_chunks(sample, root, device, wanted, product) as (_, chunks):
         arrays: dict[str, Any] = {
-            "levels": np.concatenate([chunk.levels for chunk in chunks]),
+            "levels": np.concatenate([chunk.images for chunk in chunks]),
             "calls": np.array([chunk.calls for chunk in chunks]),
             "moved": np.array([chunk.moved for chunk in chunks]),
         }

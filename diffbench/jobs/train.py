@@ -102,7 +102,7 @@ def denoiser_trainer(
     precision = spec.training.precision
     denoiser = models.wrap(spec, process, called, dataset, device, precision)
     times = build(spec.objective.times, process)
-    spacing = models.levels_of(dataset, spec.process).spacing
+    spacing = models.grey_levels_of(dataset, spec.process).spacing
     changes = spec.objective.augmentation
     augmentation = None if changes is None else build(changes)
     objective: Objective = build(spec.objective, denoiser, times, spacing, augmentation)

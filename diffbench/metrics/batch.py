@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.store.listing import TORN
 
 

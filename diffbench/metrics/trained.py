@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images, Levels
+from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.metrics.extractor import Extractor, features_and_logits
 from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
         spec: widths and the number of features.
         channels: colour channels C of the images, which may have any size.
         classes: number of logits.
-        levels: grey levels L of the images.
+        grey_levels: the number L of grey levels of the images.
         name: the extractor's name in scores.
     """
 
@@ -54,12 +54,12 @@ class Classifier(nn.Module):
         *,
         channels: int,
         classes: int,
-        levels: int,
+        grey_levels: int,
         name: str = "",
     ) -> None:
         super().__init__()
         self.name = name or spec.name
-        self.levels = Levels(levels)
+        self.grey = GreyLevels(grey_levels)
         self.kid_gamma = 1 / spec.variance
         widths = (channels, *spec.channels)
         blocks = [
@@ -72,9 +72,9 @@ class Classifier(nn.Module):
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
 
-    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, d) and logits (B, classes) of levels, uint8 (B, C, H, W)."""
-        return self.embed(self.levels.to_model(levels.permute(0, 2, 3, 1)))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, d) and logits (B, classes) of images, uint8 (B, C, H, W)."""
+        return self.embed(self.grey.to_model(images.permute(0, 2, 3, 1)))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, d) and logits (B, classes) of images x (B, C, H, W) in [-1, 1]."""
@@ -109,7 +109,7 @@ def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
         spec,
         channels=dataset.shape[2],
         classes=len(dataset.classes) if len(dataset.classes) > 1 else _turns(dataset.shape),
-        levels=dataset.levels,
+        grey_levels=dataset.levels,
         name=f"{dataset.name}-{spec.name}" + ("" if len(dataset.classes) > 1 else "-turns"),
     )
 
@@ -122,7 +122,7 @@ def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
     with _isolated(spec.seed, spec.threads):
         module = build_extractor(spec, dataset)
         images, labels = _task(dataset)
-        x, y = module.levels.to_model(images), torch.from_numpy(labels)
+        x, y = module.grey.to_model(images), torch.from_numpy(labels)
         _fit(module, spec, x, y)
         module.eval().requires_grad_(False)
         features, _ = features_and_logits(module, dataset.train)

@@ -92,10 +92,10 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     """
     in_channels = shape_of(state, "conv_in.weight", 4)[1]
     out_channels = shape_of(state, "conv_out.weight", 4)[0]
-    levels = _count(state, r"down_blocks\.(\d+)\.")
+    resolutions = _count(state, r"down_blocks\.(\d+)\.")
     widths = [
         shape_of(state, f"down_blocks.{each}.resnets.0.norm2.weight", 1)[0]
-        for each in range(levels)
+        for each in range(resolutions)
     ]
     channels = shape_of(state, "time_embedding.linear_1.weight", 2)[1]
     multipliers = tuple(width / channels for width in widths)
@@ -105,7 +105,9 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
             f"the network makes {out_channels} channels of {in_channels}, neither as many nor twice as many"
         )
     attending = [
-        each for each in range(levels) if f"down_blocks.{each}.attentions.0.to_q.weight" in state
+        each
+        for each in range(resolutions)
+        if f"down_blocks.{each}.attentions.0.to_q.weight" in state
     ]
     shapes = {
         "channels": channels,

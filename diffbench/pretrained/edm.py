@@ -169,8 +169,8 @@ def _units(architecture: Architecture) -> Iterator[tuple[str, str]]:
     """Pairs of our name and EDM's name, of layers and of residual blocks."""
     spec, height = architecture.network, architecture.image_shape[1]
     assert isinstance(spec, SongSpec)
-    levels = range(len(spec.multipliers))
-    sizes = [f"{height >> level}x{height >> level}" for level in levels]
+    resolutions = range(len(spec.multipliers))
+    sizes = [f"{height >> level}x{height >> level}" for level in resolutions]
     yield "embedding.noise.frequencies", "map_noise.freqs"
     yield "embedding.classes", "map_label"
     yield "embedding.augmentation", "map_augment"

@@ -138,8 +138,8 @@ class Outline:
         ]
         # The decoder has one block more a resolution than the encoder, and the last of them doubles the resolution.
         self.blocks = doubles[0][0] if doubles else len(numbers) - 1
-        levels = max(len(numbers) // (self.blocks + 1), 1) if numbers else 1
-        first = [1 + level * (self.blocks + 1) for level in range(levels)]
+        resolutions = max(len(numbers) // (self.blocks + 1), 1) if numbers else 1
+        first = [1 + level * (self.blocks + 1) for level in range(resolutions)]
         widths = [
             shape_of(state, f"input_blocks.{number}.0.out_layers.0.weight", 1)[0]
             for number in first

@@ -161,18 +161,18 @@ class Layers:
         filtering = "fir" if filtered else "box"
         self.resampling = "convolution" if self.strided else filtering
         changes = single if self.strided else [part for part in inside if self.changes(part)]
-        self.levels = len(changes) // 2 + 1
+        self.resolutions = len(changes) // 2 + 1
         blocks = [
             i for i, part in enumerate(inside) if self.is_block(part) and not self.changes(part)
         ]
-        # n blocks a level in the encoder, n + 1 in the decoder, 2 in the middle.
-        self.blocks, odd = divmod((len(blocks) - 2) // self.levels - 1, 2)
-        if self.blocks < 1 or odd or len(blocks) != self.levels * (2 * self.blocks + 1) + 2:
+        # n blocks a resolution in the encoder, n + 1 in the decoder, 2 in the middle.
+        self.blocks, odd = divmod((len(blocks) - 2) // self.resolutions - 1, 2)
+        if self.blocks < 1 or odd or len(blocks) != self.resolutions * (2 * self.blocks + 1) + 2:
             raise CheckpointError(
                 f"the checkpoint has {len(blocks)} residual blocks and {len(changes)} changes of resolution: "
                 "it is of another network"
             )
-        firsts = [blocks[level * self.blocks] for level in range(self.levels)]
+        firsts = [blocks[level * self.blocks] for level in range(self.resolutions)]
         self.widths = [len(inside[i]["Conv_0.weight"]) for i in firsts]
         self.attends = [level for level, i in enumerate(firsts) if "NIN_3.W" in inside[i + 1]]
         if not self.attends:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 #: Old name -> new name, of modules and of what is in them; both inside ``diffbench``.
 MOVED = {
+    "data.levels": "data.grey_levels",
+    "data.levels.Levels": "data.grey_levels.GreyLevels",
     "diffusion.analytic": "diffusion.denoisers.exact",
     "diffusion.augmentation": "diffusion.objectives.augmentation",
     "diffusion.bases": "diffusion.core.bases",

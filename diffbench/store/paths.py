@@ -43,8 +43,8 @@ def weights(root: Path, spec: TrainSpec, wanted: Weights) -> Path:
     return root / spec.placed(spec.weights_template(wanted))
 
 
-def levels(root: Path) -> Path:
-    """Return the path of the data set in grey levels."""
+def dataset(root: Path) -> Path:
+    """Return the path of the stored data set."""
     return root / DataStageSpec.template
 
 

@@ -127,8 +127,8 @@ class Trainer:
             weight_decay=self.training.weight_decay,
             fused=True,
         )
-        self.levels = models.levels_of(dataset, spec.process)
-        self.images = TrainingImages(self.levels, dataset.train, device)
+        self.grey = models.grey_levels_of(dataset, spec.process)
+        self.images = TrainingImages(self.grey, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
         self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
         self.loss_scale = loss_scale(self.training)
@@ -186,7 +186,7 @@ class Trainer:
             mirrored = drawn.mirrored.to(x0.device, non_blocking=x0.is_cuda)
             x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
         if drawn.uniform is not None:
-            x0 = self.levels.dequantise(x0, drawn.uniform.to(x0))
+            x0 = self.grey.dequantise(x0, drawn.uniform.to(x0))
         return x0
 
     def backward(self, drawn: Drawn) -> Tensor:
