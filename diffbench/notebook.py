@@ -131,9 +131,9 @@ def load(
     folder = Path(path)
     root = folder.parents[2]
     spec = TrainSpec.model_validate(read_sidecar(folder / "model.safetensors")["spec"])
-    place = torch.device(device)
+    chosen = torch.device(device)
     dataset = data.load(root, spec.data)
     denoiser = models.load_denoiser(
-        spec, root, dataset, place, choice=OfWeights(at=at, ema_std=ema_std)
+        spec, root, dataset, chosen, choice=OfWeights(at=at, ema_std=ema_std)
     )
-    return Run(spec, denoiser.process, denoiser, dataset, place)
+    return Run(spec, denoiser.process, denoiser, dataset, chosen)

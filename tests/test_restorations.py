@@ -13,7 +13,7 @@ from test_reporting import PROTOCOL, plan_of
 
 from diffbench.reporting import context, galleries
 from diffbench.reporting.galleries import Gallery, Pane, Row, mosaic
-from diffbench.reporting.listing import places
+from diffbench.reporting.listing import planned_rows
 from diffbench.reporting.records import Records
 from diffbench.reporting.tables import charts, make
 from diffbench.store import files, paths, status
@@ -100,7 +100,7 @@ def table(plan, root):
 
 
 def test_rows_are_in_the_order_of_tasks_and_variants_refusals_last(plan):
-    found = places(plan, "restore")
+    found = planned_rows(plan, "restore")
     assert list(found) == [
         ("edm", "jpeg/ddrm-20"),
         ("edm", "jpeg/snips"),

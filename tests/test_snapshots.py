@@ -499,6 +499,6 @@ def test_a_claims_cell_has_one_name_of_its_item(tmp_path):
 
 
 def test_weights_of_a_list_are_not_one(trained):
-    assert OfWeights(at=[4, "last"]).places == (4, "last")
+    assert OfWeights(at=[4, "last"]).step_names == (4, "last")
     with pytest.raises(ValueError, match="the list is empty"):
         OfWeights(at=[])

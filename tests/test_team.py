@@ -234,7 +234,7 @@ def test_the_first_process_keeps_the_reason_of_one_that_failed_before_it(tmp_pat
 
     class Stage:
         @staticmethod
-        def run(spec, root, device):
+        def run(spec, root, device_name):
             raise RuntimeError("connection closed by peer")
 
     monkeypatch.setattr("importlib.import_module", lambda name: Stage)

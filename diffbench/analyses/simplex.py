@@ -58,9 +58,9 @@ class Simplex:
         self.spec, self.chart = spec, StickBreaking(spec.categories)
         self.process: Process = build(ReflectedSpec(sigma_max=spec.sigma_max))
         count = len(spec.concentrations)
-        place = torch.arange(spec.categories)
-        base = torch.tensor(spec.concentrations, dtype=torch.float64)[place % count]
-        favoured = place % spec.components == torch.arange(spec.components)[:, None]
+        position = torch.arange(spec.categories)
+        base = torch.tensor(spec.concentrations, dtype=torch.float64)[position % count]
+        favoured = position % spec.components == torch.arange(spec.components)[:, None]
         #: The parameters of each component (M, K).
         self.concentrations = base * torch.where(favoured, spec.contrast, 1.0)
         self.truth = distributions.MixtureSameFamily(

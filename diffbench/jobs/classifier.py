@@ -19,11 +19,11 @@ from diffbench.training.team import Alone
 from diffbench.training.trainer import Trainer
 
 
-def run(spec: ClassifierSpec, root: Path, device: str) -> None:
+def run(spec: ClassifierSpec, root: Path, device_name: str) -> None:
     """Write model.safetensors: averaged weights."""
-    place = machine.prepare(device, spec.training)
+    device = machine.prepare(device_name, spec.training)
     dataset = data.load(root, spec.data)
-    train_network(spec, root, place, lambda team: classifier_trainer(spec, dataset, place, team))
+    train_network(spec, root, device, lambda team: classifier_trainer(spec, dataset, device, team))
 
 
 def cost(spec: ClassifierSpec, timings: Timings) -> Cost:

@@ -20,7 +20,7 @@ FEWEST = 20
 FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
 
-def run(spec: DataStageSpec, root: Path, device: str) -> None:
+def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
     """Write levels.npz and manifest.json."""
     path = paths.dataset(root)
     with machine.record(path, machine.prepare("cpu")):

@@ -26,12 +26,12 @@ from diffbench.training.progress import Progress
 ASSUMED_IMAGES = 10_000
 
 
-def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
+def run(spec: LikelihoodStageSpec, root: Path, device_name: str) -> None:
     """Write likelihood/{kind}.json."""
-    place = machine.prepare(device, spec.train.running)
+    device = machine.prepare(device_name, spec.train.running)
     path = paths.product(root, spec)
-    with machine.record(path, place):
-        write_json_product(path, evaluate(spec, root, place), spec)
+    with machine.record(path, device):
+        write_json_product(path, evaluate(spec, root, device), spec)
 
 
 def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:

@@ -77,19 +77,19 @@ class Problem:
         return self.measurement.y.repeat_interleave(draws, 0)
 
 
-def run(spec: RestoreSpec, root: Path, device: str) -> None:
+def run(spec: RestoreSpec, root: Path, device_name: str) -> None:
     """Write {method}.json, the scores, and {method}/images.npz with a picture of the first images.
 
     images.npz has, as grey levels NHWC, ``truth``, ``measurement`` (H^+ y), ``restorations`` (N, K, H, W, C) and
     their ``mean``.
     """
-    place = machine.prepare(device, spec.train.running if spec.train else None)
+    device = machine.prepare(device_name, spec.train.running if spec.train else None)
     path, archive = paths.products(root, spec)
-    with machine.record(path, place):
+    with machine.record(path, device):
         dataset = data.load(root, spec.data)
         problem = pose(spec, dataset)
-        drawn, nfe = restore(spec, root, dataset, problem, place)
-        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place), spec.floors)
+        drawn, nfe = restore(spec, root, dataset, problem, device)
+        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, device), spec.floors)
         content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
         shown = pictures(problem, drawn[:SHOWN])
         (picture,) = paths.extras(root, spec)

@@ -36,7 +36,7 @@ from diffbench.training.progress import Progress
 KEEP_AFTER = 10.0
 
 
-def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
+def run(spec: SampleSpec, root: Path, device_name: str, *, shards: int = 1) -> None:
     """Write samples.npz and a picture of a hundred samples.
 
     The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and for a process between walls ``moved``, the
@@ -45,15 +45,15 @@ def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
     Args:
         spec: the job.
         root: the results folder.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        device_name: ``cpu``, ``cuda`` or ``mps``.
         shards: with more than one, their chunks are gathered; a control has none.
     """
     if spec.control is not None:
-        _run_control(spec, root, device)
+        _run_control(spec, root, device_name)
     elif shards > 1:
         gather(spec, root, shards)
     else:
-        _run_solver(spec, root, device)
+        _run_solver(spec, root, device_name)
 
 
 def cost(spec: SampleSpec, timings: Timings) -> Cost:
@@ -75,21 +75,24 @@ def cost(spec: SampleSpec, timings: Timings) -> Cost:
     return Cost(seconds * spec.samples / chunk / 3600, size, notes)
 
 
-def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
-    with machine.record(paths.product(root, spec), machine.prepare(device)):
+def _run_control(spec: SampleSpec, root: Path, device_name: str) -> None:
+    with machine.record(paths.product(root, spec), machine.prepare(device_name)):
         dataset = data.load(root, spec.data)
         write(spec, root, dataset, draw_control(spec, dataset))
 
 
-def _run_solver(spec: SampleSpec, root: Path, device: str) -> None:
+def _run_solver(spec: SampleSpec, root: Path, device_name: str) -> None:
     every = indices(spec.samples, spec.chunk)
-    with drawn_chunks(spec, root, device, every, paths.product(root, spec)) as (dataset, chunks):
+    with drawn_chunks(spec, root, device_name, every, paths.product(root, spec)) as (
+        dataset,
+        chunks,
+    ):
         write(spec, root, dataset, assemble(spec, chunks))
 
 
 @contextmanager
 def drawn_chunks(
-    spec: SampleSpec, root: Path, device: str, wanted: Sequence[int], product: Path
+    spec: SampleSpec, root: Path, device_name: str, wanted: Sequence[int], product: Path
 ) -> Iterator[tuple[Dataset, list[Chunk]]]:
     """Draw chunks for the block, which writes them to a product.
 
@@ -99,16 +102,16 @@ def drawn_chunks(
     Args:
         spec: the spec of the samples.
         root: the results folder.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        device_name: ``cpu``, ``cuda`` or ``mps``.
         wanted: the chunks' numbers.
         product: the file that the block writes.
     """
-    place = machine.prepare(device, spec.train.running if spec.train else None)
+    device = machine.prepare(device_name, spec.train.running if spec.train else None)
     kept = ChunkStore(paths.state(root, spec))
     drawn = kept.load(wanted)
-    with machine.record(product, place, sum(chunk.seconds for chunk in drawn.values())):
+    with machine.record(product, device, sum(chunk.seconds for chunk in drawn.values())):
         dataset = data.load(root, spec.data)
-        draw(spec, root, dataset, place, wanted, drawn, kept)
+        draw(spec, root, dataset, device, wanted, drawn, kept)
         yield dataset, [drawn[index] for index in wanted]
     kept.remove(wanted)
 

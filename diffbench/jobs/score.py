@@ -18,17 +18,17 @@ from diffbench.store.products import StoreError, read_product, write_json_produc
 from diffbench.training import machine
 
 
-def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
+def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False) -> None:
     """Write scores.json; with ``partial`` score the samples that exist, into scores.partial.json."""
-    place = prepare(spec.reference, device)
+    device = prepare(spec.reference, device_name)
     path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
     if partial:
         # Not a declared output, so without a sidecar: the spec is inside.
-        content = score_all(spec, root, place, skip=True) | {"spec": spec.model_dump(mode="json")}
+        content = score_all(spec, root, device, skip=True) | {"spec": spec.model_dump(mode="json")}
         files.write_json(leftover, content)
         return
-    with machine.record(path, place):
-        write_json_product(path, score_all(spec, root, place, skip=False), spec)
+    with machine.record(path, device):
+        write_json_product(path, score_all(spec, root, device, skip=False), spec)
     leftover.unlink(missing_ok=True)
 
 

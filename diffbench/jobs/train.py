@@ -45,18 +45,18 @@ from diffbench.training.team import Alone, joined_team
 from diffbench.training.trainer import Trainer, TrainingError
 
 
-def run(spec: TrainSpec, root: Path, device: str) -> None:
+def run(spec: TrainSpec, root: Path, device_name: str) -> None:
     """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser.
 
     For a training, the averaged weights of its snapshots, and of further lengths of averages, are written too.
     """
-    place = machine.prepare(device, spec.running)
+    device = machine.prepare(device_name, spec.running)
     dataset = data.load(root, spec.data)
     if spec.training is None:
-        with machine.record(paths.product(root, spec), place):
+        with machine.record(paths.product(root, spec), device):
             write(models.untrained(spec, dataset), root, spec)
         return
-    train_network(spec, root, place, lambda team: denoiser_trainer(spec, dataset, place, team))
+    train_network(spec, root, device, lambda team: denoiser_trainer(spec, dataset, device, team))
 
 
 def cost(spec: TrainSpec, timings: Timings) -> Cost:
@@ -123,17 +123,17 @@ def called_in(
 def train_network(
     spec: TrainSpec | ClassifierSpec,
     root: Path,
-    place: torch.device,
+    device: torch.device,
     make: Callable[[Alone], Trainer],
 ) -> None:
     """Train with the trainer of ``make``, or resume, and write the averaged weights."""
-    with joined_team(place) as processes:
+    with joined_team(device) as processes:
         store = StateStore if processes.first else SpectatorStore
         state = store(paths.state(root, spec), spec)
         with state.lock():
             trainer = make(processes)
             earlier = resume(trainer, state)
-            record = machine.record(paths.product(root, spec), place, earlier)
+            record = machine.record(paths.product(root, spec), device, earlier)
             with record if processes.first else nullcontext():
                 with Stop() as stop:
                     meter = metered(trainer)

@@ -87,9 +87,9 @@ class Expansion:
         assert variant.process is not None
         settings, own = self.benchmark.classifier, self.tree.at("classifier", "training")
         if "snapshots" in own.value:
-            place = self.tree.where(("classifier", "training", "snapshots"))
+            origin = self.tree.where(("classifier", "training", "snapshots"))
             raise PlanError(
-                f"{place}: classifier.training.snapshots: classifiers guide as they are in the end; leave it out"
+                f"{origin}: classifier.training.snapshots: classifiers guide as they are in the end; leave it out"
             )
         training = self.tree.at("training").without("snapshots").under(own)
         keys = ("classifier", "training")

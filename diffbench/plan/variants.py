@@ -75,9 +75,9 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
                 variant = _overridden(variant, name, overrides, unused)
             variants[name] = variant
     for pattern in unused:
-        place = overrides.where((pattern,))
+        origin = overrides.where((pattern,))
         raise PlanError(
-            f"{place}: overrides.{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
+            f"{origin}: overrides.{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
         )
     return variants
 
@@ -97,25 +97,25 @@ def matches(name: str, pattern: str) -> bool:
 
 def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
     sweep = tree.at("sweep").value
-    place = tree.where(("sweep",))
+    origin = tree.where(("sweep",))
     if not isinstance(tree.value, dict):
-        raise PlanError(f"{place}: {template}: a variant is a mapping, not {tree.value!r}")
+        raise PlanError(f"{origin}: {template}: a variant is a mapping, not {tree.value!r}")
     if not isinstance(sweep, dict) or not all(isinstance(each, list) for each in sweep.values()):
-        raise PlanError(f"{place}: {template}.sweep: a mapping of lists is wanted, not {sweep!r}")
+        raise PlanError(f"{origin}: {template}.sweep: a mapping of lists is wanted, not {sweep!r}")
     bare = tree.without("sweep")
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))
-        name = _filled(chosen, template, place, template)
-        yield str(name), bare.mapped(partial(_filled, chosen, template, place))
+        name = _filled(chosen, template, origin, template)
+        yield str(name), bare.mapped(partial(_filled, chosen, template, origin))
 
 
-def _filled(chosen: Mapping[str, Any], template: str, place: str, value: Any) -> Any:
+def _filled(chosen: Mapping[str, Any], template: str, origin: str, value: Any) -> Any:
     """Replace ``{name}`` in a value; a value that is only ``{name}`` gets the type of what replaces it."""
     if not isinstance(value, str):
         return value
     for name in _PLACEHOLDER.findall(value):
         if name not in chosen:
-            raise PlanError(f"{place}: {template}: {{{name}}} is not swept{nearest(name, chosen)}")
+            raise PlanError(f"{origin}: {template}: {{{name}}} is not swept{nearest(name, chosen)}")
     whole = _PLACEHOLDER.fullmatch(value)
     if whole:
         return chosen[whole[1]]
@@ -139,12 +139,12 @@ def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> li
     for index, pattern in enumerate(patterns):
         chosen = [name for name in names if matches(name, pattern)]
         if not chosen:
-            place = tree.where((key, index))
+            origin = tree.where((key, index))
             start = pattern.rstrip("*")
             # A pattern is compared with the beginnings that it could have meant.
             near = {f"{name[: len(start)]}*" for name in names} if start != pattern else names
             hint = nearest(pattern, near)
-            raise PlanError(f"{place}: {prefix}{key}: no variant {pattern!r}{hint}")
+            raise PlanError(f"{origin}: {prefix}{key}: no variant {pattern!r}{hint}")
         found |= dict.fromkeys(chosen)
     return list(found)
 
@@ -236,14 +236,14 @@ def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -
     for key, item, choice in own:
         if variant.process is None or not (reason := refusal(choice, variant, data)):
             continue
-        field, place = reason.partition(":")[0], f"{name}.{key}.{item}"
+        field, keys = reason.partition(":")[0], f"{name}.{key}.{item}"
         if field in type(choice).model_fields:
-            raise PlanError(f"{tree.where((key, item, field))}: {place}.{reason}")
+            raise PlanError(f"{tree.where((key, item, field))}: {keys}.{reason}")
         named = tuple(field.split("."))
         if named[0] in tree.value:
-            raise PlanError(f"{tree.where(named)}: {place}: {reason}")
+            raise PlanError(f"{tree.where(named)}: {keys}: {reason}")
         raise PlanError(
-            f"{tree.where((key, item))}: {place}: {choice.name!r} cannot serve the process "
+            f"{tree.where((key, item))}: {keys}: {choice.name!r} cannot serve the process "
             f"{variant.process.name!r}: {reason}"
         )
 
@@ -342,8 +342,8 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     resolved = {name: resolve(name, every[name], tree, benchmark.data) for name in names}
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
-        place, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
-        raise PlanError(f"{place}: seeds: no chosen variant is run with seed {seeds}")
+        origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
+        raise PlanError(f"{origin}: seeds: no chosen variant is run with seed {seeds}")
     return variants
 
 

@@ -156,15 +156,15 @@ def their_parts(part: str, blocks: int) -> list[str]:
     """The official names for one of our parts, in a network with that number of blocks a resolution."""
     if part in ENDS:
         return [ENDS[part]]
-    place, rest = part.split(".", 1)
-    if place == "middle":
+    side, rest = part.split(".", 1)
+    if side == "middle":
         number, name = rest.split(".", 1)
         # The middle is a block, attention, a block: the second block is the third layer.
         theirs, index = "mid_block", int(number) // 2
     else:
         number, _, name = rest.split(".", 2)
         level, index = divmod(int(number), blocks + 1)
-        theirs = f"{'down' if place == 'encoder' else 'up'}_blocks.{level}"
+        theirs = f"{'down' if side == 'encoder' else 'up'}_blocks.{level}"
     if name in MOVES:
         return [f"{theirs}.{MOVES[name]}"]
     if name in BLOCK:

@@ -134,7 +134,7 @@ class Outline:
             (number, part)
             for number in sorted(numbers)
             for part in DOUBLES
-            if {f"output_blocks.{number}.{place}.{part}" for place in (1, 2)} & state.keys()
+            if {f"output_blocks.{number}.{layer}.{part}" for layer in (1, 2)} & state.keys()
         ]
         # The decoder has one block more a resolution than the encoder, and the last of them doubles the resolution.
         self.blocks = doubles[0][0] if doubles else len(numbers) - 1
@@ -213,11 +213,11 @@ def parts_of(module: nn.Module) -> dict[str, str]:
 
 def their_path(path: str) -> str:
     """The official path, with a dot, of one of our layers; official encoders count the stem as layer 0."""
-    place, *numbers = path.split(".")
-    if place == "encoder":
+    side, *numbers = path.split(".")
+    if side == "encoder":
         numbers[0] = str(int(numbers[0]) + 1)
     theirs = {"encoder": "input_blocks", "middle": "middle_block", "decoder": "output_blocks"}
-    return ".".join([theirs[place], *numbers, ""]) if path else ""
+    return ".".join([theirs[side], *numbers, ""]) if path else ""
 
 
 def pixelwise(tensor: Tensor) -> Tensor:

@@ -155,13 +155,13 @@ def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> C
     refuse_old(tree, file)
     known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree, prefix)
     for name, claim in known.items():
-        place = f"{tree.where((name, 'better'))}: {name}"
+        origin = f"{tree.where((name, 'better'))}: {name}"
         if claim.metric not in metrics:
             near = reading.nearest(claim.metric, metrics)
-            raise PlanError(f"{place}: no metric {claim.metric!r}{near}")
+            raise PlanError(f"{origin}: no metric {claim.metric!r}{near}")
         if metrics[claim.metric].better is None:
             raise PlanError(
-                f"{place}: the metric {claim.metric!r} does not say which of its values are better: "
+                f"{origin}: the metric {claim.metric!r} does not say which of its values are better: "
                 f"give it `better: lower` or `better: higher` in {TABLES}"
             )
     return known

@@ -617,8 +617,8 @@ def written(plan: Plan) -> dict[Keys, str]:
     """Return keys of a benchmark file -> place in the file; what it defines in lists is found as if in mappings."""
     origins = reading.read(plan.config).origins if own_parts(plan) else {}
     return {
-        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): place
-        for keys, place in origins.items()
+        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): origin
+        for keys, origin in origins.items()
     } | {(): str(plan.config)}
 
 

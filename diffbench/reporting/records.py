@@ -108,7 +108,7 @@ class Records:
         """Return a cell's value for each seed that has one."""
         item = first_planned(self.plan, named.variant, items_of(self.plan, named))
         stage = None if item is None else self._stage(named.variant, item, named.metric)
-        rows = self._places.get((named.variant, stage, item, named.metric), [])
+        rows = self._rows_of.get((named.variant, stage, item, named.metric), [])
         found = self.frame.iloc[rows]
         good = found[found["status"] == "ok"]
         return {
@@ -124,7 +124,7 @@ class Records:
         return self._files.measure(name)
 
     @cached_property
-    def _places(self) -> Mapping[Any, Any]:
+    def _rows_of(self) -> Mapping[Any, Any]:
         return self.frame.groupby([*ITEM, "metric"], sort=False).indices
 
     def _stage(self, variant: str, item: str, metric: str) -> str | None:

@@ -115,7 +115,7 @@ class Stated:
     key: str
     spec: StatementSpec
     group: GroupSpec
-    place: str
+    origin: str
     needed: bool = False
     found: bool = False
 
@@ -166,14 +166,14 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         for number, group in enumerate(self.spec.benchmarks[self.name]):
-            place = f"{SETTINGS}: benchmarks.{self.name}.{number}"
+            origin = f"{SETTINGS}: benchmarks.{self.name}.{number}"
             for pattern in group.variants:
                 if not any(matches(variant, pattern) for variant in self.models):
                     raise PlanError(
-                        f"{place}: variants: no variant {pattern!r} is a model of {self.name}"
+                        f"{origin}: variants: no variant {pattern!r} is a model of {self.name}"
                         f"{nearest(pattern, self.models)}"
                     )
-            self.stated += [Stated(*each, group, place) for each in group.settings.items()]
+            self.stated += [Stated(*each, group, origin) for each in group.settings.items()]
 
     @property
     def models(self) -> list[str]:
@@ -238,7 +238,7 @@ class Benchmark:
             differs = same[0].value != stated.paper
             if differs and not stated.spec.why:
                 raise PlanError(
-                    f"{stated.place}: {variant}: {setting} is {ours} and the paper's {_shown(stated.paper)}; "
+                    f"{stated.origin}: {variant}: {setting} is {ours} and the paper's {_shown(stated.paper)}; "
                     "correct it, or say why"
                 )
             stated.needed |= differs
@@ -260,10 +260,10 @@ class Benchmark:
         """
         for each in self.stated:
             if not each.found:
-                raise PlanError(f"{each.place}: settings: no variant of it has {each.key!r}")
+                raise PlanError(f"{each.origin}: settings: no variant of it has {each.key!r}")
             if each.spec.why and not each.needed:
                 raise PlanError(
-                    f"{each.place}: settings.{each.key}: ours is the paper's, and needs no reason"
+                    f"{each.origin}: settings.{each.key}: ours is the paper's, and needs no reason"
                 )
 
 

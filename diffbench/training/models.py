@@ -239,7 +239,7 @@ def weights_of(
     if choice is None or not choice.names_weights:
         return load_file(read_product(paths.product(root, spec), spec))
     assert spec.training is not None
-    (named,) = choice.places
+    (named,) = choice.step_names
     chosen = spec.training.chosen(named, choice.ema_std)
 
     def read(each: Weights) -> dict[str, Tensor]:

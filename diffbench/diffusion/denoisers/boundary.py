@@ -53,11 +53,11 @@ class Boundary(NetworkBased):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The prediction, from one call of the network."""
-        place = self.process.to_cube(x_t)
-        inside, sigma = fold(place), cast(self.process.sigma_in_cube(t), x_t)
+        in_cube = self.process.to_cube(x_t)
+        inside, sigma = fold(in_cube), cast(self.process.sigma_in_cube(t), x_t)
         centred = 2 * inside - 1
         answer = self.answer(centred, x_t, t, condition, centred)
-        scaled = orientation(place) * self.scaled(answer, inside, sigma)
+        scaled = orientation(in_cube) * self.scaled(answer, inside, sigma)
         return Prediction(self.process, x_t, t, "eps", -scaled)
 
     @abstractmethod
@@ -121,10 +121,10 @@ class Shut(Wrapper):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The inner prediction at the folded state, times the gate; outside the cube its odd extension."""
-        place, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
-        inside = fold(place)
+        in_cube, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
+        inside = fold(in_cube)
         prediction = self.denoiser(self.process.from_cube(inside), t, condition)
-        factor = orientation(place) * gate(inside, self.width * sigma)
+        factor = orientation(in_cube) * gate(inside, self.width * sigma)
         return Prediction(self.process, x_t, t, prediction.native, factor * prediction.value)
 
 

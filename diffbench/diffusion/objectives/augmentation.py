@@ -130,9 +130,9 @@ class EDMAugmentation(Described):
         moved = (parameters[:, SCALE:] != 0).any(1).nonzero()[:, 0]
         if not len(moved):
             return x
-        places = moved.to(x.device, non_blocking=x.is_cuda)
-        warped = warp(x[places], *self.inverse(parameters[moved], x0.shape[-1], x0.shape[-2]))
-        return x.index_copy(0, places, warped)
+        rows = moved.to(x.device, non_blocking=x.is_cuda)
+        warped = warp(x[rows], *self.inverse(parameters[moved], x0.shape[-1], x0.shape[-2]))
+        return x.index_copy(0, rows, warped)
 
     def inverse(self, parameters: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
         """The matrix A (B, 2, 2) and the shift t (B, 2), in (x, y).
@@ -183,8 +183,8 @@ def continued(size: int, device: torch.device) -> Tensor:
     At each end it is continued by half its length plus the filter's reach.
     """
     beyond = size // 2 + REACH
-    place = torch.arange(-beyond, size + beyond, device=device).remainder(2 * (size - 1))
-    return torch.minimum(place, 2 * (size - 1) - place)
+    position = torch.arange(-beyond, size + beyond, device=device).remainder(2 * (size - 1))
+    return torch.minimum(position, 2 * (size - 1) - position)
 
 
 def origin(matrix: Tensor, shift: Tensor, axis: int, height: int, width: int) -> Tensor:
@@ -201,5 +201,5 @@ def origin(matrix: Tensor, shift: Tensor, axis: int, height: int, width: int) ->
     from_y = matrix[:, axis, 1, None, None] * (y[None, :, None] - shift[:, 1, None, None])
     size = sizes[axis]
     before = size // 2
-    place = (from_x + from_y + (size - 1) / 2 + before).remainder(2 * (size - 1))
-    return 2 * (place + REACH) + CENTRE
+    position = (from_x + from_y + (size - 1) / 2 + before).remainder(2 * (size - 1))
+    return 2 * (position + REACH) + CENTRE
