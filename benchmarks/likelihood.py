@@ -21,7 +21,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffbench.data.grey_levels import GreyLevels
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.exact import ExactDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
@@ -119,7 +119,7 @@ def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Res
 
     def rates(time_now: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
         nonlocal backward
-        x_t, t = torch.from_numpy(state[: x.numel()]).reshape(x.shape), at(time_now)
+        x_t, t = torch.from_numpy(state[: x.numel()]).reshape(x.shape), float64(time_now)
         with torch.no_grad():
             change = drift(x_t, t)
         x_t.requires_grad_()

@@ -9,7 +9,7 @@ import torch
 from diffbench.analyses.bench import Bench
 from diffbench.analyses.coding import ProgressiveCoding
 from diffbench.data.datasets import Digits
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.likelihoods.progressive import coded
 from diffbench.diffusion.likelihoods.vlb import VLB
@@ -85,7 +85,7 @@ def test_the_distortion_of_a_gaussian_is_its_posterior_variance(dataset, denoise
     )
     x = images(dataset, len(dataset.test))
     _, squared = coded(bound, x, steps, stream("test", 2))
-    t = at(STEPS - steps)
+    t = float64(STEPS - steps)
     alpha, sigma = float(denoiser.process.alpha(t)), float(denoiser.process.sigma(t))
     values = np.linalg.eigvalsh(np.cov(x.flatten(1).double().numpy().T, bias=True)).clip(0)
     wanted = np.mean(values * sigma**2 / (alpha**2 * values + sigma**2))

@@ -10,7 +10,7 @@ from toys import Toy, close, column, diagonal_denoiser, made, process_of, record
 from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.core.transitions import posterior_residual, step_mean
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
@@ -151,11 +151,11 @@ def test_bits_are_the_closed_form(sigma_max: float, shape: tuple[int, int, int])
         ODELikelihoodSpec(trace="exact", rtol=1e-7, atol=1e-7), denoiser, GreyLevels(256)
     )
     u = mean + variances.sqrt() * torch.randn(6, *shape, generator=noise()).double()
-    first = at(likelihood.last)
+    first = float64(likelihood.last)
     a, v = process.alpha(first), process.alpha(first) ** 2 * variances + process.sigma(first) ** 2
     last = (
-        process.alpha(at(1.0)),
-        process.alpha(at(1.0)) ** 2 * variances + process.sigma(at(1.0)) ** 2,
+        process.alpha(float64(1.0)),
+        process.alpha(float64(1.0)) ** 2 * variances + process.sigma(float64(1.0)) ** 2,
     )
     r = (last[1] / v).sqrt()
     z = r * (u - a * mean) + last[0] * mean
@@ -255,12 +255,12 @@ def test_a_network_adds_to_its_input() -> None:
         seen.update(x=x, c_noise=c_noise)
         return torch.full_like(x, 0.5)
 
-    x, t = torch.rand(2, 3, 8, 8).double(), column(at([0, 11]))
+    x, t = torch.rand(2, 3, 8, 8).double(), column(float64([0, 11]))
     for skip, out in (("residual", 0.1), ("addition", 1.0)):
         denoiser = NetworkDenoiser(NetworkDenoiserSpec(predict="mean", skip=skip), process, network)
         close(denoiser(x, t).mean, x + out * 0.5)
         close(seen["x"], 2 * x - 1)
-        close(seen["c_noise"], at([math.log(0.5), math.log(8.0)]))
+        close(seen["c_noise"], float64([math.log(0.5), math.log(8.0)]))
     with pytest.raises(TypeError, match="ihdm has no x0: its network predicts the level before"):
         _ = denoiser(x, t).x0
 
@@ -287,13 +287,13 @@ def test_the_bound_of_one_training_image_is_in_closed_form() -> None:
     bound = HeatBound(HeatBoundSpec(ratio=1.2), exact, GreyLevels(256, 0, 1))
     got = bound(x0, noise())
     each = (1 / 1.2**2 - 1 + 2 * math.log(1.2)) / 2 / math.log(2)
-    close(got["prior"], at([each]))
+    close(got["prior"], float64([each]))
     close(got["terms"][1:], torch.full((11,), each, dtype=torch.float64))
     half_bin = 0.5 / 255 / (1.2 * 0.05)
-    inside = torch.special.ndtr(at(half_bin)) - torch.special.ndtr(at(-half_bin))
+    inside = torch.special.ndtr(float64(half_bin)) - torch.special.ndtr(float64(-half_bin))
     close(got["terms"][0], -inside.log2())
     far = HeatBound(HeatBoundSpec(ratio=1.2), exact, GreyLevels(256, 0, 1)).prior(x0 + 0.1)
-    blurred = process.blurred(x0 + 0.1, at(11.0)) - process.blurred(x0, at(11.0))
+    blurred = process.blurred(x0 + 0.1, float64(11.0)) - process.blurred(x0, float64(11.0))
     close(far, each + bits_of(blurred.square() / (2 * 0.06**2)))
 
 

@@ -17,7 +17,7 @@ from toys import Toy, close, process_of, toy_eps
 from diffbench.analyses import job as analysis
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.encoding import encode, slerp
@@ -45,7 +45,7 @@ from diffbench.store import paths
 from diffbench.store.products import read_product, write_product
 from diffbench.training import models
 
-MEAN = at([0.3, -0.2, 0.1, 0.4])
+MEAN = float64([0.3, -0.2, 0.1, 0.4])
 
 
 def covariance() -> Tensor:
@@ -268,9 +268,9 @@ def test_slerp_keeps_the_norm_and_divides_the_angle(share: float) -> None:
 @pytest.mark.parametrize("angle", [1e-3, 0.4, math.pi / 2, 3.0])
 def test_slerp_of_plane_vectors(share: float, angle: float) -> None:
     """Unit vectors at angles 0 and w, in a plane, to the one at share w; acos near 1 rounds by 1e-16/w."""
-    a = at([1.0, 0.0]).reshape(1, 1, 1, 2)
-    b = at([math.cos(angle), math.sin(angle)]).reshape(1, 1, 1, 2)
-    want = at([math.cos(share * angle), math.sin(share * angle)])
+    a = float64([1.0, 0.0]).reshape(1, 1, 1, 2)
+    b = float64([math.cos(angle), math.sin(angle)]).reshape(1, 1, 1, 2)
+    want = float64([math.cos(share * angle), math.sin(share * angle)])
     close(slerp(a, b, share).flatten(), want, rtol=0, atol=1e-12)
 
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from test_must_run import SERVED, own, solver_of
 from torch import Tensor
-from toys import at, chosen_process, close, mixture_denoiser, process_of
+from toys import chosen_process, close, float64, mixture_denoiser, process_of
 
 from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
@@ -170,7 +170,7 @@ def times_of(pair: Pair) -> list[tuple[Tensor, Tensor]]:
     """Three times, here and there: the same but for EDM's, which are noise levels."""
     here = pair.here.spec
     scale = pair.ratio if here.name == "edm" else 1.0
-    shares = at([0.2, 0.5, 1.0])
+    shares = float64([0.2, 0.5, 1.0])
     times = here.t_min + shares * (here.t_max - here.t_min)
     times = times.round() if here.time == "discrete" else times
     return [(t, scale * t) for t in times]
@@ -233,7 +233,7 @@ def test_ves_prior_is_about_the_middle_or_its_centre() -> None:
         ({"centre": 2}, 2.0),
     ):
         process = process_of("ve", **parameters)
-        assert float(process.prior_sample(z)) == float(process.start(at(0.3), z)) == want
+        assert float(process.prior_sample(z)) == float(process.start(float64(0.3), z)) == want
 
 
 # Samples.
@@ -361,9 +361,9 @@ def test_exact_denoisers_are_mapped() -> None:
 def test_the_exact_reflected_denoiser_is_mapped() -> None:
     pair = pair_of("reflected")
     tensors = {
-        "weights": at([0.6, 0.4]),
+        "weights": float64([0.6, 0.4]),
         "centres": uniform((2, 4), 10),
-        "widths": at([0.1, 0.2]),
+        "widths": float64([0.1, 0.2]),
     }
     mapped = {
         **tensors,
@@ -575,8 +575,8 @@ def made(spec: RestorerSpec, denoiser: Denoiser, images: Tensor):
 # EDM's sampler, written from its Algorithm 2, on an analytic mixture.
 
 
-MEANS = at([[0.2, 0.7, 0.4], [0.8, 0.1, 0.5]])
-WEIGHTS, STD = at([0.4, 0.6]), 0.1
+MEANS = float64([[0.2, 0.7, 0.4], [0.8, 0.1, 0.5]])
+WEIGHTS, STD = float64([0.4, 0.6]), 0.1
 
 
 def ideal(x: Tensor, sigma: float) -> Tensor:
@@ -671,7 +671,7 @@ def test_default_levels_are_clipped_to_the_process() -> None:
     ):
         process = process_of("ve", **parameters)
         solver = build(SolverSpec.choose({"name": "heun", "steps": 5}), usual(process))
-        close(process.sigma(solver.times()[[0, -2]]), at(want))
+        close(process.sigma(solver.times()[[0, -2]]), float64(want))
 
 
 def test_every_length_of_a_process_is_mapped_here() -> None:

@@ -38,7 +38,7 @@ def filled(name: str, tree: Tree) -> Tree:
     for key, reason in NEEDLESS.items():
         if key in tree.value:
             raise PlanError(f"{tree.where((key,))}: {name}.{key}: {reason}; leave {key} out")
-    origin, own = tree.where(("pretrained",)), tree.at("pretrained")
+    origin, own = tree.where(("pretrained",)), tree.part("pretrained")
     if isinstance(own.value, str):
         own = Tree({"folder": own.value}, {(): origin, ("folder",): origin})
     folder = own.value.get("folder") if isinstance(own.value, dict) else None
@@ -65,7 +65,7 @@ def filled(name: str, tree: Tree) -> Tree:
 
 def _denoiser(tree: Tree) -> Tree:
     """Return the keys of the denoiser that a variant repeats; a denoiser that is only a name is one key."""
-    own = tree.at("denoiser")
+    own = tree.part("denoiser")
     return own if isinstance(own.value, dict) else Tree({"name": own.value}, own.origins)
 
 

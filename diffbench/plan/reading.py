@@ -62,7 +62,7 @@ class Tree:
     value: Any
     origins: dict[Keys, str] = field(default_factory=dict)
 
-    def at(self, *keys: str | int) -> Tree:
+    def part(self, *keys: str | int) -> Tree:
         """Return the part below ``keys``; an empty mapping where there is none."""
         value = self.value
         for key in keys:
@@ -96,7 +96,7 @@ class Tree:
         first = self if self.value else over
         merged = Tree({}, {(): first.where(())})
         for key in [*self.value, *(key for key in over.value if key not in self.value)]:
-            parts = [tree.at(key) for tree in (self, over) if key in tree.value]
+            parts = [tree.part(key) for tree in (self, over) if key in tree.value]
             merged.put(key, parts[0] if len(parts) == 1 else parts[0].under(parts[1]))
         return merged
 

@@ -67,7 +67,7 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
     variants: dict[str, Tree] = {}
     unused = dict.fromkeys(overrides.value)
     for template in methods.value:
-        tree = _overridden(methods.at(template), template, overrides, unused)
+        tree = _overridden(methods.part(template), template, overrides, unused)
         for name, variant in _swept(template, tree):
             if name in variants:
                 raise PlanError(f"{tree.where(())}: {template}: there are two variants {name!r}")
@@ -85,7 +85,7 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
 def _overridden(tree: Tree, name: str, overrides: Tree, unused: dict[str, None]) -> Tree:
     for pattern in overrides.value:
         if matches(name, pattern):
-            tree = tree.under(overrides.at(pattern))
+            tree = tree.under(overrides.part(pattern))
             unused.pop(pattern, None)
     return tree
 
@@ -96,7 +96,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
-    sweep = tree.at("sweep").value
+    sweep = tree.part("sweep").value
     origin = tree.where(("sweep",))
     if not isinstance(tree.value, dict):
         raise PlanError(f"{origin}: {template}: a variant is a mapping, not {tree.value!r}")
@@ -163,7 +163,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
     """
     if _is_trained(tree.value):
         base = _shared(benchmark, tree, "network", "training", "sampling")
-        tree = base.under(benchmark.at("defaults")).under(tree)
+        tree = base.under(benchmark.part("defaults")).under(tree)
     elif "pretrained" in tree.value:
         tree = _shared(benchmark, tree, "sampling").under(tree)
     tree = pretrained.filled(name, tree)
@@ -181,7 +181,7 @@ def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
     base = Tree({}, {(): tree.where(())})
     for key in keys:
         if key in benchmark.value:
-            base.put(key, benchmark.at(key))
+            base.put(key, benchmark.part(key))
     return base
 
 
@@ -316,7 +316,7 @@ def _is_trained(value: Mapping[str, Any]) -> bool:
 
 def _dropped(tree: Tree, key: str) -> Tree:
     """Return a variant without the solvers, likelihoods and so on that an override sets to ``none``."""
-    part = tree.at(key)
+    part = tree.part(key)
     if not isinstance(part.value, dict):
         return tree
     for name in [name for name, value in part.value.items() if value == "none"]:
@@ -330,11 +330,11 @@ def _dropped(tree: Tree, key: str) -> Tree:
 
 def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
     """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses."""
-    every = expanded(joined(methods, tree.at("methods")), tree.at("overrides"))
+    every = expanded(joined(methods, tree.part("methods")), tree.part("overrides"))
     whole = Tree({"variants": benchmark.variants, "only": benchmark.only}, tree.origins)
     names = selected(every, whole, "variants")
     restorations = benchmark.restorations
-    patterns = Tree({"variants": restorations.variants}, tree.at("restorations").origins)
+    patterns = Tree({"variants": restorations.variants}, tree.part("restorations").origins)
     selected(every, patterns, "variants", "restorations.")
     if benchmark.only:
         kept = set(selected(names, whole, "only"))

@@ -138,7 +138,7 @@ def of_plan(plan: Plan, metrics: Metrics) -> Claims:
         PlanError: for the first mistake, or when a pattern chooses none.
     """
     wanted = plan.benchmark.claims
-    tree = Tree({"claims": own(wanted)}, written(plan)).at("claims")
+    tree = Tree({"claims": own(wanted)}, written(plan)).part("claims")
     tree = Tree(tree.value, {(): str(plan.config)} | tree.origins)
     mine = _validated(tree, plan.config, metrics, ("claims",))
     shared = read_claims(plan.repository, metrics) if set(names(wanted)) - set(mine) else {}

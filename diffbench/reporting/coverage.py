@@ -54,7 +54,7 @@ class CoverageSpec(Spec):
 
 @dataclass(frozen=True)
 class FillingCell:
-    """A cell of ours that fills a published number; ``item`` is the solver, likelihood or analysis that makes the number."""
+    """A cell of ours that fills a published number; ``item`` is the solver, likelihood or analysis that makes it."""
 
     benchmark: str
     table: str

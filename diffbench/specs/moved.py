@@ -36,6 +36,7 @@ MOVED = {
     "diffusion.masks": "diffusion.core.known",
     "diffusion.neumann": "diffusion.denoisers.boundary",
     "diffusion.objectives": "diffusion.objectives.losses",
+    "diffusion.core.process.at": "diffusion.core.process.float64",
     "diffusion.predictions": "diffusion.core.predictions",
     "diffusion.processes.base": "diffusion.core.process",
     "diffusion.reflection": "diffusion.processes.reflection",

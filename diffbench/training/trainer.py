@@ -20,7 +20,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.resident import TrainingImages
 from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.core.streams import stream
-from diffbench.diffusion.objectives.losses import Draws, Loss, some
+from diffbench.diffusion.objectives.losses import Draws, Loss, part_of
 from diffbench.networks.ema import EMA
 from diffbench.specs.errors import UserError
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
@@ -80,7 +80,7 @@ class Drawn(NamedTuple):
     def cut(self, part: slice) -> Drawn:
         """The draws of a part of the batch."""
         rows, mirrored, uniform, draws = self
-        return Drawn(rows[part], some(mirrored, part), some(uniform, part), draws.cut(part))
+        return Drawn(rows[part], part_of(mirrored, part), part_of(uniform, part), draws.cut(part))
 
 
 def sent(drawn: Drawn, device: torch.device) -> Drawn:
@@ -209,7 +209,7 @@ class Trainer:
 
     def part(self, drawn: Drawn, count: int) -> tuple[Tensor, Tensor]:
         """The losses of a part of a batch of ``count`` images, and what they add to the batch's mean loss."""
-        losses = self.objective.at(self.pixels(drawn), drawn.draws)
+        losses = self.objective.losses_for(self.pixels(drawn), drawn.draws)
         weighted = losses * cast(drawn.draws.importance, losses)
         return losses, weighted.mean() * (len(drawn.rows) / count)
 

@@ -26,7 +26,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.specs.solvers import Grid, range_refusal, strided_levels
 
 
@@ -144,12 +144,12 @@ def by_ratio(
     Raises:
         ValueError: when both ratios lie outside the process's range, on the same side.
     """
-    bounds = [float(process.ratio(at(t))) for t in (process.t_min, process.t_max)]
+    bounds = [float(process.ratio(float64(t))) for t in (process.t_min, process.t_max)]
     if reason := range_refusal(process.spec, smallest, largest, *bounds):
         raise ValueError(reason)
     largest, smallest = min(largest, bounds[1]), max(smallest, bounds[0])
     if kind not in SIGMAS:
-        ends = process.time_of(at([largest, smallest])).clamp(process.t_min, process.t_max)
+        ends = process.time_of(float64([largest, smallest])).clamp(process.t_min, process.t_max)
         return by_time(process, kind, count, *ends.tolist())
     times = process.time_of(SIGMAS[kind](count, largest, smallest, rho))
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
@@ -171,11 +171,11 @@ def descending(
         return levels(process, kind, count)
     last = process.spec.last if last is None else last
     if kind in SIGMAS:
-        largest, smallest = (float(process.ratio(at(t))) for t in (process.t_max, last))
+        largest, smallest = (float(process.ratio(float64(t))) for t in (process.t_max, last))
         return by_ratio(process, kind, count, largest, smallest, rho)
     return by_time(process, kind, count, process.t_max, last)
 
 
 def to_data(process: Process, times: Tensor) -> Tensor:
     """The grid ``times`` with the data's time appended."""
-    return torch.cat([times, at(process.data_time)[None]])
+    return torch.cat([times, float64(process.data_time)[None]])

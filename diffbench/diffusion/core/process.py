@@ -38,7 +38,7 @@ from diffbench.specs.processes import ProcessSpec
 MOVED = 1e-4
 
 
-def at(t: float | Sequence[float] | Tensor) -> Tensor:
+def float64(t: float | Sequence[float] | Tensor) -> Tensor:
     """One or several times as a float64 tensor."""
     return torch.as_tensor(t, dtype=torch.float64)
 

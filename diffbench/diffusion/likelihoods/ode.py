@@ -33,7 +33,7 @@ from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import METHODS, Adaptive, Field, Rate, State, fixed
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.boundary import confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
@@ -96,7 +96,7 @@ class ODELikelihood(Described):
         """The state at t_max, from the start."""
         spec = self.spec
         if spec.method == "adaptive":
-            return Adaptive(*spec.tolerances).integrate(rates, start, at(self.process.t_max))
+            return Adaptive(*spec.tolerances).integrate(rates, start, float64(self.process.t_max))
         assert spec.steps is not None
         times = grids.descending(self.process, spec.grid, spec.steps + 1, self.last, spec.rho)
         return fixed(METHODS[spec.method], rates, start, times.flip(0))
@@ -112,7 +112,7 @@ class ODELikelihood(Described):
         """
         self.process.check(x)
         rates = self.rates(condition, self.probes(x, generator))
-        start = State(at(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
+        start = State(float64(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
         end = self.integrated(rates, start)
         assert end.integral is not None
         return self.process.from_units(end.x), end.integral

@@ -30,7 +30,7 @@ from diffbench.diffusion.core.bound import bits, bound_term, gaussian_kl
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.core.transitions import model_variance
 from diffbench.diffusion.denoisers.denoiser import Denoiser
@@ -107,7 +107,7 @@ class VLB(Bound):
 
     def prior(self, x0: Tensor) -> Tensor:
         t, process, x = self.times()[0], self.process, self.process.centred(x0.double())
-        basis, variance = process.basis, at(process.prior_std).to(x) ** 2
+        basis, variance = process.basis, float64(process.prior_std).to(x) ** 2
         mean = process.alpha(t).to(x) * basis.coordinates(x)
         other = basis.coordinates(torch.full_like(x, process.prior_mean - process.middle))
         return bits(gaussian_kl(mean, process.sigma(t).to(x) ** 2, other, variance))

@@ -44,7 +44,7 @@ from diffbench.specs.objectives import (
 from diffbench.specs.processes import Variance
 
 
-def some(batch: Tensor | None, part: slice) -> Tensor | None:
+def part_of(batch: Tensor | None, part: slice) -> Tensor | None:
     """The part of a batch; None where there is no batch."""
     return None if batch is None else batch[part]
 
@@ -71,7 +71,9 @@ class Draws(NamedTuple):
     def cut(self, part: slice) -> Draws:
         """The draws for a part of the batch."""
         noise, t, importance, *others = self
-        return Draws(noise[part], t[part], importance[part], *(some(each, part) for each in others))
+        return Draws(
+            noise[part], t[part], importance[part], *(part_of(each, part) for each in others)
+        )
 
     def on(self, x0: Tensor) -> Draws:
         """The draws on the device of images x0 and in their precision; times stay on the CPU."""
@@ -94,7 +96,7 @@ class Loss(Described):
         y: labels (B,); None where none are known.
         """
         draws = self.draw(noise, generator, y)
-        losses = self.at(x0, draws)
+        losses = self.losses_for(x0, draws)
         self.times.update(draws.t, losses.detach())
         return losses * cast(draws.importance, x0)
 
@@ -105,7 +107,7 @@ class Loss(Described):
         mask = self.mask(noise.shape, generator)
         return Draws(noise, t, importance, y, mask, self.changes(len(noise), generator))
 
-    def at(self, x0: Tensor, draws: Draws) -> Tensor:
+    def losses_for(self, x0: Tensor, draws: Draws) -> Tensor:
         """Losses (B,) of images x0 (B, C, H, W) for these draws, before the weights of the times."""
         draws = draws.on(x0)
         t, told = draws.t[:, None, None, None], self.condition(x0, draws)
@@ -176,11 +178,11 @@ class Objective(Loss):
         """The parameters of the augmentation, drawn last so that all other draws are the same without one."""
         return None if self.augmentation is None else self.augmentation.draw(count, generator)
 
-    def at(self, x0: Tensor, draws: Draws) -> Tensor:
+    def losses_for(self, x0: Tensor, draws: Draws) -> Tensor:
         """Losses (B,) of images x0 (B, C, H, W), augmented, for these draws, before the weights of the times."""
         if self.augmentation is not None and draws.augmentation is not None:
             x0 = self.augmentation.apply(x0, draws.augmentation)
-        return super().at(x0, draws)
+        return super().losses_for(x0, draws)
 
     def condition(self, x0: Tensor, draws: Draws) -> Condition:
         """The labels, the known pixels and the augmentation; the loss is still over all pixels."""

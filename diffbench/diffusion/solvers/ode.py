@@ -37,7 +37,7 @@ from diffbench.diffusion.core.integrators import (
     advance,
     second_order,
 )
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.denoisers.boundary import Bumped, confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
@@ -159,9 +159,9 @@ class Heun(RatioSolver):
         if spec.churn == 0 or not smallest <= float(ratio) <= largest:
             return t
         factor = 1 + min(spec.churn / spec.steps, math.sqrt(2) - 1)
-        highest = self.process.ratio(at(self.process.t_max))
+        highest = self.process.ratio(float64(self.process.t_max))
         if spec.churn_ceiling is not None:
-            highest = at(self.process.spec.in_range(spec.churn_ceiling)).maximum(ratio)
+            highest = float64(self.process.spec.in_range(spec.churn_ceiling)).maximum(ratio)
         return self.process.time_of((factor * ratio).minimum(highest))
 
     def second(self, t: Tensor, s: Tensor) -> tuple[Tensor, float]:
@@ -170,7 +170,7 @@ class Heun(RatioSolver):
             return s, 1.0
         process = self.process
         start, end = process.ratio(t), process.ratio(s)
-        ends = process.ratio(at([process.t_min, process.t_max]))
+        ends = process.ratio(float64([process.t_min, process.t_max]))
         middle = process.time_of((start + self.spec.alpha * (end - start)).clamp(*ends))
         return middle, float((process.ratio(middle) - start) / (end - start))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.condition import Condition
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.solvers.corrector import Noise
@@ -42,7 +42,7 @@ class TimeSolver(Solver):
     def noisy_times(self) -> Tensor:
         """The grid's times at which the process has noise, decreasing."""
         last = self.process.spec.last if self.spec.last is None else self.spec.last
-        return at([self.process.t_max, last])
+        return float64([self.process.t_max, last])
 
     def times(self) -> Tensor:
         """The noisy times, then the data's where the last step goes to the data."""
