@@ -221,7 +221,7 @@ def test_the_loss_is_ihdms() -> None:
         MeanSpec(), Toy(process, "mean", toy_network), UniformTimes(UniformTimesSpec(), process)
     )
     losses = (
-        objective.losses(x, t, arrays["noise"], UNCONDITIONAL) * x[0].numel() * process.noise**2
+        objective.losses(x, t, arrays["noise"], UNCONDITIONAL) * x[0].numel() * process.noise_std**2
     )
     close(losses, arrays["losses"])
     close(losses.mean(), arrays["loss"])

@@ -144,8 +144,8 @@ class Simplex:
         for step in range(training.steps):
             generator = stream("training", bench.seed, step)
             x0 = images[torch.randint(len(images), (training.batch,), generator=generator)]
-            noise = torch.randn(x0.shape, generator=generator)
-            loss = objective(x0.to(bench.device), noise.to(bench.device), generator).mean()
+            eps = torch.randn(x0.shape, generator=generator)
+            loss = objective(x0.to(bench.device), eps.to(bench.device), generator).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if training.clip is not None:

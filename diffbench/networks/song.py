@@ -180,8 +180,8 @@ class Song(nn.Module):
         blocks = Blocks(spec)
         widths = [spec.channels * multiplier for multiplier in spec.multipliers]
         attends = [height >> level in spec.attention for level in range(len(widths))]
-        noise = EMBEDDINGS[spec.embedding](spec.channels)
-        self.embedding = Embedding(noise, blocks.embedding, classes, spec.augmentation)
+        noise_embedding = EMBEDDINGS[spec.embedding](spec.channels)
+        self.embedding = Embedding(noise_embedding, blocks.embedding, classes, spec.augmentation)
         self.enter = convolution(in_channels, spec.channels)
         kept = [spec.channels]
         self.down = nn.ModuleList(self._downward(blocks, widths, attends, in_channels, kept))

@@ -87,12 +87,12 @@ def sent(drawn: Drawn, device: torch.device) -> Drawn:
     """The draws with the large tensors on a GPU: from pinned memory, or each copy would wait for the previous step."""
     if device.type != "cuda":
         return drawn
-    noise, uniform = (
+    eps, uniform = (
         None if each is None else each.pin_memory().to(device, non_blocking=True)
-        for each in (drawn.draws.noise, drawn.uniform)
+        for each in (drawn.draws.eps, drawn.uniform)
     )
-    assert noise is not None
-    return drawn._replace(uniform=uniform, draws=drawn.draws._replace(noise=noise))
+    assert eps is not None
+    return drawn._replace(uniform=uniform, draws=drawn.draws._replace(eps=eps))
 
 
 class Trainer:
@@ -175,9 +175,9 @@ class Trainer:
             mirrored = torch.rand(len(rows), generator=coins) < 0.5
         if self.spec.dequantise == "uniform":
             uniform = torch.rand(shape, generator=generator)
-        noise = torch.randn(shape, generator=generator)
+        eps = torch.randn(shape, generator=generator)
         y = None if self.labels is None else self.labels[rows]
-        return Drawn(rows, mirrored, uniform, self.objective.draw(noise, generator, y))
+        return Drawn(rows, mirrored, uniform, self.objective.draw(eps, generator, y))
 
     def pixels(self, drawn: Drawn) -> Tensor:
         """The drawn images (B, C, H, W), on the device."""

@@ -67,12 +67,12 @@ class Bound(Described):
         x0: Tensor,
         t: Tensor,
         s: Tensor,
-        noise: Tensor,
+        eps: Tensor,
         before: Tensor | None = None,
         condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
-        """The term of the step from t to s (shape ()), bits/dim (B,); x_t is x0 with the given noise."""
-        prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, condition)
+        """The term of the step from t to s (shape ()), bits/dim (B,); x_t is x0 with the noise eps."""
+        prediction = self.denoiser(self.process.diffuse(x0, t, eps), t, condition)
         variance = self.variance(prediction, s, before)
         return bound_term(prediction, x0, s, variance, self.spacing)
 
@@ -134,7 +134,7 @@ class HeatBound(Bound):
     @property
     def delta(self) -> float:
         """The model's standard deviation at every step."""
-        return self.spec.ratio * self.process.noise
+        return self.spec.ratio * self.process.noise_std
 
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
         """The variance delta^2, the same for every step."""
@@ -142,7 +142,7 @@ class HeatBound(Bound):
 
     def prior(self, x0: Tensor) -> Tensor:
         """The upper bound on the prior's term, bits/dim (B,)."""
-        x, dims, (sigma, delta) = x0.double(), x0[0].numel(), (self.process.noise, self.delta)
+        x, dims, (sigma, delta) = x0.double(), x0[0].numel(), (self.process.noise_std, self.delta)
         mean = self.process.blurred(x, self.times()[0]).flatten(1)
         means = self.process.prior_means(x).flatten(1)
         # |a|^2 + |b|^2 - 2 a.b would lose digits, and the division by delta^2 would enlarge the error.
