@@ -128,7 +128,7 @@ def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Res
         return np.concatenate([change.flatten(), (product * probe).flatten(1).sum(1)])
 
     first = np.concatenate([x.flatten(), np.zeros(len(x))])
-    times = (likelihood.last, process.t_max)
+    times = (likelihood.first_time, process.t_max)
     solution = solve_ivp(rates, times, first, method="RK45", rtol=tolerance, atol=tolerance)
     end = torch.from_numpy(solution.y[:, -1])
     prior = process.prior_log_prob(end[: x.numel()].reshape(x.shape))

@@ -151,7 +151,7 @@ def test_bits_are_the_closed_form(sigma_max: float, shape: tuple[int, int, int])
         ODELikelihoodSpec(trace="exact", rtol=1e-7, atol=1e-7), denoiser, GreyLevels(256)
     )
     u = mean + variances.sqrt() * torch.randn(6, *shape, generator=noise()).double()
-    first = float64(likelihood.last)
+    first = float64(likelihood.first_time)
     a, v = process.alpha(first), process.alpha(first) ** 2 * variances + process.sigma(first) ** 2
     last = (
         process.alpha(float64(1.0)),

@@ -280,13 +280,13 @@ def test_bits_are_the_closed_form() -> None:
         likelihood = ODELikelihood(ODELikelihoodSpec(**options), denoiser, cells)
         with torch.no_grad():
             got, latent = likelihood.log_prob(x, generator())
-        want = denoiser.log_prob(x, float64(likelihood.last))
+        want = denoiser.log_prob(x, float64(likelihood.first_time))
         assert ((got - want).abs() / 4 / math.log(2)).max() < 1e-3
         assert (latent > -1e-6).all() and (latent < 1 + 1e-6).all()
     probed = ODELikelihood(ODELikelihoodSpec(probes=2), denoiser, cells)
     with torch.no_grad():
         noisy = probed.log_prob(data(400), generator())[0] - denoiser.log_prob(
-            data(400), float64(probed.last)
+            data(400), float64(probed.first_time)
         )
     assert noisy.mean().abs() < 4 * noisy.std() / 20 + 0.004
 

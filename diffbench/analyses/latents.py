@@ -66,11 +66,11 @@ class Latents:
         content: dict[str, Any] = {
             name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
         }
-        last: dict[str, Any] = {"value": content["error"][-1]}
+        reconstruction: dict[str, Any] = {"value": content["error"][-1]}
         if content["se"][-1] is not None:
-            last["se"] = content["se"][-1]
+            reconstruction["se"] = content["se"][-1]
         content |= {
-            "metrics": {"reconstruction": last},
+            "metrics": {"reconstruction": reconstruction},
             "images": len(x),
             "solver": self.spec.solver.model_dump(mode="json"),
         }

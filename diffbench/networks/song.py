@@ -219,9 +219,11 @@ class Song(nn.Module):
             change = None if level == len(widths) - 1 else UPWARD[spec.resampling](blocks, before)
             each = []
             for index in range(spec.blocks + 1):
-                last = index == spec.blocks
+                last_block = index == spec.blocks
                 each.append(
-                    blocks(before + kept.pop(), widths[level], attends=attends[level] and last)
+                    blocks(
+                        before + kept.pop(), widths[level], attends=attends[level] and last_block
+                    )
                 )
                 before = widths[level]
             yield LevelUp(change, each)

@@ -42,7 +42,7 @@ class Alone:
         """The network with the gradients of all processes; all processes start with the weights of the first."""
         return network
 
-    def adding(self, last: bool) -> AbstractContextManager[None]:
+    def adding(self, last_part: bool) -> AbstractContextManager[None]:
         """The context for forward and backward of one part of a share; gradients are exchanged in the last part."""
         return nullcontext()
 
@@ -83,8 +83,8 @@ class Team(Alone):
         )
         return self.network
 
-    def adding(self, last: bool) -> AbstractContextManager[None]:
-        return nullcontext() if last else self.network.no_sync()
+    def adding(self, last_part: bool) -> AbstractContextManager[None]:
+        return nullcontext() if last_part else self.network.no_sync()
 
     def seed(self, *numbers: int) -> None:
         """Seed dropout by a function of the numbers and the rank, so that the training state need not keep it."""

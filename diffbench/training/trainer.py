@@ -196,7 +196,7 @@ class Trainer:
         parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
         self.team.seed(self.spec.seed, self.step)
         for index, rows in enumerate(portions(len(share.rows), parts)):
-            with self.team.adding(last=index == parts - 1):
+            with self.team.adding(last_part=index == parts - 1):
                 found, loss = self.part(share.cut(rows), count)
                 (loss * (self.scale * self.team.size * self.loss_scale.factor)).backward()
             losses.append(found.detach())

@@ -119,15 +119,15 @@ def levels(process: Process, kind: str, count: int) -> Tensor:
     return torch.tensor(chosen[::-1], dtype=torch.float64)
 
 
-def karras_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
-    """``count`` noise levels from first to last, evenly spaced in sigma^(1/rho)."""
-    top, bottom = first ** (1 / rho), last ** (1 / rho)
+def karras_sigmas(count: int, largest: float, smallest: float, rho: float) -> Tensor:
+    """``count`` noise levels from ``largest`` to ``smallest``, evenly spaced in sigma^(1/rho)."""
+    top, bottom = largest ** (1 / rho), smallest ** (1 / rho)
     return torch.linspace(top, bottom, count, dtype=torch.float64) ** rho
 
 
-def log_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
-    """``count`` noise levels from first to last, evenly spaced in their logarithms."""
-    return torch.linspace(math.log(first), math.log(last), count, dtype=torch.float64).exp()
+def log_sigmas(count: int, largest: float, smallest: float, rho: float) -> Tensor:
+    """``count`` noise levels from ``largest`` to ``smallest``, evenly spaced in their logarithms."""
+    return torch.linspace(math.log(largest), math.log(smallest), count, dtype=torch.float64).exp()
 
 
 #: The noise levels of grids that are evenly spaced in a function of sigma/alpha.
@@ -155,10 +155,10 @@ def by_ratio(
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
 
 
-def by_time(process: Process, kind: Grid, count: int, first: float, last: float) -> Tensor:
+def by_time(process: Process, kind: Grid, count: int, start: float, end: float) -> Tensor:
     """``count`` times of a continuous process, or levels of a chain, between two times."""
     power = {"uniform": 1, "quadratic": 2}[kind]
-    roots = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
+    roots = torch.linspace(start ** (1 / power), end ** (1 / power), count, dtype=torch.float64)
     times = roots**power
     return torch.unique_consecutive(times.round()) if process.spec.time == "discrete" else times
 

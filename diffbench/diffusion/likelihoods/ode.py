@@ -61,7 +61,7 @@ class ODELikelihood(Described):
     def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: Cells) -> None:
         self.spec, self.denoiser, self.cells = spec, confined(denoiser, spec), cells
         self.process = denoiser.process
-        self.last = spec.first_time(self.process.spec)
+        self.first_time = spec.first_time(self.process.spec)
         self.backward = 0
 
     def probes(self, x: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -98,7 +98,7 @@ class ODELikelihood(Described):
         if spec.method == "adaptive":
             return Adaptive(*spec.tolerances).integrate(rates, start, float64(self.process.t_max))
         assert spec.steps is not None
-        times = grids.descending(self.process, spec.grid, spec.steps + 1, self.last, spec.rho)
+        times = grids.descending(self.process, spec.grid, spec.steps + 1, self.first_time, spec.rho)
         return fixed(METHODS[spec.method], rates, start, times.flip(0))
 
     def latent(
@@ -112,7 +112,7 @@ class ODELikelihood(Described):
         """
         self.process.check(x)
         rates = self.rates(condition, self.probes(x, generator))
-        start = State(float64(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
+        start = State(float64(self.first_time), self.process.to_units(x), torch.zeros(len(x)).to(x))
         end = self.integrated(rates, start)
         assert end.integral is not None
         return self.process.from_units(end.x), end.integral

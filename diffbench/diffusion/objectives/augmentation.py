@@ -170,8 +170,10 @@ def warp(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     planes = x[:, :, rows][..., columns].flatten(0, 1)[:, None]
     fine = F.conv_transpose2d(planes, kernel, stride=2).unflatten(0, x.shape[:2])[:, :, 0]
     origins = [origin(matrix, shift, axis, height, width) for axis in (0, 1)]
-    last = (fine.shape[-1] - 1, fine.shape[-2] - 1)
-    grid = torch.stack([2 * o / end - 1 for o, end in zip(origins, last, strict=True)], dim=-1)
+    last_pixels = (fine.shape[-1] - 1, fine.shape[-2] - 1)
+    grid = torch.stack(
+        [2 * o / end - 1 for o, end in zip(origins, last_pixels, strict=True)], dim=-1
+    )
     moved = F.grid_sample(fine, grid.to(x, non_blocking=x.is_cuda), align_corners=True)
     coarse = F.conv2d(moved.flatten(0, 1)[:, None], kernel, stride=2)
     return coarse[:, 0].unflatten(0, x.shape[:2])

@@ -141,5 +141,5 @@ class IHDM(GaussianProcess):
 
     def prior_means(self, x: Tensor) -> Tensor:
         """The training images (N, C, H, W) blurred as at the last level, without noise; of x's type and device."""
-        last = torch.tensor(self.t_max, dtype=torch.float64)
-        return self.blurred(self.images.to(x), last)
+        last_time = torch.tensor(self.t_max, dtype=torch.float64)
+        return self.blurred(self.images.to(x), last_time)
