@@ -41,7 +41,7 @@ from diffbench.training import machine, models
 from diffbench.training.launch import STOPPED
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.progress import Progress, Silent
-from diffbench.training.team import Alone, joined_team
+from diffbench.training.team import Team, joined_team
 from diffbench.training.trainer import Trainer, TrainingError
 
 
@@ -92,7 +92,7 @@ def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: Make
 
 
 def denoiser_trainer(
-    spec: TrainSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+    spec: TrainSpec, dataset: Dataset, device: torch.device, team: Team | None = None
 ) -> Trainer:
     """Return the trainer of a variant's network by its objective."""
     assert spec.objective is not None and spec.training is not None
@@ -111,7 +111,7 @@ def denoiser_trainer(
 
 
 def called_in(
-    team: Alone | None, network: nn.Module, training: TrainingSpec
+    team: Team | None, network: nn.Module, training: TrainingSpec
 ) -> Callable[..., Tensor]:
     """Return the function that calls a network in training: joined to the team's, compiled if the budget says so."""
     called = team.joined(network) if team else network
@@ -124,7 +124,7 @@ def train_network(
     spec: TrainSpec | ClassifierSpec,
     root: Path,
     device: torch.device,
-    make: Callable[[Alone], Trainer],
+    make: Callable[[Team], Trainer],
 ) -> None:
     """Train with the trainer of ``make``, or resume, and write the averaged weights."""
     with joined_team(device) as processes:

@@ -28,7 +28,7 @@ from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
 from diffbench.training import models
 from diffbench.training.scaling import loss_scale
-from diffbench.training.team import Alone
+from diffbench.training.team import SingleProcess, Team
 
 #: The factor of the mean over an image's numbers, before its gradient is taken.
 REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
@@ -107,11 +107,11 @@ class Trainer:
         device: torch.device,
         *,
         labelled: bool,
-        team: Alone | None = None,
+        team: Team | None = None,
     ) -> None:
         assert spec.training is not None
         self.spec, self.training, self.device = spec, spec.training, device
-        self.team = team or Alone()
+        self.team = team or SingleProcess()
         self.check_shares()
         self.step = 0
         self.network, self.objective = network, objective

@@ -22,7 +22,7 @@ from diffbench.specs.processes import linear_ends
 def linear_betas(
     steps: int, beta_first: float | None = None, beta_last: float | None = None
 ) -> Tensor:
-    """The linear schedule's betas (steps,), from ``beta_first`` to ``beta_last``; by default the paper's (``linear_ends``)."""
+    """The linear schedule's betas (steps,), from ``beta_first`` to ``beta_last``; see ``linear_ends``."""
     return torch.linspace(*linear_ends(steps, beta_first, beta_last), steps, dtype=torch.float64)
 
 
