@@ -32,7 +32,7 @@ from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.specs.denoisers import GaussianSpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
-from diffbench.specs.solvers import SolverSpec, TimeSpec
+from diffbench.specs.solvers import OwnTimeSolverSpec, SolverSpec
 
 MEAN = float64([0.3, -0.2, 0.1])
 AXES = torch.linalg.qr(float64([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]
@@ -552,7 +552,7 @@ def spec_is_quiet(spec: SolverSpec) -> bool:
 
 def start_std(spec: SolverSpec, process: Process, times: Tensor) -> float:
     """What solvers in time take is the prior; the others start from the grid's first noise level."""
-    if not isinstance(spec, TimeSpec):
+    if not isinstance(spec, OwnTimeSolverSpec):
         return float(process.sigma(times[0]))
     return {"ve": 50.0, "edm": 80.0}.get(process.spec.name, 1.0)
 

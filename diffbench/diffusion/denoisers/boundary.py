@@ -39,11 +39,11 @@ from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
 from diffbench.diffusion.denoisers.network import Network, NetworkBased
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import fold, log_density, orientation, scaled_score
-from diffbench.specs.denoisers import BoundarySpec, KernelMixtureSpec
+from diffbench.specs.denoisers import BoundaryDenoiserSpec, KernelMixtureSpec
 from diffbench.specs.solvers import FlowSpec
 
 
-class Boundary(NetworkBased):
+class BoundaryDenoiser(NetworkBased):
     """Base of network denoisers with the walls' boundary condition.
 
     The network sees the folded state; outside the cube the score is the odd extension.
@@ -71,11 +71,11 @@ def gate(inside: Tensor, sigma: Tensor) -> Tensor:
     return sine * ((1 + width**2) / (sine**2 + width**2)).sqrt()
 
 
-class Gated(Boundary):
+class Gated(BoundaryDenoiser):
     """The network's output times a gate that is 0 at the walls."""
 
     def __init__(
-        self, spec: BoundarySpec, process: Process, network: Network, classes: int = 0
+        self, spec: BoundaryDenoiserSpec, process: Process, network: Network, classes: int = 0
     ) -> None:
         super().__init__(process, network, classes)
 
@@ -84,7 +84,7 @@ class Gated(Boundary):
         return gate(inside, sigma) * answer
 
 
-class KernelMixture(Boundary):
+class KernelMixture(BoundaryDenoiser):
     """The score of a mixture of two kernels with predicted centres and weights."""
 
     def __init__(

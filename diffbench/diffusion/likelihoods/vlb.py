@@ -40,7 +40,7 @@ from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
-class Bound(Described):
+class VariationalBound(Described):
     """Base: the bound of one denoiser for grey levels in ``cells``; a subclass states the prior and the variances."""
 
     def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
@@ -100,7 +100,7 @@ class Bound(Described):
         }
 
 
-class VLB(Bound):
+class VLB(VariationalBound):
     """The bound of a chain, or of steps through continuous time."""
 
     spec: VLBSpec
@@ -125,7 +125,7 @@ class VLB(Bound):
         return cast(self.process.ratio(prediction.t) ** 2, prediction.x_t)
 
 
-class HeatBound(Bound):
+class HeatBound(VariationalBound):
     """The bound of inverse heat dissipation."""
 
     process: IHDM

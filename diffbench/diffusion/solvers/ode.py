@@ -43,7 +43,7 @@ from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
-from diffbench.diffusion.solvers.sde import GridTimeSolver, TimeSolver
+from diffbench.diffusion.solvers.sde import OwnTimeGridSolver, OwnTimeSolver
 from diffbench.specs.solvers import (
     AdaptiveODESpec,
     DPMSolverSpec,
@@ -67,7 +67,7 @@ def flow_rates(denoiser: Denoiser, condition: Condition) -> Field:
     return lambda t, u: Rate(flow(denoiser, t, u, condition))
 
 
-class Unconfined(TimeSolver):
+class Unconfined(OwnTimeSolver):
     """Base: an ODE solver without projection between steps; only its last state is brought back into the support.
 
     The exact flow of a reflected process stays between the walls.  The flow of a plain network does so with a bump
@@ -95,7 +95,7 @@ class Unconfined(TimeSolver):
         return x
 
 
-class ProbabilityFlow(Unconfined, GridTimeSolver):
+class ProbabilityFlow(Unconfined, OwnTimeGridSolver):
     """The ODE solved by a method with fixed steps in the process's own time."""
 
     spec: ODESpec

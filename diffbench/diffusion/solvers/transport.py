@@ -22,11 +22,11 @@ from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import centre, transport
 from diffbench.diffusion.solvers.corrector import Noise
-from diffbench.diffusion.solvers.sde import GridTimeSolver
+from diffbench.diffusion.solvers.sde import OwnTimeGridSolver
 from diffbench.specs.solvers import TransportSpec
 
 
-class Transport(GridTimeSolver):
+class Transport(OwnTimeGridSolver):
     """The exact DDIM of a reflected process; order 2 is Heun's form, with the mean of two centres."""
 
     process: Reflected
