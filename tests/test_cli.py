@@ -51,7 +51,7 @@ def stage(job, *more):
         "diffbench.cli",
         "diffbench.cli.jobs",
         "diffbench.store.state, diffbench.store.run_record, diffbench.store.manifest",
-        "diffbench.plan.loading, diffbench.plan.upkeep, diffbench.plan.matrix",
+        "diffbench.plan.loading, diffbench.plan.findings, diffbench.plan.matrix",
         "diffbench.specs.benchmark",
         "diffbench.reporting",
     ],

@@ -470,14 +470,14 @@ def test_a_conditional_network_is_told_the_labels_in_full_precision(
 ) -> None:
     """Of the images, on the way up and down; between two images those of the first.  Five images have two pairs."""
     told, seen = [], set()
-    call = models.Asked.__call__
+    call = models.NetworkRunner.__call__
 
     def noted(self, x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
         told.append(y)
         seen.add(self.precision)
         return call(self, x, c_noise, y, raw)
 
-    monkeypatch.setattr(models.Asked, "__call__", noted)
+    monkeypatch.setattr(models.NetworkRunner, "__call__", noted)
     content, picture = analysed(trained, "conditional", "latents")
     assert (content["steps"], content["nfe"]) == ([4, 10], [3, 9])
     labels = data.load(trained.root, trained.job("data").spec.data).test_labels[:5].tolist()

@@ -16,8 +16,8 @@ from diffbench import cli
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample as sampled
 from diffbench.jobs import classifier, data, sample, shard, train
+from diffbench.plan.findings import examine, unneeded
 from diffbench.plan.matrix import example
-from diffbench.plan.upkeep import examine, unneeded
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import ShardSpec
 from diffbench.specs.processes import ProcessSpec

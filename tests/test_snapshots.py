@@ -16,8 +16,8 @@ from test_plan import planned
 import diffbench
 from diffbench.estimate.estimate import estimate
 from diffbench.jobs import data, likelihood, sample, shard, train
+from diffbench.plan.findings import examine, unneeded
 from diffbench.plan.rules import rules
-from diffbench.plan.upkeep import examine, unneeded
 from diffbench.reporting.tables import make, table_params
 from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build

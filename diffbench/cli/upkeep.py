@@ -20,7 +20,7 @@ def doctor(options: argparse.Namespace) -> int:
 
     Status 1 when something is wrong and stays so.
     """
-    from diffbench.plan.upkeep import examine
+    from diffbench.plan.findings import examine
 
     plan = load(options, needs_files=False)
     found = list(examine(plan))
@@ -45,7 +45,7 @@ def doctor(options: argparse.Namespace) -> int:
 )
 def clean(options: argparse.Namespace) -> int:
     """Remove training states that no variant needs, and unfinished files."""
-    from diffbench.plan.upkeep import remove, unneeded
+    from diffbench.plan.findings import remove, unneeded
 
     options.set.append({"only": []})
     for path in unneeded(load(options, needs_files=False)):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.grey_levels import Images
-from diffbench.store.listing import TORN
+from diffbench.store.image_files import TORN
 
 
 @dataclass(frozen=True)

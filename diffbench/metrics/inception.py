@@ -38,7 +38,7 @@ from diffbench.specs.extractors import (
     INCEPTION_URL,
     InceptionSpec,
 )
-from diffbench.store.downloads import Published
+from diffbench.store.downloads import PublishedFile
 
 SIDE = 299
 FEATURES = ("2048", "logits_unbiased")
@@ -101,10 +101,10 @@ class PublishedInception(Extractor):
         self.spec = spec
 
     @property
-    def published(self) -> Published:
+    def published(self) -> PublishedFile:
         """The file of the weights: its address and checksum."""
         own = self.spec.sha256 == INCEPTION_SHA256
-        return Published(
+        return PublishedFile(
             "the weights of Inception-v3",
             INCEPTION_URL if own else None,
             self.spec.sha256,
@@ -147,7 +147,7 @@ class PublishedInception(Extractor):
             self.spec.reference.sha256,
         )
         assert sha256 is not None
-        file = Published("the reference", None, sha256, None, "extractor.reference")
+        file = PublishedFile("the reference", None, sha256, None, "extractor.reference")
         return read_batch(file.local(Path(named) if named else None), WIDTH, dataset.shape)
 
     def sha256(self, module: nn.Module) -> str:

@@ -37,7 +37,7 @@ from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 
 
-class Classifier(nn.Module):
+class FeatureNetwork(nn.Module):
     """3x3 convolutions with batch norm, the second of stride 2; pixel mean; two linear maps.
 
     Args:
@@ -88,11 +88,11 @@ class Trained(Extractor):
     def __init__(self, spec: TrainedExtractorSpec) -> None:
         self.spec = spec
 
-    def make(self, dataset: Dataset) -> Classifier:
+    def make(self, dataset: Dataset) -> FeatureNetwork:
         """Train the classifier."""
         return train_extractor(self.spec, dataset)
 
-    def load(self, dataset: Dataset, weights: Path) -> Classifier:
+    def load(self, dataset: Dataset, weights: Path) -> FeatureNetwork:
         """Build the classifier with stored weights."""
         module = build_extractor(self.spec, dataset)
         module.load_state_dict(load_file(weights))
@@ -103,9 +103,9 @@ class Trained(Extractor):
         return validate_extractor(module, dataset)
 
 
-def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
+def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetwork:
     """Build the untrained extractor for a data set; stored weights can be loaded into it."""
-    return Classifier(
+    return FeatureNetwork(
         spec,
         channels=dataset.shape[2],
         classes=len(dataset.classes) if len(dataset.classes) > 1 else _turns(dataset.shape),
@@ -114,7 +114,7 @@ def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
     )
 
 
-def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
+def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetwork:
     """Train the extractor on the training split; on the CPU the result depends only on spec and data set.
 
     Returns the module in evaluation mode, without gradients.
@@ -135,7 +135,7 @@ def _block(channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
 
 
-def _fit(module: Classifier, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -> None:
+def _fit(module: FeatureNetwork, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -> None:
     """Train with Adam and a cosine-decayed learning rate, ``epochs`` passes in random order."""
     optimiser = torch.optim.Adam(module.parameters(), lr=spec.lr)
     batches = -(-len(x) // spec.batch)

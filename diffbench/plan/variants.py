@@ -36,7 +36,7 @@ from diffbench.specs.objectives import ObjectiveSpec
 from diffbench.specs.restorers import RestorerSpec
 from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.weights import OfWeights
-from diffbench.store.listing import listing
+from diffbench.store.image_files import find_images
 
 Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)
@@ -300,7 +300,7 @@ def classes_of(data: DataSpec) -> int:
 def _listed_classes(path: Path, _time: int) -> int:
     """Return the number of classes of listed images; it is kept until the time of the path changes."""
     try:
-        return len(listing(path).classes)
+        return len(find_images(path).classes)
     except ValueError as error:
         raise PlanError(f"data.path: {error}") from None
 

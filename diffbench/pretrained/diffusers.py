@@ -22,7 +22,7 @@ from torch import Tensor
 from diffbench.pretrained.conversion import (
     Architecture,
     CheckpointError,
-    Rule,
+    ConversionRule,
     rule,
     same,
     shape_of,
@@ -135,7 +135,7 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return len({found[1] for key in state if (found := re.match(pattern, key))})
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, DDPMOriginalSpec)

@@ -23,7 +23,7 @@ from diffbench.networks.residual_unet import ResidualUNet
 from diffbench.pretrained.conversion import (
     Architecture,
     CheckpointError,
-    Rule,
+    ConversionRule,
     rule,
     same,
     shape_of,
@@ -174,7 +174,7 @@ class Outline:
         return spec_of(kind, shapes | others)
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, ResidualUNetSpec)
@@ -187,7 +187,7 @@ def ignored(architecture: Architecture) -> set[str]:
     return set()
 
 
-def unet_rules(architecture: Architecture, grouping: Grouping) -> list[Rule]:
+def unet_rules(architecture: Architecture, grouping: Grouping) -> list[ConversionRule]:
     """The rules of a U-Net; ``grouping`` is the order of the official q, k and v."""
     spec, network = architecture.network, architecture.skeleton()
     assert isinstance(spec, ResidualUNetSpec)

@@ -218,7 +218,7 @@ def _bound_terms(content: Mapping[str, Any]) -> Series:
     return {float(t) + 1: float(term) for t, term in zip(times, terms, strict=True)}
 
 
-class GradientNoise:
+class GradientNoiseFigure:
     """A figure of the kind ``gradient-noise`` (see the module)."""
 
     def __init__(self, spec: GradientNoiseFigureSpec) -> None:

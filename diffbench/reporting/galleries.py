@@ -31,7 +31,7 @@ SMALLEST_MSE = 1e-10
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """Images, uint8 (N, H, W, C) in grey levels, or why there are none; ``seeds`` as in ``Point``."""
 
     label: str
@@ -45,7 +45,7 @@ class Pane:
     """Rows of the same images, the true ones first."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[ImageRow]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class Gallery:
         ]
         return csv_of(rows, COLUMNS)
 
-    def _points(self, truth: Row, shown: Row) -> Iterator[Point]:
+    def _points(self, truth: ImageRow, shown: ImageRow) -> Iterator[Point]:
         if shown.images is None or truth.images is None:
             yield Point(None, status=shown.status, note=shown.note)
             return

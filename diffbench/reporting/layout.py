@@ -525,7 +525,7 @@ class GradientNoiseFigureSpec(FigureSpec):
     """The noise of the gradient of each estimator of the bound, from a run's ``analysis``."""
 
     layout: Literal["gradient-noise"] = "gradient-noise"
-    implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoise"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoiseFigure"
 
     variant: str
     item: str

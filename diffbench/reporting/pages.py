@@ -57,7 +57,7 @@ ORIGIN = (
 
 
 @dataclass
-class Benchmark:
+class RecordedBenchmark:
     """One benchmark, as a template asks for it.
 
     Attributes:
@@ -356,10 +356,10 @@ def page(repository: Path, template: Path, known: TablesSpec) -> str:
     """Return the page that one template makes."""
     import jinja2
 
-    asked: dict[str, Benchmark] = {}
+    asked: dict[str, RecordedBenchmark] = {}
 
-    def benchmark(name: str) -> Benchmark:
-        return asked.setdefault(name, Benchmark(name, repository, known))
+    def benchmark(name: str) -> RecordedBenchmark:
+        return asked.setdefault(name, RecordedBenchmark(name, repository, known))
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,

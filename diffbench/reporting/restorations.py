@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffbench.reporting.cells import Cell, state
-from diffbench.reporting.galleries import Gallery, Pane, Row
+from diffbench.reporting.galleries import Gallery, ImageRow, Pane
 from diffbench.reporting.layout import (
     Metrics,
     RestorationsFigureSpec,
@@ -36,11 +36,11 @@ class RestoredImages:
         title = f"{self.spec.title}: {plan.benchmark.name}"
         return Gallery(title, panes, plan.benchmark.data.levels, self.spec.note)
 
-    def _rows(self, results: Records, here: Sequence[RowKey]) -> list[Row]:
+    def _rows(self, results: Records, here: Sequence[RowKey]) -> list[ImageRow]:
         archives = {key: self._archive(results, key) for key in here}
         first = next((each for each in archives.values() if isinstance(each, dict)), None)
         known = [
-            Row(label, first[key]) if first else Row(label, None, "missing")
+            ImageRow(label, first[key]) if first else ImageRow(label, None, "missing")
             for label, key in ((TRUTH, "truth"), (MEASUREMENT, "measurement"))
         ]
         return [*known, *(_drawn(key, each) for key, each in archives.items())]
@@ -59,9 +59,9 @@ class RestoredImages:
             return {name: archive[name][: self.spec.images] for name in archive.files}
 
 
-def _drawn(key: RowKey, archive: dict[str, Any] | Cell) -> Row:
+def _drawn(key: RowKey, archive: dict[str, Any] | Cell) -> ImageRow:
     variant, item = key
     label = f"{variant} {item.partition('/')[2]}"
     if isinstance(archive, Cell):
-        return Row(label, None, archive.status, archive.note)
-    return Row(label, archive["restorations"][:, 0])
+        return ImageRow(label, None, archive.status, archive.note)
+    return ImageRow(label, archive["restorations"][:, 0])

@@ -67,7 +67,7 @@ class DataSpec(Registered):
 
     @property
     def listed(self) -> str | None:
-        """The folder, zip or tar in which `diffbench.store.listing` finds the classes; None of other data sets."""
+        """The folder, zip or tar in which `diffbench.store.image_files` finds the classes; None of other data sets."""
         return None
 
     @property

@@ -69,7 +69,7 @@ def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Mod
     return network
 
 
-class Asked:
+class NetworkRunner:
     """A network called in a given precision and memory format; its input x and its output stay float32."""
 
     def __init__(
@@ -139,7 +139,7 @@ def wrap(
 ) -> Denoiser:
     """The denoiser around a network on its device."""
     assert spec.running is not None
-    runner = Asked(network, device, spec.running, precision)
+    runner = NetworkRunner(network, device, spec.running, precision)
     denoiser: Denoiser = build(spec.denoiser, process, runner, classes=classes_of(spec, dataset))
     return denoiser
 
@@ -160,7 +160,7 @@ def wrap_classifier(
     precision: Precision,
 ) -> Classifier:
     """The classifier around a network on its device."""
-    runner = Asked(network, device, spec.training, precision)
+    runner = NetworkRunner(network, device, spec.training, precision)
     process = build_process(spec.process, dataset)
     return Classifier(process, runner, known_classes(dataset, "classifier_scale"))
 

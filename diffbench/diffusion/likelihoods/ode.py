@@ -37,7 +37,7 @@ from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.boundary import confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
-from diffbench.diffusion.likelihoods.cells import Cells
+from diffbench.diffusion.likelihoods.grey_cells import GreyCells
 from diffbench.diffusion.solvers.ode import flow
 from diffbench.specs.likelihoods import ODELikelihoodSpec
 
@@ -58,7 +58,7 @@ class ODELikelihood(Described):
         backward: the number of backward passes made so far.
     """
 
-    def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: Cells) -> None:
+    def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: GreyCells) -> None:
         self.spec, self.denoiser, self.cells = spec, confined(denoiser, spec), cells
         self.process = denoiser.process
         self.first_time = spec.first_time(self.process.spec)

@@ -35,7 +35,7 @@ from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.core.transitions import model_variance
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.thresholds import thresholded
-from diffbench.diffusion.likelihoods.cells import Cells
+from diffbench.diffusion.likelihoods.grey_cells import GreyCells
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
@@ -43,7 +43,7 @@ from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 class VariationalBound(Described):
     """Base: the bound of one denoiser for grey levels in ``cells``; a subclass states the prior and the variances."""
 
-    def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
+    def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: GreyCells) -> None:
         self.spec, self.spacing = spec, cells.spacing
         self.denoiser = thresholded(denoiser, spec.threshold)
         self.process = denoiser.process

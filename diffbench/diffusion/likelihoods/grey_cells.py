@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-class Cells(Protocol):
+class GreyCells(Protocol):
     """Grey levels in model scale; each level is the middle of a cell."""
 
     @property
