@@ -37,7 +37,7 @@ Numbers = Mapping[str, Record]
 
 def planned_rows(plan: Plan, stage: str) -> dict[RowKey, str]:
     """Return all rows in their order, each with the reason why it is impossible; empty where it is possible."""
-    found = {(run.variant, run.item): "" for run in plan.of(stage)}
+    found = {(job.variant, job.item): "" for job in plan.of(stage)}
     if stage != RESTORE:
         return {
             key: found[key] for key in sorted(found, key=lambda p: not plan.variants[p[0]].trained)
@@ -176,7 +176,7 @@ class Listing:
 
 
 def _notes_of_samples(plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
-    others = {run.variant for run in plan.jobs if run.stage != RESTORE}
+    others = {job.variant for job in plan.jobs if job.stage != RESTORE}
     shown = {item for _, item in _kinds(plan)}
     return [
         *(f"Scores: {line}." for line in context.protocols(records)),
@@ -242,18 +242,18 @@ def _protocol(metric: str, found: Cell) -> str:
 
 def _kinds(plan: Plan) -> list[tuple[str, str]]:
     """Return (title of the kind, id) of all likelihoods: different kinds never share a column."""
-    return list(dict.fromkeys(_kind(run) for run in plan.of("likelihood")))
+    return list(dict.fromkeys(_kind(job) for job in plan.of("likelihood")))
 
 
-def _kind(run: Job) -> tuple[str, str]:
-    assert isinstance(run.spec, LikelihoodStageSpec)
-    return run.spec.likelihood.title, run.item
+def _kind(job: Job) -> tuple[str, str]:
+    assert isinstance(job.spec, LikelihoodStageSpec)
+    return job.spec.likelihood.title, job.item
 
 
 def _bits(results: Records, metrics: Metrics) -> dict[tuple[str, tuple[str, str]], Record]:
     """Return the numbers of all likelihoods of the plan: (variant, kind) -> number."""
     plan = results.plan
-    planned = {(run.variant, _kind(run)) for run in plan.of("likelihood")}
+    planned = {(job.variant, _kind(job)) for job in plan.of("likelihood")}
     return {
         (variant, kind): _record(
             plan,

@@ -53,9 +53,9 @@ class RestoredImages:
         seed = next((seed for seed, each in found.items() if each.status == "ok"), None)
         if seed is None:
             return Cell(*state(found))
-        run = results.plan.job(RESTORE, key[0], seed, key[1])
+        job = results.plan.job(RESTORE, key[0], seed, key[1])
         # The checksum has just been verified with that of the scores.
-        with np.load(paths.products(results.root, run.spec)[1]) as archive:
+        with np.load(paths.products(results.root, job.spec)[1]) as archive:
             return {name: archive[name][: self.spec.images] for name in archive.files}
 
 
