@@ -46,7 +46,7 @@ class ImagesIdentity:
 
 
 class ImageFolder:
-    """8-bit PNGs, greyscale or RGB, with 256 levels.
+    """8-bit PNGs, greyscale or RGB, with 256 grey levels.
 
     Classes are folders or numbers (`diffbench.store.image_files`).  With ``size``, images are cropped to the centred
     square and resized, antialiased; without it, or with a version, all images must have one size already.

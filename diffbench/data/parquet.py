@@ -32,7 +32,7 @@ BATCH = 256
 
 
 class ParquetImages:
-    """Images of 256 levels with their own split; with `size` they are cropped and resized as in a folder."""
+    """Images of 256 grey levels with their own split; with `size` they are cropped and resized as in a folder."""
 
     def __init__(self, spec: ParquetSpec) -> None:
         self.spec = spec

@@ -1,4 +1,4 @@
-"""Old and new names of modules that have moved, for the message about a user's file that imports an old one."""
+"""Old and new names of modules, and of what is in them, for the message about a user's file that imports an old one."""
 
 from __future__ import annotations
 
