@@ -40,21 +40,22 @@ def planned_rows(plan: Plan, stage: str) -> dict[RowKey, str]:
     found = {(job.variant, job.item): "" for job in plan.of(stage)}
     if stage != RESTORE:
         return {
-            key: found[key] for key in sorted(found, key=lambda p: not plan.variants[p[0]].trained)
+            row_key: found[row_key]
+            for row_key in sorted(found, key=lambda p: not plan.variants[p[0]].trained)
         }
     found |= {
         (each.variant, each.item): each.reason for each in plan.refusals if each.stage == stage
     }
     tasks, variants = list(plan.benchmark.restorations.tasks), list(plan.variants)
 
-    def order(key: RowKey) -> tuple[int, int]:
-        return tasks.index(_task(key)), variants.index(key[0])
+    def order(row_key: RowKey) -> tuple[int, int]:
+        return tasks.index(_task(row_key)), variants.index(row_key[0])
 
-    return {key: found[key] for key in sorted(found, key=order)}
+    return {row_key: found[row_key] for row_key in sorted(found, key=order)}
 
 
-def _task(key: RowKey) -> str:
-    return key[1].partition("/")[0]
+def _task(row_key: RowKey) -> str:
+    return row_key[1].partition("/")[0]
 
 
 class Listing:
@@ -67,8 +68,11 @@ class Listing:
         """Return the table; published values are not used."""
         plan, spec = results.plan, self.spec
         found = {
-            key: self._row(results, key, reason, metrics)
-            for key, reason in {**self._truth(results), **planned_rows(plan, spec.stage)}.items()
+            row_key: self._row(results, row_key, reason, metrics)
+            for row_key, reason in {
+                **self._truth(results),
+                **planned_rows(plan, spec.stage),
+            }.items()
         }
         there = {name for row in found.values() for name in row}
         names = [name for name in spec.columns if name not in spec.where_known or name in there]
@@ -103,13 +107,13 @@ class Listing:
         return {(TRUTH, ""): ""} if scored else {}
 
     def _row(
-        self, results: Records, key: RowKey, reason: str, metrics: Metrics
+        self, results: Records, row_key: RowKey, reason: str, metrics: Metrics
     ) -> dict[str, Record]:
         """Return a row's numbers.
 
         The truth has the numbers that were measured of it; what is impossible has the reason.
         """
-        variant, item = key
+        variant, item = row_key
         if reason:
             cells = dict.fromkeys(self._scores, Cell("refused", reason))
         elif variant == TRUTH:
@@ -127,7 +131,9 @@ class Listing:
                 if trained and key in results.cells:
                     cells[name] = results.cells[key]
         ordered = [name for name in self.spec.columns if name in cells]
-        return {name: _record(results.plan, key, name, metrics, cells[name]) for name in ordered}
+        return {
+            name: _record(results.plan, row_key, name, metrics, cells[name]) for name in ordered
+        }
 
     def _ranked(
         self, plan: Plan, rows: Mapping[RowKey, Numbers], columns: Mapping[str, MetricSpec]
@@ -165,8 +171,8 @@ class Listing:
         """Yield the samples and likelihoods that no job can make, for the CSV: the grid has no row for them."""
         for refusal in _refusals(plan) if self.spec.stage != RESTORE else ():
             for name in self._scores if refusal.stage == "sample" else [BITS]:
-                key, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
-                yield _record(plan, key, name, metrics, found)
+                row_key, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
+                yield _record(plan, row_key, name, metrics, found)
 
     def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [line for line in (self.spec.note, plan.benchmark.note) if line]
@@ -216,8 +222,8 @@ def _refusals(plan: Plan) -> list[Refusal]:
     return [each for each in plan.refusals if each.stage != RESTORE]
 
 
-def _record(plan: Plan, key: RowKey, metric: str, metrics: Metrics, found: Cell) -> Record:
-    variant, item = key
+def _record(plan: Plan, row_key: RowKey, metric: str, metrics: Metrics, found: Cell) -> Record:
+    variant, item = row_key
     words = f"{item} {variant}" if "/" in item else f"{variant} {item}".strip()
     return Record(
         row=words,

@@ -369,12 +369,12 @@ def page(repository: Path, template: Path, known: TablesSpec) -> str:
         autoescape=False,
     )
     environment.globals.update(benchmark=benchmark, setting=setting, trials=Trials(repository))
-    name = template.relative_to(repository)
+    relative = template.relative_to(repository)
     try:
         text = environment.from_string(template.read_text(encoding="utf-8")).render()
     except (jinja2.TemplateError, PlanError, TypeError) as error:
         line = getattr(error, "lineno", None)
-        raise PlanError(f"{name}{f':{line}' if line else ''}: {error}") from error
+        raise PlanError(f"{relative}{f':{line}' if line else ''}: {error}") from error
     notes = [(AT_FLOOR, FLOOR_NOTE), (OLD, OLD_NOTE)]
     noted = "".join(f"\n{note}\n" for mark, note in notes if mark in text)
-    return ORIGIN.format(template=name, records=FOLDER) + text + noted
+    return ORIGIN.format(template=relative, records=FOLDER) + text + noted
