@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from diffbench.data.levels import Levels
-from diffbench.diffusion.core.process import Process, at
+from diffbench.data.grey_levels import GreyLevels
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.exact import ExactDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
@@ -99,7 +99,7 @@ class Cost(NamedTuple):
 def ours(denoiser: ExactDenoiser, x: Tensor, seed: int, **options: float) -> Result:
     """``ODELikelihood``."""
     counted = Counted(denoiser)
-    likelihood = ODELikelihood(ODELikelihoodSpec(**options), counted, Levels(256))
+    likelihood = ODELikelihood(ODELikelihoodSpec(**options), counted, GreyLevels(256))
     start = time.process_time()
     with torch.no_grad():
         log_prob, _ = likelihood.log_prob(x, torch.Generator().manual_seed(seed))
@@ -109,7 +109,7 @@ def ours(denoiser: ExactDenoiser, x: Tensor, seed: int, **options: float) -> Res
 def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Result:
     """RK45 on the state and the traces, with a network pass for each of them."""
     process, counted = denoiser.process, Counted(denoiser)
-    likelihood = ODELikelihood(ODELikelihoodSpec(), denoiser, Levels(256))
+    likelihood = ODELikelihood(ODELikelihoodSpec(), denoiser, GreyLevels(256))
     (probe,) = likelihood.probes(x, torch.Generator().manual_seed(seed))
     backward = 0
     start = time.process_time()
@@ -119,7 +119,7 @@ def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Res
 
     def rates(time_now: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
         nonlocal backward
-        x_t, t = torch.from_numpy(state[: x.numel()]).reshape(x.shape), at(time_now)
+        x_t, t = torch.from_numpy(state[: x.numel()]).reshape(x.shape), float64(time_now)
         with torch.no_grad():
             change = drift(x_t, t)
         x_t.requires_grad_()
@@ -128,7 +128,7 @@ def peer(denoiser: ExactDenoiser, x: Tensor, seed: int, tolerance: float) -> Res
         return np.concatenate([change.flatten(), (product * probe).flatten(1).sum(1)])
 
     first = np.concatenate([x.flatten(), np.zeros(len(x))])
-    times = (likelihood.last, process.t_max)
+    times = (likelihood.first_time, process.t_max)
     solution = solve_ivp(rates, times, first, method="RK45", rtol=tolerance, atol=tolerance)
     end = torch.from_numpy(solution.y[:, -1])
     prior = process.prior_log_prob(end[: x.numel()].reshape(x.shape))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import stream
@@ -70,7 +70,7 @@ class Run:
         built = build(solver, self.denoiser, self._classifier(classifier))
         shape = (count, *models.image_shape(self.dataset))
         x = sample(built, shape, stream("notebook", seed), Condition(y), device=self.device)
-        return models.levels_of(self.dataset, self.spec.process).from_model(x)
+        return models.grey_levels_of(self.dataset, self.spec.process).from_model(x)
 
     def _classifier(self, folder: str | Path | None) -> Classifier | None:
         if folder is None:
@@ -131,9 +131,9 @@ def load(
     folder = Path(path)
     root = folder.parents[2]
     spec = TrainSpec.model_validate(read_sidecar(folder / "model.safetensors")["spec"])
-    place = torch.device(device)
+    chosen = torch.device(device)
     dataset = data.load(root, spec.data)
     denoiser = models.load_denoiser(
-        spec, root, dataset, place, choice=OfWeights(at=at, ema_std=ema_std)
+        spec, root, dataset, chosen, choice=OfWeights(at=at, ema_std=ema_std)
     )
-    return Run(spec, denoiser.process, denoiser, dataset, place)
+    return Run(spec, denoiser.process, denoiser, dataset, chosen)

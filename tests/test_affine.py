@@ -25,18 +25,18 @@ from torch import Tensor
 from toys import Fractional, close, process_of
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.specs.denoisers import GaussianSpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
-from diffbench.specs.solvers import SolverSpec, TimeSpec
+from diffbench.specs.solvers import OwnTimeSolverSpec, SolverSpec
 
-MEAN = at([0.3, -0.2, 0.1])
-AXES = torch.linalg.qr(at([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]
-VARIANCES = at([0.02, 0.25, 0.6])
+MEAN = float64([0.3, -0.2, 0.1])
+AXES = torch.linalg.qr(float64([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]
+VARIANCES = float64([0.02, 0.25, 0.6])
 COVARIANCE = AXES @ VARIANCES.diag() @ AXES.T
 DIM = len(MEAN)
 #: By which the learned variances of ``every_pair`` lie between small and large.
@@ -178,7 +178,7 @@ def reverse_diffusion(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
         a = t.alpha / s.alpha
         return reversal(spec, t, a - 1, t.sigma**2 - a**2 * s.sigma**2)
     if name in ("ve", "edm"):
-        return reversal(spec, t, at(0.0), t.sigma**2 - s.sigma**2)
+        return reversal(spec, t, float64(0.0), t.sigma**2 - s.sigma**2)
     return euler_maruyama(spec, t, s)
 
 
@@ -231,7 +231,7 @@ def heun(spec: SolverSpec, t: Marginal, s: Marginal) -> Affine:
         return t.x0
     process, start = t.process, t.sigma / t.alpha
     h = s.sigma / s.alpha - start
-    smallest = process.sigma(at(process.t_min)) / process.alpha(at(process.t_min))
+    smallest = process.sigma(float64(process.t_min)) / process.alpha(float64(process.t_min))
     middle = Marginal(process, process.time_of((start + spec.alpha * h).maximum(smallest)))
     alpha = float((middle.sigma / middle.alpha - start) / h)
     if spec.order == 1 or alpha == 0:
@@ -297,7 +297,7 @@ def corrected(spec: SolverSpec, t: Marginal, path: Affine) -> Affine:
 def update(spec: SolverSpec, t: Marginal) -> Affine:
     """x + eps S + sqrt(2 eps) z (algorithms 4 and 5)."""
     eps = spec.corrector.step_size
-    return Affine(1 + eps * t.P, eps * t.R, noise_of(at((2 * eps) ** 0.5)))
+    return Affine(1 + eps * t.P, eps * t.R, noise_of(float64((2 * eps) ** 0.5)))
 
 
 def whole(spec: SolverSpec, process: Process, times: Tensor, quiet: bool) -> Affine:
@@ -552,7 +552,7 @@ def spec_is_quiet(spec: SolverSpec) -> bool:
 
 def start_std(spec: SolverSpec, process: Process, times: Tensor) -> float:
     """What solvers in time take is the prior; the others start from the grid's first noise level."""
-    if not isinstance(spec, TimeSpec):
+    if not isinstance(spec, OwnTimeSolverSpec):
         return float(process.sigma(times[0]))
     return {"ve": 50.0, "edm": 80.0}.get(process.spec.name, 1.0)
 
@@ -722,12 +722,12 @@ def test_variance_that_few_ancestral_steps_lose(steps: int, ratio: float, unit: 
     """DDPM's linear chain and posterior variance, data of standard deviation 0.5 (EDM's
     sigma_data): the samples' variance over the data's, to the digits given."""
     process = ProcessSpec.choose({"name": "discrete", "schedule": "linear"})
-    tensors = {"mean": ZERO[:1], "covariance": at([[0.25]])}
+    tensors = {"mean": ZERO[:1], "covariance": float64([[0.25]])}
     denoiser = GaussianDenoiser(GaussianSpec(), build(process), tensors)
     spec = SolverSpec.choose({"name": "ancestral", "steps": steps, "threshold": "none"})
     solver = build(spec, denoiser)
-    probes = at([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1)
-    noise = at([0.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
+    probes = float64([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1)
+    noise = float64([0.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
     times = solver.times()
     variance = float(solver.process.sigma(times[0])) ** 2
     for t, s in pairwise(times):
@@ -738,7 +738,7 @@ def test_variance_that_few_ancestral_steps_lose(steps: int, ratio: float, unit: 
 
 #: Independent pixels, so that one fraction a pixel is one an eigen-direction: of less variance than
 #: the noise's at the end, and of more.
-SPREADS = at([0.02, 0.25, 2.0])
+SPREADS = float64([0.02, 0.25, 2.0])
 CHAIN_GRIDS = [
     {"steps": 45},
     {"steps": 9},

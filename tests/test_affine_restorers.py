@@ -39,7 +39,7 @@ from toys import close, process_of
 
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
@@ -57,7 +57,7 @@ from diffbench.specs.restorers import RestorerSpec
 
 EYE = torch.eye(DIM, dtype=torch.float64)
 #: One image, from which measurements are made.
-TRUTH = at([0.5, -0.6, 0.2])
+TRUTH = float64([0.5, -0.6, 0.2])
 #: A training set, for what is fitted to one.
 IMAGES = torch.rand(20, DIM, generator=torch.Generator().manual_seed(0)).double()
 
@@ -226,7 +226,7 @@ def ddrm(restorer: RestorerSpec, restored: Restorer, problem: Problem) -> Moment
     state = Moments(V @ torch.where(known, given, middle), V @ n.diag() @ V.T)
     for i, (t, _) in enumerate(pairwise(marginals)):
         weights = [weigh(float(each), r[i], r[i + 1], *etas) for each in w]
-        of_u, of_v, of_y, n = (at(list(each)) for each in zip(*weights, strict=True))
+        of_u, of_v, of_y, n = (float64(list(each)) for each in zip(*weights, strict=True))
         A0, b0 = DATA.rotated(t.x0.A) * t.alpha, DATA.axes @ t.x0.b
         state = state.through(
             V @ (of_u.diag() @ V.T + of_v.diag() @ V.T @ A0),

@@ -99,7 +99,7 @@ def test_a_copy_of_an_archive_elsewhere_is_the_same_data_set(tmp_path, monkeypat
     second = plan_of(tmp_path)
     assert second.job("train", "iddpm-hybrid").spec == train.spec
     assert second.job("data").spec != data.spec and second.inputs(second.job("data")) != []
-    write_product(paths.levels(tmp_path), lambda file: stages_data.save(images, file), data.spec)
+    write_product(paths.dataset(tmp_path), lambda file: stages_data.save(images, file), data.spec)
     for plan in (first, second):
         stored = stages_data.load(tmp_path, plan.job("train", "iddpm-hybrid").spec.data)
         assert stored.shape == (32, 32, 3)
@@ -114,7 +114,7 @@ def test_an_archive_that_changes_is_read_again(tmp_path, monkeypatch):
     configured(tmp_path, "folder")
     done = bench("--cores", "1", "--until", "data", cwd=tmp_path)
     assert done.returncode == 0, said(done)
-    levels = read_product(paths.levels(plan_of(tmp_path).root))
+    levels = read_product(paths.dataset(plan_of(tmp_path).root))
     assert planned(bench("--dry-run", "--until", "data", cwd=tmp_path)) == set()
     members = {f"{i % 10}/{i}.png": png(random_images(i, 1)[0]) for i in range(90)}
     write_zip(tmp_path / "edm.zip", members)

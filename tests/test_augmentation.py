@@ -182,7 +182,7 @@ def test_training_sees_changed_images_and_the_network_is_told():
     trained = objective(recorder, augmentation="edm")
     x0, noise = torch.rand(2, 6, 3, 8, 8, generator=generator)
     draws = trained.draw(noise, generator)
-    trained.at(x0, draws)
+    trained.losses_for(x0, draws)
     seen, told = recorder.calls[0]
     augmentation = trained.augmentation
     changed = augmentation.apply(x0, draws.augmentation)
@@ -199,8 +199,8 @@ def test_parts_of_a_batch_have_the_losses_of_the_whole():
     trained = objective(Recorder(), augmentation={"name": "edm", "probability": 0.5})
     x0, noise = torch.rand(2, 6, 3, 8, 8, generator=generator)
     draws = trained.draw(noise, generator)
-    parts = [trained.at(x0[part], draws.cut(part)) for part in (slice(0, 2), slice(2, 6))]
-    torch.testing.assert_close(torch.cat(parts), trained.at(x0, draws))
+    parts = [trained.losses_for(x0[part], draws.cut(part)) for part in (slice(0, 2), slice(2, 6))]
+    torch.testing.assert_close(torch.cat(parts), trained.losses_for(x0, draws))
 
 
 def test_all_other_draws_are_the_same_without_it():

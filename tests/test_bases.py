@@ -6,7 +6,7 @@ from scipy.fft import dctn, idctn
 from toys import close, recorded
 
 from diffbench.diffusion.core.bases import DCT, Identity
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 
 SHAPES = [(8, 8), (5, 12), (1, 3), (32, 32)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)
@@ -40,7 +40,7 @@ def test_laws_of_a_basis(basis: Identity | DCT) -> None:
     factor = factor.double()
     want = basis.pixels(factor * basis.coordinates(x))
     close(basis.scale(factor, x), want, atol=1e-12)
-    for one in (0.3, at(0.3), at([0.3] * 4).reshape(4, 1, 1, 1)):
+    for one in (0.3, float64(0.3), float64([0.3] * 4).reshape(4, 1, 1, 1)):
         assert torch.equal(basis.scale(one, x), one * x)
     constant = torch.full_like(x, 0.7)
     if isinstance(basis, DCT):
@@ -52,7 +52,7 @@ def test_laws_of_a_basis(basis: Identity | DCT) -> None:
 
 
 def test_heat_is_the_factor_of_its_eigenvalues() -> None:
-    basis, x, tau = DCT(5, 12), images((5, 12)), at([0.0, 0.01, 0.5, 40]).reshape(4, 1, 1, 1)
+    basis, x, tau = DCT(5, 12), images((5, 12)), float64([0.0, 0.01, 0.5, 40]).reshape(4, 1, 1, 1)
     want = basis.scale((-basis.eigenvalues * tau).exp(), x)
     close(basis.heat(x, tau), want, atol=1e-12)
     close(
@@ -60,15 +60,15 @@ def test_heat_is_the_factor_of_its_eigenvalues() -> None:
         basis.scale((-basis.eigenvalues * 0.01).exp(), x),
         atol=1e-12,
     )
-    close(basis.heat(x, at(1e6)), x.mean((2, 3), keepdim=True).expand_as(x), atol=1e-12)
+    close(basis.heat(x, float64(1e6)), x.mean((2, 3), keepdim=True).expand_as(x), atol=1e-12)
 
 
 def test_heat_of_a_cosine_dies_out_at_its_rate() -> None:
     """du/dtau = u'' with flat ends: cos(pi k (j + 1/2)/n) has the rate (pi k/n)^2 of the continuous equation."""
     n, k, tau = 16, 3, 0.8
     x = (torch.pi * k * (torch.arange(n).double() + 0.5) / n).cos().expand(1, 1, n, n)
-    want = x * torch.exp(at(-tau * (torch.pi * k / n) ** 2))
-    close(DCT(n, n).heat(x, at(tau)), want, atol=1e-12)
+    want = x * torch.exp(float64(-tau * (torch.pi * k / n) ** 2))
+    close(DCT(n, n).heat(x, float64(tau)), want, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [8, 32])

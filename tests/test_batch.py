@@ -10,7 +10,7 @@ from commands import REPOSITORY
 from test_fidelity import Projection, images
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.metrics import reference_statistics
 from diffbench.metrics.batch import read_batch
 from diffbench.metrics.distances import fid, fid_statistics, precision_recall

@@ -19,10 +19,10 @@ from scipy import stats
 from torch import Tensor
 from toys import Fractional, close, process_of
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.bound import bound_term, discretised_log_prob, gaussian_kl
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.transitions import model_variance
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.likelihoods.vlb import VLB
@@ -55,11 +55,11 @@ def abar_of(schedule: str) -> np.ndarray:
 
 
 def exact_bound(schedule: str, kind: str) -> VLB:
-    tensors = {"mean": at(MEAN), "covariance": at(AXES * VARIANCES @ AXES.T)}
+    tensors = {"mean": float64(MEAN), "covariance": float64(AXES * VARIANCES @ AXES.T)}
     process = process_of("discrete", schedule=schedule, steps=STEPS)
     denoiser = GaussianDenoiser(GaussianSpec(), process, tensors)
     learning = Fractional(denoiser, lambda t: torch.full_like(t, FRACTION))
-    return VLB(VLBSpec(variance=kind, threshold="none"), learning, Levels(17))
+    return VLB(VLBSpec(variance=kind, threshold="none"), learning, GreyLevels(17))
 
 
 def images(rows: np.ndarray) -> Tensor:
@@ -91,7 +91,7 @@ def test_kl_of_given_images_and_noise(schedule: str, pair: tuple[int, int], kind
     difference = np.sqrt(b) * beta / (1 - a) * (x0 - guess)
     ratio = small / model
     want = 0.5 * (ratio - 1 - np.log(ratio) + difference**2 / model).mean(1) / np.log(2)
-    t, s = map(at, pair)
+    t, s = map(float64, pair)
     got = exact_bound(schedule, kind).term(images(x0), t, s, images(noise))
     close(got, torch.from_numpy(want), rtol=1e-9, atol=1e-12)
 
@@ -120,7 +120,7 @@ def expected_kl(schedule: str, t: int, s: int, kind: str) -> float:
 @every_kind
 def test_kl_in_expectation(schedule: str, pair: tuple[int, int], kind: str) -> None:
     x0, noise = cubature()
-    t, s = map(at, pair)
+    t, s = map(float64, pair)
     got = exact_bound(schedule, kind).term(x0, t, s, noise).mean()
     assert float(got) == pytest.approx(expected_kl(schedule, *pair, kind), rel=1e-9)
 
@@ -174,7 +174,7 @@ def test_decoder_of_gaussian_data(kind: str) -> None:
     lower = np.where(levels == -1, -np.inf, (levels - 1 / 16 - guess) / std)
     upper = np.where(levels == 1, np.inf, (levels + 1 / 16 - guess) / std)
     want = -np.log(stats.norm.cdf(upper) - stats.norm.cdf(lower)).mean(1) / np.log(2)
-    got = exact_bound("linear", kind).term(images(levels), at(0), at(-1), images(noise))
+    got = exact_bound("linear", kind).term(images(levels), float64(0), float64(-1), images(noise))
     close(got, torch.from_numpy(want), rtol=1e-9)
 
 
@@ -184,16 +184,16 @@ def test_a_learned_variance_of_the_decoder_lies_between_the_step_before_and_beta
     small = betas[1] * betas[0] / (1 - (1 - betas[0]) * (1 - betas[1]))
     std = math.sqrt(betas[0] ** FRACTION * small ** (1 - FRACTION))
     bound, zero = exact_bound("linear", "learned"), torch.zeros(1, 1, 1, DIM).double()
-    mean = bound.denoiser(zero, at(0)).x0.flatten().numpy()
+    mean = bound.denoiser(zero, float64(0)).x0.flatten().numpy()
     normal = stats.norm(mean, std)
     want = -np.log(normal.cdf(1 / 16) - normal.cdf(-1 / 16)).mean() / np.log(2)
-    assert float(bound.term(zero, at(0), at(-1), zero)) == pytest.approx(want, rel=1e-9)
+    assert float(bound.term(zero, float64(0), float64(-1), zero)) == pytest.approx(want, rel=1e-9)
 
 
 def test_images_at_different_times_have_the_terms_of_each_alone() -> None:
     """The decoder's among them, wherever it stands in the batch."""
     bound, (x0, noise) = exact_bound("cosine", "learned"), cubature()
-    x0, noise, t = x0[:4], noise[:4], at([7, 0, 49, 0]).reshape(4, 1, 1, 1)
+    x0, noise, t = x0[:4], noise[:4], float64([7, 0, 49, 0]).reshape(4, 1, 1, 1)
     prediction = bound.denoiser(bound.process.diffuse(x0, t, noise), t)
     variance = model_variance(prediction, t - 1, "learned")
     got = bound_term(prediction, x0, t - 1, variance, bound.spacing)
@@ -209,19 +209,19 @@ def test_gradients_are_finite_where_bins_are_open(dtype: torch.dtype) -> None:
     guess = torch.tensor([-1.1, 0.9, 0.01, 2.0, -3.0, -9.0], dtype=dtype).reshape(1, 1, 2, 3)
     guess.requires_grad_()
     v = torch.full_like(x0, FRACTION, requires_grad=True)
-    prediction = Prediction(process, 0 * x0, at(0), "x0", guess, v)
-    variance = model_variance(prediction, at(-1), "learned")
-    bound_term(prediction, x0, at(-1), variance, 2 / 16).sum().backward()
+    prediction = Prediction(process, 0 * x0, float64(0), "x0", guess, v)
+    variance = model_variance(prediction, float64(-1), "learned")
+    bound_term(prediction, x0, float64(-1), variance, 2 / 16).sum().backward()
     for leaf in (guess, v):
         assert leaf.grad is not None and leaf.grad.isfinite().all() and (leaf.grad != 0).any()
 
 
 def test_gaussian_kl_is_the_textbooks() -> None:
     p, q = (
-        torch.distributions.Normal(at(0.3), at(0.7)),
-        torch.distributions.Normal(at(-1.0), at(1.9)),
+        torch.distributions.Normal(float64(0.3), float64(0.7)),
+        torch.distributions.Normal(float64(-1.0), float64(1.9)),
     )
-    got = gaussian_kl(at(0.3), at(0.49), at(-1.0), at(3.61))
+    got = gaussian_kl(float64(0.3), float64(0.49), float64(-1.0), float64(3.61))
     close(got, torch.distributions.kl_divergence(p, q), rtol=1e-14)
 
 
@@ -243,7 +243,7 @@ def test_levels_sum_to_one(levels: int, std: float) -> None:
     """
     x = torch.linspace(-1, 1, levels, dtype=torch.float64)
     for mean in MEANS:
-        log_prob = discretised_log_prob(x, at(mean), at(std), 2 / (levels - 1), -1, 1)
+        log_prob = discretised_log_prob(x, float64(mean), float64(std), 2 / (levels - 1), -1, 1)
         assert float(log_prob.exp().sum()) == pytest.approx(1, abs=levels * 1e-12)
 
 
@@ -252,7 +252,7 @@ def test_levels_sum_to_one(levels: int, std: float) -> None:
 def test_the_bin_around_a_mean_without_spread_is_certain(levels: int, std: float) -> None:
     x = torch.linspace(-1, 1, levels, dtype=torch.float64)
     for i in (0, 1, levels // 2, levels - 1):
-        log_prob = discretised_log_prob(x, x[i] + 1e-3, at(std), 2 / (levels - 1), -1, 1)
+        log_prob = discretised_log_prob(x, x[i] + 1e-3, float64(std), 2 / (levels - 1), -1, 1)
         assert log_prob[i] == 0 and int((log_prob < -100).sum()) == levels - 1
 
 
@@ -269,7 +269,7 @@ def test_bins_are_differences_of_the_normal_distribution(mean: float, std: float
     above = normal.sf(lower) - normal.sf(upper)
     want = np.where(lower > mean, above, below)
     kept = want > 1e-300
-    got = discretised_log_prob(LEVELS, at(mean), at(std), 0.125, -1, 1).numpy()
+    got = discretised_log_prob(LEVELS, float64(mean), float64(std), 0.125, -1, 1).numpy()
     np.testing.assert_allclose(got[kept], np.log(want[kept]), rtol=1e-9, atol=1e-12)
 
 
@@ -280,5 +280,5 @@ def test_far_tails_keep_their_logarithm(distance: float, side: int) -> None:
     being negligible once (z + w)^2/2 - z^2/2 > 50; here z w is at least 50 * 1.25 and w = 1.25."""
     std = 0.1
     mean = side * (0.0625 + distance * std)
-    got = discretised_log_prob(at([0.0]), at(mean), at(std), 0.125, -1, 1)
+    got = discretised_log_prob(float64([0.0]), float64(mean), float64(std), 0.125, -1, 1)
     assert float(got) == pytest.approx(stats.norm.logsf(distance), rel=1e-12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import process_of
 
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.networks.classifier import Encoder
 from diffbench.specs.networks.network import EncoderSpec
@@ -95,7 +95,7 @@ def test_a_step_along_its_gradient_makes_the_label_likelier():
     derivative, and in single precision by 1e-6/0.02 = 5e-5, of slopes of size 0.1 to 1."""
     process, y = process_of("vp"), torch.tensor([0, 3, 9, 3])
     classifier = Classifier(process, awake(build()), 10)
-    x, t = batch()[0], at(0.3)
+    x, t = batch()[0], float64(0.3)
     gradient = classifier.gradient(x, t, y)
     norm = gradient.flatten(1).norm(dim=1)
     with torch.no_grad():

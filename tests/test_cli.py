@@ -51,7 +51,7 @@ def stage(job, *more):
         "diffbench.cli",
         "diffbench.cli.jobs",
         "diffbench.store.state, diffbench.store.run_record, diffbench.store.manifest",
-        "diffbench.plan.loading, diffbench.plan.upkeep, diffbench.plan.matrix",
+        "diffbench.plan.loading, diffbench.plan.findings, diffbench.plan.matrix",
         "diffbench.specs.benchmark",
         "diffbench.reporting",
     ],
@@ -237,8 +237,8 @@ def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypat
 
     class Stage:
         @staticmethod
-        def run(spec, root, device):
-            assert (spec, root, device) == (job.spec, tiny.root, "cpu")
+        def run(spec, root, device_name):
+            assert (spec, root, device_name) == (job.spec, tiny.root, "cpu")
             raise SystemExit(85)
 
     monkeypatch.setattr("importlib.import_module", lambda name: Stage)

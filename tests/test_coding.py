@@ -9,7 +9,7 @@ import torch
 from diffbench.analyses.bench import Bench
 from diffbench.analyses.coding import ProgressiveCoding
 from diffbench.data.datasets import Digits
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.likelihoods.progressive import coded
 from diffbench.diffusion.likelihoods.vlb import VLB
@@ -46,11 +46,11 @@ def denoiser(dataset):
 
 
 def bound_of(dataset, denoiser) -> VLB:
-    return VLB(VLBSpec(variance="large"), denoiser, models.levels_of(dataset, TRAIN.process))
+    return VLB(VLBSpec(variance="large"), denoiser, models.grey_levels_of(dataset, TRAIN.process))
 
 
 def images(dataset, count):
-    return models.levels_of(dataset, TRAIN.process).to_model(dataset.test[:count])
+    return models.grey_levels_of(dataset, TRAIN.process).to_model(dataset.test[:count])
 
 
 def test_all_levels_cost_the_whole_bound_but_the_decoder(dataset, denoiser) -> None:
@@ -81,11 +81,11 @@ def test_the_distortion_of_a_gaussian_is_its_posterior_variance(dataset, denoise
     bound = VLB(
         VLBSpec(variance="large", threshold="none"),
         denoiser,
-        models.levels_of(dataset, TRAIN.process),
+        models.grey_levels_of(dataset, TRAIN.process),
     )
     x = images(dataset, len(dataset.test))
     _, squared = coded(bound, x, steps, stream("test", 2))
-    t = at(STEPS - steps)
+    t = float64(STEPS - steps)
     alpha, sigma = float(denoiser.process.alpha(t)), float(denoiser.process.sigma(t))
     values = np.linalg.eigvalsh(np.cov(x.flatten(1).double().numpy().T, bias=True)).clip(0)
     wanted = np.mean(values * sigma**2 / (alpha**2 * values + sigma**2))

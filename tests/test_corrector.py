@@ -18,7 +18,7 @@ from toys import (
 )
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.corrector import Langevin
@@ -89,7 +89,7 @@ def test_langevin_updates_of_a_chain(file: str) -> None:
 @every_process
 def test_the_annealed_rule_is_that_of_the_norms_where_scores_are_noise(name: str) -> None:
     """eps = 2 a (r sigma_t)^2; of a score -z/sigma_t the norms say the same, to rounding, and of another one not."""
-    process, t = process_of(name), column(at([0.3, 0.3]))
+    process, t = process_of(name), column(float64([0.3, 0.3]))
     z = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     sigma = process.sigma(t)
     toy = Toy(process, "score", lambda x, t: x)
@@ -104,7 +104,7 @@ def test_the_annealed_rule_is_that_of_the_norms_where_scores_are_noise(name: str
 
 
 def test_the_annealed_rule_takes_each_images_own_level() -> None:
-    process, t = process_of("ve"), column(at([0.2, 0.8]))
+    process, t = process_of("ve"), column(float64([0.2, 0.8]))
     corrector = Langevin(
         LangevinSpec(snr=0.1, rule="annealed"), Toy(process, "score", lambda x, t: -x)
     )
@@ -119,12 +119,12 @@ def test_the_annealed_rule_takes_each_images_own_level() -> None:
 )
 def test_a_step_is_never_above_the_longest(name: str, longest: float | None, want: float) -> None:
     """Norms of 2 and 1 with r = 1 ask for 2 (2/1)^2 = 8; between walls 0.5 is as wide as they are apart."""
-    process, t = process_of(name), at(0.5)
+    process, t = process_of(name), float64(0.5)
     spec = LangevinSpec(snr=1, longest=longest)
     corrector = Langevin(spec, Toy(process, "score", lambda x, t: x))
     score, z = torch.tensor([1.0, 0, 0, 0]).double(), torch.ones(4).double()
     sizes = corrector.step_size(t, score.reshape(1, 1, 2, 2), z.reshape(1, 1, 2, 2))
-    close(at(sizes), at(want))
+    close(float64(sizes), float64(want))
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_the_corrector_alone_brings_a_chain_to_its_data() -> None:
     end.  2,000 draws of 4 pixels have a standard error of 0.0056 of the mean and of 1.1 % of the deviation.
     """
     chain = made(chosen_process("discrete"))
-    tensors = {"mean": at([0.3] * 4), "covariance": 0.25 * torch.eye(4).double()}
+    tensors = {"mean": float64([0.3] * 4), "covariance": 0.25 * torch.eye(4).double()}
     spec = CorrectorOnlySpec(steps=25, corrector={"snr": 0.1, "updates": 40})
     solver = build(spec, GaussianDenoiser(GaussianSpec(), chain, tensors))
     x = sample(solver, (2000, 1, 2, 2), torch.Generator().manual_seed(0), dtype=torch.float64)
     assert abs(x.mean() - 0.3) < 4 * 0.0056
     # The last step goes to the posterior mean, whose variance is v alpha^2 v/(alpha^2 v + sigma^2) at the first level.
-    kept = 0.25 / (0.25 + chain.ratio(at(0)) ** 2)
+    kept = 0.25 / (0.25 + chain.ratio(float64(0)) ** 2)
     assert abs(x.std() / (0.5 * kept.sqrt()) - 1) < 4 * 0.011
 
 
@@ -182,15 +182,18 @@ def test_an_update_adds_eps_squared_over_the_variance(name: str, eps: float) -> 
 
     Probed at 0, at 1 and with noise 1, in three pixels of variances 0.02, 0.25 and 0.6.
     """
-    process, spread = process_of(name), at([0.02, 0.25, 0.6])
-    mean = at([0.3, -0.2, 0.1])
+    process, spread = process_of(name), float64([0.02, 0.25, 0.6])
+    mean = float64([0.3, -0.2, 0.1])
     tensors = {"mean": mean, "covariance": spread.diag()}
     corrector = Langevin(
         LangevinSpec(step_size=eps), GaussianDenoiser(GaussianSpec(), process, tensors)
     )
-    x, z = at([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1), at([0.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
+    x, z = (
+        float64([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1),
+        float64([0.0, 0.0, 1.0]).reshape(3, 1, 1, 1),
+    )
     for share in (0.0, 0.1, 0.5, 1.0):
-        t = at(process.spec.last + share * (process.t_max - process.spec.last))
+        t = float64(process.spec.last + share * (process.t_max - process.spec.last))
         m, v = process.alpha(t) * mean, process.alpha(t) ** 2 * spread + process.sigma(t) ** 2
         rows = corrector.update(
             x.expand(3, 1, 1, 3), t, UNCONDITIONAL, lambda _: z.expand(3, 1, 1, 3)
@@ -205,9 +208,9 @@ def test_an_update_adds_eps_squared_over_the_variance(name: str, eps: float) -> 
 @every_process
 def test_the_norm_rule_is_the_same_for_every_image_of_a_batch(name: str) -> None:
     """Two images with scores s and 3 s: norms are averaged before they are divided, and squared after."""
-    process, t = process_of(name), at(0.5)
-    score = torch.ones(2, 1, 2, 2).double() * column(at([1.0, 3.0]))
-    z = torch.ones(2, 1, 2, 2).double() * column(at([2.0, 4.0]))
+    process, t = process_of(name), float64(0.5)
+    score = torch.ones(2, 1, 2, 2).double() * column(float64([1.0, 3.0]))
+    z = torch.ones(2, 1, 2, 2).double() * column(float64([2.0, 4.0]))
     corrector = Langevin(LangevinSpec(snr=0.2), Toy(process, "score", lambda x, t: score))
     beta = 0.1 + 0.5 * 19.9
     scale = {"vp": 1 - beta / 1000, "sub-vp": 1 - beta / 1000}.get(name, 1.0)
@@ -215,7 +218,7 @@ def test_the_norm_rule_is_the_same_for_every_image_of_a_batch(name: str) -> None
         scale = float(process.alpha(t) / process.alpha(t - 1 / 999)) ** 2
     if name == "vp-cosine":
         scale = float(process.alpha(t) / process.alpha(t - 1e-3)) ** 2
-    close(at(corrector.step_size(t, score, z)), at(2 * scale * (0.2 * 6 / 4) ** 2))
+    close(float64(corrector.step_size(t, score, z)), float64(2 * scale * (0.2 * 6 / 4) ** 2))
 
 
 class Path:

@@ -11,7 +11,7 @@ from toys import Toy, close, column, process_of, recorded, toy_eps
 
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction, linear_form
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.denoisers.network import NOISE_INPUTS, NetworkDenoiser, noise_input
 from diffbench.diffusion.denoisers.thresholds import DynamicThreshold, StaticThreshold, thresholded
@@ -34,9 +34,9 @@ def some_process(name: str) -> Process:
 def at_times(process: Process) -> Tensor:
     """Four times between the process's ends, one an image."""
     if process.spec.time == "discrete":
-        return column(at([3, 17, 30, 49]))
+        return column(float64([3, 17, 30, 49]))
     span = process.t_max - process.t_min
-    return column(process.t_min + span * at([0.05, 0.3, 0.7, 1.0]))
+    return column(process.t_min + span * float64([0.05, 0.3, 0.7, 1.0]))
 
 
 def images(low: float, high: float) -> tuple[Tensor, Tensor]:
@@ -266,7 +266,7 @@ def test_rescaled_time_is_a_thousand_whatever_the_number_of_levels(steps: int) -
     """1000 t/T with t from 0; a continuous time has no levels to count."""
     process = Discrete(DiscreteSpec(steps=steps, schedule="cosine"))
     spec = NetworkDenoiserSpec(predict="eps", noise_input="rescaled-time")
-    t, x = column(at([0, 1, steps - 1])), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    t, x = column(float64([0, 1, steps - 1])), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
     want = torch.tensor([0, 1000 / steps, 1000 - 1000 / steps], dtype=torch.float64)
     close(noise_input(process, x, t, spec.noise_input), want, rtol=1e-15)
     assert spec.refusal(process.spec) is None
@@ -305,10 +305,10 @@ def test_labels_of_discrete_networks_in_continuous_time(
 def test_levels_of_a_chain() -> None:
     """0 .. T - 1 up, T - 1 .. 0 down, N t/T rescaled, whatever N is of the others."""
     process = Discrete(DiscreteSpec(steps=50, schedule="cosine"))
-    t, x = column(at([0, 1, 49])), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
-    close(noise_input(process, x, t, "time"), at([0, 1, 49]))
-    close(noise_input(process, x, t, "descending-time"), at([49, 48, 0]))
-    close(noise_input(process, x, t, "rescaled-time", 10), at([0, 0.2, 9.8]), rtol=1e-15)
+    t, x = column(float64([0, 1, 49])), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    close(noise_input(process, x, t, "time"), float64([0, 1, 49]))
+    close(noise_input(process, x, t, "descending-time"), float64([49, 48, 0]))
+    close(noise_input(process, x, t, "rescaled-time", 10), float64([0, 0.2, 9.8]), rtol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_noise_inputs_follow_the_images_precision() -> None:
     """Of one time for all images, too."""
     x = torch.zeros(3, 1, 2, 2)
     for kind in NOISE_INPUTS:
-        got = noise_input(process_of("vp"), x, at(0.5), kind)
+        got = noise_input(process_of("vp"), x, float64(0.5), kind)
         assert (got.shape, got.dtype) == ((3,), torch.float32)
 
 
@@ -399,7 +399,7 @@ def test_score_prediction_is_edms_ve_row(name: str) -> None:
 def test_ve_has_the_noise_levels_of_edms_ve_row() -> None:
     """0.02 to 100 for data in [-1, 1]: those of Song et al. for data in [0, 1], twice."""
     process = process_of("ve")
-    ends = process.ratio(at([process.t_min, process.t_max])) / process.spec.half_range
+    ends = process.ratio(float64([process.t_min, process.t_max])) / process.spec.half_range
     close(ends, recorded("edm_precond")["VE_sigma_range"])
 
 
@@ -464,7 +464,7 @@ def test_calls_are_counted_through_a_threshold() -> None:
     inner = Counted(Toy(process_of("edm"), "eps", toy_eps))
     outer = Counted(StaticThreshold(inner))
     for _ in range(3):
-        outer(torch.zeros(2, 1, 1, 1), at(1))
+        outer(torch.zeros(2, 1, 1, 1), float64(1))
     assert inner.calls == outer.calls == 3
 
 
@@ -473,7 +473,7 @@ def test_x0_from_the_mean_inverts_the_mean_from_x0_at_every_level(schedule: str)
     """mean = a x_t + b x0 with b = sqrt(abar_s) beta_t/(1 - abar_t): 1e-4 at least on these chains of 1,000,
     so 1e-16 of x_t's size of 4 becomes 4e-12.  At level 0 the mean is x0."""
     process = process_of("discrete", schedule=schedule, steps=1000)
-    t = column(at(range(1000)))
+    t = column(float64(range(1000)))
     x0, noise = torch.linspace(-1, 1, 4000).double(), torch.linspace(-3, 3, 4000).double().sin()
     x0 = x0.reshape(1000, 1, 2, 2)
     x_t = process.diffuse(x0, t, noise.reshape(x0.shape))
@@ -518,7 +518,7 @@ def dynamic(name: str, percentile: float, x0: Tensor) -> Tensor:
     """x0 as a dynamic threshold leaves it, at t_max."""
     process = some_process(name)
     inner = Toy(process, "x0", lambda x, t: x0 + 0 * x)
-    return DynamicThreshold(inner, percentile)(0 * x0, at(process.t_max)).x0
+    return DynamicThreshold(inner, percentile)(0 * x0, float64(process.t_max)).x0
 
 
 @every_process
@@ -527,11 +527,13 @@ def test_a_dynamic_threshold_divides_by_the_percentile_of_each_image(name: str) 
     quantile.  Sizes are distances from the range's middle, in units of its half width."""
     spec = some_process(name).spec
     middle, half = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
-    sizes = at([[0, 1, -2, 4, -8], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -1, 2, -4, 3]])
+    sizes = float64([[0, 1, -2, 4, -8], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -1, 2, -4, 3]])
     x0 = middle + half * sizes.reshape(3, 1, 1, 5)
     want = {
-        0.75: at([[0, 0.25, -0.5, 1, -1], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -1 / 3, 2 / 3, -1, 1]]),
-        1.0: at(
+        0.75: float64(
+            [[0, 0.25, -0.5, 1, -1], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -1 / 3, 2 / 3, -1, 1]]
+        ),
+        1.0: float64(
             [[0, 0.125, -0.25, 0.5, -1], [0.1, -0.2, 0.3, 0.4, 0.5], [0, -0.25, 0.5, -1, 0.75]]
         ),
     }
@@ -548,7 +550,7 @@ def test_an_image_in_the_range_is_left_alone(name: str) -> None:
     x0 = torch.linspace(spec.low, spec.high, 12).double().reshape(2, 1, 2, 3)
     close(dynamic(name, 1.0, x0), x0, rtol=1e-15, atol=1e-15)
     static = thresholded(Toy(some_process(name), "x0", lambda x, t: x0), "static")
-    assert torch.equal(static(x0, at(1)).x0, x0)
+    assert torch.equal(static(x0, float64(1)).x0, x0)
 
 
 @every_process
@@ -566,4 +568,4 @@ def test_a_threshold_keeps_the_variances_fraction(kind: str) -> None:
     process = some_process("discrete")
     x = 3 * images(-1, 1)[1]
     inner = Toy(process, "x0", lambda x, t: 2 * x, lambda x, t: x / 7)
-    assert torch.equal(thresholded(inner, kind)(x, at(9)).fraction, x / 7)
+    assert torch.equal(thresholded(inner, kind)(x, float64(9)).fraction, x / 7)

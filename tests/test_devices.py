@@ -7,9 +7,9 @@ import pytest
 import torch
 from toys import Toy, process_of, toy_eps
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.denoisers.network import NOISE_INPUTS, noise_input
 from diffbench.diffusion.inverse.restorers.ddrm import DDRM
@@ -54,7 +54,7 @@ CHAIN = ("discrete", {"schedule": "cosine", "steps": 30})
 
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
 def test_the_bound(variance):
-    bound = VLB(VLBSpec(variance=variance), denoiser_of(CHAIN[0], **CHAIN[1]), Levels(17))
+    bound = VLB(VLBSpec(variance=variance), denoiser_of(CHAIN[0], **CHAIN[1]), GreyLevels(17))
     times = bound.times()
     for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
         assert bound.term(IMAGES, t, s, IMAGES).device == META
@@ -104,14 +104,14 @@ def test_correctors(rule):
     corrector = Langevin(
         LangevinSpec(snr=0.1, rule=rule, longest=1), denoiser_of(CHAIN[0], **CHAIN[1])
     )
-    assert corrector.correct(IMAGES, at(7), UNCONDITIONAL, torch.empty_like).device == META
+    assert corrector.correct(IMAGES, float64(7), UNCONDITIONAL, torch.empty_like).device == META
 
 
 @pytest.mark.parametrize("kind", sorted(NOISE_INPUTS))
 @pytest.mark.parametrize("name", ["ve", "discrete"])
 def test_noise_inputs(name, kind):
     process = process_of(name, **({} if name == "ve" else CHAIN[1]))
-    times = at([[[[0.0]]], [[[0.5]]], [[[1.0]]]])
+    times = float64([[[[0.0]]], [[[0.5]]], [[[1.0]]]])
     assert noise_input(process, IMAGES, times, kind, 50).device == META
 
 

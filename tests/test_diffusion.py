@@ -18,7 +18,7 @@ from torch import Tensor
 from toys import mixture_denoiser, process_of
 
 from diffbench import diffusion
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion import (
     CCDF,
     VLB,
@@ -141,7 +141,7 @@ def test_every_kind_can_be_made_from_keywords() -> None:
     ccdf = CCDF(around=impute, estimate=PseudoInverse(middle=0.5), start=0.5)
     assert ccdf.around is impute and ccdf.spec.start == 0.5
     assert ccdf.spec.around == ReplaceSpec() and ccdf.spec.estimate == PseudoInverseSpec()
-    assert VLB(denoiser, Levels(17), steps=5).times().shape == (6,)
+    assert VLB(denoiser, GreyLevels(17), steps=5).times().shape == (6,)
     times = LogNormalTimes(process, std=0.5)
     assert Simple(denoiser, times=times, label_dropout=0.1).times is times
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from diffbench.store.downloads import Published, cache
+from diffbench.store.downloads import PublishedFile, cache
 from diffbench.store.products import StoreError
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB: more than one read
@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
 
 def published(server, name="whole.bin", size=2**21):
     url = f"http://127.0.0.1:{server.server_port}/{name}"
-    return Published("the weights", url, DIGEST, size, "extractor.weights")
+    return PublishedFile("the weights", url, DIGEST, size, "extractor.weights")
 
 
 def visible(folder):
@@ -154,7 +154,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 
 def test_a_file_that_nobody_offers_has_to_be_given(tmp_path):
-    file = Published("the weights", None, DIGEST, None, "extractor.weights")
+    file = PublishedFile("the weights", None, DIGEST, None, "extractor.weights")
     with pytest.raises(StoreError, match=f"it is not here; wanted is a file .sha256 {DIGEST}"):
         file.local()
     (tmp_path / "mine.bin").write_bytes(CONTENT)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 from toys import close, process_of
 
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffbench.specs.denoisers import EmpiricalSpec, GaussianSpec, MixtureSpec
 
@@ -14,8 +14,8 @@ TIMES = {"vp": [0.02, 0.3, 1.0], "sub-vp": [0.1, 0.6], "ve": [0.3, 0.9], "edm": 
 CASES = [(name, t) for name, times in TIMES.items() for t in times]
 every_case = pytest.mark.parametrize(("name", "t"), CASES)
 
-WEIGHTS = at([0.2, 0.5, 0.3])
-MEANS = at([[0.5, -0.3, 0.1], [-0.6, 0.2, 0.4], [0.0, 0.7, -0.5]])
+WEIGHTS = float64([0.2, 0.5, 0.3])
+MEANS = float64([[0.5, -0.3, 0.1], [-0.6, 0.2, 0.4], [0.0, 0.7, -0.5]])
 FACTORS = torch.linspace(-0.4, 0.5, 27, dtype=torch.float64).sin().reshape(3, 3, 3)
 COVARIANCES = FACTORS @ FACTORS.mT + 0.02 * torch.eye(3, dtype=torch.float64)
 
@@ -44,7 +44,7 @@ def score_by_autograd(process: Process, t: Tensor, x: Tensor, parts: tuple) -> T
 
 @every_case
 def test_the_mixture_score_is_the_density_gradient(name: str, t: float) -> None:
-    process, time = process_of(name), at(t)
+    process, time = process_of(name), float64(t)
     x = points(process, time)
     want = score_by_autograd(process, time, x, (WEIGHTS, MEANS, COVARIANCES))
     close(mixture(process)(x, time).score, want, rtol=1e-9, atol=1e-9 / float(process.sigma(time)))
@@ -52,7 +52,7 @@ def test_the_mixture_score_is_the_density_gradient(name: str, t: float) -> None:
 
 @every_case
 def test_the_gaussian_score_is_the_density_gradient(name: str, t: float) -> None:
-    process, time = process_of(name), at(t)
+    process, time = process_of(name), float64(t)
     x = points(process, time)
     tensors = {"mean": MEANS[0], "covariance": COVARIANCES[0]}
     denoiser = GaussianDenoiser(GaussianSpec(), process, tensors)
@@ -68,15 +68,15 @@ def test_the_mixture_mean_by_quadrature(name: str, t: float) -> None:
     The rule converges faster than any power for these analytic integrands: the narrowest factor has
     a deviation of 0.05, 125 spacings, and the wide ones fall to exp(-30) at the ends.
     """
-    process, time = process_of(name), at(t)
+    process, time = process_of(name), float64(t)
     alpha, sigma = process.alpha(time), process.sigma(time)
-    weights, means, deviations = at([0.4, 0.6]), at([-0.5, 0.7]), at([0.3, 0.5])
+    weights, means, deviations = float64([0.4, 0.6]), float64([-0.5, 0.7]), float64([0.3, 0.5])
     tensors = {
         "weights": weights,
         "means": means[:, None],
         "covariances": (deviations**2)[:, None, None],
     }
-    x_t = at([-1.0, 0.1, 0.9]) * (alpha + sigma)
+    x_t = float64([-1.0, 0.1, 0.9]) * (alpha + sigma)
     x0 = torch.linspace(-4, 4, 20_001, dtype=torch.float64)
     prior = torch.distributions.Normal(means, deviations).log_prob(x0[:, None])
     log_joint = (prior + weights.log()).logsumexp(1) - 0.5 * (
@@ -95,7 +95,7 @@ def test_the_empirical_mean_is_a_softmax_average(name: str, t: float, dtype: tor
     """Rounding x_t to float32, 6e-8 of its size, moves the logits, of slope alpha |x_i -
     x_j|/sigma^2, by up to 1e-4 at sigma = 0.05 and images 4 apart; the average moves by as much
     times the images' 1."""
-    process, time = process_of(name), at(t)
+    process, time = process_of(name), float64(t)
     images = torch.rand(9, 1, 2, 2, generator=torch.Generator().manual_seed(4)).double() * 2 - 1
     denoiser = EmpiricalDenoiser(EmpiricalSpec(), process, {"images": images})
     alpha, sigma = process.alpha(time), process.sigma(time)
@@ -112,8 +112,8 @@ def test_the_empirical_mean_is_a_softmax_average(name: str, t: float, dtype: tor
 def test_one_time_an_image() -> None:
     """Times of shape (B, 1, 1, 1) give what each would alone."""
     process = process_of("vp")
-    denoiser, t = mixture(process), at([0.1, 0.4, 0.9]).reshape(3, 1, 1, 1)
-    x = points(process, at(0.4))[:3]
+    denoiser, t = mixture(process), float64([0.1, 0.4, 0.9]).reshape(3, 1, 1, 1)
+    x = points(process, float64(0.4))[:3]
     alone = torch.cat([denoiser(x[[i]], t[i].reshape(())).x0 for i in range(3)])
     close(denoiser(x, t).x0, alone, rtol=1e-13, atol=1e-14)
 
@@ -124,7 +124,7 @@ IMAGES = torch.rand(8, 1, 1, 3, generator=torch.Generator().manual_seed(6))
 
 def test_a_mixture_is_fitted_by_class() -> None:
     tensors = MixtureDenoiser.fit(IMAGES, LABELS)
-    close(tensors["weights"], at([3 / 8, 5 / 8]))
+    close(tensors["weights"], float64([3 / 8, 5 / 8]))
     for k in (0, 1):
         x = IMAGES.double().flatten(1)[k == LABELS]
         centred = x - x.mean(0)
@@ -142,7 +142,7 @@ def test_a_gaussian_is_fitted_to_all_images() -> None:
 def test_a_singular_covariance_keeps_its_null_space() -> None:
     """A pixel that never changes is predicted exactly, whatever is seen there."""
     process = process_of("edm")
-    tensors = {"mean": at([0.3, -1.0]), "covariance": torch.diag(at([0.2, 0.0]))}
+    tensors = {"mean": float64([0.3, -1.0]), "covariance": torch.diag(float64([0.2, 0.0]))}
     denoiser = GaussianDenoiser(GaussianSpec(), process, tensors)
-    x0 = denoiser(torch.full((1, 1, 1, 2), 5.0).double(), at(0.01)).x0
+    x0 = denoiser(torch.full((1, 1, 1, 2), 5.0).double(), float64(0.01)).x0
     assert x0.flatten()[1] == -1.0

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor, nn
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import (
     IS_OPTIONS,

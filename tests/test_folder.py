@@ -12,7 +12,7 @@ from PIL import Image
 from diffbench.data.datasets import Dataset
 from diffbench.data.folder import ImageFolder
 from diffbench.specs.data import FolderSpec
-from diffbench.store.listing import LARGEST
+from diffbench.store.image_files import LARGEST
 
 
 def write(path: Path, array: np.ndarray) -> Path:

@@ -8,7 +8,7 @@ import torch
 from toys import Toy, chosen_process, made, process_of
 
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.specs.denoisers import NetworkDenoiserSpec
@@ -33,7 +33,7 @@ EQUAL = 1e-9
 def times_of(process):
     """Five times of the process, none at an end."""
     first, last = process.t_min, process.t_max
-    found = first + (last - first) * at([0.11, 0.3, 0.5, 0.72, 0.9])
+    found = first + (last - first) * float64([0.11, 0.3, 0.5, 0.72, 0.9])
     return (found.round() if process.spec.time == "discrete" else found)[:, None, None, None]
 
 

@@ -108,11 +108,11 @@ def test_a_stage_uses_the_gpu_that_it_holds(machine_of_three, monkeypatch):
     current = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     gpus.claim(gpus.visible())
-    assert machine.placed("cuda") == torch.device("cuda", 1)
+    assert machine.device_of("cuda") == torch.device("cuda", 1)
     # The next stage in this process uses the same; no other device is asked for.
-    assert machine.placed("cuda") == torch.device("cuda", 1)
-    assert machine.placed("cuda:2") == torch.device("cuda", 2)
-    assert machine.placed("cpu") == torch.device("cpu")
+    assert machine.device_of("cuda") == torch.device("cuda", 1)
+    assert machine.device_of("cuda:2") == torch.device("cuda", 2)
+    assert machine.device_of("cpu") == torch.device("cpu")
     assert current == [1, 1]
 
 
@@ -120,7 +120,7 @@ def test_one_of_several_processes_uses_the_gpu_of_its_rank(machine_of_three, mon
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setenv(launch.LAUNCHED, "some")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    assert machine.placed("cuda") == torch.device("cuda", 2)
+    assert machine.device_of("cuda") == torch.device("cuda", 2)
     assert not locks.exists()
 
 

@@ -8,7 +8,7 @@ import torch
 from toys import REFERENCE, close, process_of, recorded
 
 from diffbench.diffusion.core import grids
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 
 INDEX = json.loads(str(np.load(REFERENCE / "gd_spacing.npz")["index"]))
 
@@ -31,8 +31,8 @@ def test_spacing_and_its_betas(key: str, length: int, rule: str, schedule: str) 
     arrays, levels = recorded("gd_spacing"), levels_of(length, rule)
     assert levels == arrays[f"{key}_steps"].tolist() == arrays[f"{key}_map"].tolist()
     process = process_of("discrete", schedule=schedule, steps=length)
-    t = at(levels)
-    s = torch.cat([at([process.data_time]), t[:-1]])
+    t = float64(levels)
+    s = torch.cat([float64([process.data_time]), t[:-1]])
     close(process.transition(t, s)[1], arrays[f"{key}_betas"])
 
 
@@ -125,7 +125,7 @@ def test_karras_times_have_karras_noise_levels(name, smallest, largest, rho) -> 
     process = process_of(name)
     times = grids.by_ratio(process, "karras", 12, largest, smallest, rho)
     assert (times.diff() < 0).all()
-    close(process.ratio(times), at(karras_formula(12, smallest, largest, rho)), rtol=1e-11)
+    close(process.ratio(times), float64(karras_formula(12, smallest, largest, rho)), rtol=1e-11)
 
 
 @continuous
@@ -135,7 +135,7 @@ def test_log_snr_times_are_even_in_the_logarithm(name: str, smallest: float, lar
     process = process_of(name)
     times = grids.by_ratio(process, "log-snr", 12, largest, smallest, 7.0)
     want = [largest * (smallest / largest) ** (i / 11) for i in range(12)]
-    close(process.ratio(times), at(want), rtol=1e-11)
+    close(process.ratio(times), float64(want), rtol=1e-11)
 
 
 @continuous
@@ -147,7 +147,7 @@ def test_grids_of_time_lie_between_the_times_of_their_ratios(
     """Their (square roots of) times are even."""
     process = process_of(name)
     times = grids.by_ratio(process, kind, 12, largest, smallest, 7.0)
-    close(process.ratio(times[[0, -1]]), at([largest, smallest]), rtol=1e-11)
+    close(process.ratio(times[[0, -1]]), float64([largest, smallest]), rtol=1e-11)
     steps = times.pow(1 / power).diff()
     close(steps, steps.mean().expand(11), rtol=1e-12)
 
@@ -158,14 +158,14 @@ def test_levels_stay_in_the_range_of_the_process(name: str, kind: str) -> None:
     """Rounding of time_of aside, relative 1e-10 at VP's t = 1e-5, where ratio^2 = 1e-6."""
     process = process_of(name)
     times = grids.by_ratio(process, kind, 5, 1e9, 1e-9, 7.0)
-    ends = at([process.t_max, process.t_min])
+    ends = float64([process.t_max, process.t_min])
     close(times[[0, -1]], ends, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["karras", "log-snr"])
 def test_ratios_on_a_chain_take_nearest_levels_once(kind: str) -> None:
     process = process_of("discrete", schedule="linear", steps=50)
-    ratios = process.ratio(at(range(50)))
+    ratios = process.ratio(float64(range(50)))
     ends = float(ratios[0]), float(ratios[-1])
     wanted = {
         "karras": karras_formula(40, *ends, 7),
@@ -183,7 +183,7 @@ def test_ratios_on_a_chain_take_nearest_levels_once(kind: str) -> None:
 def test_times_on_a_chain_between_two_ratios_are_rounded(kind: str, power: int) -> None:
     """The times of the ratios of levels 40 and 3, and 11 levels even between them, or their roots."""
     process = process_of("discrete", schedule="linear", steps=50)
-    largest, smallest = (float(process.ratio(at(level))) for level in (40, 3))
+    largest, smallest = (float(process.ratio(float64(level))) for level in (40, 3))
     times = grids.by_ratio(process, kind, 11, largest, smallest, 7.0)
     want = np.round(np.linspace(40 ** (1 / power), 3 ** (1 / power), 11) ** power)
     assert times.tolist() == want.tolist()
@@ -205,7 +205,7 @@ def test_a_descent_goes_from_the_largest_time_to_the_last(name, kind, last) -> N
     process = process_of(name)
     times = grids.descending(process, kind, 7, last)
     end = process.spec.last if last is None else last
-    close(times[[0, -1]], at([process.t_max, end]), rtol=1e-9, atol=1e-12)
+    close(times[[0, -1]], float64([process.t_max, end]), rtol=1e-9, atol=1e-12)
     assert (times.diff() < 0).all() and len(times) == 7
 
 
@@ -224,4 +224,4 @@ def test_descents_are_even() -> None:
 
 def test_uniform_times() -> None:
     times = grids.descending(process_of("vp"), "uniform", 5, 0.2)
-    close(times, at([1.0, 0.8, 0.6, 0.4, 0.2]))
+    close(times, float64([1.0, 0.8, 0.6, 0.4, 0.2]))

@@ -11,7 +11,7 @@ from toys import Toy, close, column, process_of, recorded, toy_eps, toy_fraction
 
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Native, Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser, MixtureDenoiser
 from diffbench.diffusion.denoisers.guidance import (
@@ -48,9 +48,9 @@ def views(name: str) -> list[Native]:
 def some_times(process: Process) -> Tensor:
     """Four times between the process's ends, one an image."""
     if process.spec.time == "discrete":
-        return column(at([0, 17, 30, 49]))
+        return column(float64([0, 17, 30, 49]))
     span = process.t_max - process.t_min
-    return column(process.t_min + span * at([0.05, 0.3, 0.7, 1.0]))
+    return column(process.t_min + span * float64([0.05, 0.3, 0.7, 1.0]))
 
 
 def points(process: Process) -> tuple[Tensor, Tensor]:
@@ -186,7 +186,7 @@ def test_the_shift_into_the_data_has_the_variance_of_the_grids_step_before(
     inner = Toy(process, "eps", toy_eps)
     spec = AncestralSpec(variance="large", threshold="none", classifier_scale=1, **grid)
     solver = build(spec, inner, Given(lambda x, t: 0 * x + 1))
-    got = solver.step(x, at(0), at(-1), told, torch.zeros_like) - inner(x, at(0)).x0
+    got = solver.step(x, float64(0), float64(-1), told, torch.zeros_like) - inner(x, float64(0)).x0
     abar = np.cumprod(1 - np.linspace(1e-4, 0.02, 50) * 1000 / 50)
     want = (1 - abar[0]) / (1 - abar[before]) * (1 - abar[before] / abar[0])
     close(got, torch.full_like(x, want), rtol=1e-9)
@@ -204,7 +204,7 @@ def test_guided_ddim_steps_with_a_shifted_eps(threshold: str, eta: float, t: int
     a, b, scale = abar[t], abar[s], 2.0
     x, z = np.random.default_rng(3).standard_normal((2, 4, 1, 2, 3))
     x = 3 * x
-    eps = toy_eps(torch.from_numpy(x), at(t)).numpy()
+    eps = toy_eps(torch.from_numpy(x), float64(t)).numpy()
     x0 = (x - np.sqrt(1 - a) * eps) / np.sqrt(a)
     if threshold == "static":
         x0 = x0.clip(-1, 1)
@@ -218,7 +218,9 @@ def test_guided_ddim_steps_with_a_shifted_eps(threshold: str, eta: float, t: int
     spec = DDIMSpec(steps=50, eta=eta, threshold=threshold, classifier_scale=scale)
     solver = build(spec, Toy(process, "eps", toy_eps), Given(recorded_gradient))
     told = Condition(torch.zeros(4, dtype=torch.long))
-    got = solver.step(torch.from_numpy(x), at(t), at(s), told, lambda _: torch.from_numpy(z))
+    got = solver.step(
+        torch.from_numpy(x), float64(t), float64(s), told, lambda _: torch.from_numpy(z)
+    )
     close(got, torch.from_numpy(want), rtol=1e-10)
 
 
@@ -264,10 +266,10 @@ def test_the_ancestral_shift_is_that_of_the_score_times_alpha_t_over_alpha_s(
         DDIMSpec(**settings, eta=1, classifier_scale=1), inner, Given(recorded_gradient)
     )
     base, shifted, scored = (
-        solver.step(x_t, at(t), at(s), told, torch.zeros_like)
+        solver.step(x_t, float64(t), float64(s), told, torch.zeros_like)
         for solver in (plain, guided, by_score)
     )
-    alpha = process.alpha(at(t)) / process.alpha(at(s))
+    alpha = process.alpha(float64(t)) / process.alpha(float64(s))
     close(shifted - base, alpha * (scored - base), rtol=1e-9, atol=1e-12)
 
 
@@ -371,15 +373,15 @@ def test_a_gradient_vanishes_with_the_signal() -> None:
     gradient is alpha times a softmax's, so that dividing by alpha leaves x0 a finite shift, at most
     |W_0 - W_k| for two of its rows."""
     process, network = process_of("discrete", schedule="cosine"), LinearSoftmax()
-    t, x_t = at(999), torch.ones(1, 1, 1, 6, dtype=torch.float64)
+    t, x_t = float64(999), torch.ones(1, 1, 1, 6, dtype=torch.float64)
     shift = Classifier(process, network, 3).gradient(x_t, t, torch.zeros(1, dtype=torch.long))
     W = network.weight.detach()
     assert process.alpha(t) < 1e-4
     assert float((shift / process.alpha(t)).norm()) <= float((W[0] - W).norm(dim=1).max())
 
 
-WEIGHTS = at([0.35, 0.65])
-MEANS = at([[0.4, -0.3, 0.1], [-0.2, 0.3, -0.4]])
+WEIGHTS = float64([0.35, 0.65])
+MEANS = float64([[0.4, -0.3, 0.1], [-0.2, 0.3, -0.4]])
 FACTORS = torch.linspace(-0.4, 0.5, 18, dtype=torch.float64).sin().reshape(2, 3, 3)
 COVARIANCES = FACTORS @ FACTORS.mT + 0.05 * torch.eye(3, dtype=torch.float64)
 

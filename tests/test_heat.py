@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from toys import Toy, close, column, diagonal_denoiser, made, process_of, recorded
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.core.transitions import posterior_residual, step_mean
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.likelihoods.ode import ODELikelihood
@@ -148,14 +148,14 @@ def test_bits_are_the_closed_form(sigma_max: float, shape: tuple[int, int, int])
     process = made(BlurringSpec(sigma_max=sigma_max), shape)
     denoiser, mean, variances = diagonal(process)
     likelihood = ODELikelihood(
-        ODELikelihoodSpec(trace="exact", rtol=1e-7, atol=1e-7), denoiser, Levels(256)
+        ODELikelihoodSpec(trace="exact", rtol=1e-7, atol=1e-7), denoiser, GreyLevels(256)
     )
     u = mean + variances.sqrt() * torch.randn(6, *shape, generator=noise()).double()
-    first = at(likelihood.last)
+    first = float64(likelihood.first_time)
     a, v = process.alpha(first), process.alpha(first) ** 2 * variances + process.sigma(first) ** 2
     last = (
-        process.alpha(at(1.0)),
-        process.alpha(at(1.0)) ** 2 * variances + process.sigma(at(1.0)) ** 2,
+        process.alpha(float64(1.0)),
+        process.alpha(float64(1.0)) ** 2 * variances + process.sigma(float64(1.0)) ** 2,
     )
     r = (last[1] / v).sqrt()
     z = r * (u - a * mean) + last[0] * mean
@@ -170,7 +170,7 @@ def test_the_bound_is_above_the_entropy_and_falls_with_steps() -> None:
     """Of levels of Gaussian data under the exact denoiser; the bound's gap to the data's bits closes with its steps."""
     process = made(BlurringSpec(sigma_max=0.5), (1, 2, 3))
     denoiser, mean, variances = diagonal(process)
-    cells, shape = Levels(256), (2000, 1, 2, 3)
+    cells, shape = GreyLevels(256), (2000, 1, 2, 3)
     u = mean / 4 + (variances / 16).sqrt() * torch.randn(shape, generator=noise()).double()
     quarter = diagonal_denoiser(process, mean / 4, variances / 16)
     x0 = cells.to_model(cells.from_model(process.basis.pixels(u))).double()
@@ -221,7 +221,7 @@ def test_the_loss_is_ihdms() -> None:
         MeanSpec(), Toy(process, "mean", toy_network), UniformTimes(UniformTimesSpec(), process)
     )
     losses = (
-        objective.losses(x, t, arrays["noise"], UNCONDITIONAL) * x[0].numel() * process.noise**2
+        objective.losses(x, t, arrays["noise"], UNCONDITIONAL) * x[0].numel() * process.noise_std**2
     )
     close(losses, arrays["losses"])
     close(losses.mean(), arrays["loss"])
@@ -255,12 +255,12 @@ def test_a_network_adds_to_its_input() -> None:
         seen.update(x=x, c_noise=c_noise)
         return torch.full_like(x, 0.5)
 
-    x, t = torch.rand(2, 3, 8, 8).double(), column(at([0, 11]))
+    x, t = torch.rand(2, 3, 8, 8).double(), column(float64([0, 11]))
     for skip, out in (("residual", 0.1), ("addition", 1.0)):
         denoiser = NetworkDenoiser(NetworkDenoiserSpec(predict="mean", skip=skip), process, network)
         close(denoiser(x, t).mean, x + out * 0.5)
         close(seen["x"], 2 * x - 1)
-        close(seen["c_noise"], at([math.log(0.5), math.log(8.0)]))
+        close(seen["c_noise"], float64([math.log(0.5), math.log(8.0)]))
     with pytest.raises(TypeError, match="ihdm has no x0: its network predicts the level before"):
         _ = denoiser(x, t).x0
 
@@ -281,19 +281,19 @@ def test_the_bound_of_one_training_image_is_in_closed_form() -> None:
     D (sigma^2/delta^2 - 1 + 2 ln(delta/sigma))/2, the same as the prior's, and the decoder a Gaussian's bin."""
     process = ihdm(0.05)
     process.images = 0.1 + 0.8 * process.images[:1]
-    x0 = Levels(256, 0, 1).to_model(Levels(256, 0, 1).from_model(process.images)).double()
+    x0 = GreyLevels(256, 0, 1).to_model(GreyLevels(256, 0, 1).from_model(process.images)).double()
     process.images = x0
     exact = Toy(process, "mean", lambda x, t: process.blurred(x0, t - 1))
-    bound = HeatBound(HeatBoundSpec(ratio=1.2), exact, Levels(256, 0, 1))
+    bound = HeatBound(HeatBoundSpec(ratio=1.2), exact, GreyLevels(256, 0, 1))
     got = bound(x0, noise())
     each = (1 / 1.2**2 - 1 + 2 * math.log(1.2)) / 2 / math.log(2)
-    close(got["prior"], at([each]))
+    close(got["prior"], float64([each]))
     close(got["terms"][1:], torch.full((11,), each, dtype=torch.float64))
     half_bin = 0.5 / 255 / (1.2 * 0.05)
-    inside = torch.special.ndtr(at(half_bin)) - torch.special.ndtr(at(-half_bin))
+    inside = torch.special.ndtr(float64(half_bin)) - torch.special.ndtr(float64(-half_bin))
     close(got["terms"][0], -inside.log2())
-    far = HeatBound(HeatBoundSpec(ratio=1.2), exact, Levels(256, 0, 1)).prior(x0 + 0.1)
-    blurred = process.blurred(x0 + 0.1, at(11.0)) - process.blurred(x0, at(11.0))
+    far = HeatBound(HeatBoundSpec(ratio=1.2), exact, GreyLevels(256, 0, 1)).prior(x0 + 0.1)
+    blurred = process.blurred(x0 + 0.1, float64(11.0)) - process.blurred(x0, float64(11.0))
     close(far, each + bits_of(blurred.square() / (2 * 0.06**2)))
 
 
@@ -303,7 +303,7 @@ def bits_of(nats: Tensor) -> Tensor:
 
 def test_the_prior_of_many_is_at_most_the_nearests_and_log_n() -> None:
     process = ihdm(0.05)
-    bound = HeatBound(HeatBoundSpec(), Toy(process, "mean", toy_network), Levels(256, 0, 1))
+    bound = HeatBound(HeatBoundSpec(), Toy(process, "mean", toy_network), GreyLevels(256, 0, 1))
     x0 = process.images
     many = bound.prior(x0)
     process.images = x0[:1]

@@ -26,7 +26,7 @@ from diffbench.metrics.inception import (
 )
 from diffbench.plan.loading import load_plan
 from diffbench.specs.extractors import INCEPTION_SHA256, INCEPTION_SIZE, InceptionSpec
-from diffbench.store.downloads import Published
+from diffbench.store.downloads import PublishedFile
 from diffbench.store.products import StoreError, read_json, status_of
 
 
@@ -295,7 +295,7 @@ def test_weights_are_found_by_the_environment_and_in_the_cache(
     module = extractor.make(dataset_of())
     assert extractor.sha256(module) == digest
     monkeypatch.delenv("DIFFBENCH_WEIGHTS")
-    cached = Published("", None, digest, None, "").cached
+    cached = PublishedFile("", None, digest, None, "").cached
     cached.parent.mkdir(parents=True)
     shutil.copy(weights, cached)
     assert extractor.published.local() == cached

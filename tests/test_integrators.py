@@ -21,7 +21,7 @@ from diffbench.diffusion.core.integrators import (
     fixed,
     second_order,
 )
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -106,7 +106,7 @@ def integral(x: torch.Tensor, t: float, s: float) -> torch.Tensor:
     return x**2 * math.exp(t**2) * math.sqrt(math.pi) / 2 * between
 
 
-X = at([1.0, -0.5, 2.0])
+X = float64([1.0, -0.5, 2.0])
 
 
 @every_method
@@ -137,11 +137,11 @@ def test_the_last_stage_is_the_next_steps_first() -> None:
         calls.append(float(t))
         return growth(t, x)
 
-    first = advance(DORMAND_PRINCE, counted, State(at(0.2), X), at(0.5))
+    first = advance(DORMAND_PRINCE, counted, State(float64(0.2), X), float64(0.5))
     assert len(calls) == 7
-    second = advance(DORMAND_PRINCE, counted, first, at(0.9))
+    second = advance(DORMAND_PRINCE, counted, first, float64(0.9))
     assert len(calls) == 13
-    afresh = advance(DORMAND_PRINCE, growth, State(first.t, first.x), at(0.9))
+    afresh = advance(DORMAND_PRINCE, growth, State(first.t, first.x), float64(0.9))
     close(second.x, afresh.x, rtol=1e-15, atol=0)
 
 
@@ -152,7 +152,7 @@ def test_the_integral_is_asked_for_once_a_step_is_taken_and_where_it_counts() ->
     def rate(t: torch.Tensor, x: torch.Tensor) -> Rate:
         return Rate(-x, lambda: asked.append(float(t)) or x)
 
-    tried = attempt(DORMAND_PRINCE, rate, State(at(0.0), X, torch.zeros_like(X)), at(1.0))
+    tried = attempt(DORMAND_PRINCE, rate, State(float64(0.0), X, torch.zeros_like(X)), float64(1.0))
     assert asked == []
     tried.accepted()
     assert asked == pytest.approx([0, 3 / 10, 4 / 5, 8 / 9, 1])
@@ -167,14 +167,14 @@ def test_the_adaptive_method_keeps_its_tolerance(t: float, s: float) -> None:
     errors, largest = [], math.exp(4.5)
     for tolerance in (1e-4, 1e-6, 1e-8):
         method = Adaptive(tolerance, tolerance)
-        states = list(method.states(growth, State(at(t), X, torch.zeros_like(X)), at(s)))
+        states = list(method.states(growth, State(float64(t), X, torch.zeros_like(X)), float64(s)))
         end = states[-1]
         error = float((end.x - solution(X, t, s)).abs().max())
         assert error <= len(states) * tolerance * (1 + 2 * largest)
         assert float(end.t) == s
         moved = [float(state.t) for state in states]
         assert moved == sorted(moved, reverse=s < t)
-        same = method.integrate(growth, State(at(t), X, torch.zeros_like(X)), at(s))
+        same = method.integrate(growth, State(float64(t), X, torch.zeros_like(X)), float64(s))
         close(same.x, end.x, rtol=0, atol=0)
         errors.append([error, float((end.integral - integral(X, t, s)).abs().max())])
     for before, after in pairwise(errors):
@@ -187,7 +187,7 @@ def test_steps_follow_the_equation() -> None:
     def rate(t: torch.Tensor, x: torch.Tensor) -> Rate:
         return Rate(-x * (1 + 50 * torch.exp(-((t - 1) ** 2) / 0.005)))
 
-    states = Adaptive(1e-6, 1e-9).states(rate, State(at(0.0), X), at(2.0))
+    states = Adaptive(1e-6, 1e-9).states(rate, State(float64(0.0), X), float64(2.0))
     times = np.array([0.0, *(float(state.t) for state in states)])
     steps, middles = np.diff(times), (times[1:] + times[:-1]) / 2
     assert steps[np.abs(middles - 1) < 0.1].max() < steps[np.abs(middles - 1) > 0.4][:-1].max() / 3
@@ -196,7 +196,7 @@ def test_steps_follow_the_equation() -> None:
 def test_nothing_to_do_is_one_step_that_grows() -> None:
     """F = 0 has no error: steps of ten times the last until the end."""
     still = Adaptive(1e-5, 1e-5).integrate(
-        lambda t, x: Rate(torch.zeros_like(x)), State(at(1.0), X), at(0.0)
+        lambda t, x: Rate(torch.zeros_like(x)), State(float64(1.0), X), float64(0.0)
     )
     close(still.x, X, rtol=0, atol=0)
     assert float(still.t) == 0
@@ -221,7 +221,7 @@ BAD = [
 @pytest.mark.parametrize(("rates", "most", "message"), BAD)
 def test_what_goes_wrong_is_said_in_one_line_with_the_time(rates, most: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Adaptive(1e-6, 1e-6, most).integrate(rates, State(at(1.0), X), at(0.0))
+        Adaptive(1e-6, 1e-6, most).integrate(rates, State(float64(1.0), X), float64(0.0))
 
 
 def test_fixed_steps_that_are_not_finite_stop_with_their_time() -> None:

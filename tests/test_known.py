@@ -14,7 +14,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import NOTHING, SCATTERED, Known, stretches, training_masks
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
@@ -161,7 +161,7 @@ def told_apart(name: str = "vp") -> tuple[NetworkDenoiser, Seen, Tensor, Tensor]
 def test_the_mask_and_the_centred_image_come_after_the_scaled_one(name, middle, half) -> None:
     denoiser, network, x_t, mask = told_apart(name)
     x0 = middle + half * (2 * torch.rand(3, 2, 2, 4, generator=stream("x0")) - 1)
-    t = at(0.3)
+    t = float64(0.3)
     denoiser(x_t, t)
     plain, raw = network.x, network.raw
     assert plain.shape == (3, 5, 2, 4) and raw.shape == (3, 2, 2, 4)
@@ -181,7 +181,7 @@ def test_nothing_known_is_a_mask_of_zeros() -> None:
     nn.init.normal_(network.head[-1].weight)
     spec = NetworkDenoiserSpec(predict="eps", masks=True)
     denoiser = NetworkDenoiser(spec, process_of("vp"), network)
-    x_t, t = torch.randn(3, 1, 4, 4), at(0.5)
+    x_t, t = torch.randn(3, 1, 4, 4), float64(0.5)
     plain = denoiser(x_t, t).value
 
     def told(known: Known) -> Tensor:
@@ -202,16 +202,16 @@ def test_a_denoiser_without_masks_cannot_be_told() -> None:
     x_t = torch.zeros(1, 1, 2, 2)
     for denoiser in (plain, StaticThreshold(plain)):
         with pytest.raises(TypeError, match=f"this {type(denoiser).__name__} takes no masks"):
-            denoiser(x_t, at(0.5), Condition(known=Known.nothing(x_t)))
+            denoiser(x_t, float64(0.5), Condition(known=Known.nothing(x_t)))
 
 
 def test_what_wraps_a_denoiser_with_masks_can_be_told() -> None:
     denoiser, network, x_t, mask = told_apart()
     condition = Condition(known=Known.of(x_t, mask))
-    denoiser(x_t, at(0.5), condition)
+    denoiser(x_t, float64(0.5), condition)
     want = network.x
     for wrapper in (Counted(denoiser), StaticThreshold(denoiser)):
-        wrapper(x_t, at(0.5), condition)
+        wrapper(x_t, float64(0.5), condition)
         assert torch.equal(network.x, want)
 
 
@@ -360,7 +360,7 @@ def test_what_is_told_is_used_as_bayes_would(tuned, ratio) -> None:
     """Errors are the closed form's, to a tenth and a fiftieth of what the data vary by; the first pixel's is 0, and
     the second's v (1 - r^2) at most, a tenth of v."""
     process = tuned.process
-    t = process.time_of(at(ratio))
+    t = process.time_of(float64(ratio))
     generator = stream("held out")
     x0 = pairs(20_000, generator)
     x_t = process.diffuse(x0, t, torch.randn(x0.shape, generator=generator))

@@ -17,7 +17,7 @@ from toys import Toy, close, process_of, toy_eps
 from diffbench.analyses import job as analysis
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.solvers.encoding import encode, slerp
@@ -45,7 +45,7 @@ from diffbench.store import paths
 from diffbench.store.products import read_product, write_product
 from diffbench.training import models
 
-MEAN = at([0.3, -0.2, 0.1, 0.4])
+MEAN = float64([0.3, -0.2, 0.1, 0.4])
 
 
 def covariance() -> Tensor:
@@ -268,9 +268,9 @@ def test_slerp_keeps_the_norm_and_divides_the_angle(share: float) -> None:
 @pytest.mark.parametrize("angle", [1e-3, 0.4, math.pi / 2, 3.0])
 def test_slerp_of_plane_vectors(share: float, angle: float) -> None:
     """Unit vectors at angles 0 and w, in a plane, to the one at share w; acos near 1 rounds by 1e-16/w."""
-    a = at([1.0, 0.0]).reshape(1, 1, 1, 2)
-    b = at([math.cos(angle), math.sin(angle)]).reshape(1, 1, 1, 2)
-    want = at([math.cos(share * angle), math.sin(share * angle)])
+    a = float64([1.0, 0.0]).reshape(1, 1, 1, 2)
+    b = float64([math.cos(angle), math.sin(angle)]).reshape(1, 1, 1, 2)
+    want = float64([math.cos(share * angle), math.sin(share * angle)])
     close(slerp(a, b, share).flatten(), want, rtol=0, atol=1e-12)
 
 
@@ -379,7 +379,7 @@ def trained(tmp_path_factory) -> Plan:
         plan = load_plan([folder / "bench.yaml"], {}, REPOSITORY)
         spec = plan.job("data").spec
         dataset = build(spec.data).load()
-        write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
+        write_product(paths.dataset(plan.root), lambda file: data.save(dataset, file), spec)
         before = torch.get_deterministic_debug_mode()
         try:
             for variant in ("exact", "conditional"):
@@ -420,7 +420,7 @@ def test_the_latents_of_an_exact_denoiser_are_stored_with_a_picture(trained: Pla
     spec = trained.job("train", "exact").spec
     dataset = data.load(trained.root, spec.data)
     denoiser = models.load_denoiser(spec, trained.root, dataset, torch.device("cpu"))
-    x = models.levels_of(dataset, spec.process).to_model(dataset.test[:30])
+    x = models.grey_levels_of(dataset, spec.process).to_model(dataset.test[:30])
     for i, steps in enumerate(content["steps"]):
         solver = build(HeunSpec(steps=steps), denoiser)
         with torch.no_grad():
@@ -470,14 +470,14 @@ def test_a_conditional_network_is_told_the_labels_in_full_precision(
 ) -> None:
     """Of the images, on the way up and down; between two images those of the first.  Five images have two pairs."""
     told, seen = [], set()
-    call = models.Asked.__call__
+    call = models.NetworkRunner.__call__
 
     def noted(self, x: Tensor, c_noise: Tensor, y: Tensor | None, raw: Tensor) -> Tensor:
         told.append(y)
         seen.add(self.precision)
         return call(self, x, c_noise, y, raw)
 
-    monkeypatch.setattr(models.Asked, "__call__", noted)
+    monkeypatch.setattr(models.NetworkRunner, "__call__", noted)
     content, picture = analysed(trained, "conditional", "latents")
     assert (content["steps"], content["nfe"]) == ([4, 10], [3, 9])
     labels = data.load(trained.root, trained.job("data").spec.data).test_labels[:5].tolist()
@@ -492,6 +492,6 @@ def test_only_an_analysis_of_the_model_waits_for_training(trained: Plan) -> None
     """Gradient noise trains a network of its own."""
     model = trained.job("train", "conditional").product
     jobs = {item: trained.job("analysis", "conditional", 0, item) for item in ("latents", "noise")}
-    assert trained.inputs(jobs["latents"]) == [paths.levels(trained.root), model]
-    assert trained.inputs(jobs["noise"]) == [paths.levels(trained.root)]
+    assert trained.inputs(jobs["latents"]) == [paths.dataset(trained.root), model]
+    assert trained.inputs(jobs["noise"]) == [paths.dataset(trained.root)]
     assert (LatentsSpec.uses_model, GradientNoiseSpec.uses_model) == (True, False)

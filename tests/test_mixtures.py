@@ -20,7 +20,7 @@ from torch import Tensor
 from toys import mixture_denoiser, process_of
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.solvers.loop import Solver
 from diffbench.diffusion.solvers.sde import EulerMaruyama
@@ -45,7 +45,7 @@ def solver_of(process: str, name: str, **settings: object) -> Solver:
     denoiser, known = denoiser_of(process), SolverSpec.known[name].model_fields
     given = {"name": name, "threshold": "none", **settings}
     if "sigma_min" in known:
-        last = float(denoiser.process.ratio(at(LAST[process])))
+        last = float(denoiser.process.ratio(float64(LAST[process])))
         given |= {"sigma_max": 1e9, "sigma_min": denoiser.process.spec.in_units(last)}
     else:
         given |= {"last": LAST[process]}
@@ -150,7 +150,7 @@ def test_the_adaptive_solver_finds_the_fine_path(process: str, tolerance: float)
     solver = solver_of(process, "ode-adaptive", rtol=tolerance, atol=tolerance)
     z = normals(64, 0)[0]
     error = (descend(solver, z, no_noise) - fine_path(process)).square().mean().sqrt()
-    largest = float(solver.process.sigma(at(solver.process.t_max)))
+    largest = float(solver.process.sigma(float64(solver.process.t_max)))
     assert float(error) <= 50 * 2 * tolerance * (1 + largest) + 1e-8
 
 
@@ -278,7 +278,7 @@ def test_sde_and_ode_have_the_same_marginals(process: str) -> None:
     """
     flow = many(solver_of(process, "ode", method="rk4", steps=64), 1)
     sde = many(solver_of(process, "euler-maruyama", steps=256), 2)
-    truth = exact(process, at(LAST[process]), 4).reshape(MANY, PIXELS).numpy()
+    truth = exact(process, float64(LAST[process]), 4).reshape(MANY, PIXELS).numpy()
     assert not differ(flow, sde) and not differ(flow, truth) and not differ(sde, truth)
     spec = solver_of(process, "euler-maruyama", steps=64).spec
     assert differ(flow, many(WrongDrift(spec, denoiser_of(process)), 3))

@@ -35,6 +35,8 @@ def test_what_moved_is_where_the_table_says(old, new):
 @pytest.mark.parametrize(
     ("line", "old", "new"),
     [
+        ("from diffbench.data.levels import Images", "data.levels", "data.grey_levels"),
+        ("from diffbench.data.levels import Levels", "data.levels.Levels", "data.grey_levels.GreyLevels"),
         ("import diffbench.stages.trainer", "stages.trainer", "training.trainer"),
         ("from diffbench.stages import trainer as t", "stages.trainer", "training.trainer"),
         ("from diffbench.plan.registry import build", "plan.registry", "specs.registry"),

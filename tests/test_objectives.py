@@ -21,11 +21,11 @@ from toys import (
     toy_fraction,
 )
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core import bound as terms_of_the_bound
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
@@ -155,7 +155,7 @@ def test_lognormal_times_have_lognormal_ratios(name: str) -> None:
     t, weight = LogNormalTimes(spec, process).quantile(u)
     want = half_range(process) * torch.from_numpy(stats.norm(spec.mean, spec.std).ppf(u)).exp()
     if process.spec.time == "discrete":
-        levels = process.ratio(at(range(49)))
+        levels = process.ratio(float64(range(49)))
         want = levels[(want[:, None] - levels).abs().argmin(1)]
     close(process.ratio(t), want, rtol=1e-9)
     assert (weight == 1).all()
@@ -165,7 +165,9 @@ def test_lognormal_times_have_lognormal_ratios(name: str) -> None:
 def test_lognormal_times_are_times_a_denoiser_may_be_asked(name: str) -> None:
     """Even the tails: on a chain a tiny ratio is nearest to the data's, where there is no noise."""
     process = some_process(name)
-    t, _ = LogNormalTimes(LogNormalTimesSpec(), process).quantile(at([0.0, 1e-7, 1 - 1e-7, 1.0]))
+    t, _ = LogNormalTimes(LogNormalTimesSpec(), process).quantile(
+        float64([0.0, 1e-7, 1 - 1e-7, 1.0])
+    )
     assert (t >= process.t_min).all() and (t <= process.t_max).all()
 
 
@@ -200,7 +202,7 @@ def test_draws_are_a_function_of_the_generator(kind: type, spec: type, draw: str
 def test_low_discrepancy_draws_are_evenly_spaced_from_a_random_start() -> None:
     """The quantiles (u + i/n) mod 1 of the stream's one number u; the times are those of the quantiles."""
     u = torch.rand(1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    want = (u + at(range(10)) / 10) % 1
+    want = (u + float64(range(10)) / 10) % 1
     got = QUANTILE_DRAWS["low-discrepancy"](10, torch.Generator().manual_seed(3))
     close(got, want, rtol=1e-15, atol=1e-16)
     close(got.sort()[0].diff(), 0.1 * torch.ones(9).double(), rtol=1e-14)
@@ -266,13 +268,13 @@ def test_log_snr_quantiles_are_those_of_g2_over_sigma2(name: str) -> None:
         assert found[1] < 1e-8
         return found[0]
 
-    u = at([0.01, 0.2, 0.5, 0.8, 0.99])
+    u = float64([0.01, 0.2, 0.5, 0.8, 0.99])
     t, _ = times.quantile(u)
     whole = integral(times.process.t_max)
-    close(at([integral(float(each)) for each in t]) / whole, u, rtol=1e-9)
+    close(float64([integral(float(each)) for each in t]) / whole, u, rtol=1e-9)
     assert whole == pytest.approx(2 * (times.high - times.low), rel=1e-9)
-    ends, _ = times.quantile(at([0.0, 1.0]))
-    close(ends, at([times.start, times.process.t_max]), rtol=1e-9)
+    ends, _ = times.quantile(float64([0.0, 1.0]))
+    close(ends, float64([times.start, times.process.t_max]), rtol=1e-9)
 
 
 @every_sde
@@ -314,14 +316,14 @@ def test_levels_are_all_the_times_that_are_drawn(name: str, kind: type) -> None:
     process = process_of(name)
     spec = {UniformTimes: UniformTimesSpec, MixedTimes: MixedTimesSpec}[kind](levels=LEVELS)
     start = max(1e-5, process.t_min)
-    want = start + (process.t_max - start) * at(range(LEVELS)) / (LEVELS - 1)
+    want = start + (process.t_max - start) * float64(range(LEVELS)) / (LEVELS - 1)
     times = kind(spec, process)
     t, _ = times.quantile(midpoints(100 * LEVELS if kind is UniformTimes else QUANTILES))
     found, counts = t.unique(return_counts=True)
     close(found, want, rtol=1e-12, atol=0)
     if kind is UniformTimes:
         assert (counts == 100).all()
-    ends, _ = times.quantile(at([0.0, 1 - 2.0**-53]))
+    ends, _ = times.quantile(float64([0.0, 1 - 2.0**-53]))
     assert ends.tolist() == found[[0, -1]].tolist()
     for draw in QUANTILE_DRAWS:
         times = kind(spec.model_copy(update={"draw": draw}), process)
@@ -337,7 +339,7 @@ def test_from_time_0_on_the_levels_are_the_chains(kind: type) -> None:
     told = noise_input(
         process_of("vp-chain"), torch.zeros(len(t), 1), t[:, None, None, None], "time"
     )
-    close(told.double().unique(), at(range(1000)), rtol=0, atol=1e-4)
+    close(told.double().unique(), float64(range(1000)), rtol=0, atol=1e-4)
 
 
 @every_sde
@@ -530,13 +532,13 @@ def test_ves_labels_count_the_levels_from_the_largest(file: str) -> None:
 def test_the_weights_of_score_matching_differ_by_g2_and_sigma2(name: str) -> None:
     """sigma^2, g^2 and 1 times the score's squared error, which comes from the scores themselves."""
     process = process_of(name)
-    t = process.t_min + (process.t_max - process.t_min) * at([0.1, 0.5, 0.9])
+    t = process.t_min + (process.t_max - process.t_min) * float64([0.1, 0.5, 0.9])
     x0, noise = images_and_noise(3)
     denoiser = Toy(process, "x0", lambda x, t: x.sin())
     x_t = process.diffuse(x0, column(t), noise)
     score, true = denoiser(x_t, column(t)).score, -noise / column(process.sigma(t))
     squared = (score - true).square().flatten(1).mean(1)
-    g2 = at([g2_over_sigma2(name, float(each)) for each in t]) * process.sigma(t) ** 2
+    g2 = float64([g2_over_sigma2(name, float(each)) for each in t]) * process.sigma(t) ** 2
     factors = {"sigma2": process.sigma(t) ** 2, "likelihood": g2, "unit": torch.ones_like(t)}
     for weight, factor in factors.items():
         spec = ScoreMatchingSpec(weight=weight)
@@ -548,7 +550,7 @@ def test_the_weights_of_score_matching_differ_by_g2_and_sigma2(name: str) -> Non
 def test_likelihood_weighted_losses_at_log_snr_times_are_errors_of_eps(name: str) -> None:
     """g^2/sigma^2 times the times' weight is 2 (high - low)/length, high and low the ends of ln(sigma/alpha)."""
     times = log_snr_times(name)
-    process, ends = times.process, at([times.start, times.process.t_max])
+    process, ends = times.process, float64([times.start, times.process.t_max])
     denoiser, (x0, noise) = Toy(process, "eps", toy_eps), images_and_noise(64)
     spec = ScoreMatchingSpec(weight="likelihood")
     loss = ScoreMatching(spec, denoiser, times)(x0, noise, torch.Generator().manual_seed(2))
@@ -621,7 +623,7 @@ def test_losses_of_a_constant_by_hand(name: str, spec) -> None:
     the units of the process, half of 0.4 on [0, 1].
     """
     process = some_process(name)
-    t = at([20.0, 40.0]) if name == "discrete" else at([0.4, 0.9])
+    t = float64([20.0, 40.0]) if name == "discrete" else float64([0.4, 0.9])
     ratio = process.sigma(t) / process.alpha(t)
     data_std = 0.4 * (process.spec.high - process.spec.low) / 2
     want = {
@@ -640,7 +642,7 @@ def test_losses_of_a_constant_by_hand(name: str, spec) -> None:
 def test_simple_is_the_error_of_the_native_quantity(native: str) -> None:
     """The targets by hand: eps, x0, (alpha eps - sigma x0)/sqrt(alpha^2 + sigma^2) and -eps/sigma, against an
     answer of 0.25."""
-    process, t = process_of("sub-vp"), at([0.5])
+    process, t = process_of("sub-vp"), float64([0.5])
     alpha, sigma = process.alpha(t), process.sigma(t)
     target = {
         "eps": 0.5 + 0 * t,
@@ -665,9 +667,9 @@ def test_the_mean_is_the_posteriors(schedule: str, t: int) -> None:
         np.sqrt(abar[t - 1]) * betas[t] * 0.75 + np.sqrt(1 - betas[t]) * (1 - abar[t - 1]) * x_t
     ) / (1 - abar[t])
     denoiser = Toy(process, "mean", lambda x, _: torch.full_like(x, CONSTANT))
-    objective = Simple(SimpleSpec(), denoiser, GivenTimes(process, at([t])))
+    objective = Simple(SimpleSpec(), denoiser, GivenTimes(process, float64([t])))
     x0, noise = torch.full((1, 1, 2, 2), 0.75).double(), torch.full((1, 1, 2, 2), 0.5).double()
-    close(objective(x0, noise, NO_DRAWS), at([(target - CONSTANT) ** 2]), rtol=1e-11)
+    close(objective(x0, noise, NO_DRAWS), float64([(target - CONSTANT) ** 2]), rtol=1e-11)
 
 
 def levels(process: Process) -> Tensor:
@@ -737,7 +739,7 @@ def test_vlbs_mean_over_times_is_the_bound_without_its_prior(schedule: str, vari
     """For the noise that the bound draws, from its highest level down; and term by term."""
     process = process_of("discrete", schedule=schedule, steps=49)
     denoiser = Toy(process, "eps", toy_eps, toy_fraction)
-    bound = VLB(VLBSpec(variance=variance, threshold="none"), denoiser, Levels(17))
+    bound = VLB(VLBSpec(variance=variance, threshold="none"), denoiser, GreyLevels(17))
     x0, t = images_and_noise(1)[0], levels(process)
     total = bound(x0, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
@@ -764,13 +766,13 @@ def test_importance_is_improved_diffusions() -> None:
     assert not torch.equal(arrays["weights"][-1], torch.ones(8).double())
     t, weight = times.quantile(midpoints(QUANTILES))
     assert t.unique().tolist() == list(range(8))
-    first = torch.searchsorted(t, at(range(8)))
+    first = torch.searchsorted(t, float64(range(8)))
     close(weight[first], arrays["importance_weight"])
 
 
 def after(losses: Callable[[Tensor], Tensor], times: ImportanceTimes, rounds: int) -> None:
     """Every time of a chain, that often."""
-    t = at(range(times.cells))
+    t = float64(range(times.cells))
     for i in range(rounds):
         times.update(t, losses(t + i))
 
@@ -785,7 +787,7 @@ def test_importance_has_the_expectation_of_uniform_times(rounds: int, share: flo
     """sum_t p_t w_t L_t = mean_t L_t for any L; sums of 30 numbers of size 1."""
     times = importance(30, history=3, share=share)
     after(uneven, times, rounds)
-    p, t = times.probability, at(range(30))
+    p, t = times.probability, float64(range(30))
     drawn, weight = times.quantile(midpoints(QUANTILES))
     # The share of each time among evenly spaced quantiles is its probability, to one quantile an end.
     counts = torch.bincount(drawn.long(), minlength=30) / QUANTILES
@@ -800,15 +802,15 @@ def test_importance_is_uniform_until_every_time_has_its_history() -> None:
     times = importance(30, history=3)
     uniform = torch.full((30,), 1 / 30, dtype=torch.float64)
     after(uneven, times, 2)
-    times.update(at(range(29)), uneven(at(range(29))))
+    times.update(float64(range(29)), uneven(float64(range(29))))
     assert torch.equal(times.probability, uniform)
-    times.update(at([29]), at([2.0]))
+    times.update(float64([29]), float64([2.0]))
     assert not torch.equal(times.probability, uniform)
 
 
 def test_importance_is_the_root_mean_square_of_the_last_losses() -> None:
     times = importance(30, history=3, share=0.01)
-    t = at(range(30))
+    t = float64(range(30))
     for size in (100.0, 1.0, 2.0, 2.0):
         times.update(t, size * (t + 1))
     want = (t + 1) / (t + 1).sum()
@@ -927,7 +929,7 @@ def test_cross_entropy_by_hand(name: str) -> None:
     """Of two classes whose network sums the scaled image and its negative, with importance weight 3:
     ln(1 + exp(-2 z)) for the first label, z = alpha h sum(x_t - alpha m)/(alpha^2 h^2 + sigma^2)."""
     process = some_process(name)
-    t = at([20.0, 40.0]) if name == "discrete" else at([0.4, 0.9])
+    t = float64([20.0, 40.0]) if name == "discrete" else float64([0.4, 0.9])
     alpha, sigma, half = process.alpha(t), process.sigma(t), half_range(process)
     x0, noise = torch.full((2, 1, 1, 2), 0.75).double(), torch.full((2, 1, 1, 2), 0.5).double()
     z = 2 * (alpha * 0.75 + sigma * 0.5 - alpha * process.spec.middle)

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from toys import Toy, close, process_of, recorded, toy_eps
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core import integrators
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser, MixtureDenoiser
@@ -36,7 +36,7 @@ from diffbench.specs.processes import DiscreteSpec, EDMSpec, ProcessSpec, VESpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import AdaptiveODESpec
 
-CELLS = Levels(256)
+CELLS = GreyLevels(256)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -63,7 +63,7 @@ class TwoRates(GaussianProcess):
     """alpha = (exp(-t), exp(-3 t)) in turned coordinates, sigma^2 = 1 - exp(-2 t)."""
 
     basis = Rotation()
-    rates = at([1.0, 3.0]).reshape(1, 1, 1, 2)
+    rates = float64([1.0, 3.0]).reshape(1, 1, 1, 2)
 
     def alpha(self, t: Tensor) -> Tensor:
         return (-self.rates * t).exp()
@@ -93,8 +93,8 @@ class Gaussian:
 
     def ends(self) -> tuple[Tensor, Tensor, Tensor]:
         """alpha at the first and last time, and r; (1 or D,)."""
-        first = at(ODELikelihoodSpec().first_time(self.process.spec))
-        times = (first, at(self.process.t_max))
+        first = float64(ODELikelihoodSpec().first_time(self.process.spec))
+        times = (first, float64(self.process.t_max))
         a, b = (self.process.alpha(t).flatten() for t in times)
         v, w = (
             alpha**2 * self.variances + self.process.sigma(t) ** 2
@@ -130,8 +130,8 @@ class Gaussian:
         return self.axes * self.ends()[2].log() @ self.axes.T
 
 
-MEAN, VARIANCES = at([0.3, -0.2, 0.1]), at([0.04, 0.25, 0.6])
-AXES = torch.linalg.qr(at([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]
+MEAN, VARIANCES = float64([0.3, -0.2, 0.1]), float64([0.04, 0.25, 0.6])
+AXES = torch.linalg.qr(float64([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]]))[0]
 
 
 def on_process(name: str) -> Gaussian:
@@ -159,7 +159,9 @@ CASES = {name: on_two_rates() if name == "two-rates" else on_process(name) for n
 every_case = pytest.mark.parametrize("name", CASES)
 
 
-def likelihood_of(denoiser: Denoiser, cells: Levels = CELLS, **options: object) -> ODELikelihood:
+def likelihood_of(
+    denoiser: Denoiser, cells: GreyLevels = CELLS, **options: object
+) -> ODELikelihood:
     return ODELikelihood(ODELikelihoodSpec(**options), denoiser, cells)
 
 
@@ -179,7 +181,7 @@ def test_the_truth_is_hardly_above_the_datas_entropy(name: str) -> None:
 @every_case
 def test_bits_with_the_exact_trace(name: str) -> None:
     case, spec = CASES[name], CASES[name].process.spec
-    cells = Levels(256, spec.low, spec.high)
+    cells = GreyLevels(256, spec.low, spec.high)
     x = case.draw(50)
     got = likelihood_of(case.denoiser, cells, trace="exact")(x, generator())["total"]
     x = x + (torch.rand(x.shape, generator=generator(), dtype=x.dtype) - 0.5) * cells.spacing
@@ -355,10 +357,10 @@ class Uniform(ODELikelihood):
 @pytest.mark.parametrize("low", [-1.0, 0.0])
 def test_a_uniform_density_has_as_many_bits_as_levels_have(count: int, low: float) -> None:
     """So the data layer's log|dx/dk| is the only constant."""
-    cells = Levels(count, low, 1.0)
+    cells = GreyLevels(count, low, 1.0)
     x = (low + cells.spacing * torch.arange(count)).double().reshape(1, 1, 1, -1)
     got = Uniform(ODELikelihoodSpec(), CASES["vp"].denoiser, cells)(x, generator())["total"]
-    close(got, at([math.log2(count)]), rtol=1e-12)
+    close(got, float64([math.log2(count)]), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("tolerance", "atol"), [(1e-5, 5e-3), (1e-8, 1e-5)])
@@ -366,20 +368,24 @@ def test_bits_do_not_depend_on_the_scale(tolerance: float, atol: float) -> None:
     """Levels in [0, 1] on VE, and twice as far apart on EDM with twice the noise, both priors about 0."""
     ve = process_of("ve", sigma_min=0.01, sigma_max=50, centre=0)
     edm = process_of("edm", sigma_min=0.02, sigma_max=100)
-    means = at([[0.2, 0.3, 0.8, 0.6], [0.7, 0.5, 0.1, 0.9]])
+    means = float64([[0.2, 0.3, 0.8, 0.6], [0.7, 0.5, 0.1, 0.9]])
     x = means.repeat(3, 1).reshape(6, 1, 2, 2) + 0.1 * normal_like(
         means.new_zeros(6, 1, 2, 2), generator()
     )
 
-    def total(process: GaussianProcess, scale: int, cells: Levels, last: float) -> Tensor:
+    def total(process: GaussianProcess, scale: int, cells: GreyLevels, last: float) -> Tensor:
         covariances = (0.1 * scale) ** 2 * torch.eye(4).double().expand(2, 4, 4)
-        tensors = {"weights": at([0.5, 0.5]), "means": scale * means, "covariances": covariances}
+        tensors = {
+            "weights": float64([0.5, 0.5]),
+            "means": scale * means,
+            "covariances": covariances,
+        }
         denoiser = MixtureDenoiser(MixtureSpec(), process, tensors)
         options = {"last": last, "rtol": tolerance, "atol": tolerance}
         return likelihood_of(denoiser, cells, **options)(scale * x, generator())["total"]
 
-    want = total(edm, 2, Levels(256), 2 * float(ve.sigma(at(1e-5))))
-    close(total(ve, 1, Levels(256, 0.0, 1.0), 1e-5), want, rtol=0, atol=atol)
+    want = total(edm, 2, GreyLevels(256), 2 * float(ve.sigma(float64(1e-5))))
+    close(total(ve, 1, GreyLevels(256, 0.0, 1.0), 1e-5), want, rtol=0, atol=atol)
 
 
 def test_labels_reach_the_denoiser() -> None:
@@ -401,7 +407,7 @@ def test_labels_reach_the_denoiser() -> None:
     likelihood = likelihood_of(Labelled(process_of("vp")))
     got = bits(likelihood.log_prob(x, generator(), Condition(y))[0], x)
     want = math.log2(math.sqrt(2 * math.pi) * 0.3)
-    close(got, at([want] * 3), rtol=0, atol=2e-3)
+    close(got, float64([want] * 3), rtol=0, atol=2e-3)
 
 
 NAN = math.nan

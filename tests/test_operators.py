@@ -15,7 +15,7 @@ from scipy.linalg import hadamard
 from torch import Tensor
 from toys import close, recorded
 
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.inverse.operators.dense import Dense
 from diffbench.diffusion.inverse.operators.fourier import MRI, measured_rows
@@ -109,7 +109,7 @@ def sampled(operator: Operator, x: Tensor) -> Tensor:
     """Reflect the image (the last pixel twice), then correlate with the kernel at every f-th place."""
     f, (value, radius) = operator.spec.factor, SAMPLED[operator.spec.kernel]
     first = -radius * f + (f + 1) // 2
-    taps = at([value((first + m - (f - 1) / 2) / f) for m in range(2 * radius * f)])
+    taps = float64([value((first + m - (f - 1) / 2) / f) for m in range(2 * radius * f)])
     kernel = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
     room = (-first, 2 * radius * f)
     padded = np.pad(x.numpy(), [(0, 0), (0, 0), room, room], "symmetric")
@@ -340,7 +340,7 @@ def test_a_matrix_of_low_rank() -> None:
 
 
 def test_the_colours_axis_may_already_be_the_first() -> None:
-    weights = at([1.0, 0.0, 0.0])
+    weights = float64([1.0, 0.0, 0.0])
     laws(Colourisation(ColourisationSpec(), (3, 2, 2), weights=weights))
 
 
@@ -408,7 +408,7 @@ def official(name: str) -> tuple[Operator, Tensor]:
     elif name == "sr2":
         operator = build(BlockAverageSpec(factor=2), shape)
     elif name == "color":
-        weights = at([0.3333, 0.3334, 0.3333])
+        weights = float64([0.3333, 0.3334, 0.3333])
         operator = Colourisation(ColourisationSpec(), shape, weights=weights)
     else:
         operator = Dense(IdentitySpec(), shape, arrays["general_matrix"])
@@ -445,7 +445,7 @@ def test_inpaintings_coordinates_are_ddrms_up_to_their_order() -> None:
 def test_blur_is_what_ddrm_intends() -> None:
     """With the eight taps that its code uses; what it makes of them is another operator with the same values."""
     arrays = recorded("ddrm_operators")
-    kernel = at([1 / 9] * 8 + [0.0])
+    kernel = float64([1 / 9] * 8 + [0.0])
     matrix = convolution_matrix(kernel, 8)
     operator = Separable(IdentitySpec(), (3, 8, 8), matrix, matrix)
     got = operator.apply(arrays["x"])
@@ -492,7 +492,7 @@ def test_other_rows_of_k_space_are_the_seeds() -> None:
 def test_a_row_and_its_opposite_are_one_thing_measured_twice() -> None:
     operator = MRI(MRISpec(acceleration=2, seed=2), (1, 9, 6))
     rows = set(operator.rows.tolist())
-    times = at([len(rows & {k}) + len(rows & {-k % 9}) for k in range(9)])
+    times = float64([len(rows & {k}) + len(rows & {-k % 9}) for k in range(9)])
     assert set(times.tolist()) == {0, 1, 2}
     close(operator.s.reshape(9, 6), (times / 2).sqrt()[:, None].expand(9, 6))
 
@@ -623,7 +623,7 @@ def test_colours_are_the_librarys() -> None:
     y = jpeg.apply(x)
     assert y.shape == (2, 1536)
     assert (jpeg.pseudo_inverse(y) - x).abs().max() < 3 / 127.5
-    flat = at([0.2, -0.6, 1.0])[:, None, None].expand(1, 3, 16, 16)
+    flat = float64([0.2, -0.6, 1.0])[:, None, None].expand(1, 3, 16, 16)
     y = JPEG(JPEGSpec(quality=100), (3, 16, 16)).apply(flat)[0]
     pixel = tuple(int(v) for v in ((flat[0, :, 0, 0] + 1) * 127.5).round())
     want = Image.new("RGB", (1, 1), pixel).convert("YCbCr").getpixel((0, 0))

@@ -28,7 +28,7 @@ MEASURED = re.compile(r"(?<![\w.])\d+\.\d+|\d ?± ?\d|(?<![\w.])\d+ (?:%|dB|bits
 def repository(tmp_path: Path) -> Path:
     """A repository with the digits' benchmark and two recorded numbers, one of which is old."""
     shutil.copytree(REPOSITORY / "config", tmp_path / "config")
-    plan = pages.Benchmark("digits", tmp_path, layout.read_tables(tmp_path)).plan
+    plan = pages.RecordedBenchmark("digits", tmp_path, layout.read_tables(tmp_path)).plan
     spec = digest(plan, jobs_of(plan)["vp", "sample", "em-100"])
     good = Cell("ok", mean=3.25, sd=0.125, se=0.1, seeds=3, images=2000, nfe=100)
     old = Cell("ok", mean=4.5, se=0.5, seeds=1, images=2000, nfe=99)

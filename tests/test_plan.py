@@ -510,7 +510,7 @@ def test_runs_build_on_each_other(planned):
     train = plan.job("train", "edm", 4)
     assert sample.spec.train == train.spec
     assert plan.job("score", "edm", 4).spec.samples["heun-18"] == sample.spec
-    assert plan.inputs(sample) == [paths.levels(plan.root), train.product]
+    assert plan.inputs(sample) == [paths.dataset(plan.root), train.product]
     made = {path for run in plan.jobs for path in run.products}
     assert all(path in made for run in plan.jobs for path in plan.inputs(run))
 
@@ -619,7 +619,7 @@ def test_an_analysis_reads_the_data_alone(planned):
     )
     (run,) = plan.of("analysis")
     assert (run.item, run.product.name) == ("noise", "noise.json")
-    assert plan.inputs(run) == [paths.levels(plan.root)]
+    assert plan.inputs(run) == [paths.dataset(plan.root)]
     assert run.spec.train == plan.job("train", "iddpm-hybrid").spec
 
 
@@ -630,7 +630,7 @@ def test_an_analysis_of_the_model_waits_for_its_training(planned):
     )
     for seed in (0, 1):
         run, train = plan.job("analysis", "vp", seed, "latents"), plan.job("train", "vp", seed)
-        assert plan.inputs(run) == [paths.levels(plan.root), train.product]
+        assert plan.inputs(run) == [paths.dataset(plan.root), train.product]
         assert run.spec.train == train.spec
         assert run.product == plan.root / f"runs/vp/seed{seed}/analysis/latents.json"
 
@@ -1094,10 +1094,10 @@ INCEPTION = "name: inception, weights: network.pth, opinions: [clean_fid]"
 def test_scores_wait_for_the_reference_and_training_does_not(planned):
     plan = planned()
     reference, score = plan.job("reference"), plan.job("score", "vp")
-    assert plan.inputs(reference) == [paths.levels(plan.root)]
-    assert plan.inputs(score)[:3] == [paths.levels(plan.root), *reference.products]
+    assert plan.inputs(reference) == [paths.dataset(plan.root)]
+    assert plan.inputs(score)[:3] == [paths.dataset(plan.root), *reference.products]
     assert score.spec.reference == reference.spec
-    assert plan.inputs(plan.job("train", "vp")) == [paths.levels(plan.root)]
+    assert plan.inputs(plan.job("train", "vp")) == [paths.dataset(plan.root)]
     changed = planned(extractor="{epochs: 3}")
     for stage in ("data", "train"):
         assert [each.spec for each in changed.of(stage)] == [each.spec for each in plan.of(stage)]

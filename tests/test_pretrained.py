@@ -223,7 +223,7 @@ def prepared(plan):
     """The data stage's product."""
     spec = plan.job("data").spec
     dataset = build(spec.data).load()
-    write_product(paths.levels(plan.root), lambda file: data.save(dataset, file), spec)
+    write_product(paths.dataset(plan.root), lambda file: data.save(dataset, file), spec)
     return dataset
 
 
@@ -241,7 +241,7 @@ def by_hand(network, process, solver, dataset, count, chunk):
         sample(build(solver, denoiser, None), shape, stream("sample", 0, index))
         for index in range(count // chunk)
     ]
-    return models.levels_of(dataset, process.spec).from_model(torch.cat(parts))
+    return models.grey_levels_of(dataset, process.spec).from_model(torch.cat(parts))
 
 
 def test_without_training_it_is_sampled_and_scored_as_the_network_itself(planned, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fills import filled
 from official_unet import output_of, shapes_of
-from toys import at, column
+from toys import column, float64
 
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.diffusion.processes.heat import IHDM
@@ -60,7 +60,7 @@ def test_the_mean_is_the_image_in_0_to_1_and_the_network_at_levels_from_1():
     state = filled(shapes(*CIFAR, channels=32))
     network, found = imported(state)
     u = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    k = at([1, 200])
+    k = float64([1, 200])
     process = IHDM(IHDMSpec(levels=200), (3, 8, 8), u)
     denoiser = NetworkDenoiser(DenoiserSpec.choose(found.denoiser), process, network)
     with torch.no_grad():

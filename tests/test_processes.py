@@ -7,7 +7,7 @@ import torch
 from toys import Toy, chain_times, close, column, made, process_of, recorded, toy_score
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
@@ -107,7 +107,7 @@ def test_the_discretised_ve_is_its_transition_between_levels(file: str) -> None:
     times = torch.linspace(0, 1, steps, dtype=torch.float64)
     close(process.sigma(times), arrays["VE_discrete_sigmas"])
     level = (arrays["t"] * (steps - 1)).floor().long()
-    before = torch.cat([at([process.data_time]), times])[level]
+    before = torch.cat([float64([process.data_time]), times])[level]
     alpha, sigma2 = process.transition(times[level], before)
     close(column(alpha - 1) * arrays["x"], arrays["VE_disc_f"])
     close(sigma2.sqrt(), arrays["VE_disc_G"])
@@ -144,15 +144,15 @@ def test_the_chain_in_continuous_time_has_ddpms_levels(levels: int) -> None:
     times = level / (levels - 1)
     close(process.alpha(times).log(), chain.alpha(level).log(), rtol=3e-11, atol=0)
     close(process.sigma(times), chain.sigma(level), rtol=3e-11, atol=0)
-    before = torch.cat([at([process.data_time]), times[:-1]])
+    before = torch.cat([float64([process.data_time]), times[:-1]])
     close(process.chain_step(times, before)[1], chain.betas, rtol=1e-9, atol=0)
 
 
 def test_the_sdes_marginals_are_not_the_chains() -> None:
     """VP at i/1000 beside DDPM's level i - 1: 4.9 % more noise at the first, 3.4 % more signal at the last."""
     sde, chain = process_of("vp"), process_of("vp-chain")
-    assert sde.sigma(at(1e-3)) / chain.sigma(at(0)) - 1 == pytest.approx(0.0485, abs=5e-5)
-    assert sde.alpha(at(1)) / chain.alpha(at(1)) - 1 == pytest.approx(0.0344, abs=5e-5)
+    assert sde.sigma(float64(1e-3)) / chain.sigma(float64(0)) - 1 == pytest.approx(0.0485, abs=5e-5)
+    assert sde.alpha(float64(1)) / chain.alpha(float64(1)) - 1 == pytest.approx(0.0344, abs=5e-5)
 
 
 def test_a_chain_whose_betas_pass_half_is_refused() -> None:
@@ -163,9 +163,14 @@ def test_a_chain_whose_betas_pass_half_is_refused() -> None:
 def test_published_noise_levels_of_vp() -> None:
     """alpha(1) = exp(-5.025); sigma/alpha to the digits given, half a unit of the last."""
     process = process_of("vp")
-    assert process.alpha(at(1)) == pytest.approx(math.exp(-5.025), rel=1e-14)
-    ratios = process.ratio(at([1, 1e-3, 1e-5]))
-    assert (ratios - at([152.167, 0.010486, 1.0005e-3])).abs().le(at([5e-4, 5e-7, 5e-8])).all()
+    assert process.alpha(float64(1)) == pytest.approx(math.exp(-5.025), rel=1e-14)
+    ratios = process.ratio(float64([1, 1e-3, 1e-5]))
+    assert (
+        (ratios - float64([152.167, 0.010486, 1.0005e-3]))
+        .abs()
+        .le(float64([5e-4, 5e-7, 5e-8]))
+        .all()
+    )
 
 
 def test_edm_noise_levels_of_vp_and_their_inverse() -> None:
@@ -175,7 +180,7 @@ def test_edm_noise_levels_of_vp_and_their_inverse() -> None:
     times = torch.tensor([1e-5, 0.1, 0.5, 1]).double()  # recorded at float32 inputs
     close(process.ratio(times), arrays["VP_sigma_of_t"])
     close(process.time_of(arrays["sigma"]), arrays["VP_t_of_sigma"])
-    close(process.ratio(at([1e-5, 1])), arrays["VP_sigma_range"])
+    close(process.ratio(float64([1e-5, 1])), arrays["VP_sigma_range"])
 
 
 CHOICES = {
@@ -203,8 +208,8 @@ def some_times(process: Process) -> torch.Tensor:
 @every_gaussian
 def test_nothing_has_happened_to_data(spec: ProcessSpec) -> None:
     process = made(spec)
-    assert (process.alpha(at(process.data_time)) == 1).all()
-    assert process.sigma(at(process.data_time)) == 0
+    assert (process.alpha(float64(process.data_time)) == 1).all()
+    assert process.sigma(float64(process.data_time)) == 0
 
 
 @every_gaussian
@@ -246,7 +251,7 @@ def test_time_of_inverts_the_ratio(spec: ProcessSpec) -> None:
     process = made(spec)
     t = some_times(process)
     close(process.time_of(process.ratio(t)), t, rtol=1e-9)
-    assert process.time_of(at([0.0])).item() == process.data_time
+    assert process.time_of(float64([0.0])).item() == process.data_time
 
 
 @pytest.mark.parametrize("spec", CONTINUOUS, ids=lambda spec: spec.canonical())
@@ -274,12 +279,12 @@ def test_drift_and_diffusion_are_the_derivatives(spec: ProcessSpec) -> None:
 def test_integer_times_have_no_rates(name: str) -> None:
     process = process_of("discrete", schedule="cosine", steps=10)
     with pytest.raises(TypeError, match="its time is discrete"):
-        getattr(process, name)(at(3))
+        getattr(process, name)(float64(3))
 
 
 @pytest.mark.parametrize("name", ["vp", "vp-chain", "sub-vp", "ve", "edm", "vp-cosine"])
 def test_the_range_of_ratios_that_a_spec_states_is_the_process_s(name: str) -> None:
     """A plan's float and the class's tensor: 1e-9 relative, though 1 - alpha^2 at t = 1e-5 keeps 10 digits."""
     process = process_of(name)
-    ends = process.ratio(at([process.t_min, process.t_max]))
-    close(ends, at(process.spec.ratios), rtol=1e-9, atol=0.0)
+    ends = process.ratio(float64([process.t_min, process.t_max]))
+    close(ends, float64(process.spec.ratios), rtol=1e-9, atol=0.0)

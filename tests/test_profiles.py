@@ -134,7 +134,7 @@ def test_constants_of_a_network_are_not_added_up():
 
 def test_too_few_snapshots_are_refused():
     class Asked:
-        at, ema_std, places = None, 0.2, ("last",)
+        at, ema_std, step_names = None, 0.2, ("last",)
 
     few = TrainingSpec(steps=100, ema="power", snapshots=[50])
     assert missed(few.kept, Weights(100, 0.2)) > TOLERATED

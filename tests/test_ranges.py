@@ -20,9 +20,9 @@ import pytest
 import torch
 from test_must_run import SERVED, own, solver_of
 from torch import Tensor
-from toys import at, chosen_process, close, mixture_denoiser, process_of
+from toys import chosen_process, close, float64, mixture_denoiser, process_of
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
@@ -170,7 +170,7 @@ def times_of(pair: Pair) -> list[tuple[Tensor, Tensor]]:
     """Three times, here and there: the same but for EDM's, which are noise levels."""
     here = pair.here.spec
     scale = pair.ratio if here.name == "edm" else 1.0
-    shares = at([0.2, 0.5, 1.0])
+    shares = float64([0.2, 0.5, 1.0])
     times = here.t_min + shares * (here.t_max - here.t_min)
     times = times.round() if here.time == "discrete" else times
     return [(t, scale * t) for t in times]
@@ -233,7 +233,7 @@ def test_ves_prior_is_about_the_middle_or_its_centre() -> None:
         ({"centre": 2}, 2.0),
     ):
         process = process_of("ve", **parameters)
-        assert float(process.prior_sample(z)) == float(process.start(at(0.3), z)) == want
+        assert float(process.prior_sample(z)) == float(process.start(float64(0.3), z)) == want
 
 
 # Samples.
@@ -361,9 +361,9 @@ def test_exact_denoisers_are_mapped() -> None:
 def test_the_exact_reflected_denoiser_is_mapped() -> None:
     pair = pair_of("reflected")
     tensors = {
-        "weights": at([0.6, 0.4]),
+        "weights": float64([0.6, 0.4]),
         "centres": uniform((2, 4), 10),
-        "widths": at([0.1, 0.2]),
+        "widths": float64([0.1, 0.2]),
     }
     mapped = {
         **tensors,
@@ -410,9 +410,9 @@ def test_losses_are_the_same(name: str, spec: ObjectiveSpec, denoiser: DenoiserS
     losses = []
     for process, x0 in ((pair.here, pair.data()), (pair.there, pair.map(pair.data()))):
         times = build(spec.times, process)
-        levels = Levels(17, process.spec.low, process.spec.high, process.spec.bounded)
+        grey = GreyLevels(17, process.spec.low, process.spec.high, process.spec.bounded)
         built = build(denoiser, process, ToyNetwork(denoiser.outputs))
-        objective = build(spec, built, times, levels.spacing)
+        objective = build(spec, built, times, grey.spacing)
         losses.append(objective(x0, uniform(SHAPE, 6) - 0.5, generator()))
     rate = name == "edm" and getattr(spec, "weight", "") == "likelihood"
     close(losses[1], losses[0] / (pair.ratio if rate else 1.0), rtol=1e-8)
@@ -457,7 +457,7 @@ def test_densities_differ_by_the_jacobian_and_bits_do_not(
     close_enough = {"rtol": 0, "atol": 0.06} if adaptive else {"rtol": 1e-8}
     dims, found = math.prod(SHAPE[1:]), []
     for process, x in ((pair.here, pair.data()), (pair.there, pair.map(pair.data()))):
-        cells = Levels(17, process.spec.low, process.spec.high, process.spec.bounded)
+        cells = GreyLevels(17, process.spec.low, process.spec.high, process.spec.bounded)
         likelihood = ODELikelihood(spec, usual(process), cells)
         found.append((likelihood.log_prob(x, generator()), likelihood(x, generator())["total"]))
     (here, latent), bits = found[0]
@@ -479,7 +479,7 @@ def test_bounds_are_the_same(name: str, spec: LikelihoodSpec) -> None:
     pair = pair_of(name)
     found = []
     for process, x in ((pair.here, pair.data()), (pair.there, pair.map(pair.data()))):
-        cells = Levels(17, process.spec.low, process.spec.high, process.spec.bounded)
+        cells = GreyLevels(17, process.spec.low, process.spec.high, process.spec.bounded)
         found.append(build(spec, usual(process), cells)(x, generator()))
     for key in ("total", "prior", "terms"):
         close(found[1][key], found[0][key], rtol=1e-8)
@@ -575,8 +575,8 @@ def made(spec: RestorerSpec, denoiser: Denoiser, images: Tensor):
 # EDM's sampler, written from its Algorithm 2, on an analytic mixture.
 
 
-MEANS = at([[0.2, 0.7, 0.4], [0.8, 0.1, 0.5]])
-WEIGHTS, STD = at([0.4, 0.6]), 0.1
+MEANS = float64([[0.2, 0.7, 0.4], [0.8, 0.1, 0.5]])
+WEIGHTS, STD = float64([0.4, 0.6]), 0.1
 
 
 def ideal(x: Tensor, sigma: float) -> Tensor:
@@ -671,7 +671,7 @@ def test_default_levels_are_clipped_to_the_process() -> None:
     ):
         process = process_of("ve", **parameters)
         solver = build(SolverSpec.choose({"name": "heun", "steps": 5}), usual(process))
-        close(process.sigma(solver.times()[[0, -2]]), at(want))
+        close(process.sigma(solver.times()[[0, -2]]), float64(want))
 
 
 def test_every_length_of_a_process_is_mapped_here() -> None:

@@ -60,7 +60,7 @@ def test_origins_are_lines(file):
     assert tree.where(("training", "lr")) == "bench.yaml:4"
     assert tree.where(("training", "steps")) == "bench.yaml:3"
     assert tree.where(("training", "absent")) == "bench.yaml:2"
-    assert tree.at("training").where(("steps",)) == "bench.yaml:3"
+    assert tree.part("training").where(("steps",)) == "bench.yaml:3"
 
 
 @pytest.mark.parametrize(

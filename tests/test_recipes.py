@@ -7,7 +7,7 @@ import torch
 from commands import REPOSITORY
 from toys import Toy, close, toy_eps
 
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.network import noise_input
 from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.plan.jobs import Plan
@@ -113,7 +113,7 @@ def test_ddims_grids_are_its_codes(plans):
 def test_the_large_class_conditional_model_rescales_nothing(plans):
     """A network of 4,000 levels is told the level; the bound's sum has a weight of 1/4000, a single term 1."""
     variant = plans[COND64].variants["iddpm-cond-large"]
-    process, t = build(variant.process), at([0, 1234, 3999])
+    process, t = build(variant.process), float64([0, 1234, 3999])
     told = noise_input(
         process, torch.zeros(3, 1), t[:, None, None, None], variant.denoiser.noise_input
     )

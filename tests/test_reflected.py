@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from toys import REFLECTED, Toy, close, column, made, process_of, recorded
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.boundary import Bumped, Gated, KernelMixture
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
@@ -263,7 +263,7 @@ def data(count: int, widths: Tensor | None = None) -> Tensor:
 def test_the_analytic_score_is_the_gradient_of_its_density() -> None:
     denoiser = exact(small())
     x = (0.02 + 0.96 * torch.rand(6, 1, 2, 2, generator=generator()).double()).requires_grad_()
-    for t in (at(0.0), at(0.5), column(torch.linspace(0.1, 1, 6).double())):
+    for t in (float64(0.0), float64(0.5), column(torch.linspace(0.1, 1, 6).double())):
         (gradient,) = torch.autograd.grad(denoiser.log_prob(x, t).sum(), x)
         close(denoiser(x, t).score.detach(), gradient, atol=1e-8)
 
@@ -271,7 +271,7 @@ def test_the_analytic_score_is_the_gradient_of_its_density() -> None:
 def test_bits_are_the_closed_form() -> None:
     """The prior is uniform to 2e-(pi 3)^2/2 = 1e-19 at sigma = 3; the density at time ``last`` is known."""
     process = made(ReflectedSpec(sigma_min=0.01, sigma_max=3))
-    denoiser, cells = exact(process), Levels(256, 0, 1, inside=True)
+    denoiser, cells = exact(process), GreyLevels(256, 0, 1, inside=True)
     x = data(40)
     for options in (
         {"trace": "exact"},
@@ -280,13 +280,13 @@ def test_bits_are_the_closed_form() -> None:
         likelihood = ODELikelihood(ODELikelihoodSpec(**options), denoiser, cells)
         with torch.no_grad():
             got, latent = likelihood.log_prob(x, generator())
-        want = denoiser.log_prob(x, at(likelihood.last))
+        want = denoiser.log_prob(x, float64(likelihood.first_time))
         assert ((got - want).abs() / 4 / math.log(2)).max() < 1e-3
         assert (latent > -1e-6).all() and (latent < 1 + 1e-6).all()
     probed = ODELikelihood(ODELikelihoodSpec(probes=2), denoiser, cells)
     with torch.no_grad():
         noisy = probed.log_prob(data(400), generator())[0] - denoiser.log_prob(
-            data(400), at(probed.last)
+            data(400), float64(probed.first_time)
         )
     assert noisy.mean().abs() < 4 * noisy.std() / 20 + 0.004
 
@@ -294,7 +294,7 @@ def test_bits_are_the_closed_form() -> None:
 def test_levels_of_a_bounded_process_are_cells_inside_it() -> None:
     """Dequantised levels stay in the cube, and the rounding rule inverts it exactly."""
     for count in (2, 17, 256):
-        cells = Levels(count, 0, 1, inside=True)
+        cells = GreyLevels(count, 0, 1, inside=True)
         k = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1)
         x = cells.to_model(k).double()
         for u in (0.0, 0.5, 0.99):
@@ -331,7 +331,7 @@ def test_the_score_is_zero_at_the_walls_and_odd_about_them(name: str) -> None:
     process = small()
     denoiser = BUILT_IN[name](process)
     x = torch.rand(8, 1, 2, 2, generator=generator()).double()
-    for t in (at(0.0), at(0.4), at(1.0)):
+    for t in (float64(0.0), float64(0.4), float64(1.0)):
         for wall in (0.0, 1.0):
             at_wall = x.clone()
             at_wall[:, :, 0, 0] = wall
@@ -346,7 +346,7 @@ def test_the_score_is_zero_at_the_walls_and_odd_about_them(name: str) -> None:
 
 def test_a_plain_network_does_not() -> None:
     denoiser = NetworkDenoiser(NetworkDenoiserSpec(predict="score"), small(), network(1))
-    assert denoiser(torch.zeros(1, 1, 2, 2).double(), at(0.5)).eps.abs().min() > 0.1
+    assert denoiser(torch.zeros(1, 1, 2, 2).double(), float64(0.5)).eps.abs().min() > 0.1
 
 
 def test_the_kernel_mixture_is_the_score_of_a_mixture() -> None:
@@ -357,10 +357,13 @@ def test_the_kernel_mixture_is_the_score_of_a_mixture() -> None:
         return answers.reshape(1, 3, 1, 1).expand(len(x), 3, *x.shape[2:])
 
     denoiser = KernelMixture(KernelMixtureSpec(data_std=1e-6), process, constant)
-    x, t = torch.linspace(0.01, 0.99, 12).double().reshape(1, 1, 3, 4).requires_grad_(), at(0.6)
+    x, t = (
+        torch.linspace(0.01, 0.99, 12).double().reshape(1, 1, 3, 4).requires_grad_(),
+        float64(0.6),
+    )
     sigma = process.sigma(t)
     # Without spread of the data both centres are in the middle.
-    odds = [torch.sigmoid(sign * at(0.7)).log() for sign in (-1, 1)]
+    odds = [torch.sigmoid(sign * float64(0.7)).log() for sign in (-1, 1)]
     log_p = torch.stack([each + log_density(x, 0 * x + 0.5, sigma) for each in odds]).logsumexp(0)
     (want,) = torch.autograd.grad(log_p.sum(), x)
     close(denoiser(x.detach(), t).score, want, atol=1e-5)
@@ -371,18 +374,18 @@ def test_guidance_keeps_the_boundary_condition() -> None:
     guided = ClassifierFreeGuidance(Guided(small()), 15)
     x = torch.tensor([0.0, 1.0, 0.3, 0.0]).double().reshape(1, 1, 2, 2)
     told = Condition(torch.zeros(1, dtype=torch.long))
-    assert guided(x, at(0.5), told).eps.flatten()[[0, 1, 3]].abs().max() < 1e-10
+    assert guided(x, float64(0.5), told).eps.flatten()[[0, 1, 3]].abs().max() < 1e-10
 
 
 def test_the_bump_is_one_in_the_middle_and_nothing_at_the_walls() -> None:
     process = small()
     bumped = Bumped(Toy(process, "score", lambda x, t: 1 + 0 * x), 200)
-    x = at([0.5, 0.0, 1.0, 0.01]).reshape(1, 1, 2, 2)
+    x = float64([0.5, 0.0, 1.0, 0.01]).reshape(1, 1, 2, 2)
     want = [1.0, 0.0, 0.0, math.exp((4 - 1 / (0.25 - 0.49**2)) / 200)]
-    close(bumped(x, at(0.5)).score.flatten(), at(want), atol=1e-9)
+    close(bumped(x, float64(0.5)).score.flatten(), float64(want), atol=1e-9)
     start = build(ODESpec(steps=3, bump=200), Toy(process, "score", lambda x, t: 0 * x)).start
     z = torch.tensor([-40.0, 40.0]).double().reshape(1, 1, 1, 2)
-    close(start(z).flatten(), at([0.01, 0.99]))
+    close(start(z).flatten(), float64([0.01, 0.99]))
 
 
 def test_transport_is_exact_for_one_kernel() -> None:
@@ -436,11 +439,13 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"images for reflected lie in \[0, 1\], not in \[1.5, 1.5\]"
     ):
-        process.diffuse(x, at(0.5), x)
-    likelihood = ODELikelihood(ODELikelihoodSpec(), exact(process), Levels(256, 0, 1, inside=True))
+        process.diffuse(x, float64(0.5), x)
+    likelihood = ODELikelihood(
+        ODELikelihoodSpec(), exact(process), GreyLevels(256, 0, 1, inside=True)
+    )
     with pytest.raises(ValueError, match="images for reflected lie in"):
         likelihood.log_prob(x, generator())
     with pytest.raises(ValueError, match="sigma_min 2.0 must be below sigma_max 1.0"):
         ReflectedSpec(sigma_min=2, sigma_max=1)
     with pytest.raises(TypeError, match="reflected has no x0: Tweedie's formula does not hold"):
-        _ = exact(process)(x / 2, at(0.5)).x0
+        _ = exact(process)(x / 2, float64(0.5)).x0

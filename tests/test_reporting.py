@@ -18,7 +18,7 @@ from diffbench.reporting.context import budget_lines
 from diffbench.reporting.formats import Grid, Table, escaped, to_latex, to_markdown
 from diffbench.reporting.numbers import plain, with_error
 from diffbench.reporting.paper import disagreements
-from diffbench.reporting.published import Published, PublishedValues
+from diffbench.reporting.published import PublishedValue, PublishedValues
 from diffbench.reporting.tables import make, table_params, tables
 from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths, status
@@ -35,7 +35,7 @@ PROTOCOL = {
     "torch_fidelity": "0.4.0",
 }
 #: A number that was published with a solver of ten evaluations, of a network in float32.
-PRINTED = Published("2", "source", "10", trained_in="fp32", sampled_in="fp32")
+PRINTED = PublishedValue("2", "source", "10", trained_in="fp32", sampled_in="fp32")
 
 #: A part of the tiny benchmark, without claims and figures.
 PART = {"variants": ["ddpm-cosine", "edm", "control-test"], "claims": [], "figures": []}

@@ -12,8 +12,8 @@ from PIL import Image
 from test_reporting import PROTOCOL, plan_of
 
 from diffbench.reporting import context, galleries
-from diffbench.reporting.galleries import Gallery, Pane, Row, mosaic
-from diffbench.reporting.listing import places
+from diffbench.reporting.galleries import Gallery, ImageRow, Pane, mosaic
+from diffbench.reporting.listing import planned_rows
 from diffbench.reporting.records import Records
 from diffbench.reporting.tables import charts, make
 from diffbench.store import files, paths, status
@@ -100,7 +100,7 @@ def table(plan, root):
 
 
 def test_rows_are_in_the_order_of_tasks_and_variants_refusals_last(plan):
-    found = places(plan, "restore")
+    found = planned_rows(plan, "restore")
     assert list(found) == [
         ("edm", "jpeg/ddrm-20"),
         ("edm", "jpeg/snips"),
@@ -273,7 +273,9 @@ def test_nothing_on_disk_is_a_table_and_a_picture_that_say_so(tmp_path, tasks):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_stands_in_its_place(channels):
     images = SEED.integers(0, 17, (2, 3, 5, 4, channels), dtype=np.uint8)
-    pane = Pane("t", [Row("a", images[0]), Row("lost", None, "failed"), Row("b", images[1])])
+    pane = Pane(
+        "t", [ImageRow("a", images[0]), ImageRow("lost", None, "failed"), ImageRow("b", images[1])]
+    )
     whole = mosaic(pane, 17).reshape(3 * 6 + 1, 3 * 5 + 1, channels)
     for down, row in ((0, images[0]), (2, images[1])):
         for across, image in enumerate(row):
@@ -285,7 +287,7 @@ def test_each_image_stands_in_its_place(channels):
 
 def test_pictures_that_differ_in_nothing_have_a_finite_psnr():
     images = SEED.integers(0, 17, (2, 4, 4, 1), dtype=np.uint8)
-    gallery = Gallery("g", [Pane("t", [Row("truth", images), Row("a", images)])], 17)
+    gallery = Gallery("g", [Pane("t", [ImageRow("truth", images), ImageRow("a", images)])], 17)
     rows = list(csv.DictReader(io.StringIO(gallery.csv("g"))))
     assert [row["y"] for row in rows] == ["100", "100"]
 

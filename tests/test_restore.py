@@ -10,7 +10,7 @@ import yaml
 from commands import REPOSITORY
 from PIL import Image
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
 from diffbench.diffusion.inverse.restorers.restorer import Measurement
@@ -136,7 +136,7 @@ def test_scores_are_those_of_the_restorations(done):
     # H H^+ y is y: the noise is kept as it is.
     assert metrics["residual"] == pytest.approx(0, abs=1e-7)
     fidelity = load_fidelity(spec.reference, done[1], dataset, torch.device("cpu"), spec.floors)
-    levels = Levels(17).from_model(whole).repeat(DRAWS, axis=0)
+    levels = GreyLevels(17).from_model(whole).repeat(DRAWS, axis=0)
     assert metrics["fid"] == pytest.approx(fidelity.frechet(levels)["value"])
     assert scores["protocol"] == json.loads(json.dumps(fidelity.protocol)) | {
         "images": 12,
@@ -180,9 +180,9 @@ def test_what_is_kept_is_what_the_streams_give(done):
         for i, part in enumerate(y.split(10))
     ]
     x = torch.cat(parts).reshape(IMAGES, DRAWS, 1, 8, 8)[:10]
-    levels = problem.levels
-    assert np.array_equal(kept["restorations"][:, 1], levels.from_model(x[:, 1]))
-    assert np.array_equal(kept["mean"], levels.from_model(x.mean(1)))
+    grey = problem.grey
+    assert np.array_equal(kept["restorations"][:, 1], grey.from_model(x[:, 1]))
+    assert np.array_equal(kept["mean"], grey.from_model(x.mean(1)))
     assert np.array_equal(kept["truth"], dataset.test[:10])
     assert np.array_equal(kept["measurement"][:, :4], dataset.test[:10, :4])
     assert (kept["measurement"][:, 4:] == 8).all()
@@ -209,7 +209,7 @@ def test_a_restorer_is_built_from_those_inside_it(done):
 def test_of_a_gaussian_the_true_posterior_is_known(done):
     spec, dataset, problem = posed(done, "ve-gaussian", "noisy/guess")
     metrics = result(done, "ve-gaussian", "noisy/guess")[0]["metrics"]
-    truth = PosteriorMean(PosteriorMeanSpec(), problem.levels.to_model(dataset.train))
+    truth = PosteriorMean(PosteriorMeanSpec(), problem.grey.to_model(dataset.train))
     variance = float(truth.covariance(problem.operator, 0.1).diagonal().mean())
     assert metrics["sd_ratio"]["value"] > 0
     denoiser = restore.load_denoiser(spec, done[1], dataset, torch.device("cpu"))

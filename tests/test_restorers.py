@@ -13,7 +13,7 @@ from torch import Tensor
 from toys import REFERENCE, Toy, close, mixture_denoiser, process_of, toy_eps
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.inverse.operators.dense import Dense
@@ -119,7 +119,8 @@ def test_each_eta_moves_its_own_coordinates() -> None:
         restorer = DDRM(DDRMSpec(**etas), Toy(process, "x0", lambda x, t: 0 * x))
         measurement = Measurement(operator, y, 1.0)
         root = spread(
-            lambda noise: restorer.step(x, at(2.0), at(0.5), measurement, noise), (1, 1, 3)
+            lambda noise: restorer.step(x, float64(2.0), float64(0.5), measurement, noise),
+            (1, 1, 3),
         )
         return [round(float(each), 9) for each in root.square().sum(1).sqrt()]
 
@@ -251,11 +252,11 @@ def test_snips_draws_from_the_posterior_of_a_full_rank_measurement() -> None:
     within 5 standard errors of a draw's mean, and 5 % of a standard deviation.
     """
     axes = torch.linalg.qr(torch.arange(16.0).sin().reshape(4, 4).double())[0]
-    covariance = axes @ at([0.02, 0.1, 0.25, 0.6]).diag() @ axes.T
-    mean, std, count = at([0.3, -0.2, 0.1, 0.0]), 0.3, 5000
+    covariance = axes @ float64([0.02, 0.1, 0.25, 0.6]).diag() @ axes.T
+    mean, std, count = float64([0.3, -0.2, 0.1, 0.0]), 0.3, 5000
     tensors = {"mean": mean, "covariance": covariance}
     denoiser = GaussianDenoiser(GaussianSpec(), process_of("vp"), tensors)
-    y = at([0.5, 0.1, -0.4, 0.2])
+    y = float64([0.5, 0.1, -0.4, 0.2])
     gain = covariance @ torch.linalg.inv(covariance + std**2 * torch.eye(4))
     want, sd = mean + gain @ (y - mean), (covariance - gain @ covariance).diag().sqrt()
     measurement = Measurement(
@@ -305,7 +306,7 @@ def test_processes_without_one_alpha_are_refused(name: str) -> None:
 
 def test_a_measurement_of_the_wrong_size_is_refused() -> None:
     measurement, images = problem(OPERATORS[1])
-    wrong = Measurement(measurement.operator, at(torch.zeros(3, 1, 3, 3)), 0.0)
+    wrong = Measurement(measurement.operator, float64(torch.zeros(3, 1, 3, 3)), 0.0)
     denoiser = mixture_denoiser(process_of("vp"), 16)
     for name in ("ddrm", "snips", "replace"):
         restorer = restorer_of(RestorerSpec.choose({"name": name}), denoiser, images)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from toys import close, column, fixed_variance, process_of, recorded
 
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.transitions import posterior_residual, step_mean
 from diffbench.diffusion.processes.discrete import Discrete
 from diffbench.diffusion.processes.schedules import cosine_betas, linear_betas
@@ -50,7 +50,7 @@ def test_log_variance_of_the_first_step_is_that_of_the_second(name: str) -> None
     t = times(process)
     variances = fixed_variance(process, t, t - 1, "small")
     close(variances.log(), tables[f"{name}_posterior_log_variance_clipped"])
-    assert fixed_variance(process, at(0), at(-1), "large") == variances[0] == variances[1]
+    assert fixed_variance(process, float64(0), float64(-1), "large") == variances[0] == variances[1]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -16,8 +16,8 @@ from diffbench import cli
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.solvers.loop import sample as sampled
 from diffbench.jobs import classifier, data, sample, shard, train
+from diffbench.plan.findings import examine, unneeded
 from diffbench.plan.matrix import example
-from diffbench.plan.upkeep import examine, unneeded
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import ShardSpec
 from diffbench.specs.processes import ProcessSpec
@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     plan = plan_of(folder)
     root = folder / plan.root
     spec = plan.job("data").spec
-    write_product(paths.levels(root), lambda file: data.save(build(spec.data).load(), file), spec)
+    write_product(paths.dataset(root), lambda file: data.save(build(spec.data).load(), file), spec)
     for variant in dict.fromkeys(variant for variant, _ in JOBS):
         train.run(plan.job("train", variant).spec, root, "cpu")
     for each in plan.of("classifier"):
@@ -156,7 +156,7 @@ def test_a_torn_chunk_is_drawn_again(tmp_path):
     store.save(3, chunk)
     found = store.load([2, 3])
     assert list(found) == [3]
-    assert np.array_equal(found[3].levels, chunk.levels)
+    assert np.array_equal(found[3].images, chunk.images)
     assert (found[3].calls, found[3].moved, found[3].seconds) == (7, 0.25, 1.5)
     (path,) = store.folder.iterdir()
     content = bytearray(path.read_bytes())

@@ -16,8 +16,8 @@ from test_plan import planned
 import diffbench
 from diffbench.estimate.estimate import estimate
 from diffbench.jobs import data, likelihood, sample, shard, train
+from diffbench.plan.findings import examine, unneeded
 from diffbench.plan.rules import rules
-from diffbench.plan.upkeep import examine, unneeded
 from diffbench.reporting.tables import make, table_params
 from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
@@ -198,7 +198,7 @@ def trained(tmp_path_factory):
     write_config(folder, ALONG)
     plan = plan_of(folder)
     root, spec = folder / plan.root, plan.job("data").spec
-    write_product(paths.levels(root), lambda file: data.save(build(spec.data).load(), file), spec)
+    write_product(paths.dataset(root), lambda file: data.save(build(spec.data).load(), file), spec)
     train.run(plan.job("train", "ddpm-cosine").spec, root, "cpu")
     return folder, plan
 
@@ -499,6 +499,6 @@ def test_a_claims_cell_has_one_name_of_its_item(tmp_path):
 
 
 def test_weights_of_a_list_are_not_one(trained):
-    assert OfWeights(at=[4, "last"]).places == (4, "last")
+    assert OfWeights(at=[4, "last"]).step_names == (4, "last")
     with pytest.raises(ValueError, match="the list is empty"):
         OfWeights(at=[])

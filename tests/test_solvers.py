@@ -21,7 +21,7 @@ from toys import (
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.processes.continuous import EDM
@@ -102,14 +102,14 @@ def test_large_is_sigma_hat_on_every_pair(schedule: str, t: int, s: int) -> None
     abar = np.cumprod(1 - process.betas.numpy())
     a, b = abar[t], abar[s]
     x, z = np.random.default_rng(0).standard_normal((2, 2, 1, 3, 3))
-    eps = toy_eps(torch.from_numpy(x), at(t)).numpy()
+    eps = toy_eps(torch.from_numpy(x), float64(t)).numpy()
     x0 = (x - np.sqrt(1 - a) * eps) / np.sqrt(a)
     of_eta_one = (1 - b) / (1 - a) * (1 - a / b)
     mean = np.sqrt(b) * x0 + np.sqrt(1 - b - of_eta_one) * eps
     spec = AncestralSpec(steps=50, variance="large", threshold="none")
     solver = build(spec, Toy(process, "eps", toy_eps))
     got = solver.step(
-        torch.from_numpy(x), at(t), at(s), UNCONDITIONAL, lambda _: torch.from_numpy(z)
+        torch.from_numpy(x), float64(t), float64(s), UNCONDITIONAL, lambda _: torch.from_numpy(z)
     )
     close(got, torch.from_numpy(mean + np.sqrt(1 - a / b) * z))
 
@@ -132,7 +132,7 @@ def test_encoding_is_eulers_method_upwards(grid: str) -> None:
     x = torch.linspace(-1, 1, 8).double().reshape(2, 1, 2, 2)
     denoiser = Counted(Toy(process, "eps", toy_eps))
     solver = build(DDIMSpec(steps=10, grid=grid), denoiser)
-    xbar, levels = x / process.alpha(at(0)), solver.times()[:-1].flip(0)
+    xbar, levels = x / process.alpha(float64(0)), solver.times()[:-1].flip(0)
     for t, s in pairwise(levels):
         slope = toy_eps(process.alpha(t) * xbar, t)
         xbar = xbar + (process.ratio(s) - process.ratio(t)) * slope
@@ -149,7 +149,7 @@ def test_decoding_returns_the_encoded_image(name: str, parameters: dict, options
     beside an error of 1e-2.
     """
     process = process_of(name, **parameters)
-    mean, variances = at([0.3, -0.2, 0.1]), at([0.02, 0.25, 0.6])
+    mean, variances = float64([0.3, -0.2, 0.1]), float64([0.02, 0.25, 0.6])
     tensors = {"mean": mean, "covariance": variances.diag()}
     denoiser = GaussianDenoiser(GaussianSpec(), process, tensors)
     z = torch.randn(8, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
@@ -713,7 +713,7 @@ def test_the_ablation_sampler(run: str) -> None:
         x = solver.step(x, *times[-2:], UNCONDITIONAL, no_noise)
     else:
         euler = build(ODESpec(steps=1, method="euler"), denoiser)
-        x = euler.advance(x, times[-2], at(0.0), UNCONDITIONAL, no_noise)
+        x = euler.advance(x, times[-2], float64(0.0), UNCONDITIONAL, no_noise)
     close(process.ratio(torch.stack(denoiser.times)), arrays[f"{run}_sigma_calls"])
     close(torch.stack(denoiser.inputs)[:, 0, 0], arrays[f"{run}_x_calls"])
     close(x, arrays[f"{run}_x_final"])
@@ -759,7 +759,7 @@ class Countdown(Solver):
         self.process, self.pairs, self.corrector = process_of("edm"), [], None
 
     def times(self) -> torch.Tensor:
-        return at([4.0, 2.0, 1.0, 0.0])
+        return float64([4.0, 2.0, 1.0, 0.0])
 
     def step(self, x_t, t, s, condition, noise: Noise):
         self.pairs.append((float(t), float(s)))

@@ -112,7 +112,7 @@ def test_samples_are_what_the_model_and_the_seed_say(first):
     shape = (job.spec.chunk, *models.image_shape(run.dataset))
     solver = build(job.spec.solver, run.denoiser)
     x = sample(solver, shape, stream("sample", 0, 0))
-    levels = models.levels_of(run.dataset, run.spec.process).from_model(x)
+    levels = models.grey_levels_of(run.dataset, run.spec.process).from_model(x)
     with np.load(folder / job.product) as archive:
         assert np.array_equal(archive["levels"][: job.spec.chunk], levels)
 

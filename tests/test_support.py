@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from toys import Toy, made
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.process import MOVED, Process
 from diffbench.diffusion.denoisers.boundary import Gated, KernelMixture
 from diffbench.diffusion.denoisers.denoiser import Denoiser
@@ -26,7 +26,7 @@ from diffbench.specs.processes import ReflectedSpec, VPSpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import SolverSpec
 
-CELLS = Levels(256, 0, 1, inside=True)
+CELLS = GreyLevels(256, 0, 1, inside=True)
 #: The flow dx/dsigma = eps = c (2 x - 1) from sigma = 0.01 to 1.25 takes x - 1/2 to e^(2.48 c) times that: the latents'
 #: length.
 LENGTHS = [6.3, 2.5, 1.45]

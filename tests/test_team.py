@@ -24,7 +24,7 @@ from diffbench.store.products import write_product
 from diffbench.store.state import SpectatorStore, StateStore, generations
 from diffbench.training import launch
 from diffbench.training.launch import STOPPED
-from diffbench.training.team import Alone, Team
+from diffbench.training.team import ProcessGroup, SingleProcess
 from diffbench.training.trainer import Trainer, TrainingError
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     stage = DataStageSpec(data=DigitsSpec())
     digits = build(stage.data).load()
-    write_product(paths.levels(ROOT), lambda file: data.save(digits, file), stage)
+    write_product(paths.dataset(ROOT), lambda file: data.save(digits, file), stage)
     return tmp_path
 
 
@@ -138,7 +138,7 @@ def test_asked_to_stop_all_processes_do_at_the_same_step(folder):
     assert process.returncode == STOPPED, error
     stopped = StateStore(paths.state(ROOT, spec), spec).events()[-1]
     assert stopped["event"] == "saved"
-    assert stopped["step"] % Team.EVERY == 0
+    assert stopped["step"] % ProcessGroup.EVERY == 0
     assert f"stopped at step {stopped['step']}, state saved: call again\n" in error
     assert not paths.product(ROOT, spec).exists()
     assert status.read_status(paths.state(ROOT, spec)) is None
@@ -156,7 +156,7 @@ def test_a_process_that_fails_leaves_its_reason(folder):
     assert not paths.product(ROOT, spec).exists()
 
 
-class Third(Alone):
+class Third(SingleProcess):
     """One of four processes, for its share alone."""
 
     rank, size = 2, 4
@@ -234,7 +234,7 @@ def test_the_first_process_keeps_the_reason_of_one_that_failed_before_it(tmp_pat
 
     class Stage:
         @staticmethod
-        def run(spec, root, device):
+        def run(spec, root, device_name):
             raise RuntimeError("connection closed by peer")
 
     monkeypatch.setattr("importlib.import_module", lambda name: Stage)

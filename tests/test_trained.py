@@ -8,7 +8,7 @@ import torch
 
 from diffbench.data.datasets import DIGITS_LIMITS, Dataset, Digits
 from diffbench.metrics.extractor import features_and_logits, weights_sha256
-from diffbench.metrics.trained import Classifier, build_extractor, train_extractor
+from diffbench.metrics.trained import FeatureNetwork, build_extractor, train_extractor
 from diffbench.metrics.validation import NOISES, check_limits, gaussian_blur, validate_extractor
 from diffbench.specs.data import DigitsSpec
 from diffbench.specs.extractors import TrainedExtractorSpec
@@ -24,12 +24,12 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def module(digits: Dataset) -> Classifier:
+def module(digits: Dataset) -> FeatureNetwork:
     return train_extractor(TrainedExtractorSpec(), digits)
 
 
 @pytest.fixture(scope="session")
-def report(module: Classifier, digits: Dataset) -> dict[str, float]:
+def report(module: FeatureNetwork, digits: Dataset) -> dict[str, float]:
     return validate_extractor(module, digits)
 
 
@@ -60,7 +60,9 @@ def test_fid_grows_with_noise(report: dict[str, float]) -> None:
     assert noises == sorted(noises) and noises[-1] > 10
 
 
-def test_features_have_the_total_variance_of_the_spec(module: Classifier, digits: Dataset) -> None:
+def test_features_have_the_total_variance_of_the_spec(
+    module: FeatureNetwork, digits: Dataset
+) -> None:
     features, logits = features_and_logits(module, digits.train)
     assert features.shape == (1500, 32) and logits.shape == (1500, 10)
     assert features.dtype == logits.dtype == np.float64
@@ -77,7 +79,7 @@ def test_training_is_a_function_of_the_spec(digits: Dataset) -> None:
     assert weights_sha256(train_extractor(BRIEF.model_copy(update={"seed": 1}), digits)) != first
 
 
-def test_stored_weights_give_the_same_features(module: Classifier, digits: Dataset) -> None:
+def test_stored_weights_give_the_same_features(module: FeatureNetwork, digits: Dataset) -> None:
     again = build_extractor(TrainedExtractorSpec(), digits)
     again.load_state_dict(module.state_dict())
     again.eval()
@@ -86,7 +88,7 @@ def test_stored_weights_give_the_same_features(module: Classifier, digits: Datas
         assert np.array_equal(a, b)
 
 
-def test_batches_do_not_matter(module: Classifier, digits: Dataset) -> None:
+def test_batches_do_not_matter(module: FeatureNetwork, digits: Dataset) -> None:
     whole, _ = features_and_logits(module, digits.test)
     parts, _ = features_and_logits(module, digits.test, batch=64)
     assert np.allclose(whole, parts, atol=1e-3)
@@ -129,7 +131,7 @@ def test_noise_that_lowers_fid_is_refused(report: dict[str, float]) -> None:
         check_limits(report | {"noise_0.05": 5.0}, DIGITS_LIMITS)
 
 
-def test_non_finite_features_are_refused(module: Classifier, digits: Dataset) -> None:
+def test_non_finite_features_are_refused(module: FeatureNetwork, digits: Dataset) -> None:
     broken = build_extractor(TrainedExtractorSpec(), digits).eval()
     torch.nn.init.constant_(broken.features.bias, torch.nan)
     with pytest.raises(ValueError, match="NaN"):

@@ -182,7 +182,7 @@ def test_images_are_kept_as_levels_and_given_in_model_scale(digits):
     assert trainer.images.stored.dtype == torch.uint8
     assert trainer.images.shape == (1, 8, 8)
     rows = torch.tensor([5, 5, 1499, 0])
-    expected = trainer.levels.to_model(digits.train[rows.numpy()])
+    expected = trainer.grey.to_model(digits.train[rows.numpy()])
     assert torch.equal(trainer.images[rows], expected)
 
 

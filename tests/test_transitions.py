@@ -19,7 +19,7 @@ from toys import (
 from diffbench.diffusion.core.bound import bound_term
 from diffbench.diffusion.core.grids import respaced
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.core.transitions import (
     ddim_scales,
     model_variance,
@@ -97,7 +97,7 @@ def test_learned_variances(suffix: str, clip: int, threshold: str) -> None:
 
 def test_a_respaced_step_asks_the_model_at_the_original_level() -> None:
     arrays, process = recorded("gd_spaced_step"), chain("")
-    levels, spaced = at(respaced(1000, 25)), arrays["t"].long()
+    levels, spaced = float64(respaced(1000, 25)), arrays["t"].long()
     t, s = column(levels[spaced]), column(levels[spaced - 1])
     close(t.flatten(), arrays["model_t"])
     prediction = Toy(process, "eps", toy_eps, toy_fraction)(arrays["x"], t)
@@ -110,7 +110,7 @@ def test_a_respaced_step_asks_the_model_at_the_original_level() -> None:
 def test_eta_one_is_the_posterior(name: str) -> None:
     """r^2 = sigma_s^2 - n^2 cancels in long steps: VP's from 1 to 0.6 keeps 2e-3 of sigma_s^2."""
     process = process_of(name)
-    t, s = at([1.0, 0.5]), at([0.6, 0.2])
+    t, s = float64([1.0, 0.5]), float64([0.6, 0.2])
     ddim, rho = ddim_scales(process, t, s, 1.0), residual_correlation(process, t, s)
     close(ddim.r, posterior_residual(process, t, s), rtol=1e-12)
     close(ddim.n**2, fixed_variance(process, t, s, "small"), rtol=1e-13)
@@ -127,7 +127,7 @@ def variance_at(process: Process, t: int, s: int, fraction: float) -> torch.Tens
     """The learned variance with the same fraction in all of 3 pixels."""
     x = torch.zeros(1, 1, 1, 3).double()
     v = torch.full_like(x, fraction)
-    return model_variance(Prediction(process, x, at(t), "eps", x, v), at(s), "learned")
+    return model_variance(Prediction(process, x, float64(t), "eps", x, v), float64(s), "learned")
 
 
 @every_schedule
@@ -135,12 +135,12 @@ def variance_at(process: Process, t: int, s: int, fraction: float) -> torch.Tens
 def test_a_learned_variance_runs_from_small_to_large(schedule: str, t: int, s: int) -> None:
     """Both ends are differences of numbers below 1 and at least 1e-3: they round by 1e-13 of themselves."""
     process = process_of("discrete", schedule=schedule, steps=50)
-    small = float(process.posterior_variance(at(t), at(s)))
-    alpha = float(process.alpha(at(t)) / process.alpha(at(s)))
-    large = float(process.sigma(at(t)) ** 2) - alpha**2 * float(process.sigma(at(s)) ** 2)
+    small = float(process.posterior_variance(float64(t), float64(s)))
+    alpha = float(process.alpha(float64(t)) / process.alpha(float64(s)))
+    large = float(process.sigma(float64(t)) ** 2) - alpha**2 * float(process.sigma(float64(s)) ** 2)
     assert small < large
     for fraction in (0.0, 0.25, 0.5, 1.0):
-        want = at(large**fraction * small ** (1 - fraction)).expand(1, 1, 1, 3)
+        want = float64(large**fraction * small ** (1 - fraction)).expand(1, 1, 1, 3)
         close(variance_at(process, t, s, fraction), want, rtol=1e-12, atol=0)
     values = [float(variance_at(process, t, s, v)[0, 0, 0, 0]) for v in (0.0, 0.2, 0.7, 1.0)]
     assert values == sorted(values)
@@ -150,8 +150,8 @@ def test_a_learned_variance_runs_from_small_to_large(schedule: str, t: int, s: i
 @every_pair
 def test_each_pixel_has_its_own_learned_variance(schedule: str, t: int, s: int) -> None:
     process = process_of("discrete", schedule=schedule, steps=50)
-    x, v = torch.zeros(1, 1, 1, 3).double(), at([0.1, 0.6, 1.3]).reshape(1, 1, 1, 3)
-    got = model_variance(Prediction(process, x, at(t), "eps", x, v), at(s), "learned")
+    x, v = torch.zeros(1, 1, 1, 3).double(), float64([0.1, 0.6, 1.3]).reshape(1, 1, 1, 3)
+    got = model_variance(Prediction(process, x, float64(t), "eps", x, v), float64(s), "learned")
     alone = [variance_at(process, t, s, float(each))[..., :1] for each in v.flatten()]
     close(got, torch.cat(alone, -1), rtol=1e-15, atol=0)
 
@@ -164,9 +164,9 @@ def test_the_variance_into_the_data_is_that_of_the_grids_step_before(
     """On a thinned grid 30, 12, 0 and the data: the posterior's variance from 12 to 0."""
     process = process_of("discrete", schedule=schedule, steps=50)
     x = torch.zeros(1, 1, 1, 1).double()
-    prediction = Prediction(process, x, at(0), "eps", x)
-    got = model_variance(prediction, at(-1), kind, before=at(12))
-    close(got, process.posterior_variance(at(12), at(0)), rtol=1e-15, atol=0)
+    prediction = Prediction(process, x, float64(0), "eps", x)
+    got = model_variance(prediction, float64(-1), kind, before=float64(12))
+    close(got, process.posterior_variance(float64(12), float64(0)), rtol=1e-15, atol=0)
 
 
 @every_schedule
@@ -174,8 +174,8 @@ def test_the_variance_into_the_data_is_that_of_the_grids_step_before(
 def test_a_variance_without_bounds_is_the_networks_own(schedule: str, t: int) -> None:
     """Whatever the step's bounds are, into the data too; thresholds, guides and other values leave it."""
     process = process_of("discrete", schedule=schedule, steps=50)
-    x, own = torch.zeros(1, 1, 1, 3).double(), at([-9.0, 0.3, 2.0]).reshape(1, 1, 1, 3)
-    prediction = Prediction(process, x, at(t), "eps", x + 0.1, log_variance=own)
+    x, own = torch.zeros(1, 1, 1, 3).double(), float64([-9.0, 0.3, 2.0]).reshape(1, 1, 1, 3)
+    prediction = Prediction(process, x, float64(t), "eps", x + 0.1, log_variance=own)
     again = [
         prediction,
         prediction.with_value(x),
@@ -183,19 +183,19 @@ def test_a_variance_without_bounds_is_the_networks_own(schedule: str, t: int) ->
         GuidedPrediction(prediction, x),
     ]
     for each in again:
-        assert torch.equal(model_variance(each, at(t - 1), "learned"), own.exp())
-    small = model_variance(prediction, at(t - 1), "small")
-    assert torch.equal(small, fixed_variance(process, at(t), at(t - 1), "small"))
+        assert torch.equal(model_variance(each, float64(t - 1), "learned"), own.exp())
+    small = model_variance(prediction, float64(t - 1), "small")
+    assert torch.equal(small, fixed_variance(process, float64(t), float64(t - 1), "small"))
 
 
 def test_the_best_variance_without_bounds_is_the_posteriors_and_the_error() -> None:
     """A term KL(q || N(mean, s^2)) of a pixel is least at s^2 = posterior variance + squared error of the mean: its
     derivative by ln s^2 is (1 - that/s^2)/2, here of a mean over 3 pixels, in bits."""
     process = process_of("discrete", schedule="linear", steps=50)
-    t, x0 = at(20), at([0.5, -0.2, 0.1]).reshape(1, 1, 1, 3)
-    x_t = process.diffuse(x0, t, at([1.0, -1.0, 0.3]).reshape(1, 1, 1, 3))
+    t, x0 = float64(20), float64([0.5, -0.2, 0.1]).reshape(1, 1, 1, 3)
+    x_t = process.diffuse(x0, t, float64([1.0, -1.0, 0.3]).reshape(1, 1, 1, 3))
     truth = Prediction(process, x_t, t, "x0", x0)
-    own = at([-4.0, -3.0, -2.0]).reshape(1, 1, 1, 3).requires_grad_()
+    own = float64([-4.0, -3.0, -2.0]).reshape(1, 1, 1, 3).requires_grad_()
     prediction = Prediction(process, x_t, t, "x0", x0 + 0.3, log_variance=own)
     variance = model_variance(prediction, t - 1, "learned")
     term = bound_term(prediction, x0, t - 1, variance, 2 / 255)
@@ -209,4 +209,4 @@ def test_a_fixed_variance_is_not_learned() -> None:
     process = process_of("discrete", schedule="linear", steps=50)
     x = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="variance: learned"):
-        model_variance(Prediction(process, x, at(3), "eps", x), at(2), "learned")
+        model_variance(Prediction(process, x, float64(3), "eps", x), float64(2), "learned")

@@ -26,7 +26,7 @@ from PIL import Image
 
 from diffbench.data.datasets import Dataset, manifest
 from diffbench.data.decoding import Decoder
-from diffbench.data.folder import Identity, ImageFolder
+from diffbench.data.folder import ImageFolder, ImagesIdentity
 from diffbench.jobs import data as stages_data
 from diffbench.metrics.torchvision_operators import ensure_importable
 from diffbench.plan.jobs import Plan
@@ -34,7 +34,7 @@ from diffbench.specs.data import FolderSpec, LSUNSpec, ParquetSpec
 from diffbench.specs.jobs import DataStageSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths
-from diffbench.store.listing import TarFiles
+from diffbench.store.image_files import TarFiles
 from diffbench.store.products import StoreError, write_product
 
 Pixels = NDArray[np.uint8]
@@ -209,7 +209,7 @@ def test_lines_are_sorted_by_their_names_in_full(tmp_path: Path) -> None:
 
 def test_the_order_of_reading_is_no_part_of_the_identity() -> None:
     for names in (sorted(TESTS), sorted(TESTS, reverse=True)):
-        identity = Identity()
+        identity = ImagesIdentity()
         for name in names:
             identity.add(f"path/{name}", TESTS[name])
         assert identity.sha256() == by_hand(path=TESTS)
@@ -448,7 +448,7 @@ def test_a_stored_set_is_read_from_wherever_it_came(tmp_path: Path) -> None:
     spec, moved = (FolderSpec(path=str(path), identity=identity) for path in (first, second))
     data = ImageFolder(spec).load()
     stage = DataStageSpec(data=spec)
-    write_product(paths.levels(tmp_path), lambda file: stages_data.save(data, file), stage)
+    write_product(paths.dataset(tmp_path), lambda file: stages_data.save(data, file), stage)
     for each in (spec, moved, moved.unplaced):
         assert found(stages_data.load(tmp_path, each).train) == found(data.train)
     for other in (FolderSpec(path=str(second)), FolderSpec(path=str(first), identity="b" * 64)):

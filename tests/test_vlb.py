@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from toys import Toy, close, official_log_prob, process_of, recorded, toy_eps, toy_fraction
 
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core import bound as terms_of_the_bound
 from diffbench.diffusion.core.condition import Condition
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
 from diffbench.diffusion.likelihoods.vlb import VLB
@@ -21,7 +21,7 @@ from diffbench.specs.likelihoods import VLBSpec
 
 THRESHOLD = {0: "none", 1: "static"}
 KINDS = {"small": "FIXED_SMALL", "large": "FIXED_LARGE", "learned": "LEARNED_RANGE"}
-CELLS = Levels(256)
+CELLS = GreyLevels(256)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_whole_bound(kind: str, clip: int) -> None:
     """Recorded terms run from t = T - 1 down."""
     arrays, bound = recorded("gd_bpd_loop"), toy_bound("linear", 50, kind, clip)
     x0, key = arrays["x0"], f"{KINDS[kind]}_clip{clip}"
-    levels = at(range(49, -1, -1))
+    levels = float64(range(49, -1, -1))
     terms = [bound.term(x0, t, t - 1, arrays["noise"][int(t)]) for t in levels]
     stacked = torch.stack(terms, 1)
     close(stacked, arrays[f"{key}_vb"])
@@ -57,7 +57,7 @@ def test_prior_and_errors_along_the_chain(clip: int) -> None:
     arrays, bound = recorded("gd_bpd_loop"), toy_bound("linear", 50, "small", clip)
     x0, key = arrays["x0"], f"FIXED_SMALL_clip{clip}"
     close(bound.prior(x0), arrays[f"{key}_prior_bpd"], atol=1e-14)
-    for i, t in enumerate(at(range(49, -1, -1))):
+    for i, t in enumerate(float64(range(49, -1, -1))):
         noise = arrays["noise"][int(t)]
         prediction = bound.denoiser(bound.process.diffuse(x0, t, noise), t)
         close((prediction.eps - noise).square().mean((1, 2, 3)), arrays[f"{key}_mse"][:, i])
@@ -94,7 +94,7 @@ def test_single_terms_with_a_threshold(suffix: str, clip: int) -> None:
     close(single_terms(bound, arrays), arrays[f"vb_LEARNED_RANGE_clip{clip}"])
 
 
-MEAN, DEVIATIONS = at([0.2, -0.1]), at([0.3, 0.6])
+MEAN, DEVIATIONS = float64([0.2, -0.1]), float64([0.3, 0.6])
 
 
 def exact_denoiser(steps: int) -> Denoiser:
@@ -108,7 +108,7 @@ def pixels(seed: int) -> Tensor:
 
 
 def test_prior_of_gaussian_data() -> None:
-    bound = VLB(VLBSpec(), exact_denoiser(50), Levels(17))
+    bound = VLB(VLBSpec(), exact_denoiser(50), GreyLevels(17))
     abar = np.prod(1 - np.linspace(20 * 1e-4, 20 * 0.02, 50))
     x0 = pixels(3)
     want = 0.5 * (abar * x0**2 + (1 - abar) - 1 - math.log(1 - abar)) / math.log(2)
@@ -128,18 +128,18 @@ GRIDS = [
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_the_total_is_prior_and_terms(options: dict, times: list, kind: str) -> None:
     """Noise in the order of the steps; into the data, the variance of the grid's own step before."""
-    bound = VLB(VLBSpec(variance=kind, **options), exact_denoiser(50), Levels(17))
+    bound = VLB(VLBSpec(variance=kind, **options), exact_denoiser(50), GreyLevels(17))
     assert bound.times().tolist() == times
     x0 = (pixels(4).clamp(-1, 1) * 8).round() / 8
     got = bound(x0, torch.Generator().manual_seed(7))
     generator = torch.Generator().manual_seed(7)
-    before = at(times[-3] if len(times) > 2 else 1)
+    before = float64(times[-3] if len(times) > 2 else 1)
     terms = []
-    for t, s in pairwise(at(times)):
+    for t, s in pairwise(float64(times)):
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
         terms.append(bound.term(x0, t, s, noise, before))
     stacked = torch.stack(terms)
-    close(got["times"], at(times[-2::-1]))
+    close(got["times"], float64(times[-2::-1]))
     close(got["terms"], stacked.mean(1).flip(0), rtol=1e-12)
     close(got["total"], bound.prior(x0) + stacked.sum(0), rtol=1e-12)
     close(got["prior"], bound.prior(x0), rtol=1e-12)
@@ -158,7 +158,7 @@ class Labelled(Denoiser):
 def test_labels_reach_the_denoiser() -> None:
     """With x0 and its prediction the label, and variance small, every KL is 0."""
     process = process_of("discrete", schedule="linear", steps=50)
-    bound = VLB(VLBSpec(threshold="none"), Labelled(process), Levels(3))
+    bound = VLB(VLBSpec(threshold="none"), Labelled(process), GreyLevels(3))
     y = torch.tensor([0, 1, 1])
     x0 = y[:, None, None, None].double().expand(3, 1, 2, 2).contiguous()
     got = bound(x0, torch.Generator().manual_seed(0), Condition(y))

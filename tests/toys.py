@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Native, Prediction
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.diffusion.core.transitions import model_variance
 from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
 from diffbench.diffusion.denoisers.exact import MixtureDenoiser, ReflectedMixtureDenoiser
@@ -66,7 +66,9 @@ def exact_denoiser(process: Process) -> Denoiser:
     if spec.noise == "constant":
         return Toy(process, "mean", lambda x, t: 0.9 * x + 0.05)
     if spec.alpha == "vector":
-        return diagonal_denoiser(process, at([0.3, -0.2, 0.1, 0.2]), at([0.25, 0.1, 0.05, 0.02]))
+        return diagonal_denoiser(
+            process, float64([0.3, -0.2, 0.1, 0.2]), float64([0.25, 0.1, 0.05, 0.02])
+        )
     return mixture_denoiser(process)
 
 

@@ -32,9 +32,9 @@ class ProgressiveCoding:
         """
         dataset = bench.dataset
         denoiser = bench.denoiser(self.train)
-        levels = models.levels_of(dataset, self.train.process)
-        bound = VLB(self.spec.bound, denoiser, levels)
-        x = levels.to_model(dataset.test[: self.spec.images]).to(bench.device)
+        grey = models.grey_levels_of(dataset, self.train.process)
+        bound = VLB(self.spec.bound, denoiser, grey)
+        x = grey.to_model(dataset.test[: self.spec.images]).to(bench.device)
         known = dataset.test_labels[: len(x)]
         labels = torch.from_numpy(known).to(bench.device) if denoiser.classes else None
         title = f"analysis {self.train.variant}"
@@ -45,7 +45,7 @@ class ProgressiveCoding:
             progress.advance(len(batch))
         progress.close()
         rate, squared = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-        step = (levels.count - 1) / (levels.high - levels.low)
+        step = (grey.count - 1) / (grey.high - grey.low)
         distortion = float(squared.mean()) ** 0.5 * step
         count = len(x) ** 0.5
         # By the derivative of the root: d sqrt(m) = dm/(2 sqrt(m)).

@@ -115,7 +115,7 @@ class GradientNoise:
         for spec in OBJECTIVES.values():
             spec = spec.model_copy(update={"label_dropout": self.label_dropout})
             times = build(spec.times, denoiser.process)
-            objective: Objective = build(spec, denoiser, times, trainer.levels.spacing)
+            objective: Objective = build(spec, denoiser, times, trainer.grey.spacing)
             self.learn(trainer, objective)
             yield objective
 
@@ -128,8 +128,8 @@ class GradientNoise:
         for t in levels.repeat(objective.times.history).split(trainer.training.batch):
             if len(t) == 0:
                 continue
-            x0, noise, y = self.images(trainer, len(t), generator)
-            losses = objective.losses(x0, t[:, None, None, None], noise, Condition(y))
+            x0, eps, y = self.images(trainer, len(t), generator)
+            losses = objective.losses(x0, t[:, None, None, None], eps, Condition(y))
             objective.times.update(t, losses)
 
     def images(
@@ -138,17 +138,17 @@ class GradientNoise:
         """Return random training images, noise, (count, C, H, W) each, and labels (count,) if the model takes any."""
         rows = torch.randint(len(trainer.images), (count,), generator=generator)
         x0 = trainer.images[rows]
-        noise = torch.randn(x0.shape, generator=generator)
+        eps = torch.randn(x0.shape, generator=generator)
         y = None if trainer.labels is None else trainer.labels[rows].to(trainer.device)
-        return x0, noise.to(trainer.device), y
+        return x0, eps.to(trainer.device), y
 
     def draws(self, trainer: Trainer, objective: Objective) -> Iterator[Tensor]:
         """Yield the gradients of single minibatches as vectors."""
         parameters = [each for each in trainer.network.parameters() if each.requires_grad]
         for draw in range(self.spec.draws):
             generator = stream("gradient noise", self.train.seed, trainer.step, draw)
-            x0, noise, y = self.images(trainer, trainer.training.batch, generator)
-            loss = objective(x0, noise, generator, y).mean()
+            x0, eps, y = self.images(trainer, trainer.training.batch, generator)
+            loss = objective(x0, eps, generator, y).mean()
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             yield torch.cat(
                 [
@@ -164,5 +164,5 @@ def noise_of(draws: Iterator[Tensor]) -> tuple[float, float]:
     for g in draws:
         total, squares, count = total + g, squares + float(g.square().sum()), count + 1
     mean_square = float((total / count).square().sum())
-    noise = (squares - count * mean_square) / (count - 1)
-    return noise, mean_square - noise / count
+    variance = (squares - count * mean_square) / (count - 1)
+    return variance, mean_square - variance / count

@@ -17,17 +17,17 @@ from diffbench.store.state import StateStore
 from diffbench.training import machine
 
 
-def run(spec: AnalysisStageSpec, root: Path, device: str) -> None:
+def run(spec: AnalysisStageSpec, root: Path, device_name: str) -> None:
     """Write analysis/{id}.json, and its picture if it has one."""
     train = spec.train
-    place = machine.prepare(device, train.running if train else None)
+    device = machine.prepare(device_name, train.running if train else None)
     path = paths.product(root, spec)
     state = StateStore(paths.state(root, spec), spec)
-    with state.lock(), machine.record(path, place):
+    with state.lock(), machine.record(path, device):
         dataset = data.load(root, train.data) if train else None
         analysis = build(spec.analysis, train) if train else build(spec.analysis)
         content, picture = analysis.measure(
-            Bench(dataset, place, state, root, spec.seed, spec.precision)
+            Bench(dataset, device, state, root, spec.seed, spec.precision)
         )
         if picture is not None:
             files.write(path.with_suffix(".png"), picture)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffbench.analyses.bench import Bench
-from diffbench.data.levels import Images, Levels
+from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
@@ -46,9 +46,9 @@ class Latents:
         """
         dataset = bench.dataset
         denoiser = bench.denoiser(self.train)
-        levels = models.levels_of(dataset, self.train.process)
+        grey = models.grey_levels_of(dataset, self.train.process)
         images = dataset.test[: self.spec.images]
-        x = levels.to_model(images).to(bench.device)
+        x = grey.to_model(images).to(bench.device)
         y = self.labels(bench, denoiser)
         rows, solver, z = [], None, x
         progress = Progress(f"analysis {self.train.variant}", len(self.spec.steps), "solver")
@@ -58,7 +58,7 @@ class Latents:
             z = in_parts(partial(encode, solver), x, y)
             calls = counted.calls // len(x.split(TOGETHER))
             back = in_parts(partial(decode, solver), z, y)
-            rows.append((steps, calls, *error_of(back, x, levels)))
+            rows.append((steps, calls, *error_of(back, x, grey)))
             progress.advance(1)
         progress.close()
         assert solver is not None
@@ -66,15 +66,15 @@ class Latents:
         content: dict[str, Any] = {
             name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
         }
-        last: dict[str, Any] = {"value": content["error"][-1]}
+        reconstruction: dict[str, Any] = {"value": content["error"][-1]}
         if content["se"][-1] is not None:
-            last["se"] = content["se"][-1]
+            reconstruction["se"] = content["se"][-1]
         content |= {
-            "metrics": {"reconstruction": last},
+            "metrics": {"reconstruction": reconstruction},
             "images": len(x),
             "solver": self.spec.solver.model_dump(mode="json"),
         }
-        return content, self.picture(solver, images, z, y, levels)
+        return content, self.picture(solver, images, z, y, grey)
 
     def labels(self, bench: Bench, denoiser: Denoiser) -> Tensor | None:
         """Return the images' own labels for a conditional model, else None."""
@@ -83,7 +83,7 @@ class Latents:
         return torch.from_numpy(bench.dataset.test_labels[: self.spec.images]).to(bench.device)
 
     def picture(
-        self, solver: Solver, images: Images, z: Tensor, y: Tensor | None, levels: Levels
+        self, solver: Solver, images: Images, z: Tensor, y: Tensor | None, grey: GreyLevels
     ) -> bytes:
         """Return a picture with a row a pair: an image, the way from its latent to the other's, the other image."""
         pairs = min(self.spec.pairs, len(images) // 2)
@@ -94,10 +94,10 @@ class Latents:
         columns = [images[ends[0]]]
         for share in np.linspace(0, 1, self.spec.between):
             between = mean + slerp(first, second, float(share))
-            columns.append(levels.from_model(decode(solver, between, Condition(kept))))
+            columns.append(grey.from_model(decode(solver, between, Condition(kept))))
         columns.append(images[ends[1]])
         grid = np.stack(columns, axis=1)
-        return grid_png(grid.reshape(-1, *grid.shape[2:]), levels.count, columns=len(columns))
+        return grid_png(grid.reshape(-1, *grid.shape[2:]), grey.count, columns=len(columns))
 
 
 def in_parts(way: Callable[[Tensor, Condition], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
@@ -112,9 +112,9 @@ def decode(solver: Solver, z: Tensor, condition: Condition) -> Tensor:
         return solve(solver, z, condition, torch.zeros_like)
 
 
-def error_of(got: Tensor, want: Tensor, levels: Levels) -> tuple[float, float | None]:
+def error_of(got: Tensor, want: Tensor, grey: GreyLevels) -> tuple[float, float | None]:
     """Return the mean squared error a pixel in [0, 1], and its standard error over images."""
-    scaled = (got - want) / (levels.high - levels.low)
+    scaled = (got - want) / (grey.high - grey.low)
     each = scaled.double().square().flatten(1).mean(1)
     se = float(each.std() / len(each) ** 0.5) if len(each) > 1 else None
     return float(each.mean()), se

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributions
 
 from diffbench.analyses.bench import Bench
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import key, stream
 from diffbench.diffusion.denoisers.boundary import Gated
@@ -48,7 +48,7 @@ Measured = dict[str, float | None]
 
 
 #: The grey levels that a likelihood is built with; they are not used for points.
-NO_CELLS = Levels(256, 0.0, 1.0, inside=True)
+NO_CELLS = GreyLevels(256, 0.0, 1.0, inside=True)
 
 
 class Simplex:
@@ -58,9 +58,9 @@ class Simplex:
         self.spec, self.chart = spec, StickBreaking(spec.categories)
         self.process: Process = build(ReflectedSpec(sigma_max=spec.sigma_max))
         count = len(spec.concentrations)
-        place = torch.arange(spec.categories)
-        base = torch.tensor(spec.concentrations, dtype=torch.float64)[place % count]
-        favoured = place % spec.components == torch.arange(spec.components)[:, None]
+        position = torch.arange(spec.categories)
+        base = torch.tensor(spec.concentrations, dtype=torch.float64)[position % count]
+        favoured = position % spec.components == torch.arange(spec.components)[:, None]
         #: The parameters of each component (M, K).
         self.concentrations = base * torch.where(favoured, spec.contrast, 1.0)
         self.truth = distributions.MixtureSameFamily(
@@ -144,8 +144,8 @@ class Simplex:
         for step in range(training.steps):
             generator = stream("training", bench.seed, step)
             x0 = images[torch.randint(len(images), (training.batch,), generator=generator)]
-            noise = torch.randn(x0.shape, generator=generator)
-            loss = objective(x0.to(bench.device), noise.to(bench.device), generator).mean()
+            eps = torch.randn(x0.shape, generator=generator)
+            loss = objective(x0.to(bench.device), eps.to(bench.device), generator).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if training.clip is not None:

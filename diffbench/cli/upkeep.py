@@ -20,7 +20,7 @@ def doctor(options: argparse.Namespace) -> int:
 
     Status 1 when something is wrong and stays so.
     """
-    from diffbench.plan.upkeep import examine
+    from diffbench.plan.findings import examine
 
     plan = load(options, needs_files=False)
     found = list(examine(plan))
@@ -45,7 +45,7 @@ def doctor(options: argparse.Namespace) -> int:
 )
 def clean(options: argparse.Namespace) -> int:
     """Remove training states that no variant needs, and unfinished files."""
-    from diffbench.plan.upkeep import remove, unneeded
+    from diffbench.plan.findings import remove, unneeded
 
     options.set.append({"only": []})
     for path in unneeded(load(options, needs_files=False)):
@@ -80,15 +80,15 @@ def pages(options: argparse.Namespace) -> int:
     from diffbench.store import files
 
     wrong = []
-    for place, text in pages(repository()).items():
-        path = repository() / place
+    for page, text in pages(repository()).items():
+        path = repository() / page
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
-        wrong.append(place)
+        wrong.append(page)
         if options.write:
             files.write(path, text.encode())
-    for place in wrong:
-        print(f"{place}: {'written' if options.write else 'is not what its template makes'}")
+    for page in wrong:
+        print(f"{page}: {'written' if options.write else 'is not what its template makes'}")
     return int(bool(wrong) and not options.write)
 
 

@@ -1,1 +1,1 @@
-"""Data sets as grey levels, and the one conversion between levels and the scale models work in."""
+"""Data sets as grey levels, and the one conversion between them and the scale models work in."""

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from diffbench.data.datasets import Dataset, Labels
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.data.pickled_arrays import read_dictionary
 from diffbench.specs.data import CIFAR10Spec
-from diffbench.store.downloads import Published
-from diffbench.store.listing import inside
+from diffbench.store.downloads import PublishedFile
+from diffbench.store.image_files import inside
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ROOT = "cifar-10-batches-py"
@@ -48,7 +48,7 @@ class CIFAR10:
             ValueError: when it is damaged, or holds something else.
         """
         path = None if self.spec.archive is None else Path(self.spec.archive)
-        archive = Published("CIFAR-10", URL, self.spec.sha256, None, "data.archive").local(path)
+        archive = PublishedFile("CIFAR-10", URL, self.spec.sha256, None, "data.archive").local(path)
         members = _members(archive)
         names = _batch(members, META, archive).get("label_names")
         if not isinstance(names, list) or len(names) != self.spec.known_classes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
 
 
@@ -32,5 +32,5 @@ class NoiseControl:
         self.spec = spec
 
     def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
-        """Return images whose pixels are uniform over the levels."""
+        """Return images whose pixels are uniform over the grey levels."""
         return generator.integers(0, dataset.levels, (samples, *dataset.shape), dtype=np.uint8)

@@ -1,7 +1,7 @@
 """Data sets: images as grey levels, with labels and a fixed split into train and test.
 
 A data set is arrays and nothing else, so that everything that uses it (training, scoring,
-likelihoods) sees the same levels.  The split is a seeded permutation that keeps the classes'
+likelihoods) sees the same images.  The split is a seeded permutation that keeps the classes'
 proportions: images are shuffled, sorted by class, and every (N / N_test)-th goes to the test split.
 An unstratified split of a small set depends mostly on the random class counts: it changes the FID between
 test and train by a factor of four on the digits, and with it everything that is measured relative
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import DigitsSpec
 
 Labels = NDArray[np.int64]
@@ -98,7 +98,7 @@ class Digits:
 
 
 def manifest(dataset: Dataset) -> dict[str, Any]:
-    """Return what identifies a data set: counts, shape, levels, range, class counts and SHA-256 of the arrays.
+    """Return what identifies a data set: counts, shape, grey levels, range, class counts and SHA-256 of the arrays.
 
     ``saturated`` is the share of numbers at the first or last grey level.
     """
@@ -122,10 +122,10 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _saturated(images: Images, levels: int) -> float:
+def _saturated(images: Images, grey_levels: int) -> float:
     # Counted in parts: a mask of a large set takes as much memory as the set.
     parts = (images[start : start + 10_000] for start in range(0, len(images), 10_000))
-    ends = sum(int(((part == 0) | (part == levels - 1)).sum()) for part in parts)
+    ends = sum(int(((part == 0) | (part == grey_levels - 1)).sum()) for part in parts)
     return ends / images.size
 
 

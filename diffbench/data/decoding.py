@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import Resize
 from diffbench.store.status import one_line
 

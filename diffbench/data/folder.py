@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
 from diffbench.data.decoding import FORMATS, Decoder, Splits
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FolderSpec
-from diffbench.store.listing import LABELS, LOSSY, Listing, listing
+from diffbench.store.image_files import LABELS, LOSSY, ImageFiles, find_images
 
 Mask = NDArray[np.bool_]
 
 
-class Identity:
+class ImagesIdentity:
     """The identity of a set of images, from their names and pixels in any order."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Identity:
 
 
 class ImageFolder:
-    """8-bit PNGs, greyscale or RGB, with 256 levels.
+    """8-bit PNGs, greyscale or RGB, with 256 grey levels.
 
-    Classes are folders or numbers (`diffbench.store.listing`).  With ``size``, images are cropped to the centred square
-    and resized, antialiased; without it, or with a version, all images must have one size already.
+    Classes are folders or numbers (`diffbench.store.image_files`).  With ``size``, images are cropped to the centred
+    square and resized, antialiased; without it, or with a version, all images must have one size already.
     """
 
     def __init__(self, spec: FolderSpec) -> None:
@@ -68,13 +68,13 @@ class ImageFolder:
             raise ValueError(
                 "data.path: none; it must name the folder, zip or tar of the training images"
             )
-        listed = {key: listing(Path(path)) for key, path in spec.paths.items()}
+        listed = {key: find_images(Path(path)) for key, path in spec.paths.items()}
         for key, each in listed.items():
             self._check(key, each)
         labels = {key: np.array(each.labels, np.int64) for key, each in listed.items()}
         tests = self._tests(listed, labels)
         count = sum(int(held.sum()) for held in tests.values())
-        images, identity = Splits(sum(map(len, tests.values())) - count, count), Identity()
+        images, identity = Splits(sum(map(len, tests.values())) - count, count), ImagesIdentity()
         decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize)
         for key, each in listed.items():
             if each.numbered:
@@ -96,7 +96,7 @@ class ImageFolder:
         )
         return mixed(dataset, spec.seed)
 
-    def _tests(self, listed: dict[str, Listing], labels: dict[str, Labels]) -> dict[str, Mask]:
+    def _tests(self, listed: dict[str, ImageFiles], labels: dict[str, Labels]) -> dict[str, Mask]:
         """Return masks of the test images: those of a path of their own, or a part of all."""
         spec, count = self.spec, len(labels["path"])
         if spec.test_path is None:
@@ -120,7 +120,7 @@ class ImageFolder:
             )
         return found
 
-    def _check(self, key: str, listed: Listing) -> None:
+    def _check(self, key: str, listed: ImageFiles) -> None:
         path, names = self.spec.paths[key], listed.names
         if len(names) < 2:
             raise ValueError(

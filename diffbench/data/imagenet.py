@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import ImageNetSpec
-from diffbench.store.listing import TORN
+from diffbench.store.image_files import TORN
 from diffbench.store.mapped import header
 from diffbench.store.status import one_line
 

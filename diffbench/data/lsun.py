@@ -20,7 +20,7 @@ from diffbench.data.datasets import Dataset, check_split, stratified_mask
 from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
 from diffbench.data.extras import package
 from diffbench.specs.data import LSUNSpec
-from diffbench.store.listing import listing
+from diffbench.store.image_files import find_images
 from diffbench.store.status import one_line
 
 
@@ -42,7 +42,7 @@ class FolderSource:
     def __init__(self, path: Path, lossy: bool) -> None:
         self.path = path
         self.formats = FORMATS[True] if lossy else (*LOSSLESS, "WEBP")
-        self.listed = listing(path, flat=True)
+        self.listed = find_images(path, flat=True)
 
     def __len__(self) -> int:
         return len(self.listed.names)

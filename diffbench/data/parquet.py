@@ -24,7 +24,7 @@ from diffbench.data.datasets import Dataset, Labels, mixed
 from diffbench.data.decoding import FORMATS, Decoder, Splits
 from diffbench.data.extras import package
 from diffbench.specs.data import ParquetSpec
-from diffbench.store.listing import MOST_CLASSES
+from diffbench.store.image_files import MOST_CLASSES
 from diffbench.store.status import one_line
 
 #: Number of rows that are read at a time.
@@ -32,7 +32,7 @@ BATCH = 256
 
 
 class ParquetImages:
-    """Images of 256 levels with their own split; with `size` they are cropped and resized as in a folder."""
+    """Images of 256 grey levels with their own split; with `size` they are cropped and resized as in a folder."""
 
     def __init__(self, spec: ParquetSpec) -> None:
         self.spec = spec

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffbench.data.datasets import NOISE_LIMIT, Dataset, Labels, mixed
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.specs.data import PatchesSpec
 
 SIZE = 16

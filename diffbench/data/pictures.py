@@ -8,20 +8,20 @@ import math
 import numpy as np
 from PIL import Image
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 
 
-def grid_array(levels: Images, count: int, side: int = 560, columns: int | None = None) -> Images:
-    """Return a grid of images, uint8 (N, H, W, C) in levels 0..count-1, as uint8 (height, width, C) in 0..255.
+def grid_array(images: Images, count: int, side: int = 560, columns: int | None = None) -> Images:
+    """Return a grid of images, uint8 (N, H, W, C) in grey levels 0..count-1, as uint8 (height, width, C) in 0..255.
 
     Images are enlarged by a whole factor, so that a row of them is about ``side`` pixels wide; without a number
     of ``columns`` the grid is square.
     """
-    n, height, width, channels = levels.shape
+    n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     scale = max(1, side // (columns * (width + 1)))
-    scaled = np.round(levels * (255 / (count - 1))).astype(np.uint8)
+    scaled = np.round(images * (255 / (count - 1))).astype(np.uint8)
     scaled = scaled.repeat(scale, axis=1).repeat(scale, axis=2)
     cell_height, cell_width = height * scale + scale, width * scale + scale
     picture = np.full(
@@ -33,9 +33,9 @@ def grid_array(levels: Images, count: int, side: int = 560, columns: int | None 
     return picture
 
 
-def grid_png(levels: Images, count: int, columns: int | None = None) -> bytes:
+def grid_png(images: Images, count: int, columns: int | None = None) -> bytes:
     """Return the grid as a PNG file's bytes."""
-    picture = grid_array(levels, count, columns=columns)
+    picture = grid_array(images, count, columns=columns)
     buffer = io.BytesIO()
     Image.fromarray(picture.squeeze(-1) if picture.shape[2] == 1 else picture).save(buffer, "PNG")
     return buffer.getvalue()

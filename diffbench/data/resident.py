@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffbench.data.levels import Images, Levels
+from diffbench.data.grey_levels import GreyLevels, Images
 
 
 class TrainingImages:
-    """Grey levels of images, uint8, kept on the device when they fit; indexing converts them to model scale.
+    """Images in grey levels, uint8, kept on the device when they fit; indexing converts them to model scale.
 
     They fit when they take a quarter of the device's free memory at most.  Else they stay where they are, as a rule in
     a file mapped into memory that all jobs share, and rows are copied when asked for.
@@ -17,9 +17,9 @@ class TrainingImages:
 
     SHARE = 1 / 4
 
-    def __init__(self, levels: Levels, images: Images, device: torch.device) -> None:
-        self.levels, self.device = levels, device
-        stored = levels.checked(images)
+    def __init__(self, grey: GreyLevels, images: Images, device: torch.device) -> None:
+        self.grey, self.device = grey, device
+        stored = grey.checked(images)
         if device.type == "cuda":
             fits = stored.nbytes <= self.SHARE * torch.cuda.mem_get_info(device)[0]
             stored = stored.to(device) if fits else stored
@@ -41,4 +41,4 @@ class TrainingImages:
         if on_gpu and not chosen.is_cuda:
             # A large copy from pageable memory would wait for the previous step.
             chosen = chosen.pin_memory()
-        return self.levels.values(chosen.to(self.device, non_blocking=on_gpu))
+        return self.grey.values(chosen.to(self.device, non_blocking=on_gpu))

@@ -66,8 +66,10 @@ def modules() -> dict[str, str]:
     for each in SPECS:
         importlib.import_module(f"diffbench.specs.{each}")
     specs = [spec for kind in Registered.__subclasses__() for spec in kind.known.values()]
-    places = [str(getattr(spec, "implementation", "")).partition(":") for spec in specs]
-    registered = {name: module for module, _, name in places if module.startswith(f"{__name__}.")}
+    implementations = [str(getattr(spec, "implementation", "")).partition(":") for spec in specs]
+    registered = {
+        name: module for module, _, name in implementations if module.startswith(f"{__name__}.")
+    }
     others = {name: f"{__name__}.{module}" for module, names in OTHERS.items() for name in names}
     return registered | others
 

@@ -84,8 +84,8 @@ def of_solver(train: TrainSpec, solver: SolverSpec, dataset: Dataset) -> Calls:
 def of_likelihood(train: TrainSpec, likelihood: LikelihoodSpec, dataset: Dataset) -> Calls:
     """Return the calls for one batch of test images."""
     denoiser, network = cheap_denoiser(train, dataset)
-    levels = models.levels_of(dataset, train.process)
-    image = levels.to_model(dataset.test[:1])
+    grey = models.grey_levels_of(dataset, train.process)
+    image = grey.to_model(dataset.test[:1])
     y = torch.zeros(1, dtype=torch.long) if denoiser.classes else None
-    build(likelihood, denoiser, levels)(image, stream("estimate"), Condition(y))
+    build(likelihood, denoiser, grey)(image, stream("estimate"), Condition(y))
     return Calls(network.calls)

@@ -15,15 +15,15 @@ from diffbench.jobs.train import called_in, train_network, training_cost
 from diffbench.specs.jobs import ClassifierSpec
 from diffbench.specs.registry import build
 from diffbench.training import machine, models
-from diffbench.training.team import Alone
+from diffbench.training.team import Team
 from diffbench.training.trainer import Trainer
 
 
-def run(spec: ClassifierSpec, root: Path, device: str) -> None:
+def run(spec: ClassifierSpec, root: Path, device_name: str) -> None:
     """Write model.safetensors: averaged weights."""
-    place = machine.prepare(device, spec.training)
+    device = machine.prepare(device_name, spec.training)
     dataset = data.load(root, spec.data)
-    train_network(spec, root, place, lambda team: classifier_trainer(spec, dataset, place, team))
+    train_network(spec, root, device, lambda team: classifier_trainer(spec, dataset, device, team))
 
 
 def cost(spec: ClassifierSpec, timings: Timings) -> Cost:
@@ -32,7 +32,7 @@ def cost(spec: ClassifierSpec, timings: Timings) -> Cost:
 
 
 def classifier_trainer(
-    spec: ClassifierSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+    spec: ClassifierSpec, dataset: Dataset, device: torch.device, team: Team | None = None
 ) -> Trainer:
     """Return the trainer of a classifier by cross-entropy on noisy images."""
     network = models.placed(models.build_classifier(spec, dataset), spec.training, device).train()

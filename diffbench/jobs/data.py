@@ -1,4 +1,4 @@
-"""The data stage: read the data set and store its levels."""
+"""The data stage: read the data set and store its images in grey levels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FEWEST = 20
 FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
 
-def run(spec: DataStageSpec, root: Path, device: str) -> None:
+def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
     """Write levels.npz and manifest.json."""
-    path = paths.levels(root)
+    path = paths.dataset(root)
     with machine.record(path, machine.prepare("cpu")):
         dataset: Dataset = build(spec.data).load()
         if len(dataset.test) < FEWEST:
@@ -49,7 +49,7 @@ def load(root: Path, spec: DataSpec) -> Dataset:
     Raises:
         StoreError: when it is missing, altered, or another data set than the spec's.
     """
-    path = read_product(paths.levels(root))
+    path = read_product(paths.dataset(root))
     found = read_sidecar(path)["spec"]["data"] | dict.fromkeys(spec.places)
     if found != spec.unplaced.model_dump(mode="json"):
         raise StoreError(f"{path} is stale, it holds another data set: run the data stage again")

@@ -26,12 +26,12 @@ from diffbench.training.progress import Progress
 ASSUMED_IMAGES = 10_000
 
 
-def run(spec: LikelihoodStageSpec, root: Path, device: str) -> None:
+def run(spec: LikelihoodStageSpec, root: Path, device_name: str) -> None:
     """Write likelihood/{kind}.json."""
-    place = machine.prepare(device, spec.train.running)
+    device = machine.prepare(device_name, spec.train.running)
     path = paths.product(root, spec)
-    with machine.record(path, place):
-        write_json_product(path, evaluate(spec, root, place), spec)
+    with machine.record(path, device):
+        write_json_product(path, evaluate(spec, root, device), spec)
 
 
 def cost(spec: LikelihoodStageSpec, timings: Timings) -> Cost:
@@ -68,10 +68,10 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     dataset = data.load(root, spec.train.data)
     model = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.likelihood)
     denoiser = Counted(model)
-    levels = models.levels_of(dataset, spec.train.process)
-    likelihood = build(spec.likelihood, denoiser, levels)
+    grey = models.grey_levels_of(dataset, spec.train.process)
+    likelihood = build(spec.likelihood, denoiser, grey)
     stored, known = dataset.split(spec.likelihood.split)
-    images = levels.to_model(stored).to(device)
+    images = grey.to_model(stored).to(device)
     labels = torch.from_numpy(known).to(device) if denoiser.classes else None
     title = f"likelihood {spec.variant} {spec.kind_id}"
     progress = Progress(title, len(images), "image")

@@ -22,14 +22,14 @@ from diffbench.store.products import read_product, write_product
 from diffbench.training import machine
 
 
-def run(spec: ReferenceSpec, root: Path, device: str) -> None:
+def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
     """Write statistics.npz and, for an extractor that is trained here, its validated weights."""
     check_library(spec)
-    path, place = paths.product(root, spec), prepare(spec, device)
-    with machine.record(path, place) as record:
+    path, device = paths.product(root, spec), prepare(spec, device_name)
+    with machine.record(path, device) as record:
         dataset = data.load(root, spec.data)
         extractor: Extractor = build(spec.extractor)
-        module = extractor.make(dataset).to(place)
+        module = extractor.make(dataset).to(device)
         record.note(extractor=extractor.validate(module, dataset))
         if spec.extractor.stored:
             tensors = {name: each.contiguous() for name, each in module.state_dict().items()}
@@ -44,10 +44,10 @@ def run(spec: ReferenceSpec, root: Path, device: str) -> None:
         write_product(path, measured.save, spec)
 
 
-def prepare(spec: ReferenceSpec, device: str) -> torch.device:
+def prepare(spec: ReferenceSpec, device_name: str) -> torch.device:
     """Return the device for features: a GPU for a large network, the CPU for all others."""
-    wanted = spec.uses_gpu and device.startswith("cuda")
-    return machine.prepare(device if wanted else "cpu")
+    wanted = spec.uses_gpu and device_name.startswith("cuda")
+    return machine.prepare(device_name if wanted else "cpu")
 
 
 def check_library(spec: ReferenceSpec) -> None:

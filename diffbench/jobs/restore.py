@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images, Levels
+from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.streams import stream
@@ -49,12 +49,12 @@ SHOWN = 10
 class Problem:
     """A task on the first test images.
 
-    levels: the conversion between grey levels and the range of the images.
+    grey: the conversion between grey levels and the range of the images.
     x: the images (N, C, H, W) in that range.
     measurement: the measurements of all images.
     """
 
-    levels: Levels
+    grey: GreyLevels
     x: Tensor
     measurement: Measurement
 
@@ -66,30 +66,30 @@ class Problem:
     @property
     def width(self) -> float:
         """The width high - low of the range."""
-        return self.levels.high - self.levels.low
+        return self.grey.high - self.grey.low
 
     def on_unit(self, x: Tensor) -> Tensor:
         """Return images on [0, 1], float64."""
-        return (x.double() - self.levels.low) / self.width
+        return (x.double() - self.grey.low) / self.width
 
     def repeated(self, draws: int) -> Tensor:
         """Return each measurement ``draws`` times."""
         return self.measurement.y.repeat_interleave(draws, 0)
 
 
-def run(spec: RestoreSpec, root: Path, device: str) -> None:
+def run(spec: RestoreSpec, root: Path, device_name: str) -> None:
     """Write {method}.json, the scores, and {method}/images.npz with a picture of the first images.
 
     images.npz has, as grey levels NHWC, ``truth``, ``measurement`` (H^+ y), ``restorations`` (N, K, H, W, C) and
     their ``mean``.
     """
-    place = machine.prepare(device, spec.train.running if spec.train else None)
+    device = machine.prepare(device_name, spec.train.running if spec.train else None)
     path, archive = paths.products(root, spec)
-    with machine.record(path, place):
+    with machine.record(path, device):
         dataset = data.load(root, spec.data)
         problem = pose(spec, dataset)
-        drawn, nfe = restore(spec, root, dataset, problem, place)
-        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, place), spec.floors)
+        drawn, nfe = restore(spec, root, dataset, problem, device)
+        fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, device), spec.floors)
         content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
         shown = pictures(problem, drawn[:SHOWN])
         (picture,) = paths.extras(root, spec)
@@ -117,7 +117,7 @@ def calls_of(spec: RestoreSpec, dataset: Dataset) -> Calls:
     assert spec.train is not None
     denoiser, network = cheap_denoiser(spec.train, dataset)
     problem = pose(spec.model_copy(update={"images": 1}), dataset)
-    restorer = build_restorer(spec, dataset, problem.levels, denoiser)
+    restorer = build_restorer(spec, dataset, problem.grey, denoiser)
     with torch.no_grad():
         restorer.restore(problem.measurement, stream("estimate"))
     return Calls(network.calls)
@@ -140,15 +140,15 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
         raise ValueError(
             f"restorations.images: {spec.images} are wanted, and {dataset.name} has {len(dataset.test)} test images"
         )
-    levels = Levels(dataset.levels)
+    grey = GreyLevels(dataset.levels)
     if spec.train is not None:
-        levels = models.levels_of(dataset, spec.train.process)
+        grey = models.grey_levels_of(dataset, spec.train.process)
     chosen, shape = spec.task.operator, models.image_shape(dataset)
-    facts = {"image_shape": shape, "low": levels.low, "high": levels.high}
+    facts = {"image_shape": shape, "low": grey.low, "high": grey.high}
     operator: Degradation = build(chosen, **{name: facts[name] for name in chosen.facts})
-    x = levels.to_model(dataset.test[: spec.images])
-    clean, std = operator.apply(x), spec.task.noise * (levels.high - levels.low)
-    return Problem(levels, x, Measurement(operator, clean + std * noise_like(clean), std))
+    x = grey.to_model(dataset.test[: spec.images])
+    clean, std = operator.apply(x), spec.task.noise * (grey.high - grey.low)
+    return Problem(grey, x, Measurement(operator, clean + std * noise_like(clean), std))
 
 
 def noise_like(y: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def restore(
     """
     model = load_denoiser(spec, root, dataset, device)
     denoiser = None if model is None else Counted(model)
-    restorer = build_restorer(spec, dataset, problem.levels, denoiser)
+    restorer = build_restorer(spec, dataset, problem.grey, denoiser)
     y, std = problem.repeated(spec.draws), problem.measurement.std
     title = f"restore {spec.variant} {spec.task_id} {spec.method_id}"
     progress = Progress(title, len(y), "image")
@@ -200,7 +200,7 @@ def load_denoiser(
 
 
 def build_restorer(
-    spec: RestoreSpec, dataset: Dataset, levels: Levels, denoiser: Denoiser | None
+    spec: RestoreSpec, dataset: Dataset, grey: GreyLevels, denoiser: Denoiser | None
 ) -> Restorer:
     """Return the restorer, built with the facts that it asks for."""
 
@@ -210,8 +210,8 @@ def build_restorer(
             "solver": lambda: build(restorer.inner, denoiser),
             "around": lambda: built(restorer.around),
             "estimate": lambda: built(restorer.estimate),
-            "images": lambda: levels.to_model(dataset.train),
-            "middle": lambda: (levels.low + levels.high) / 2,
+            "images": lambda: grey.to_model(dataset.train),
+            "middle": lambda: (grey.low + grey.high) / 2,
         }
         return build(restorer, **{name: facts[name]() for name in restorer.facts})
 
@@ -238,8 +238,8 @@ def score(
     counts = {"images": spec.images, "draws": spec.draws}
     found: dict[str, Any] = {"metrics": metrics, "floors": {}, "truth": {}}
     if count >= data.FEWEST:
-        levels = problem.levels.from_model(drawn.flatten(0, 1))
-        metrics["fid"] = fidelity.frechet(levels, spec.draws)
+        images = problem.grey.from_model(drawn.flatten(0, 1))
+        metrics["fid"] = fidelity.frechet(images, spec.draws)
         true = dataset.test[: spec.images].repeat(spec.draws, axis=0)
         found["truth"] = {"fid": fidelity.frechet(true, spec.draws)}
         found["floors"] = fidelity.real_images.of_restorations(spec.images, spec.draws)
@@ -253,7 +253,7 @@ def posterior_scores(
     operator = problem.operator
     if not (spec.train and spec.train.denoiser.gaussian and isinstance(operator, Operator)):
         return {}
-    truth = PosteriorMean(PosteriorMeanSpec(), problem.levels.to_model(dataset.train))
+    truth = PosteriorMean(PosteriorMeanSpec(), problem.grey.to_model(dataset.train))
     y, std = problem.measurement.y.double(), problem.measurement.std
     mean = truth.restore(Measurement(operator, y, std), stream("restore", spec.seed))
     variances = truth.covariance(operator, std).diagonal() / problem.width**2
@@ -263,13 +263,13 @@ def posterior_scores(
 def pictures(problem: Problem, drawn: Tensor) -> dict[str, Any]:
     """Return the first images as grey levels, as ``run`` writes them."""
     count, draws = drawn.shape[:2]
-    levels, y = problem.levels, problem.measurement.y[:count]
-    restored = levels.from_model(drawn.flatten(0, 1))
+    grey, y = problem.grey, problem.measurement.y[:count]
+    restored = grey.from_model(drawn.flatten(0, 1))
     return {
-        "truth": levels.from_model(problem.x[:count]),
-        "measurement": levels.from_model(problem.operator.pseudo_inverse(y)),
+        "truth": grey.from_model(problem.x[:count]),
+        "measurement": grey.from_model(problem.operator.pseudo_inverse(y)),
         "restorations": restored.reshape(count, draws, *restored.shape[1:]),
-        "mean": levels.from_model(drawn.mean(1)),
+        "mean": grey.from_model(drawn.mean(1)),
     }
 
 

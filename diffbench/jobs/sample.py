@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from diffbench.data.datasets import Dataset, Labels
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
@@ -36,7 +36,7 @@ from diffbench.training.progress import Progress
 KEEP_AFTER = 10.0
 
 
-def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
+def run(spec: SampleSpec, root: Path, device_name: str, *, shards: int = 1) -> None:
     """Write samples.npz and a picture of a hundred samples.
 
     The file has ``levels`` NHWC uint8 and ``nfe``; ``labels``, if any; and for a process between walls ``moved``, the
@@ -45,15 +45,15 @@ def run(spec: SampleSpec, root: Path, device: str, *, shards: int = 1) -> None:
     Args:
         spec: the job.
         root: the results folder.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        device_name: ``cpu``, ``cuda`` or ``mps``.
         shards: with more than one, their chunks are gathered; a control has none.
     """
     if spec.control is not None:
-        _run_control(spec, root, device)
+        _run_control(spec, root, device_name)
     elif shards > 1:
         gather(spec, root, shards)
     else:
-        _run_solver(spec, root, device)
+        _run_solver(spec, root, device_name)
 
 
 def cost(spec: SampleSpec, timings: Timings) -> Cost:
@@ -75,21 +75,24 @@ def cost(spec: SampleSpec, timings: Timings) -> Cost:
     return Cost(seconds * spec.samples / chunk / 3600, size, notes)
 
 
-def _run_control(spec: SampleSpec, root: Path, device: str) -> None:
-    with machine.record(paths.product(root, spec), machine.prepare(device)):
+def _run_control(spec: SampleSpec, root: Path, device_name: str) -> None:
+    with machine.record(paths.product(root, spec), machine.prepare(device_name)):
         dataset = data.load(root, spec.data)
         write(spec, root, dataset, draw_control(spec, dataset))
 
 
-def _run_solver(spec: SampleSpec, root: Path, device: str) -> None:
+def _run_solver(spec: SampleSpec, root: Path, device_name: str) -> None:
     every = indices(spec.samples, spec.chunk)
-    with drawn_chunks(spec, root, device, every, paths.product(root, spec)) as (dataset, chunks):
+    with drawn_chunks(spec, root, device_name, every, paths.product(root, spec)) as (
+        dataset,
+        chunks,
+    ):
         write(spec, root, dataset, assemble(spec, chunks))
 
 
 @contextmanager
 def drawn_chunks(
-    spec: SampleSpec, root: Path, device: str, wanted: Sequence[int], product: Path
+    spec: SampleSpec, root: Path, device_name: str, wanted: Sequence[int], product: Path
 ) -> Iterator[tuple[Dataset, list[Chunk]]]:
     """Draw chunks for the block, which writes them to a product.
 
@@ -99,16 +102,16 @@ def drawn_chunks(
     Args:
         spec: the spec of the samples.
         root: the results folder.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        device_name: ``cpu``, ``cuda`` or ``mps``.
         wanted: the chunks' numbers.
         product: the file that the block writes.
     """
-    place = machine.prepare(device, spec.train.running if spec.train else None)
+    device = machine.prepare(device_name, spec.train.running if spec.train else None)
     kept = ChunkStore(paths.state(root, spec))
     drawn = kept.load(wanted)
-    with machine.record(product, place, sum(chunk.seconds for chunk in drawn.values())):
+    with machine.record(product, device, sum(chunk.seconds for chunk in drawn.values())):
         dataset = data.load(root, spec.data)
-        draw(spec, root, dataset, place, wanted, drawn, kept)
+        draw(spec, root, dataset, device, wanted, drawn, kept)
         yield dataset, [drawn[index] for index in wanted]
     kept.remove(wanted)
 
@@ -142,8 +145,8 @@ def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
     sample = spec.sample
     numbers = share(sample.samples, sample.chunk, spec.shard, spec.shards)
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
-        levels, calls, moved = archive["levels"], archive["calls"], archive["moved"]
-    parts = np.split(levels, np.arange(1, len(numbers)) * sample.chunk)
+        images, calls, moved = archive["levels"], archive["calls"], archive["moved"]
+    parts = np.split(images, np.arange(1, len(numbers)) * sample.chunk)
     return [
         Chunk(part, int(count), float(fraction))
         for part, count, fraction in zip(parts, calls, moved, strict=True)
@@ -189,8 +192,8 @@ def draw_control(spec: SampleSpec, dataset: Dataset) -> dict[str, Any]:
     """Return a control's images; no function is evaluated."""
     assert spec.control is not None
     generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
-    levels: Images = build(spec.control).draw(dataset, spec.samples, generator)
-    return {"levels": levels, "nfe": np.array(0)}
+    images: Images = build(spec.control).draw(dataset, spec.samples, generator)
+    return {"levels": images, "nfe": np.array(0)}
 
 
 def draw(
@@ -239,7 +242,7 @@ def _drawing(
     process, chosen = spec.train.process, spec.solver
     denoiser = models.load_denoiser(spec.train, root, dataset, device, spec.precision, chosen)
     classifier = models.load_classifier(spec.classifier, root, dataset, device, spec.precision)
-    levels, shape = models.levels_of(dataset, process), models.image_shape(dataset)
+    grey, shape = models.grey_levels_of(dataset, process), models.image_shape(dataset)
     labels = labels_of(spec, dataset)
 
     def one(index: int) -> Chunk:
@@ -250,7 +253,7 @@ def _drawing(
         generator = stream("sample", spec.seed, index)
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
         x = sample(solver, (count, *shape), generator, Condition(y), device=device)
-        images = levels.from_model(x.cpu())
+        images = grey.from_model(x.cpu())
         moved = solver.moved if process.bounded else 0.0
         return Chunk(images, counted.calls, moved, time.monotonic() - begin)
 
@@ -258,15 +261,15 @@ def _drawing(
 
 
 def assemble(spec: SampleSpec, chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """Return all levels in order, the denoiser's calls for an image, and the fraction of pixels moved."""
+    """Return all images in order, the denoiser's calls for an image, and the fraction of pixels moved."""
     calls, moved = 0, 0.0
     for chunk in chunks:
-        calls += chunk.calls * len(chunk.levels)
+        calls += chunk.calls * len(chunk.images)
         # Not by `sum`, which rounds differently from Python 3.12 on.
-        moved += chunk.moved * len(chunk.levels) / spec.samples
+        moved += chunk.moved * len(chunk.images) / spec.samples
     # With step size control the calls differ between chunks; their mean is rounded to an integer.
     arrays = {
-        "levels": np.concatenate([chunk.levels for chunk in chunks]),
+        "levels": np.concatenate([chunk.images for chunk in chunks]),
         "nfe": np.array(round(calls / spec.samples)),
     }
     assert spec.train is not None

@@ -18,17 +18,17 @@ from diffbench.store.products import StoreError, read_product, write_json_produc
 from diffbench.training import machine
 
 
-def run(spec: ScoreSpec, root: Path, device: str, *, partial: bool = False) -> None:
+def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False) -> None:
     """Write scores.json; with ``partial`` score the samples that exist, into scores.partial.json."""
-    place = prepare(spec.reference, device)
+    device = prepare(spec.reference, device_name)
     path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
     if partial:
         # Not a declared output, so without a sidecar: the spec is inside.
-        content = score_all(spec, root, place, skip=True) | {"spec": spec.model_dump(mode="json")}
+        content = score_all(spec, root, device, skip=True) | {"spec": spec.model_dump(mode="json")}
         files.write_json(leftover, content)
         return
-    with machine.record(path, place):
-        write_json_product(path, score_all(spec, root, place, skip=False), spec)
+    with machine.record(path, device):
+        write_json_product(path, score_all(spec, root, device, skip=False), spec)
     leftover.unlink(missing_ok=True)
 
 
@@ -50,11 +50,11 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
     """Return metrics, their floors, NFE and count of one solver's samples."""
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
-        levels, nfe = archive["levels"], int(archive["nfe"])
+        images, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")
         moved = archive.get("moved")
-    metrics = fidelity.score(levels, labels)
+    metrics = fidelity.score(images, labels)
     if moved is not None:
         metrics["moved"] = {"value": float(moved), "se": None}
-    floors = fidelity.real_images.of_samples(len(levels))
-    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(levels)}
+    floors = fidelity.real_images.of_samples(len(images))
+    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(images)}

@@ -14,13 +14,13 @@ from diffbench.store.chunks import share
 from diffbench.store.products import write_product
 
 
-def run(spec: ShardSpec, root: Path, device: str) -> None:
+def run(spec: ShardSpec, root: Path, device_name: str) -> None:
     """Write chunks.npz: ``levels`` NHWC uint8 of the shard's chunks, in order, and ``calls`` and ``moved`` of each."""
     sample, product = spec.sample, paths.product(root, spec)
     wanted = share(sample.samples, sample.chunk, spec.shard, spec.shards)
-    with drawn_chunks(sample, root, device, wanted, product) as (_, chunks):
+    with drawn_chunks(sample, root, device_name, wanted, product) as (_, chunks):
         arrays: dict[str, Any] = {
-            "levels": np.concatenate([chunk.levels for chunk in chunks]),
+            "levels": np.concatenate([chunk.images for chunk in chunks]),
             "calls": np.array([chunk.calls for chunk in chunks]),
             "moved": np.array([chunk.moved for chunk in chunks]),
         }

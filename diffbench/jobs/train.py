@@ -41,22 +41,22 @@ from diffbench.training import machine, models
 from diffbench.training.launch import STOPPED
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.progress import Progress, Silent
-from diffbench.training.team import Alone, joined_team
+from diffbench.training.team import Team, joined_team
 from diffbench.training.trainer import Trainer, TrainingError
 
 
-def run(spec: TrainSpec, root: Path, device: str) -> None:
+def run(spec: TrainSpec, root: Path, device_name: str) -> None:
     """Write model.safetensors: averaged weights, imported ones, or the tensors of an exact denoiser.
 
     For a training, the averaged weights of its snapshots, and of further lengths of averages, are written too.
     """
-    place = machine.prepare(device, spec.running)
+    device = machine.prepare(device_name, spec.running)
     dataset = data.load(root, spec.data)
     if spec.training is None:
-        with machine.record(paths.product(root, spec), place):
+        with machine.record(paths.product(root, spec), device):
             write(models.untrained(spec, dataset), root, spec)
         return
-    train_network(spec, root, place, lambda team: denoiser_trainer(spec, dataset, place, team))
+    train_network(spec, root, device, lambda team: denoiser_trainer(spec, dataset, device, team))
 
 
 def cost(spec: TrainSpec, timings: Timings) -> Cost:
@@ -92,7 +92,7 @@ def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: Make
 
 
 def denoiser_trainer(
-    spec: TrainSpec, dataset: Dataset, device: torch.device, team: Alone | None = None
+    spec: TrainSpec, dataset: Dataset, device: torch.device, team: Team | None = None
 ) -> Trainer:
     """Return the trainer of a variant's network by its objective."""
     assert spec.objective is not None and spec.training is not None
@@ -102,7 +102,7 @@ def denoiser_trainer(
     precision = spec.training.precision
     denoiser = models.wrap(spec, process, called, dataset, device, precision)
     times = build(spec.objective.times, process)
-    spacing = models.levels_of(dataset, spec.process).spacing
+    spacing = models.grey_levels_of(dataset, spec.process).spacing
     changes = spec.objective.augmentation
     augmentation = None if changes is None else build(changes)
     objective: Objective = build(spec.objective, denoiser, times, spacing, augmentation)
@@ -111,7 +111,7 @@ def denoiser_trainer(
 
 
 def called_in(
-    team: Alone | None, network: nn.Module, training: TrainingSpec
+    team: Team | None, network: nn.Module, training: TrainingSpec
 ) -> Callable[..., Tensor]:
     """Return the function that calls a network in training: joined to the team's, compiled if the budget says so."""
     called = team.joined(network) if team else network
@@ -123,17 +123,17 @@ def called_in(
 def train_network(
     spec: TrainSpec | ClassifierSpec,
     root: Path,
-    place: torch.device,
-    make: Callable[[Alone], Trainer],
+    device: torch.device,
+    make: Callable[[Team], Trainer],
 ) -> None:
     """Train with the trainer of ``make``, or resume, and write the averaged weights."""
-    with joined_team(place) as processes:
+    with joined_team(device) as processes:
         store = StateStore if processes.first else SpectatorStore
         state = store(paths.state(root, spec), spec)
         with state.lock():
             trainer = make(processes)
             earlier = resume(trainer, state)
-            record = machine.record(paths.product(root, spec), place, earlier)
+            record = machine.record(paths.product(root, spec), device, earlier)
             with record if processes.first else nullcontext():
                 with Stop() as stop:
                     meter = metered(trainer)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffbench.data.levels import Images
-from diffbench.store.listing import TORN
+from diffbench.data.grey_levels import Images
+from diffbench.store.image_files import TORN
 
 
 @dataclass(frozen=True)

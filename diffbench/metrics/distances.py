@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.torchvision_operators import ensure_importable
 
@@ -148,17 +148,17 @@ def precision_recall(
 
 
 def nearest_distances(
-    levels: Images,
+    images: Images,
     reference: Images,
     device: torch.device | str = "cpu",
     numbers: int = NUMBERS,
 ) -> NDArray[np.float64]:
-    """L2 distance (N,), in levels, of each image to its nearest reference image.
+    """L2 distance (N,), in grey levels, of each image to its nearest reference image.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, since levels are integers: a copy has distance 0.  At most
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, since pixels are integers: a copy has distance 0.  At most
     ``numbers`` numbers of each set, and as many distances, are in memory at a time.
     """
-    a, b = (torch.from_numpy(each.reshape(len(each), -1)) for each in (levels, reference))
+    a, b = (torch.from_numpy(each.reshape(len(each), -1)) for each in (images, reference))
     rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
     nearest = [_nearest(part.to(device).double(), b.split(rows)) for part in a.split(rows)]
     distances: NDArray[np.float64] = torch.cat(nearest).sqrt().cpu().numpy()

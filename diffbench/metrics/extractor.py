@@ -1,6 +1,6 @@
 """What every feature extractor is, and how features are computed.
 
-An extractor is a module from levels, uint8 (B, C, H, W), to the pair (features (B, d), logits (B, K)).  A registered
+An extractor is a module from images, uint8 (B, C, H, W), to the pair (features (B, d), logits (B, K)).  A registered
 `Extractor` says how one kind of extractor is made: trained on the data set, or published with its weights.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
 
 Features = NDArray[np.float64]
@@ -65,23 +65,23 @@ class Extractor(ABC):
 
 
 def features_and_logits(
-    module: nn.Module, levels: Images, batch: int | None = None
+    module: nn.Module, images: Images, batch: int | None = None
 ) -> tuple[Features, Features]:
-    """Features (N, d) and logits (N, classes), float64, of levels, uint8 (N, H, W, C).
+    """Features (N, d) and logits (N, classes), float64, of images, uint8 (N, H, W, C).
 
     ``batch``: images in a forward pass; the module's own ``batch`` by default, else 1,000.
 
     Raises:
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
     """
-    if levels.dtype != np.uint8 or levels.ndim != 4 or not len(levels):
-        raise ValueError(f"levels are uint8 (N, H, W, C), not {levels.dtype} {levels.shape}")
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise ValueError(f"images are uint8 (N, H, W, C), not {images.dtype} {images.shape}")
     device = next(module.parameters()).device
-    images = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 3, 1, 2)))
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     with torch.no_grad():
         outputs = [
             module(part.to(device))
-            for part in images.split(batch or int(getattr(module, "batch", 1000)))
+            for part in x.split(batch or int(getattr(module, "batch", 1000)))
         ]
     features, logits = (
         torch.cat(parts).double().cpu().numpy() for parts in zip(*outputs, strict=True)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from diffbench.data.datasets import Labels
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
@@ -62,7 +62,7 @@ class Fidelity:
     """Scores of sets of samples against one data set.
 
     Args:
-        module: the extractor: levels, uint8 (B, C, H, W), to features (B, d) and logits (B, K).
+        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K).
             KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
         reference: the statistics and features of the data set's splits by the extractor.
         train: the training images, uint8 (N, H, W, C).
@@ -75,7 +75,7 @@ class Fidelity:
         seed: the seed of the bootstrap.
         inception_score: whether IS is among the scores.
         class_accuracy: whether the logits are of the data set's classes.
-        grey_levels: the data set's number of grey levels.
+        grey_levels: the data set's number of grey images.
         conversion: how the extractor converts grey levels, in words for the protocol.
         floors: how the floors of FIDs are measured, by ``real_images``.
         published: SHA-256 of the published reference in place of the training split, if there is one.
@@ -136,7 +136,7 @@ class Fidelity:
             "floors": self.real_images.spec.model_dump(),
         }
 
-    def score(self, levels: Images, labels: Labels | None = None) -> dict[str, Score]:
+    def score(self, images: Images, labels: Labels | None = None) -> dict[str, Score]:
         """All metrics of samples, uint8 (N, H, W, C): a value and its standard error or None.
 
         ``fid_test`` is FID to the test split; all else is measured against the train split.  With the
@@ -146,13 +146,13 @@ class Fidelity:
             ValueError: when samples differ in shape from the reference or are fewer than 20, or
                 when a feature or a metric is not finite.
         """
-        self._check(levels)
-        z, logits = features_and_logits(self.module, levels, self.batch)
+        self._check(images)
+        z, logits = features_and_logits(self.module, images, self.batch)
         rows = bootstrap_rows(len(z), self.resamples, self.seed)
         neighbours = self.reference.features
         precision, recall = precision_recall(z, neighbours, self.device)
         confidence = torch.from_numpy(logits).softmax(1).amax(1).numpy()
-        nearest = nearest_distances(levels, self.train, device=self.device)
+        nearest = nearest_distances(images, self.train, device=self.device)
         scores: dict[str, Score] = {
             "fid": self._fid(z, rows, self.reference.statistics["train"]),
             "fid_test": self._fid(z, rows, self.reference.statistics["test"]),
@@ -165,20 +165,20 @@ class Fidelity:
             "nearest_ratio": _mean(nearest / self.reference.nearest_of_test),
             "confidence": _mean(confidence),
         }
-        ends = (levels == 0) | (levels == self.grey_levels - 1)
-        scores["saturated"] = _mean(ends.reshape(len(levels), -1).mean(1))
+        ends = (images == 0) | (images == self.grey_levels - 1)
+        scores["saturated"] = _mean(ends.reshape(len(images), -1).mean(1))
         if self.inception_score:
             resampled = [inception_score(logits[i]) for i in rows]
             scores["is"] = _bootstrapped(inception_score(logits), resampled)
         if labels is not None and self.class_accuracy:
             scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
         for metric, opinion in self.opinions.items():
-            other, _ = features_and_logits(opinion, levels, self.batch)
+            other, _ = features_and_logits(opinion, images, self.batch)
             scores[metric] = self._fid(other, rows, self.reference.opinions[metric])
         _refuse_nonfinite(scores)
         return scores
 
-    def frechet(self, levels: Images, together: int = 1) -> Score:
+    def frechet(self, images: Images, together: int = 1) -> Score:
         """FID of images, uint8 (N, H, W, C), to the train split.
 
         ``together``: how many consecutive images belong together; the bootstrap draws them as one.
@@ -186,8 +186,8 @@ class Fidelity:
         Raises:
             ValueError: as ``score``.
         """
-        self._check(levels)
-        z, _ = features_and_logits(self.module, levels, self.batch)
+        self._check(images)
+        z, _ = features_and_logits(self.module, images, self.batch)
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
         found = {
@@ -200,12 +200,12 @@ class Fidelity:
         resampled = [fid(fid_statistics(z[i]), reference) for i in rows]
         return _bootstrapped(fid(fid_statistics(z), reference), resampled)
 
-    def _check(self, levels: Images) -> None:
+    def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]
-        if levels.shape[1:] != wanted:
-            raise ValueError(f"samples are {levels.shape[1:]}, the reference images {wanted}")
-        if len(levels) < 20:
-            raise ValueError(f"{len(levels)} samples are too few to score: give at least 20")
+        if images.shape[1:] != wanted:
+            raise ValueError(f"samples are {images.shape[1:]}, the reference images {wanted}")
+        if len(images) < 20:
+            raise ValueError(f"{len(images)} samples are too few to score: give at least 20")
 
 
 def _mean(values: NDArray[Any]) -> Score:

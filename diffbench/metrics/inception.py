@@ -38,7 +38,7 @@ from diffbench.specs.extractors import (
     INCEPTION_URL,
     InceptionSpec,
 )
-from diffbench.store.downloads import Published
+from diffbench.store.downloads import PublishedFile
 
 SIDE = 299
 FEATURES = ("2048", "logits_unbiased")
@@ -64,23 +64,23 @@ class Inception(nn.Module):
 
     Args:
         network: torch-fidelity's, with batch normalisation folded.
-        levels: grey levels L of the images.
+        grey_levels: the number L of grey levels of the images.
         resize: the way to 299 x 299.
     """
 
     name = "inception-v3"
     batch = 100
 
-    def __init__(self, network: nn.Module, levels: int, resize: Resize) -> None:
+    def __init__(self, network: nn.Module, grey_levels: int, resize: Resize) -> None:
         super().__init__()
         self.network, self.resize = network, resize
         self.table: Tensor
-        table = torch.arange(levels, dtype=torch.float64) * 255 / (levels - 1)
+        table = torch.arange(grey_levels, dtype=torch.float64) * 255 / (grey_levels - 1)
         self.register_buffer("table", (table + 0.5).floor().float())
 
-    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2048) and logits (B, 1008) of levels, uint8 (B, C, H, W), C being 1 or 3."""
-        x = self.resize(self.table[levels.int()].expand(-1, 3, -1, -1))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2048) and logits (B, 1008) of images, uint8 (B, C, H, W), C being 1 or 3."""
+        x = self.resize(self.table[images.int()].expand(-1, 3, -1, -1))
         # TF32, the default of convolutions on a GPU, keeps only three digits.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             return self.embed((x - 128) / 128)
@@ -101,10 +101,10 @@ class PublishedInception(Extractor):
         self.spec = spec
 
     @property
-    def published(self) -> Published:
+    def published(self) -> PublishedFile:
         """The file of the weights: its address and checksum."""
         own = self.spec.sha256 == INCEPTION_SHA256
-        return Published(
+        return PublishedFile(
             "the weights of Inception-v3",
             INCEPTION_URL if own else None,
             self.spec.sha256,
@@ -147,7 +147,7 @@ class PublishedInception(Extractor):
             self.spec.reference.sha256,
         )
         assert sha256 is not None
-        file = Published("the reference", None, sha256, None, "extractor.reference")
+        file = PublishedFile("the reference", None, sha256, None, "extractor.reference")
         return read_batch(file.local(Path(named) if named else None), WIDTH, dataset.shape)
 
     def sha256(self, module: nn.Module) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from diffbench.data.levels import Images
+from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import Statistics, fid_statistics, nearest_distances
 from diffbench.metrics.extractor import Features, features_and_logits
@@ -44,7 +44,7 @@ class Reference:
     test_features: features of test images.
     opinion_features: metric -> features of the same training images by another extractor.
     counts: number of images of each split.
-    nearest_of_test: mean distance, in levels, of a test image to its nearest training image.
+    nearest_of_test: mean distance, in grey levels, of a test image to its nearest training image.
     """
 
     statistics: Mapping[str, Statistics]
@@ -113,8 +113,8 @@ def measure(
     train, test = (splits[name] for name in SPLITS)
     seen = train if published is None or published.images is None else published.images
 
-    def known(extractor: nn.Module, levels: Images) -> tuple[Statistics, Features]:
-        return _known(_parts(extractor, levels, part, batch), len(levels), neighbours)
+    def known(extractor: nn.Module, images: Images) -> tuple[Statistics, Features]:
+        return _known(_parts(extractor, images, part, batch), len(images), neighbours)
 
     both = {name: known(module, each) for name, each in (("train", seen), ("test", test))}
     others = {name: known(opinion, train) for name, opinion in (opinions or {}).items()}
@@ -168,6 +168,6 @@ def joined(parts: Iterator[Features]) -> Statistics:
     return statistics
 
 
-def _parts(module: nn.Module, levels: Images, part: int, batch: int | None) -> Iterator[Features]:
-    for start in range(0, len(levels), part):
-        yield features_and_logits(module, levels[start : start + part], batch)[0]
+def _parts(module: nn.Module, images: Images, part: int, batch: int | None) -> Iterator[Features]:
+    for start in range(0, len(images), part):
+        yield features_and_logits(module, images[start : start + part], batch)[0]

@@ -31,20 +31,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images, Levels
+from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.metrics.extractor import Extractor, features_and_logits
 from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 
 
-class Classifier(nn.Module):
+class FeatureNetwork(nn.Module):
     """3x3 convolutions with batch norm, the second of stride 2; pixel mean; two linear maps.
 
     Args:
         spec: widths and the number of features.
         channels: colour channels C of the images, which may have any size.
         classes: number of logits.
-        levels: grey levels L of the images.
+        grey_levels: the number L of grey levels of the images.
         name: the extractor's name in scores.
     """
 
@@ -54,12 +54,12 @@ class Classifier(nn.Module):
         *,
         channels: int,
         classes: int,
-        levels: int,
+        grey_levels: int,
         name: str = "",
     ) -> None:
         super().__init__()
         self.name = name or spec.name
-        self.levels = Levels(levels)
+        self.grey = GreyLevels(grey_levels)
         self.kid_gamma = 1 / spec.variance
         widths = (channels, *spec.channels)
         blocks = [
@@ -72,9 +72,9 @@ class Classifier(nn.Module):
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
 
-    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, d) and logits (B, classes) of levels, uint8 (B, C, H, W)."""
-        return self.embed(self.levels.to_model(levels.permute(0, 2, 3, 1)))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, d) and logits (B, classes) of images, uint8 (B, C, H, W)."""
+        return self.embed(self.grey.to_model(images.permute(0, 2, 3, 1)))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, d) and logits (B, classes) of images x (B, C, H, W) in [-1, 1]."""
@@ -88,11 +88,11 @@ class Trained(Extractor):
     def __init__(self, spec: TrainedExtractorSpec) -> None:
         self.spec = spec
 
-    def make(self, dataset: Dataset) -> Classifier:
+    def make(self, dataset: Dataset) -> FeatureNetwork:
         """Train the classifier."""
         return train_extractor(self.spec, dataset)
 
-    def load(self, dataset: Dataset, weights: Path) -> Classifier:
+    def load(self, dataset: Dataset, weights: Path) -> FeatureNetwork:
         """Build the classifier with stored weights."""
         module = build_extractor(self.spec, dataset)
         module.load_state_dict(load_file(weights))
@@ -103,18 +103,18 @@ class Trained(Extractor):
         return validate_extractor(module, dataset)
 
 
-def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
+def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetwork:
     """Build the untrained extractor for a data set; stored weights can be loaded into it."""
-    return Classifier(
+    return FeatureNetwork(
         spec,
         channels=dataset.shape[2],
         classes=len(dataset.classes) if len(dataset.classes) > 1 else _turns(dataset.shape),
-        levels=dataset.levels,
+        grey_levels=dataset.levels,
         name=f"{dataset.name}-{spec.name}" + ("" if len(dataset.classes) > 1 else "-turns"),
     )
 
 
-def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
+def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetwork:
     """Train the extractor on the training split; on the CPU the result depends only on spec and data set.
 
     Returns the module in evaluation mode, without gradients.
@@ -122,7 +122,7 @@ def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> Classifier:
     with _isolated(spec.seed, spec.threads):
         module = build_extractor(spec, dataset)
         images, labels = _task(dataset)
-        x, y = module.levels.to_model(images), torch.from_numpy(labels)
+        x, y = module.grey.to_model(images), torch.from_numpy(labels)
         _fit(module, spec, x, y)
         module.eval().requires_grad_(False)
         features, _ = features_and_logits(module, dataset.train)
@@ -135,7 +135,7 @@ def _block(channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
 
 
-def _fit(module: Classifier, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -> None:
+def _fit(module: FeatureNetwork, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -> None:
     """Train with Adam and a cosine-decayed learning rate, ``epochs`` passes in random order."""
     optimiser = torch.optim.Adam(module.parameters(), lr=spec.lr)
     batches = -(-len(x) // spec.batch)

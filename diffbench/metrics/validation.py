@@ -7,7 +7,7 @@ All FIDs are to the training split, and all but the first are given relative to 
     blur           of the training images under a Gaussian blur of a sixteenth of their height
     noise_s        of the training images with N(0, s^2) added in [-1, 1] scale
 
-Damaged images are rounded to levels again.  A data set states the limits that its extractor has to meet; for
+Damaged images are rounded to grey levels again.  A data set states the limits that its extractor has to meet; for
 one that states none only accuracy and floor are reported.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, from_numpy, nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Images, Levels
+from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.metrics.distances import fid, fid_statistics
 from diffbench.metrics.extractor import features_and_logits
 
@@ -66,24 +66,24 @@ def check_limits(report: Mapping[str, float], limits: Mapping[str, tuple[float, 
 
 
 def gaussian_blur(dataset: Dataset, sigma: float) -> Images:
-    """Blur the training images by sigma pixels, and round them to levels."""
+    """Blur the training images by sigma pixels, and round them to grey levels."""
     from scipy.ndimage import gaussian_filter
 
-    levels, x = _in_model_scale(dataset)
+    grey, x = _in_model_scale(dataset)
     blurred = gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="nearest")
-    return levels.from_model(from_numpy(blurred))
+    return grey.from_model(from_numpy(blurred))
 
 
 def gaussian_noise(dataset: Dataset, sigma: float) -> Images:
     """Add noise of sigma in [-1, 1] scale to the training images, the same at each sigma, and round them."""
-    levels, x = _in_model_scale(dataset)
+    grey, x = _in_model_scale(dataset)
     noise: NDArray[np.float64] = np.random.RandomState(0).standard_normal(tuple(x.shape))
-    return levels.from_model(x + sigma * from_numpy(noise))
+    return grey.from_model(x + sigma * from_numpy(noise))
 
 
-def _in_model_scale(dataset: Dataset) -> tuple[Levels, Tensor]:
-    levels = Levels(dataset.levels)
-    return levels, levels.to_model(dataset.train)
+def _in_model_scale(dataset: Dataset) -> tuple[GreyLevels, Tensor]:
+    grey = GreyLevels(dataset.levels)
+    return grey, grey.to_model(dataset.train)
 
 
 def _damage(
@@ -94,8 +94,8 @@ def _damage(
     def relative(features: NDArray[np.float64]) -> float:
         return fid(fid_statistics(features), statistics) / floor
 
-    def of(levels: Images) -> float:
-        return relative(features_and_logits(module, levels)[0])
+    def of(images: Images) -> float:
+        return relative(features_and_logits(module, images)[0])
 
     dropped = [relative(reference[dataset.train_labels != c]) for c in range(len(dataset.classes))]
     return {

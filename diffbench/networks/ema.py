@@ -146,10 +146,10 @@ def joined(
         averaged: the names of the averaged tensors; the others are constants, taken from the last average.
     """
     sums: dict[str, Tensor] = {}
-    last: Mapping[str, Tensor] = {}
-    for share, last in parts:
+    tensors: Mapping[str, Tensor] = {}
+    for share, tensors in parts:
         for name in averaged:
-            sums[name] = sums.get(name, 0) + share * last[name].double()
+            sums[name] = sums.get(name, 0) + share * tensors[name].double()
     return {
-        name: sums[name].to(each.dtype) if name in sums else each for name, each in last.items()
+        name: sums[name].to(each.dtype) if name in sums else each for name, each in tensors.items()
     }

@@ -180,8 +180,8 @@ class Song(nn.Module):
         blocks = Blocks(spec)
         widths = [spec.channels * multiplier for multiplier in spec.multipliers]
         attends = [height >> level in spec.attention for level in range(len(widths))]
-        noise = EMBEDDINGS[spec.embedding](spec.channels)
-        self.embedding = Embedding(noise, blocks.embedding, classes, spec.augmentation)
+        noise_embedding = EMBEDDINGS[spec.embedding](spec.channels)
+        self.embedding = Embedding(noise_embedding, blocks.embedding, classes, spec.augmentation)
         self.enter = convolution(in_channels, spec.channels)
         kept = [spec.channels]
         self.down = nn.ModuleList(self._downward(blocks, widths, attends, in_channels, kept))
@@ -219,9 +219,11 @@ class Song(nn.Module):
             change = None if level == len(widths) - 1 else UPWARD[spec.resampling](blocks, before)
             each = []
             for index in range(spec.blocks + 1):
-                last = index == spec.blocks
+                last_block = index == spec.blocks
                 each.append(
-                    blocks(before + kept.pop(), widths[level], attends=attends[level] and last)
+                    blocks(
+                        before + kept.pop(), widths[level], attends=attends[level] and last_block
+                    )
                 )
                 before = widths[level]
             yield LevelUp(change, each)

@@ -28,9 +28,9 @@ def each_step(choices: Mapping[str, W], training: TrainingSpec | None) -> dict[s
         return dict(choices)
     found: dict[str, W] = {}
     for item, choice in choices.items():
-        for named in choice.places:
+        for named in choice.step_names:
             step = step_of(named, training.steps)
-            last, listed = step == training.steps, isinstance(choice.at, tuple)
-            name = at_step(item, step) if listed and not last else item
-            found[name] = choice.of(None if last else step)
+            at_end, listed = step == training.steps, isinstance(choice.at, tuple)
+            name = at_step(item, step) if listed and not at_end else item
+            found[name] = choice.of(None if at_end else step)
     return found

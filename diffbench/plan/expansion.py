@@ -85,13 +85,13 @@ class Expansion:
         if solver is None or solver.classifier_scale is None:
             return None
         assert variant.process is not None
-        settings, own = self.benchmark.classifier, self.tree.at("classifier", "training")
+        settings, own = self.benchmark.classifier, self.tree.part("classifier", "training")
         if "snapshots" in own.value:
-            place = self.tree.where(("classifier", "training", "snapshots"))
+            origin = self.tree.where(("classifier", "training", "snapshots"))
             raise PlanError(
-                f"{place}: classifier.training.snapshots: classifiers guide as they are in the end; leave it out"
+                f"{origin}: classifier.training.snapshots: classifiers guide as they are in the end; leave it out"
             )
-        training = self.tree.at("training").without("snapshots").under(own)
+        training = self.tree.part("training").without("snapshots").under(own)
         keys = ("classifier", "training")
         times = settings.times_for(variant.process)
         if reason := times.refusal(variant.process):

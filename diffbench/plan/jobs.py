@@ -239,8 +239,8 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sources(places: Iterable[str]) -> list[Path]:
+def _sources(paths: Iterable[str]) -> list[Path]:
     """Return files, or folders with the folders in them; the time of a folder changes when files come or go."""
-    found = list(map(Path, places))
+    found = list(map(Path, paths))
     inner = [each for path in found if path.is_dir() for each in path.iterdir() if each.is_dir()]
     return [*found, *sorted(inner)]

@@ -73,8 +73,8 @@ def _on_base(tree: Tree, config: Path) -> Tree:
         return tree
     base = config.parent / str(tree.value["base"])
     if not base.is_file():
-        place = tree.where(("base",))
-        raise PlanError(f"{place}: base: there is no file {shown(base)}")
+        origin = tree.where(("base",))
+        raise PlanError(f"{origin}: base: there is no file {shown(base)}")
     under = reading.read(base)
     if "base" in under.value:
         raise PlanError(f"{under.where(('base',))}: base: {shown(base)} is a base itself")
@@ -84,13 +84,13 @@ def _on_base(tree: Tree, config: Path) -> Tree:
 def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
     data = benchmark.data
     if getattr(data, "path", "") is None:
-        place = tree.where(("data", "path"))
-        raise PlanError(f"{place}: data.path: none; it must name the files of the data set")
+        origin = tree.where(("data", "path"))
+        raise PlanError(f"{origin}: data.path: none; it must name the files of the data set")
     for key, path in data.paths.items():
         if not Path(path).exists():
             wanted = f"; wanted is {data.origin}" if data.origin else ""
-            place = tree.where(("data", key))
-            raise PlanError(f"{place}: data.{key}: there is no file or folder {path!r}{wanted}")
+            origin = tree.where(("data", key))
+            raise PlanError(f"{origin}: data.{key}: there is no file or folder {path!r}{wanted}")
 
 
 def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:
@@ -121,8 +121,8 @@ def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
     for name, task in benchmark.restorations.tasks.items():
         if reason := task.operator.refusal(shape):
             keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
-            place = tree.where(keys)
-            raise PlanError(f"{place}: restorations.tasks.{name}.operator.{reason}")
+            origin = tree.where(keys)
+            raise PlanError(f"{origin}: restorations.tasks.{name}.operator.{reason}")
 
 
 def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
@@ -143,8 +143,8 @@ def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
         try:
             registry.load_extension(file)
         except PlanError as error:
-            place = tree.where(("extensions", index))
-            raise PlanError(f"{place}: {error}") from error.__cause__
+            origin = tree.where(("extensions", index))
+            raise PlanError(f"{origin}: {error}") from error.__cause__
     return tuple(files)
 
 

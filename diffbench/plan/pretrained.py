@@ -38,13 +38,13 @@ def filled(name: str, tree: Tree) -> Tree:
     for key, reason in NEEDLESS.items():
         if key in tree.value:
             raise PlanError(f"{tree.where((key,))}: {name}.{key}: {reason}; leave {key} out")
-    place, own = tree.where(("pretrained",)), tree.at("pretrained")
+    origin, own = tree.where(("pretrained",)), tree.part("pretrained")
     if isinstance(own.value, str):
-        own = Tree({"folder": own.value}, {(): place, ("folder",): place})
+        own = Tree({"folder": own.value}, {(): origin, ("folder",): origin})
     folder = own.value.get("folder") if isinstance(own.value, dict) else None
     if not isinstance(folder, str):
         raise PlanError(
-            f"{place}: {name}.pretrained: a folder that diffbench import wrote is wanted, not {own.value!r}"
+            f"{origin}: {name}.pretrained: a folder that diffbench import wrote is wanted, not {own.value!r}"
         )
     imported, weights = _found(folder, f"{own.where(('folder',))}: {name}.pretrained")
     stated = {
@@ -56,20 +56,20 @@ def filled(name: str, tree: Tree) -> Tree:
         "classes": imported.classes,
     }
     whole = tree.without("pretrained").without("denoiser")
-    whole.put("pretrained", _agreeing(stated, own, f"{name}.pretrained", place))
+    whole.put("pretrained", _agreeing(stated, own, f"{name}.pretrained", origin))
     denoiser = imported.denoiser.model_dump(mode="json")
-    whole.put("denoiser", _agreeing(denoiser, _denoiser(tree), f"{name}.denoiser", place))
-    whole.put("network", Tree(imported.network.model_dump(mode="json"), {(): place}))
+    whole.put("denoiser", _agreeing(denoiser, _denoiser(tree), f"{name}.denoiser", origin))
+    whole.put("network", Tree(imported.network.model_dump(mode="json"), {(): origin}))
     return whole
 
 
 def _denoiser(tree: Tree) -> Tree:
     """Return the keys of the denoiser that a variant repeats; a denoiser that is only a name is one key."""
-    own = tree.at("denoiser")
+    own = tree.part("denoiser")
     return own if isinstance(own.value, dict) else Tree({"name": own.value}, own.origins)
 
 
-def _agreeing(stated: dict[str, Any], own: Tree, keys: str, place: str) -> Tree:
+def _agreeing(stated: dict[str, Any], own: Tree, keys: str, origin: str) -> Tree:
     """Return the folder's keys laid over the variant's own, which must agree."""
     for key, value in own.value.items():
         if key in stated and value != stated[key]:
@@ -77,7 +77,7 @@ def _agreeing(stated: dict[str, Any], own: Tree, keys: str, place: str) -> Tree:
                 f"{own.where((key,))}: {keys}.{key}: {value!r} contradicts the imported model, which has "
                 f"{stated[key]!r}"
             )
-    return own.merged(Tree(stated, {(): place})) if own.value else Tree(stated, {(): place})
+    return own.merged(Tree(stated, {(): origin})) if own.value else Tree(stated, {(): origin})
 
 
 def _found(folder: str, keys: str) -> tuple[ImportedSpec, str]:

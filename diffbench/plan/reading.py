@@ -62,13 +62,13 @@ class Tree:
     value: Any
     origins: dict[Keys, str] = field(default_factory=dict)
 
-    def at(self, *keys: str | int) -> Tree:
+    def part(self, *keys: str | int) -> Tree:
         """Return the part below ``keys``; an empty mapping where there is none."""
         value = self.value
         for key in keys:
             value = value.get(key, {}) if isinstance(value, dict) else {}
         n = len(keys)
-        origins = {path[n:]: place for path, place in self.origins.items() if path[:n] == keys}
+        origins = {path[n:]: origin for path, origin in self.origins.items() if path[:n] == keys}
         return Tree(value, origins)
 
     def where(self, keys: Keys) -> str:
@@ -96,14 +96,14 @@ class Tree:
         first = self if self.value else over
         merged = Tree({}, {(): first.where(())})
         for key in [*self.value, *(key for key in over.value if key not in self.value)]:
-            parts = [tree.at(key) for tree in (self, over) if key in tree.value]
+            parts = [tree.part(key) for tree in (self, over) if key in tree.value]
             merged.put(key, parts[0] if len(parts) == 1 else parts[0].under(parts[1]))
         return merged
 
     def put(self, key: str, part: Tree) -> None:
         """Set one key of this mapping to a tree."""
         self.value[key] = part.value
-        self.origins.update({(key, *path): place for path, place in part.origins.items()})
+        self.origins.update({(key, *path): origin for path, origin in part.origins.items()})
 
     def mapped(self, change: Callable[[Any], Any]) -> Tree:
         """Return this tree with every scalar changed by a function."""
@@ -112,7 +112,7 @@ class Tree:
     def without(self, key: str) -> Tree:
         """Return this mapping without one key."""
         kept = {name: value for name, value in self.value.items() if name != key}
-        origins = {path: place for path, place in self.origins.items() if path[:1] != (key,)}
+        origins = {path: origin for path, origin in self.origins.items() if path[:1] != (key,)}
         return Tree(kept, origins)
 
 
@@ -150,8 +150,8 @@ def read(path: Path) -> Tree:
 
 def _yaml_reason(name: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
-    place = f"{name}:{mark.line + 1}" if mark else name
-    return f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
+    origin = f"{name}:{mark.line + 1}" if mark else name
+    return f"{origin}: not YAML: {getattr(error, 'problem', None) or error}"
 
 
 def _value(node: yaml.Node, keys: Keys, name: str, origins: dict[Keys, str]) -> Any:
@@ -171,13 +171,13 @@ def _mapping(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        place = f"{name}:{key_node.start_mark.line + 1}"
+        origin = f"{name}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
-            raise PlanError(f"{place}: {dotted(keys)}: a key is a word, not a list or mapping")
+            raise PlanError(f"{origin}: {dotted(keys)}: a key is a word, not a list or mapping")
         key = key_node.value
         if key in found:
-            raise PlanError(f"{place}: {dotted((*keys, key))}: the key {key!r} is there twice")
-        origins[(*keys, key)] = place
+            raise PlanError(f"{origin}: {dotted((*keys, key))}: the key {key!r} is there twice")
+        origins[(*keys, key)] = origin
         found[key] = _value(value_node, (*keys, key), name, origins)
     return found
 
@@ -234,8 +234,8 @@ def validated(make: Callable[[Any], T], model: Any, tree: Tree, prefix: Keys = (
         first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
         keys = tuple(key for key in first["loc"] if key != "[key]")
         reason = _reason(model, tree.value, keys, first)
-        place = [tree.where(keys), dotted((*prefix, *keys)), reason]
-        raise PlanError(": ".join(part for part in place if part)) from None
+        parts = [tree.where(keys), dotted((*prefix, *keys)), reason]
+        raise PlanError(": ".join(part for part in parts if part)) from None
 
 
 def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str:

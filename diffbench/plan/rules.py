@@ -22,7 +22,7 @@ CONSTRAINTS = {"seed": r"\d+"}
 
 
 @dataclass(frozen=True)
-class Rule:
+class WorkflowRule:
     """A rule that makes all products of some jobs of a stage; paths are relative to the benchmark's folder.
 
     Attributes:
@@ -67,18 +67,20 @@ class Rule:
         return f"diffbench {self.stage.name()} {job}{processes} > {{log:q}} 2>&1"
 
 
-def rules(plan: Plan) -> list[Rule]:
+def rules(plan: Plan) -> list[WorkflowRule]:
     """Return all rules, in the order of stages."""
     return [rule for stage in STAGES.values() for rule in _of_stage(plan, stage)]
 
 
-def _of_stage(plan: Plan, stage: type[StageSpec]) -> Iterator[Rule]:
+def _of_stage(plan: Plan, stage: type[StageSpec]) -> Iterator[WorkflowRule]:
     groups: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
     for job in plan.of(stage.name()):
         groups.setdefault((job.spec.rule, job.spec.templates), {})[job.variant] = None
     names: dict[str, int] = {}
     for (name, templates), variants in groups.items():
         number = names[name] = names.get(name, 0) + 1
-        yield Rule(name if number == 1 else f"{name}_{number}", stage, templates, tuple(variants))
+        yield WorkflowRule(
+            name if number == 1 else f"{name}_{number}", stage, templates, tuple(variants)
+        )
     if not groups:
-        yield Rule(stage.name(), stage, (stage.template,), ())
+        yield WorkflowRule(stage.name(), stage, (stage.template,), ())

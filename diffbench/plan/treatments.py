@@ -18,7 +18,7 @@ from typing import Literal
 from diffbench.plan.jobs import Plan
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.errors import PlanError
-from diffbench.specs.forms import Form, Loss
+from diffbench.specs.forms import Form, LossForm
 
 Facet = Literal[
     "process",
@@ -47,7 +47,7 @@ def form_of(variant: VariantSpec) -> Form | None:
     return variant.denoiser.form(variant.process)
 
 
-def loss_of(variant: VariantSpec) -> Loss | None:
+def loss_of(variant: VariantSpec) -> LossForm | None:
     """Return the loss of a model; None where nothing is minimised."""
     if variant.process is None or variant.denoiser is None or variant.objective is None:
         return None

@@ -36,7 +36,7 @@ from diffbench.specs.objectives import ObjectiveSpec
 from diffbench.specs.restorers import RestorerSpec
 from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.weights import OfWeights
-from diffbench.store.listing import listing
+from diffbench.store.image_files import find_images
 
 Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)
@@ -67,7 +67,7 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
     variants: dict[str, Tree] = {}
     unused = dict.fromkeys(overrides.value)
     for template in methods.value:
-        tree = _overridden(methods.at(template), template, overrides, unused)
+        tree = _overridden(methods.part(template), template, overrides, unused)
         for name, variant in _swept(template, tree):
             if name in variants:
                 raise PlanError(f"{tree.where(())}: {template}: there are two variants {name!r}")
@@ -75,9 +75,9 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
                 variant = _overridden(variant, name, overrides, unused)
             variants[name] = variant
     for pattern in unused:
-        place = overrides.where((pattern,))
+        origin = overrides.where((pattern,))
         raise PlanError(
-            f"{place}: overrides.{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
+            f"{origin}: overrides.{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
         )
     return variants
 
@@ -85,7 +85,7 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
 def _overridden(tree: Tree, name: str, overrides: Tree, unused: dict[str, None]) -> Tree:
     for pattern in overrides.value:
         if matches(name, pattern):
-            tree = tree.under(overrides.at(pattern))
+            tree = tree.under(overrides.part(pattern))
             unused.pop(pattern, None)
     return tree
 
@@ -96,26 +96,26 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
-    sweep = tree.at("sweep").value
-    place = tree.where(("sweep",))
+    sweep = tree.part("sweep").value
+    origin = tree.where(("sweep",))
     if not isinstance(tree.value, dict):
-        raise PlanError(f"{place}: {template}: a variant is a mapping, not {tree.value!r}")
+        raise PlanError(f"{origin}: {template}: a variant is a mapping, not {tree.value!r}")
     if not isinstance(sweep, dict) or not all(isinstance(each, list) for each in sweep.values()):
-        raise PlanError(f"{place}: {template}.sweep: a mapping of lists is wanted, not {sweep!r}")
+        raise PlanError(f"{origin}: {template}.sweep: a mapping of lists is wanted, not {sweep!r}")
     bare = tree.without("sweep")
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))
-        name = _filled(chosen, template, place, template)
-        yield str(name), bare.mapped(partial(_filled, chosen, template, place))
+        name = _filled(chosen, template, origin, template)
+        yield str(name), bare.mapped(partial(_filled, chosen, template, origin))
 
 
-def _filled(chosen: Mapping[str, Any], template: str, place: str, value: Any) -> Any:
+def _filled(chosen: Mapping[str, Any], template: str, origin: str, value: Any) -> Any:
     """Replace ``{name}`` in a value; a value that is only ``{name}`` gets the type of what replaces it."""
     if not isinstance(value, str):
         return value
     for name in _PLACEHOLDER.findall(value):
         if name not in chosen:
-            raise PlanError(f"{place}: {template}: {{{name}}} is not swept{nearest(name, chosen)}")
+            raise PlanError(f"{origin}: {template}: {{{name}}} is not swept{nearest(name, chosen)}")
     whole = _PLACEHOLDER.fullmatch(value)
     if whole:
         return chosen[whole[1]]
@@ -139,12 +139,12 @@ def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> li
     for index, pattern in enumerate(patterns):
         chosen = [name for name in names if matches(name, pattern)]
         if not chosen:
-            place = tree.where((key, index))
+            origin = tree.where((key, index))
             start = pattern.rstrip("*")
             # A pattern is compared with the beginnings that it could have meant.
             near = {f"{name[: len(start)]}*" for name in names} if start != pattern else names
             hint = nearest(pattern, near)
-            raise PlanError(f"{place}: {prefix}{key}: no variant {pattern!r}{hint}")
+            raise PlanError(f"{origin}: {prefix}{key}: no variant {pattern!r}{hint}")
         found |= dict.fromkeys(chosen)
     return list(found)
 
@@ -163,7 +163,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
     """
     if _is_trained(tree.value):
         base = _shared(benchmark, tree, "network", "training", "sampling")
-        tree = base.under(benchmark.at("defaults")).under(tree)
+        tree = base.under(benchmark.part("defaults")).under(tree)
     elif "pretrained" in tree.value:
         tree = _shared(benchmark, tree, "sampling").under(tree)
     tree = pretrained.filled(name, tree)
@@ -181,7 +181,7 @@ def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
     base = Tree({}, {(): tree.where(())})
     for key in keys:
         if key in benchmark.value:
-            base.put(key, benchmark.at(key))
+            base.put(key, benchmark.part(key))
     return base
 
 
@@ -236,14 +236,14 @@ def _check_served(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -
     for key, item, choice in own:
         if variant.process is None or not (reason := refusal(choice, variant, data)):
             continue
-        field, place = reason.partition(":")[0], f"{name}.{key}.{item}"
+        field, keys = reason.partition(":")[0], f"{name}.{key}.{item}"
         if field in type(choice).model_fields:
-            raise PlanError(f"{tree.where((key, item, field))}: {place}.{reason}")
+            raise PlanError(f"{tree.where((key, item, field))}: {keys}.{reason}")
         named = tuple(field.split("."))
         if named[0] in tree.value:
-            raise PlanError(f"{tree.where(named)}: {place}: {reason}")
+            raise PlanError(f"{tree.where(named)}: {keys}: {reason}")
         raise PlanError(
-            f"{tree.where((key, item))}: {place}: {choice.name!r} cannot serve the process "
+            f"{tree.where((key, item))}: {keys}: {choice.name!r} cannot serve the process "
             f"{variant.process.name!r}: {reason}"
         )
 
@@ -300,7 +300,7 @@ def classes_of(data: DataSpec) -> int:
 def _listed_classes(path: Path, _time: int) -> int:
     """Return the number of classes of listed images; it is kept until the time of the path changes."""
     try:
-        return len(listing(path).classes)
+        return len(find_images(path).classes)
     except ValueError as error:
         raise PlanError(f"data.path: {error}") from None
 
@@ -316,7 +316,7 @@ def _is_trained(value: Mapping[str, Any]) -> bool:
 
 def _dropped(tree: Tree, key: str) -> Tree:
     """Return a variant without the solvers, likelihoods and so on that an override sets to ``none``."""
-    part = tree.at(key)
+    part = tree.part(key)
     if not isinstance(part.value, dict):
         return tree
     for name in [name for name, value in part.value.items() if value == "none"]:
@@ -330,11 +330,11 @@ def _dropped(tree: Tree, key: str) -> Tree:
 
 def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
     """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses."""
-    every = expanded(joined(methods, tree.at("methods")), tree.at("overrides"))
+    every = expanded(joined(methods, tree.part("methods")), tree.part("overrides"))
     whole = Tree({"variants": benchmark.variants, "only": benchmark.only}, tree.origins)
     names = selected(every, whole, "variants")
     restorations = benchmark.restorations
-    patterns = Tree({"variants": restorations.variants}, tree.at("restorations").origins)
+    patterns = Tree({"variants": restorations.variants}, tree.part("restorations").origins)
     selected(every, patterns, "variants", "restorations.")
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
@@ -342,8 +342,8 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     resolved = {name: resolve(name, every[name], tree, benchmark.data) for name in names}
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
-        place, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
-        raise PlanError(f"{place}: seeds: no chosen variant is run with seed {seeds}")
+        origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
+        raise PlanError(f"{origin}: seeds: no chosen variant is run with seed {seeds}")
     return variants
 
 

@@ -130,7 +130,7 @@ def same(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ConversionRule:
     """A rule that makes one of our tensors, ``ours`` in the network's state_dict, from official tensors."""
 
     ours: str
@@ -138,14 +138,14 @@ class Rule:
     change: Callable[..., Tensor] = same
 
 
-def rule(ours: str, *theirs: str, change: Callable[..., Tensor] = same) -> Rule:
+def rule(ours: str, *theirs: str, change: Callable[..., Tensor] = same) -> ConversionRule:
     """A rule from keys given one by one."""
-    return Rule(ours, theirs, change)
+    return ConversionRule(ours, theirs, change)
 
 
 def converted(
     state: Mapping[str, Tensor],
-    rules: Iterable[Rule],
+    rules: Iterable[ConversionRule],
     network: nn.Module,
     ignored: Collection[str] = (),
 ) -> dict[str, Tensor]:
@@ -183,7 +183,7 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _changed(each: Rule, state: Mapping[str, Tensor]) -> Tensor:
+def _changed(each: ConversionRule, state: Mapping[str, Tensor]) -> Tensor:
     theirs = [state[key] for key in each.theirs]
     try:
         return each.change(*theirs)

@@ -22,7 +22,7 @@ from torch import Tensor
 from diffbench.pretrained.conversion import (
     Architecture,
     CheckpointError,
-    Rule,
+    ConversionRule,
     rule,
     same,
     shape_of,
@@ -92,10 +92,10 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     """
     in_channels = shape_of(state, "conv_in.weight", 4)[1]
     out_channels = shape_of(state, "conv_out.weight", 4)[0]
-    levels = _count(state, r"down_blocks\.(\d+)\.")
+    resolutions = _count(state, r"down_blocks\.(\d+)\.")
     widths = [
         shape_of(state, f"down_blocks.{each}.resnets.0.norm2.weight", 1)[0]
-        for each in range(levels)
+        for each in range(resolutions)
     ]
     channels = shape_of(state, "time_embedding.linear_1.weight", 2)[1]
     multipliers = tuple(width / channels for width in widths)
@@ -105,7 +105,9 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
             f"the network makes {out_channels} channels of {in_channels}, neither as many nor twice as many"
         )
     attending = [
-        each for each in range(levels) if f"down_blocks.{each}.attentions.0.to_q.weight" in state
+        each
+        for each in range(resolutions)
+        if f"down_blocks.{each}.attentions.0.to_q.weight" in state
     ]
     shapes = {
         "channels": channels,
@@ -133,7 +135,7 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return len({found[1] for key in state if (found := re.match(pattern, key))})
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, DDPMOriginalSpec)
@@ -154,15 +156,15 @@ def their_parts(part: str, blocks: int) -> list[str]:
     """The official names for one of our parts, in a network with that number of blocks a resolution."""
     if part in ENDS:
         return [ENDS[part]]
-    place, rest = part.split(".", 1)
-    if place == "middle":
+    side, rest = part.split(".", 1)
+    if side == "middle":
         number, name = rest.split(".", 1)
         # The middle is a block, attention, a block: the second block is the third layer.
         theirs, index = "mid_block", int(number) // 2
     else:
         number, _, name = rest.split(".", 2)
         level, index = divmod(int(number), blocks + 1)
-        theirs = f"{'down' if place == 'encoder' else 'up'}_blocks.{level}"
+        theirs = f"{'down' if side == 'encoder' else 'up'}_blocks.{level}"
     if name in MOVES:
         return [f"{theirs}.{MOVES[name]}"]
     if name in BLOCK:

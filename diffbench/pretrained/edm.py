@@ -20,7 +20,13 @@ from typing import Any
 
 from torch import Tensor
 
-from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule, same
+from diffbench.pretrained.conversion import (
+    Architecture,
+    CheckpointError,
+    ConversionRule,
+    rule,
+    same,
+)
 from diffbench.specs.networks.song import EDMDDPMppSpec, EDMNCSNppSpec, SongSpec
 
 SOURCE = "https://github.com/NVlabs/edm: Elucidating the Design Space (Karras et al. 2022)"
@@ -132,7 +138,7 @@ def _one(state: Mapping[str, Tensor], pattern: str) -> str:
     return keys[0]
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     units = dict(_units(architecture))
     return [
@@ -169,8 +175,8 @@ def _units(architecture: Architecture) -> Iterator[tuple[str, str]]:
     """Pairs of our name and EDM's name, of layers and of residual blocks."""
     spec, height = architecture.network, architecture.image_shape[1]
     assert isinstance(spec, SongSpec)
-    levels = range(len(spec.multipliers))
-    sizes = [f"{height >> level}x{height >> level}" for level in levels]
+    resolutions = range(len(spec.multipliers))
+    sizes = [f"{height >> level}x{height >> level}" for level in resolutions]
     yield "embedding.noise.frequencies", "map_noise.freqs"
     yield "embedding.classes", "map_label"
     yield "embedding.augmentation", "map_augment"

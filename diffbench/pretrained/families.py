@@ -23,7 +23,7 @@ from diffbench.specs.errors import PlanError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffbench.pretrained.conversion import Architecture, Rule
+    from diffbench.pretrained.conversion import Architecture, ConversionRule
 
 
 class Layout(Protocol):
@@ -39,7 +39,7 @@ class Layout(Protocol):
         """Return the network and the denoiser that a state_dict is of."""
         ...
 
-    def rules(self, architecture: Architecture) -> list[Rule]:
+    def rules(self, architecture: Architecture) -> list[ConversionRule]:
         """Return how each tensor of our network is made from official ones."""
         ...
 

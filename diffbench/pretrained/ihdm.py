@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, shape_of
+from diffbench.pretrained.conversion import Architecture, CheckpointError, ConversionRule, shape_of
 from diffbench.pretrained.openai import Outline, head_first, unet_rules
 from diffbench.pretrained.score_sde import averaged
 from diffbench.specs.networks.residual_unet import IHDMUNetSpec
@@ -66,7 +66,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     )
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     return unet_rules(architecture, head_first)
 

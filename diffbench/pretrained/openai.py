@@ -23,7 +23,7 @@ from diffbench.networks.residual_unet import ResidualUNet
 from diffbench.pretrained.conversion import (
     Architecture,
     CheckpointError,
-    Rule,
+    ConversionRule,
     rule,
     same,
     shape_of,
@@ -134,12 +134,12 @@ class Outline:
             (number, part)
             for number in sorted(numbers)
             for part in DOUBLES
-            if {f"output_blocks.{number}.{place}.{part}" for place in (1, 2)} & state.keys()
+            if {f"output_blocks.{number}.{layer}.{part}" for layer in (1, 2)} & state.keys()
         ]
         # The decoder has one block more a resolution than the encoder, and the last of them doubles the resolution.
         self.blocks = doubles[0][0] if doubles else len(numbers) - 1
-        levels = max(len(numbers) // (self.blocks + 1), 1) if numbers else 1
-        first = [1 + level * (self.blocks + 1) for level in range(levels)]
+        resolutions = max(len(numbers) // (self.blocks + 1), 1) if numbers else 1
+        first = [1 + level * (self.blocks + 1) for level in range(resolutions)]
         widths = [
             shape_of(state, f"input_blocks.{number}.0.out_layers.0.weight", 1)[0]
             for number in first
@@ -174,7 +174,7 @@ class Outline:
         return spec_of(kind, shapes | others)
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     spec = architecture.network
     assert isinstance(spec, ResidualUNetSpec)
@@ -187,7 +187,7 @@ def ignored(architecture: Architecture) -> set[str]:
     return set()
 
 
-def unet_rules(architecture: Architecture, grouping: Grouping) -> list[Rule]:
+def unet_rules(architecture: Architecture, grouping: Grouping) -> list[ConversionRule]:
     """The rules of a U-Net; ``grouping`` is the order of the official q, k and v."""
     spec, network = architecture.network, architecture.skeleton()
     assert isinstance(spec, ResidualUNetSpec)
@@ -213,11 +213,11 @@ def parts_of(module: nn.Module) -> dict[str, str]:
 
 def their_path(path: str) -> str:
     """The official path, with a dot, of one of our layers; official encoders count the stem as layer 0."""
-    place, *numbers = path.split(".")
-    if place == "encoder":
+    side, *numbers = path.split(".")
+    if side == "encoder":
         numbers[0] = str(int(numbers[0]) + 1)
     theirs = {"encoder": "input_blocks", "middle": "middle_block", "decoder": "output_blocks"}
-    return ".".join([theirs[place], *numbers, ""]) if path else ""
+    return ".".join([theirs[side], *numbers, ""]) if path else ""
 
 
 def pixelwise(tensor: Tensor) -> Tensor:

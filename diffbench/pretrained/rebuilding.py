@@ -85,8 +85,8 @@ def _tensor(call: Call) -> Tensor:
     numbers = [offset, *size, *stride]
     if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
         raise RefusedError("a tensor has a shape that is none")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 not in size and last >= held.nbytes() // storage.dtype.itemsize:
+    last_number = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last_number >= held.nbytes() // storage.dtype.itemsize:
         raise RefusedError(f"a tensor of shape {list(size)} is larger than its numbers")
     empty = torch.empty(0, dtype=storage.dtype)
     return empty.set_(held, offset, tuple(size), tuple(stride))

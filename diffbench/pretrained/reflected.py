@@ -23,13 +23,13 @@ from diffbench.pretrained import score_sde
 from diffbench.pretrained.conversion import (
     Architecture,
     CheckpointError,
-    Rule,
+    ConversionRule,
     rule,
     same,
     shape_of,
 )
 from diffbench.pretrained.edm import by_kind
-from diffbench.pretrained.score_sde import SCORE, Layers, averaged
+from diffbench.pretrained.score_sde import SCORE, NumberedLayers, averaged
 from diffbench.specs.networks.song import ReflectedNetworkSpec
 from diffbench.specs.networks.vdm import ReflectedVDMSpec
 
@@ -82,7 +82,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     """
     if "conv_in.weight" in state:
         return _vdm(state)
-    layers = Layers(state)
+    layers = NumberedLayers(state)
     if not layers.fourier or layers.pyramid != "convolution":
         raise CheckpointError(
             "this is not reflected diffusion's network, with Fourier features and a strided pyramid; "
@@ -113,14 +113,14 @@ def _vdm(state: Mapping[str, Tensor]) -> Architecture:
     )
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     if not isinstance(architecture.network, ReflectedVDMSpec):
         return score_sde.rules(architecture)
     return list(_vdm_rules(architecture))
 
 
-def _vdm_rules(architecture: Architecture) -> Iterator[Rule]:
+def _vdm_rules(architecture: Architecture) -> Iterator[ConversionRule]:
     changes: dict[str, Callable[..., Tensor]] = {
         "stem.weight": partial(by_frequency, channels=architecture.in_channels),
         "attention.qkv.weight": by_kind,

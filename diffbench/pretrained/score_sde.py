@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from diffbench.networks.resampling import FilteredConvolution, StridedConvolution
 from diffbench.networks.song import Song, Untold
 from diffbench.networks.song_parts import Attention, Fourier, ResidualBlock
-from diffbench.pretrained.conversion import Architecture, CheckpointError, Rule, rule
+from diffbench.pretrained.conversion import Architecture, CheckpointError, ConversionRule, rule
 from diffbench.specs.networks.song import DDPMppSpec, DDPMSpec, NCSNppSpec, SongSpec
 
 SOURCE = (
@@ -123,7 +123,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     Raises:
         CheckpointError: when they are of no such network.
     """
-    layers = Layers(state)
+    layers = NumberedLayers(state)
     spec: Callable[..., SongSpec] = DDPMppSpec
     if layers.strided:
         spec = DDPMSpec
@@ -132,7 +132,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     return layers.architecture(spec, SCORE if layers.fourier else EPS)
 
 
-class Layers:
+class NumberedLayers:
     """The sizes that can be read from the numbered layers.
 
     Raises:
@@ -161,18 +161,18 @@ class Layers:
         filtering = "fir" if filtered else "box"
         self.resampling = "convolution" if self.strided else filtering
         changes = single if self.strided else [part for part in inside if self.changes(part)]
-        self.levels = len(changes) // 2 + 1
+        self.resolutions = len(changes) // 2 + 1
         blocks = [
             i for i, part in enumerate(inside) if self.is_block(part) and not self.changes(part)
         ]
-        # n blocks a level in the encoder, n + 1 in the decoder, 2 in the middle.
-        self.blocks, odd = divmod((len(blocks) - 2) // self.levels - 1, 2)
-        if self.blocks < 1 or odd or len(blocks) != self.levels * (2 * self.blocks + 1) + 2:
+        # n blocks a resolution in the encoder, n + 1 in the decoder, 2 in the middle.
+        self.blocks, odd = divmod((len(blocks) - 2) // self.resolutions - 1, 2)
+        if self.blocks < 1 or odd or len(blocks) != self.resolutions * (2 * self.blocks + 1) + 2:
             raise CheckpointError(
                 f"the checkpoint has {len(blocks)} residual blocks and {len(changes)} changes of resolution: "
                 "it is of another network"
             )
-        firsts = [blocks[level * self.blocks] for level in range(self.levels)]
+        firsts = [blocks[level * self.blocks] for level in range(self.resolutions)]
         self.widths = [len(inside[i]["Conv_0.weight"]) for i in firsts]
         self.attends = [level for level, i in enumerate(firsts) if "NIN_3.W" in inside[i + 1]]
         if not self.attends:
@@ -212,12 +212,12 @@ class Layers:
         )
 
 
-def rules(architecture: Architecture) -> list[Rule]:
+def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
     network, spec, number = architecture.skeleton(), architecture.network, 0
     assert isinstance(network, Song) and isinstance(spec, SongSpec)
     layers = STRIDED if spec.resampling == "convolution" else LAYERS
-    made: list[Rule] = []
+    made: list[ConversionRule] = []
     for ours, module in units(network):
         made += unit_rules(ours, module, f"all_modules.{number}", layers)
         number += 1
@@ -247,7 +247,7 @@ def units(network: Song) -> Iterator[tuple[str, nn.Module]]:
 
 def unit_rules(
     ours: str, module: nn.Module, theirs: str, layers: Mapping[type[nn.Module], Mapping[str, str]]
-) -> Iterator[Rule]:
+) -> Iterator[ConversionRule]:
     """The rules of one layer or block, without attention."""
     for name in module.state_dict():
         inner, _, kind = name.rpartition(".")
@@ -262,7 +262,7 @@ def unit_rules(
             )
 
 
-def attention_rules(ours: str, theirs: str) -> Iterator[Rule]:
+def attention_rules(ours: str, theirs: str) -> Iterator[ConversionRule]:
     """The rules of one attention."""
     for kind in ("weight", "bias"):
         yield rule(f"{ours}.norm.{kind}", f"{theirs}.GroupNorm_0.{kind}")
@@ -270,7 +270,7 @@ def attention_rules(ours: str, theirs: str) -> Iterator[Rule]:
         yield one_by_one(f"{ours}.project", kind, f"{theirs}.NIN_3")
 
 
-def one_by_one(ours: str, kind: str, *theirs: str) -> Rule:
+def one_by_one(ours: str, kind: str, *theirs: str) -> ConversionRule:
     """Weight or bias of a 1x1 convolution of ours from one or several of theirs, side by side."""
     letter, change = {"weight": ("W", turned), "bias": ("b", joined)}[kind]
     return rule(f"{ours}.{kind}", *(f"{each}.{letter}" for each in theirs), change=change)

@@ -138,7 +138,7 @@ def of_plan(plan: Plan, metrics: Metrics) -> Claims:
         PlanError: for the first mistake, or when a pattern chooses none.
     """
     wanted = plan.benchmark.claims
-    tree = Tree({"claims": own(wanted)}, written(plan)).at("claims")
+    tree = Tree({"claims": own(wanted)}, written(plan)).part("claims")
     tree = Tree(tree.value, {(): str(plan.config)} | tree.origins)
     mine = _validated(tree, plan.config, metrics, ("claims",))
     shared = read_claims(plan.repository, metrics) if set(names(wanted)) - set(mine) else {}
@@ -155,13 +155,13 @@ def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> C
     refuse_old(tree, file)
     known = reading.validated(TypeAdapter(Claims).validate_python, Claims, tree, prefix)
     for name, claim in known.items():
-        place = f"{tree.where((name, 'better'))}: {name}"
+        origin = f"{tree.where((name, 'better'))}: {name}"
         if claim.metric not in metrics:
             near = reading.nearest(claim.metric, metrics)
-            raise PlanError(f"{place}: no metric {claim.metric!r}{near}")
+            raise PlanError(f"{origin}: no metric {claim.metric!r}{near}")
         if metrics[claim.metric].better is None:
             raise PlanError(
-                f"{place}: the metric {claim.metric!r} does not say which of its values are better: "
+                f"{origin}: the metric {claim.metric!r} does not say which of its values are better: "
                 f"give it `better: lower` or `better: higher` in {TABLES}"
             )
     return known

@@ -79,8 +79,8 @@ def kinds_of(plan: Plan, cells: Iterable[Cell]) -> dict[str, Cell]:
 
 def kind_of(plan: Plan, variant: str, item: str) -> str:
     """Return the title of the kind of a likelihood; empty where the plan has no such likelihood."""
-    run = plan.find(variant, item, ["likelihood"])
-    if run is None:
+    job = plan.find(variant, item, ["likelihood"])
+    if job is None:
         return ""
-    assert isinstance(run.spec, LikelihoodStageSpec)
-    return run.spec.likelihood.title
+    assert isinstance(job.spec, LikelihoodStageSpec)
+    return job.spec.likelihood.title

@@ -65,7 +65,7 @@ def data_line(plan: Plan, items: Iterable[tuple[str, str]] = ()) -> str:
             them, and the sampling budget unless there is nothing else.
     """
     wanted, asked = set(items), plan.benchmark.restorations
-    stages = {run.stage for run in plan.jobs if (run.variant, run.item) in wanted}
+    stages = {job.stage for job in plan.jobs if (job.variant, job.item) in wanted}
     counted = [] if stages == {"restore"} else [f"N = {plan.benchmark.samples} samples"]
     if "restore" in stages:
         each = f"the first {asked.images} test images, {asked.draws} restorations of each"

@@ -53,8 +53,8 @@ class CoverageSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of a cell of ours; ``item`` is the solver, likelihood or analysis that makes the number."""
+class FillingCell:
+    """A cell of ours that fills a published number; ``item`` is the solver, likelihood or analysis that makes it."""
 
     benchmark: str
     table: str
@@ -62,7 +62,7 @@ class Place:
     item: str
 
     def text(self) -> str:
-        """Return the place in one line."""
+        """Return the cell in one line."""
         return f"`{self.variant}` {self.item} ({self.benchmark}.yaml, {self.table})"
 
 
@@ -86,11 +86,11 @@ def coverage(repository: Path) -> Table:
     spec = read_coverage(repository)
     published = PublishedValues(repository / layout.PUBLISHED)
     known = layout.read_tables(repository)
-    filled: dict[int, list[Place]] = {}
+    filled: dict[int, list[FillingCell]] = {}
     for name in spec.benchmarks:
         plan = load_plan([repository / "config" / name], {}, repository, needs_files=False)
-        for line, place in places(plan, known, published):
-            filled.setdefault(line, []).append(place)
+        for line, cell in filling_cells(plan, known, published):
+            filled.setdefault(line, []).append(cell)
     lines = [i for i, row in enumerate(published.rows) if row["dataset"] in spec.datasets]
     if strange := sorted(set(filled) - set(lines)):
         row = published.rows[strange[0]]
@@ -117,7 +117,9 @@ NOTES = (
 )
 
 
-def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tuple[int, Place]]:
+def filling_cells(
+    plan: Plan, known: TablesSpec, published: PublishedValues
+) -> list[tuple[int, FillingCell]]:
     """Return the published values in a benchmark's paper tables: (index in ``published.rows``, our cell).
 
     Raises:
@@ -135,7 +137,7 @@ def places(plan: Plan, known: TablesSpec, published: PublishedValues) -> list[tu
                         f"{' or '.join(items)} of {cell.variant}"
                     )
                 line = published.line(cell.published)
-                found.append((line, Place(plan.benchmark.name, name, cell.variant, item)))
+                found.append((line, FillingCell(plan.benchmark.name, name, cell.variant, item)))
     return found
 
 
@@ -143,7 +145,7 @@ def _reasons(
     spec: CoverageSpec,
     published: PublishedValues,
     lines: Sequence[int],
-    filled: Mapping[int, Sequence[Place]],
+    filled: Mapping[int, Sequence[FillingCell]],
 ) -> dict[int, str]:
     """Return the reason of each value that is not filled."""
     reasons: dict[int, str] = {}
@@ -165,9 +167,9 @@ def _reasons(
     return reasons
 
 
-def _shown(row: Mapping[str, str], places: Sequence[Place], reason: str | None) -> list[str]:
+def _shown(row: Mapping[str, str], cells: Sequence[FillingCell], reason: str | None) -> list[str]:
     method = "; ".join(filter(None, (row["method"], row["setting"])))
-    ours = "; ".join(dict.fromkeys(place.text() for place in places)) or f"not filled: {reason}"
+    ours = "; ".join(dict.fromkeys(cell.text() for cell in cells)) or f"not filled: {reason}"
     return [
         row["paper"],
         row["table"],

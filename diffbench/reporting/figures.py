@@ -127,7 +127,7 @@ def _learned(results: Records, series: SeriesSpec, name: str, metric: MetricSpec
     training = plan.variants[variant].training if variant in plan.variants else None
     if training is None or not (jobs := plan.along(variant, item)):
         return Line(series.label, [_lacking(absent(plan, variant, [item]))])
-    found = {step_of(run.choice.at_step, training.steps): run.item for run in jobs if run.choice}
+    found = {step_of(job.choice.at_step, training.steps): job.item for job in jobs if job.choice}
     points = []
     for step, each in sorted(found.items()):
         cell = results.number(variant, each, name)
@@ -218,7 +218,7 @@ def _bound_terms(content: Mapping[str, Any]) -> Series:
     return {float(t) + 1: float(term) for t, term in zip(times, terms, strict=True)}
 
 
-class GradientNoise:
+class GradientNoiseFigure:
     """A figure of the kind ``gradient-noise`` (see the module)."""
 
     def __init__(self, spec: GradientNoiseFigureSpec) -> None:

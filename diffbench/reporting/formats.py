@@ -30,7 +30,7 @@ class Grid:
     caption: str = ""
 
 
-class Line(Protocol):
+class CSVRow(Protocol):
     """Anything that is a row of a table's CSV."""
 
     def line(self, table: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ class Table:
     """
 
     title: str
-    records: Sequence[Line]
+    records: Sequence[CSVRow]
     grids: Sequence[Grid]
     notes: Sequence[str] = ()
     footnotes: Sequence[str] = ()

@@ -31,8 +31,8 @@ SMALLEST_MSE = 1e-10
 
 
 @dataclass(frozen=True)
-class Row:
-    """Images, uint8 (N, H, W, C) in levels, or why there are none; ``seeds`` as in ``Point``."""
+class ImageRow:
+    """Images, uint8 (N, H, W, C) in grey levels, or why there are none; ``seeds`` as in ``Point``."""
 
     label: str
     images: Any | None
@@ -45,7 +45,7 @@ class Pane:
     """Rows of the same images, the true ones first."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[ImageRow]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,11 +57,11 @@ class Pane:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A whole figure of images; ``levels`` is the number of grey levels."""
+    """A whole figure of images; ``grey_levels`` is the number of grey levels."""
 
     title: str
     panes: Sequence[Pane]
-    levels: int
+    grey_levels: int
     note: str = ""
 
     def csv(self, name: str) -> str:
@@ -74,11 +74,11 @@ class Gallery:
         ]
         return csv_of(rows, COLUMNS)
 
-    def _points(self, truth: Row, shown: Row) -> Iterator[Point]:
+    def _points(self, truth: ImageRow, shown: ImageRow) -> Iterator[Point]:
         if shown.images is None or truth.images is None:
             yield Point(None, status=shown.status, note=shown.note)
             return
-        errors = (shown.images.astype(float) - truth.images) / (self.levels - 1)
+        errors = (shown.images.astype(float) - truth.images) / (self.grey_levels - 1)
         for index, error in enumerate((errors**2).mean((1, 2, 3))):
             psnr = -10 * math.log10(max(float(error), SMALLEST_MSE))
             yield Point(float(index), psnr, seeds=1, status=shown.status, note=shown.note)
@@ -98,7 +98,7 @@ class Gallery:
             figure = Figure(size, dpi=DPI, layout="constrained")
             grid = figure.subplots(rows, columns, squeeze=False).flatten()
             for axes, pane in zip(grid, self.panes, strict=False):
-                _draw(axes, pane, self.levels)
+                _draw(axes, pane, self.grey_levels)
             for axes in grid[len(self.panes) :]:
                 axes.set_axis_off()
             figure.suptitle(self.title, fontsize="medium")
@@ -115,9 +115,9 @@ class Gallery:
         return width + HEAD_INCHES, down * IMAGE_INCHES + HEAD_INCHES
 
 
-def _draw(axes: Axes, pane: Pane, levels: int) -> None:
+def _draw(axes: Axes, pane: Pane, grey_levels: int) -> None:
     height = pane.shape[1] + 1
-    axes.imshow(mosaic(pane, levels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(mosaic(pane, grey_levels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     middles = [index * height + height / 2 for index in range(len(pane.rows))]
     axes.set_yticks(middles, [each.label for each in pane.rows], fontsize="x-small")
     axes.set_xticks([])
@@ -131,7 +131,7 @@ def _draw(axes: Axes, pane: Pane, levels: int) -> None:
             axes.text(width / 2, middle, each.status, ha="center", va="center", fontsize="x-small")
 
 
-def mosaic(pane: Pane, levels: int) -> Any:
+def mosaic(pane: Pane, grey_levels: int) -> Any:
     """Return a pane's images as one, uint8 (height, width) or (height, width, 3) in 0..255, with lines between them."""
     import numpy as np
 
@@ -143,7 +143,7 @@ def mosaic(pane: Pane, levels: int) -> Any:
         if each.images is None:
             whole[top : top + height, 1:-1] = LACKING
             continue
-        scaled = np.round(each.images * (255 / (levels - 1))).astype(np.uint8)
+        scaled = np.round(each.images * (255 / (grey_levels - 1))).astype(np.uint8)
         for across, image in enumerate(scaled):
             left = across * (width + 1) + 1
             whole[top : top + height, left : left + width] = image

@@ -525,7 +525,7 @@ class GradientNoiseFigureSpec(FigureSpec):
     """The noise of the gradient of each estimator of the bound, from a run's ``analysis``."""
 
     layout: Literal["gradient-noise"] = "gradient-noise"
-    implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoise"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoiseFigure"
 
     variant: str
     item: str
@@ -617,8 +617,8 @@ def written(plan: Plan) -> dict[Keys, str]:
     """Return keys of a benchmark file -> place in the file; what it defines in lists is found as if in mappings."""
     origins = reading.read(plan.config).origins if own_parts(plan) else {}
     return {
-        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): place
-        for keys, place in origins.items()
+        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): origin
+        for keys, origin in origins.items()
     } | {(): str(plan.config)}
 
 

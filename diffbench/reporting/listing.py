@@ -30,32 +30,32 @@ OVER_IMAGES = "the test images (FID: bootstrap)"
 SECONDS = "_seconds"
 
 #: Variant and item: a solver, or ``task/restorer``.
-Place = tuple[str, str]
+RowKey = tuple[str, str]
 #: A row: metric -> number.
 Numbers = Mapping[str, Record]
 
 
-def places(plan: Plan, stage: str) -> dict[Place, str]:
+def planned_rows(plan: Plan, stage: str) -> dict[RowKey, str]:
     """Return all rows in their order, each with the reason why it is impossible; empty where it is possible."""
-    found = {(run.variant, run.item): "" for run in plan.of(stage)}
+    found = {(job.variant, job.item): "" for job in plan.of(stage)}
     if stage != RESTORE:
         return {
-            place: found[place]
-            for place in sorted(found, key=lambda p: not plan.variants[p[0]].trained)
+            row_key: found[row_key]
+            for row_key in sorted(found, key=lambda p: not plan.variants[p[0]].trained)
         }
     found |= {
         (each.variant, each.item): each.reason for each in plan.refusals if each.stage == stage
     }
     tasks, variants = list(plan.benchmark.restorations.tasks), list(plan.variants)
 
-    def order(place: Place) -> tuple[int, int]:
-        return tasks.index(_task(place)), variants.index(place[0])
+    def order(row_key: RowKey) -> tuple[int, int]:
+        return tasks.index(_task(row_key)), variants.index(row_key[0])
 
-    return {place: found[place] for place in sorted(found, key=order)}
+    return {row_key: found[row_key] for row_key in sorted(found, key=order)}
 
 
-def _task(place: Place) -> str:
-    return place[1].partition("/")[0]
+def _task(row_key: RowKey) -> str:
+    return row_key[1].partition("/")[0]
 
 
 class Listing:
@@ -68,8 +68,11 @@ class Listing:
         """Return the table; published values are not used."""
         plan, spec = results.plan, self.spec
         found = {
-            place: self._row(results, place, reason, metrics)
-            for place, reason in {**self._truth(results), **places(plan, spec.stage)}.items()
+            row_key: self._row(results, row_key, reason, metrics)
+            for row_key, reason in {
+                **self._truth(results),
+                **planned_rows(plan, spec.stage),
+            }.items()
         }
         there = {name for row in found.values() for name in row}
         names = [name for name in spec.columns if name not in spec.where_known or name in there]
@@ -99,18 +102,18 @@ class Listing:
             if not name.endswith(SECONDS) and name not in self.spec.where_known
         ]
 
-    def _truth(self, results: Records) -> dict[Place, str]:
+    def _truth(self, results: Records) -> dict[RowKey, str]:
         scored = any((TRUTH, self.spec.stage, "", name) in results.cells for name in self._scores)
         return {(TRUTH, ""): ""} if scored else {}
 
     def _row(
-        self, results: Records, place: Place, reason: str, metrics: Metrics
+        self, results: Records, row_key: RowKey, reason: str, metrics: Metrics
     ) -> dict[str, Record]:
         """Return a row's numbers.
 
         The truth has the numbers that were measured of it; what is impossible has the reason.
         """
-        variant, item = place
+        variant, item = row_key
         if reason:
             cells = dict.fromkeys(self._scores, Cell("refused", reason))
         elif variant == TRUTH:
@@ -128,21 +131,26 @@ class Listing:
                 if trained and key in results.cells:
                     cells[name] = results.cells[key]
         ordered = [name for name in self.spec.columns if name in cells]
-        return {name: _record(results.plan, place, name, metrics, cells[name]) for name in ordered}
+        return {
+            name: _record(results.plan, row_key, name, metrics, cells[name]) for name in ordered
+        }
 
     def _ranked(
-        self, plan: Plan, rows: Mapping[Place, Numbers], columns: Mapping[str, MetricSpec]
-    ) -> dict[Place, dict[str, Record]]:
+        self, plan: Plan, rows: Mapping[RowKey, Numbers], columns: Mapping[str, MetricSpec]
+    ) -> dict[RowKey, dict[str, Record]]:
         """Return the rows with the best of each column marked; restorations are ranked within each task."""
         if self.spec.stage != RESTORE:
             return ranked(plan, rows, columns)
-        found: dict[Place, dict[str, Record]] = {}
+        found: dict[RowKey, dict[str, Record]] = {}
         for task in dict.fromkeys(map(_task, rows)):
             found |= ranked(plan, {p: row for p, row in rows.items() if _task(p) == task}, columns)
         return found
 
     def _grid(
-        self, rows: Mapping[Place, Numbers], columns: Mapping[str, MetricSpec], footnotes: Footnotes
+        self,
+        rows: Mapping[RowKey, Numbers],
+        columns: Mapping[str, MetricSpec],
+        footnotes: Footnotes,
     ) -> Grid:
         lines = []
         for (variant, item), records in rows.items():
@@ -163,8 +171,8 @@ class Listing:
         """Yield the samples and likelihoods that no job can make, for the CSV: the grid has no row for them."""
         for refusal in _refusals(plan) if self.spec.stage != RESTORE else ():
             for name in self._scores if refusal.stage == "sample" else [BITS]:
-                place, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
-                yield _record(plan, place, name, metrics, found)
+                row_key, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
+                yield _record(plan, row_key, name, metrics, found)
 
     def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [line for line in (self.spec.note, plan.benchmark.note) if line]
@@ -174,7 +182,7 @@ class Listing:
 
 
 def _notes_of_samples(plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
-    others = {run.variant for run in plan.jobs if run.stage != RESTORE}
+    others = {job.variant for job in plan.jobs if job.stage != RESTORE}
     shown = {item for _, item in _kinds(plan)}
     return [
         *(f"Scores: {line}." for line in context.protocols(records)),
@@ -214,8 +222,8 @@ def _refusals(plan: Plan) -> list[Refusal]:
     return [each for each in plan.refusals if each.stage != RESTORE]
 
 
-def _record(plan: Plan, place: Place, metric: str, metrics: Metrics, found: Cell) -> Record:
-    variant, item = place
+def _record(plan: Plan, row_key: RowKey, metric: str, metrics: Metrics, found: Cell) -> Record:
+    variant, item = row_key
     words = f"{item} {variant}" if "/" in item else f"{variant} {item}".strip()
     return Record(
         row=words,
@@ -240,18 +248,18 @@ def _protocol(metric: str, found: Cell) -> str:
 
 def _kinds(plan: Plan) -> list[tuple[str, str]]:
     """Return (title of the kind, id) of all likelihoods: different kinds never share a column."""
-    return list(dict.fromkeys(_kind(run) for run in plan.of("likelihood")))
+    return list(dict.fromkeys(_kind(job) for job in plan.of("likelihood")))
 
 
-def _kind(run: Job) -> tuple[str, str]:
-    assert isinstance(run.spec, LikelihoodStageSpec)
-    return run.spec.likelihood.title, run.item
+def _kind(job: Job) -> tuple[str, str]:
+    assert isinstance(job.spec, LikelihoodStageSpec)
+    return job.spec.likelihood.title, job.item
 
 
 def _bits(results: Records, metrics: Metrics) -> dict[tuple[str, tuple[str, str]], Record]:
     """Return the numbers of all likelihoods of the plan: (variant, kind) -> number."""
     plan = results.plan
-    planned = {(run.variant, _kind(run)) for run in plan.of("likelihood")}
+    planned = {(job.variant, _kind(job)) for job in plan.of("likelihood")}
     return {
         (variant, kind): _record(
             plan,

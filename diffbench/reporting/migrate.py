@@ -152,8 +152,8 @@ class _Edits:
         """Return where a node's own text ends, without the blank lines and comments that YAML counts to a block."""
         if isinstance(node, yaml.ScalarNode) or _is_flow(node):
             return int(node.end_mark.index)
-        last = node.value[-1]
-        return self.end(last[1] if isinstance(node, yaml.MappingNode) else last)
+        last_child = node.value[-1]
+        return self.end(last_child[1] if isinstance(node, yaml.MappingNode) else last_child)
 
     def of(self, node: yaml.Node) -> str:
         """Return a node's text on one line."""

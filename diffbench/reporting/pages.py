@@ -57,7 +57,7 @@ ORIGIN = (
 
 
 @dataclass
-class Benchmark:
+class RecordedBenchmark:
     """One benchmark, as a template asks for it.
 
     Attributes:
@@ -343,23 +343,23 @@ def pages(repository: Path) -> dict[Path, str]:
     known = layout.read_tables(repository)
     folder = repository / TEMPLATES
     return {
-        _place(path.relative_to(folder)): page(repository, path, known)
+        _page_path(path.relative_to(folder)): page(repository, path, known)
         for path in sorted(folder.rglob("*.md"))
     }
 
 
-def _place(name: Path) -> Path:
-    return name if name.name == "README.md" else Path("docs") / name
+def _page_path(template: Path) -> Path:
+    return template if template.name == "README.md" else Path("docs") / template
 
 
 def page(repository: Path, template: Path, known: TablesSpec) -> str:
     """Return the page that one template makes."""
     import jinja2
 
-    asked: dict[str, Benchmark] = {}
+    asked: dict[str, RecordedBenchmark] = {}
 
-    def benchmark(name: str) -> Benchmark:
-        return asked.setdefault(name, Benchmark(name, repository, known))
+    def benchmark(name: str) -> RecordedBenchmark:
+        return asked.setdefault(name, RecordedBenchmark(name, repository, known))
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -369,12 +369,12 @@ def page(repository: Path, template: Path, known: TablesSpec) -> str:
         autoescape=False,
     )
     environment.globals.update(benchmark=benchmark, setting=setting, trials=Trials(repository))
-    place = template.relative_to(repository)
+    relative = template.relative_to(repository)
     try:
         text = environment.from_string(template.read_text(encoding="utf-8")).render()
     except (jinja2.TemplateError, PlanError, TypeError) as error:
         line = getattr(error, "lineno", None)
-        raise PlanError(f"{place}{f':{line}' if line else ''}: {error}") from error
+        raise PlanError(f"{relative}{f':{line}' if line else ''}: {error}") from error
     notes = [(AT_FLOOR, FLOOR_NOTE), (OLD, OLD_NOTE)]
     noted = "".join(f"\n{note}\n" for mark, note in notes if mark in text)
-    return ORIGIN.format(template=place, records=FOLDER) + text + noted
+    return ORIGIN.format(template=relative, records=FOLDER) + text + noted

@@ -33,7 +33,7 @@ from diffbench.reporting.layout import (
     PublishedCellSpec,
 )
 from diffbench.reporting.numbers import count, plain
-from diffbench.reporting.published import Published, PublishedValues
+from diffbench.reporting.published import PublishedValue, PublishedValues
 from diffbench.reporting.records import Records
 from diffbench.specs.benchmark import VariantSpec
 from diffbench.specs.weights import CellAt, step_of
@@ -123,7 +123,7 @@ def disagreements(
     metric: str,
     ours: Cell,
     protocol: ProtocolSpec,
-    theirs: Published,
+    theirs: PublishedValue,
     at: CellAt = None,
 ) -> list[str]:
     """Return why our number cannot be compared, ``"data set digits, not cifar10"`` and so on.
@@ -148,7 +148,7 @@ def disagreements(
 Fact = tuple[str, object, object]
 
 
-def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: Published) -> Iterator[Fact]:
+def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: PublishedValue) -> Iterator[Fact]:
     """Yield the data set and its version: two versions are two data sets; one without versions has no such fact."""
     data = plan.benchmark.data
     yield "data set", data.known_as, protocol.data
@@ -157,7 +157,7 @@ def _of_data(plan: Plan, protocol: ProtocolSpec, theirs: Published) -> Iterator[
 
 
 def _of_training(
-    chosen: VariantSpec, at: CellAt, protocol: ProtocolSpec, theirs: Published
+    chosen: VariantSpec, at: CellAt, protocol: ProtocolSpec, theirs: PublishedValue
 ) -> Iterator[Fact]:
     """Yield the training budget and precision; an imported model had its paper's budget."""
     if chosen.pretrained is not None:
@@ -170,7 +170,7 @@ def _of_training(
 
 
 def _of_evaluation(
-    metric: str, ours: Cell, protocol: ProtocolSpec, theirs: Published
+    metric: str, ours: Cell, protocol: ProtocolSpec, theirs: PublishedValue
 ) -> Iterator[Fact]:
     """Yield how the number was measured on the model."""
     made = ours.protocol or {}

@@ -12,7 +12,7 @@ from diffbench.specs.errors import PlanError
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedValue:
     """One published value as printed, with its source and how it was made; empty where the source does not say.
 
     Attributes:
@@ -52,7 +52,7 @@ class PublishedValues:
                 f"{path} cannot be read: tables take published values from it"
             ) from None
 
-    def choose(self, selection: Mapping[str, str]) -> Published:
+    def choose(self, selection: Mapping[str, str]) -> PublishedValue:
         """Return the one value whose columns have the selected values.
 
         Raises:
@@ -62,7 +62,7 @@ class PublishedValues:
         made = {key: row[key] for key in ("nfe", "version", "trained_in", "sampled_in")}
         data = ", ".join(filter(None, (row["dataset"], row["version"])))
         source = f"{row['source']}, {row['table']}, {data} ({row['certainty']})"
-        return Published(row["value"], source, **made)
+        return PublishedValue(row["value"], source, **made)
 
     def line(self, selection: Mapping[str, str]) -> int:
         """Return the index in ``rows`` of the one value whose columns have the selected values.

@@ -193,9 +193,9 @@ def _entries(plan: Plan, root: Path) -> Iterator[Entry]:
 def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Job]]:
     """Return the jobs that make numbers, one a seed, by variant, stage and item."""
     found: dict[tuple[str, str, str], list[Job]] = {}
-    for run in plan.jobs:
-        if run.stage in STAGES:
-            found.setdefault((run.variant, run.stage, run.item), []).append(run)
+    for job in plan.jobs:
+        if job.stage in STAGES:
+            found.setdefault((job.variant, job.stage, job.item), []).append(job)
     return found
 
 

@@ -56,22 +56,22 @@ class Records:
     def outcomes(self) -> Mapping[tuple[str, str, str], Mapping[int, Outcome]]:
         """The outcomes of the jobs that make numbers: (variant, stage, item) -> seed -> outcome."""
         found: dict[tuple[str, str, str], dict[int, Outcome]] = {}
-        for run in self.plan.jobs:
-            if run.stage in STAGES:
-                outcome = self._files.outcome(run)
-                found.setdefault((run.variant, run.stage, run.item), {})[run.seed] = outcome
+        for job in self.plan.jobs:
+            if job.stage in STAGES:
+                outcome = self._files.outcome(job)
+                found.setdefault((job.variant, job.stage, job.item), {})[job.seed] = outcome
         return found
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The long table."""
-        jobs = [run for run in self.plan.jobs if run.stage in STAGES]
+        jobs = [job for job in self.plan.jobs if job.stage in STAGES]
         read = [
-            (self._job(run), self.outcomes[run.variant, run.stage, run.item][run.seed])
-            for run in jobs
+            (self._job(job), self.outcomes[job.variant, job.stage, job.item][job.seed])
+            for job in jobs
         ]
         costs = [
-            (self._job(run), self._files.cost(run)) for run in self.plan.jobs if run.stage in TIMED
+            (self._job(job), self._files.cost(job)) for job in self.plan.jobs if job.stage in TIMED
         ]
         return long([*read, *self._truth(read)], costs)
 
@@ -108,7 +108,7 @@ class Records:
         """Return a cell's value for each seed that has one."""
         item = first_planned(self.plan, named.variant, items_of(self.plan, named))
         stage = None if item is None else self._stage(named.variant, item, named.metric)
-        rows = self._places.get((named.variant, stage, item, named.metric), [])
+        rows = self._rows_of.get((named.variant, stage, item, named.metric), [])
         found = self.frame.iloc[rows]
         good = found[found["status"] == "ok"]
         return {
@@ -124,7 +124,7 @@ class Records:
         return self._files.measure(name)
 
     @cached_property
-    def _places(self) -> Mapping[Any, Any]:
+    def _rows_of(self) -> Mapping[Any, Any]:
         return self.frame.groupby([*ITEM, "metric"], sort=False).indices
 
     def _stage(self, variant: str, item: str, metric: str) -> str | None:
@@ -137,21 +137,21 @@ class Records:
 
         return max(stages_of(self.plan, variant, item), key=promise, default=None)
 
-    def _job(self, run: Job) -> dict[str, Any]:
+    def _job(self, job: Job) -> dict[str, Any]:
         """Return the columns that describe a job."""
-        training = self.plan.variants[run.variant].training
-        at = run.choice.at_step if run.choice and training else None
-        path = paths.product(self.root, run.spec)
-        if run.stage == "sample":
-            path = paths.product(self.root, self.plan.job("score", run.variant, run.seed).spec)
+        training = self.plan.variants[job.variant].training
+        at = job.choice.at_step if job.choice and training else None
+        path = paths.product(self.root, job.spec)
+        if job.stage == "sample":
+            path = paths.product(self.root, self.plan.job("score", job.variant, job.seed).spec)
         return {
-            "benchmark": run.benchmark,
-            "variant": run.variant,
-            "seed": run.seed,
-            "stage": run.stage,
-            "item": run.item,
+            "benchmark": job.benchmark,
+            "variant": job.variant,
+            "seed": job.seed,
+            "stage": job.stage,
+            "item": job.item,
             "at": None if at is None or training is None else step_of(at, training.steps),
-            "spec": run.spec.digest(),
+            "spec": job.spec.digest(),
             "sha256": self._sha256(path),
         }
 

@@ -115,7 +115,7 @@ class Stated:
     key: str
     spec: StatementSpec
     group: GroupSpec
-    place: str
+    origin: str
     needed: bool = False
     found: bool = False
 
@@ -126,7 +126,7 @@ class Stated:
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """A setting of a variant, in the paper and here.
 
     ``why`` is empty where both are the same.  ``patterns``: the variants that its source is about.
@@ -156,7 +156,7 @@ def _named(variants: Sequence[str]) -> str:
 
 
 @dataclass
-class Benchmark:
+class ComparedBenchmark:
     """A benchmark's statements, checked against its plan."""
 
     name: str
@@ -166,21 +166,21 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         for number, group in enumerate(self.spec.benchmarks[self.name]):
-            place = f"{SETTINGS}: benchmarks.{self.name}.{number}"
+            origin = f"{SETTINGS}: benchmarks.{self.name}.{number}"
             for pattern in group.variants:
                 if not any(matches(variant, pattern) for variant in self.models):
                     raise PlanError(
-                        f"{place}: variants: no variant {pattern!r} is a model of {self.name}"
+                        f"{origin}: variants: no variant {pattern!r} is a model of {self.name}"
                         f"{nearest(pattern, self.models)}"
                     )
-            self.stated += [Stated(*each, group, place) for each in group.settings.items()]
+            self.stated += [Stated(*each, group, origin) for each in group.settings.items()]
 
     @property
     def models(self) -> list[str]:
         """The variants that are trained here."""
         return [name for name, variant in self.plan.variants.items() if variant.training]
 
-    def rows(self, variant: str) -> list[Row]:
+    def rows(self, variant: str) -> list[SettingRow]:
         """Return all settings of a variant, in the order of the file.
 
         Raises:
@@ -229,7 +229,9 @@ class Benchmark:
                 f"{SETTINGS}: {self.name}, {variant}: {leaf.path} is {leaf.value}, and nothing says what the paper has"
             )
 
-    def _compared(self, variant: str, stated: Stated, found: Sequence[Leaf]) -> Iterator[Row]:
+    def _compared(
+        self, variant: str, stated: Stated, found: Sequence[Leaf]
+    ) -> Iterator[SettingRow]:
         values: dict[str, list[Leaf]] = {}
         for leaf in found:
             values.setdefault(_shown(leaf.value), []).append(leaf)
@@ -238,19 +240,21 @@ class Benchmark:
             differs = same[0].value != stated.paper
             if differs and not stated.spec.why:
                 raise PlanError(
-                    f"{stated.place}: {variant}: {setting} is {ours} and the paper's {_shown(stated.paper)}; "
+                    f"{stated.origin}: {variant}: {setting} is {ours} and the paper's {_shown(stated.paper)}; "
                     "correct it, or say why"
                 )
             stated.needed |= differs
             why = stated.spec.why if differs else ""
             patterns = tuple(stated.group.variants)
-            yield Row(patterns, setting, _shown(stated.paper), stated.group.source, ours, why)
+            yield SettingRow(
+                patterns, setting, _shown(stated.paper), stated.group.source, ours, why
+            )
 
-    def _besides(self, variant: str) -> Iterator[Row]:
+    def _besides(self, variant: str) -> Iterator[SettingRow]:
         for group in self._groups(variant):
             for name, beside in group.besides.items():
                 paper, patterns = _shown(_plain(beside.paper)), tuple(group.variants)
-                yield Row(patterns, name, paper, group.source, beside.ours, beside.why)
+                yield SettingRow(patterns, name, paper, group.source, beside.ours, beside.why)
 
     def check(self) -> None:
         """Refuse statements that no variant needs, once all rows have been made.
@@ -260,10 +264,10 @@ class Benchmark:
         """
         for each in self.stated:
             if not each.found:
-                raise PlanError(f"{each.place}: settings: no variant of it has {each.key!r}")
+                raise PlanError(f"{each.origin}: settings: no variant of it has {each.key!r}")
             if each.spec.why and not each.needed:
                 raise PlanError(
-                    f"{each.place}: settings.{each.key}: ours is the paper's, and needs no reason"
+                    f"{each.origin}: settings.{each.key}: ours is the paper's, and needs no reason"
                 )
 
 
@@ -289,12 +293,12 @@ def settings(repository: Path) -> Table:
     """Return the tables: for each benchmark the settings that differ, then for each paper's variants all settings.
 
     Raises:
-        PlanError: as ``Benchmark``.
+        PlanError: as ``ComparedBenchmark``.
     """
     spec, different, whole = read_settings(repository), [], []
     for name in spec.benchmarks:
         plan = load_plan([repository / "config" / name], {}, repository, needs_files=False)
-        benchmark = Benchmark(name, plan, spec)
+        benchmark = ComparedBenchmark(name, plan, spec)
         rows = {variant: benchmark.rows(variant) for variant in benchmark.models}
         benchmark.check()
         differing = {v: [row for row in own if row.why] for v, own in rows.items()}
@@ -306,9 +310,9 @@ def settings(repository: Path) -> Table:
     return Table("Settings of the papers, and ours", [], [*different, *whole], NOTES)
 
 
-def _grid(caption: str, rows: Mapping[str, Sequence[Row]]) -> Grid:
+def _grid(caption: str, rows: Mapping[str, Sequence[SettingRow]]) -> Grid:
     """Return a grid with each row once, with the variants that have it."""
-    shared: dict[Row, list[str]] = {}
+    shared: dict[SettingRow, list[str]] = {}
     for variant, own in rows.items():
         for row in own:
             shared.setdefault(row, []).append(variant)

@@ -62,15 +62,15 @@ def old_keys(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
         else ()
     )
     for key, child in children:
-        place = (*keys, key)
-        if isinstance(value, dict) and (new := _new_name(place)):
-            yield place, new
-        yield from old_keys(child, place)
+        path = (*keys, key)
+        if isinstance(value, dict) and (new := _new_name(path)):
+            yield path, new
+        yield from old_keys(child, path)
 
 
-def _new_name(place: Keys) -> str | None:
+def _new_name(path: Keys) -> str | None:
     for pattern, new in MOVED.items():
-        pairs = zip(pattern, place, strict=False)
-        if len(pattern) == len(place) and all(part in ("*", key) for part, key in pairs):
+        pairs = zip(pattern, path, strict=False)
+        if len(pattern) == len(path) and all(part in ("*", key) for part, key in pairs):
             return new
     return None

@@ -67,7 +67,7 @@ class DataSpec(Registered):
 
     @property
     def listed(self) -> str | None:
-        """The folder, zip or tar in which `diffbench.store.listing` finds the classes; None of other data sets."""
+        """The folder, zip or tar in which `diffbench.store.image_files` finds the classes; None of other data sets."""
         return None
 
     @property
@@ -120,7 +120,7 @@ class DigitsSpec(DataSpec):
 
 
 class PatchesSpec(DataSpec):
-    """Patches of scikit-learn's two sample photographs: 16x16, RGB, 256 levels, 32 classes.
+    """Patches of scikit-learn's two sample photographs: 16x16, RGB, 256 grey levels, 32 classes.
 
     A class is a cell of the 4x4 grid into which each photograph is cut.
     """
@@ -144,7 +144,7 @@ class PatchesSpec(DataSpec):
 
 
 class CIFAR10Spec(DataSpec):
-    """CIFAR-10 from its original python archive: 60,000 photographs, 32x32, RGB, 256 levels, ten classes.
+    """CIFAR-10 from its original python archive: 60,000 photographs, 32x32, RGB, 256 grey levels, ten classes.
 
     archive: a local copy of cifar-10-python.tar.gz; ``none`` downloads it once.
     sha256: of the archive; give another one only for another archive of the same layout.
@@ -330,7 +330,7 @@ class ParquetSpec(ImageFilesSpec):
 
 
 class ImageNetSpec(DataSpec):
-    """Downsampled ImageNet from its npz batches: RGB, 256 levels, 1,000 classes.
+    """Downsampled ImageNet from its npz batches: RGB, 256 grey levels, 1,000 classes.
 
     path: a folder with ``train_data_batch_1.npz`` and so on, and ``val_data.npz``.
     size: 32 or 64.

@@ -231,7 +231,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
         return 2 * channels + 1 if self.takes_masks else channels
 
 
-class BoundarySpec(DenoiserSpec):
+class BoundaryDenoiserSpec(DenoiserSpec):
     """A network whose score is 0 at a reflected process's walls by construction, and odd about each of them.
 
     ``conditional`` networks are told the class.
@@ -247,14 +247,14 @@ class BoundarySpec(DenoiserSpec):
         return self.conditional
 
 
-class GatedSpec(BoundarySpec):
+class GatedSpec(BoundaryDenoiserSpec):
     """A gated network, sigma score = gate F: the gate is x/sigma at a wall and 1 inside."""
 
     name: Literal["gated"] = "gated"
     implementation: ClassVar[str] = "diffbench.diffusion.denoisers.boundary:Gated"
 
 
-class KernelMixtureSpec(BoundarySpec):
+class KernelMixtureSpec(BoundaryDenoiserSpec):
     """The score of a mixture of two of the process's kernels, whose centres the network predicts.
 
     Exact in principle: a mixture of kernels obeys the boundary condition.  ``data_std`` is the data's standard

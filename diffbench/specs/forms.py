@@ -55,7 +55,7 @@ class Weight(NamedTuple):
     scale: float = 1.0
 
 
-class Loss(NamedTuple):
+class LossForm(NamedTuple):
     """What is minimised at one time.
 
     weight: the weight of the squared error of eps; None where there is no such error.

@@ -113,7 +113,7 @@ def _grid_is_there(spec: ODELikelihoodSpec, process: ProcessSpec) -> str | None:
 
 
 class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
-    """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised levels.
+    """The exact likelihood by the probability-flow ODE (Song et al. 2021, appendix D.2), of dequantised grey levels.
 
     trace: how the trace of the score's derivative is computed: by ``hutchinson``'s estimate, or ``exact``, which costs
         one backward pass for each dimension.

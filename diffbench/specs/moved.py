@@ -1,4 +1,4 @@
-"""Old and new names of modules that have moved, for the message about a user's file that imports an old one."""
+"""Old and new names of modules, and of what is in them, for the message about a user's file that imports an old one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Iterator
 
 #: Old name -> new name, of modules and of what is in them; both inside ``diffbench``.
 MOVED = {
+    "data.levels": "data.grey_levels",
+    "data.levels.Levels": "data.grey_levels.GreyLevels",
     "diffusion.analytic": "diffusion.denoisers.exact",
     "diffusion.augmentation": "diffusion.objectives.augmentation",
     "diffusion.bases": "diffusion.core.bases",
     "diffusion.bound": "diffusion.core.bound",
     "diffusion.charts": "diffusion.processes.simplex",
+    "diffusion.core.process.at": "diffusion.core.process.float64",
     "diffusion.denoisers": "diffusion.denoisers.network",
+    "diffusion.denoisers.boundary.Boundary": "diffusion.denoisers.boundary.BoundaryDenoiser",
     "diffusion.grids": "diffusion.core.grids",
     "diffusion.guidance": "diffusion.denoisers.guidance",
     "diffusion.integrators": "diffusion.core.integrators",
@@ -30,7 +34,10 @@ MOVED = {
     "diffusion.inverse.snips": "diffusion.inverse.restorers.snips",
     "diffusion.inverse.steering": "diffusion.inverse.restorers.steering",
     "diffusion.inverse.tuned": "diffusion.inverse.restorers.tuned",
+    "diffusion.likelihoods.cells": "diffusion.likelihoods.grey_cells",
+    "diffusion.likelihoods.cells.Cells": "diffusion.likelihoods.grey_cells.GreyCells",
     "diffusion.likelihoods.coding": "diffusion.likelihoods.progressive",
+    "diffusion.likelihoods.vlb.Bound": "diffusion.likelihoods.vlb.VariationalBound",
     "diffusion.masks": "diffusion.core.known",
     "diffusion.neumann": "diffusion.denoisers.boundary",
     "diffusion.objectives": "diffusion.objectives.losses",
@@ -39,16 +46,19 @@ MOVED = {
     "diffusion.reflection": "diffusion.processes.reflection",
     "diffusion.schedules": "diffusion.processes.schedules",
     "diffusion.solvers.latents": "diffusion.solvers.encoding",
+    "diffusion.solvers.sde.GridTimeSolver": "diffusion.solvers.sde.OwnTimeGridSolver",
+    "diffusion.solvers.sde.TimeSolver": "diffusion.solvers.sde.OwnTimeSolver",
     "diffusion.streams": "diffusion.core.streams",
     "diffusion.transitions": "diffusion.core.transitions",
     "metrics.reference": "metrics.reference_statistics",
     "networks.counting": "networks.parameters",
     "plan.costs": "estimate.costs",
-    "plan.listing": "store.listing",
+    "plan.listing": "store.image_files",
     "plan.reading.PlanError": "specs.errors.PlanError",
     "plan.reading.shown": "specs.errors.shown",
     "plan.registry": "specs.registry",
     "plan.runs": "plan.loading",
+    "plan.upkeep": "plan.findings",
     "pretrained.files": "pretrained.checkpoints",
     "reporting.estimates": "estimate.report",
     "specs.analysis": "specs.analyses",
@@ -56,7 +66,9 @@ MOVED = {
     "specs.average": "specs.averages",
     "specs.control": "specs.controls",
     "specs.denoiser": "specs.denoisers",
+    "specs.denoisers.BoundarySpec": "specs.denoisers.BoundaryDenoiserSpec",
     "specs.extractor": "specs.extractors",
+    "specs.forms.Loss": "specs.forms.LossForm",
     "specs.likelihood": "specs.likelihoods",
     "specs.network": "specs.networks.network",
     "specs.objective": "specs.objectives",
@@ -65,6 +77,10 @@ MOVED = {
     "specs.residual_unet": "specs.networks.residual_unet",
     "specs.restorer": "specs.restorers",
     "specs.solver": "specs.solvers",
+    "specs.solvers.TimeSolverSpec": "specs.solvers.OwnTimeGridSolverSpec",
+    "specs.solvers.TimeSpec": "specs.solvers.OwnTimeSolverSpec",
+    "specs.solvers.sde.TimeSolverSpec": "specs.solvers.sde.OwnTimeGridSolverSpec",
+    "specs.solvers.sde.TimeSpec": "specs.solvers.sde.OwnTimeSolverSpec",
     "specs.song": "specs.networks.song",
     "specs.stages": "specs.jobs",
     "specs.vdm": "specs.networks.vdm",
@@ -97,6 +113,10 @@ MOVED = {
     "stages.timing": "estimate.stopwatch",
     "stages.train": "jobs.train",
     "stages.trainer": "training.trainer",
+    "store.downloads.Published": "store.downloads.PublishedFile",
+    "store.listing": "store.image_files",
+    "store.listing.Listing": "store.image_files.ImageFiles",
+    "store.listing.listing": "store.image_files.find_images",
     "store.runs": "store.run_record",
 }
 

@@ -18,7 +18,7 @@ from diffbench.specs.base import (
     nothing,
 )
 from diffbench.specs.denoisers import DenoiserSpec
-from diffbench.specs.forms import Loss, squared, weight_of
+from diffbench.specs.forms import LossForm, squared, weight_of
 from diffbench.specs.needs import (
     CONTINUOUS,
     GAUSSIAN,
@@ -208,10 +208,10 @@ class ObjectiveSpec(HasNeeds, Registered):
         """Whether images must lie on their grey levels, not dequantised."""
         return False
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
         """The loss at one time; by default it is described by the keys of the objective, so that no other is equal."""
         shared = {"times": None, "label_dropout": None, "augmentation": None}
-        return Loss(None, self.model_copy(update=shared).canonical())
+        return LossForm(None, self.model_copy(update=shared).canonical())
 
 
 class SimpleSpec(ObjectiveSpec):
@@ -222,8 +222,8 @@ class SimpleSpec(ObjectiveSpec):
 
     times: AnyTimes = UniformTimesSpec()
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
-        return Loss(weight_of(process, denoiser.native))
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
+        return LossForm(weight_of(process, denoiser.native))
 
 
 class BoundSpec(ObjectiveSpec):
@@ -254,9 +254,9 @@ class VLBObjectiveSpec(BoundSpec):
     times: AnyTimes = UniformTimesSpec()
     variance: Variance = "learned"
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
         """A term of the bound, whatever is predicted."""
-        return Loss(None, f"L with {self.variance} variance")
+        return LossForm(None, f"L with {self.variance} variance")
 
     @property
     def trains_variance(self) -> bool:
@@ -276,9 +276,9 @@ class HybridSpec(BoundSpec):
     times: AnyTimes = UniformTimesSpec()
     weight: PositiveFloat = 0.001
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
         beside = f"{self.weight:.12g} L with learned variance"
-        return Loss(weight_of(process, denoiser.native), beside)
+        return LossForm(weight_of(process, denoiser.native), beside)
 
 
 class ScoreMatchingSpec(ObjectiveSpec):
@@ -298,10 +298,10 @@ class ScoreMatchingSpec(ObjectiveSpec):
     times: AnyTimes = UniformTimesSpec()
     weight: Literal["sigma2", "likelihood", "unit"] = "sigma2"
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
         """The squared error of the score, times lambda."""
         powers = {"sigma2": {"sigma": 2}, "likelihood": {"g": 2}, "unit": {}}[self.weight]
-        return Loss(weight_of(process, "score", powers))
+        return LossForm(weight_of(process, "score", powers))
 
 
 class MeanSpec(ObjectiveSpec):
@@ -313,9 +313,9 @@ class MeanSpec(ObjectiveSpec):
 
     times: AnyTimes = UniformTimesSpec()
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
         """The squared error of the mean, over sigma^2."""
-        return Loss(weight_of(process, "mean", {"sigma": -2}))
+        return LossForm(weight_of(process, "mean", {"sigma": -2}))
 
 
 class EDMObjectiveSpec(ObjectiveSpec):
@@ -328,9 +328,9 @@ class EDMObjectiveSpec(ObjectiveSpec):
     times: AnyTimes = LogNormalTimesSpec()
     data_std: PositiveFloat = 0.5
 
-    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> Loss:
+    def loss(self, process: ProcessSpec, denoiser: DenoiserSpec) -> LossForm:
         """The squared error of x0, times v(s_d)/(sigma s_d)^2; under blur, with the alpha without blur."""
         s = self.data_std * process.half_range
         if process.alpha == "vector":
-            return Loss(weight_of(process, "x0", {f"lambda({s:.12g})": 1}))
-        return Loss(weight_of(process, "x0", {squared(s): 1, "sigma": -2}, s**-2))
+            return LossForm(weight_of(process, "x0", {f"lambda({s:.12g})": 1}))
+        return LossForm(weight_of(process, "x0", {squared(s): 1, "sigma": -2}, s**-2))

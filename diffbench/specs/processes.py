@@ -36,7 +36,7 @@ Real = Any
 
 
 def linear_ends(
-    steps: int, first: float | None = None, last: float | None = None
+    steps: int, beta_first: float | None = None, beta_last: float | None = None
 ) -> tuple[float, float]:
     """Return the first and last beta of DDPM's linear schedule, the paper's where they are not given.
 
@@ -44,13 +44,13 @@ def linear_ends(
         ValueError: where the paper's scaled last beta reaches 1 (20 steps or fewer).
     """
     scale = 1000 / steps
-    first = 1e-4 * scale if first is None else first
-    last = 0.02 * scale if last is None else last
-    if last >= 1:
+    beta_first = 1e-4 * scale if beta_first is None else beta_first
+    beta_last = 0.02 * scale if beta_last is None else beta_last
+    if beta_last >= 1:
         raise ValueError(
             f"the linear schedule needs more than 20 steps, not {steps}, or a beta_last: its last beta is 20/steps"
         )
-    return first, last
+    return beta_first, beta_last
 
 
 def increasing(lower: str, upper: str) -> Callable[[Any], Any]:
@@ -209,7 +209,7 @@ class DiscreteSpec(ProcessSpec):
     @property
     def ends(self) -> dict[str, float]:
         """The betas at the ends that are given, by the names of the schedule's arguments."""
-        said = {"first": self.beta_first, "last": self.beta_last}
+        said = {"beta_first": self.beta_first, "beta_last": self.beta_last}
         return {name: beta for name, beta in said.items() if beta is not None}
 
     @model_validator(mode="after")
@@ -251,10 +251,10 @@ class LinearBetaSpec(ProcessSpec):
 
     @property
     def ratios(self) -> tuple[float, float]:
-        first, last = (
+        smallest, largest = (
             self.sigma(t) / math.exp(self.log_alpha(t)) for t in (self.t_min, self.t_max)
         )
-        return first, last
+        return smallest, largest
 
     @property
     def langevin_rate(self) -> float:
@@ -374,8 +374,8 @@ class VPCosineSpec(ProcessSpec):
     @property
     def ratios(self) -> tuple[float, float]:
         """The range of sigma/alpha: the unit times exp(-log SNR/2)."""
-        first, last = (math.exp(-each / 2) for each in (self.log_snr_max, self.log_snr_min))
-        return self.unit * first, self.unit * last
+        smallest, largest = (math.exp(-each / 2) for each in (self.log_snr_max, self.log_snr_min))
+        return self.unit * smallest, self.unit * largest
 
 
 class BlurringSpec(VPCosineSpec):

@@ -17,7 +17,7 @@ from diffbench.specs.base import (
     nothing,
 )
 from diffbench.specs.sampling import Precision
-from diffbench.specs.weights import OfWeights, Place, Step, Weights, step_of, untold
+from diffbench.specs.weights import OfWeights, Step, StepName, Weights, step_of, untold
 
 
 class TrainingSpec(Spec):
@@ -70,7 +70,7 @@ class TrainingSpec(Spec):
 
     @field_validator("snapshots")
     @classmethod
-    def _are_steps(cls, named: tuple[Place, ...], info: ValidationInfo) -> tuple[int, ...]:
+    def _are_steps(cls, named: tuple[StepName, ...], info: ValidationInfo) -> tuple[int, ...]:
         steps = info.data.get("steps")
         if steps is None:
             return ()
@@ -88,12 +88,12 @@ class TrainingSpec(Spec):
         steps = (self.steps, *map(int, self.snapshots))
         return tuple(Weights(step, length) for step in steps for length in self.ema.tracked)
 
-    def chosen(self, named: Place | None, ema_std: float | None) -> Weights:
+    def chosen(self, named: StepName | None, ema_std: float | None) -> Weights:
         """Return the weights of a step, named in any way, and of a length; None is the first length that is tracked."""
         own = next(iter(self.ema.tracked))
         return Weights(step_of(named, self.steps), own if ema_std is None else ema_std)
 
-    def at_refusal(self, named: Place | None) -> str | None:
+    def at_refusal(self, named: StepName | None) -> str | None:
         """Return why no weights of a step are kept; None where they are."""
         step = step_of(named, self.steps)
         if not 1 <= step <= self.steps:
@@ -106,10 +106,10 @@ class TrainingSpec(Spec):
 
     def weights_refusal(self, choice: OfWeights) -> str | None:
         """Return why the weights that a solver or likelihood names are not kept; None when they are."""
-        for named in choice.places:
+        for named in choice.step_names:
             if reason := self.at_refusal(named):
                 return reason
-        steps = [step_of(named, self.steps) for named in choice.places]
+        steps = [step_of(named, self.steps) for named in choice.step_names]
         if twice := [step for step in steps if steps.count(step) > 1]:
             return f"at: step {twice[0]} is there twice"
         return next(
@@ -152,7 +152,7 @@ class TrainingSpec(Spec):
         return self
 
 
-def _beyond(named: Place | None, steps: int) -> str:
+def _beyond(named: StepName | None, steps: int) -> str:
     if isinstance(named, float):
         return f"{named} of {steps} steps is less than one step"
     return f"{named} is past the budget of {steps} steps"

@@ -16,8 +16,8 @@ from diffbench.specs.base import Spec, number
 
 #: The word for the end of a training.
 LAST: Literal["last"] = "last"
-#: A name of a step of a run: its number, a fraction of the run, or the word for the end.
-Place = int | float | Literal["last"]
+#: The name of a step of a run: its number, a fraction of the run, or the word for the end.
+StepName = int | float | Literal["last"]
 
 
 class Weights(NamedTuple):
@@ -39,7 +39,7 @@ def _step(value: Any) -> int | float:
     )
 
 
-def _place(value: Any) -> Place:
+def _step_name(value: Any) -> StepName:
     return LAST if value == LAST else _step(value)
 
 
@@ -48,13 +48,13 @@ def _cell(value: Any) -> int | float | None:
     return None if value in (None, "none", LAST) else _step(value)
 
 
-def _places(value: Any) -> Any:
+def _step_names(value: Any) -> Any:
     """Return one step or fraction of a run, or a tuple of them."""
     if not isinstance(value, list | tuple):
         return _cell(value)
     if not value:
         raise ValueError("the list is empty; name a step, or leave the key out")
-    return tuple(_place(each) for each in value)
+    return tuple(_step_name(each) for each in value)
 
 
 #: A step, or a fraction of the run.
@@ -62,14 +62,14 @@ Step = Annotated[int | float, PlainValidator(_step)]
 #: The step of the weights of one cell, by default the last step.
 CellAt = Annotated[int | float | None, PlainValidator(_cell)]
 #: One such step, or a list of steps, each with its own job.
-Places = Annotated[
-    int | float | tuple[Place, ...] | None,
-    PlainValidator(_places),
+StepNames = Annotated[
+    int | float | tuple[StepName, ...] | None,
+    PlainValidator(_step_names),
     PlainSerializer(lambda value: value, return_type=Any),
 ]
 
 
-def step_of(named: Place | None, steps: int) -> int:
+def step_of(named: StepName | None, steps: int) -> int:
     """Return the step that a name means in a run of ``steps`` steps."""
     if named is None or named == LAST:
         return steps
@@ -90,11 +90,11 @@ class OfWeights(Spec):
         that was not tracked is reconstructed from those that were.
     """
 
-    at: Places = Field(default=None, exclude_if=untold)
+    at: StepNames = Field(default=None, exclude_if=untold)
     ema_std: Length | None = Field(default=None, exclude_if=untold)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def step_names(self) -> tuple[StepName, ...]:
         """All steps that ``at`` names; the last step where it names none."""
         if isinstance(self.at, tuple):
             return self.at

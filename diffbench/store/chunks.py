@@ -31,13 +31,13 @@ class Chunk:
     """The images of one chunk, and the cost of drawing them.
 
     Attributes:
-        levels: uint8 (n, H, W, C).
+        images: in grey levels, uint8 (n, H, W, C).
         calls: evaluations of the denoiser for the whole chunk.
         moved: the fraction of pixels that were brought back inside the walls; 0 where there are no walls.
         seconds: the time that drawing took.
     """
 
-    levels: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     calls: int
     moved: float
     seconds: float = 0.0
@@ -78,7 +78,7 @@ class ChunkStore:
         with files.temporary(self.folder / f"chunk-{index:06d}.npz") as unfinished:
             np.savez(
                 unfinished,
-                levels=chunk.levels,
+                levels=chunk.images,
                 calls=np.array(chunk.calls),
                 moved=np.array(chunk.moved),
                 seconds=np.array(chunk.seconds),

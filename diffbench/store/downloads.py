@@ -39,7 +39,7 @@ def cache() -> Path:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A file that somebody has published.
 
     Attributes:

@@ -35,16 +35,16 @@ def product(root: Path, spec: StageSpec) -> Path:
 
 def extras(root: Path, spec: StageSpec) -> tuple[Path, ...]:
     """Return the paths of a job's outputs without a sidecar, such as pictures."""
-    return tuple(root / spec.placed(each) for each in spec.extras)
+    return tuple(root / spec.path_of(each) for each in spec.extras)
 
 
 def weights(root: Path, spec: TrainSpec, wanted: Weights) -> Path:
     """Return the path of weights that a training keeps; ``wanted`` is one of its budget's ``kept``."""
-    return root / spec.placed(spec.weights_template(wanted))
+    return root / spec.path_of(spec.weights_template(wanted))
 
 
-def levels(root: Path) -> Path:
-    """Return the path of the data set in grey levels."""
+def dataset(root: Path) -> Path:
+    """Return the path of the stored data set."""
     return root / DataStageSpec.template
 
 

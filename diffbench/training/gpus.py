@@ -83,14 +83,14 @@ def claim(names: Sequence[str], count: int = 1) -> list[int]:
 
 def _attempt(names: Sequence[str], count: int) -> list[int] | None:
     """Take the first free GPUs and return their indices; None, with nothing taken, where too few are free."""
-    place = folder()
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "gate").open("w") as gate, ExitStack() as stack:
+    locks = folder()
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / "gate").open("w") as gate, ExitStack() as stack:
         # One job at a time: two jobs that want both of two GPUs would each take one.
         fcntl.flock(gate, fcntl.LOCK_EX)
         taken: dict[int, IO[str]] = {}
         for index, name in enumerate(names):
-            file = stack.enter_context((place / f"{name.replace('/', '-')}.lock").open("w"))
+            file = stack.enter_context((locks / f"{name.replace('/', '-')}.lock").open("w"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -16,32 +16,32 @@ from diffbench.training import gpus
 from diffbench.training.launch import launched, local_rank
 
 
-def prepare(device: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
+def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
     """Set the spec's number of threads and deterministic kernels; return the device.
 
     Raises:
         RuntimeError: when there is no such device.
     """
     torch.set_num_threads(running.threads if running else 1)
-    if device.startswith("cuda"):
+    if device_name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():
-            raise RuntimeError(f"device {device}: this PyTorch sees no GPU (set device: cpu)")
+            raise RuntimeError(f"device {device_name}: this PyTorch sees no GPU (set device: cpu)")
     # The same switch as use_deterministic_algorithms(True, warn_only=True), which also imports the
     # compiler: a second of CPU time in every job.
     torch.set_deterministic_debug_mode("warn")
-    return placed(device)
+    return device_of(device_name)
 
 
-def placed(device: str) -> torch.device:
-    """The device: ``cuda`` is a free GPU, or, in a job of several processes, the GPU of this process's rank."""
-    if device == "cuda" and launched():
+def device_of(name: str) -> torch.device:
+    """The named device; ``cuda`` is a free GPU, or, in a job of several processes, the GPU of this process's rank."""
+    if name == "cuda" and launched():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
-    if device == "cuda":
+    if name == "cuda":
         torch.cuda.set_device(own_gpu())
         return torch.device("cuda", own_gpu())
-    return torch.device(device)
+    return torch.device(name)
 
 
 def name(device: torch.device) -> str:

@@ -34,7 +34,7 @@ def operations(trainer: Trainer) -> int:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=generators):
         # The warning is that the counter's hooks run twice in a compiled network; here the network runs eagerly.
         warnings.filterwarnings("ignore", message="Using `torch.compile")
-        with trainer.team.adding(last=False), eager, counter:
+        with trainer.team.adding(last_part=False), eager, counter:
             trainer.part(one, 1)[1].backward()
     trainer.optimiser.zero_grad(set_to_none=True)
     return counter.get_total_flops()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.levels import Levels
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import key
 from diffbench.diffusion.denoisers.denoiser import Denoiser
@@ -34,9 +34,9 @@ Running = TrainingSpec | PretrainedSpec
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def levels_of(dataset: Dataset, process: ProcessSpec) -> Levels:
-    """The conversion between the data set's levels and the process's range."""
-    return Levels(dataset.levels, process.low, process.high, process.bounded)
+def grey_levels_of(dataset: Dataset, process: ProcessSpec) -> GreyLevels:
+    """The conversion between the data set's grey levels and the process's range."""
+    return GreyLevels(dataset.levels, process.low, process.high, process.bounded)
 
 
 def in_batches(x: Tensor, y: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -49,7 +49,7 @@ def build_process(spec: ProcessSpec, dataset: Dataset) -> Process:
     """The process of a spec, with the facts of the data set that it needs."""
     facts: dict[str, Callable[[], Any]] = {
         "image_shape": lambda: image_shape(dataset),
-        "images": lambda: levels_of(dataset, spec).to_model(dataset.train),
+        "images": lambda: grey_levels_of(dataset, spec).to_model(dataset.train),
     }
     process: Process = build(spec, **{name: facts[name]() for name in spec.facts})
     return process
@@ -69,7 +69,7 @@ def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Mod
     return network
 
 
-class Asked:
+class NetworkRunner:
     """A network called in a given precision and memory format; its input x and its output stay float32."""
 
     def __init__(
@@ -139,7 +139,7 @@ def wrap(
 ) -> Denoiser:
     """The denoiser around a network on its device."""
     assert spec.running is not None
-    runner = Asked(network, device, spec.running, precision)
+    runner = NetworkRunner(network, device, spec.running, precision)
     denoiser: Denoiser = build(spec.denoiser, process, runner, classes=classes_of(spec, dataset))
     return denoiser
 
@@ -160,7 +160,7 @@ def wrap_classifier(
     precision: Precision,
 ) -> Classifier:
     """The classifier around a network on its device."""
-    runner = Asked(network, device, spec.training, precision)
+    runner = NetworkRunner(network, device, spec.training, precision)
     process = build_process(spec.process, dataset)
     return Classifier(process, runner, known_classes(dataset, "classifier_scale"))
 
@@ -187,7 +187,7 @@ def load_classifier(
 
 def fit_exact(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
     """The tensors of an exact denoiser, fitted to the training split."""
-    images = levels_of(dataset, spec.process).to_model(dataset.train)
+    images = grey_levels_of(dataset, spec.process).to_model(dataset.train)
     labels = torch.from_numpy(dataset.train_labels)
     tensors: Mapping[str, Tensor] = implementation(spec.denoiser).fit(images, labels)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -239,7 +239,7 @@ def weights_of(
     if choice is None or not choice.names_weights:
         return load_file(read_product(paths.product(root, spec), spec))
     assert spec.training is not None
-    (named,) = choice.places
+    (named,) = choice.step_names
     chosen = spec.training.chosen(named, choice.ema_std)
 
     def read(each: Weights) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ Source: "PyTorch Distributed" (Li et al. 2020, https://arxiv.org/abs/2006.15704)
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -24,10 +25,11 @@ from diffbench.diffusion.core.streams import key
 from diffbench.training.launch import launched
 
 
-class Alone:
-    """The team of one process: its methods change nothing, at no cost."""
+class Team(ABC):
+    """The processes that train one network, as one of them sees them."""
 
-    rank, size = 0, 1
+    rank: int
+    size: int
 
     @property
     def first(self) -> bool:
@@ -38,32 +40,57 @@ class Alone:
         """The slice of ``count`` images that this process takes; shares differ by one at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
+    @abstractmethod
     def joined(self, network: nn.Module) -> nn.Module:
         """The network with the gradients of all processes; all processes start with the weights of the first."""
-        return network
 
-    def adding(self, last: bool) -> AbstractContextManager[None]:
+    @abstractmethod
+    def adding(self, last_part: bool) -> AbstractContextManager[None]:
         """The context for forward and backward of one part of a share; gradients are exchanged in the last part."""
-        return nullcontext()
 
+    @abstractmethod
     def seed(self, *numbers: int) -> None:
         """Seed the random numbers inside the network (dropout), differently in each process."""
 
+    @abstractmethod
     def total(self, x: Tensor) -> Tensor:
         """The sum of x over all processes."""
+
+    @abstractmethod
+    def whole(self, x: Tensor, count: int) -> Tensor:
+        """The numbers (count,) of all images, from those of this process's share, x."""
+
+    @abstractmethod
+    def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
+        """For each wish, whether any process has it; all processes learn it at the same step."""
+
+
+class SingleProcess(Team):
+    """A process that trains alone: no method changes anything."""
+
+    rank, size = 0, 1
+
+    def joined(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def adding(self, last_part: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def seed(self, *numbers: int) -> None:
+        """Seed nothing: the training state keeps the generator's state."""
+
+    def total(self, x: Tensor) -> Tensor:
         return x
 
     def whole(self, x: Tensor, count: int) -> Tensor:
-        """The numbers (count,) of all images, from those of this process's share, x."""
         return x
 
     def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
-        """For each wish, whether any process has it; all processes learn it at the same step."""
         return wishes
 
 
-class Team(Alone):
-    """The team of several processes that torchrun started, in one of them."""
+class ProcessGroup(Team):
+    """Several processes that torchrun started, in one of them."""
 
     #: The number of steps between two exchanges of wishes: each exchange waits for the device.
     EVERY = 10
@@ -83,8 +110,8 @@ class Team(Alone):
         )
         return self.network
 
-    def adding(self, last: bool) -> AbstractContextManager[None]:
-        return nullcontext() if last else self.network.no_sync()
+    def adding(self, last_part: bool) -> AbstractContextManager[None]:
+        return nullcontext() if last_part else self.network.no_sync()
 
     def seed(self, *numbers: int) -> None:
         """Seed dropout by a function of the numbers and the rank, so that the training state need not keep it."""
@@ -108,10 +135,10 @@ class Team(Alone):
 
 
 @contextmanager
-def joined_team(device: torch.device) -> Iterator[Alone]:
+def joined_team(device: torch.device) -> Iterator[Team]:
     """The team of this process while the block lasts: the one that torchrun started, or this process alone."""
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
-        yield Alone()
+        yield SingleProcess()
         return
     from torch import distributed
 
@@ -120,6 +147,6 @@ def joined_team(device: torch.device) -> Iterator[Alone]:
     else:
         distributed.init_process_group("gloo")
     try:
-        yield Team(device)
+        yield ProcessGroup(device)
     finally:
         distributed.destroy_process_group()

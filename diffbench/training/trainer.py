@@ -20,7 +20,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.resident import TrainingImages
 from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.core.streams import stream
-from diffbench.diffusion.objectives.losses import Draws, Loss, some
+from diffbench.diffusion.objectives.losses import Draws, Loss, part_of
 from diffbench.networks.ema import EMA
 from diffbench.specs.errors import UserError
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
@@ -28,7 +28,7 @@ from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
 from diffbench.training import models
 from diffbench.training.scaling import loss_scale
-from diffbench.training.team import Alone
+from diffbench.training.team import SingleProcess, Team
 
 #: The factor of the mean over an image's numbers, before its gradient is taken.
 REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
@@ -80,19 +80,19 @@ class Drawn(NamedTuple):
     def cut(self, part: slice) -> Drawn:
         """The draws of a part of the batch."""
         rows, mirrored, uniform, draws = self
-        return Drawn(rows[part], some(mirrored, part), some(uniform, part), draws.cut(part))
+        return Drawn(rows[part], part_of(mirrored, part), part_of(uniform, part), draws.cut(part))
 
 
 def sent(drawn: Drawn, device: torch.device) -> Drawn:
     """The draws with the large tensors on a GPU: from pinned memory, or each copy would wait for the previous step."""
     if device.type != "cuda":
         return drawn
-    noise, uniform = (
+    eps, uniform = (
         None if each is None else each.pin_memory().to(device, non_blocking=True)
-        for each in (drawn.draws.noise, drawn.uniform)
+        for each in (drawn.draws.eps, drawn.uniform)
     )
-    assert noise is not None
-    return drawn._replace(uniform=uniform, draws=drawn.draws._replace(noise=noise))
+    assert eps is not None
+    return drawn._replace(uniform=uniform, draws=drawn.draws._replace(eps=eps))
 
 
 class Trainer:
@@ -107,11 +107,11 @@ class Trainer:
         device: torch.device,
         *,
         labelled: bool,
-        team: Alone | None = None,
+        team: Team | None = None,
     ) -> None:
         assert spec.training is not None
         self.spec, self.training, self.device = spec, spec.training, device
-        self.team = team or Alone()
+        self.team = team or SingleProcess()
         self.check_shares()
         self.step = 0
         self.network, self.objective = network, objective
@@ -127,8 +127,8 @@ class Trainer:
             weight_decay=self.training.weight_decay,
             fused=True,
         )
-        self.levels = models.levels_of(dataset, spec.process)
-        self.images = TrainingImages(self.levels, dataset.train, device)
+        self.grey = models.grey_levels_of(dataset, spec.process)
+        self.images = TrainingImages(self.grey, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
         self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
         self.loss_scale = loss_scale(self.training)
@@ -175,9 +175,9 @@ class Trainer:
             mirrored = torch.rand(len(rows), generator=coins) < 0.5
         if self.spec.dequantise == "uniform":
             uniform = torch.rand(shape, generator=generator)
-        noise = torch.randn(shape, generator=generator)
+        eps = torch.randn(shape, generator=generator)
         y = None if self.labels is None else self.labels[rows]
-        return Drawn(rows, mirrored, uniform, self.objective.draw(noise, generator, y))
+        return Drawn(rows, mirrored, uniform, self.objective.draw(eps, generator, y))
 
     def pixels(self, drawn: Drawn) -> Tensor:
         """The drawn images (B, C, H, W), on the device."""
@@ -186,7 +186,7 @@ class Trainer:
             mirrored = drawn.mirrored.to(x0.device, non_blocking=x0.is_cuda)
             x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
         if drawn.uniform is not None:
-            x0 = self.levels.dequantise(x0, drawn.uniform.to(x0))
+            x0 = self.grey.dequantise(x0, drawn.uniform.to(x0))
         return x0
 
     def backward(self, drawn: Drawn) -> Tensor:
@@ -196,7 +196,7 @@ class Trainer:
         parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
         self.team.seed(self.spec.seed, self.step)
         for index, rows in enumerate(portions(len(share.rows), parts)):
-            with self.team.adding(last=index == parts - 1):
+            with self.team.adding(last_part=index == parts - 1):
                 found, loss = self.part(share.cut(rows), count)
                 (loss * (self.scale * self.team.size * self.loss_scale.factor)).backward()
             losses.append(found.detach())
@@ -209,7 +209,7 @@ class Trainer:
 
     def part(self, drawn: Drawn, count: int) -> tuple[Tensor, Tensor]:
         """The losses of a part of a batch of ``count`` images, and what they add to the batch's mean loss."""
-        losses = self.objective.at(self.pixels(drawn), drawn.draws)
+        losses = self.objective.losses_for(self.pixels(drawn), drawn.draws)
         weighted = losses * cast(drawn.draws.importance, losses)
         return losses, weighted.mean() * (len(drawn.rows) / count)
 

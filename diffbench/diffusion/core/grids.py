@@ -26,7 +26,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.core.process import Process, at
+from diffbench.diffusion.core.process import Process, float64
 from diffbench.specs.solvers import Grid, range_refusal, strided_levels
 
 
@@ -119,15 +119,15 @@ def levels(process: Process, kind: str, count: int) -> Tensor:
     return torch.tensor(chosen[::-1], dtype=torch.float64)
 
 
-def karras_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
-    """``count`` noise levels from first to last, evenly spaced in sigma^(1/rho)."""
-    top, bottom = first ** (1 / rho), last ** (1 / rho)
+def karras_sigmas(count: int, largest: float, smallest: float, rho: float) -> Tensor:
+    """``count`` noise levels from ``largest`` to ``smallest``, evenly spaced in sigma^(1/rho)."""
+    top, bottom = largest ** (1 / rho), smallest ** (1 / rho)
     return torch.linspace(top, bottom, count, dtype=torch.float64) ** rho
 
 
-def log_sigmas(count: int, first: float, last: float, rho: float) -> Tensor:
-    """``count`` noise levels from first to last, evenly spaced in their logarithms."""
-    return torch.linspace(math.log(first), math.log(last), count, dtype=torch.float64).exp()
+def log_sigmas(count: int, largest: float, smallest: float, rho: float) -> Tensor:
+    """``count`` noise levels from ``largest`` to ``smallest``, evenly spaced in their logarithms."""
+    return torch.linspace(math.log(largest), math.log(smallest), count, dtype=torch.float64).exp()
 
 
 #: The noise levels of grids that are evenly spaced in a function of sigma/alpha.
@@ -144,21 +144,21 @@ def by_ratio(
     Raises:
         ValueError: when both ratios lie outside the process's range, on the same side.
     """
-    bounds = [float(process.ratio(at(t))) for t in (process.t_min, process.t_max)]
+    bounds = [float(process.ratio(float64(t))) for t in (process.t_min, process.t_max)]
     if reason := range_refusal(process.spec, smallest, largest, *bounds):
         raise ValueError(reason)
     largest, smallest = min(largest, bounds[1]), max(smallest, bounds[0])
     if kind not in SIGMAS:
-        ends = process.time_of(at([largest, smallest])).clamp(process.t_min, process.t_max)
+        ends = process.time_of(float64([largest, smallest])).clamp(process.t_min, process.t_max)
         return by_time(process, kind, count, *ends.tolist())
     times = process.time_of(SIGMAS[kind](count, largest, smallest, rho))
     return torch.unique_consecutive(times) if process.spec.time == "discrete" else times
 
 
-def by_time(process: Process, kind: Grid, count: int, first: float, last: float) -> Tensor:
+def by_time(process: Process, kind: Grid, count: int, start: float, end: float) -> Tensor:
     """``count`` times of a continuous process, or levels of a chain, between two times."""
     power = {"uniform": 1, "quadratic": 2}[kind]
-    roots = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
+    roots = torch.linspace(start ** (1 / power), end ** (1 / power), count, dtype=torch.float64)
     times = roots**power
     return torch.unique_consecutive(times.round()) if process.spec.time == "discrete" else times
 
@@ -171,11 +171,11 @@ def descending(
         return levels(process, kind, count)
     last = process.spec.last if last is None else last
     if kind in SIGMAS:
-        largest, smallest = (float(process.ratio(at(t))) for t in (process.t_max, last))
+        largest, smallest = (float(process.ratio(float64(t))) for t in (process.t_max, last))
         return by_ratio(process, kind, count, largest, smallest, rho)
     return by_time(process, kind, count, process.t_max, last)
 
 
 def to_data(process: Process, times: Tensor) -> Tensor:
     """The grid ``times`` with the data's time appended."""
-    return torch.cat([times, at(process.data_time)[None]])
+    return torch.cat([times, float64(process.data_time)[None]])

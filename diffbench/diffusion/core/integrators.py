@@ -221,8 +221,10 @@ class Adaptive:
         refused = False
         for i in range(1, self.most + 1):
             left = abs(float(end - state.t))
-            last = h >= left * (1 - 1e-12)
-            tried = attempt(self.method, rates, state, end if last else state.t + direction * h)
+            reaches_end = h >= left * (1 - 1e-12)
+            tried = attempt(
+                self.method, rates, state, end if reaches_end else state.t + direction * h
+            )
             check_finite(tried.x, f"step {i}, to time {float(tried.t):.6g}")
             assert tried.error is not None
             norm = self.norm(tried.error, state.x, tried.x)
@@ -231,7 +233,7 @@ class Adaptive:
             if not refused:
                 state = tried.accepted()
                 yield state
-                if last:
+                if reaches_end:
                     return
             elif h <= 1e-14 * max(abs(float(state.t)), 1e-10):
                 raise ValueError(f"the step at time {float(state.t):.6g} became too short: {h:.3g}")

@@ -81,5 +81,5 @@ def stretches(count: int, length: int, generator: torch.Generator) -> Tensor:
     u, v = torch.rand(2, count, generator=generator, dtype=torch.float64)
     size = 1 + (u * length).floor()
     start = (v * (length - size + 1)).floor()
-    place = torch.arange(length)
-    return (place >= start[:, None]) & (place < (start + size)[:, None])
+    position = torch.arange(length)
+    return (position >= start[:, None]) & (position < (start + size)[:, None])

@@ -38,7 +38,7 @@ from diffbench.specs.processes import ProcessSpec
 MOVED = 1e-4
 
 
-def at(t: float | Sequence[float] | Tensor) -> Tensor:
+def float64(t: float | Sequence[float] | Tensor) -> Tensor:
     """One or several times as a float64 tensor."""
     return torch.as_tensor(t, dtype=torch.float64)
 
@@ -153,12 +153,12 @@ class Process(Described):
         """
 
     @abstractmethod
-    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """A draw of x_t given x0, from standard normal noise, both (B, C, H, W)."""
+    def diffuse(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """A draw of x_t given x0, from standard normal eps, both (B, C, H, W)."""
 
-    def noise_in(self, x_t: Tensor, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
-        """The noise target -sigma_t grad log q(x_t | x_0) at x_t, which was made from x0 and ``noise``."""
-        return noise
+    def noise_in(self, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+        """The noise target -sigma_t grad log q(x_t | x_0) at x_t, which was made from x0 and ``eps``."""
+        return eps
 
     def level_before(self, t: Tensor) -> Tensor:
         """The level below t of a discrete chain; the data's time below level 0."""

@@ -39,11 +39,11 @@ from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
 from diffbench.diffusion.denoisers.network import Network, NetworkBased
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import fold, log_density, orientation, scaled_score
-from diffbench.specs.denoisers import BoundarySpec, KernelMixtureSpec
+from diffbench.specs.denoisers import BoundaryDenoiserSpec, KernelMixtureSpec
 from diffbench.specs.solvers import FlowSpec
 
 
-class Boundary(NetworkBased):
+class BoundaryDenoiser(NetworkBased):
     """Base of network denoisers with the walls' boundary condition.
 
     The network sees the folded state; outside the cube the score is the odd extension.
@@ -53,11 +53,11 @@ class Boundary(NetworkBased):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The prediction, from one call of the network."""
-        place = self.process.to_cube(x_t)
-        inside, sigma = fold(place), cast(self.process.sigma_in_cube(t), x_t)
+        in_cube = self.process.to_cube(x_t)
+        inside, sigma = fold(in_cube), cast(self.process.sigma_in_cube(t), x_t)
         centred = 2 * inside - 1
         answer = self.answer(centred, x_t, t, condition, centred)
-        scaled = orientation(place) * self.scaled(answer, inside, sigma)
+        scaled = orientation(in_cube) * self.scaled(answer, inside, sigma)
         return Prediction(self.process, x_t, t, "eps", -scaled)
 
     @abstractmethod
@@ -71,11 +71,11 @@ def gate(inside: Tensor, sigma: Tensor) -> Tensor:
     return sine * ((1 + width**2) / (sine**2 + width**2)).sqrt()
 
 
-class Gated(Boundary):
+class Gated(BoundaryDenoiser):
     """The network's output times a gate that is 0 at the walls."""
 
     def __init__(
-        self, spec: BoundarySpec, process: Process, network: Network, classes: int = 0
+        self, spec: BoundaryDenoiserSpec, process: Process, network: Network, classes: int = 0
     ) -> None:
         super().__init__(process, network, classes)
 
@@ -84,7 +84,7 @@ class Gated(Boundary):
         return gate(inside, sigma) * answer
 
 
-class KernelMixture(Boundary):
+class KernelMixture(BoundaryDenoiser):
     """The score of a mixture of two kernels with predicted centres and weights."""
 
     def __init__(
@@ -121,10 +121,10 @@ class Shut(Wrapper):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The inner prediction at the folded state, times the gate; outside the cube its odd extension."""
-        place, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
-        inside = fold(place)
+        in_cube, sigma = self.process.to_cube(x_t), cast(self.process.sigma_in_cube(t), x_t)
+        inside = fold(in_cube)
         prediction = self.denoiser(self.process.from_cube(inside), t, condition)
-        factor = orientation(place) * gate(inside, self.width * sigma)
+        factor = orientation(in_cube) * gate(inside, self.width * sigma)
         return Prediction(self.process, x_t, t, prediction.native, factor * prediction.value)
 
 

@@ -173,11 +173,11 @@ class ReflectedMixtureDenoiser(Denoiser):
 
         Outside the cube the score is odd about the walls.
         """
-        place = self.process.to_cube(x_t)
-        inside, centres = fold(place), self.centres.to(x_t)
+        in_cube = self.process.to_cube(x_t)
+        inside, centres = fold(in_cube), self.centres.to(x_t)
         total, logs = self.components(inside, t)
         each = scaled_score(*self.pairs(inside, centres, total)).reshape(len(x_t), *centres.shape)
         shares = (logs.softmax(1) / total)[..., None]
         score = (shares * each).sum(1).reshape(x_t.shape)
         sigma = self.process.sigma_in_cube(t).to(x_t)
-        return Prediction(self.process, x_t, t, "eps", -sigma * orientation(place) * score)
+        return Prediction(self.process, x_t, t, "eps", -sigma * orientation(in_cube) * score)

@@ -32,7 +32,7 @@ from torch import Tensor
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import Known
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, linear_form
-from diffbench.diffusion.core.process import Process, at, cast
+from diffbench.diffusion.core.process import Process, cast, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 
@@ -127,7 +127,7 @@ def sigma_share(process: Process, t: Tensor, levels: int) -> Tensor:
 
     Source: Lou & Ermon 2023, official code, for its VDM network.
     """
-    smallest, largest = (process.sigma(at(each)) for each in (process.t_min, process.t_max))
+    smallest, largest = (process.sigma(float64(each)) for each in (process.t_min, process.t_max))
     return (process.sigma(t) - smallest) / (largest - smallest)
 
 

@@ -33,11 +33,11 @@ from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import METHODS, Adaptive, Field, Rate, State, fixed
-from diffbench.diffusion.core.process import at
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.boundary import confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
-from diffbench.diffusion.likelihoods.cells import Cells
+from diffbench.diffusion.likelihoods.grey_cells import GreyCells
 from diffbench.diffusion.solvers.ode import flow
 from diffbench.specs.likelihoods import ODELikelihoodSpec
 
@@ -58,10 +58,10 @@ class ODELikelihood(Described):
         backward: the number of backward passes made so far.
     """
 
-    def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: Cells) -> None:
+    def __init__(self, spec: ODELikelihoodSpec, denoiser: Denoiser, cells: GreyCells) -> None:
         self.spec, self.denoiser, self.cells = spec, confined(denoiser, spec), cells
         self.process = denoiser.process
-        self.last = spec.first_time(self.process.spec)
+        self.first_time = spec.first_time(self.process.spec)
         self.backward = 0
 
     def probes(self, x: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -96,9 +96,9 @@ class ODELikelihood(Described):
         """The state at t_max, from the start."""
         spec = self.spec
         if spec.method == "adaptive":
-            return Adaptive(*spec.tolerances).integrate(rates, start, at(self.process.t_max))
+            return Adaptive(*spec.tolerances).integrate(rates, start, float64(self.process.t_max))
         assert spec.steps is not None
-        times = grids.descending(self.process, spec.grid, spec.steps + 1, self.last, spec.rho)
+        times = grids.descending(self.process, spec.grid, spec.steps + 1, self.first_time, spec.rho)
         return fixed(METHODS[spec.method], rates, start, times.flip(0))
 
     def latent(
@@ -112,7 +112,7 @@ class ODELikelihood(Described):
         """
         self.process.check(x)
         rates = self.rates(condition, self.probes(x, generator))
-        start = State(at(self.last), self.process.to_units(x), torch.zeros(len(x)).to(x))
+        start = State(float64(self.first_time), self.process.to_units(x), torch.zeros(len(x)).to(x))
         end = self.integrated(rates, start)
         assert end.integral is not None
         return self.process.from_units(end.x), end.integral

@@ -30,20 +30,20 @@ from diffbench.diffusion.core.bound import bits, bound_term, gaussian_kl
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.core.transitions import model_variance
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.thresholds import thresholded
-from diffbench.diffusion.likelihoods.cells import Cells
+from diffbench.diffusion.likelihoods.grey_cells import GreyCells
 from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
-class Bound(Described):
+class VariationalBound(Described):
     """Base: the bound of one denoiser for grey levels in ``cells``; a subclass states the prior and the variances."""
 
-    def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: Cells) -> None:
+    def __init__(self, spec: VLBSpec | HeatBoundSpec, denoiser: Denoiser, cells: GreyCells) -> None:
         self.spec, self.spacing = spec, cells.spacing
         self.denoiser = thresholded(denoiser, spec.threshold)
         self.process = denoiser.process
@@ -67,12 +67,12 @@ class Bound(Described):
         x0: Tensor,
         t: Tensor,
         s: Tensor,
-        noise: Tensor,
+        eps: Tensor,
         before: Tensor | None = None,
         condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
-        """The term of the step from t to s (shape ()), bits/dim (B,); x_t is x0 with the given noise."""
-        prediction = self.denoiser(self.process.diffuse(x0, t, noise), t, condition)
+        """The term of the step from t to s (shape ()), bits/dim (B,); x_t is x0 with the noise eps."""
+        prediction = self.denoiser(self.process.diffuse(x0, t, eps), t, condition)
         variance = self.variance(prediction, s, before)
         return bound_term(prediction, x0, s, variance, self.spacing)
 
@@ -100,14 +100,14 @@ class Bound(Described):
         }
 
 
-class VLB(Bound):
+class VLB(VariationalBound):
     """The bound of a chain, or of steps through continuous time."""
 
     spec: VLBSpec
 
     def prior(self, x0: Tensor) -> Tensor:
         t, process, x = self.times()[0], self.process, self.process.centred(x0.double())
-        basis, variance = process.basis, at(process.prior_std).to(x) ** 2
+        basis, variance = process.basis, float64(process.prior_std).to(x) ** 2
         mean = process.alpha(t).to(x) * basis.coordinates(x)
         other = basis.coordinates(torch.full_like(x, process.prior_mean - process.middle))
         return bits(gaussian_kl(mean, process.sigma(t).to(x) ** 2, other, variance))
@@ -125,7 +125,7 @@ class VLB(Bound):
         return cast(self.process.ratio(prediction.t) ** 2, prediction.x_t)
 
 
-class HeatBound(Bound):
+class HeatBound(VariationalBound):
     """The bound of inverse heat dissipation."""
 
     process: IHDM
@@ -134,7 +134,7 @@ class HeatBound(Bound):
     @property
     def delta(self) -> float:
         """The model's standard deviation at every step."""
-        return self.spec.ratio * self.process.noise
+        return self.spec.ratio * self.process.noise_std
 
     def variance(self, prediction: Prediction, s: Tensor, before: Tensor | None) -> Tensor:
         """The variance delta^2, the same for every step."""
@@ -142,7 +142,7 @@ class HeatBound(Bound):
 
     def prior(self, x0: Tensor) -> Tensor:
         """The upper bound on the prior's term, bits/dim (B,)."""
-        x, dims, (sigma, delta) = x0.double(), x0[0].numel(), (self.process.noise, self.delta)
+        x, dims, (sigma, delta) = x0.double(), x0[0].numel(), (self.process.noise_std, self.delta)
         mean = self.process.blurred(x, self.times()[0]).flatten(1)
         means = self.process.prior_means(x).flatten(1)
         # |a|^2 + |b|^2 - 2 a.b would lose digits, and the division by delta^2 would enlarge the error.

@@ -130,9 +130,9 @@ class EDMAugmentation(Described):
         moved = (parameters[:, SCALE:] != 0).any(1).nonzero()[:, 0]
         if not len(moved):
             return x
-        places = moved.to(x.device, non_blocking=x.is_cuda)
-        warped = warp(x[places], *self.inverse(parameters[moved], x0.shape[-1], x0.shape[-2]))
-        return x.index_copy(0, places, warped)
+        rows = moved.to(x.device, non_blocking=x.is_cuda)
+        warped = warp(x[rows], *self.inverse(parameters[moved], x0.shape[-1], x0.shape[-2]))
+        return x.index_copy(0, rows, warped)
 
     def inverse(self, parameters: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
         """The matrix A (B, 2, 2) and the shift t (B, 2), in (x, y).
@@ -170,8 +170,10 @@ def warp(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     planes = x[:, :, rows][..., columns].flatten(0, 1)[:, None]
     fine = F.conv_transpose2d(planes, kernel, stride=2).unflatten(0, x.shape[:2])[:, :, 0]
     origins = [origin(matrix, shift, axis, height, width) for axis in (0, 1)]
-    last = (fine.shape[-1] - 1, fine.shape[-2] - 1)
-    grid = torch.stack([2 * o / end - 1 for o, end in zip(origins, last, strict=True)], dim=-1)
+    last_pixels = (fine.shape[-1] - 1, fine.shape[-2] - 1)
+    grid = torch.stack(
+        [2 * o / end - 1 for o, end in zip(origins, last_pixels, strict=True)], dim=-1
+    )
     moved = F.grid_sample(fine, grid.to(x, non_blocking=x.is_cuda), align_corners=True)
     coarse = F.conv2d(moved.flatten(0, 1)[:, None], kernel, stride=2)
     return coarse[:, 0].unflatten(0, x.shape[:2])
@@ -183,8 +185,8 @@ def continued(size: int, device: torch.device) -> Tensor:
     At each end it is continued by half its length plus the filter's reach.
     """
     beyond = size // 2 + REACH
-    place = torch.arange(-beyond, size + beyond, device=device).remainder(2 * (size - 1))
-    return torch.minimum(place, 2 * (size - 1) - place)
+    position = torch.arange(-beyond, size + beyond, device=device).remainder(2 * (size - 1))
+    return torch.minimum(position, 2 * (size - 1) - position)
 
 
 def origin(matrix: Tensor, shift: Tensor, axis: int, height: int, width: int) -> Tensor:
@@ -201,5 +203,5 @@ def origin(matrix: Tensor, shift: Tensor, axis: int, height: int, width: int) ->
     from_y = matrix[:, axis, 1, None, None] * (y[None, :, None] - shift[:, 1, None, None])
     size = sizes[axis]
     before = size // 2
-    place = (from_x + from_y + (size - 1) / 2 + before).remainder(2 * (size - 1))
-    return 2 * (place + REACH) + CENTRE
+    position = (from_x + from_y + (size - 1) / 2 + before).remainder(2 * (size - 1))
+    return 2 * (position + REACH) + CENTRE

@@ -23,7 +23,7 @@ class CrossEntropy(Loss):
         super().__init__(times)
         self.classifier = classifier
 
-    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> Tensor:
         """The losses -ln p(y | x_t) (B,), for the condition's labels y (B,).
 
         Raises:
@@ -31,5 +31,5 @@ class CrossEntropy(Loss):
         """
         if condition.label is None:
             raise ValueError("a classifier is trained on labels y")
-        logits = self.classifier.logits(self.classifier.process.diffuse(x0, t, noise), t)
+        logits = self.classifier.logits(self.classifier.process.diffuse(x0, t, eps), t)
         return F.cross_entropy(logits, condition.label, reduction="none")

@@ -44,7 +44,7 @@ from diffbench.specs.objectives import (
 from diffbench.specs.processes import Variance
 
 
-def some(batch: Tensor | None, part: slice) -> Tensor | None:
+def part_of(batch: Tensor | None, part: slice) -> Tensor | None:
     """The part of a batch; None where there is no batch."""
     return None if batch is None else batch[part]
 
@@ -54,14 +54,14 @@ class Draws(NamedTuple):
 
     All are made before any loss, so that a batch can be cut into parts.
 
-    noise: (B, C, H, W).
+    eps: standard normal noise (B, C, H, W).
     t, importance: times and their weights, float64 (B,) on the CPU.
     y: labels that the model is told (B,), or None.
     mask: masks of the known pixels that the model is told (B, 1, H, W), or None.
     augmentation: how the images are changed, (B, parameters) on the CPU, or None.
     """
 
-    noise: Tensor
+    eps: Tensor
     t: Tensor
     importance: Tensor
     y: Tensor | None
@@ -70,14 +70,16 @@ class Draws(NamedTuple):
 
     def cut(self, part: slice) -> Draws:
         """The draws for a part of the batch."""
-        noise, t, importance, *others = self
-        return Draws(noise[part], t[part], importance[part], *(some(each, part) for each in others))
+        eps, t, importance, *others = self
+        return Draws(
+            eps[part], t[part], importance[part], *(part_of(each, part) for each in others)
+        )
 
     def on(self, x0: Tensor) -> Draws:
         """The draws on the device of images x0 and in their precision; times stay on the CPU."""
         y = None if self.y is None else self.y.to(x0.device, non_blocking=x0.is_cuda)
         mask = None if self.mask is None else self.mask.to(x0, non_blocking=x0.is_cuda)
-        return self._replace(noise=self.noise.to(x0), y=y, mask=mask)
+        return self._replace(eps=self.eps.to(x0), y=y, mask=mask)
 
 
 class Loss(Described):
@@ -87,29 +89,29 @@ class Loss(Described):
         self.times = times
 
     def __call__(
-        self, x0: Tensor, noise: Tensor, generator: torch.Generator, y: Tensor | None = None
+        self, x0: Tensor, eps: Tensor, generator: torch.Generator, y: Tensor | None = None
     ) -> Tensor:
-        """Weighted losses (B,) of images x0 and their noise, both (B, C, H, W); times come from the generator.
+        """Weighted losses (B,) of images x0 and their noise eps, both (B, C, H, W); times come from the generator.
 
         y: labels (B,); None where none are known.
         """
-        draws = self.draw(noise, generator, y)
-        losses = self.at(x0, draws)
+        draws = self.draw(eps, generator, y)
+        losses = self.losses_for(x0, draws)
         self.times.update(draws.t, losses.detach())
         return losses * cast(draws.importance, x0)
 
-    def draw(self, noise: Tensor, generator: torch.Generator, y: Tensor | None = None) -> Draws:
-        """The random draws for images with this noise (B, C, H, W) and labels y (B,) or None."""
-        t, importance = self.times.draw(len(noise), generator)
+    def draw(self, eps: Tensor, generator: torch.Generator, y: Tensor | None = None) -> Draws:
+        """The random draws for images with this noise eps (B, C, H, W) and labels y (B,) or None."""
+        t, importance = self.times.draw(len(eps), generator)
         y = self.labels(y, generator)
-        mask = self.mask(noise.shape, generator)
-        return Draws(noise, t, importance, y, mask, self.changes(len(noise), generator))
+        mask = self.mask(eps.shape, generator)
+        return Draws(eps, t, importance, y, mask, self.changes(len(eps), generator))
 
-    def at(self, x0: Tensor, draws: Draws) -> Tensor:
+    def losses_for(self, x0: Tensor, draws: Draws) -> Tensor:
         """Losses (B,) of images x0 (B, C, H, W) for these draws, before the weights of the times."""
         draws = draws.on(x0)
         t, told = draws.t[:, None, None, None], self.condition(x0, draws)
-        return self.losses(x0, t, draws.noise, told)
+        return self.losses(x0, t, draws.eps, told)
 
     def numbers(self, shape: tuple[int, int, int]) -> int:
         """The number of values of an image (C, H, W) over which the loss is a mean."""
@@ -132,7 +134,7 @@ class Loss(Described):
         return Condition(draws.y)
 
     @abstractmethod
-    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> Tensor:
         """Losses (B,) at given times t (B, 1, 1, 1), before the weights of the times."""
 
 
@@ -176,11 +178,11 @@ class Objective(Loss):
         """The parameters of the augmentation, drawn last so that all other draws are the same without one."""
         return None if self.augmentation is None else self.augmentation.draw(count, generator)
 
-    def at(self, x0: Tensor, draws: Draws) -> Tensor:
+    def losses_for(self, x0: Tensor, draws: Draws) -> Tensor:
         """Losses (B,) of images x0 (B, C, H, W), augmented, for these draws, before the weights of the times."""
         if self.augmentation is not None and draws.augmentation is not None:
             x0 = self.augmentation.apply(x0, draws.augmentation)
-        return super().at(x0, draws)
+        return super().losses_for(x0, draws)
 
     def condition(self, x0: Tensor, draws: Draws) -> Condition:
         """The labels, the known pixels and the augmentation; the loss is still over all pixels."""
@@ -189,14 +191,14 @@ class Objective(Loss):
             return Condition(draws.y, known)
         return Condition(draws.y, known, self.augmentation.labels(draws.augmentation).to(x0))
 
-    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        prediction = self.denoiser(self.denoiser.process.diffuse(x0, t, noise), t, condition)
-        return self.error(prediction, x0, noise)
+    def losses(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> Tensor:
+        prediction = self.denoiser(self.denoiser.process.diffuse(x0, t, eps), t, condition)
+        return self.error(prediction, x0, eps)
 
-    def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+    def error(self, prediction: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
         """The weighted squared errors (B,) of a prediction."""
         process, x_t, t = prediction.process, prediction.x_t, prediction.t
-        truth = Truth(process, x_t, t, x0, process.noise_in(x_t, t, x0, noise))
+        truth = Truth(process, x_t, t, x0, process.noise_in(x_t, t, x0, eps))
         view = self.view(prediction)
         unit = process.unit ** -LENGTHS[view]
         weight = cast(unit * self.weight(t).sqrt(), x0)
@@ -221,7 +223,7 @@ class VLBObjective(Objective):
 
     spec: VLBObjectiveSpec
 
-    def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+    def error(self, prediction: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
         """T times the bound's term (B,), so that the mean over uniform times is the sum of the terms."""
         return bound(prediction, x0, self.spec.variance, self.spacing)
 
@@ -231,10 +233,10 @@ class Hybrid(Objective):
 
     spec: HybridSpec
 
-    def error(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+    def error(self, prediction: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
         """L_simple plus the weighted bound (B,); the bound takes the predicted mean as a constant."""
         detached = prediction.with_value(prediction.value.detach())
-        simple = super().error(prediction, x0, noise)
+        simple = super().error(prediction, x0, eps)
         return simple + self.spec.weight * bound(detached, x0, "learned", self.spacing)
 
 

@@ -148,9 +148,9 @@ class VPCosine(GaussianProcess):
 
     def __init__(self, spec: VPCosineSpec) -> None:
         super().__init__(spec)
-        first, last = (math.atan(ratio / self.unit) for ratio in spec.ratios)
-        self.rate = last - first
-        self.data_time = -first / self.rate
+        smallest, largest = (math.atan(ratio / self.unit) for ratio in spec.ratios)
+        self.rate = largest - smallest
+        self.data_time = -smallest / self.rate
 
     def angle(self, t: Tensor) -> Tensor:
         """The angle a, linear in time."""

@@ -40,10 +40,10 @@ class GaussianProcess(Process):
         sigma2_t = self.sigma(t) ** 2
         return alpha * self.sigma(s) ** 2 / sigma2_t, self.alpha(s) * sigma2 / sigma2_t
 
-    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """A draw of x_t: m + B^-1[alpha_t * B (x0 - m)] + sigma_t noise; all of shape (B, C, H, W)."""
+    def diffuse(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """A draw of x_t: m + B^-1[alpha_t * B (x0 - m)] + sigma_t eps; all of shape (B, C, H, W)."""
         signal = self.basis.scale(cast(self.alpha(t), x0), self.centred(x0))
-        return self.placed(signal + cast(self.sigma(t), x0) * noise)
+        return self.placed(signal + cast(self.sigma(t), x0) * eps)
 
     def prior_sample(self, z: Tensor) -> Tensor:
         """A draw of the prior, prior_mean + prior_std z, from standard normal z."""

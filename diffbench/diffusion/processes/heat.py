@@ -93,7 +93,7 @@ class IHDM(GaussianProcess):
     def __init__(self, spec: IHDMSpec, image_shape: Shape, images: Tensor) -> None:
         super().__init__(spec)
         self.basis = DCT(*image_shape[1:])
-        self.noise = spec.sigma
+        self.noise_std = spec.sigma
         low, high, count = spec.blur_min, spec.blur_max, spec.levels
         widths = torch.linspace(low, high, count, dtype=torch.float64)
         if spec.spacing == "geometric":
@@ -117,7 +117,7 @@ class IHDM(GaussianProcess):
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale: constant, but 0 at the data's time."""
-        return torch.full_like(t, self.noise) * (t != self.data_time)
+        return torch.full_like(t, self.noise_std) * (t != self.data_time)
 
     def level_before(self, t: Tensor) -> Tensor:
         """The level below t; the data (-1) below level 0."""
@@ -131,9 +131,9 @@ class IHDM(GaussianProcess):
         """Variance of x_s given x_t and x_0: sigma_s^2, whatever x_t is."""
         return self.sigma(s) ** 2
 
-    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """A draw of x_t: x0, blurred, plus sigma_t noise; all of shape (B, C, H, W)."""
-        return self.blurred(x0, t) + cast(self.sigma(t), x0) * noise
+    def diffuse(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """A draw of x_t: x0, blurred, plus sigma_t eps; all of shape (B, C, H, W)."""
+        return self.blurred(x0, t) + cast(self.sigma(t), x0) * eps
 
     def blurred(self, x0: Tensor, t: Tensor) -> Tensor:
         """The images x0 blurred as at time t, without noise."""
@@ -141,5 +141,5 @@ class IHDM(GaussianProcess):
 
     def prior_means(self, x: Tensor) -> Tensor:
         """The training images (N, C, H, W) blurred as at the last level, without noise; of x's type and device."""
-        last = torch.tensor(self.t_max, dtype=torch.float64)
-        return self.blurred(self.images.to(x), last)
+        last_time = torch.tensor(self.t_max, dtype=torch.float64)
+        return self.blurred(self.images.to(x), last_time)

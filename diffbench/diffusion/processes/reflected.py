@@ -63,17 +63,17 @@ class Reflected(Geometric):
                 f"images for {self.spec.name} lie in {self.spec.range}, not in [{float(low):.4g}, {float(high):.4g}]"
             )
 
-    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """A draw of x_t: x0 + sigma_t noise, reflected at the walls; all of shape (B, C, H, W).
+    def diffuse(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """A draw of x_t: x0 + sigma_t eps, reflected at the walls; all of shape (B, C, H, W).
 
         Raises:
             ValueError: when x0 has values outside the cube.
         """
         self.check(x0)
-        return self.constrain(x0 + cast(self.sigma(t), x0) * noise)
+        return self.constrain(x0 + cast(self.sigma(t), x0) * eps)
 
-    def noise_in(self, x_t: Tensor, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
-        """The noise target, -sigma_t times the kernel's score; far from the walls it is the noise itself."""
+    def noise_in(self, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+        """The noise target, -sigma_t times the kernel's score; far from the walls it is eps itself."""
         return -scaled_score(self.to_cube(x_t), self.to_cube(x0), cast(self.sigma_in_cube(t), x_t))
 
     def prior_sample(self, z: Tensor) -> Tensor:

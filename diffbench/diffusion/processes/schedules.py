@@ -19,9 +19,11 @@ from torch import Tensor
 from diffbench.specs.processes import linear_ends
 
 
-def linear_betas(steps: int, first: float | None = None, last: float | None = None) -> Tensor:
-    """The linear schedule's betas (steps,), from ``first`` to ``last``; by default the paper's (``linear_ends``)."""
-    return torch.linspace(*linear_ends(steps, first, last), steps, dtype=torch.float64)
+def linear_betas(
+    steps: int, beta_first: float | None = None, beta_last: float | None = None
+) -> Tensor:
+    """The linear schedule's betas (steps,), from ``beta_first`` to ``beta_last``; see ``linear_ends``."""
+    return torch.linspace(*linear_ends(steps, beta_first, beta_last), steps, dtype=torch.float64)
 
 
 def cosine_betas(steps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:

@@ -27,7 +27,7 @@ class InverseHeat(Solver):
     @property
     def delta(self) -> float:
         """The standard deviation of every step's noise."""
-        return self.spec.ratio * self.process.noise
+        return self.spec.ratio * self.process.noise_std
 
     def times(self) -> Tensor:
         """All levels, decreasing, then the data's time."""

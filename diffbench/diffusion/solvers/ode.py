@@ -37,13 +37,13 @@ from diffbench.diffusion.core.integrators import (
     advance,
     second_order,
 )
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.denoisers.boundary import Bumped, confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
-from diffbench.diffusion.solvers.sde import GridTimeSolver, TimeSolver
+from diffbench.diffusion.solvers.sde import OwnTimeGridSolver, OwnTimeSolver
 from diffbench.specs.solvers import (
     AdaptiveODESpec,
     DPMSolverSpec,
@@ -67,7 +67,7 @@ def flow_rates(denoiser: Denoiser, condition: Condition) -> Field:
     return lambda t, u: Rate(flow(denoiser, t, u, condition))
 
 
-class Unconfined(TimeSolver):
+class Unconfined(OwnTimeSolver):
     """Base: an ODE solver without projection between steps; only its last state is brought back into the support.
 
     The exact flow of a reflected process stays between the walls.  The flow of a plain network does so with a bump
@@ -95,7 +95,7 @@ class Unconfined(TimeSolver):
         return x
 
 
-class ProbabilityFlow(Unconfined, GridTimeSolver):
+class ProbabilityFlow(Unconfined, OwnTimeGridSolver):
     """The ODE solved by a method with fixed steps in the process's own time."""
 
     spec: ODESpec
@@ -159,9 +159,9 @@ class Heun(RatioSolver):
         if spec.churn == 0 or not smallest <= float(ratio) <= largest:
             return t
         factor = 1 + min(spec.churn / spec.steps, math.sqrt(2) - 1)
-        highest = self.process.ratio(at(self.process.t_max))
+        highest = self.process.ratio(float64(self.process.t_max))
         if spec.churn_ceiling is not None:
-            highest = at(self.process.spec.in_range(spec.churn_ceiling)).maximum(ratio)
+            highest = float64(self.process.spec.in_range(spec.churn_ceiling)).maximum(ratio)
         return self.process.time_of((factor * ratio).minimum(highest))
 
     def second(self, t: Tensor, s: Tensor) -> tuple[Tensor, float]:
@@ -170,7 +170,7 @@ class Heun(RatioSolver):
             return s, 1.0
         process = self.process
         start, end = process.ratio(t), process.ratio(s)
-        ends = process.ratio(at([process.t_min, process.t_max]))
+        ends = process.ratio(float64([process.t_min, process.t_max]))
         middle = process.time_of((start + self.spec.alpha * (end - start)).clamp(*ends))
         return middle, float((process.ratio(middle) - start) / (end - start))
 

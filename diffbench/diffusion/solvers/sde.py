@@ -19,21 +19,21 @@ from torch import Tensor
 
 from diffbench.diffusion.core import grids
 from diffbench.diffusion.core.condition import Condition
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
-from diffbench.specs.solvers import ReverseSDESpec, TimeSolverSpec, TimeSpec
+from diffbench.specs.solvers import OwnTimeGridSolverSpec, OwnTimeSolverSpec, ReverseSDESpec
 
 
-class TimeSolver(Solver):
+class OwnTimeSolver(Solver):
     """Base: a solver in the process's own continuous time, from the prior, that ends as ``denoise`` says."""
 
-    spec: TimeSpec
+    spec: OwnTimeSolverSpec
 
     def __init__(
-        self, spec: TimeSpec, denoiser: Denoiser, classifier: Classifier | None = None
+        self, spec: OwnTimeSolverSpec, denoiser: Denoiser, classifier: Classifier | None = None
     ) -> None:
         super().__init__(spec, denoiser, classifier)
         self.ending = spec.ending(self.process.spec)
@@ -42,7 +42,7 @@ class TimeSolver(Solver):
     def noisy_times(self) -> Tensor:
         """The grid's times at which the process has noise, decreasing."""
         last = self.process.spec.last if self.spec.last is None else self.spec.last
-        return at([self.process.t_max, last])
+        return float64([self.process.t_max, last])
 
     def times(self) -> Tensor:
         """The noisy times, then the data's where the last step goes to the data."""
@@ -70,10 +70,10 @@ class TimeSolver(Solver):
         """The state at s from x_t (B, C, H, W), where the process has noise at both times."""
 
 
-class GridTimeSolver(TimeSolver):
+class OwnTimeGridSolver(OwnTimeSolver):
     """Base: a solver in continuous time on a grid of ``steps`` steps."""
 
-    spec: TimeSolverSpec
+    spec: OwnTimeGridSolverSpec
 
     def noisy_times(self) -> Tensor:
         """The times from t_max to ``last``; ``steps`` counts the step to the data, if there is one."""
@@ -82,7 +82,7 @@ class GridTimeSolver(TimeSolver):
         return grids.descending(self.process, spec.grid, count, spec.last, spec.rho)
 
 
-class ReverseSDE(GridTimeSolver):
+class ReverseSDE(OwnTimeGridSolver):
     """Base: the reversal of a forward step."""
 
     spec: ReverseSDESpec
@@ -128,7 +128,7 @@ class ReverseDiffusion(ReverseSDE):
         return self.process.chain_step(t, s)
 
 
-class CorrectorOnly(GridTimeSolver):
+class CorrectorOnly(OwnTimeGridSolver):
     """A solver without a predictor: only the corrector changes the state."""
 
     def advance(

@@ -22,11 +22,11 @@ from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.processes.reflected import Reflected
 from diffbench.diffusion.processes.reflection import centre, transport
 from diffbench.diffusion.solvers.corrector import Noise
-from diffbench.diffusion.solvers.sde import GridTimeSolver
+from diffbench.diffusion.solvers.sde import OwnTimeGridSolver
 from diffbench.specs.solvers import TransportSpec
 
 
-class Transport(GridTimeSolver):
+class Transport(OwnTimeGridSolver):
     """The exact DDIM of a reflected process; order 2 is Heun's form, with the mean of two centres."""
 
     process: Reflected
@@ -44,8 +44,8 @@ class Transport(GridTimeSolver):
     def centre(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The centre h at (x_t, t), in the cube [0, 1]."""
         scaled = -self.denoiser(x_t, t, condition).eps
-        place = self.process.to_cube(x_t)
-        return centre(place, scaled, cast(self.process.sigma_in_cube(t), x_t))
+        in_cube = self.process.to_cube(x_t)
+        return centre(in_cube, scaled, cast(self.process.sigma_in_cube(t), x_t))
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The centre h in the step to the data, the result of ``advance`` in any other; both are in the cube."""
@@ -58,10 +58,10 @@ class Transport(GridTimeSolver):
     ) -> Tensor:
         """The state at s by the flow of the kernel around h; order 2 uses the mean of h at x_t and h at this state."""
         process, h = self.process, self.centre(x_t, t, condition)
-        place, sigmas = process.to_cube(x_t), [process.sigma_in_cube(each) for each in (t, s)]
+        in_cube, sigmas = process.to_cube(x_t), [process.sigma_in_cube(each) for each in (t, s)]
         sigma_t, sigma_s = (cast(each, x_t) for each in sigmas)
-        x_s = process.from_cube(transport(place, h, sigma_t, sigma_s))
+        x_s = process.from_cube(transport(in_cube, h, sigma_t, sigma_s))
         if self.spec.order == 1:
             return x_s
         h = (h + self.centre(x_s, s, condition)) / 2
-        return process.from_cube(transport(place, h, sigma_t, sigma_s))
+        return process.from_cube(transport(in_cube, h, sigma_t, sigma_s))

@@ -1,7 +1,7 @@
 """What a stage is: the spec of one of its jobs, which also says where products lie and what a job needs.
 
 The command line, the plan, the workflow, estimates and tables ask the spec, so a new stage is a spec in this folder and
-a module with ``run(spec, root, device)`` in ``diffbench/jobs``.
+a module with ``run(spec, root, device_name)`` in ``diffbench/jobs``.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ class StageSpec(Spec):
         """The id of the job among those of its stage, variant and seed; empty where there is only one."""
         return "/".join(self.values[name] for name in type(self).item_wildcards())
 
-    def placed(self, template: str) -> Path:
-        """A path with the job's values in the place of wildcards."""
+    def path_of(self, template: str) -> Path:
+        """The path of a template, with the job's values for its wildcards."""
         return Path(template.format(**self.values))
 
     @property
     def products(self) -> tuple[Path, ...]:
         """The paths of the job's products, the main one first."""
-        return tuple(map(self.placed, self.templates))
+        return tuple(map(self.path_of, self.templates))
 
     @property
     def state(self) -> Path:

@@ -14,10 +14,10 @@ from diffbench.specs.solvers.ode import (
 from diffbench.specs.solvers.sde import (
     CorrectorOnlySpec,
     EulerMaruyamaSpec,
+    OwnTimeGridSolverSpec,
+    OwnTimeSolverSpec,
     ReverseDiffusionSpec,
     ReverseSDESpec,
-    TimeSolverSpec,
-    TimeSpec,
 )
 from diffbench.specs.solvers.solver import (
     AnySolver,
@@ -52,8 +52,8 @@ __all__ = [
     "ReverseSDESpec",
     "SolverSpec",
     "Threshold",
-    "TimeSolverSpec",
-    "TimeSpec",
+    "OwnTimeGridSolverSpec",
+    "OwnTimeSolverSpec",
     "TransitionSolverSpec",
     "TransportSpec",
     "range_refusal",

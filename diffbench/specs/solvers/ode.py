@@ -11,7 +11,7 @@ from diffbench.specs.base import NonNegativeFloat, PositiveFloat, nothing
 from diffbench.specs.needs import GAUSSIAN, ONE_ALPHA, WALLS, HasNeeds, Needs, Rule
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.solvers.grids import level_refusal, range_refusal
-from diffbench.specs.solvers.sde import TimeSolverSpec, TimeSpec
+from diffbench.specs.solvers.sde import OwnTimeGridSolverSpec, OwnTimeSolverSpec
 from diffbench.specs.solvers.solver import GridSolverSpec
 
 
@@ -37,7 +37,7 @@ class FlowSpec(HasNeeds):
         return self
 
 
-class ODESpec(FlowSpec, TimeSolverSpec):
+class ODESpec(FlowSpec, OwnTimeGridSolverSpec):
     """The probability-flow ODE (Song et al. 2021, equation 13) by a method with fixed steps.
 
     ``method`` is Euler's, Heun's, or the classical Runge-Kutta method of order 4 (1, 2 and 4 evaluations a step).  On a
@@ -64,7 +64,7 @@ class ODESpec(FlowSpec, TimeSolverSpec):
         return self.corrector is None
 
 
-class AdaptiveODESpec(FlowSpec, TimeSpec):
+class AdaptiveODESpec(FlowSpec, OwnTimeSolverSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
 
     rtol, atol: the error of a step may be atol + rtol |x|, with x measured from the middle of the data range, as a root

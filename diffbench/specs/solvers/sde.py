@@ -17,7 +17,7 @@ from diffbench.specs.solvers.solver import GridSolverSpec, SolverSpec
 SDE = sde("ancestral, ddim, heun or dpm-solver++", "inverse-heat")
 
 
-class TimeSpec(SolverSpec):
+class OwnTimeSolverSpec(SolverSpec):
     """A solver of the SDE or the ODE in the process's own continuous time, from the prior at t_max.
 
     last: the last time with noise; the process's own by default (1e-3 for VP and sub-VP, 1e-5 for VE,
@@ -50,11 +50,11 @@ class TimeSpec(SolverSpec):
         return "tweedie" if process.family == "gaussian" else "noiseless"
 
 
-class TimeSolverSpec(TimeSpec, GridSolverSpec):
+class OwnTimeGridSolverSpec(OwnTimeSolverSpec, GridSolverSpec):
     """A solver in the process's own time on a grid of ``steps`` steps; a step to the data is the last of them."""
 
 
-class ReverseSDESpec(TimeSolverSpec):
+class ReverseSDESpec(OwnTimeGridSolverSpec):
     """A solver of the reverse SDE, or of another SDE with the same marginals.
 
     noise: gbar/g in dx = [f x - (g^2 + gbar^2)/2 score] dt + gbar dw: 1 is the reverse SDE, 0 the
@@ -111,7 +111,7 @@ class ReverseDiffusionSpec(ReverseSDESpec):
     needs: ClassVar[Needs] = (Rule(_steps_are_short),)
 
 
-class CorrectorOnlySpec(TimeSolverSpec):
+class CorrectorOnlySpec(OwnTimeGridSolverSpec):
     """Langevin dynamics at each noise level in turn, without a predictor (Song et al. 2021, table 1, C2000).
 
     On a chain the noise levels are the chain's.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from diffbench.specs.needs import KERNEL, Needs
-from diffbench.specs.solvers.sde import TimeSolverSpec
+from diffbench.specs.solvers.sde import OwnTimeGridSolverSpec
 
 
-class TransportSpec(TimeSolverSpec):
+class TransportSpec(OwnTimeGridSolverSpec):
     """The exact reflected DDIM: the kernel's distribution function carries x from one time to the next.
 
     The score at x is the score of the kernel around one centre in the cube.  For this kernel the exact solution of the

@@ -201,7 +201,7 @@ def gaussian(size: int, std: float) -> Tensor:
 def convolution_matrix(kernel: Tensor, n: int) -> Tensor:
     """The matrix that correlates n pixels with an odd kernel, float64 (n, n): [i, j] is tap j - i + size // 2, or 0."""
     half = len(kernel) // 2
-    places = torch.arange(n)
-    tap = places - places[:, None] + half
+    positions = torch.arange(n)
+    tap = positions - positions[:, None] + half
     inside = (tap >= 0) & (tap < len(kernel))
     return torch.where(inside, kernel.double()[tap.clamp(0, len(kernel) - 1)], 0.0)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core import grids
-from diffbench.diffusion.core.process import at, cast
+from diffbench.diffusion.core.process import cast, float64
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.inverse.operators.operator import Operator
@@ -39,7 +39,7 @@ class SNIPS(Restorer):
     def times(self) -> Tensor:
         """The times of the noise levels, decreasing."""
         process, spec = self.process, self.process.spec
-        low, high = (float(process.ratio(at(t))) for t in (spec.last, process.t_max))
+        low, high = (float(process.ratio(float64(t))) for t in (spec.last, process.t_max))
         largest = high if self.spec.sigma_max is None else spec.in_range(self.spec.sigma_max)
         smallest = low if self.spec.sigma_min is None else spec.in_range(self.spec.sigma_min)
         return grids.by_ratio(process, "log-snr", self.spec.levels, largest, smallest, 1.0)

@@ -144,10 +144,10 @@ class ILVR(Steered):
     def imposition(self, operator: Operator, y: Tensor) -> Imposition:
         """The imposition by phi, down to the last step that is conditioned."""
         times = self.solver.times()
-        last = round(self.spec.until * (len(times) - 1))
+        last_step = round(self.spec.until * (len(times) - 1))
         kind = {"range": Imposition, "resizer": Resized}[self.spec.low_pass]
         # With ``until`` 0 no step is conditioned.
-        until = float(times[last]) if last else math.inf
+        until = float(times[last_step]) if last_step else math.inf
         return kind(self.solver.process, operator, y, until=until)
 
 

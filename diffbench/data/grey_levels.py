@@ -10,7 +10,7 @@ so x is rounded to the nearest level, halves upwards.  At L = 256 in [-1, 1] the
 rounding of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
 2022, https://github.com/NVlabs/edm (generate.py: clip(127.5 x + 128), cut to an integer).
 
-Where a process lives in [low, high] alone, levels are cells inside it, each x the middle of its own:
+Where a process lives in [low, high] alone, grey levels are cells inside it, each x the middle of its own:
 
     x = low + (k + 1/2) d,            d = (high - low)/L,
     k = clip(floor((x - low)/d), 0, L - 1).
@@ -25,7 +25,7 @@ level's probability is the integral of p over its cell, and by Jensen's inequali
 
     log P(k) >= E_u[log p(x + (u - 1/2) d)] + log d        per dimension, in nats:
 
-log d = log|dx/dk| is the only constant that a likelihood of levels needs.
+log d = log|dx/dk| is the only constant that a likelihood of grey levels needs.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Levels:
+class GreyLevels:
     """The conversion for ``count`` grey levels and the model scale [low, high].
 
-    ``inside``: whether the levels' cells lie in [low, high]; else the first and last level lie at its ends.
+    ``inside``: whether the grey levels' cells lie in [low, high]; else the first and last level lie at its ends.
 
     Raises:
         ValueError: when count is not in 2..256, or the scale is neither [-1, 1] nor [0, 1].
@@ -67,7 +67,7 @@ class Levels:
 
     @property
     def spacing(self) -> float:
-        """The distance d between neighbouring levels in model scale."""
+        """The distance d between neighbouring grey levels in model scale."""
         return (self.high - self.low) / (self.count - (not self.inside))
 
     @property
@@ -80,31 +80,31 @@ class Levels:
         """log|dx/dk| = log d in nats per dimension."""
         return math.log(self.spacing)
 
-    def to_model(self, levels: Images | Tensor) -> Tensor:
-        """Return levels, uint8 (N, H, W, C), as float32 (N, C, H, W) in [low, high].
+    def to_model(self, images: Images | Tensor) -> Tensor:
+        """Return images in grey levels, uint8 (N, H, W, C), as float32 (N, C, H, W) in [low, high].
 
         Raises:
             ValueError: when the array is not uint8 of four dimensions, or has a level of `count` or
                 more.
         """
-        return self.values(self.checked(levels))
+        return self.values(self.checked(images))
 
-    def checked(self, levels: Images | Tensor) -> Tensor:
-        """Return levels, uint8 (N, H, W, C), as a tensor; raises as `to_model` does."""
-        k = torch.as_tensor(levels)
+    def checked(self, images: Images | Tensor) -> Tensor:
+        """Return images in grey levels, uint8 (N, H, W, C), as a tensor; raises as `to_model` does."""
+        k = torch.as_tensor(images)
         if k.dtype != torch.uint8 or k.ndim != 4:
-            raise ValueError(f"levels are uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
+            raise ValueError(f"images are uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
         if k.numel() and int(k.max()) >= self.count:
             raise ValueError(f"level {int(k.max())} in a data set of {self.count} levels")
         return k
 
     def values(self, k: Tensor) -> Tensor:
-        """Return the values (N, C, H, W) of valid levels, without `to_model`'s checks, which wait for the device."""
+        """Return the values (N, C, H, W) of valid images; without `to_model`'s checks, which wait for the device."""
         x = _table(self, k.device).index_select(0, k.flatten().int()).view(k.shape)
         return x.permute(0, 3, 1, 2).contiguous()
 
     def from_model(self, x: Tensor) -> Images:
-        """Return the nearest levels, uint8 (N, H, W, C), of x (N, C, H, W), clipped to 0..count-1.
+        """Return the nearest grey levels, uint8 (N, H, W, C), of x (N, C, H, W), clipped to 0..count-1.
 
         Raises:
             ValueError: when x has a NaN, or not four dimensions.
@@ -116,16 +116,16 @@ class Levels:
             raise ValueError(f"NaN in {int(x.isnan().flatten(1).any(1).sum())} of {len(x)} images")
         cells = self.count - (not self.inside)
         k = torch.floor(cells * (x - self.first) / (self.high - self.low) + 0.5)
-        levels: Images = k.clamp(0, self.count - 1).byte().permute(0, 2, 3, 1).contiguous().numpy()
-        return levels
+        images: Images = k.clamp(0, self.count - 1).byte().permute(0, 2, 3, 1).contiguous().numpy()
+        return images
 
     def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
-        """Return x spread over its levels' cells: x + (u - 1/2) d, with u ~ U[0, 1) of x's shape."""
+        """Return x spread over its grey levels' cells: x + (u - 1/2) d, with u ~ U[0, 1) of x's shape."""
         return x + (uniform - 0.5) * self.spacing
 
 
 @cache
-def _table(levels: Levels, device: torch.device) -> Tensor:
+def _table(grey: GreyLevels, device: torch.device) -> Tensor:
     """Return the value of each level, computed in float64, so that its float32 value is the same on all devices."""
-    k = torch.arange(levels.count, dtype=torch.float64)
-    return (levels.first + levels.spacing * k).float().to(device)
+    k = torch.arange(grey.count, dtype=torch.float64)
+    return (grey.first + grey.spacing * k).float().to(device)

@@ -147,7 +147,7 @@ class TarFiles:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ImageFiles:
     """Names of images, sorted, the class of each, the classes' names, and the files to read them from.
 
     numbered: whether a `dataset.json` gives the classes, so that the names do not.
@@ -203,7 +203,7 @@ def opened(path: Path) -> Files:
     raise ValueError(f"{path} is no folder, zip or tar: `path:` must name one of PNG images")
 
 
-def listing(path: Path, flat: bool = False) -> Listing:
+def find_images(path: Path, flat: bool = False) -> ImageFiles:
     """Return the images of a folder, a zip or a tar; ``flat`` puts them all in one class, wherever they lie.
 
     Raises:
@@ -214,16 +214,16 @@ def listing(path: Path, flat: bool = False) -> Listing:
     found = files.names()
     names = sorted(filter(_is_image, found))
     if flat:
-        return Listing(names, [0] * len(names), ("all",), files)
+        return ImageFiles(names, [0] * len(names), ("all",), files)
     # A folder around the whole set may lie in the archive too.
     around = PurePosixPath(names[0]).parts[: _around(names)] if names else ()
     above = [PurePosixPath(*around[:depth]) for depth in range(len(around) + 1)]
     given = next((folder for folder in above if (folder / LABELS).as_posix() in found), None)
     if given is None:
-        return Listing(names, *_by_folder(names, path), files)
+        return ImageFiles(names, *_by_folder(names, path), files)
     content = files.read((given / LABELS).as_posix())
     labels, classes = _numbered(content, names, path, given)
-    return Listing(names, labels, classes, files, numbered=len(classes) > 1)
+    return ImageFiles(names, labels, classes, files, numbered=len(classes) > 1)
 
 
 def _is_image(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a likelihood needs to know of grey levels: a protocol, which ``Levels`` of the data room fulfils."""
+"""What a likelihood needs to know of grey levels: a protocol, which ``GreyLevels`` of the data room fulfils."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-class Cells(Protocol):
+class GreyCells(Protocol):
     """Grey levels in model scale; each level is the middle of a cell."""
 
     @property
@@ -21,5 +21,5 @@ class Cells(Protocol):
         ...
 
     def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
-        """The levels x, each moved to a random place in its cell by ``uniform`` ~ U[0, 1), of x's shape."""
+        """The grey levels x, each moved to a random place in its cell by ``uniform`` ~ U[0, 1), of x's shape."""
         ...
