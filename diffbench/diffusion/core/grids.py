@@ -46,20 +46,6 @@ def respaced(length: int, count: int) -> list[int]:
     return levels
 
 
-def respaced_sections(length: int, counts: list[int]) -> list[int]:
-    """The levels that ``respaced`` takes in each of len(counts) equal sections of 0 .. length-1, increasing.
-
-    The first (length mod sections) sections are one level longer.
-    """
-    short, longer = divmod(length, len(counts))
-    levels, start = [], 0
-    for i, count in enumerate(counts):
-        size = short + (i < longer)
-        levels += [start + level for level in respaced(size, count)]
-        start += size
-    return levels
-
-
 def strided(length: int, count: int) -> list[int]:
     """``count`` levels 0, c, 2c, .. of 0 .. length-1, increasing.
 
