@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core.process import Process, at
-from diffbench.specs.solvers import Grid, range_refusal, strided_levels
+from diffbench.specs.solvers.grids import ROOTS, Grid, range_refusal, strided_levels
 
 
 def respaced(length: int, count: int) -> list[int]:
@@ -143,9 +143,9 @@ def by_ratio(
 
 def by_time(process: Process, kind: Grid, count: int, first: float, last: float) -> Tensor:
     """``count`` times of a continuous process, or levels of a chain, between two times."""
-    power = {"uniform": 1, "quadratic": 2}[kind]
-    roots = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
-    times = roots**power
+    root = ROOTS[kind]
+    roots = torch.linspace(first ** (1 / root), last ** (1 / root), count, dtype=torch.float64)
+    times = roots**root
     return torch.unique_consecutive(times.round()) if process.spec.time == "discrete" else times
 
 
