@@ -11,6 +11,9 @@ import torch
 from commands import bench, said, write_config
 from filelock import FileLock
 
+from diffbench.data.datasets import Dataset, Digits
+from diffbench.specs.data import DigitsSpec
+
 WORKER = "PYTEST_XDIST_WORKER"
 #: A fixture that several tests of a module share, and its name.
 SHARED = re.compile(r"^@pytest\.fixture\(.*scope=.*\)\ndef (\w+)", re.MULTILINE)
@@ -49,6 +52,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """scikit-learn's digits, which no test may change."""
+    return Digits(DigitsSpec()).load()
 
 
 @pytest.fixture(scope="session")

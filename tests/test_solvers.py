@@ -12,6 +12,7 @@ from toys import (
     chain_times,
     close,
     column,
+    no_noise,
     process_of,
     recorded,
     toy_denoised,
@@ -650,10 +651,6 @@ class Recorder(Denoiser):
         self.inputs.append(xbar)
         self.times.append(t)
         return Prediction(self.process, x_t, t, "x0", toy_denoised(xbar, sigma))
-
-
-def no_noise(x: torch.Tensor) -> torch.Tensor:
-    raise AssertionError("a deterministic solver drew noise")
 
 
 @pytest.mark.parametrize("steps", [18, 5])
