@@ -51,4 +51,6 @@ if __name__ == "__main__":
     jobs = parser.parse_args().jobs
     spec = load_plan([ROOT / "config" / "digits.yaml"], {}, ROOT).job("data").spec.canonical()
     own, forked = (min(seconds(jobs, spec, server) for _ in range(2)) for server in (False, True))
-    print(f"{jobs} jobs: {own:.1f} s as processes, {forked:.1f} s by a server, {own / forked:.1f} x")
+    print(
+        f"{jobs} jobs: {own:.1f} s as processes, {forked:.1f} s by a server, {own / forked:.1f} x"
+    )

@@ -30,6 +30,16 @@ def random_images(seed: int, count: int, size: int = 32, channels: int = 3) -> n
     return np.random.RandomState(seed).randint(0, 256, (count, size, size, channels), np.uint8)
 
 
+def noise(seed: int, *shape: int) -> np.ndarray:
+    """An image of random levels."""
+    return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
+
+
+def numbered(count: int, first: int = 0, prefix: str = "", side: int = 4) -> dict[str, np.ndarray]:
+    """Random RGB images by names in order."""
+    return {f"{prefix}{i:03}.png": noise(first + i, side, side, 3) for i in range(count)}
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -128,6 +128,11 @@ def jobs_of(plan: Plan) -> set[str]:
     return jobs | {"tables"}
 
 
+def digests(plan: Plan) -> dict[tuple[str, str, str], str]:
+    """The hash of each job's spec, by stage, variant and item."""
+    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.jobs}
+
+
 def write_config(folder: Path, changes: Mapping[str, Any] | None = None, text: str = "") -> None:
     """Write the tiny benchmark's file into a folder: as it is, or changed; with text added."""
     content = TINY.read_text()

@@ -1,7 +1,9 @@
 """One real run of the tiny benchmark, shared by all tests of whole runs; how tests are spread over processes."""
 
 import os
+import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,12 @@ import torch
 from commands import bench, said, write_config
 from filelock import FileLock
 
+from diffbench.data.datasets import Dataset, Digits
+from diffbench.specs.data import DigitsSpec
+
 WORKER = "PYTEST_XDIST_WORKER"
+#: A fixture that several tests of a module share, and its name.
+SHARED = re.compile(r"^@pytest\.fixture\(.*scope=.*\)\ndef (\w+)", re.MULTILINE)
 if WORKER in os.environ:
     # As many processes as cores: a thread each, here and in what they start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,12 +30,17 @@ def pytest_xdist_auto_num_workers():
     return min(len(allowed(0)), 8)
 
 
+@cache
+def shared_fixtures(module: Path) -> frozenset[str]:
+    """The names of a module's fixtures that its tests share."""
+    return frozenset(SHARED.findall(module.read_text()))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Tests that share what their module makes once go to one process; slow ones start first."""
     for item in items:
-        fixtures = (each for found in item._fixtureinfo.name2fixturedefs.values() for each in found)
-        if any(each.scope != "function" and each.baseid.endswith(".py") for each in fixtures):
+        if not shared_fixtures(item.path).isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
@@ -40,6 +52,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """scikit-learn's digits, which no test may change."""
+    return Digits(DigitsSpec()).load()
 
 
 @pytest.fixture(scope="session")

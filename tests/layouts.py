@@ -3,9 +3,9 @@
 import csv
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import yaml
+from commands import REPOSITORY
 from test_reporting import METRICS, PROTOCOL, bits_content, plan_of, record
 
 from diffbench.reporting import layout
@@ -13,7 +13,6 @@ from diffbench.reporting.claims import CLAIMS
 from diffbench.store import paths
 from diffbench.store.products import write_json_product, write_product
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SEEDS = [0, 1, 2]
 #: FID of each solver of the tiny benchmark with seeds 0, 1 and 2.
 FIDS = {"ancestral-10": [2.0, 3.0, 4.0], "ddim-5": [12.0, 13.5, 14.0], "heun-3": [2.5, 2.0, 5.0]}

@@ -24,6 +24,11 @@ def filled(name, dtype):
     return empty(name) | filled_layout(name, dtype) | kept
 
 
+def without(state, part):
+    """All tensors but those with that part in their name."""
+    return {key: each for key, each in state.items() if part not in key}
+
+
 def narrowed(name, by):
     """Official key -> shape of a recorded network with that fraction of its width; 128 is the unit of all widths."""
     return {

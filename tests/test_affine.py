@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import Fractional, close, process_of
+from toys import Fractional, close, no_noise, process_of
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import Process, float64
@@ -648,10 +648,6 @@ def test_the_adaptive_solver_ends_in_the_posterior_mean() -> None:
     assert ended.times().tolist() == [1.0, 1e-3, 0.0]
     want = denoiser(solve(stopped, x, UNCONDITIONAL, no_noise), last).x0
     close(solve(ended, x, UNCONDITIONAL, no_noise), want)
-
-
-def no_noise(x: Tensor) -> Tensor:
-    raise AssertionError("a deterministic solver drew noise")
 
 
 #: Processes, and grids that stop where the noise is comparable with the data's deviations, 0.14 to

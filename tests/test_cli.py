@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from commands import REPOSITORY, TINY
 
 from diffbench import cli
 from diffbench.cli.command import COMMANDS, GROUPS
@@ -18,8 +19,6 @@ from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = REPOSITORY / "tests" / "tiny.yaml"
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "sklearn", "torchvision", "torch_fidelity"}
 
 

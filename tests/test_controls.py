@@ -1,17 +1,9 @@
 """Controls: images of a split, and noise."""
 
 import numpy as np
-import pytest
 
 from diffbench.data.controls import NoiseControl, SplitControl
-from diffbench.data.datasets import Digits
 from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
-from diffbench.specs.data import DigitsSpec
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return Digits(DigitsSpec()).load()
 
 
 def draw(control, digits, samples, seed=0):

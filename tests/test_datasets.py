@@ -7,11 +7,6 @@ from diffbench.data.datasets import Dataset, Digits, manifest, stratified_mask
 from diffbench.specs.data import DigitsSpec
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return Digits(DigitsSpec()).load()
-
-
 def test_digits_are_what_scikit_learn_ships(digits: Dataset) -> None:
     assert digits.train.shape == (1500, 8, 8, 1) and digits.test.shape == (297, 8, 8, 1)
     assert digits.train.dtype == np.uint8 and digits.train_labels.dtype == np.int64

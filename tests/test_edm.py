@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fills import layout
-from official import empty, filled, imported, loaded, recorded
+from official import empty, filled, imported, loaded, recorded, without
 
 from diffbench.pretrained import edm
 from diffbench.pretrained.conversion import CheckpointError
@@ -55,10 +55,6 @@ def test_queries_keys_and_values_are_taken_apart():
     """Order (channel, kind) to (kind, channel)."""
     qkv = torch.tensor([[10 * channel + kind] for channel in range(4) for kind in range(3)])
     assert edm.by_kind(qkv).flatten().tolist() == [0, 10, 20, 30, 1, 11, 21, 31, 2, 12, 22, 32]
-
-
-def without(state, part):
-    return {key: each for key, each in state.items() if part not in key}
 
 
 @pytest.mark.parametrize(

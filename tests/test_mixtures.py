@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
-from toys import mixture_denoiser, process_of
+from toys import mixture_denoiser, no_noise, process_of
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.core.process import cast, float64
@@ -83,10 +83,6 @@ def normals(count: int, seed: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return torch.randn(x.shape, generator=generator, dtype=torch.float64)
 
     return noise(torch.empty(count, 1, 1, PIXELS)), noise
-
-
-def no_noise(x: Tensor) -> Tensor:
-    raise AssertionError("a deterministic solver drew noise")
 
 
 def test_every_continuous_process_is_here() -> None:

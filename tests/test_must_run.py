@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from toys import chosen_process, close, exact_denoiser, made
+from toys import chosen_process, close, exact_denoiser, made, no_noise
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
 from diffbench.diffusion.solvers.loop import sample, solve
@@ -140,10 +140,6 @@ def test_one_step_is_the_posterior_mean(process: str, name: str) -> None:
     first, end = solver.times()
     assert end == solver.process.data_time
     close(solve(solver, x, UNCONDITIONAL, no_noise), denoiser(x, first).x0, atol=1e-9)
-
-
-def no_noise(x: torch.Tensor) -> torch.Tensor:
-    raise AssertionError("a step into the data drew noise")
 
 
 class Blurred:

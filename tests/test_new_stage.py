@@ -15,6 +15,7 @@ from diffbench.estimate.costs import Cost
 from diffbench.estimate.estimate import estimate
 from diffbench.plan.loading import load_plan
 from diffbench.plan.rules import rules
+from diffbench.reporting.records import Records
 from diffbench.specs.jobs import STAGES, SampleSpec, StageSpec
 from diffbench.specs.jobs.stage import RUN
 from diffbench.store import paths
@@ -33,6 +34,7 @@ def counting(monkeypatch):
 
         template: ClassVar[str] = f"{RUN}/counts/{{solver}}.json"
         extras: ClassVar[tuple[str, ...]] = (f"{RUN}/counts/{{solver}}.png",)
+        numbers: ClassVar[str] = "count"
 
         stage: Literal["count"] = "count"
         version: int = 1
@@ -54,7 +56,9 @@ def counting(monkeypatch):
 
     module = ModuleType(CountSpec.module())
     module.run = lambda spec, root, device: write_json_product(
-        paths.product(root, spec), {"count": spec.sample.samples}, spec
+        paths.product(root, spec),
+        {"metrics": {"count": {"value": spec.sample.samples, "se": None}}, "images": 9},
+        spec,
     )
     module.cost = lambda spec, timings: Cost(spec.sample.samples / 3600, 7)
     monkeypatch.setitem(sys.modules, CountSpec.module(), module)
@@ -111,12 +115,26 @@ def test_it_has_a_command_and_a_place_in_the_list(plan, capsys):
     job = plan.job("count", "edm", 0, "heun-3")
     words = ["--root", str(plan.root), "--spec", job.spec.canonical(), "--device", "cpu"]
     assert cli.main(["count", *words]) == 0
-    assert read_json(job.product, job.spec) == {"count": 64}
+    counted = {"metrics": {"count": {"value": 64, "se": None}}, "images": 9}
+    assert read_json(job.product, job.spec) == counted
     with pytest.raises(SystemExit, match="0"):
         cli.main(["count", "--help"])
     assert "count the samples of one solver" in capsys.readouterr().out
     assert cli.main(["list", "stages", "--config", str(TINY)]) == 0
     assert "\ncount       count the samples of one solver\n" in capsys.readouterr().out
+
+
+def test_it_has_numbers_in_the_table_of_all_results(plan):
+    job = plan.job("count", "edm", 0, "heun-3")
+    sys.modules[type(job.spec).module()].run(job.spec, plan.root, "cpu")
+    records = Records(plan, plan.root)
+    (row,) = records.frame[records.frame["stage"] == "count"].to_dict("records")
+    assert (row["variant"], row["item"], row["metric"]) == ("edm", "heun-3", "count")
+    assert (row["value"], row["samples"], row["status"]) == (64, 9, "ok")
+    assert records.number("edm", "heun-3", "count").mean == 64
+    # Tables read its product, and of samples that of their scores.
+    tabled = {each.stage for each in plan.jobs if each.spec.tabled}
+    assert {"count", "score"} <= tabled and "sample" not in tabled
 
 
 def test_it_has_a_column_of_costs(plan):

@@ -50,6 +50,12 @@ def randn(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def singular_values(operator: Operator) -> Tensor:
+    """The min(M, D) singular values, decreasing, float64."""
+    count = min(math.prod(operator.measurement_shape), len(operator.s))
+    return operator.s.sort(descending=True).values[:count]
+
+
 # Each H once more, from its definition: (B, C, H, W) -> (B, M), M in the order of y.
 
 
@@ -276,7 +282,7 @@ def laws(operator: Operator) -> None:
     close((projected * (y - projected)).flatten(1).sum(1), torch.zeros(4).double())
     close(torch.from_numpy(matrix) @ x.flatten(1).T, applied.flatten(1).T)
     want = torch.from_numpy(np.linalg.svd(matrix, compute_uv=False))
-    close(operator.singular_values, want)
+    close(singular_values(operator), want)
     inverse = torch.from_numpy(np.linalg.pinv(matrix, rcond=1e-8))
     close(operator.pseudo_inverse(y).flatten(1), y.flatten(1) @ inverse.T, atol=1e-9)
     assert operator.zero_filled(y).shape == x.shape
@@ -425,7 +431,7 @@ def test_h_its_transpose_and_its_inverse_are_ddrms(name: str) -> None:
     close(operator.adjoint(y).flatten(1), arrays[f"{name}_Hty"])
     close(operator.pseudo_inverse(y).flatten(1), arrays[f"{name}_pinvy"])
     close(torch.from_numpy(dense(operator))[places], arrays[f"{name}_matrix"])
-    close(operator.singular_values, arrays[f"{name}_singulars"].sort(descending=True).values)
+    close(singular_values(operator), arrays[f"{name}_singulars"].sort(descending=True).values)
 
 
 def test_inpaintings_coordinates_are_ddrms_up_to_their_order() -> None:
@@ -450,7 +456,7 @@ def test_blur_is_what_ddrm_intends() -> None:
     operator = Separable(IdentitySpec(), (3, 8, 8), matrix, matrix)
     got = operator.apply(arrays["x"])
     close(got, arrays["deblur_uni9_Hx_intended"])
-    close(operator.singular_values, arrays["deblur_uni9_singulars"].sort(descending=True).values)
+    close(singular_values(operator), arrays["deblur_uni9_singulars"].sort(descending=True).values)
     assert (got.flatten(1) - arrays["deblur_uni9_Hx"]).abs().max() > 0.1
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import REPOSITORY, digests
 
 from diffbench.plan import devices
 from diffbench.plan.loading import check_writable, load_plan
@@ -17,7 +18,6 @@ from diffbench.specs.registry import build, load_extension
 from diffbench.specs.solvers import DDIMSpec
 from diffbench.store import paths
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARK = """\
 name: bench
 data: {name: digits}
@@ -836,10 +836,6 @@ def test_every_spec_survives_the_command_line(planned):
         again = jobs.STAGES[run.stage].read(run.spec.canonical())
         assert again == run.spec
         assert again.digest() == run.spec.digest()
-
-
-def digests(plan):
-    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.jobs}
 
 
 def changed(before, after):

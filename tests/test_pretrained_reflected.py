@@ -6,7 +6,7 @@ No such checkpoint was released: the layout is the public code's.
 import pytest
 import torch
 from fills import filled
-from official import imported, loaded
+from official import imported, loaded, without
 from official_vdm import output_of, shapes_of
 from toys import column, process_of
 
@@ -87,10 +87,6 @@ def test_features_go_from_channels_to_frequencies():
     theirs = torch.arange(10.0).reshape(1, 10, 1, 1)
     ours = reflected.by_frequency(theirs, channels=2).flatten().tolist()
     assert ours == [0, 1, 2, 4, 3, 5, 6, 8, 7, 9]
-
-
-def without(state, part):
-    return {key: each for key, each in state.items() if part not in key}
 
 
 @pytest.mark.parametrize(

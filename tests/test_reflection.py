@@ -10,12 +10,12 @@ from torch import Tensor
 from toys import close, column, recorded
 
 from diffbench.diffusion.processes.reflection import (
+    bisect,
     centre,
-    distribution,
     fold,
     log_density,
+    log_distribution,
     orientation,
-    quantile,
     scaled_score,
     transport,
 )
@@ -23,6 +23,17 @@ from diffbench.diffusion.processes.reflection import (
 #: Sigmas of either series, and on both sides of the crossover.
 SIGMAS = [0.01, 0.1, 0.3, 0.3599, 0.3601, 0.5, 1.5]
 WALLS = [0, 1e-9, 1e-6, 1e-4, 0.02, 0.3, 0.4999, 0.5003, 0.74, 0.76, 0.97, 1 - 1e-4, 1 - 1e-7, 1]
+
+
+def distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+    """P(X <= x | x0), in [0, 1]; computed in float64."""
+    return log_distribution(x.double(), x0.double(), sigma).exp().clamp(max=1).to(x.dtype)
+
+
+def quantile(u: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+    """The x in [0, 1] with P(X <= x | x0) = u, by bisection in float64; u has x's shape."""
+    x0 = x0.double()
+    return bisect(lambda x: log_distribution(x, x0, sigma), u.double().log(), u.dtype)
 
 
 def theta(u: mpmath.mpf, sigma: mpmath.mpf) -> list[mpmath.mpf]:

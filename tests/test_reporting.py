@@ -5,10 +5,10 @@ import io
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
+from commands import REPOSITORY, TINY
 
 from diffbench.plan.jobs import Refusal
 from diffbench.plan.loading import load_plan
@@ -24,8 +24,6 @@ from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths, status
 from diffbench.store.products import write_json_product, write_product
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = REPOSITORY / "tests" / "tiny.yaml"
 METRICS = ["fid", "fid_test", "is", "kid", "precision", "recall", "nearest_ratio", "confidence"]
 PROTOCOL = {
     "extractor": "classifier",

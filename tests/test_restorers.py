@@ -21,11 +21,18 @@ from diffbench.diffusion.inverse.restorers.ddrm import DDRM
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
 from diffbench.diffusion.inverse.restorers.snips import SNIPS
 from diffbench.diffusion.inverse.restorers.steering import Resized
-from diffbench.specs.denoisers import GaussianSpec
+from diffbench.specs.denoisers import GaussianSpec, NetworkDenoiserSpec
 from diffbench.specs.operators import BicubicSpec, IdentitySpec, JPEGSpec, OperatorSpec
-from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.processes import ProcessSpec, VPSpec
 from diffbench.specs.registry import build
-from diffbench.specs.restorers import DDRMSpec, RestorerSpec, SNIPSSpec
+from diffbench.specs.restorers import (
+    CCDFSpec,
+    DDRMSpec,
+    ImputeSpec,
+    ReplaceSpec,
+    RestorerSpec,
+    SNIPSSpec,
+)
 from diffbench.specs.solvers import SolverSpec
 
 
@@ -133,6 +140,16 @@ def test_jpeg_has_no_eta_a() -> None:
     said = DDRMSpec(eta_a=0.5).refusal(operator=JPEGSpec())
     assert said == "eta_a: 0.5 needs a linear operator, and jpeg is not"
     assert DDRMSpec(eta_a=0.5).refusal(operator=IdentitySpec()) is None
+
+
+def test_ccdf_is_refused_an_operator_in_the_words_of_its_restorer() -> None:
+    """So that a table has one footnote for both."""
+    for steered in (ReplaceSpec(), ImputeSpec()):
+        reason = steered.refusal(operator=JPEGSpec())
+        assert reason == f"{steered.name} needs a linear operator, and jpeg is not"
+        assert CCDFSpec(around=steered).refusal(operator=JPEGSpec()) == reason
+        known = VPSpec(), NetworkDenoiserSpec(predict="eps"), JPEGSpec()
+        assert CCDFSpec(around=steered).refusal(*known) == reason
 
 
 # SNIPS.

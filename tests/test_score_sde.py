@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fills import layout
-from official import empty, filled, imported, loaded, recorded
+from official import empty, filled, imported, loaded, recorded, without
 
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.pretrained import reflected, score_sde
@@ -97,10 +97,6 @@ def test_one_by_one_convolutions_are_turned_and_joined():
     x = torch.tensor([[1.0, 10.0]])
     made = score_sde.turned(first, second)[..., 0, 0]
     torch.testing.assert_close(x @ made.T, torch.cat([x @ first, x @ second], dim=1))
-
-
-def without(state, part):
-    return {key: each for key, each in state.items() if part not in key}
 
 
 @pytest.mark.parametrize(

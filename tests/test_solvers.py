@@ -12,6 +12,7 @@ from toys import (
     chain_times,
     close,
     column,
+    no_noise,
     process_of,
     recorded,
     toy_denoised,
@@ -238,8 +239,9 @@ REFUSALS = [
         ReverseDiffusionSpec(steps=20),
         VPSpec(),
         PLAIN,
-        "steps: 20: a step of 0.05 is too long: 1 - beta",
+        "steps: 20: a step of 0.0526 is too long: 1 - beta",
     ),
+    (ReverseDiffusionSpec(steps=21), VPSpec(beta_max=20.9), PLAIN, "steps: 21: a step of 0.05 is"),
     (ReverseDiffusionSpec(steps=39, grid="quadratic"), VPSpec(), PLAIN, "steps: 39: a step of 0.0"),
     (DDIMSpec(steps=1), CHAIN, PLAIN, "steps: 1 on a chain starts at its first level"),
     (
@@ -408,6 +410,23 @@ def test_unsound_settings_are_refused_by_their_key(kind, settings: dict, message
 def test_none_is_the_processs_own_or_nothing(kind, key: str) -> None:
     """``none`` in a configuration is what a spec without the key has."""
     assert kind(**{"steps": 9, key: "none"}) == kind(steps=9)
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic"])
+@pytest.mark.parametrize("denoise", ["tweedie", "noiseless"])
+def test_plans_refuse_the_steps_that_reverse_diffusion_cannot_take(grid: str, denoise: str) -> None:
+    toy = Toy(process_of("vp"), "eps", toy_eps)
+    known = []
+    for steps in range(2, 45):
+        spec = ReverseDiffusionSpec(steps=steps, grid=grid, denoise=denoise)
+        refusal = spec.refusal(VPSpec(), PLAIN)
+        known.append(refusal is None)
+        if refusal is None:
+            build(spec, toy)
+        else:
+            with pytest.raises(ValueError, match="steps: the one from time 1"):
+                build(spec, toy)
+    assert len(set(known)) == 2
 
 
 @pytest.mark.parametrize("steps", [21, 60])
@@ -632,10 +651,6 @@ class Recorder(Denoiser):
         self.inputs.append(xbar)
         self.times.append(t)
         return Prediction(self.process, x_t, t, "x0", toy_denoised(xbar, sigma))
-
-
-def no_noise(x: torch.Tensor) -> torch.Tensor:
-    raise AssertionError("a deterministic solver drew noise")
 
 
 @pytest.mark.parametrize("steps", [18, 5])

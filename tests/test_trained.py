@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffbench.data.datasets import DIGITS_LIMITS, Dataset, Digits
+from diffbench.data.datasets import DIGITS_LIMITS, Dataset
 from diffbench.metrics.extractor import features_and_logits, weights_sha256
 from diffbench.metrics.trained import FeatureNetwork, build_extractor, train_extractor
 from diffbench.metrics.validation import NOISES, check_limits, gaussian_blur, validate_extractor
-from diffbench.specs.data import DigitsSpec
 from diffbench.specs.extractors import TrainedExtractorSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BRIEF = TrainedExtractorSpec(epochs=2)
-
-
-@pytest.fixture(scope="session")
-def digits() -> Dataset:
-    return Digits(DigitsSpec()).load()
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.resident import TrainingImages
 from diffbench.jobs.classifier import classifier_trainer
 from diffbench.jobs.train import denoiser_trainer
-from diffbench.specs.data import DataSpec
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
-from diffbench.specs.registry import build
 from diffbench.training import gpus, models
 from diffbench.training.meter import matrix_peak, operations
 from diffbench.training.trainer import Trainer, portions
@@ -56,11 +54,6 @@ CASES = {
     },
 }
 NETWORK = {"name": "unet", "channels": 8, "inner_channels": 8, "heads": 2, "embedding": 16}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return build(DataSpec.choose("digits")).load()
 
 
 def spec_of(case: str, **training: object) -> TrainSpec:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from archives import png, write_parquet, write_zip
-from commands import plan_of, write_config
+from archives import noise, numbered, png, write_parquet, write_zip
+from commands import digests, plan_of, write_config
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -43,14 +43,6 @@ Members = list[tarfile.TarInfo]
 RESIZES = ("bicubic", "lanczos", "bilinear", "box-bicubic")
 ARRAYS = ("train", "test", "train_labels", "test_labels")
 OORD: dict[str, Any] = {"called": "imagenet32", "version": "van den Oord 2016"}
-
-
-def noise(seed: int, *shape: int) -> Pixels:
-    return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
-
-
-def numbered(count: int, first: int = 0, prefix: str = "", side: int = 4) -> dict[str, Pixels]:
-    return {f"{prefix}{i:03}.png": noise(first + i, side, side, 3) for i in range(count)}
 
 
 #: Two classes; the second has more images, and one name is in both.
@@ -410,10 +402,6 @@ def planned(folder: Path, **changed: Any) -> Plan:
     parts = {"variants": ["edm"], "tables": ["overview"], "claims": [], "figures": []}
     write_config(folder, {**parts, "data": data | changed})
     return plan_of(folder)
-
-
-def digests(plan: Plan) -> dict[tuple[str, str, str], str]:
-    return {(run.stage, run.variant, run.item): run.spec.digest() for run in plan.jobs}
 
 
 def test_nothing_is_made_again_of_a_known_set_that_moved(

@@ -106,6 +106,11 @@ def mixture_denoiser(process: Process, pixels: int = 4) -> MixtureDenoiser:
     return MixtureDenoiser(MixtureSpec(), process, tensors)
 
 
+def no_noise(x: Tensor) -> Tensor:
+    """The noise of what draws none."""
+    raise AssertionError("noise was drawn")
+
+
 def chain_times(process: Process, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """score_sde's level floor(t (N - 1)) of N, as a time, and the time before it.
 

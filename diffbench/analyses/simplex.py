@@ -32,6 +32,7 @@ from diffbench.diffusion.objectives.losses import ScoreMatching
 from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.diffusion.processes.simplex import StickBreaking
 from diffbench.diffusion.solvers.loop import sample
+from diffbench.metrics.scores import Score, mean_of
 from diffbench.networks.categories import CategoryNetwork
 from diffbench.networks.ema import EMA
 from diffbench.specs.analyses import SimplexSpec
@@ -43,9 +44,6 @@ from diffbench.specs.registry import build
 from diffbench.specs.solvers import EulerMaruyamaSpec, SolverSpec, TransportSpec
 from diffbench.training.progress import Progress
 from diffbench.training.trainer import TrainingError, learning_rate
-
-Measured = dict[str, float | None]
-
 
 #: The grey levels that a likelihood is built with; they are not used for points.
 NO_CELLS = GreyLevels(256, 0.0, 1.0, inside=True)
@@ -161,7 +159,7 @@ class Simplex:
         average.copy_to(network.requires_grad_(False).eval())
         return denoiser
 
-    def sampled(self, spec: SolverSpec, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
+    def sampled(self, spec: SolverSpec, denoiser: Denoiser, bench: Bench) -> dict[str, Score]:
         """Return how many of a sampler's points are valid, and how far the categories' means are from the true ones."""
         shape = (self.spec.samples, 1, 1, self.spec.categories - 1)
         x = sample(build(spec, denoiser), shape, stream("sample", bench.seed), device=bench.device)
@@ -175,7 +173,7 @@ class Simplex:
             "simplex_mean_error": single(off),
         }
 
-    def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Measured]:
+    def likelihood(self, denoiser: Denoiser, bench: Bench) -> dict[str, Score]:
         """Return negative log densities of held-out points on the simplex, nats a dimension: true, ours, difference."""
         spec, dims = self.spec, self.spec.categories - 1
         points = self.held_out(bench)
@@ -198,11 +196,6 @@ class Simplex:
         }
 
 
-def single(value: Tensor) -> Measured:
+def single(value: Tensor) -> Score:
     """Return one number without an error."""
     return {"value": float(value), "se": None}
-
-
-def mean_of(values: Tensor) -> Measured:
-    """Return the mean and its standard error."""
-    return {"value": float(values.mean()), "se": float(values.std() / len(values) ** 0.5)}

@@ -64,10 +64,8 @@ class ImageFolder:
                 path leads out of an archive, when test images have other classes, or when the identity is another.
         """
         spec = self.spec
-        if spec.path is None:
-            raise ValueError(
-                "data.path: none; it must name the folder, zip or tar of the training images"
-            )
+        if spec.path_refusal:
+            raise ValueError(f"data.{spec.path_refusal}")
         listed = {key: find_images(Path(path)) for key, path in spec.paths.items()}
         for key, each in listed.items():
             self._check(key, each)
@@ -91,7 +89,7 @@ class ImageFolder:
             np.concatenate([labels[key][held] for key, held in tests.items()]),
             levels=spec.levels,
             classes=listed["path"].classes,
-            name=spec.called or Path(spec.path).resolve().name,
+            name=spec.called or Path(spec.paths["path"]).resolve().name,
             identity=self._checked(identity.sha256()),
         )
         return mixed(dataset, spec.seed)

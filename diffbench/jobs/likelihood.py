@@ -15,6 +15,7 @@ from diffbench.estimate import counting
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
+from diffbench.metrics.scores import mean_of
 from diffbench.specs.jobs import LikelihoodStageSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths
@@ -90,7 +91,7 @@ def summary(
     spec: LikelihoodStageSpec, levels: int, calls: int, parts: list[dict[str, Tensor]]
 ) -> dict[str, Any]:
     """Return mean and standard error over images, and the likelihood's other results."""
-    bits = mean_of(joined(parts, "total"))
+    bits: dict[str, Any] = {**mean_of(joined(parts, "total"))}
     outside = support(parts) if spec.train.process.bounded else {}
     if outside.get("images"):
         bits = {"value": None, "se": None, "reason": no_density(outside)}
@@ -108,12 +109,6 @@ def summary(
 def joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:
     """Return one value of a likelihood for each image, float64 (N,)."""
     return torch.cat([part[name] for part in parts]).double().cpu()
-
-
-def mean_of(values: Tensor) -> dict[str, Any]:
-    """Return the mean and its standard error; the latter is None for one image."""
-    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return {"value": float(values.mean()), "se": error}
 
 
 def support(parts: list[dict[str, Tensor]]) -> dict[str, Any]:

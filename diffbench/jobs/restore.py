@@ -32,7 +32,8 @@ from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.jobs.reference import load_fidelity
 from diffbench.metrics import restoration
-from diffbench.metrics.fidelity import Fidelity, Score
+from diffbench.metrics.fidelity import Fidelity
+from diffbench.metrics.scores import Score
 from diffbench.specs.jobs import RestoreSpec
 from diffbench.specs.registry import build
 from diffbench.specs.restorers import PosteriorMeanSpec

@@ -54,7 +54,7 @@ def run(spec: TrainSpec, root: Path, device_name: str) -> None:
     dataset = data.load(root, spec.data)
     if spec.training is None:
         with machine.record(paths.product(root, spec), device):
-            write(models.untrained(spec, dataset), root, spec)
+            write(models.untrained(spec, dataset), paths.product(root, spec), spec)
         return
     train_network(spec, root, device, lambda team: denoiser_trainer(spec, dataset, device, team))
 
@@ -143,7 +143,7 @@ def train_network(
                     record.note(steps=steps, executed=executed, start=trainer.step - executed)
                     record.note(processes=processes.size, **meter.summary())
                     write_others(trainer, state, root)
-                    write(trainer.averaged(), root, spec)
+                    write(trainer.averaged(), paths.product(root, spec), spec)
 
 
 def metered(trainer: Trainer) -> Meter:
@@ -154,44 +154,46 @@ def metered(trainer: Trainer) -> Meter:
     return Meter(trainer, operations(trainer), peak)
 
 
-def write(tensors: dict[str, Tensor], root: Path, spec: TrainSpec | ClassifierSpec) -> None:
-    """Write the product of the job."""
+def write(tensors: dict[str, Tensor], path: Path, spec: TrainSpec | ClassifierSpec) -> None:
+    """Write weights as a product of the job."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_product(paths.product(root, spec), lambda file: save_file(tensors, file), spec)
+    write_product(path, partial(save_file, tensors), spec)
+
+
+def others(spec: TrainSpec | ClassifierSpec) -> dict[Weights, Path]:
+    """Return the weights that are kept beside the model's own -> their products; a classifier has none."""
+    assert spec.training is not None
+    # The products are in the order of what the budget keeps, and a classifier has the first alone.
+    return dict(list(zip(spec.training.kept, spec.products, strict=False))[1:])
 
 
 def snapshots_of(spec: TrainSpec | ClassifierSpec) -> dict[Weights, tuple[int, int]]:
-    """Return the weights that are kept along training -> (step, number of the average); a classifier has none."""
-    if isinstance(spec, ClassifierSpec) or spec.training is None:
-        return {}
-    training, lengths = spec.training, list(spec.training.ema.tracked)
+    """Return the weights that are kept along training -> (step, number of the average)."""
+    assert spec.training is not None
+    steps, lengths = spec.training.steps, list(spec.training.ema.tracked)
     return {
-        each: (each.step, lengths.index(each.length))
-        for each in training.kept
-        if each.step < training.steps
+        each: (each.step, lengths.index(each.length)) for each in others(spec) if each.step < steps
     }
 
 
 def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
-    """Write the weights beside the model's own: the snapshots as they were kept, and other lengths of the last step.
+    """Write the weights beside the model's own: other lengths of the last step, and the snapshots as they were kept.
 
     Raises:
         StoreError: when a snapshot has been lost since the state was resumed.
     """
-    spec = trainer.spec
-    if isinstance(spec, ClassifierSpec):
-        return
-    for weights, (step, index) in snapshots_of(spec).items():
-        file = state.kept(step, index)
+    spec, snapshots = trainer.spec, snapshots_of(trainer.spec)
+    lengths = list(trainer.training.ema.tracked)
+    for weights, product in others(spec).items():
+        if weights not in snapshots:
+            write(trainer.averaged(lengths.index(weights.length)), root / product, spec)
+            continue
+        file = state.kept(*snapshots[weights])
         if file is None:
             raise StoreError(
-                f"the snapshot of step {step} in {state.folder} is torn or gone: call again"
+                f"the snapshot of step {weights.step} in {state.folder} is torn or gone: call again"
             )
-        write_product(paths.weights(root, spec, weights), file.read_bytes(), spec)
-    for index, length in list(enumerate(trainer.training.ema.tracked))[1:]:
-        tensors = {name: each.cpu().contiguous() for name, each in trainer.averaged(index).items()}
-        path = paths.weights(root, spec, Weights(trainer.training.steps, length))
-        write_product(path, partial(save_file, tensors), spec)
+        write_product(root / product, file.read_bytes(), spec)
 
 
 def resume(trainer: Trainer, state: StateStore) -> float:

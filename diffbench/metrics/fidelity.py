@@ -53,9 +53,8 @@ from diffbench.metrics.distances import (
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
 from diffbench.metrics.floors import RealImages
 from diffbench.metrics.reference_statistics import Reference
+from diffbench.metrics.scores import Score
 from diffbench.specs.floors import FloorSpec
-
-Score = dict[str, float | None]
 
 
 class Fidelity:

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from diffbench.metrics.fidelity import Score
 from diffbench.metrics.image import psnr, ssim
+from diffbench.metrics.scores import Score, mean_of
 
 #: A posterior variance, in units of [0, 1], that is no more than rounding.
 ROUNDING = 1e-10
@@ -37,10 +37,10 @@ def of_pictures(truth: Tensor, drawn: Tensor) -> dict[str, Score]:
     repeated = truth.repeat_interleave(clipped.shape[1], 0)
     each = {"psnr": psnr, "ssim": ssim}
     scores = {
-        name: _mean(of(clipped.flatten(0, 1), repeated).reshape(clipped.shape[:2]).mean(1))
+        name: mean_of(of(clipped.flatten(0, 1), repeated).reshape(clipped.shape[:2]).mean(1))
         for name, of in each.items()
     }
-    scores["psnr_mean"] = _mean(psnr(clipped.mean(1), truth))
+    scores["psnr_mean"] = mean_of(psnr(clipped.mean(1), truth))
     scores["spread"] = _root(_over_pixels(clipped.var(1)))
     return scores
 
@@ -70,14 +70,8 @@ def _over_pixels(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
-def _mean(values: Tensor) -> Score:
-    """Mean over images of one number an image, and its standard error."""
-    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return {"value": float(values.mean()), "se": error}
-
-
 def _root(squares: Tensor) -> Score:
     """Root of the mean over images of one square an image, and its standard error."""
-    mean, error = _mean(squares).values()
+    mean, error = mean_of(squares).values()
     value = max(mean or 0.0, 0.0) ** 0.5
     return {"value": value, "se": error / (2 * value) if error is not None and value else None}

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.network import Network
 from diffbench.networks.parts import check_halvings
 from diffbench.networks.residual_parts import (
     FEATURES,
@@ -63,18 +64,11 @@ def way_out(spec: ResidualUNetSpec, height: int, met: list[int]) -> Iterator[Lay
             yield layers
 
 
-class ResidualUNet(nn.Module):
-    """The network F(x; c_noise, y) of a ``ResidualUNetSpec``, for images of one shape; its output starts at zero.
-
-    Args:
-        spec: the sizes of its layers.
-        image_shape: (C, H, W), where H and W can be halved between resolutions without remainder.
-        in_channels: the channels of x: C, or more where the network is given more than the image.
-        out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
-        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
+class ResidualUNet(Network):
+    """The network of a ``ResidualUNetSpec``; its output starts at zero.
 
     Raises:
-        ValueError: when H or W cannot be halved so often.
+        ValueError: when H or W cannot be halved between resolutions without remainder.
     """
 
     def __init__(
@@ -111,17 +105,6 @@ class ResidualUNet(nn.Module):
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The raw network output (B, out_channels, H, W).
-
-        Args:
-            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
-            c_noise: (B,), usually a time of 0 to 1000.
-            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
-            raw: not used.
-
-        Raises:
-            ValueError: when there are labels for an unconditional network.
-        """
         e = F.silu(self.conditioning(c_noise, y))
         met = [self.stem(x)]
         for layers in self.encoder:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from diffbench.networks.network import Network
 from diffbench.networks.parts import check_halvings
 from diffbench.networks.resampling import DOWN, UP, FilteredConvolution, StridedConvolution
 from diffbench.networks.song_parts import (
@@ -151,18 +152,11 @@ class LevelUp(nn.Module):
         return h
 
 
-class Song(nn.Module):
-    """The network F(x; c_noise, y) of a ``SongSpec``, for images of one shape.
-
-    Args:
-        spec: the sizes of its layers.
-        image_shape: (C, H, W), where H and W are multiples of 2^(resolutions - 1).
-        in_channels: the channels of x: C, or more where the network is given more than the image.
-        out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
-        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
+class Song(Network):
+    """The network of a ``SongSpec``.
 
     Raises:
-        ValueError: when H or W cannot be halved so often.
+        ValueError: when H or W is no multiple of 2^(resolutions - 1).
     """
 
     def __init__(
@@ -238,15 +232,7 @@ class Song(nn.Module):
     ) -> Tensor:
         """The raw network output (B, out_channels, H, W).
 
-        Args:
-            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
-            c_noise: (B,), a function of the noise level; see the denoiser's ``noise_input``.
-            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
-            raw: not used.
-            augmented: (B, augmentation) numbers that say how each image was augmented; None is 0 for all.
-
-        Raises:
-            ValueError: when there are labels, of classes or of augmentation, that the network does not know.
+        ``augmented`` (B, augmentation) says by numbers how each image was augmented; None is 0 for all.
         """
         e = self.embedding(c_noise, y, augmented)
         h, small = self.enter(x), x

@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.network import Network
 from diffbench.networks.parts import FourierFeatures, attended, with_class, with_features
 from diffbench.specs.networks.network import UNetSpec
 
@@ -99,15 +100,8 @@ class Attention(nn.Module):
         return h + self.project(attended(self.qkv(self.norm(h)), self.heads))
 
 
-class UNet(nn.Module):
-    """The network F(x; c_noise, y) of a ``UNetSpec``, for images of one shape.
-
-    Args:
-        spec: the sizes of its layers.
-        image_shape: (C, H, W) with H and W even.
-        in_channels: the channels of x: C, or more where the network is given more than the image.
-        out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
-        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
+class UNet(Network):
+    """The network of a ``UNetSpec``; it is told c_noise = ln(sigma/alpha)/4.
 
     Raises:
         ValueError: when H or W is odd.
@@ -151,17 +145,6 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The raw network output (B, out_channels, H, W).
-
-        Args:
-            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
-            c_noise: (B,), ln(sigma/alpha)/4.
-            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
-            raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
-
-        Raises:
-            ValueError: when there are labels for an unconditional network, or Fourier features and no ``raw``.
-        """
         e = F.silu(with_class(self.noise_embedding(c_noise), self.class_embedding, y))
         h = self.stem(with_features(x, self.features, raw))
         skip = self.enter(h if self.position is None else h + self.position, e)

@@ -25,12 +25,14 @@ with images, and features of them, in [0, 1].
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.network import Network
 from diffbench.networks.parts import FourierFeatures, with_features
 from diffbench.networks.residual_parts import Attention, Conditioning, Last, sine_first
 from diffbench.specs.networks.vdm import FlatUNetSpec, ReflectedVDMSpec, VDMSpec
@@ -66,16 +68,8 @@ class ResidualBlock(nn.Module):
         return self.skip(h) + self.leave(self.dropout(F.silu(self.leave_norm(inner))))
 
 
-class FlatUNet(nn.Module):
-    """Base: the network F(x; c_noise, y) of a ``FlatUNetSpec``.
-
-    Args:
-        spec: the sizes of its layers.
-        image_shape: (C, H, W), of any height and width.
-        in_channels: the channels of x: C, or more where the network is given more than the image.
-        out_channels: the channels of the output.
-        classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
-    """
+class FlatUNet(Network):
+    """Base: the network of a ``FlatUNetSpec``; images may be of any height and width."""
 
     def __init__(
         self,
@@ -104,17 +98,6 @@ class FlatUNet(nn.Module):
     def forward(
         self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
     ) -> Tensor:
-        """The raw network output (B, out_channels, H, W).
-
-        Args:
-            x: (B, in_channels, H, W): the image scaled by c_in, then what else the network is given.
-            c_noise: (B,), a function of the noise level.
-            y: (B,) integer labels, ``classes`` for the null class; None is the null class for all.
-            raw: (B, C, H, W), the unscaled x_t in data units (data in [-1, 1]); for Fourier features.
-
-        Raises:
-            ValueError: when there are labels for an unconditional network, or Fourier features and no ``raw``.
-        """
         e = self.embedded(c_noise, y)
         met = [self.stem(with_features(x, self.features, raw))]
         for block in self.encoder:
@@ -125,9 +108,9 @@ class FlatUNet(nn.Module):
         answer: Tensor = self.head(F.silu(self.norm(h)))
         return answer
 
+    @abstractmethod
     def embedded(self, c_noise: Tensor, y: Tensor | None) -> Tensor:
         """The embedding e (B, E) that the blocks are given."""
-        raise TypeError(f"{type(self).__name__} has no embedding")
 
 
 class VDM(FlatUNet):

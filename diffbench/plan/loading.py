@@ -83,9 +83,8 @@ def _on_base(tree: Tree, config: Path) -> Tree:
 
 def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
     data = benchmark.data
-    if getattr(data, "path", "") is None:
-        origin = tree.where(("data", "path"))
-        raise PlanError(f"{origin}: data.path: none; it must name the files of the data set")
+    if data.path_refusal:
+        raise PlanError(f"{tree.where(('data', 'path'))}: data.{data.path_refusal}")
     for key, path in data.paths.items():
         if not Path(path).exists():
             wanted = f"; wanted is {data.origin}" if data.origin else ""

@@ -24,7 +24,7 @@ from diffbench.plan.jobs import Job, Plan
 from diffbench.reporting import context, layout, tables
 from diffbench.reporting.cells import DASH, Cell, Key, text
 from diffbench.reporting.formats import csv_of, to_csv
-from diffbench.reporting.records import STAGES, Records
+from diffbench.reporting.records import Records, with_numbers
 from diffbench.reporting.results import run_record
 from diffbench.specs.jobs import SampleSpec, ScoreSpec, StageSpec
 from diffbench.store import files, paths
@@ -134,7 +134,7 @@ class Recorded:
 
     def find(self, variant: str, item: str, metric: str) -> Entry | None:
         """Return a number by its item, whichever stage made it; None where none is recorded."""
-        keys = ((variant, stage, item, metric) for stage in STAGES)
+        keys = ((variant, stage, item, metric) for stage in with_numbers())
         return next((self.entries[key] for key in keys if key in self.entries), None)
 
 
@@ -194,7 +194,7 @@ def jobs_of(plan: Plan) -> dict[tuple[str, str, str], list[Job]]:
     """Return the jobs that make numbers, one a seed, by variant, stage and item."""
     found: dict[tuple[str, str, str], list[Job]] = {}
     for job in plan.jobs:
-        if job.stage in STAGES:
+        if job.spec.numbers:
             found.setdefault((job.variant, job.stage, job.item), []).append(job)
     return found
 

@@ -26,14 +26,13 @@ from diffbench.plan.jobs import Job, Plan
 from diffbench.reporting.cells import ITEM, Cell, Key, cells_of, state
 from diffbench.reporting.layout import CellSpec
 from diffbench.reporting.results import Outcome, Results
+from diffbench.specs.jobs import STAGES
 from diffbench.specs.weights import step_of
 from diffbench.store import paths, products
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The stages that make numbers; where two have an item of one name, the one whose results have the metric counts.
-STAGES = ("sample", "likelihood", "restore", "analysis")
 #: The stages whose wall time is itself a number.
 TIMED = ("train", "sample", "restore")
 #: The name used as variant for the true images' scores, which take the place of a restoration's.
@@ -57,7 +56,7 @@ class Records:
         """The outcomes of the jobs that make numbers: (variant, stage, item) -> seed -> outcome."""
         found: dict[tuple[str, str, str], dict[int, Outcome]] = {}
         for job in self.plan.jobs:
-            if job.stage in STAGES:
+            if job.spec.numbers:
                 outcome = self._files.outcome(job)
                 found.setdefault((job.variant, job.stage, job.item), {})[job.seed] = outcome
         return found
@@ -65,7 +64,7 @@ class Records:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The long table."""
-        jobs = [job for job in self.plan.jobs if job.stage in STAGES]
+        jobs = [job for job in self.plan.jobs if job.spec.numbers]
         read = [
             (self._job(job), self.outcomes[job.variant, job.stage, job.item][job.seed])
             for job in jobs
@@ -141,9 +140,9 @@ class Records:
         """Return the columns that describe a job."""
         training = self.plan.variants[job.variant].training
         at = job.choice.at_step if job.choice and training else None
-        path = paths.product(self.root, job.spec)
-        if job.stage == "sample":
-            path = paths.product(self.root, self.plan.job("score", job.variant, job.seed).spec)
+        holder, stage = job, job.spec.numbers
+        if stage not in ("", job.stage):
+            holder = self.plan.job(stage, job.variant, job.seed)
         return {
             "benchmark": job.benchmark,
             "variant": job.variant,
@@ -152,7 +151,7 @@ class Records:
             "item": job.item,
             "at": None if at is None or training is None else step_of(at, training.steps),
             "spec": job.spec.digest(),
-            "sha256": self._sha256(path),
+            "sha256": self._sha256(paths.product(self.root, holder.spec)),
         }
 
     def _sha256(self, path: Path) -> str | None:
@@ -238,9 +237,17 @@ def _of_job(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def with_numbers() -> list[str]:
+    """Return the stages whose jobs have numbers.
+
+    Where two have an item of one name, the one whose results have the metric counts.
+    """
+    return [name for name, stage in STAGES.items() if stage.numbers]
+
+
 def stages_of(plan: Plan, variant: str, item: str) -> list[str]:
-    """Return the stages in which the benchmark has an item of that variant."""
-    return [stage for stage in STAGES if plan.find(variant, item, [stage])]
+    """Return the stages with numbers in which the benchmark has an item of that variant."""
+    return [stage for stage in with_numbers() if plan.find(variant, item, [stage])]
 
 
 def items_of(plan: Plan, named: CellSpec) -> list[str]:

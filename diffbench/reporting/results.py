@@ -74,7 +74,9 @@ class Results:
     def outcome(self, job: Job) -> Outcome:
         """Return a job's outcome: the scores of samples, bits per dimension, restorations' scores, or an analysis."""
         jobs = [*self.plan.upstream(job), job]
-        return self._score(jobs) if job.stage == "sample" else self._file(jobs, READ[job.stage])
+        if job.stage == "sample":
+            return self._score(jobs)
+        return self._file(jobs, READ.get(job.stage, _of_metrics))
 
     def cost(self, job: Job) -> Outcome:
         """Return the outcome that holds a job's own wall time."""
@@ -206,14 +208,12 @@ class Results:
 
 
 _WRONG = ("failed", "stale")
-#: The stages that all variants of a benchmark share.
-SHARED = ("data", "reference")
 _HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 def _own(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs that belong to the variant; the others are about the data set."""
-    return [job for job in jobs if job.stage not in SHARED]
+    return [job for job in jobs if job.variant]
 
 
 def _asked(outcome: Outcome, job: Job) -> Outcome:
@@ -247,16 +247,15 @@ def _of_restoration(content: Any) -> Outcome:
     )
 
 
-def _of_analysis(content: Any) -> Outcome:
+def _of_metrics(content: Any) -> Outcome:
     scores, images = content.get("metrics", {}), content.get("images")
     return Outcome("ok", scores=scores, images=images, content=dict(content))
 
 
-#: The function that reads a job's file, by stage.
+#: The function that reads a job's file, by stage; of others, ``metrics`` and ``images`` are read.
 READ: Mapping[str, Callable[[Any], Outcome]] = {
     "likelihood": _of_likelihood,
     "restore": _of_restoration,
-    "analysis": _of_analysis,
 }
 
 

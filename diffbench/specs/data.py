@@ -32,6 +32,8 @@ class DataSpec(Registered):
 
     kind: ClassVar[str] = "data"
     levels: ClassVar[int]
+    #: The keys that name files or folders from which the images are read.
+    read_from: ClassVar[tuple[str, ...]] = ()
 
     name: str
 
@@ -58,7 +60,13 @@ class DataSpec(Registered):
     @property
     def paths(self) -> dict[str, str]:
         """Configuration key -> file or folder that the images are read from, relative to the working directory."""
-        return {}
+        given = {key: getattr(self, key) for key in self.read_from}
+        return {key: path for key, path in given.items() if path is not None}
+
+    @property
+    def path_refusal(self) -> str | None:
+        """The key that should say where the images are, and what is wanted there; None where it does say so."""
+        return None
 
     @property
     def unplaced(self) -> Self:
@@ -152,6 +160,7 @@ class CIFAR10Spec(DataSpec):
 
     name: Literal["cifar10"] = "cifar10"
     implementation: ClassVar[str] = "diffbench.data.cifar:CIFAR10"
+    read_from: ClassVar[tuple[str, ...]] = ("archive",)
     levels: ClassVar[int] = 256
 
     archive: Annotated[str | None, BeforeValidator(nothing)] = None
@@ -160,7 +169,7 @@ class CIFAR10Spec(DataSpec):
     @property
     def places(self) -> tuple[str, ...]:
         """The archive, whose content ``sha256`` gives."""
-        return ("archive",)
+        return self.read_from
 
     @property
     def known_classes(self) -> int | None:
@@ -173,11 +182,6 @@ class CIFAR10Spec(DataSpec):
     @property
     def known_counts(self) -> Mapping[str, int]:
         return {"train": 50_000, "test": 10_000}
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """The archive, if it is a local one."""
-        return {} if self.archive is None else {"archive": self.archive}
 
     @property
     def origin(self) -> str:
@@ -244,6 +248,7 @@ class FolderSpec(ImageFilesSpec):
 
     name: Literal["folder"] = "folder"
     implementation: ClassVar[str] = "diffbench.data.folder:ImageFolder"
+    read_from: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: str | None
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
@@ -262,8 +267,8 @@ class FolderSpec(ImageFilesSpec):
 
     @model_validator(mode="after")
     def _version_is_of_something(self) -> Self:
-        if self.path is None and self.identity is None:
-            raise ValueError("path: none; a folder, zip or tar of PNGs is wanted")
+        if self.path_refusal and self.identity is None:
+            raise ValueError(self.path_refusal)
         if self.version is not None and self.called is None:
             raise ValueError(f"version: {self.version!r} of what? `called:` names the data set")
         if self.version is not None and self.resize is not None:
@@ -290,13 +295,11 @@ class FolderSpec(ImageFilesSpec):
     @property
     def places(self) -> tuple[str, ...]:
         """The paths, where ``identity`` gives the content."""
-        return ("path", "test_path") if self.identity else ()
+        return self.read_from if self.identity else ()
 
     @property
-    def paths(self) -> dict[str, str]:
-        """``path``, and ``test_path`` where one is given."""
-        given = {"path": self.path, "test_path": self.test_path}
-        return {key: path for key, path in given.items() if path is not None}
+    def path_refusal(self) -> str | None:
+        return "path: none; a folder, zip or tar of PNGs is wanted" if self.path is None else None
 
     @property
     def listed(self) -> str | None:
@@ -313,6 +316,7 @@ class ParquetSpec(ImageFilesSpec):
 
     name: Literal["parquet"] = "parquet"
     implementation: ClassVar[str] = "diffbench.data.parquet:ParquetImages"
+    read_from: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str
     test: str = "test"
@@ -323,10 +327,6 @@ class ParquetSpec(ImageFilesSpec):
     @property
     def known_classes(self) -> int | None:
         return self.classes
-
-    @property
-    def paths(self) -> dict[str, str]:
-        return {"path": self.path}
 
 
 class ImageNetSpec(DataSpec):
@@ -339,6 +339,7 @@ class ImageNetSpec(DataSpec):
 
     name: Literal["imagenet"] = "imagenet"
     implementation: ClassVar[str] = "diffbench.data.imagenet:ImageNet"
+    read_from: ClassVar[tuple[str, ...]] = ("path",)
     levels: ClassVar[int] = 256
 
     path: str
@@ -369,10 +370,6 @@ class ImageNetSpec(DataSpec):
         return "Chrabaszcz 2017"
 
     @property
-    def paths(self) -> dict[str, str]:
-        return {"path": self.path}
-
-    @property
     def origin(self) -> str:
         """The archives and their checksums; image-net.org requires an account."""
         archives = ", ".join(
@@ -392,6 +389,7 @@ class LSUNSpec(ImageFilesSpec):
 
     name: Literal["lsun"] = "lsun"
     implementation: ClassVar[str] = "diffbench.data.lsun:LSUN"
+    read_from: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: str
     size: PositiveInt = 256
@@ -404,12 +402,6 @@ class LSUNSpec(ImageFilesSpec):
     def known_classes(self) -> int | None:
         """One: LSUN has no classes."""
         return 1
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """``path``, and ``test_path`` where one is given."""
-        given = {"path": self.path, "test_path": self.test_path}
-        return {key: path for key, path in given.items() if path is not None}
 
     @property
     def origin(self) -> str:

@@ -212,6 +212,11 @@ def _steps_can_be_left_out(spec: CCDFSpec) -> str | None:
     return f"around.solver: {spec.around.solver.name} has no fixed steps to leave out"
 
 
+def _around_serves_the_operator(spec: CCDFSpec, operator: OperatorSpec) -> str | None:
+    """A reason about the operator names the restorer, and needs no key before it."""
+    return spec.around.refusal(operator=operator)
+
+
 class CCDFSpec(RestorerSpec):
     """CCDF (Chung, Sim & Ye 2022): only the last steps are taken, from a noisy estimate and not from pure noise.
 
@@ -226,7 +231,8 @@ class CCDFSpec(RestorerSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.steering:CCDF"
     needs: ClassVar[Needs] = (
         Rule(_steps_can_be_left_out, ()),
-        inside("around", "process", "denoiser", "operator"),
+        Rule(_around_serves_the_operator, ("operator",)),
+        inside("around", "process", "denoiser"),
     )
     facts: ClassVar[tuple[str, ...]] = ("around", "estimate")
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from diffbench.diffusion.core.process import Process, float64
-from diffbench.specs.solvers import Grid, range_refusal, strided_levels
+from diffbench.specs.solvers.grids import ROOTS, Grid, range_refusal, strided_levels
 
 
 def respaced(length: int, count: int) -> list[int]:
@@ -43,20 +43,6 @@ def respaced(length: int, count: int) -> list[int]:
     for _ in range(count):
         levels.append(round(position))
         position += stride
-    return levels
-
-
-def respaced_sections(length: int, counts: list[int]) -> list[int]:
-    """The levels that ``respaced`` takes in each of len(counts) equal sections of 0 .. length-1, increasing.
-
-    The first (length mod sections) sections are one level longer.
-    """
-    short, longer = divmod(length, len(counts))
-    levels, start = [], 0
-    for i, count in enumerate(counts):
-        size = short + (i < longer)
-        levels += [start + level for level in respaced(size, count)]
-        start += size
     return levels
 
 
@@ -157,9 +143,9 @@ def by_ratio(
 
 def by_time(process: Process, kind: Grid, count: int, start: float, end: float) -> Tensor:
     """``count`` times of a continuous process, or levels of a chain, between two times."""
-    power = {"uniform": 1, "quadratic": 2}[kind]
-    roots = torch.linspace(start ** (1 / power), end ** (1 / power), count, dtype=torch.float64)
-    times = roots**power
+    root = ROOTS[kind]
+    roots = torch.linspace(start ** (1 / root), end ** (1 / root), count, dtype=torch.float64)
+    times = roots**root
     return torch.unique_consecutive(times.round()) if process.spec.time == "discrete" else times
 
 

@@ -161,8 +161,10 @@ class Process(Described):
         return eps
 
     def level_before(self, t: Tensor) -> Tensor:
-        """The level below t of a discrete chain; the data's time below level 0."""
-        raise TypeError(f"{self.spec.name} has no levels: its time is {self.spec.time}")
+        """The level below t of a chain; the data's time -1 below level 0."""
+        if self.spec.time != "discrete":
+            raise TypeError(f"{self.spec.name} has no levels: its time is {self.spec.time}")
+        return t - 1
 
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (alpha_{t|s}, sigma^2_{t|s}) of a Gaussian step from s to the later time t."""

@@ -42,10 +42,6 @@ class Discrete(GaussianProcess):
         """Noise scale l sqrt(1 - abar_t)."""
         return self.unit * (1 - self._level(t)).sqrt()
 
-    def level_before(self, t: Tensor) -> Tensor:
-        """The level below t; the data (-1) below level 0."""
-        return t - 1
-
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The coefficients of the transition; between neighbouring levels a^2 = 1 - beta and G^2 = l^2 beta."""
         return self.transition(t, s)

@@ -119,10 +119,6 @@ class IHDM(GaussianProcess):
         """Noise scale: constant, but 0 at the data's time."""
         return torch.full_like(t, self.noise_std) * (t != self.data_time)
 
-    def level_before(self, t: Tensor) -> Tensor:
-        """The level below t; the data (-1) below level 0."""
-        return t - 1
-
     def posterior_mean(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients of x_t and x_0 in the mean of x_s given both: 0 and alpha_s."""
         return torch.zeros_like(t), self.alpha(s)

@@ -71,17 +71,6 @@ def scaled_score(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     return torch.where(mirrored, -scaled, scaled)
 
 
-def distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """Distribution function P(X <= x | x0), in [0, 1]; computed in float64."""
-    return _log_distribution(x.double(), x0.double(), sigma).exp().clamp(max=1).to(x.dtype)
-
-
-def quantile(u: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """The x in [0, 1] with P(X <= x | x0) = u, by bisection in float64; u has x's shape."""
-    x0 = x0.double()
-    return _bisect(lambda x: _log_distribution(x, x0, sigma), u.double().log(), u.dtype)
-
-
 def centre(x: Tensor, scaled: Tensor, sigma: Tensor) -> Tensor:
     """The x0 in [0, 1] whose ``scaled_score`` at x is ``scaled``, by bisection in float64.
 
@@ -89,7 +78,7 @@ def centre(x: Tensor, scaled: Tensor, sigma: Tensor) -> Tensor:
     score, or all a smaller one, the result is 0 or 1, up to the bisection's error.
     """
     x = x.double()
-    return _bisect(lambda x0: scaled_score(x, x0, sigma), scaled.double(), scaled.dtype)
+    return bisect(lambda x0: scaled_score(x, x0, sigma), scaled.double(), scaled.dtype)
 
 
 def transport(x: Tensor, x0: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor:
@@ -101,9 +90,9 @@ def transport(x: Tensor, x0: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor
     """
     above = x > x0
     near, near0 = _mirror(x.double(), above), _mirror(x0.double(), above)
-    level = _log_distribution(near, near0, sigma_t)
+    level = log_distribution(near, near0, sigma_t)
     positive = torch.where(sigma_s > 0, sigma_s, CROSSOVER)
-    moved = _bisect(lambda z: _log_distribution(z, near0, positive), level, x.dtype)
+    moved = bisect(lambda z: log_distribution(z, near0, positive), level, x.dtype)
     return torch.where((sigma_s > 0).to(x.device), _mirror(moved, above), x0)
 
 
@@ -192,7 +181,7 @@ def _score_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     return -math.pi * sigma * odd / (1 + even)
 
 
-def _log_distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+def log_distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     """Log distribution function log P(X <= x | x0); -inf at x = 0."""
     return _by_sigma(_log_distribution_of_images, _log_distribution_of_eigenfunctions, x, x0, sigma)
 
@@ -220,7 +209,7 @@ def _log_distribution_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) ->
     return total.log()
 
 
-def _bisect(increasing: Callable[[Tensor], Tensor], value: Tensor, dtype: torch.dtype) -> Tensor:
+def bisect(increasing: Callable[[Tensor], Tensor], value: Tensor, dtype: torch.dtype) -> Tensor:
     """The point of [0, 1] at which an increasing function has this value; the nearer end where it has it nowhere.
 
     The error is less than half the spacing of ``dtype`` in [1/2, 1]: 2^-55 in float64, 2^-26 in float32.

@@ -77,8 +77,7 @@ class OwnTimeGridSolver(OwnTimeSolver):
 
     def noisy_times(self) -> Tensor:
         """The times from t_max to ``last``; ``steps`` counts the step to the data, if there is one."""
-        spec = self.spec
-        count = spec.steps + (self.ending != "tweedie")
+        spec, count = self.spec, self.spec.noisy_count(self.process.spec)
         return grids.descending(self.process, spec.grid, count, spec.last, spec.rho)
 
 

@@ -19,7 +19,7 @@ class AnalysisStageSpec(AskingSpec):
     """
 
     template: ClassVar[str] = f"{RUN}/analysis/{{analysis}}.json"
-    tabled: ClassVar[bool] = True
+    numbers: ClassVar[str] = "analysis"
 
     stage: Literal["analysis"] = "analysis"
     version: PositiveInt = 2

@@ -17,7 +17,7 @@ class LikelihoodStageSpec(AskingSpec):
     """Evaluate one kind of likelihood of a trained model."""
 
     template: ClassVar[str] = f"{RUN}/likelihood/{{kind}}.json"
-    tabled: ClassVar[bool] = True
+    numbers: ClassVar[str] = "likelihood"
 
     stage: Literal["likelihood"] = "likelihood"
     version: PositiveInt = 4

@@ -30,7 +30,7 @@ class RestoreSpec(AskingSpec):
     #: The path of the first restorations.
     images_template: ClassVar[str] = f"{RESTORED}/images.npz"
     extras: ClassVar[tuple[str, ...]] = (f"{RESTORED}/strip.png",)
-    tabled: ClassVar[bool] = True
+    numbers: ClassVar[str] = "restore"
 
     stage: Literal["restore"] = "restore"
     version: PositiveInt = 2

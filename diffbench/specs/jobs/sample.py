@@ -29,6 +29,7 @@ class SampleSpec(AskingSpec):
     template: ClassVar[str] = f"{SAMPLES}/samples.npz"
     extras: ClassVar[tuple[str, ...]] = (f"{SAMPLES}/grid.png",)
     spread: ClassVar[bool] = True
+    numbers: ClassVar[str] = "score"
 
     stage: Literal["sample"] = "sample"
     version: PositiveInt = 4

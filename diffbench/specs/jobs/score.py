@@ -18,7 +18,6 @@ class ScoreSpec(StageSpec):
 
     template: ClassVar[str] = f"{RUN}/scores.json"
     partial: ClassVar[bool] = True
-    tabled: ClassVar[bool] = True
 
     stage: Literal["score"] = "score"
     version: PositiveInt = 4

@@ -37,7 +37,7 @@ class StageSpec(Spec):
         shared: whether several processes can share a job, each with a GPU.
         spread: whether a job can be spread over others (``parts``), whose products it then gathers.
         partial: whether a job can use the products of a benchmark that has failed.
-        tabled: whether tables show numbers of the product.
+        numbers: the stage whose products hold the numbers that tables show of a job; empty where there are none.
     """
 
     known: ClassVar[dict[str, type[StageSpec]]] = {}
@@ -47,7 +47,7 @@ class StageSpec(Spec):
     shared: ClassVar[bool] = False
     spread: ClassVar[bool] = False
     partial: ClassVar[bool] = False
-    tabled: ClassVar[bool] = False
+    numbers: ClassVar[str] = ""
 
     stage: str
     version: PositiveInt
@@ -131,6 +131,11 @@ class StageSpec(Spec):
     def rule(self) -> str:
         """The name of the workflow rule that runs the job."""
         return self.stage
+
+    @property
+    def tabled(self) -> bool:
+        """Whether tables show numbers of the product."""
+        return any(stage.numbers == self.stage for stage in self.known.values())
 
     # What the job needs.
 

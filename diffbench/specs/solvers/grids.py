@@ -21,6 +21,8 @@ from diffbench.specs.processes import ProcessSpec
 Grid = Literal["uniform", "quadratic", "karras", "log-snr", "strided", "quadratic-0.8"]
 #: How the levels of a chain are thinned out.
 IntegerGrid = Literal["uniform", "strided", "quadratic", "quadratic-0.8"]
+#: Grids whose times are even in a root of time -> which root.
+ROOTS = {"uniform": 1, "quadratic": 2}
 #: One noise level, or the two ends of a range.
 NoiseLevels = Sequence[float]
 
@@ -30,6 +32,18 @@ def strided_levels(levels: int, steps: int) -> range | None:
     # The smallest stride that takes at most ``steps`` levels: a larger one takes as many or fewer.
     chosen = range(0, levels, -(-levels // steps))
     return chosen if len(chosen) == steps else None
+
+
+def first_step(grid: Grid, count: int, first: float, last: float) -> float | None:
+    """Return the first step of ``count`` times between two times, the longest one; None where noise levels are even.
+
+    Of a single time it is the step to ``last``.
+    """
+    if grid not in ROOTS:
+        return None
+    root = ROOTS[grid]
+    top, bottom = first ** (1 / root), last ** (1 / root)
+    return first - (top - (top - bottom) / max(count - 1, 1)) ** root
 
 
 def _chain_has_the_steps(spec: Any, process: ProcessSpec) -> str | None:

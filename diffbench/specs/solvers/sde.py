@@ -10,7 +10,7 @@ from diffbench.specs.base import Fraction, PositiveFloat, nothing
 from diffbench.specs.needs import CONTINUOUS, GAUSSIAN, WALLS, Needs, Rule, sde, view
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.solvers.corrector import LangevinOnlySpec, a_corrector_alone
-from diffbench.specs.solvers.grids import LAST
+from diffbench.specs.solvers.grids import LAST, first_step
 from diffbench.specs.solvers.solver import GridSolverSpec, SolverSpec
 
 #: What a solver in continuous time needs.
@@ -53,6 +53,10 @@ class OwnTimeSolverSpec(SolverSpec):
 class OwnTimeGridSolverSpec(OwnTimeSolverSpec, GridSolverSpec):
     """A solver in the process's own time on a grid of ``steps`` steps; a step to the data is the last of them."""
 
+    def noisy_count(self, process: ProcessSpec) -> int:
+        """Return how many times of the grid have noise: ``steps``, or one more where no step leads to the data."""
+        return self.steps + (self.ending(process) != "tweedie")
+
 
 class ReverseSDESpec(OwnTimeGridSolverSpec):
     """A solver of the reverse SDE, or of another SDE with the same marginals.
@@ -76,20 +80,11 @@ class EulerMaruyamaSpec(ReverseSDESpec):
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.sde:EulerMaruyama"
 
 
-def _longest_step(spec: ReverseDiffusionSpec, process: ProcessSpec) -> float:
-    """Return the longest step of a grid that is even in time, as in the paper, or in its root; 0 for others."""
-    if spec.grid == "uniform":
-        return process.t_max / spec.steps
-    last = process.last if spec.last is None else spec.last
-    first = process.t_max**0.5
-    share = (first - last**0.5) / max(spec.steps - 1, 1)
-    return process.t_max - (first - share) ** 2 if spec.grid == "quadratic" else 0.0
-
-
 def _steps_are_short(spec: ReverseDiffusionSpec, process: ProcessSpec) -> str | None:
     """In a chain's step, sqrt(1 - beta) with beta = beta(t) (t - s), 1 - beta must be above 0."""
-    step, beta = _longest_step(spec, process), process.chain_rate
-    if beta * step < 1:
+    last, beta = process.last if spec.last is None else spec.last, process.chain_rate
+    step = first_step(spec.grid, spec.noisy_count(process), process.t_max, last)
+    if step is None or beta * step < 1:
         return None
     return (
         f"steps: {spec.steps}: a step of {step:.3g} is too long: 1 - beta, with {process.name}'s beta up to "

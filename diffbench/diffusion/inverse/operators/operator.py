@@ -12,7 +12,6 @@ use images minus the middle m of the range, whose measurement is y - H m.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from functools import cached_property
 
@@ -119,12 +118,6 @@ class Operator(Degradation):
     @abstractmethod
     def measurement(self, u: Tensor) -> Tensor:
         """The measurement U u, without the entries where s is 0: (B, D) -> (B, *measurement_shape)."""
-
-    @property
-    def singular_values(self) -> Tensor:
-        """The min(M, D) singular values, decreasing, float64."""
-        count = min(math.prod(self.measurement_shape), len(self.s))
-        return self.s.sort(descending=True).values[:count]
 
     def gains(self, like: Tensor) -> Tensor:
         """The singular values s, in the precision and on the device of ``like``."""

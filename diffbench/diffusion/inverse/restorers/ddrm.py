@@ -19,6 +19,7 @@ corrected to x0 - H^+ H x0 + H^+ y, and no coordinate counts as measured.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,10 +53,7 @@ class DDRM(Restorer):
         """
         operator, y = measurement.operator, measurement.y
         operator.check(y)
-
-        def noise(like: Tensor) -> Tensor:
-            return normal_like(like, generator)
-
+        noise = partial(normal_like, generator=generator)
         times, measurement = self.times(), measurement.centred(self.process.middle)
         x = self.start(measurement, times[0], noise)
         for t, s in zip(times[:-1], times[1:], strict=True):

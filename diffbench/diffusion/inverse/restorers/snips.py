@@ -16,6 +16,7 @@ not.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -55,10 +56,7 @@ class SNIPS(Restorer):
         if not isinstance(operator, Operator):
             raise TypeError(f"{self.spec.name} needs a linear operator, not {operator.spec.name}")
         operator.check(y)
-
-        def noise(like: Tensor) -> Tensor:
-            return normal_like(like, generator)
-
+        noise = partial(normal_like, generator=generator)
         times, process = self.times(), self.process
         centred = measurement.centred(process.middle)
         start = process.start(times[0], noise(y.new_empty(len(y), *operator.image_shape)))

@@ -1,0 +1,144 @@
+"""The figures' layouts."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from diffbench.reporting.layout.cell import Asking, Column, Items
+from diffbench.specs.base import Float, PositiveInt, Registered, Spec
+from diffbench.specs.weights import CellAt
+
+
+class FigureSpec(Asking, Registered):
+    """A figure of any layout; ``note`` is printed below it."""
+
+    kind: ClassVar[str] = "figure"
+    chosen_by: ClassVar[str] = "layout"
+
+    layout: str
+    title: str
+    note: str = ""
+
+
+class CurvePointSpec(Spec):
+    """A point of a curve: the scores or the bits per dimension of one item, at ``x``."""
+
+    x: Float
+    variant: str
+    item: str
+    at: CellAt = None
+
+
+class CurveSeriesSpec(Spec):
+    """A curve and its name in the legend."""
+
+    label: str
+    points: Annotated[list[CurvePointSpec], Field(min_length=1)]
+
+
+class CurveFigureSpec(FigureSpec):
+    """Metrics, one panel each, against a number ``x`` of the solvers."""
+
+    layout: Literal["curve"] = "curve"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Curves"
+
+    x: str
+    metrics: Annotated[list[str], Field(min_length=1)]
+    series: Annotated[list[CurveSeriesSpec], Field(min_length=1)]
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """The cells of each panel."""
+        points = [
+            (each.variant, each.item, each.at) for series in self.series for each in series.points
+        ]
+        return {metric: Column(metric, points) for metric in self.metrics}
+
+
+class SeriesSpec(Spec):
+    """A variant's solver, likelihood or analysis, and its name in the legend."""
+
+    label: str
+    variant: str
+    item: str
+
+
+class LearningFigureSpec(FigureSpec):
+    """Metrics, one panel each, against the training step: a point for each step whose weights have the item.
+
+    log: which axes are logarithmic.
+    """
+
+    layout: Literal["learning"] = "learning"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Learning"
+
+    metrics: Annotated[list[str], Field(min_length=1)]
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
+    log: Literal["none", "x", "y", "xy"] = "none"
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """A panel for each metric, of whatever steps are planned."""
+        return {metric: Column(metric) for metric in self.metrics}
+
+
+class NFEFigureSpec(FigureSpec):
+    """A metric against the function evaluations that the solvers took.
+
+    variants: one panel each, in this order.
+    series: a curve's name in the legend -> ids of its solvers; a variant may lack some or all of them.
+    """
+
+    layout: Literal["nfe"] = "nfe"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
+
+    metric: str = "fid_test"
+    variants: Annotated[list[str], Field(min_length=1)]
+    series: Annotated[dict[str, Items], Field(min_length=1)]
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """The one metric, of whatever is planned."""
+        return {self.metric: Column(self.metric)}
+
+
+class TermsFigureSpec(FigureSpec):
+    """The terms of the variational bound, one for each step."""
+
+    layout: Literal["terms"] = "terms"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
+
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
+
+
+class GradientNoiseFigureSpec(FigureSpec):
+    """The noise of the gradient of each estimator of the bound, from a run's ``analysis``."""
+
+    layout: Literal["gradient-noise"] = "gradient-noise"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:GradientNoiseFigure"
+
+    variant: str
+    item: str
+
+
+class ReconstructionFigureSpec(FigureSpec):
+    """The error of test images that were encoded and decoded again, against the number of steps."""
+
+    layout: Literal["reconstruction"] = "reconstruction"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
+
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
+
+
+class RestorationsFigureSpec(FigureSpec):
+    """The first ``images`` test images, their measurements, and a restoration by each method, task by task."""
+
+    layout: Literal["restorations"] = "restorations"
+    implementation: ClassVar[str] = "diffbench.reporting.restorations:RestoredImages"
+
+    images: PositiveInt = 6
+
+
+AnyFigure = Annotated[SerializeAsAny[FigureSpec], BeforeValidator(FigureSpec.choose)]

@@ -1,0 +1,124 @@
+"""The tables and figures that a benchmark wants: the repository's, and those that it defines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import model_validator
+
+from diffbench.plan import reading
+from diffbench.plan.jobs import Plan
+from diffbench.plan.reading import Keys, Tree
+from diffbench.reporting.layout.cell import Metrics
+from diffbench.reporting.layout.figure import AnyFigure
+from diffbench.reporting.layout.table import AnyTable
+from diffbench.reporting.spelling import refuse_old
+from diffbench.specs.base import Spec
+from diffbench.specs.benchmark import names, own
+from diffbench.specs.errors import PlanError
+
+TABLES = Path("config") / "tables.yaml"
+PUBLISHED = Path("config") / "published.csv"
+CLAIMS_TABLE = "claims"
+C = TypeVar("C")
+
+
+class TablesSpec(Spec):
+    """The whole of ``tables.yaml``."""
+
+    metrics: Metrics
+    tables: dict[str, AnyTable]
+    figures: dict[str, AnyFigure] = {}
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        if CLAIMS_TABLE in self.tables:
+            raise ValueError(f"no table can be called {CLAIMS_TABLE!r}: the claims' table is")
+        parts = {f"table {name}": table.named for name, table in self.tables.items()}
+        parts |= {f"figure {name}": figure.named for name, figure in self.figures.items()}
+        for part, named in parts.items():
+            if unknown := sorted(named - set(self.metrics)):
+                near = reading.nearest(unknown[0], self.metrics)
+                raise ValueError(f"{part} names the metric {unknown[0]!r}{near}")
+        return self
+
+
+def read_tables(repository: Path) -> TablesSpec:
+    """Return the content of ``config/tables.yaml`` beside the Snakefile.
+
+    Raises:
+        PlanError: for the first mistake, with file, line and key.
+    """
+    tree = reading.read(repository / TABLES)
+    refuse_old(tree, TABLES)
+    return reading.validated(TablesSpec.model_validate, TablesSpec, tree)
+
+
+def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
+    """Return the tables and figures that a benchmark wants, in its order, and all metrics, with those that it defines.
+
+    Args:
+        plan: the benchmark.
+        known: the result of ``read_tables``, where it has been read already.
+
+    Raises:
+        PlanError: for the first mistake in what the benchmark defines, or when there is no such table or figure.
+    """
+    known, benchmark = known or read_tables(plan.repository), plan.benchmark
+    parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "metrics": (known.metrics, benchmark.metrics),
+        "tables": (known.tables, own(benchmark.tables)),
+        "figures": (known.figures, own(benchmark.figures)),
+    }
+    for part, (shared, mine) in parts.items():
+        refuse_known(plan, part, mine, shared, TABLES)
+    origins = written(plan)
+    refuse_old(Tree({part: mine for part, (_, mine) in parts.items()}, origins), plan.config)
+    merged = {part: {**shared, **mine} for part, (shared, mine) in parts.items()}
+    whole = reading.validated(TablesSpec.model_validate, TablesSpec, Tree(merged, origins))
+    return whole.model_copy(
+        update={
+            "tables": _chosen(whole.tables, names(benchmark.tables), "table"),
+            "figures": _chosen(whole.figures, names(benchmark.figures), "figure"),
+        }
+    )
+
+
+def written(plan: Plan) -> dict[Keys, str]:
+    """Return keys of a benchmark file -> place in the file; what it defines in lists is found as if in mappings."""
+    origins = reading.read(plan.config).origins if own_parts(plan) else {}
+    return {
+        tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): origin
+        for keys, origin in origins.items()
+    } | {(): str(plan.config)}
+
+
+def own_parts(plan: Plan) -> bool:
+    """Return whether a benchmark defines metrics, tables, figures or claims of its own."""
+    benchmark = plan.benchmark
+    listed = (benchmark.tables, benchmark.figures, benchmark.claims)
+    return bool(benchmark.metrics) or any(own(each) for each in listed)
+
+
+def refuse_known(
+    plan: Plan, part: str, mine: Mapping[str, Any], shared: Mapping[str, Any], file: Path
+) -> None:
+    """Refuse a definition in a benchmark file that the repository has too.
+
+    Raises:
+        PlanError: naming it.
+    """
+    if both := [name for name in mine if name in shared]:
+        raise PlanError(
+            f"{plan.config}: {part}: {both[0]!r} is defined in {file} too: choose another name"
+        )
+
+
+def _chosen(known: Mapping[str, C], names: list[str], what: str) -> dict[str, C]:
+    for name in names:
+        if name not in known:
+            near = reading.nearest(name, known)
+            raise PlanError(f"{what}s: no {what} {name!r} in {TABLES}{near}")
+    return {name: known[name] for name in names}
