@@ -75,7 +75,7 @@ def features_and_logits(
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
     """
     if levels.dtype != np.uint8 or levels.ndim != 4 or not len(levels):
-        raise ValueError(f"levels are uint8 (N, H, W, C), not {levels.dtype} {levels.shape}")
+        raise ValueError(f"levels must be uint8 (N, H, W, C), not {levels.dtype} {levels.shape}")
     device = next(module.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 3, 1, 2)))
     with torch.no_grad():

@@ -203,7 +203,9 @@ class Fidelity:
     def _check(self, levels: Images) -> None:
         wanted = self.train.shape[1:]
         if levels.shape[1:] != wanted:
-            raise ValueError(f"samples are {levels.shape[1:]}, the reference images {wanted}")
+            raise ValueError(
+                f"samples have the shape {levels.shape[1:]}, but the reference images have {wanted}"
+            )
         if len(levels) < 20:
             raise ValueError(f"{len(levels)} samples are too few to score: give at least 20")
 

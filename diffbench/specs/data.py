@@ -263,12 +263,12 @@ class FolderSpec(ImageFilesSpec):
     @model_validator(mode="after")
     def _version_is_of_something(self) -> Self:
         if self.path is None and self.identity is None:
-            raise ValueError("path: none; a folder, zip or tar of PNGs is wanted")
+            raise ValueError("path: none; it must be a folder, zip or tar of PNGs")
         if self.version is not None and self.called is None:
-            raise ValueError(f"version: {self.version!r} of what? `called:` names the data set")
+            raise ValueError(f"version: {self.version!r} needs `called:`, the name of the data set")
         if self.version is not None and self.resize is not None:
             raise ValueError(
-                f"resize: {self.resize}, but images of a version are taken as they are; leave out one of the two"
+                f"resize: {self.resize}, but images with a version are not resized; leave one of the two out"
             )
         return self
 
@@ -379,7 +379,7 @@ class ImageNetSpec(DataSpec):
             f"Imagenet{self.size}_{name} (sha256 {digest})"
             for name, digest in IMAGENET[self.size].items()
         )
-        return f"what unpacks from https://image-net.org/data/downsample/ {archives}"
+        return f"the files unpacked from https://image-net.org/data/downsample/ {archives}"
 
 
 class LSUNSpec(ImageFilesSpec):

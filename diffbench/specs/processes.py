@@ -101,7 +101,9 @@ class ProcessSpec(Registered):
     @model_validator(mode="after")
     def _range_is_known(self) -> Self:
         if (self.low, self.high) not in RANGES:
-            raise ValueError(f"low, high: the data range is [-1, 1] or [0, 1], not {self.range}")
+            raise ValueError(
+                f"low, high: the data range must be [-1, 1] or [0, 1], not {self.range}"
+            )
         return self
 
     @property
@@ -218,7 +220,8 @@ class DiscreteSpec(ProcessSpec):
             linear_ends(self.steps, **self.ends)
         elif self.ends:
             raise ValueError(
-                f"beta_first, beta_last: the ends of the linear schedule, and here it is {self.schedule}"
+                "beta_first, beta_last: these are the ends of the linear schedule, but the schedule is "
+                f"{self.schedule}"
             )
         return self
 
@@ -412,7 +415,7 @@ class IHDMSpec(ProcessSpec):
     noise: ClassVar[Literal["growing", "constant"]] = "constant"
     views: ClassVar[tuple[str, ...]] = ("mean",)
     viewless: ClassVar[str] = (
-        "its network predicts the level before, and an image is not to be had from its blur"
+        "its network predicts the level before, and an image cannot be computed from its blur"
     )
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape", "images")
 
