@@ -1,4 +1,4 @@
-# Set-up, tests and tables in one virtual environment, whatever else is active. `make help` lists the targets.
+# Set-up, tests and tables in one virtual environment, whatever environment is active. `make help` lists the targets.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +17,7 @@ ARGS ?=
 
 OVERVIEW = results/$(BENCHMARK)/tables/overview.md
 STAMP = $(VENV)/.ready-$(TORCH)
-# A virtual environment holds absolute paths: one that was copied or moved here belongs to the other folder.
+# A virtual environment holds absolute paths: if it was copied or moved here, it belongs to the other folder.
 HERE := $(shell test "$$(tail -n 1 $(VENV)/.made 2>/dev/null)" = "$$PWD" && echo yes)
 
 # An interpreter path or a user-wide pip setting of another project must not reach into this environment.
@@ -26,7 +26,7 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONNOUSERSITE := 1
 
-# Snakemake and matplotlib keep caches under the home directory and stop, or complain, where they cannot write.
+# Snakemake and matplotlib keep caches under the home directory, and fail or warn if they cannot write there.
 ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null && test -w "$${XDG_CACHE_HOME:-$$HOME/.cache}" && echo yes),yes)
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
@@ -37,11 +37,12 @@ endif
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  TORCH=cpu|cuda (setup)   PYTHON=python3.12 (setup)   BENCHMARK=digits CORES=4 ARGS='--dry-run' (tables)"
-	@echo "  ARGS='-k solvers', ARGS='-n 0' for one process (test)"
+	@echo "  setup:  TORCH=cpu|cuda  PYTHON=python3.12"
+	@echo "  tables: BENCHMARK=digits  CORES=4  ARGS='--dry-run'"
+	@echo "  test:   ARGS='-k solvers'  ARGS='-n 0' (one process)"
 
 setup: $(STAMP)  ## make .venv for the benchmarks (TORCH=cpu, the default, or TORCH=cuda)
-	@echo "ready; extras, if you need them: $(BIN)/pip install -c constraints.txt 'diffbench[parquet,slurm,lsun]'" \
+	@echo "ready; for extras: $(BIN)/pip install -c constraints.txt 'diffbench[parquet,slurm,lsun]'" \
 	    '(parquet files, a Slurm cluster, LSUN)'
 
 # torch is installed first because its kind decides where it comes from; constraints.txt pins the version alone.
@@ -50,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt $(if $(HERE),,anew)
 	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version='missing or broken'; \
 	case "$$version" in 3.11|3.12|3.13) ;; *) \
 	    echo "diffbench needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$version." \
-	        "Name another: make setup PYTHON=/path/to/python3.12" >&2; exit 1;; esac
+	        "Choose another: make setup PYTHON=/path/to/python3.12" >&2; exit 1;; esac
 	@test "$$(cat $(VENV)/.made 2>/dev/null)" = "$$(printf '%s\n%s' $(TORCH) "$$PWD")" || rm -rf $(VENV)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.ready-*
@@ -61,7 +62,7 @@ $(STAMP): pyproject.toml constraints.txt $(if $(HERE),,anew)
 	    echo "pip's own index has no CPU build of $$torch: asking $(TORCH_CPU_INDEX)"; \
 	    $(BIN)/pip install -q --no-deps --retries 1 --timeout 20 \
 	        --index-url $(TORCH_CPU_INDEX) "$$torch" "$$vision" \
-	    || echo "not reached: taking $$torch from pip's own index (a larger download; it runs on a CPU too)"; \
+	    || echo "$(TORCH_CPU_INDEX) is not reached: taking $$torch from pip's own index (larger; it runs on a CPU too)"; \
 	fi
 	$(BIN)/pip install -q -c constraints.txt -e .
 	@$(BIN)/python -c 'import torch; print(f"torch {torch.__version__}, CUDA {torch.version.cuda or None}")'

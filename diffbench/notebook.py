@@ -62,7 +62,7 @@ class Run:
         """
         if solver.names_weights:
             raise ValueError(
-                "at and ema_std of a solver choose weights; give them to diffbench.load"
+                "at and ema_std choose weights: give them to diffbench.load, not to a solver"
             )
         if reason := solver.refusal(self.spec.process, self.spec.denoiser):
             raise ValueError(reason)
@@ -79,7 +79,7 @@ class Run:
         spec = ClassifierSpec.model_validate(read_sidecar(path / "model.safetensors")["spec"])
         if spec.process != self.spec.process:
             raise ValueError(
-                f"classifier: {path} knows the noise of {spec.process.canonical()}, and the model is of "
+                f"classifier: {path} is for the process {spec.process.canonical()}, but the model is for "
                 f"{self.spec.process.canonical()}"
             )
         root = path.parents[2]
@@ -93,14 +93,14 @@ class Run:
             labels = [solver.labels[i % len(solver.labels)] for i in range(count)]
         if (labels is not None) != wanted:
             raise ValueError(
-                f"labels: {'are wanted, one an image' if wanted else 'this model is unconditional'}"
+                f"labels: {'must be given, one for each image' if wanted else 'this model is unconditional'}"
             )
         if labels is None:
             return None
         classes = models.known_classes(self.dataset, "labels")
         if len(labels) != count or not all(0 <= label < classes for label in labels):
             raise ValueError(
-                f"labels: {list(labels)} are not {count} labels from 0 to {classes - 1}"
+                f"labels: {list(labels)} must be {count} labels from 0 to {classes - 1}"
             )
         return torch.tensor(labels, device=self.device)
 

@@ -158,21 +158,24 @@ def _small(folder):
 
 DAMAGES = {
     "cifar10": {
-        "torn": (lambda folder: _cut(folder / "cifar.tar.gz", 0.6), "no whole gzipped tar"),
+        "torn": (lambda folder: _cut(folder / "cifar.tar.gz", 0.6), "not a complete gzipped tar"),
         "hostile": (_hostile, "test_batch is refused: it names"),
         "escaping": (_escaping_tar, "'../made' in it leads out of its folder"),
         "without a batch": (_missing_batch, "has no cifar-10-batches-py/data_batch_5"),
     },
     "parquet": {
-        "torn": (lambda folder: _cut(folder / "hub" / "train.parquet", 0.9), "no whole parquet"),
-        "grey": (_grey, "is grey (1 channel): RGB (3 channels) is wanted"),
+        "torn": (
+            lambda folder: _cut(folder / "hub" / "train.parquet", 0.9),
+            "not a complete parquet",
+        ),
+        "grey": (_grey, "is grey (1 channel), and must be RGB (3 channels)"),
         "without tests": (lambda folder: (folder / "hub" / "test.parquet").unlink(), "has no test"),
     },
     "folder": {
-        "torn": (lambda folder: _cut(folder / "edm.zip", 0.9), "is no whole zip"),
+        "torn": (lambda folder: _cut(folder / "edm.zip", 0.9), "is not a complete zip"),
         "escaping": (_escaping_zip, "leads out of its folder"),
-        "of two sizes": (_small, "is 17x17 with 3 channels but"),
-        "gone": (lambda folder: (folder / "edm.zip").unlink(), "is no folder, zip or tar"),
+        "of two sizes": (_small, "is 17x17 with 3 channels, but"),
+        "gone": (lambda folder: (folder / "edm.zip").unlink(), "is not a folder, zip or tar"),
     },
 }
 

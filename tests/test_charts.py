@@ -159,11 +159,11 @@ def test_a_large_category_comes_back() -> None:
 
 NAN = math.nan
 WRONG_POINTS = [
-    ([[0.5, 0.5, 0.0], [0.6, 0.5, -0.1]], "coordinate 2 of point 1 is -0.1: on the simplex none is below 0"),
+    ([[0.5, 0.5, 0.0], [0.6, 0.5, -0.1]], "coordinate 2 of point 1 is -0.1, and on the simplex it must be at least 0"),
     ([[0.5, 0.4, 0.2]], "the coordinates of point 0 sum to 1.1, not to 1 (within 6.7e-16): divide them"),
     ([[0.5, NAN, 0.5]], "coordinate 1 of point 0 is nan"),
     ([[0.5, math.inf, 0.5]], "the coordinates of point 0 sum to inf, not to 1"),
-    ([[0.5, 0.5]], "an array of shape (1, 2): 3 categories need (B, 3)"),
+    ([[0.5, 0.5]], "an array has the shape (1, 2), but 3 categories need (B, 3)"),
 ]  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_points_outside_the_simplex_are_one_line(points, reason: str) -> None:
         ([[0.5, 1.01]], "coordinate 1 of point 0 is 1.01, outside the cube [0, 1]"),
         ([[0.5, 0.5], [-1e-9, 0.5]], "coordinate 0 of point 1 is -1e-09, outside"),
         ([[NAN, 0.5]], "coordinate 0 of point 0 is nan, outside"),
-        ([[0.5, 0.5, 0.5]], "an array of shape (1, 3): 3 categories need (B, 2)"),
+        ([[0.5, 0.5, 0.5]], "an array has the shape (1, 3), but 3 categories need (B, 2)"),
     ],
 )
 def test_coordinates_outside_the_cube_are_one_line(c, reason: str) -> None:
@@ -190,14 +190,16 @@ def test_coordinates_outside_the_cube_are_one_line(c, reason: str) -> None:
 
 
 def test_other_mistakes_are_one_line() -> None:
-    with pytest.raises(ValueError, match="categories: 1; a simplex has two or more"):
+    with pytest.raises(ValueError, match="categories: 1; a simplex needs at least two"):
         StickBreaking(1)
-    with pytest.raises(ValueError, match=r"numbers of type torch.int64: the chart needs floating"):
+    with pytest.raises(
+        ValueError, match=r"numbers have the type torch.int64, but the chart needs floating"
+    ):
         StickBreaking(2).to_cube(torch.tensor([[1, 0]]))
     x = torch.full((1, 1000), 0.8 / 999)
     x[0, 0] = 0.2
     with pytest.raises(
-        ValueError, match=r"^fraction 0 of point 0 is 0.2 of what is left: 1000 .* float32"
+        ValueError, match=r"^fraction 0 of point 0 is 0.2 of the rest: with 1000 .* float32"
     ):
         StickBreaking(1000).to_cube(x / x.sum())
 

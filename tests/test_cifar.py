@@ -73,7 +73,7 @@ def test_a_torn_archive_is_one_line(tmp_path, kept):
     path = archive(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match="no whole gzipped tar archive") as error:
+    with pytest.raises(ValueError, match="not a complete gzipped tar archive") as error:
         load(path)
     assert "\n" not in str(error.value)
 
@@ -114,13 +114,13 @@ def batch(data, labels):
 
 ROWS = random_images(0, 4).reshape(4, -1)
 WRONG = [
-    (batch(ROWS[:, :1024], [0] * 4), "1024 values, and 3072 are wanted .32x32 RGB"),
+    (batch(ROWS[:, :1024], [0] * 4), "1024 values, and must have 3072 .32x32 RGB"),
     (batch(ROWS.astype(np.int64), [0] * 4), "`data` must be an array of bytes"),
     (batch(ROWS.reshape(4, 3, -1), [0] * 4), "`data` must be an array of bytes"),
     (batch(None, [0] * 4), "`data` must be an array of bytes"),
     (batch(ROWS, [0, 1, 2, 10]), "`labels` must be a list of numbers from 0 to 9"),
     (batch(ROWS, [0, 1, 2, True]), "`labels` must be a list of numbers from 0 to 9"),
-    (batch(ROWS, [0, 1, 2]), "4 images and 3 labels"),
+    (batch(ROWS, [0, 1, 2]), "4 images, but 3 labels"),
 ]
 
 

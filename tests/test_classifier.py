@@ -37,7 +37,7 @@ def test_one_logit_a_class(image_shape, classes):
 
 @pytest.mark.parametrize("size", [(1, 7, 8), (1, 8, 5)])
 def test_an_odd_size_is_refused(size):
-    with pytest.raises(ValueError, match="not even"):
+    with pytest.raises(ValueError, match="must be even, not"):
         build(size)
 
 

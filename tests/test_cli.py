@@ -107,7 +107,7 @@ def test_every_stage_has_a_command_and_a_line(capsys):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["train"], "diffbench train: --root and --spec are wanted"),
+        (["train"], "diffbench train: --root and --spec are required"),
         (["train", "--root", "results/x", "--spec", "{"], "diffbench train: --spec is not JSON"),
         (
             ["train", "--root", "results/x", "--spec", '{"variant": 3}'],
@@ -120,7 +120,7 @@ def test_every_stage_has_a_command_and_a_line(capsys):
         (["check-config", "nowhere.yaml"], "diffbench check-config: nowhere.yaml: no such file"),
         (["show", "vq"], "diffbench show: no variant 'vq' in"),
         (["list", "--set", "sede=1"], "--set: sede: unknown key 'sede'"),
-        (["manifest", "results/nowhere"], "there is no results folder results/nowhere"),
+        (["manifest", "results/nowhere"], "results/nowhere: there is no such results folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(tmp_path, monkeypatch, capsys, arguments, named):
@@ -292,7 +292,7 @@ def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
     arguments = ["doctor", "--config", str(TINY)]
     assert cli.main(arguments) == 1
     printed = capsys.readouterr().out
-    assert "stale" in printed and "samples = 7, and 64 is wanted" in printed
+    assert "stale" in printed and "samples = 7, and 64 is expected" in printed
     assert "corrupt" in printed and "sha256" in printed
     assert "1 products whole" in printed and "2 wrong" in printed
     assert cli.main([*arguments, "--fix"]) == 0

@@ -114,7 +114,7 @@ def test_other_processes_and_too_many_levels_are_refused() -> None:
     chain, network = DiscreteSpec(schedule="linear", steps=100), NetworkDenoiserSpec(predict="eps")
     spec = ProgressiveCodingSpec(steps=100)
     assert spec.refusal(chain, network) is None
-    assert "steps: 101, and discrete has 100 levels" in str(
+    assert "steps: 101, but discrete has only 100 levels" in str(
         ProgressiveCodingSpec(steps=101).refusal(chain, network)
     )
     assert "vp is continuous" in str(spec.refusal(VPSpec(), network))

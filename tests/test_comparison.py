@@ -106,8 +106,8 @@ def test_what_the_benchmark_lacks_is_a_dash_with_a_note(plan, tmp_path):
     found, text = written(plan, tmp_path)
     absent = of(found, "absent", "heun-3")
     assert (absent["status"], absent["ours_mean"]) == ("missing", "-")
-    assert absent["note"] == "no such variant in this benchmark"
-    assert of(found, "mixed", "ddim-7")["note"] == "no such ddim-7 in this benchmark"
+    assert absent["note"] == "this benchmark has no such variant"
+    assert of(found, "mixed", "ddim-7")["note"] == "this benchmark has no such ddim-7"
     assert of(found, "mixed", "ancestral-10")["status"] == "ok"
     assert grid_row(text, "absent") == ["absent", "vp", "– [1]", "–", "–"]
     assert grid_row(text, "mixed")[2:] == ["3.0 ± 1.0", "– [2]", "–"]
@@ -245,7 +245,7 @@ def test_notes_are_about_the_rows_variants(plan, tmp_path):
         ([{"row": "x", "varaint": "edm"}], "did you mean 'variant'"),
         (
             [{"row": "x", "variant": "edm", "cells": {"FID 5": {"item": "a", "metric": "is"}}}],
-            "the row 'x': the metric of a cell is its column's",
+            "the row 'x': a cell has the metric of its column",
         ),
         ([], "rows"),
     ],

@@ -130,8 +130,8 @@ def test_a_step_is_never_above_the_longest(name: str, longest: float | None, wan
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"step_size": 0.1, "rule": "annealed"}, "rule: annealed makes eps of snr"),
-        ({"step_size": 0.1, "longest": 1}, "longest: a limit of what snr asks for"),
+        ({"step_size": 0.1, "rule": "annealed"}, "rule: annealed computes the step size from snr"),
+        ({"step_size": 0.1, "longest": 1}, "longest: it limits the step size from snr"),
         ({"snr": 0.1, "longest": 0}, "longest"),
         ({"snr": 0.1, "rule": "annealled"}, "rule"),
     ],
@@ -146,7 +146,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, said: str) -> None
     [
         ({"last": 3}, "last: 3 needs continuous time"),
         ({"denoise": "noiseless"}, "denoise: noiseless needs continuous time"),
-        ({"steps": 51}, "51 on a chain of 50"),
+        ({"steps": 51}, "51, but a chain of 50"),
     ],
 )
 def test_what_the_corrector_alone_cannot_do_on_a_chain(settings: dict, said: str) -> None:

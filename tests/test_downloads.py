@@ -155,7 +155,9 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 def test_a_file_that_nobody_offers_has_to_be_given(tmp_path):
     file = PublishedFile("the weights", None, DIGEST, None, "extractor.weights")
-    with pytest.raises(StoreError, match=f"it is not here; wanted is a file .sha256 {DIGEST}"):
+    with pytest.raises(
+        StoreError, match=f"it is not in the cache; expected: a file .sha256 {DIGEST}"
+    ):
         file.local()
     (tmp_path / "mine.bin").write_bytes(CONTENT)
     assert file.local(tmp_path / "mine.bin") == tmp_path / "mine.bin"

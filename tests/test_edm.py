@@ -76,5 +76,5 @@ def test_other_checkpoints_are_refused_in_one_line(change, named):
 
 @pytest.mark.parametrize("contents", [{}, None, {"ema": 3}, {"model.conv.weight": torch.empty(1)}])
 def test_files_without_its_weights_are_refused(contents):
-    with pytest.raises(CheckpointError, match="no state_dict of EDM's"):
+    with pytest.raises(CheckpointError, match="no state_dict of EDM"):
         edm.weights(contents)

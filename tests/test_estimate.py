@@ -266,7 +266,7 @@ def test_unknown_shapes_are_one_line(here, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(
         r"diffbench estimate: bench.yaml: data: data.size is not given, and the shape of the images of folder is "
-        r"known only once they are read; say it with --shape, e.g. --shape 3,32,32",
+        r"known only after they are read; give it with --shape, e.g. --shape 3,32,32",
         line,
     )
     found = estimate(plan, 1, (3, 16, 16), clock=ticking())

@@ -156,7 +156,9 @@ def test_an_unknown_preconditioning_is_refused(tmp_path, monkeypatch):
     contents = read(pickled(tmp_path, monkeypatch, "iDDPMPrecond"))
     state = {"ema": type(contents["ema"])("iDDPMPrecond", empty("net_edm_ddpmpp").items())}
     monkeypatch.setattr(importing, "check_finite", lambda tensors: None)
-    with pytest.raises(CheckpointError, match="preconditioned as iDDPMPrecond; EDMPrecond, VP"):
+    with pytest.raises(
+        CheckpointError, match="the preconditioning iDDPMPrecond; known: EDMPrecond, VP"
+    ):
         importing.described("edm", state, Path("a.pkl"), "0" * 64)
 
 

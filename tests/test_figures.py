@@ -108,9 +108,9 @@ def test_a_point_that_there_is_not_is_said(tmp_path):
     fill(plan, tmp_path)
     (lacking,) = rows_with(plan, tmp_path, "steps", panel="FID", x="7")
     assert (lacking["y"], lacking["status"]) == ("-", "missing")
-    assert lacking["note"] == "ddpm-cosine: no such ddim-7 in this benchmark"
+    assert lacking["note"] == "ddpm-cosine: this benchmark has no such ddim-7"
     (lacking,) = rows_with(plan, tmp_path, "steps", panel="FID", series="absent")
-    assert lacking["note"] == "vp: no such variant in this benchmark"
+    assert lacking["note"] == "vp: this benchmark has no such variant"
 
 
 def test_one_seed_has_no_error_bar(tmp_path):
@@ -168,7 +168,7 @@ def test_each_variant_has_a_panel_with_the_solvers_it_was_given(tmp_path):
         ("FID test, ddpm-cosine", "chain", "7", "-"),
         ("FID test, ddpm-cosine", "chain", "7", "-"),
         ("FID test, edm", "Heun", "7", "-"),
-        ("FID test, vp", "vp", "-", "no such variant in this benchmark"),
+        ("FID test, vp", "vp", "-", "this benchmark has no such variant"),
     ]
     assert charts(plan, tmp_path)["nfe"].log == "xy"
 
@@ -176,7 +176,7 @@ def test_each_variant_has_a_panel_with_the_solvers_it_was_given(tmp_path):
 @pytest.mark.parametrize(
     ("offered", "series", "wanted"),
     [
-        ({}, {"DDIM": ["ddim-7"]}, ("missing", "none of these solvers in this benchmark")),
+        ({}, {"DDIM": ["ddim-7"]}, ("missing", "this benchmark has none of these solvers")),
         (
             {"solvers": {"mine": {"name": "ode", "steps": 3}}},
             {"ODE": ["mine", "ode-7"]},
@@ -347,7 +347,7 @@ def test_a_broken_reconstruction_is_said(decoded, broken):
 
 def test_a_reconstruction_that_no_job_makes_is_said(tmp_path):
     (row,) = rows_with(configured(tmp_path, figures=round_trip()), tmp_path, "trip")
-    assert (row["y"], row["note"]) == ("-", "no such latents in this benchmark")
+    assert (row["y"], row["note"]) == ("-", "this benchmark has no such latents")
 
 
 def test_twice_as_many_lines_as_colours_can_be_told_apart():
@@ -456,7 +456,7 @@ def test_any_number_of_panels_and_lines_can_be_drawn(panels):
     ("figures", "named"),
     [
         (curve(metrics=["fidd"]), "figure steps names the metric 'fidd'; did you mean 'fid'?"),
-        (curve(layout="curv"), "'curv' is no figure; did you mean 'curve'?"),
+        (curve(layout="curv"), "'curv' is not a known figure; did you mean 'curve'?"),
         (curve(serie=[]), "did you mean 'series'"),
         (curve(metrics=[]), "figures.steps.metrics"),
         (nfe(metric="fidd"), "figure nfe names the metric 'fidd'; did you mean 'fid'?"),

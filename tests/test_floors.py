@@ -120,7 +120,7 @@ def test_further_opinions_have_floors_of_their_own() -> None:
 def test_floors_can_be_off_and_one_redraw_has_no_spread() -> None:
     real = RealImages(normal_reference(100), FloorSpec(redraws=0))
     assert real.of_samples(50) == {} and real.of_restorations(20, 2) == {}
-    with pytest.raises(ValueError, match="redraws is 0 or at least 2"):
+    with pytest.raises(ValueError, match="redraws must be 0 or at least 2"):
         FloorSpec(redraws=1)
 
 

@@ -91,9 +91,9 @@ def test_a_jpeg_named_png_is_refused(tmp_path: Path) -> None:
 
 
 def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path} holds 0 PNG images.*two or more"):
+    with pytest.raises(ValueError, match=f"{tmp_path} holds 0 PNG images.*at least two"):
         folder(tmp_path)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         folder(tmp_path / "nowhere")
 
 
@@ -129,7 +129,7 @@ def test_images_beside_class_folders_are_refused(tmp_path: Path) -> None:
 def test_a_test_split_of_everything_is_refused(tmp_path: Path) -> None:
     for i in range(4):
         write(tmp_path / f"{i}.png", noise(i, 4, 4))
-    with pytest.raises(ValueError, match="4 out of 4 images"):
+    with pytest.raises(ValueError, match="4 of the 4 images"):
         folder(tmp_path, test_fraction=1.0)
 
 
@@ -209,7 +209,7 @@ def test_a_torn_zip_is_one_line(tmp_path: Path, kept: float) -> None:
     members = {f"{i}.png": png(noise(i, 4, 4, 3)) for i in range(3)}
     content = write_zip(tmp_path / "a.zip", members).read_bytes()
     (tmp_path / "a.zip").write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match="is no whole zip") as error:
+    with pytest.raises(ValueError, match="is not a complete zip") as error:
         folder(tmp_path / "a.zip")
     assert "\n" not in str(error.value)
 
@@ -240,7 +240,7 @@ def test_a_torn_png_is_one_line(tmp_path: Path, kept: int) -> None:
     content = png(noise(0, 16, 16, 3))
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(content[:kept])
-    with pytest.raises(ValueError, match=r"a\.png is no whole image") as error:
+    with pytest.raises(ValueError, match=r"a\.png is not a complete image") as error:
         folder(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -248,7 +248,7 @@ def test_a_torn_png_is_one_line(tmp_path: Path, kept: int) -> None:
 def test_grey_images_where_colour_is_wanted_are_refused(tmp_path: Path) -> None:
     for i in range(3):
         write(tmp_path / f"{i}.png", noise(i, 4, 4))
-    with pytest.raises(ValueError, match=r"0\.png is grey .*RGB .3 channels. is wanted"):
+    with pytest.raises(ValueError, match=r"0\.png is grey .*must be RGB .3 channels."):
         folder(tmp_path, channels=3)
     assert folder(tmp_path, channels=1).shape == (4, 4, 1)
 

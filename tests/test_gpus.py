@@ -73,7 +73,7 @@ def test_a_job_that_wants_several_takes_all_or_none():
 
 
 def test_more_than_are_visible_are_refused():
-    with pytest.raises(RuntimeError, match=r"^gpus: 4 are wanted, and 3 are visible here"):
+    with pytest.raises(RuntimeError, match=r"^gpus: 4, but only 3 are visible here"):
         gpus.claim(NAMES, 4)
 
 

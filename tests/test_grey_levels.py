@@ -83,7 +83,7 @@ def test_density_times_jacobian_is_the_probability_of_a_level() -> None:
 def test_nan_is_refused() -> None:
     x = torch.zeros(3, 1, 2, 2)
     x[1, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match="NaN in 1 of 3 images"):
+    with pytest.raises(ValueError, match="1 of 3 images have NaN"):
         GreyLevels(17).from_model(x)
 
 

@@ -82,7 +82,7 @@ def test_a_missing_batch_is_named_with_where_it_comes_from(batches, name):
 def test_a_torn_batch_is_one_line(batches, name, kept):
     content = (batches / name).read_bytes()
     (batches / name).write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match="is no whole npz file") as error:
+    with pytest.raises(ValueError, match="is not a complete npz file") as error:
         load(batches)
     assert "\n" not in str(error.value)
 
@@ -92,7 +92,7 @@ def test_a_flipped_bit_is_found(batches):
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no whole npz file .*CRC"):
+    with pytest.raises(ValueError, match="is not a complete npz file .*CRC"):
         load(batches)
 
 
@@ -122,7 +122,7 @@ def test_a_pickled_array_is_refused_and_nothing_runs(batches, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"data": rows(IMAGES)[:2, :1024], "labels": [1, 2]}, "1024 values, and 3072 are wanted"),
+        ({"data": rows(IMAGES)[:2, :1024], "labels": [1, 2]}, "1024 values, and must have 3072"),
         ({"data": rows(IMAGES)[:2].astype(float), "labels": [1, 2]}, "an array of bytes"),
         ({"data": IMAGES[:2], "labels": [1, 2]}, "an array of bytes"),
         ({"data": np.asfortranarray(rows(IMAGES)[:2]), "labels": [1, 2]}, "row by row"),

@@ -86,10 +86,10 @@ def with_(contents, key, value):
 WRONG = {
     "lacks net.head.2.bias": lambda good: without(good, "net.head.2.bias"),
     "has unknown keys net.tail": lambda good: with_(good, "net.tail", torch.ones(1)),
-    "head.2.bias has shape [2], and the network wants [1]": lambda good: with_(
+    "head.2.bias has shape [2], but the network needs [1]": lambda good: with_(
         good, "net.head.2.bias", torch.ones(2)
     ),
-    "not every number of head.2.bias is finite": lambda good: with_(
+    "head.2.bias: some numbers are not finite": lambda good: with_(
         good, "net.head.2.bias", torch.tensor([float("nan")])
     ),
     "there is no ema in it": lambda good: {"model": good["ema"]},
@@ -124,7 +124,7 @@ def test_a_hostile_checkpoint_writes_and_runs_nothing(capsys):
 
 def test_an_unknown_family_and_a_missing_file_are_one_line(capsys):
     assert cli.main(["import", "toys", "file.pt"]) == 1
-    assert "'toys' is no family of checkpoints; did you mean 'toy'?" in capsys.readouterr().err
+    assert "'toys' is not a family of checkpoints; did you mean 'toy'?" in capsys.readouterr().err
     assert cli.main(["import", "toy", "file.pt"]) == 1
     assert capsys.readouterr().err == "diffbench import: file.pt: no such file or directory\n"
 
@@ -144,10 +144,10 @@ def test_a_folder_with_another_model_is_left_alone():
     run = Path("results/x/runs/vp/seed0")
     run.mkdir(parents=True)
     (run / "model.safetensors").write_bytes(b"trained for a week")
-    with pytest.raises(CheckpointError, match="holds something else than an imported model"):
+    with pytest.raises(CheckpointError, match="holds something other than an imported model"):
         imported(checkpoints.official(checkpoints.network()), run)
     assert (run / "model.safetensors").read_bytes() == b"trained for a week"
-    with pytest.raises(CheckpointError, match="is a file, and a folder is wanted"):
+    with pytest.raises(CheckpointError, match="is a file, and must be a folder"):
         imported(checkpoints.official(checkpoints.network()), "file.pt")
 
 

@@ -172,7 +172,7 @@ def test_grey_levels_are_scaled_and_repeated(made):
 
 
 def test_other_channels_are_refused(weights, digest):
-    with pytest.raises(ValueError, match="grey or RGB images, and those of some have 4 channels"):
+    with pytest.raises(ValueError, match="grey or RGB images, but those of some have 4 channels"):
         PublishedInception(spec_of(weights, digest)).make(dataset_of(4))
 
 
@@ -282,7 +282,7 @@ def test_a_file_of_the_right_sum_and_wrong_content_executes_nothing(tmp_path, mo
         torch.save(content, "other.pth")
         sha256 = hashlib.sha256((tmp_path / "other.pth").read_bytes()).hexdigest()
         text = refused(PublishedInception(spec_of("other.pth", sha256)), ValueError)
-        assert "extractor.weights: other.pth is no state_dict" in text
+        assert "extractor.weights: other.pth is not a state_dict" in text
     assert not (tmp_path / "executed").exists()
 
 
@@ -353,9 +353,11 @@ def test_a_failed_reference_is_what_the_table_says(benchmark, capsys):
     job = benchmark.job("reference")
     assert cli.main(["reference", "--root", str(job.root), "--spec", job.spec.canonical()]) == 1
     said = capsys.readouterr().err.strip()
-    assert said.startswith("diffbench reference: the weights of Inception-v3: it is not here")
+    assert said.startswith(
+        "diffbench reference: the weights of Inception-v3: it is not in the cache"
+    )
     assert len(said.splitlines()) == 1
     assert not list((benchmark.root / "data").rglob("reference/*"))
     cli.main(["table", "--config", "small.yaml"])
     table = (benchmark.root / "tables" / "overview.csv").read_text()
-    assert "reference: the weights of Inception-v3: it is not here" in table
+    assert "reference: the weights of Inception-v3: it is not in the cache" in table

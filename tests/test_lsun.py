@@ -119,7 +119,7 @@ def test_a_torn_lmdb_is_one_line(tmp_path, kept):
     content = (path / "data.mdb").read_bytes()
     length = int(kept * len(content)) if kept < 1 else kept
     (path / "data.mdb").write_bytes(content[:length])
-    with pytest.raises(ValueError, match="lmdb (is no whole LMDB|holds no images)") as error:
+    with pytest.raises(ValueError, match="lmdb (is not a complete LMDB|holds no images)") as error:
         load(path)
     assert "\n" not in str(error.value)
 
@@ -127,15 +127,15 @@ def test_a_torn_lmdb_is_one_line(tmp_path, kept):
 def test_wrong_images_are_named(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "03.png").write_bytes(png(random_images(0, 1, 8, 1)[0]))
-    with pytest.raises(ValueError, match=r"03\.png is grey .*RGB .*is wanted"):
+    with pytest.raises(ValueError, match=r"03\.png is grey .*must be RGB"):
         load(tmp_path)
     (tmp_path / "03.png").write_bytes(png(blocks(0))[:70])
-    with pytest.raises(ValueError, match=r"03\.png is no whole image"):
+    with pytest.raises(ValueError, match=r"03\.png is not a complete image"):
         load(tmp_path)
 
 
 def test_an_empty_folder_is_refused_with_where_lsun_is(tmp_path):
-    with pytest.raises(ValueError, match="holds no images; wanted is .*dl.yf.io/lsun"):
+    with pytest.raises(ValueError, match="holds no images; expected: .*dl.yf.io/lsun"):
         load(tmp_path)
 
 

@@ -45,7 +45,9 @@ def test_compressed_arrays_and_objects_are_refused(tmp_path, arrays):
     np.savez_compressed(tmp_path / "a.npz", **arrays)
     np.savez(tmp_path / "b.npz", x=np.array([{}]))
     for name in ("a", "b"):
-        with pytest.raises(ValueError, match="must be stored uncompressed, and no objects"):
+        with pytest.raises(
+            ValueError, match="must be stored uncompressed, and must hold no objects"
+        ):
             mapped.load(tmp_path / f"{name}.npz")
 
 

@@ -79,7 +79,9 @@ def test_steps_are_given_to_those_that_take_them():
 
 def test_defaults_that_make_no_spec_are_a_reason():
     reason = example(VLBSpec, -1)
-    assert reason == "the defaults of vlb make no likelihood: Input should be greater than 0"
+    assert (
+        reason == "the defaults of vlb are not a valid likelihood: Input should be greater than 0"
+    )
     assert refusal(reason, EDMSpec()) == reason
 
 

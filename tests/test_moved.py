@@ -80,5 +80,5 @@ def test_all_that_moved_is_said_at_once_and_nothing_else():
 def test_an_import_that_fails_for_another_reason_is_said_as_it_is(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import nothing_of_that_name\n")
-    with pytest.raises(PlanError, match="does not import: ModuleNotFoundError: No module named"):
+    with pytest.raises(PlanError, match="cannot be imported: ModuleNotFoundError: No module named"):
         load_extension(path)

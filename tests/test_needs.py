@@ -99,7 +99,7 @@ class Around(HasNeeds):
         (
             Small(),
             (None, None, JPEGSpec()),
-            "small needs a linear operator, and jpeg is not",
+            "small needs a linear operator, and jpeg is not linear",
         ),
         (Small(steps=10), (VPSpec(),), "steps: 10 of vp are too many"),
         (Small(steps=10), (None, PLAIN), None),
@@ -159,7 +159,7 @@ def test_an_extension_may_still_answer_itself(monkeypatch) -> None:
     ],
 )
 def test_an_extension_with_a_method_of_before_is_told_what_is_asked_now(kind, method, now) -> None:
-    with pytest.raises(TypeError, match=f"^Old.{method} is not asked any more: state {now}$"):
+    with pytest.raises(TypeError, match=f"^Old.{method} is not used any more: state {now}$"):
         type("Old", (kind,), {method: lambda self, *offered: "no", "__module__": __name__})
 
 

@@ -155,7 +155,7 @@ def test_specs_are_as_they_were_written(plan):
 
 
 def test_two_stages_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="there are two of the stage name 'score'"):
+    with pytest.raises(ValueError, match="two stages have the name 'score'"):
 
         class OtherSpec(StageSpec):
             stage: Literal["score"] = "score"

@@ -440,7 +440,7 @@ def test_what_is_not_finite_is_refused_with_the_time(where: str, options: dict) 
         ({"probes": 0}, "probes"),
         ({"passes": 0}, "passes"),
         ({"steps": 10}, "steps: 10, but method adaptive chooses its own"),
-        ({"method": "rk4"}, "steps: method rk4 needs a number of them"),
+        ({"method": "rk4"}, "steps: method rk4 needs a number of steps"),
         ({"method": "rk4", "steps": 0}, "steps"),
         ({"last": 0}, "last"),
     ],
@@ -467,7 +467,7 @@ FIXED = {"method": "rk4", "steps": 10}
         (
             TWO_RATES,
             FIXED,
-            "grid: log-snr divides by alpha, which two-rates has one of per coordinate",
+            "grid: log-snr divides by alpha, and two-rates has one alpha per coordinate",
         ),
         (TWO_RATES, {**FIXED, "grid": "karras"}, "grid: karras divides by alpha"),
     ],

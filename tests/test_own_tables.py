@@ -121,7 +121,7 @@ def changed(part, key, **keys):
         ({"metrics": {}}, "names the metric 'mine'"),
         ({"metrics": {"mine": {"head": "x"}}}, "does not say which of its values are better"),
         ({"metrics": {"fid": {"head": "x"}}}, "metrics: 'fid' is defined in config/tables.yaml"),
-        ({"tables": ["side", *OWN["tables"]]}, "'side' is there twice"),
+        ({"tables": ["side", *OWN["tables"]]}, "'side' appears twice"),
     ],
 )
 def test_a_mistake_in_them_is_one_line_with_its_place(tmp_path, changes, named):

@@ -78,7 +78,9 @@ def test_a_truncated_file_is_one_line(tmp_path, split, kept):
     path = write(tmp_path) / f"{split}.parquet"
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match=rf"{split}\.parquet is no whole parquet file") as error:
+    with pytest.raises(
+        ValueError, match=rf"{split}\.parquet is not a complete parquet file"
+    ) as error:
         load(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -112,11 +114,11 @@ def test_jpegs_need_to_be_allowed(tmp_path):
     ("image", "options", "message"),
     [
         (png(random_images(1, 1, 8, 1)[0]), {"channels": 3}, "image 22 is grey .*RGB"),
-        (png(random_images(1, 1, 8, 1)[0]), {}, "image 22 is 8x8 with 1 channel but .*image 0 is"),
+        (png(random_images(1, 1, 8, 1)[0]), {}, "image 22 is 8x8 with 1 channel, but .*image 0 is"),
         (png(random_images(1, 1, 9)[0]), {}, "image 22 is 9x9 .*image 0 is 8x8"),
-        (FILES[0][:50], {}, "image 22 is no whole image"),
-        (b"", {}, "image 22 is no whole image"),
-        (None, {}, "image 22 has no bytes; files that it may name are not read"),
+        (FILES[0][:50], {}, "image 22 is not a complete image"),
+        (b"", {}, "image 22 is not a complete image"),
+        (None, {}, "image 22 has no bytes; a file that it names is not read"),
     ],
 )
 def test_a_wrong_image_is_named(tmp_path, image, options, message):
@@ -135,10 +137,15 @@ def test_a_wrong_image_is_named(tmp_path, image, options, message):
         ([-1, *LABELS[1:]], None, {}, "image 0 has the label -1"),
         ([2**40, *LABELS[1:]], None, {}, "image 0 has the label 1099511627776.* below 100,000"),
         ([None, *LABELS[1:]], None, {}, "image 0 has the label None"),
-        (LABELS, ["a", "b"], {}, "label 2 and 2 classes"),
-        (LABELS, None, {"classes": 10}, "has 3 classes, and data.classes is 10"),
-        (LABELS, None, {"label": "lable"}, "data.label: 'lable' is no column of integers.*label"),
-        (LABELS, None, {"image": "label"}, "data.image: 'label' is no column of a struct.*img"),
+        (LABELS, ["a", "b"], {}, "label 2, but only 2 classes"),
+        (LABELS, None, {"classes": 10}, "has 3 classes, but data.classes is 10"),
+        (
+            LABELS,
+            None,
+            {"label": "lable"},
+            "data.label: 'lable' is not a column of integers.*label",
+        ),
+        (LABELS, None, {"image": "label"}, "data.image: 'label' is not a column of a struct.*img"),
     ],
 )
 def test_wrong_labels_and_columns_are_named(tmp_path, labels, names, options, message):

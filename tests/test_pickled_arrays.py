@@ -246,5 +246,5 @@ def test_no_flipped_byte_is_more_than_one_line():
 
 def test_what_is_no_dictionary_of_names_is_refused():
     for value in ([1], 3, {4: 5}):
-        with pytest.raises(ValueError, match="no whole pickle of a dictionary"):
+        with pytest.raises(ValueError, match="not a complete pickle of a dictionary"):
             read_dictionary(pickle.dumps(value), "it")

@@ -89,12 +89,12 @@ MISTAKES = [
     (
         "overrides: {vp: {denoiser: {conditional: true}, objective: {label_dropout: 0.1}}}",
         {"data": "{name: folder, path: images}"},
-        ["vp.denoiser", "conditional: true needs two classes", "folder"],
+        ["vp.denoiser", "conditional: true needs at least two classes", "folder"],
     ),
     (
         "overrides: {vp: {solvers: {h: {name: heun, steps: 7, classifier_scale: 1}}}}",
         {"data": "{name: folder, path: images}"},
-        ["vp.solvers.h.classifier_scale: 1", "needs two classes"],
+        ["vp.solvers.h.classifier_scale: 1", "needs at least two classes"],
     ),
     ("classifier: {seed: 3}", {}, ["classifier", "unknown key 'seed'"]),
     ("classifier: {netwrok: {}}", {}, ["netwrok", "did you mean 'network'"]),
@@ -118,7 +118,7 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine-cond: {solvers: {d: {name: ddim, steps: 7, labels: [3, 10]}}}}",
         {"variants": "[ddpm-cosine-cond]"},
-        ["ddpm-cosine-cond.solvers.d.labels", "10 is no class of digits", "0 to 9"],
+        ["ddpm-cosine-cond.solvers.d.labels", "10 is not a class of digits", "0 to 9"],
     ),
     (
         "overrides: {ddpm-cosine-cond: {objective: {label_dropout: 0}}}",
@@ -133,7 +133,7 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {solvers: {d: {name: ddim, steps: 1001, grid: strided}}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.solvers.d", "steps: 1001 on a chain of 1000", "at most 1000"],
+        ["ddpm-cosine.solvers.d", "steps: 1001, but a chain of 1000 levels", "at most 1000"],
     ),
     (
         "overrides: {ddpm-cosine: {solvers: {a: {name: ancestral, steps: 7, variance: learned}}}}",
@@ -152,7 +152,7 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {likelihoods: {v: {name: vlb, steps: 1001}}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.likelihoods.v", "steps: 1001 on a chain of 1000"],
+        ["ddpm-cosine.likelihoods.v", "steps: 1001, but a chain of 1000 levels"],
     ),
     (
         "overrides: {ddpm-cosine: {objective: {name: hybrid}}}",
@@ -191,7 +191,7 @@ MISTAKES = [
     (
         "overrides: {vp: {objective: {times: {name: uniform, last: 1}}}}",
         {},
-        ["vp.objective", "times.last: 1 is not below vp's largest time"],
+        ["vp.objective", "times.last: 1 must be below vp's largest time"],
     ),
     (
         "overrides: {vp: {objective: {times: {name: uniform, stratified: true}}}}",
@@ -216,7 +216,7 @@ MISTAKES = [
     (
         "overrides: {vp: {analyses: {z: {name: latents, solver: {name: ddim, eta: 1, steps: 5}}}}}",
         {},
-        ["vp.analyses.z", "solver: ddim has no way back", "eta 0"],
+        ["vp.analyses.z", "solver: ddim cannot encode", "eta 0"],
     ),
     (
         "overrides: {ddpm-cosine: {analyses: {z: {name: latents, solver: {name: ode, steps: 5}}}}}",
@@ -227,7 +227,7 @@ MISTAKES = [
         "overrides: {vp: {analyses: {z: {name: latents, solver: {name: heun, steps: 5, "
         "classifier_scale: 1}}}}}",
         {},
-        ["vp.analyses.z.solver: guidance does not belong to a latent"],
+        ["vp.analyses.z.solver: a latent has no guidance"],
     ),
     (
         "overrides: {vp: {solvers: {heun-7-c1: {name: heun, steps: 7, classifier_scale: 1}}}}\n"
@@ -235,22 +235,26 @@ MISTAKES = [
         {},
         ["bench.yaml:9", "classifier.network", "chanels", "did you mean 'channels'"],
     ),
-    ("", {"samples": "true"}, ["samples", "a number is wanted, not true"]),
+    ("", {"samples": "true"}, ["samples", "must be a number, not true"]),
     ("", {"samples": ".nan"}, ["samples", "not nan"]),
     ("", {"samples": "1.5"}, ["samples", "1.5", "integer"]),
     ("", {"samples": "many"}, ["samples", "'many'"]),
     ("", {"samples": ""}, ["samples", "the word for nothing is none"]),
-    ("", {"seeds": "[0, 1, 0]"}, ["seeds", "0 is there twice"]),
+    ("", {"seeds": "[0, 1, 0]"}, ["seeds", "0 appears twice"]),
     ("", {"seeds": "[]"}, ["seeds", "at least 1"]),
     ("", {"seeds": "[-1]"}, ["seeds.0", "-1"]),
     ("", {"device": "gpu"}, ["device", "'gpu'", "auto, cpu, cuda, mps"]),
     ("", {"device": "cdua"}, ["device", "'cdua'", "did you mean 'cuda'"]),
-    ("", {"data": "{name: digit}"}, ["data", "'digit' is no data", "did you mean 'digits'"]),
+    (
+        "",
+        {"data": "{name: digit}"},
+        ["data", "'digit' is not a known data", "did you mean 'digits'"],
+    ),
     ("", {"data": "{nam: digits}"}, ["data", "needs a name", "digits"]),
     ("", {"data": "{name: digits, tset: 9}"}, ["data.tset", "9", "did you mean 'test'"]),
     ("", {"name": "a/b"}, ["name", "'a/b'"]),
-    ("name: twice", {}, ["bench.yaml:8", "'name' is there twice"]),
-    ("", {"variants": "[vp, vp]"}, ["variants", "'vp' is there twice"]),
+    ("name: twice", {}, ["bench.yaml:8", "'name' appears twice"]),
+    ("", {"variants": "[vp, vp]"}, ["variants", "'vp' appears twice"]),
     ("", {"variants": "[vq]"}, ["variants", "'vq'", "did you mean 'vp'"]),
     ("", {"variants": "[ddpn-*]"}, ["variants", "'ddpn-*'", "did you mean 'ddpm-*'"]),
     ("", {"variants": "[]"}, ["variants", "at least 1"]),
@@ -266,7 +270,7 @@ MISTAKES = [
     (
         "",
         {"training": "{steps: 5, precision: bf16, loss_scale: 100}"},
-        ["loss_scale: 100 is of fp16 alone", "precision is bf16"],
+        ["loss_scale: 100 belongs to fp16", "precision is bf16"],
     ),
     ("", {"training": "{steps: 5, precision: fp16, loss_scale: -1}"}, ["loss_scale", "-1"]),
     ("", {"network": "{name: unit}"}, ["vp.network", "'unit'", "did you mean 'unet'"]),
@@ -275,8 +279,8 @@ MISTAKES = [
         {},
         [
             "bench.yaml:8",
-            "edm.objective: augmentation: edm is told",
-            "in 9 numbers",
+            "edm.objective: augmentation: edm tells",
+            "the network 9 numbers",
             "unet takes 0",
         ],
     ),
@@ -294,7 +298,12 @@ MISTAKES = [
     (
         "overrides:\n  vp:\n    solvers:\n      hean-9: {name: hean, steps: 9}",
         {},
-        ["bench.yaml:11", "vp.solvers.hean-9", "'hean' is no solver", "did you mean 'heun'"],
+        [
+            "bench.yaml:11",
+            "vp.solvers.hean-9",
+            "'hean' is not a known solver",
+            "did you mean 'heun'",
+        ],
     ),
     (
         "overrides: {vp: {solvers: {heun-9: {name: heun, steps: -9}}}}",
@@ -323,7 +332,7 @@ MISTAKES = [
     (
         "overrides: {vp: {likelihoods: {vlb: {name: vlb}}}}",
         {},
-        ["vp.likelihoods.vlb", "sum over steps", "continuous"],
+        ["vp.likelihoods.vlb", "sum over that many steps", "continuous"],
     ),
     (
         "overrides: {vp: {solvers: {a/b: {name: heun, steps: 9}}}}",
@@ -379,12 +388,12 @@ MISTAKES = [
     (
         "methods: {'v-{beta}': {sweep: {betta: [3]}, process: vp}}",
         {},
-        ["v-{beta}", "{beta} is not swept", "did you mean 'betta'"],
+        ["v-{beta}", "{beta} is not a key of sweep", "did you mean 'betta'"],
     ),
     (
         "methods: {v: {sweep: {b: [3, 4]}, process: vp}}",
         {},
-        ["there are two variants 'v'"],
+        ["two variants have the name 'v'"],
     ),
     ("extensions: [mine.py]", {}, ["bench.yaml:8", "extensions", "no file mine.py"]),
     (
@@ -395,7 +404,11 @@ MISTAKES = [
     (
         "restorations: {tasks: {t: {operator: idenity}}}",
         {},
-        ["restorations.tasks.t.operator", "'idenity' is no operator", "did you mean 'identity'"],
+        [
+            "restorations.tasks.t.operator",
+            "'idenity' is not a known operator",
+            "did you mean 'identity'",
+        ],
     ),
     (
         "restorations:\n  tasks:\n    t:\n      operator: {name: block-average,\n        factor: 3}",
@@ -420,7 +433,7 @@ MISTAKES = [
     (
         "restorations: {restorers: {d: {name: ddmr}}}",
         {},
-        ["restorations.restorers.d", "'ddmr' is no restorer", "did you mean 'ddrm'"],
+        ["restorations.restorers.d", "'ddmr' is not a known restorer", "did you mean 'ddrm'"],
     ),
     (
         "overrides: {vp: {restorers: {d: {name: ddrm, grid: strided}}}}",
@@ -440,17 +453,17 @@ MISTAKES = [
     (
         "overrides: {vp: {restorers: {i: {name: impute, solver: {name: em, steps: 5}}}}}",
         {},
-        ["vp.restorers.i.solver", "'em' is no solver"],
+        ["vp.restorers.i.solver", "'em' is not a known solver"],
     ),
     (
         "overrides: {vp: {restorers: {r: {name: replace, solver: {name: ddim, steps: 5, w: 1}}}}}",
         {},
-        ["vp.restorers.r", "replace knows no classes", "leave w, classifier_scale and labels out"],
+        ["vp.restorers.r", "replace takes no classes", "leave w, classifier_scale and labels out"],
     ),
     (
         "methods: {alone: {restorers: {d: ddrm}}}",
         {"variants": "[alone]"},
-        ["bench.yaml", "alone", "restorers.d: ddrm uses a process and a denoiser", "missing"],
+        ["bench.yaml", "alone", "restorers.d: ddrm needs a process and a denoiser", "missing"],
     ),
 ]
 
@@ -550,7 +563,7 @@ def test_what_a_benchmark_offers_in_vain_to_a_variant_is_a_refusal(planned):
     )
     reasons = {(each.variant, each.item): each.reason for each in plan.refusals}
     assert "unconditional" in reasons["ddpm-cosine", "guided"]
-    assert "99 is no class of digits" in reasons["ddpm-cosine-cond", "none-such"]
+    assert "99 is not a class of digits" in reasons["ddpm-cosine-cond", "none-such"]
     assert plan.job("sample", "ddpm-cosine-cond", 0, "guided")
 
 
@@ -699,7 +712,9 @@ def test_an_analysis_of_a_variant_is_refused_alone(planned, tmp_path, analyses):
             f"extensions: [counting.py]\nmethods: {{alone: {{analyses: {analyses}}}}}",
             variants="[alone]",
         )
-    wanted = "alone: analyses.noise: gradient-noise is about a process and a denoiser, and they are missing"
+    wanted = (
+        "alone: analyses.noise: gradient-noise needs a process and a denoiser, and they are missing"
+    )
     assert wanted in str(error.value)
 
 
@@ -733,7 +748,7 @@ def test_every_restorer_meets_every_task_that_it_can_serve(planned):
         ("baselines", "box/posterior-mean"),
         ("baselines", "jpeg/pseudo-inverse"),
     ]
-    reason = "needs a linear operator, and jpeg is not"
+    reason = "needs a linear operator, and jpeg is not linear"
     assert {(each.variant, each.item, each.reason) for each in plan.refusals} == {
         ("vp", "jpeg/replace-10", f"replace {reason}"),
         ("edm", "jpeg/snips", f"snips {reason}"),
@@ -814,7 +829,7 @@ def test_a_benchmark_may_lie_over_another(planned, tmp_path):
     plan = load_plan([over], {"samples": 50}, REPOSITORY)
     assert (plan.root, plan.benchmark.samples) == (Path("results/over"), 50)
     assert (plan.seeds("vp"), plan.seeds("edm")) == ([0], [0])
-    with pytest.raises(PlanError, match="base: over.yaml is a base itself"):
+    with pytest.raises(PlanError, match="base: over.yaml names a base itself"):
         third = tmp_path / "third.yaml"
         third.write_text("base: over.yaml\nname: third\n")
         load_plan([third], {}, REPOSITORY)
@@ -942,7 +957,7 @@ def test_a_variant_may_be_run_with_some_of_the_seeds(planned):
     assert {name: plan.seeds(name) for name in plan.variants} == {"vp": [0, 1, 2], "edm": [0, 2]}
     assert {run.seed for run in plan.jobs if run.variant == "edm"} == {0, 2}
     assert list(planned(few, seeds="[1]").variants) == ["vp"]
-    with pytest.raises(PlanError, match="seeds: no chosen variant is run with seed 1"):
+    with pytest.raises(PlanError, match="seeds: none of the chosen variants has a seed among 1"):
         planned(few, seeds="[1]", variants="[edm]")
 
 
@@ -1029,7 +1044,7 @@ def test_an_extension_that_does_not_import_says_why(planned, tmp_path):
 def test_an_extension_cannot_take_a_name_that_is_taken(tmp_path):
     path = tmp_path / "thief.py"
     path.write_text(EXTENSION.format(name="vp"))
-    with pytest.raises(PlanError, match="there are two of the process name 'vp'"):
+    with pytest.raises(PlanError, match="two classes of the kind process have the name 'vp'"):
         load_extension(path)
 
 

@@ -121,8 +121,8 @@ MISTAKES = [
         "pretrained: modle",
         ["mine.pretrained: there is no modle/", "--to modle"],
     ),
-    ("pretrained: model", "pretrained: 3", ["mine.pretrained: a folder", "not 3"]),
-    ("pretrained: model", "pretrained: {weights: x}", ["mine.pretrained: a folder"]),
+    ("pretrained: model", "pretrained: 3", ["mine.pretrained: must be a folder", "not 3"]),
+    ("pretrained: model", "pretrained: {weights: x}", ["mine.pretrained: must be a folder"]),
     (
         "pretrained: model",
         "pretrained: {folder: model, weights: abc}",
@@ -136,7 +136,10 @@ MISTAKES = [
     (
         "pretrained: model",
         "pretrained: {folder: model, precision: bf16}",
-        ["mine.pretrained", "precision: 'bf16' is said beside it now, `sampling: {precision: ..}`"],
+        [
+            "mine.pretrained",
+            "precision: 'bf16' has moved: write `sampling: {precision: ..}` beside `pretrained`",
+        ],
     ),
     ("paper: toy", "network: unet", ["mine.network: an imported model has its own network"]),
     ("paper: toy", "objective: simple", ["mine.objective: an imported model is not trained"]),
@@ -159,7 +162,7 @@ MISTAKES = [
         "{name: patches}",
         [
             "mine.pretrained: folder: model is a model of 8x8 images with 1 channel",
-            "patches are 16x16 images with 3 channels",
+            "patches has 16x16 images with 3 channels",
         ],
     ),
     ("{name: vp}", "{name: reflected}", ["mine.denoiser", "predict: v"]),
@@ -185,7 +188,7 @@ def test_a_folder_with_something_else_is_refused(planned):
     sidecar = Path("model/spec.json")
     whole = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps(whole | {"spec": {"stage": "train"}}))
-    with pytest.raises(PlanError, match="holds something else than an imported model"):
+    with pytest.raises(PlanError, match="does not hold an imported model"):
         planned()
     sidecar.write_text("{")
     with pytest.raises(PlanError, match="not a whole sidecar"):
@@ -194,7 +197,7 @@ def test_a_folder_with_something_else_is_refused(planned):
 
 def test_a_conditional_model_wants_its_number_of_classes(planned):
     again(checkpoints.network(classes=3))
-    with pytest.raises(PlanError, match="is a model of 3 classes, and the data set digits has 10"):
+    with pytest.raises(PlanError, match="is a model of 3 classes, but the data set digits has 10"):
         planned()
     again(checkpoints.network(classes=10))
     assert planned().variants["mine"].denoiser.conditional
@@ -209,7 +212,7 @@ def test_what_needs_training_is_refused(planned):
     learned["denoiser"] = NetworkDenoiserSpec(predict="eps", variance="learned")
     variant = plan.variants["mine"].model_copy(update=learned)
     reason = refusal(GradientNoiseSpec(), variant, plan.benchmark.data)
-    assert reason == "gradient-noise trains the network, and an imported model is not trained"
+    assert reason == "gradient-noise trains the network, but an imported model is not trained"
 
 
 def test_what_the_weights_do_not_say_is_said_when_they_are_imported(planned):
@@ -318,7 +321,7 @@ def test_weights_of_another_network_are_refused(planned):
     Path("model/spec.json").write_text(json.dumps(sidecar))
     plan = planned()
     prepared(plan)
-    with pytest.raises(ValueError, match="weights of another network than its spec.json says"):
+    with pytest.raises(ValueError, match="weights of another network than that of its spec.json"):
         run(plan, "train")
 
 

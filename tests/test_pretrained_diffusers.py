@@ -207,7 +207,7 @@ def test_an_unknown_key_is_named():
         ("mid_block.attentions.0.to_k.weight", (256, 255), "cannot make middle.1.qkv.weight"),
         ("mid_block.attentions.0.to_k.weight", (255, 256), "has shape [767, 256, 1, 1]"),
         ("down_blocks.1.resnets.0.norm2.weight", (384,), "128 times [1.0, 3.0, 2.0, 2.0]"),
-        ("conv_out.weight", (5, 128, 3, 3), "makes 5 channels of 3"),
+        ("conv_out.weight", (5, 128, 3, 3), "makes 5 channels from 3"),
         ("conv_in.weight", (128,), "4 sizes above 0"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_wrong_shape_is_named(key, shape, said):
 
 @pytest.mark.parametrize("contents", [{}, None, {"a": 1}])
 def test_only_a_state_dict_has_weights(contents):
-    with pytest.raises(CheckpointError, match="state_dict is wanted"):
+    with pytest.raises(CheckpointError, match="must be a state_dict"):
         diffusers.weights(contents)
 
 

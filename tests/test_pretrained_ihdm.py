@@ -95,7 +95,7 @@ def test_the_averages_are_taken():
 def test_averages_that_do_not_fit_are_refused():
     contents = checkpoint({"input_blocks.0.0.weight": torch.zeros(32, 3, 3, 3)})
     contents["ema"]["shadow_params"].append(torch.ones(1))
-    with pytest.raises(CheckpointError, match="has 2 tensors, and the model 1"):
+    with pytest.raises(CheckpointError, match="has 2 tensors, but the model has 1"):
         ihdm.weights(contents)
     contents["ema"]["shadow_params"] = [torch.ones(1)]
     with pytest.raises(CheckpointError, match="does not fit the model: input_blocks"):
@@ -104,14 +104,14 @@ def test_averages_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("contents", [None, {}, {"model": 3}, {"a": torch.ones(1)}])
 def test_other_files_are_refused(contents):
-    with pytest.raises(CheckpointError, match="no state_dict of IHDM's"):
+    with pytest.raises(CheckpointError, match="no state_dict of IHDM"):
         ihdm.weights(contents)
 
 
 @pytest.mark.parametrize(
     ("key", "shape", "said"),
     [
-        ("out.2.weight", (6, 128, 3, 3), "makes 6 channels of 3, not as many"),
+        ("out.2.weight", (6, 128, 3, 3), "makes 6 channels from 3: they must be as many"),
         ("input_blocks.6.0.out_layers.0.weight", (384,), "128 times [1.0, 3.0, 2.0, 2.0]"),
         ("extra.weight", (1,), "unknown keys extra.weight"),
     ],

@@ -82,11 +82,11 @@ def test_an_unknown_key_is_named():
     ("key", "shape", "said"),
     [
         ("middle_block.1.qkv.weight", (767, 256, 1), "[767, 256, 1] cannot make"),
-        ("middle_block.1.proj_out.weight", (256, 255, 1), "the network wants [256, 256, 1, 1]"),
+        ("middle_block.1.proj_out.weight", (256, 255, 1), "the network needs [256, 256, 1, 1]"),
         ("input_blocks.5.0.out_layers.0.weight", (384,), "128 times [1.0, 3.0, 2.0, 2.0]"),
         ("input_blocks.0.0.weight", (128, 3), "4 sizes above 0"),
         ("time_embed.0.weight", (512, 0), "2 sizes above 0"),
-        ("out.2.weight", (5, 128, 3, 3), "makes 5 channels of 3"),
+        ("out.2.weight", (5, 128, 3, 3), "makes 5 channels from 3"),
         ("time_embed.0.weight", (512, 126), "the widths are 126 times"),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_wrong_shape_is_named(key, shape, said):
 
 @pytest.mark.parametrize("contents", [{}, [], None, {"a": 1}, {"state": {"a": torch.ones(1)}}])
 def test_only_a_state_dict_has_weights(contents):
-    with pytest.raises(CheckpointError, match="state_dict is wanted"):
+    with pytest.raises(CheckpointError, match="must be a state_dict"):
         openai.weights(contents)
 
 

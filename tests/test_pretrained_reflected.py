@@ -92,14 +92,14 @@ def test_features_go_from_channels_to_frequencies():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda s: s | {"enc.1.qkv.weight": torch.empty(1)}, "its blocks attend"),
+        (lambda s: s | {"enc.1.qkv.weight": torch.empty(1)}, "its blocks have attention"),
         (lambda s: s | {"enc.3.new": torch.empty(1)}, "lacks dec.4.cond_map.weight"),
         (
             lambda s: without(s, "mid2.skip") | {"mid2.gate": torch.empty(1)},
             "unknown keys mid2.gate",
         ),
         (lambda s: without(s, "dec.0.skip.bias"), "lacks dec.0.skip.bias"),
-        (lambda s: without(s, FREQUENCIES), "conv_in.weight has shape .* and the network wants"),
+        (lambda s: without(s, FREQUENCIES), "conv_in.weight has shape .* but the network needs"),
         (lambda s: without(s, "out.2"), "lacks out.2.weight"),
     ],
 )
@@ -110,5 +110,5 @@ def test_other_checkpoints_are_refused_in_one_line(change, named):
 
 
 def test_narrow_networks_have_other_norms():
-    with pytest.raises(CheckpointError, match="its width is 64, and VDMs from 128 on"):
+    with pytest.raises(CheckpointError, match="its width is 64, and must be at least 128"):
         imported(reflected, empty(width=64, blocks=1))

@@ -77,7 +77,7 @@ def test_a_product_without_a_whole_sidecar_is_not_read(product, content):
 def test_another_spec_is_stale_and_the_key_is_named(product):
     wanted = VPSpec(beta_max=10)
     assert products.status_of(product, wanted) == "stale"
-    with pytest.raises(StoreError, match=r"stale.*beta_max = 20.*10\.0 is wanted"):
+    with pytest.raises(StoreError, match=r"stale.*beta_max = 20.*10\.0 is expected"):
         products.read_product(product, wanted)
 
 

@@ -143,7 +143,7 @@ def test_too_few_snapshots_are_refused():
     many = TrainingSpec(steps=100, ema="power", snapshots=list(range(10, 100, 10)))
     assert many.weights_refusal(Asked()) is None
     one = TrainingSpec(steps=100, ema={"name": "power", "stds": [0.05]}, snapshots=[50])
-    assert "two lengths or more, and training.ema tracks 0.05" in one.weights_refusal(Asked())
+    assert "two tracked lengths, and training.ema tracks 0.05" in one.weights_refusal(Asked())
     plain = TrainingSpec(steps=100, snapshots=[50])
     assert "training.ema tracks none" in plain.weights_refusal(Asked())
 

@@ -639,7 +639,7 @@ def test_heun_is_edms_sampler(name: str, churn: float) -> None:
 
 def test_a_range_that_no_paper_has_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"low, high: the data range is \[-1, 1\] or \[0, 1\], not \[0, 2\]"
+        ValueError, match=r"low, high: the data range must be \[-1, 1\] or \[0, 1\], not \[0, 2\]"
     ):
         process_of("vp", low=0, high=2)
 

@@ -66,14 +66,14 @@ def test_origins_are_lines(file):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"bench\.yaml:3: a: the key 'a' is there twice"),
-        ("a:\n  b: 1\n  b: 2\n", r"bench\.yaml:3: a\.b: the key 'b' is there twice"),
+        ("a: 1\nb: 2\na: 3\n", r"bench\.yaml:3: a: the key 'a' appears twice"),
+        ("a:\n  b: 1\n  b: 2\n", r"bench\.yaml:3: a\.b: the key 'b' appears twice"),
         ("a: [1, 2\n", r"bench\.yaml:\d: not YAML"),
-        ("- 1\n", r"bench\.yaml: a mapping is wanted"),
-        ("", r"bench\.yaml: a mapping is wanted"),
+        ("- 1\n", r"bench\.yaml: must be a mapping"),
+        ("", r"bench\.yaml: must be a mapping"),
         ("a: !!python/name:os.system ''\n", r"bench\.yaml:1: a: the tag .*python.* is not known"),
         ("a: !thing 1\n", r"the tag !thing is not known"),
-        ("? [1, 2]\n: 3\n", r"bench\.yaml:1: .*a key is a word"),
+        ("? [1, 2]\n: 3\n", r"bench\.yaml:1: .*a key must be a word"),
         ("a: &a\n  b: *a\n", r"an alias contains itself"),
     ],
 )

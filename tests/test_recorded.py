@@ -67,7 +67,9 @@ def test_a_benchmark_that_is_not_finished_is_not_recorded(
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path)
     plan = plan_of(tmp_path)
-    with pytest.raises(ValueError, match=r"results/tiny: \d+ numbers are not there, first the sam"):
+    with pytest.raises(
+        ValueError, match=r"results/tiny: \d+ numbers are missing, the first of the sam"
+    ):
         recorded.write(plan, plan.root, tmp_path)
     assert not (tmp_path / recorded.FOLDER).exists()
 

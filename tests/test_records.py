@@ -68,7 +68,7 @@ def test_the_first_item_that_the_benchmark_has_is_taken(plan, tmp_path):
     assert results.find(several)[0] == "ddim-5"
     none = CellSpec(variant="ddpm-cosine", item=["ddim-7", "ddim-9"], metric="fid")
     item, found = results.find(none)
-    assert (item, found.note) == ("ddim-7", "no such ddim-7 or ddim-9 in this benchmark")
+    assert (item, found.note) == ("ddim-7", "this benchmark has no such ddim-7 or ddim-9")
     assert results.values(none) == {}
 
 

@@ -437,13 +437,13 @@ def test_what_makes_no_sense_is_refused(spec: dict, process: object, reason: str
 def test_mistakes_are_refused() -> None:
     process, x = small(), torch.full((1, 1, 2, 2), 1.5)
     with pytest.raises(
-        ValueError, match=r"images for reflected lie in \[0, 1\], not in \[1.5, 1.5\]"
+        ValueError, match=r"images for reflected must lie in \[0, 1\], not in \[1.5, 1.5\]"
     ):
         process.diffuse(x, float64(0.5), x)
     likelihood = ODELikelihood(
         ODELikelihoodSpec(), exact(process), GreyLevels(256, 0, 1, inside=True)
     )
-    with pytest.raises(ValueError, match="images for reflected lie in"):
+    with pytest.raises(ValueError, match="images for reflected must lie in"):
         likelihood.log_prob(x, generator())
     with pytest.raises(ValueError, match="sigma_min 2.0 must be below sigma_max 1.0"):
         ReflectedSpec(sigma_min=2, sigma_max=1)

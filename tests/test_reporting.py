@@ -241,7 +241,7 @@ def test_results_of_another_spec_are_stale(tmp_path):
     for solver, metric in [("ancestral-10", "fid"), ("vlb-small", "bits_per_dim")]:
         found = row(plan, tmp_path, solver, metric)
         assert (found["status"], found["ours_mean"]) == ("stale", "-")
-        assert "lr = 0.001, and 0.5 is wanted" in found["note"]
+        assert "lr = 0.001, and 0.5 is expected" in found["note"]
     assert row(plan, tmp_path, "draw", variant="control-test")["status"] == "ok"
     assert "stale [1]" in markdown(plan, tmp_path)
 
@@ -337,7 +337,8 @@ def test_a_refused_likelihood_has_its_reason_in_its_cell(tmp_path):
     line = next(line for line in text.splitlines() if line.startswith("| edm ") and "[" in line)
     assert line.split("|")[2].strip() == "– [1]"
     assert (
-        "[1] steps: the bound is a sum over steps, of which continuous time has no number" in text
+        "[1] steps: must be at least 2 in continuous time, where the bound is a sum over that many steps"
+        in text
     )
 
 
@@ -348,7 +349,7 @@ def test_published_values_are_context_and_never_subtracted(plan, tmp_path):
     by_cell = {(each["row"], each["metric"]): each for each in found}
     theirs = by_cell["eps-prediction, L_simple", "fid"]
     assert (theirs["published"], theirs["status"]) == ("3.17", "missing")
-    assert theirs["note"] == "no such variant in this benchmark"
+    assert theirs["note"] == "this benchmark has no such variant"
     assert theirs["published_source"] == "arXiv:2006.11239, Table 1, CIFAR-10 (paper)"
     assert by_cell["eps-prediction, L_simple", "bits_per_dim"]["published"] == "3.75"
     assert "published, CIFAR-10, 50k samples" in markdown(plan, tmp_path, "ddpm-table1")

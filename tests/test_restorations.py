@@ -136,7 +136,7 @@ def test_a_whole_table(plan, tmp_path):
     assert rows["box", "exact", "snips"] == [*common, "0.010", "0.900", "4.00"]
     refused = rows["jpeg", "edm", "snips"]
     assert refused == ["–", "– [1]", *["–"] * 8]
-    assert "- [1] snips needs a linear operator, and jpeg is not" in text
+    assert "- [1] snips needs a linear operator, and jpeg is not linear" in text
     assert "- box: box-mask (height 4, width 3), noise 0.1." in text
     assert "the first 12 test images, 2 restorations of each, N = 24; seed 0." in text
     assert "the standard error over the test images (FID: bootstrap)" in text

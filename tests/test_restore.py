@@ -240,7 +240,7 @@ def test_what_is_no_matrix_has_a_range_of_its_own_and_no_posterior(done):
 def test_too_many_images_are_one_line(done):
     spec, dataset, _ = posed(done, "baselines", "half/pseudo-inverse")
     with pytest.raises(
-        ValueError, match=r"^restorations.images: 999 are wanted, and digits has 297"
+        ValueError, match=r"^restorations.images: 999 are asked for, but digits has 297"
     ):
         restore.pose(spec.model_copy(update={"images": 999}), dataset)
 

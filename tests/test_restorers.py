@@ -138,7 +138,7 @@ def test_each_eta_moves_its_own_coordinates() -> None:
 
 def test_jpeg_has_no_eta_a() -> None:
     said = DDRMSpec(eta_a=0.5).refusal(operator=JPEGSpec())
-    assert said == "eta_a: 0.5 needs a linear operator, and jpeg is not"
+    assert said == "eta_a: 0.5 needs a linear operator, and jpeg is not linear"
     assert DDRMSpec(eta_a=0.5).refusal(operator=IdentitySpec()) is None
 
 
@@ -327,5 +327,5 @@ def test_a_measurement_of_the_wrong_size_is_refused() -> None:
     denoiser = mixture_denoiser(process_of("vp"), 16)
     for name in ("ddrm", "snips", "replace"):
         restorer = restorer_of(RestorerSpec.choose({"name": name}), denoiser, images)
-        with pytest.raises(ValueError, match=r"a measurement of \(1, 3, 3\)"):
+        with pytest.raises(ValueError, match=r"a measurement has the shape \(1, 3, 3\)"):
             restorer.restore(wrong, torch.Generator())

@@ -62,9 +62,7 @@ def test_float16_alone_has_a_scale(keys: dict, factor: float, kind: type) -> Non
 
 
 def test_a_scale_without_float16_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"loss_scale: 100 is of fp16 alone, and precision is bf16"
-    ):
+    with pytest.raises(ValueError, match=r"loss_scale: 100 belongs to fp16, but precision is bf16"):
         TrainingSpec(steps=1, precision="bf16", loss_scale=100)
 
 

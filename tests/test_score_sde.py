@@ -112,7 +112,7 @@ def test_one_by_one_convolutions_are_turned_and_joined():
             lambda s: without(s, "all_modules.4."),
             "45 residual blocks|residual blocks and 6 changes",
         ),
-        (lambda s: without(s, "NIN_"), "nothing attends"),
+        (lambda s: without(s, "NIN_"), "no block has attention"),
         (lambda s: s | {"all_modules.1.weight": torch.empty(512, 64)}, r"shape \[512, 64\]"),
     ],
 )
@@ -124,7 +124,7 @@ def test_other_checkpoints_are_refused_in_one_line(change, named):
 
 @pytest.mark.parametrize("name", ["net_sde_ddpm_cifar10", "net_sde_ddpmpp_vp", "net_sde_ncsnpp_ve"])
 def test_reflected_diffusions_network_is_told_from_score_sdes(name):
-    with pytest.raises(CheckpointError, match="not reflected diffusion's network"):
+    with pytest.raises(CheckpointError, match="not the network of Reflected-Diffusion"):
         reflected.architecture(empty(name))
 
 
@@ -137,8 +137,8 @@ def test_reflected_diffusions_network_is_told_from_score_sdes(name):
         ),
         (lambda s: s | {"ema": {"shadow_params": s["ema"]["shadow_params"][::-1]}}, "does not fit"),
         (lambda s: s | {"ema": 3}, "has no tensors"),
-        (lambda s: s | {"model": {}}, "no state_dict of score_sde's"),
-        (lambda s: None, "no state_dict of score_sde's"),
+        (lambda s: s | {"model": {}}, "no state_dict of score_sde"),
+        (lambda s: None, "no state_dict of score_sde"),
     ],
 )
 def test_files_whose_parts_do_not_fit_are_refused(change, named):

@@ -65,7 +65,9 @@ def test_a_difference_with_a_reason_is_shown_with_it(repository: Path) -> None:
 
 def test_a_reason_for_what_is_the_same_is_an_error(repository: Path) -> None:
     stated(repository, training__lr={"paper": 2e-5, "why": "slower is safer"})
-    with pytest.raises(PlanError, match=r"training\.lr: ours is the paper's, and needs no reason"):
+    with pytest.raises(
+        PlanError, match=r"training\.lr: ours is the paper's, so there must be no reason"
+    ):
         settings(repository)
 
 
@@ -80,14 +82,14 @@ def test_nothing_of_a_training_may_be_left_out(repository: Path) -> None:
     for group in tree["benchmarks"][CHURCH]:
         group["settings"].pop("training.flip", None)
     write(repository, tree)
-    with pytest.raises(PlanError, match=r"training\.flip is True, and nothing says what the paper"):
+    with pytest.raises(PlanError, match=r"training\.flip is True, but nothing says what the paper"):
         settings(repository)
 
 
 def test_what_is_unsaid_must_be_at_its_default(repository: Path) -> None:
     path = repository / "config" / CHURCH
     path.write_text(path.read_text().replace("warmup: 5000", "weight_decay: 0.1, warmup: 5000"))
-    with pytest.raises(PlanError, match=r"training\.weight_decay is 0\.1, and nothing says"):
+    with pytest.raises(PlanError, match=r"training\.weight_decay is 0\.1, but nothing says"):
         settings(repository)
 
 

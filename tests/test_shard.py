@@ -243,7 +243,7 @@ def test_more_shards_than_chunks_are_refused(tmp_path):
     with pytest.raises(PlanError) as error:
         plan_of(tmp_path)
     assert re.fullmatch(
-        r"\S+bench.yaml:\d+: shards: 6, but 70 samples in chunks of 16 are 5, and a shard has at least one; "
+        r"\S+bench.yaml:\d+: shards: 6, but 70 samples in chunks of 16 are 5 chunks, and each shard needs one; "
         r"lower shards or chunk",
         str(error.value),
     )

@@ -80,23 +80,24 @@ def test_keys_that_nobody_uses_leave_specs_as_they_were():
         ),
         (
             "training: {snapshots: [0]}",
-            ["training.snapshots", "0 is no step", "fraction of the run"],
+            ["training.snapshots", "0 is not a step", "fraction of the run"],
         ),
-        ("training: {snapshots: [1.0]}", ["training.snapshots", "1.0 is no step"]),
-        ("training: {snapshots: [5, 0.5]}", ["training.snapshots", "step 5 is there twice"]),
+        ("training: {snapshots: [1.0]}", ["training.snapshots", "1.0 is not a step"]),
+        ("training: {snapshots: [5, 0.5]}", ["training.snapshots", "step 5 appears twice"]),
         ("training: {snapshots: [0.01]}", ["training.snapshots", "0.01 of 10 steps is less than"]),
         ("solver: {at: 11}", ["vp.solvers.heun-18.at: 11 is past the budget of 10 steps"]),
         (
             "solver: {at: 7}",
             [
-                "vp.solvers.heun-18.at: 7 is none of the snapshots (training.snapshots: 2, 5), nor the last step, 10"
+                "vp.solvers.heun-18.at: 7 is neither one of the snapshots (training.snapshots: 2, 5) "
+                "nor the last step, 10"
             ],
         ),
-        ("solver: {at: 0.7}", ["heun-18.at: 0.7 (step 7) is none of the snapshots"]),
-        ("solver: {at: [5, 0.5]}", ["heun-18.at: step 5 is there twice"]),
-        ("solver: {at: soon}", ["heun-18.at", "a finite number is wanted, not 'soon'"]),
-        ("solver: {ema_std: 0.07}", ["heun-18.ema_std: 0.07 is reconstructed from two lengths"]),
-        ("likelihood: {at: 3}", ["vp.likelihoods.ode.at: 3 is none of the snapshots"]),
+        ("solver: {at: 0.7}", ["heun-18.at: 0.7 (step 7) is neither one of the snapshots"]),
+        ("solver: {at: [5, 0.5]}", ["heun-18.at: step 5 appears twice"]),
+        ("solver: {at: soon}", ["heun-18.at", "must be a finite number, not 'soon'"]),
+        ("solver: {ema_std: 0.07}", ["heun-18.ema_std: 0.07 needs at least two tracked lengths"]),
+        ("likelihood: {at: 3}", ["vp.likelihoods.ode.at: 3 is neither one of the snapshots"]),
         ("classifier: {snapshots: [5]}", ["classifier.training.snapshots", "leave it out"]),
     ],
 )
@@ -136,8 +137,8 @@ def test_an_exact_denoiser_has_no_snapshots(planned):
 
 def test_what_is_offered_in_vain_is_a_footnote(planned):
     plan = planned("solvers: {heun-3: {name: heun, steps: 3, at: 5}}")
-    assert {(each.item, each.reason[:21]) for each in plan.refusals} == {
-        ("heun-3", "at: 5 is none of the ")
+    assert {(each.item, each.reason[:28]) for each in plan.refusals} == {
+        ("heun-3", "at: 5 is neither one of the ")
     }
 
 
@@ -289,7 +290,7 @@ def test_a_lost_snapshot_is_trained_again_from_a_state_before_it(
         path.write_bytes(b"torn") if torn else path.unlink()
     found = [each for each in examine(trained[1]) if each.status == "torn"]
     assert len(found) == torn
-    with pytest.warns(UserWarning, match="given up: the snapshot of step 6 is torn or gone"):
+    with pytest.warns(UserWarning, match="removed: the snapshot of step 6 is torn or missing"):
         train.run(spec, root, "cpu")
     assert hashes(root, spec) == before
     assert len(kept(folder)) == 4
@@ -352,7 +353,7 @@ def test_a_notebook_opens_a_run_at_a_step(trained):
     expected = states_at(trained, 6)[6, 0]
     found = diffbench.load(path, at=0.5).denoiser.network.network.state_dict()
     assert all(torch.equal(found[name], each) for name, each in expected.items())
-    with pytest.raises(ValueError, match="at: 5 is none of the snapshots"):
+    with pytest.raises(ValueError, match="at: 5 is neither one of the snapshots"):
         diffbench.load(path, at=5)
     with pytest.raises(ValueError, match=r"give them to diffbench\.load"):
         diffbench.load(path).sample(2, HeunSpec(steps=3, at=6))
@@ -430,7 +431,7 @@ def test_a_learning_curve_has_a_point_for_each_step(tmp_path):
         ["alone", "4", "1", "1", "1", "3"],
         ["absent", "-", "-", "-", "-", "0"],
     ]
-    assert rows[3]["note"] == "no such variant in this benchmark"
+    assert rows[3]["note"] == "this benchmark has no such variant"
 
 
 def test_claims_comparisons_and_curves_take_cells_at_a_step(tmp_path):
@@ -477,7 +478,7 @@ def test_claims_comparisons_and_curves_take_cells_at_a_step(tmp_path):
 
 @pytest.mark.parametrize(
     ("at", "reason"),
-    [(5, "5 is past the budget of 4 steps"), (3, "3 is none of the snapshots")],
+    [(5, "5 is past the budget of 4 steps"), (3, "3 is neither one of the snapshots")],
 )
 def test_a_cell_at_a_step_that_is_not_kept_is_refused_at_plan_time(tmp_path, at, reason):
     side = {"layout": "comparison", "title": "Side", "columns": {"then": "fid"}}

@@ -146,7 +146,7 @@ def test_a_loaded_run_is_guided_by_a_classifier_of_its_process(first):
     ]
     assert np.array_equal(guided[0], run.sample(2, LEARNED, labels=[3, 4]))
     assert not np.array_equal(*guided)
-    with pytest.raises(ValueError, match=r"classifier: .* and the model is of .*edm"):
+    with pytest.raises(ValueError, match=r"classifier: .* but the model is for .*edm"):
         load(first[0], "edm").sample(
             2, HeunSpec(steps=3, classifier_scale=1), labels=[3, 4], classifier=folder
         )
@@ -155,11 +155,16 @@ def test_a_loaded_run_is_guided_by_a_classifier_of_its_process(first):
 @pytest.mark.parametrize(
     ("variant", "solver", "labels", "reason"),
     [
-        ("iddpm-hybrid", LEARNED, None, "labels: are wanted"),
-        ("iddpm-hybrid", LEARNED, [3, 10], r"labels: \[3, 10\] are not 2 labels from 0 to 9"),
-        ("iddpm-hybrid", LEARNED, [3], r"labels: \[3\] are not 2 labels"),
+        ("iddpm-hybrid", LEARNED, None, "labels: must be given"),
+        ("iddpm-hybrid", LEARNED, [3, 10], r"labels: \[3, 10\] must be 2 labels from 0 to 9"),
+        ("iddpm-hybrid", LEARNED, [3], r"labels: \[3\] must be 2 labels"),
         ("edm", HeunSpec(steps=3), [3, 4], "labels: this model is unconditional"),
-        ("edm", HeunSpec(steps=3, w=1), [3, 4], "w: 1 is asked of an unconditional model"),
+        (
+            "edm",
+            HeunSpec(steps=3, w=1),
+            [3, 4],
+            "w: 1 needs denoiser.conditional: true, and this model is unconditional",
+        ),
         ("ddpm-cosine", LEARNED, None, "variance: learned needs denoiser.variance: learned; use"),
         (
             "edm",

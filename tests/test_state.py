@@ -71,7 +71,9 @@ def test_a_state_that_lacks_a_part_is_refused_by_name(store, part):
     path = store.folder / "unnamed.safetensors"
     save_file(lacking, path)
     path.rename(store.folder / f"state-000000005-{files.sha256(path)[:16]}.safetensors")
-    with pytest.raises(StoreError, match=rf"lacks {part}: remove the folder .* to train anew"):
+    with pytest.raises(
+        StoreError, match=rf"lacks {part}: remove the folder .* to train from the start"
+    ):
         store.load()
 
 
@@ -84,7 +86,9 @@ def test_a_state_that_lacks_a_part_is_not_saved(store, part):
 
 
 def test_a_folder_of_another_spec_is_refused_naming_the_key(store):
-    with pytest.raises(StoreError, match=r"beta_max = 20\.0, and 10\.0 is wanted: remove the fol"):
+    with pytest.raises(
+        StoreError, match=r"beta_max = 20\.0, and 10\.0 is expected: remove the fol"
+    ):
         StateStore(store.folder, VPSpec(beta_max=10))
     (store.folder / "spec.json").write_text("{")
     with pytest.raises(StoreError, match="unreadable"):

@@ -213,6 +213,6 @@ def test_mistakes_are_refused(kind: type) -> None:
         )
         assert kind(**steps, **{key: 2}).refusal(ReflectedSpec()) is None
     with pytest.raises(
-        ValidationError, match="bump: 2, gate: 1: either closes the walls; give one"
+        ValidationError, match="bump: 2, gate: 1: each closes the walls; give one of the two"
     ):
         kind(**steps, bump=2, gate=1)

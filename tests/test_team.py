@@ -139,7 +139,9 @@ def test_asked_to_stop_all_processes_do_at_the_same_step(folder):
     stopped = StateStore(paths.state(ROOT, spec), spec).events()[-1]
     assert stopped["event"] == "saved"
     assert stopped["step"] % ProcessGroup.EVERY == 0
-    assert f"stopped at step {stopped['step']}, state saved: call again\n" in error
+    assert (
+        f"stopped at step {stopped['step']}, state saved: run the command again to go on\n" in error
+    )
     assert not paths.product(ROOT, spec).exists()
     assert status.read_status(paths.state(ROOT, spec)) is None
 
@@ -149,7 +151,7 @@ def test_a_process_that_fails_leaves_its_reason(folder):
     spec = SPEC.model_copy(update={"training": SPEC.training.model_copy(update={"batch": 3})})
     command = ["train", "--root", ROOT, "--spec", spec.canonical(), "--device", "cpu"]
     done = run(*command, "--processes", 2, cwd=folder)
-    reason = "training.batch: 3 images cannot be shared by 2 processes in parts of 2 each"
+    reason = "training.batch: 3 images are fewer than 2 processes times 2 parts"
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"diffbench train: {reason}"
     assert status.read_status(paths.state(ROOT, spec))["reason"] == reason
@@ -177,7 +179,7 @@ def test_shares_make_the_batch():
 def test_too_many_processes_for_a_batch_are_refused(folder):
     digits = data.load(ROOT, SPEC.data)
     training = SPEC.training.model_copy(update={"batch": 7})
-    with pytest.raises(TrainingError, match=r"^training\.batch: 7 images cannot be shared by 4"):
+    with pytest.raises(TrainingError, match=r"^training\.batch: 7 images are fewer than 4"):
         denoiser_trainer(SPEC.model_copy(update={"training": training}), digits, CPU, Third())
 
 
@@ -186,7 +188,9 @@ def test_processes_that_resume_at_different_steps_stop(folder):
         def total(self, x):
             return 4 * x - 1
 
-    with pytest.raises(TrainingError, match=r"process 2 resumes at step 0 and others do not"):
+    with pytest.raises(
+        TrainingError, match=r"process 2 resumes at step 0, and other processes at another step"
+    ):
         train_network(
             SPEC,
             ROOT,

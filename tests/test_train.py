@@ -98,7 +98,7 @@ def test_asked_to_stop_training_saves_and_later_ends_in_the_same_bits(undisturbe
     status, error = training.interrupt(signal.SIGTERM)
     assert status == train.STOPPED == 85, error
     stopped = training.events("saved")[-1]["step"]
-    assert f"stopped at step {stopped}, state saved: call again\n" in error
+    assert f"stopped at step {stopped}, state saved: run the command again to go on\n" in error
     assert not training.model.exists()
     done = training.run()
     assert done.returncode == 0, done.stderr

@@ -100,7 +100,9 @@ def test_no_part_is_larger_than_the_others_by_more_than_one():
 
 
 def test_more_parts_than_images_are_refused():
-    with pytest.raises(ValueError, match="accumulate: a batch of 11 cannot be cut into 12 parts"):
+    with pytest.raises(
+        ValueError, match="accumulate: a batch of 11 cannot be divided into 12 parts"
+    ):
         spec_of("edm", accumulate=12)
 
 

@@ -73,7 +73,7 @@ def test_edms_parameterisations_differ_in_nothing_else():
             {"tables": ["ddpm-ablation"], "claims": []},
             [
                 "tables.ddpm-ablation.about: prediction, loss, but ddpm-linear-eps ancestral-100 and ddpm-linear-x0 ",
-                "differ in loss: with the same skip inside, predict eps and x0 are one function of the network",
+                "differ in loss: with the same skip, predict eps and x0 are one function of the network",
                 "denoiser.skip: none",
             ],
         ),
@@ -174,7 +174,7 @@ def test_bits_of_two_kinds_do_not_compare(tmp_path):
     )
     plan = with_claim(tmp_path, claim(*sides))
     wanted = (
-        r"claims\.one: bits_per_dim of two kinds do not compare: ddpm-cosine vlb-small "
+        r"claims\.one: two kinds of bits_per_dim cannot be compared: ddpm-cosine vlb-small "
         r"\(bound on grey levels\) and twin ode \(ODE, density of dequantised levels\)"
     )
     with pytest.raises(PlanError, match=wanted):
@@ -201,7 +201,7 @@ def test_bits_of_two_kinds_share_no_column_and_no_axis(tmp_path, part):
         },
     }[part] | {"title": "Side by side"}
     plan = configured(tmp_path, **{part: {"side": made}}, **pair())
-    with pytest.raises(PlanError, match=rf"{part}\.side\..*of two kinds do not compare"):
+    with pytest.raises(PlanError, match=rf"{part}\.side\..*two kinds of .* cannot be compared"):
         tables.check(plan)
 
 

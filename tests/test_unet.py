@@ -82,7 +82,7 @@ def test_features_without_an_image_are_refused():
 
 @pytest.mark.parametrize("size", [(1, 7, 8), (1, 8, 5)])
 def test_an_odd_size_is_refused(size):
-    with pytest.raises(ValueError, match="not even"):
+    with pytest.raises(ValueError, match="must be even, not"):
         build(size)
 
 

@@ -204,7 +204,9 @@ def test_results_of_another_spec_are_stale_until_the_doctor_removes_them(made):
     edm = {(job.variant, job.item) for job in cells_of(made) if job.variant == "edm"}
     assert cells(rows, "stale") == edm
     assert cells(rows, "ok") == {(job.variant, job.item) for job in cells_of(made)} - edm
-    assert all("lr = 0.001, and 0.002 is wanted" in r["note"] for r in rows if r["status"] != "ok")
+    assert all(
+        "lr = 0.001, and 0.002 is expected" in r["note"] for r in rows if r["status"] != "ok"
+    )
     found = run("doctor", "--config", CONFIG, cwd=made)
     assert found.returncode == 1
     stale = [line.split()[1] for line in found.stdout.splitlines() if line.startswith("stale")]
@@ -389,7 +391,7 @@ LOUDER = {"restorations": {"tasks": {"noisy": {"noise": 0.2}}}}
     [
         (
             override("edm", solvers={"heun-3": {"name": "huen", "steps": 3}}),
-            "edm.solvers.heun-3: 'huen' is no solver; did you mean 'heun'?",
+            "edm.solvers.heun-3: 'huen' is not a known solver; did you mean 'heun'?",
         ),
         ({"training": {"steps": -4}}, "training.steps: must be greater than 0, not -4"),
     ],

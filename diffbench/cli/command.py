@@ -26,7 +26,7 @@ GROUPS = {
     "look": "look at the configuration",
     "compare": "compare with the papers and with other runs",
     "look after": "look after results and documents",
-    "jobs": "one job of the workflow each, a command for every stage: diffbench list stages",
+    "jobs": "run one job: a command for each stage (diffbench list stages)",
 }
 
 Function = Callable[[argparse.Namespace], int]
@@ -84,7 +84,7 @@ def parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=Version, nargs=0, help="print the version")
     known = top.add_subparsers(
-        required=True, metavar="COMMAND", dest="name", help="one of those below"
+        required=True, metavar="COMMAND", dest="name", help="a command of the list below"
     )
     for each in commands:
         sub = known.add_parser(
@@ -142,7 +142,7 @@ def setting(text: str) -> dict[str, Any]:
         return dict(json.loads(text))
     key, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: KEY=VALUE is wanted")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be KEY=VALUE")
     import yaml
 
     return {key: yaml.safe_load(value)}
@@ -156,9 +156,9 @@ SET = argument(
     action="append",
     default=[],
     metavar="KEY=VALUE",
-    help="override a key of the benchmark file (training.lr=1e-3), or many as a JSON mapping",
+    help="set a key of the benchmark file (training.lr=1e-3), or several keys by a JSON mapping",
 )
-WRITE = argument("--write", type=Path, metavar="FILE", help="to a file, not the screen")
+WRITE = argument("--write", type=Path, metavar="FILE", help="write to this file, not to the screen")
 
 
 def repository() -> Path:

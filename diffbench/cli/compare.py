@@ -46,7 +46,7 @@ def manifest(options: argparse.Namespace) -> int:
     from diffbench.store.manifest import manifest
 
     if not options.root.is_dir():
-        raise ValueError(f"there is no results folder {options.root}")
+        raise ValueError(f"{options.root}: there is no such results folder")
     for path, digest in manifest(options.root).items():
         print(f"{digest}  {path}")
     return 0

@@ -38,7 +38,7 @@ def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
     named = os.environ.get("DIFFBENCH_EXTENSIONS", "").split(os.pathsep)
     found = [
         argument("--root", type=Path, help="the results folder, e.g. results/digits"),
-        argument("--spec", help="the job's spec as JSON, as the plan makes it"),
+        argument("--spec", help="the spec of the job, as JSON: `snakemake -np` prints it"),
         argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto")),
         argument(
             "--extension", type=Path, action="append", default=[*map(Path, filter(None, named))]
@@ -46,12 +46,14 @@ def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
     ]
     if stage.spread:
         shards = os.environ.get("DIFFBENCH_SHARDS", "1")
-        found.append(argument("--shards", type=int, default=shards, help="gather that many"))
+        found.append(
+            argument("--shards", type=int, default=shards, help="the number of shards to gather")
+        )
     if stage.shared:
-        processes = "started by torchrun (0: one)"
+        processes = "the number of processes that torchrun starts (0 or 1: no torchrun)"
         found.append(argument("--processes", type=int, default=1, help=processes))
     if stage.partial:
-        left = "do so for what a failed run left"
+        left = "run the jobs of this stage that a failed run left"
         found += [argument("--partial", action="store_true", help=left), CONFIG, SET]
     return tuple(found)
 
@@ -61,7 +63,7 @@ def run_stage(options: argparse.Namespace) -> int:
     if getattr(options, "partial", False):
         return run_partly(load(options), options.name)
     if options.root is None or options.spec is None:
-        raise ValueError("--root and --spec are wanted; the Snakefile shows how (snakemake -np)")
+        raise ValueError("--root and --spec are required: `snakemake -np` prints them")
     spec = read_spec(options.name, options.spec, options.extension)
     device = resolved(options.device)
     if getattr(options, "processes", 1) > 1 and spec.divided and not launch.launched():

@@ -20,7 +20,7 @@ def check_config(options: argparse.Namespace) -> int:
     jobs = ", ".join(f"{len(plan.of(stage))} {stage}" for stage in STAGES)
     print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
     for refusal in plan.refusals:
-        print(f"  {refusal.variant} without {refusal.item}: {refusal.reason}")
+        print(f"  {refusal.variant}: {refusal.item} is left out: {refusal.reason}")
     for name, variant in plan.variants.items():
         for item, solver in variant.solvers.items():
             if variant.process is not None and (note := solver.note(variant.process)):
@@ -30,14 +30,14 @@ def check_config(options: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number from 1 on is wanted")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
     return int(text)
 
 
 def _shape(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if len(parts) != 3:
-        raise argparse.ArgumentTypeError(f"{text!r}: C,H,W is wanted, such as 3,32,32")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be C,H,W, such as 3,32,32")
     return tuple(_count(part.strip()) for part in parts)
 
 
@@ -45,8 +45,13 @@ def _shape(text: str) -> tuple[int, ...]:
     "run",
     "estimate config/cifar10.yaml --set only=vp",
     FILE,
-    argument("--steps", type=_count, default=3, help="of each kind that are timed"),
-    argument("--shape", type=_shape, metavar="C,H,W", help="of images, if not known"),
+    argument("--steps", type=_count, default=3, help="steps to time, of each kind (default 3)"),
+    argument(
+        "--shape",
+        type=_shape,
+        metavar="C,H,W",
+        help="shape of the images, where the data set does not say it",
+    ),
     SET,
 )
 def estimate(options: argparse.Namespace) -> int:
@@ -61,17 +66,21 @@ def estimate(options: argparse.Namespace) -> int:
 @command(
     "run",
     "import edm edm-cifar10-32x32-uncond-vp.pkl --name edm-cifar10",
-    argument("family", help="its layout: see diffbench list families"),
+    argument("family", help="the layout of the checkpoint: see diffbench list families"),
     FILE,
-    argument("--to", type=Path, metavar="FOLDER", help="default: models/NAME"),
-    argument("--name", dest="called", default="", help="default: the file's name"),
+    argument(
+        "--to", type=Path, metavar="FOLDER", help="the folder to write (default: models/NAME)"
+    ),
+    argument(
+        "--name", dest="called", default="", help="the name of the model (default: the file's name)"
+    ),
     argument(
         "--denoiser",
         type=setting,
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="what the weights do not say and the family takes otherwise (predict=eps)",
+        help="a key of the denoiser where the family's own value is wrong (predict=eps)",
     ),
 )
 def import_(options: argparse.Namespace) -> int:

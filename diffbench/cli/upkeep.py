@@ -11,7 +11,7 @@ from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, re
 @command(
     "look after",
     "doctor --config config/digits.yaml",
-    argument("--fix", action="store_true", help="remove what is stale, corrupt or torn"),
+    argument("--fix", action="store_true", help="remove stale, corrupt and torn files"),
     CONFIG,
     SET,
 )
@@ -31,7 +31,7 @@ def doctor(options: argparse.Namespace) -> int:
             finding.remove()
     missing, whole = len(found) - len(wrong), sum(len(job.products) for job in plan.jobs)
     whole -= sum(finding.status != "torn" for finding in found)
-    action = "removed: run snakemake to remake them" if options.fix else "wrong"
+    action = "removed: run snakemake to make them again" if options.fix else "wrong"
     print(f"{plan.root}: {whole} products whole, {missing} missing, {len(wrong)} {action}")
     return int(bool(wrong) and not options.fix)
 
@@ -39,7 +39,9 @@ def doctor(options: argparse.Namespace) -> int:
 @command(
     "look after",
     "clean --dry-run --config config/digits.yaml",
-    argument("--dry-run", action="store_true", help="only print what would go"),
+    argument(
+        "--dry-run", action="store_true", help="print what would be removed, and remove nothing"
+    ),
     CONFIG,
     SET,
 )
@@ -69,7 +71,7 @@ def record(options: argparse.Namespace) -> int:
 @command(
     "look after",
     "pages --write",
-    argument("--write", action="store_true", help="write them from docs/templates"),
+    argument("--write", action="store_true", help="write the pages from docs/templates"),
 )
 def pages(options: argparse.Namespace) -> int:
     """Check that README and docs say what docs/records has.

@@ -80,7 +80,7 @@ def _members(archive: Path) -> dict[str, bytes]:
                     assert file is not None
                     found[member.name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive} is no whole gzipped tar archive ({error})") from None
+        raise ValueError(f"{archive} is not a complete gzipped tar archive ({error})") from None
     return found
 
 
@@ -98,16 +98,16 @@ def _split(
 
 def _batch(members: dict[str, bytes], name: str, archive: Path) -> dict[str, Any]:
     if name not in members:
-        raise ValueError(f"{archive} has no {name}: wanted is the python version of CIFAR-10")
+        raise ValueError(f"{archive} has no {name}: it must be the Python version of CIFAR-10")
     return read_dictionary(members[name], f"{archive}: {name}")
 
 
 def _images(data: Any, where: str) -> Images:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
-        raise ValueError(f"{where}: `data` must be an array of bytes, a row an image")
+        raise ValueError(f"{where}: `data` must be an array of bytes, one row for each image")
     if data.shape[1] != 3 * SIZE**2:
         raise ValueError(
-            f"{where}: an image has {data.shape[1]} values, and {3 * SIZE**2} are wanted (32x32 RGB)"
+            f"{where}: an image has {data.shape[1]} values, and must have {3 * SIZE**2} (32x32 RGB)"
         )
     return np.ascontiguousarray(data.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
 
@@ -118,5 +118,5 @@ def _labels(labels: Any, count: int, where: str) -> Labels:
     ):
         raise ValueError(f"{where}: `labels` must be a list of numbers from 0 to 9")
     if len(labels) != count:
-        raise ValueError(f"{where} has {count} images and {len(labels)} labels")
+        raise ValueError(f"{where} has {count} images, but {len(labels)} labels")
     return np.array(labels, dtype=np.int64)

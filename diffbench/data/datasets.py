@@ -153,7 +153,7 @@ def check_split(test: int, count: int) -> None:
         ValueError: when it has.
     """
     if not 0 < test < count:
-        raise ValueError(f"a test split of {test} out of {count} images leaves none to train on")
+        raise ValueError(f"a test split of {test} of the {count} images leaves none to train on")
 
 
 def _split(images: Images, labels: Labels, *, test: int, seed: int, **facts: Any) -> Dataset:

@@ -70,7 +70,7 @@ class Decoder:
             raise ValueError(f"{name} {error}") from None
         except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
             reason = one_line(error).replace("<_io.BytesIO object at", "<")
-            raise ValueError(f"{name} is no whole image ({reason})") from None
+            raise ValueError(f"{name} is not a complete image ({reason})") from None
 
     def _read(self, content: bytes) -> Images:
         with Image.open(io.BytesIO(content), formats=(*LOSSLESS, *LOSSY)) as image:
@@ -87,7 +87,7 @@ class Decoder:
         array = array if array.ndim == 3 else array[..., None]
         if self.channels not in (None, array.shape[2]):
             raise _RefusedError(
-                f"is {KINDS[array.shape[2]]}: {KINDS[self.channels or 0]} is wanted"
+                f"is {KINDS[array.shape[2]]}, and must be {KINDS[self.channels or 0]}"
             )
         return array
 
@@ -97,7 +97,7 @@ class Decoder:
         if image.size != (size, size):
             raise _RefusedError(
                 f"has {image.width}x{image.height} pixels and not {size}x{size}: with `resize: none` or a `version` "
-                "images are wanted as they are"
+                "images are not resized"
             )
         return image
 
@@ -111,8 +111,8 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 def _other_format(found: str) -> str:
     return (
-        f"is {found}, not PNG, whatever its name says: its artefacts would be learnt and scored; make "
-        "PNGs from the lossless originals, or say `lossy: true`"
+        f"is {found}, not PNG, whatever its name says: its artefacts would be learnt and scored; make PNGs from the "
+        "lossless originals, or set `lossy: true`"
     )
 
 
@@ -202,8 +202,8 @@ class Splits:
         shape = self.train.shape[1:]
         if image.shape != shape:
             raise ValueError(
-                f"{name} is {describe(image.shape)} but {self.first} is {describe(shape)}: all must "
-                "have one number of channels and one size (`size:` crops and resizes)"
+                f"{name} is {describe(image.shape)}, but {self.first} is {describe(shape)}: all images must have "
+                "one size and one number of channels (`size:` crops and resizes)"
             )
         self.arrays[split][self.filled[split]] = image
         self.filled[split] += 1

@@ -104,8 +104,8 @@ class ImageFolder:
         classes = [each.classes for each in listed.values()]
         if max(map(len, classes)) > 1 and classes[0] != classes[1]:
             raise ValueError(
-                f"{spec.test_path} holds {len(classes[1])} classes and {spec.path} {len(classes[0])}, or others: "
-                "`data.test_path` must name images of the same"
+                f"data.test_path: {spec.test_path} has {len(classes[1])} classes and {spec.path} has "
+                f"{len(classes[0])}, or their names differ: both must have the same classes"
             )
         tests = np.ones(len(labels["test_path"]), bool)
         return {"path": np.zeros(count, bool), "test_path": tests}
@@ -113,8 +113,8 @@ class ImageFolder:
     def _checked(self, found: str) -> str:
         if self.spec.identity not in (None, found):
             raise ValueError(
-                f"data.identity: {self.spec.path} has the identity {found}, not {self.spec.identity}: other images, or "
-                "another version of them"
+                f"data.identity: {self.spec.path} has the identity {found}, not {self.spec.identity}: it has other "
+                "images, or another version of them"
             )
         return found
 
@@ -122,16 +122,16 @@ class ImageFolder:
         path, names = self.spec.paths[key], listed.names
         if len(names) < 2:
             raise ValueError(
-                f"{path} holds {len(names)} PNG images: `{key}:` must name a folder, zip or tar of two or "
-                "more, directly or in one sub-folder a class"
+                f"{path} holds {len(names)} PNG images: `{key}:` must be a folder, zip or tar of at least two, in "
+                "itself or in one sub-folder for each class"
             )
         if self.spec.classes not in (None, len(listed.classes)):
             raise ValueError(
-                f"{path} has {len(listed.classes)} classes, and data.classes is {self.spec.classes}"
+                f"{path} has {len(listed.classes)} classes, but data.classes is {self.spec.classes}"
             )
         jpegs = [name for name in names if name.lower().endswith(LOSSY)]
         if jpegs and not self.spec.lossy:
             raise ValueError(
-                f"{path} holds JPEG images ({jpegs[0]}, {len(jpegs)} in all): their artefacts would be "
-                "learnt and scored; make PNGs from the lossless originals, or say `lossy: true`"
+                f"{path} holds JPEG images ({jpegs[0]}, {len(jpegs)} in all): their artefacts would be learnt and "
+                "scored; make PNGs from the lossless originals, or set `lossy: true`"
             )

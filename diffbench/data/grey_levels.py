@@ -61,9 +61,11 @@ class GreyLevels:
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 256:
-            raise ValueError(f"grey levels must number 2 to 256, not {self.count}")
+            raise ValueError(f"the number of grey levels must be 2 to 256, not {self.count}")
         if (self.low, self.high) not in RANGES:
-            raise ValueError(f"the model scale is [-1, 1] or [0, 1], not [{self.low}, {self.high}]")
+            raise ValueError(
+                f"the model scale must be [-1, 1] or [0, 1], not [{self.low}, {self.high}]"
+            )
 
     @property
     def spacing(self) -> float:
@@ -93,9 +95,12 @@ class GreyLevels:
         """Return images in grey levels, uint8 (N, H, W, C), as a tensor; raises as `to_model` does."""
         k = torch.as_tensor(images)
         if k.dtype != torch.uint8 or k.ndim != 4:
-            raise ValueError(f"images are uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
+            raise ValueError(f"images must be uint8 (N, H, W, C), not {k.dtype} {tuple(k.shape)}")
         if k.numel() and int(k.max()) >= self.count:
-            raise ValueError(f"level {int(k.max())} in a data set of {self.count} levels")
+            raise ValueError(
+                f"level {int(k.max())} is too large: the data set has {self.count} levels, counted "
+                "from 0"
+            )
         return k
 
     def values(self, k: Tensor) -> Tensor:
@@ -110,10 +115,12 @@ class GreyLevels:
             ValueError: when x has a NaN, or not four dimensions.
         """
         if x.ndim != 4:
-            raise ValueError(f"images in model scale are (N, C, H, W), not {tuple(x.shape)}")
+            raise ValueError(f"images in model scale must be (N, C, H, W), not {tuple(x.shape)}")
         x = x.detach().cpu().double()
         if bool(x.isnan().any()):
-            raise ValueError(f"NaN in {int(x.isnan().flatten(1).any(1).sum())} of {len(x)} images")
+            raise ValueError(
+                f"{int(x.isnan().flatten(1).any(1).sum())} of {len(x)} images have NaN"
+            )
         cells = self.count - (not self.inside)
         k = torch.floor(cells * (x - self.first) / (self.high - self.low) + 0.5)
         images: Images = k.clamp(0, self.count - 1).byte().permute(0, 2, 3, 1).contiguous().numpy()

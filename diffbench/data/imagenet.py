@@ -65,8 +65,8 @@ class ImageNet:
         found = sorted(Path(self.spec.path).rglob(name))
         if len(found) != 1:
             raise ValueError(
-                f"{self.spec.path} has {len(found) or 'no'} {name}: `data.path` must name a folder with "
-                f"one; wanted is {self.spec.origin}"
+                f"{self.spec.path} has {len(found) or 'no'} {name}: `data.path` must be a folder with one; "
+                f"expected: {self.spec.origin}"
             )
         return found[0]
 
@@ -90,10 +90,10 @@ def _read(files: list[Path], size: int) -> tuple[Images, Labels]:
 def _count(file: Path, values: int) -> int:
     with _member(file, "data") as (_, shape, dtype):
         if len(shape) != 2 or dtype != np.uint8:
-            raise ValueError(f"{file}: `data` must be an array of bytes, a row an image")
+            raise ValueError(f"{file}: `data` must be an array of bytes, one row for each image")
         if shape[1] != values:
             raise ValueError(
-                f"{file}: an image has {shape[1]} values, and {values} are wanted (data.size)"
+                f"{file}: an image has {shape[1]} values, and must have {values} (data.size)"
             )
         return int(shape[0])
 
@@ -101,7 +101,7 @@ def _count(file: Path, values: int) -> int:
 def _labels(file: Path, count: int) -> Labels:
     with _member(file, "labels") as (stream, shape, dtype):
         if shape != (count,) or dtype.kind not in "iu":
-            raise ValueError(f"{file}: `labels` must be {count} whole numbers, one an image")
+            raise ValueError(f"{file}: `labels` must be {count} whole numbers, one for each image")
         labels = np.frombuffer(_content(stream, file, count * dtype.itemsize), dtype)
     if count and not (labels.min() >= 1 and labels.max() <= CLASSES):
         raise ValueError(f"{file}: `labels` must be from 1 to {CLASSES}")
@@ -119,7 +119,7 @@ def _rows(file: Path, values: int) -> Iterator[NDArray[np.uint8]]:
 def _content(stream: Any, file: Path, size: int) -> bytes:
     content: bytes = stream.read(size)
     if len(content) != size:
-        raise ValueError(f"{file} is no whole npz file (an array ends early)")
+        raise ValueError(f"{file} is not a complete npz file (an array ends early)")
     return content
 
 
@@ -134,7 +134,7 @@ def _member(file: Path, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dt
             with archive.open(member) as stream:
                 yield stream, *_checked_header(stream, member.file_size, f"{file}: `{name}`")
     except TORN as error:
-        raise ValueError(f"{file} is no whole npz file ({error})") from None
+        raise ValueError(f"{file} is not a complete npz file ({error})") from None
 
 
 def _checked_header(
@@ -144,7 +144,7 @@ def _checked_header(
     try:
         shape, fortran, dtype = header(stream)
     except ValueError as error:
-        raise ValueError(f"{where} is no array ({one_line(error)})") from None
+        raise ValueError(f"{where} is not an array ({one_line(error)})") from None
     if fortran or dtype.hasobject:
         raise ValueError(f"{where} must be an array of numbers, row by row")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > length:

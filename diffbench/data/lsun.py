@@ -75,7 +75,7 @@ class LMDBSource:
         # The file is mapped into memory: a read past the end of a file that is too short would kill the process.
         whole = (self.environment.info()["last_pgno"] + 1) * facts["psize"]
         if (path / "data.mdb" if path.is_dir() else path).stat().st_size < whole:
-            raise self._torn(f"{whole} bytes are wanted")
+            raise self._torn(f"it must have {whole} bytes")
 
     def __len__(self) -> int:
         return self.count
@@ -89,7 +89,7 @@ class LMDBSource:
             raise self._torn(error) from None
 
     def _torn(self, error: object) -> ValueError:
-        return ValueError(f"{self.path} is no whole LMDB ({one_line(error)})")
+        return ValueError(f"{self.path} is not a complete LMDB ({one_line(error)})")
 
 
 class LSUN:
@@ -133,7 +133,7 @@ class LSUN:
         is_lmdb = (root / "data.mdb").is_file() or root.suffix == ".mdb"
         source: Source = LMDBSource(root) if is_lmdb else FolderSource(root, self.spec.lossy)
         if not len(source):
-            raise ValueError(f"{path} holds no images; wanted is {self.spec.origin}")
+            raise ValueError(f"{path} holds no images; expected: {self.spec.origin}")
         return source
 
     def _fill(self, images: Splits, source: Source, splits: list[str]) -> None:

@@ -78,10 +78,12 @@ class ParquetImages:
             most = 1 + max(int(each.max()) for each in labels.values())
             found = _names(file, label) or tuple(map(str, range(most)))
             if most > len(found):
-                raise ValueError(f"{file.parent} has the label {most - 1} and {len(found)} classes")
+                raise ValueError(
+                    f"{file.parent} has the label {most - 1}, but only {len(found)} classes"
+                )
         if self.spec.classes not in (None, len(found)):
             raise ValueError(
-                f"{file.parent} has {len(found)} classes, and data.classes is {self.spec.classes}"
+                f"{file.parent} has {len(found)} classes, but data.classes is {self.spec.classes}"
             )
         return found
 
@@ -94,7 +96,7 @@ def _files(root: Path, split: str) -> list[Path]:
     found = sorted(root.rglob(f"{split}*.parquet"))
     if not found:
         raise ValueError(
-            f"{root} has no {split}*.parquet: `path:` must name a folder with both splits"
+            f"{root} has no {split}*.parquet: `path:` must be a folder with both splits"
         )
     return found
 
@@ -115,7 +117,7 @@ def _torn(file: Path) -> Iterator[None]:
     try:
         yield
     except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is no whole parquet file ({one_line(error)})") from None
+        raise ValueError(f"{file} is not a complete parquet file ({one_line(error)})") from None
 
 
 def _rows(file: Path) -> int:
@@ -140,12 +142,11 @@ def _columns(file: Path, spec: ParquetSpec) -> tuple[str, str | None]:
 def _chosen(file: Path, key: str, name: str | None, found: set[str], kind: str) -> str | None:
     if name is None and len(found) > 1:
         raise ValueError(
-            f"{file} has several columns that can be it: name one of {', '.join(sorted(found))} by "
-            f"data.{key}"
+            f"{file} has several columns for data.{key}: set it to one of {', '.join(sorted(found))}"
         )
     if name is not None and name not in found:
         known = ", ".join(sorted(found)) or "none"
-        raise ValueError(f"{file}: data.{key}: {name!r} is no column of {kind}; there is {known}")
+        raise ValueError(f"{file}: data.{key}: {name!r} is not a column of {kind}; known: {known}")
     return name or next(iter(found), None)
 
 
@@ -173,7 +174,7 @@ def _batches(file: Path, columns: list[str]) -> Iterator[Any]:
 def _content(value: dict[str, Any] | None, file: Path, row: int) -> bytes:
     content = (value or {}).get("bytes")
     if not isinstance(content, bytes):
-        raise ValueError(f"{file}: image {row} has no bytes; files that it may name are not read")
+        raise ValueError(f"{file}: image {row} has no bytes; a file that it names is not read")
     return content
 
 

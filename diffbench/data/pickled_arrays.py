@@ -23,7 +23,7 @@ def _type(call: Call) -> np.dtype[Any]:
     """Return NumPy's type for a pickled one; its state is (version, byte order, ...)."""
     code = call.args[0]
     if not isinstance(code, str) or code not in NUMBERS:
-        raise RefusedError("it has an array of something else than numbers")
+        raise RefusedError("it has an array of something other than numbers")
     swapped = call.state and call.state[1] in ("<", ">")
     return np.dtype(call.state[1] + code if swapped else code)
 
@@ -34,7 +34,7 @@ def _array(content: Any, kind: Any, shape: tuple[int, ...], order: Any) -> NDArr
     if not isinstance(raw, bytes | bytearray):
         raise RefusedError("it has an array without content")
     if not isinstance(kind, np.dtype):
-        raise RefusedError("it has an array of something else than numbers")
+        raise RefusedError("it has an array of something other than numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(raw):
         raise RefusedError(f"it has {len(raw)} bytes for an array of shape {tuple(shape)}")
     return np.frombuffer(raw, kind).reshape(shape, order=order)
@@ -82,7 +82,7 @@ def read_dictionary(content: bytes, name: str) -> dict[str, Any]:
     except RefusedError as error:
         raise ValueError(f"{name} is refused: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(key, str | bytes) for key in found):
-        raise ValueError(f"{name} is no whole pickle of a dictionary of names")
+        raise ValueError(f"{name} is not a complete pickle of a dictionary whose keys are names")
     return {
         key.decode("latin-1") if isinstance(key, bytes) else key: value
         for key, value in found.items()

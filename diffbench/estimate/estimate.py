@@ -73,6 +73,6 @@ def known_shape(plan: Plan) -> Shape:
     lacking = [key for key in ("size", "channels") if getattr(data, key, 0) is None]
     key = f"data.{lacking[0]} is not given, and " if lacking else ""
     raise PlanError(
-        f"{plan.config}: data: {key}the shape of the images of {data.name} is known only once they are read; "
-        "say it with --shape, e.g. --shape 3,32,32"
+        f"{plan.config}: data: {key}the shape of the images of {data.name} is known only after they are read; give "
+        "it with --shape, e.g. --shape 3,32,32"
     )

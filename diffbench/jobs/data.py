@@ -27,8 +27,8 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
         dataset: Dataset = build(spec.data).load()
         if len(dataset.test) < FEWEST:
             raise ValueError(
-                f"data: {len(dataset.test)} test images are too few to score against: at least "
-                f"{FEWEST} are needed (more images, or a larger test_fraction)"
+                f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
+                "images, or a larger test_fraction)"
             )
         write_product(path, lambda file: save(dataset, file), spec)
         files.write_json(paths.data_manifest(root), manifest(dataset))
@@ -56,5 +56,7 @@ def load(root: Path, spec: DataSpec) -> Dataset:
     arrays = mapped.load(path)
     facts = json.loads(str(arrays.pop("facts")))
     if facts.keys() != set(FACTS):
-        raise StoreError(f"{path} is stale, it has other facts: run the data stage again")
+        raise StoreError(
+            f"{path} is stale, it holds other facts of the data set: run the data stage again"
+        )
     return Dataset(**arrays, **{**facts, "classes": tuple(facts["classes"])})

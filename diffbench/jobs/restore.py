@@ -139,7 +139,8 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
     """
     if spec.images > len(dataset.test):
         raise ValueError(
-            f"restorations.images: {spec.images} are wanted, and {dataset.name} has {len(dataset.test)} test images"
+            f"restorations.images: {spec.images} are asked for, but {dataset.name} has {len(dataset.test)} test "
+            "images"
         )
     grey = GreyLevels(dataset.levels)
     if spec.train is not None:

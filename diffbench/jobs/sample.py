@@ -183,7 +183,7 @@ def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
         chosen = np.array(spec.solver.labels)
         if chosen.max() >= classes:
             raise ValueError(
-                f"labels: {chosen.max()} is no class of {dataset.name}; 0 to {classes - 1} are"
+                f"labels: {chosen.max()} is not a class of {dataset.name}; its classes are 0 to {classes - 1}"
             )
     return np.resize(chosen, spec.samples).astype(np.int64)
 

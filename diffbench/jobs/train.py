@@ -191,7 +191,7 @@ def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
         file = state.kept(*snapshots[weights])
         if file is None:
             raise StoreError(
-                f"the snapshot of step {weights.step} in {state.folder} is torn or gone: call again"
+                f"the snapshot of step {weights.step} in {state.folder} is torn or missing: run the command again"
             )
         write_product(root / product, file.read_bytes(), spec)
 
@@ -220,8 +220,8 @@ def resume(trainer: Trainer, state: StateStore) -> float:
     step, size = torch.tensor(trainer.step, device=trainer.device), trainer.team.size
     if int(trainer.team.total(step)) != trainer.step * size:
         raise TrainingError(
-            f"process {trainer.team.rank} resumes at step {trainer.step} and others do not: "
-            f"all must see the same {state.folder}"
+            f"process {trainer.team.rank} resumes at step {trainer.step}, and other processes at another step: all "
+            f"must see the same {state.folder}"
         )
     state.event("resume" if tensors is not None else "start", step=trainer.step)
     saved = [
@@ -286,7 +286,8 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
         if asked and trainer.step < steps:
             progress.close()
             print(
-                f"{title}: stopped at step {trainer.step}, state saved: call again", file=sys.stderr
+                f"{title}: stopped at step {trainer.step}, state saved: run the command again to go on",
+                file=sys.stderr,
             )
             raise SystemExit(STOPPED)
         progress.advance(loss=loss)

@@ -48,7 +48,9 @@ def read_batch(file: Path, features: int, shape: tuple[int, int, int]) -> Batch:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("mu", "sigma", "arr_0") if key in archive}
     except (ValueError, *TORN) as error:
-        raise ValueError(f"extractor.reference: {file} is no whole npz file ({error})") from None
+        raise ValueError(
+            f"extractor.reference: {file} is not a complete npz file ({error})"
+        ) from None
     statistics = {
         "mu": _array(file, arrays, "mu", (features,)),
         "sigma": _array(file, arrays, "sigma", (features, features)),
@@ -56,8 +58,8 @@ def read_batch(file: Path, features: int, shape: tuple[int, int, int]) -> Batch:
     images = arrays.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.shape[1:] != shape):
         raise ValueError(
-            f"extractor.reference: {file} has images arr_0 of {images.dtype} {images.shape[1:]}, and uint8 {shape} is "
-            "wanted, as the data set has"
+            f"extractor.reference: {file} has images arr_0 of {images.dtype} {images.shape[1:]}, but those of the "
+            f"data set are uint8 {shape}"
         )
     return Batch(statistics, images)
 
@@ -68,7 +70,9 @@ def _array(
     found = arrays.get(key)
     if found is None or found.shape != shape or found.dtype.kind != "f":
         what = "no array" if found is None else f"{found.dtype} {found.shape}"
-        raise ValueError(f"extractor.reference: {file} has {what} {key}, and {shape} is wanted")
+        raise ValueError(
+            f"extractor.reference: {file} has {what} {key}, but must have an array of {shape}"
+        )
     values = found.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"extractor.reference: {file} has numbers in {key} that are not finite")

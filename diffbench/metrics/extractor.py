@@ -75,7 +75,7 @@ def features_and_logits(
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise ValueError(f"images are uint8 (N, H, W, C), not {images.dtype} {images.shape}")
+        raise ValueError(f"images must be uint8 (N, H, W, C), not {images.dtype} {images.shape}")
     device = next(module.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     with torch.no_grad():

@@ -202,7 +202,9 @@ class Fidelity:
     def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]
         if images.shape[1:] != wanted:
-            raise ValueError(f"samples are {images.shape[1:]}, the reference images {wanted}")
+            raise ValueError(
+                f"samples have the shape {images.shape[1:]}, but the reference images have {wanted}"
+            )
         if len(images) < 20:
             raise ValueError(f"{len(images)} samples are too few to score: give at least 20")
 

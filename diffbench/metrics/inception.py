@@ -121,7 +121,7 @@ class PublishedInception(Extractor):
         """
         if dataset.shape[2] not in (1, 3):
             raise ValueError(
-                f"extractor: inception takes grey or RGB images, and those of {dataset.name} have "
+                f"extractor: inception needs grey or RGB images, but those of {dataset.name} have "
                 f"{dataset.shape[2]} channels"
             )
         given = self.spec.weights or os.environ.get(WEIGHTS)
@@ -171,7 +171,7 @@ def read_network(file: Path) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"extractor.weights: {file} is no state_dict of torch-fidelity's Inception-v3 ({reason})"
+            f"extractor.weights: {file} is not a state_dict of torch-fidelity's Inception-v3 ({reason})"
         ) from error
 
 

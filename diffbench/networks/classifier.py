@@ -36,7 +36,10 @@ class Encoder(nn.Module):
         super().__init__()
         in_channels, height, width = image_shape
         if height % 2 or width % 2:
-            raise ValueError(f"the encoder halves the image once: {height}x{width} is not even")
+            raise ValueError(
+                "the encoder halves the image once: height and width must be even, not "
+                f"{height}x{width}"
+            )
         outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
         self.noise_embedding = NoiseEmbedding(embedding)
         self.stem = nn.Conv2d(in_channels, outer, 3, padding=1)

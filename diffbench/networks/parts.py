@@ -32,7 +32,7 @@ def with_class(e: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> T
     """
     if embedding is None:
         if y is not None:
-            raise ValueError("this network knows no classes, yet it was given labels")
+            raise ValueError("this network has no classes, but was given labels")
         return e
     if y is None:
         y = torch.full((len(e),), embedding.num_embeddings - 1, device=e.device)
@@ -65,7 +65,7 @@ def with_features(x: Tensor, features: nn.Module | None, raw: Tensor | None) -> 
     if features is None:
         return x
     if raw is None:
-        raise ValueError("Fourier features look at the unscaled image: pass it as `raw`")
+        raise ValueError("Fourier features need the unscaled image: pass it as `raw`")
     return torch.cat([x, features(raw).to(x)], dim=1)
 
 
@@ -77,6 +77,6 @@ def check_halvings(network: str, height: int, width: int, halvings: int) -> None
     """
     if height % 2**halvings or width % 2**halvings:
         raise ValueError(
-            f"network {network} halves the image {halvings} times (multipliers), and {height}x{width} is no multiple "
-            f"of {2**halvings}"
+            f"network {network} halves the image {halvings} times (multipliers): height and width must be multiples "
+            f"of {2**halvings}, not {height}x{width}"
         )

@@ -118,13 +118,13 @@ class Embedding(nn.Module):
         if self.classes is not None:
             e = e + self.classes(self._one_of(c_noise, y))
         elif y is not None:
-            raise ValueError("this network knows no classes, yet it was given labels")
+            raise ValueError("this network has no classes, but was given labels")
         if self.augmentation is not None:
             if augmented is None:
                 augmented = e.new_zeros(len(e), self.augmentation.in_features)
             e = e + self.augmentation(augmented.to(e.dtype))
         elif augmented is not None:
-            raise ValueError("this network is told of no augmentation: set network.augmentation")
+            raise ValueError("this network takes no augmentation: set network.augmentation")
         return F.silu(self.leave(F.silu(self.enter(e))))
 
     def _one_of(self, c_noise: Tensor, y: Tensor | None) -> Tensor:

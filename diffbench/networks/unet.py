@@ -119,7 +119,9 @@ class UNet(Network):
         super().__init__()
         channels, height, width = image_shape
         if height % 2 or width % 2:
-            raise ValueError(f"the U-Net halves the image once: {height}x{width} is not even")
+            raise ValueError(
+                f"the U-Net halves the image once: height and width must be even, not {height}x{width}"
+            )
         outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
         self.noise_embedding = NoiseEmbedding(embedding)
         self.class_embedding = nn.Embedding(classes + 1, embedding) if classes else None

@@ -89,7 +89,8 @@ class Expansion:
         if "snapshots" in own.value:
             origin = self.tree.where(("classifier", "training", "snapshots"))
             raise PlanError(
-                f"{origin}: classifier.training.snapshots: classifiers guide as they are in the end; leave it out"
+                f"{origin}: classifier.training.snapshots: guidance uses the last weights of a classifier; leave it "
+                "out"
             )
         training = self.tree.part("training").without("snapshots").under(own)
         keys = ("classifier", "training")

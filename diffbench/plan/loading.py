@@ -77,7 +77,9 @@ def _on_base(tree: Tree, config: Path) -> Tree:
         raise PlanError(f"{origin}: base: there is no file {shown(base)}")
     under = reading.read(base)
     if "base" in under.value:
-        raise PlanError(f"{under.where(('base',))}: base: {shown(base)} is a base itself")
+        raise PlanError(
+            f"{under.where(('base',))}: base: {shown(base)} names a base itself; a base must not"
+        )
     return under.merged(tree.without("base"))
 
 
@@ -87,7 +89,7 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
         raise PlanError(f"{tree.where(('data', 'path'))}: data.{data.path_refusal}")
     for key, path in data.paths.items():
         if not Path(path).exists():
-            wanted = f"; wanted is {data.origin}" if data.origin else ""
+            wanted = f"; expected: {data.origin}" if data.origin else ""
             origin = tree.where(("data", key))
             raise PlanError(f"{origin}: data.{key}: there is no file or folder {path!r}{wanted}")
 
@@ -97,8 +99,8 @@ def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:
     for key, file in extractor.files.items():
         if not Path(file).is_file():
             raise PlanError(
-                f"{tree.where(('extractor', key))}: extractor.{key}: there is no file {file!r}; "
-                f"wanted is {extractor.origins[key]}"
+                f"{tree.where(('extractor', key))}: extractor.{key}: there is no file {file!r}; expected: "
+                f"{extractor.origins[key]}"
             )
 
 
@@ -130,7 +132,7 @@ def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
     if benchmark.shards > chunks:
         raise PlanError(
             f"{tree.where(('shards',))}: shards: {benchmark.shards}, but {benchmark.samples} samples in chunks of "
-            f"{benchmark.chunk} are {chunks}, and a shard has at least one; lower shards or chunk"
+            f"{benchmark.chunk} are {chunks} chunks, and each shard needs one; lower shards or chunk"
         )
 
 

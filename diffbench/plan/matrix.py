@@ -119,4 +119,4 @@ def example(model: type[Registered], steps: int | None = None) -> Registered | s
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        return f"the defaults of {name} make no {model.kind}: {error.errors()[0]['msg']}"
+        return f"the defaults of {name} are not a valid {model.kind}: {error.errors()[0]['msg']}"

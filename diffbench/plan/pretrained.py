@@ -44,7 +44,7 @@ def filled(name: str, tree: Tree) -> Tree:
     folder = own.value.get("folder") if isinstance(own.value, dict) else None
     if not isinstance(folder, str):
         raise PlanError(
-            f"{origin}: {name}.pretrained: a folder that diffbench import wrote is wanted, not {own.value!r}"
+            f"{origin}: {name}.pretrained: must be a folder that diffbench import wrote, not {own.value!r}"
         )
     imported, weights = _found(folder, f"{own.where(('folder',))}: {name}.pretrained")
     stated = {
@@ -85,7 +85,7 @@ def _found(folder: str, keys: str) -> tuple[ImportedSpec, str]:
     path = paths.imported(folder)
     if not path.is_file():
         raise PlanError(
-            f"{keys}: there is no {path}: make it with diffbench import FAMILY FILE --to {folder}"
+            f"{keys}: there is no {path}: make it by diffbench import FAMILY FILE --to {folder}"
         )
     try:
         sidecar = read_sidecar(path)
@@ -94,5 +94,5 @@ def _found(folder: str, keys: str) -> tuple[ImportedSpec, str]:
         raise PlanError(f"{keys}: {error}") from None
     except ValidationError:
         raise PlanError(
-            f"{keys}: {folder} holds something else than an imported model; import it again"
+            f"{keys}: {folder} does not hold an imported model; import it again"
         ) from None

@@ -140,7 +140,7 @@ def read(path: Path) -> Tree:
     except yaml.YAMLError as error:
         raise PlanError(_yaml_reason(shown(path), error)) from None
     if not isinstance(node, yaml.MappingNode):
-        raise PlanError(f"{shown(path)}: a mapping is wanted (key: value)")
+        raise PlanError(f"{shown(path)}: must be a mapping (key: value)")
     tree = Tree(None)
     try:
         return Tree(_value(node, (), shown(path), tree.origins), tree.origins)
@@ -173,10 +173,12 @@ def _mapping(
     for key_node, value_node in node.value:
         origin = f"{name}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
-            raise PlanError(f"{origin}: {dotted(keys)}: a key is a word, not a list or mapping")
+            raise PlanError(
+                f"{origin}: {dotted(keys)}: a key must be a word, not a list or mapping"
+            )
         key = key_node.value
         if key in found:
-            raise PlanError(f"{origin}: {dotted((*keys, key))}: the key {key!r} is there twice")
+            raise PlanError(f"{origin}: {dotted((*keys, key))}: the key {key!r} appears twice")
         origins[(*keys, key)] = origin
         found[key] = _value(value_node, (*keys, key), name, origins)
     return found
@@ -248,7 +250,7 @@ def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str
         return "this key is missing"
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{given!r} is none of {', '.join(choices)}{nearest(given, choices)}"
+        return f"{given!r} is not one of {', '.join(choices)}{nearest(given, choices)}"
     kind = _model_at(model, value, keys)
     if error["type"] == "value_error" and kind and Registered in kind.__bases__:
         name = given.get(kind.chosen_by) if isinstance(given, dict) else given
@@ -261,7 +263,7 @@ def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str
 def _unknown(kind: type[Registered], name: object) -> str:
     if name is None:
         return f"a {kind.kind} needs a {kind.chosen_by}; known: {', '.join(sorted(kind.known))}"
-    return f"{name!r} is no {kind.kind}{nearest(name, kind.known)}"
+    return f"{name!r} is not a known {kind.kind}{nearest(name, kind.known)}"
 
 
 def _given(value: Any, message: str) -> str:

@@ -202,8 +202,8 @@ def _apart(plan: Plan, one: Cell, other: Cell, found: Sequence[Facet]) -> str:
     if names[0] == names[1] or not one_function(*models):
         return said
     return (
-        f"{said}: with the same skip inside, predict {names[0]} and {names[1]} are one function of the network; "
-        "compare them with denoiser.skip: none"
+        f"{said}: with the same skip, predict {names[0]} and {names[1]} are one function of the network; to compare "
+        "them, set denoiser.skip: none"
     )
 
 
@@ -224,6 +224,6 @@ def _remark(group: Mapping[str, VariantSpec]) -> str:
     shown = ", ".join(f"{name} ({_predicts(variant)})" for name, variant in group.items())
     found = ordered(facet for pair in combinations(group.values(), 2) for facet in differing(*pair))
     return (
-        f"One function of the network, whatever it is said to predict: {shown}; they differ in "
+        f"One function of the network under several names of the prediction: {shown}; they differ in "
         f"{', '.join(found) or 'nothing'}."
     )

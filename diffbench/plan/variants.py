@@ -52,8 +52,8 @@ def joined(methods: Tree, own: Tree) -> Tree:
     for name in own.value:
         if name in methods.value:
             raise PlanError(
-                f"{own.where((name,))}: methods.{name}: {name!r} is in {methods.where((name,))} "
-                "too; use overrides to change it, or another name"
+                f"{own.where((name,))}: methods.{name}: {name!r} is in {methods.where((name,))} too; change that "
+                "variant by overrides, or choose another name"
             )
     return methods.under(own)
 
@@ -70,7 +70,9 @@ def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
         tree = _overridden(methods.part(template), template, overrides, unused)
         for name, variant in _swept(template, tree):
             if name in variants:
-                raise PlanError(f"{tree.where(())}: {template}: there are two variants {name!r}")
+                raise PlanError(
+                    f"{tree.where(())}: {template}: two variants have the name {name!r}"
+                )
             if name != template:
                 variant = _overridden(variant, name, overrides, unused)
             variants[name] = variant
@@ -99,9 +101,9 @@ def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
     sweep = tree.part("sweep").value
     origin = tree.where(("sweep",))
     if not isinstance(tree.value, dict):
-        raise PlanError(f"{origin}: {template}: a variant is a mapping, not {tree.value!r}")
+        raise PlanError(f"{origin}: {template}: a variant must be a mapping, not {tree.value!r}")
     if not isinstance(sweep, dict) or not all(isinstance(each, list) for each in sweep.values()):
-        raise PlanError(f"{origin}: {template}.sweep: a mapping of lists is wanted, not {sweep!r}")
+        raise PlanError(f"{origin}: {template}.sweep: must be a mapping of lists, not {sweep!r}")
     bare = tree.without("sweep")
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))
@@ -115,7 +117,9 @@ def _filled(chosen: Mapping[str, Any], template: str, origin: str, value: Any) -
         return value
     for name in _PLACEHOLDER.findall(value):
         if name not in chosen:
-            raise PlanError(f"{origin}: {template}: {{{name}}} is not swept{nearest(name, chosen)}")
+            raise PlanError(
+                f"{origin}: {template}: {{{name}}} is not a key of sweep{nearest(name, chosen)}"
+            )
     whole = _PLACEHOLDER.fullmatch(value)
     if whole:
         return chosen[whole[1]]
@@ -221,8 +225,8 @@ def _augmentation_refusal(objective: ObjectiveSpec, network: NetworkSpec | None)
     if wanted == given:
         return None
     return (
-        f"augmentation: {objective.augmentation.name} is told to the network in {wanted} numbers, and "
-        f"{network.name} takes {given}"
+        f"augmentation: {objective.augmentation.name} tells the network {wanted} numbers, but {network.name} takes "
+        f"{given}"
     )
 
 
@@ -256,7 +260,7 @@ def refusal(choice: Choice, variant: VariantSpec, data: DataSpec) -> str | None:
     if reason := choice.refusal(variant.process, variant.denoiser):
         return reason
     if isinstance(choice, AnalysisSpec) and choice.trains and variant.pretrained:
-        return f"{choice.name} trains the network, and an imported model is not trained"
+        return f"{choice.name} trains the network, but an imported model is not trained"
     return _labels_refusal(choice, variant, data) if isinstance(choice, SolverSpec) else None
 
 
@@ -269,9 +273,11 @@ def _labels_refusal(solver: SolverSpec, variant: VariantSpec, data: DataSpec) ->
         return reason
     classes = classes_of(data)
     if wrong := [label for label in solver.labels or () if classes and label >= classes]:
-        return f"labels: {wrong[0]} is no class of {data.name}; its labels are 0 to {classes - 1}"
+        return (
+            f"labels: {wrong[0]} is not a class of {data.name}; its classes are 0 to {classes - 1}"
+        )
     if solver.w and variant.pretrained:
-        return f"w: {solver.w:g} needs a null class, and imported models were trained without one"
+        return f"w: {solver.w:g} needs a null class, but imported models were trained without one"
     if solver.w and variant.objective and variant.objective.label_dropout == 0:
         return (
             "objective.label_dropout: 0 never trains the null class, which "
@@ -285,7 +291,7 @@ def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
     classes = classes_of(data)
     if classes == 0 or classes >= 2:
         return None
-    return f"{wanted_by} needs two classes or more, and the data set {data.name} has not"
+    return f"{wanted_by} needs at least two classes, and the data set {data.name} has fewer"
 
 
 def classes_of(data: DataSpec) -> int:
@@ -343,7 +349,7 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
         origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
-        raise PlanError(f"{origin}: seeds: no chosen variant is run with seed {seeds}")
+        raise PlanError(f"{origin}: seeds: none of the chosen variants has a seed among {seeds}")
     return variants
 
 

@@ -57,12 +57,12 @@ def read(path: Path) -> Contents:
     if not start:
         raise CheckpointError(f"{path}: the file is empty")
     if size > LARGEST:
-        raise CheckpointError(f"{path}: {size / 2**30:.0f} GiB are more than any checkpoint has")
+        raise CheckpointError(f"{path}: {size / 2**30:.0f} GiB is more than any checkpoint has")
     try:
         contents = reader_of(start)(path)
         if not isinstance(contents, dict):
             kind = type(contents).__name__
-            raise RefusedError(f"it holds a {kind}, and a mapping of weights is wanted")
+            raise RefusedError(f"it holds a {kind}, and must hold a mapping of weights")
         _check_tensors(contents, size)
     except RefusedError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -83,9 +83,7 @@ def reader_of(start: bytes) -> Callable[[Path], Any]:
         return read_pickle
     if int.from_bytes(start[:8], "little") <= LONGEST_HEADER and start[8:9] == b"{":
         return read_safetensors
-    raise RefusedError(
-        "it is neither a safetensors file, nor a torch file, nor a pickle; or it is cut"
-    )
+    raise RefusedError("it is not a safetensors file, a torch file or a pickle, or it is cut")
 
 
 def read_safetensors(path: Path) -> Any:
@@ -94,7 +92,7 @@ def read_safetensors(path: Path) -> Any:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
         raise RefusedError(
-            f"it is no whole safetensors file ({one_line(error, LONGEST)})"
+            f"it is not a complete safetensors file ({one_line(error, LONGEST)})"
         ) from None
 
 
@@ -104,7 +102,9 @@ def read_archive(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(each.file_size for each in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
+        raise RefusedError(
+            f"it is not a complete torch file ({one_line(error, LONGEST)})"
+        ) from None
     # torch writes its archives without compression.
     if unpacked > path.stat().st_size:
         raise RefusedError(f"it would unpack to {unpacked} bytes, more than the file has")

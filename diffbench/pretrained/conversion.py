@@ -68,11 +68,11 @@ def tensors(contents: Any, source: str) -> dict[str, Tensor]:
         CheckpointError: when it is something else; ``source`` says what was expected.
     """
     if not isinstance(contents, Mapping) or not contents:
-        raise CheckpointError(f"a state_dict is wanted, not {_kind(contents)}: {source}")
+        raise CheckpointError(f"it must be a state_dict, not {_kind(contents)}: {source}")
     for key, value in contents.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
-                f"a state_dict is wanted, and {key!r} is {_kind(value)}: {source}"
+                f"it must be a state_dict, but {key!r} is {_kind(value)}: {source}"
             )
     return dict(contents)
 
@@ -91,7 +91,7 @@ def shape_of(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...
         raise CheckpointError(f"the checkpoint lacks {key}: it is of another family")
     shape = tuple(state[key].shape)
     if len(shape) != dims or 0 in shape:
-        raise CheckpointError(f"{key} has shape {list(shape)}, and {dims} sizes above 0 are wanted")
+        raise CheckpointError(f"{key} has shape {list(shape)}, and must have {dims} sizes above 0")
     return shape
 
 
@@ -106,7 +106,8 @@ def size_of(
     if multipliers not in sizes:
         known = ", ".join(str(list(each)) for each in sizes)
         raise CheckpointError(
-            f"the widths are {channels} times {list(multipliers)}; of the released models times {known}"
+            f"the widths are {channels} times {list(multipliers)}; those of the released models are a width times "
+            f"{known}"
         )
     return sizes[multipliers]
 
@@ -121,7 +122,7 @@ def spec_of(kind: type[S], keys: Mapping[str, Any]) -> S:
         return kind.model_validate(keys)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise CheckpointError(f"the shapes are of no network of the family: {reason}") from error
+        raise CheckpointError(f"no network of the family has these shapes: {reason}") from error
 
 
 def same(tensor: Tensor) -> Tensor:
@@ -172,7 +173,7 @@ def converted(
         if tensor.shape != wanted[name].shape:
             theirs = ", ".join(next(each.theirs for each in rules if each.ours == name))
             raise CheckpointError(
-                f"{theirs} has shape {list(tensor.shape)}, and the network wants {list(wanted[name].shape)} for "
+                f"{theirs} has shape {list(tensor.shape)}, but the network needs {list(wanted[name].shape)} for "
                 f"{name}: the checkpoint is of another configuration"
             )
     return {name: _own(made[name].to(wanted[name].dtype)) for name in wanted}

@@ -102,7 +102,7 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     size = size_of(channels, multipliers, SIZES)
     if out_channels not in (in_channels, 2 * in_channels):
         raise CheckpointError(
-            f"the network makes {out_channels} channels of {in_channels}, neither as many nor twice as many"
+            f"the network makes {out_channels} channels from {in_channels}: they must be as many, or twice as many"
         )
     attending = [
         each

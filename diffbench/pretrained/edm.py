@@ -59,7 +59,7 @@ def weights(contents: Any) -> dict[str, Tensor]:
     }
     if not any(key.startswith("enc.") for key in found):
         raise CheckpointError(
-            "there is no state_dict of EDM's here: keys such as model.enc.32x32_conv.weight are wanted"
+            "it has no state_dict of EDM: it must have keys such as model.enc.32x32_conv.weight"
         )
     return found
 
@@ -81,7 +81,7 @@ def parameterisation(contents: Any) -> dict[str, str]:
     kind = getattr(contents.get("ema"), "kind", "EDMPrecond")
     if kind not in PRECONDITIONINGS:
         known = ", ".join(PRECONDITIONINGS)
-        raise CheckpointError(f"the network is preconditioned as {kind}; {known} are known")
+        raise CheckpointError(f"the network has the preconditioning {kind}; known: {known}")
     return PRECONDITIONINGS[kind]
 
 
@@ -92,7 +92,9 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
         CheckpointError: when they are neither of DDPM++ nor of NCSN++.
     """
     if "out_norm.weight" in state:
-        raise CheckpointError("this is EDM's ADM network, and the family edm has DDPM++ and NCSN++")
+        raise CheckpointError(
+            "this is EDM's ADM network, but the family edm reads only DDPM++ and NCSN++"
+        )
     enter = _one(state, r"enc\.(\d+)x\d+_conv\.weight")
     channels, in_channels = state[enter].shape[:2]
     sizes = sorted(_sizes(state, r"enc\.(\d+)x\d+_block0\."), reverse=True)

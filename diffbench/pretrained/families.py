@@ -102,5 +102,5 @@ def family(name: str) -> Family:
         PlanError: when there is none.
     """
     if name not in FAMILIES:
-        raise PlanError(f"{name!r} is no family of checkpoints{nearest(name, FAMILIES)}")
+        raise PlanError(f"{name!r} is not a family of checkpoints{nearest(name, FAMILIES)}")
     return FAMILIES[name]

@@ -52,7 +52,9 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     outline = Outline(state)
     channels, outputs = outline.in_channels, shape_of(state, "out.2.weight", 4)[0]
     if outputs != channels:
-        raise CheckpointError(f"the network makes {outputs} channels of {channels}, not as many")
+        raise CheckpointError(
+            f"the network makes {outputs} channels from {channels}: they must be as many"
+        )
     size = outline.size(SIZES)
     if len(outline.multipliers) == 5 and outline.blocks == CHURCH_BLOCKS:
         size = CHURCH

@@ -109,7 +109,7 @@ def described(
     except CheckpointError as error:
         raise CheckpointError(f"{file} as {family_name}: {error}") from None
     except STUMBLES as error:
-        reason = f"its tensors are not shaped like that family's ({one_line(error, LONGEST)})"
+        reason = f"its tensors do not have the shapes of that family ({one_line(error, LONGEST)})"
         raise CheckpointError(f"{file} as {family_name}: {reason}") from error
     return spec, tensors
 
@@ -121,7 +121,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
         CheckpointError: naming the first of them.
     """
     if broken := [name for name, each in tensors.items() if not bool(each.isfinite().all())]:
-        raise CheckpointError(f"not every number of {first_of(broken)} is finite")
+        raise CheckpointError(f"{first_of(broken)}: some numbers are not finite")
 
 
 def _stated(layout: Layout, contents: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -139,12 +139,12 @@ def _check_free(folder: Path) -> None:
     """Refuse a folder that holds a model which was not imported, such as a run's."""
     path = paths.imported(folder)
     if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file, and a folder is wanted")
+        raise CheckpointError(f"{folder} is a file, and must be a folder")
     if not path.exists() and not paths.sidecar(path).exists():
         return
     try:
         ImportedSpec.model_validate(read_sidecar(path)["spec"])
     except (StoreError, ValidationError):
         raise CheckpointError(
-            f"{folder} holds something else than an imported model: name another folder"
+            f"{folder} holds something other than an imported model: name another folder"
         ) from None

@@ -95,8 +95,8 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     channels, outputs = outline.in_channels, shape_of(state, "out.2.weight", 4)[0]
     if channels not in (1, 3) or outputs not in (channels, 2 * channels):
         raise CheckpointError(
-            f"the network makes {outputs} channels of {channels}: an image's has 1 or 3, and makes as many or twice "
-            "as many"
+            f"the network makes {outputs} channels from {channels}: an image has 1 or 3 channels, and the output "
+            "must have as many, or twice as many"
         )
     size = outline.size(SIZES)
     spec, time = outline.spec(IDDPMSpec, size), "rescaled-time"

@@ -89,7 +89,7 @@ def _tensors_of(module: Call) -> Iterator[tuple[str, Tensor]]:
         prefix, inner, depth = waiting.pop()
         seen += 1
         if depth > DEEPEST or seen > MOST:
-            raise RefusedError("its modules go on without end")
+            raise RefusedError("its modules are nested without end")
         left_out = _part(inner, "_non_persistent_buffers_set", set)
         for kind in ("_parameters", "_buffers"):
             for name, each in _part(inner, kind, dict).items():

@@ -46,7 +46,9 @@ def torch_contents(file: IO[bytes]) -> Any:
         ) from None
     except Exception as error:
         # torch checks little of a damaged file: it may raise errors of any kind.
-        raise RefusedError(f"it is no whole torch file ({one_line(error, LONGEST)})") from None
+        raise RefusedError(
+            f"it is not a complete torch file ({one_line(error, LONGEST)})"
+        ) from None
 
 
 def _check_nesting(file: IO[bytes]) -> None:
@@ -67,7 +69,7 @@ def _storage(call: Call) -> Any:
     """A tensor's storage: its bytes are themselves a torch file."""
     (content,) = call.args
     if not isinstance(content, bytes) or not content.startswith(OLD_TORCH):
-        raise RefusedError("the numbers of a tensor are no torch file of the older format")
+        raise RefusedError("the numbers of a tensor are not a torch file of the older format")
     try:
         return torch_contents(io.BytesIO(content))
     except RefusedError as error:
@@ -84,10 +86,10 @@ def _tensor(call: Call) -> Tensor:
     size = size.args[0] if isinstance(size, Call) and size.args else size
     numbers = [offset, *size, *stride]
     if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise RefusedError("a tensor has a shape that is none")
+        raise RefusedError("a tensor has an invalid shape")
     last_number = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last_number >= held.nbytes() // storage.dtype.itemsize:
-        raise RefusedError(f"a tensor of shape {list(size)} is larger than its numbers")
+        raise RefusedError(f"a tensor of shape {list(size)} has more numbers than its storage")
     empty = torch.empty(0, dtype=storage.dtype)
     return empty.set_(held, offset, tuple(size), tuple(stride))
 
@@ -95,7 +97,7 @@ def _tensor(call: Call) -> Tensor:
 def _parameter(call: Call) -> Tensor:
     data = call.args[0]
     if not isinstance(data, Tensor):
-        raise RefusedError("a parameter is no tensor")
+        raise RefusedError("a parameter is not a tensor")
     return data
 
 
@@ -104,7 +106,7 @@ def _persistent(call: Call) -> Call:
     (meta,) = call.args
     name = meta.get("class_name") if isinstance(meta, dict) else None
     if not isinstance(name, str) or not name.isidentifier():
-        raise RefusedError("an object of a persistent class does not say which")
+        raise RefusedError("an object of a persistent class does not name that class")
     call.name, call.args, call.state = name, (), meta.get("state")
     return call
 

@@ -85,8 +85,8 @@ def architecture(state: Mapping[str, Tensor]) -> Architecture:
     layers = NumberedLayers(state)
     if not layers.fourier or layers.pyramid != "convolution":
         raise CheckpointError(
-            "this is not reflected diffusion's network, with Fourier features and a strided pyramid; "
-            "score-sde reads the others of these layers"
+            "this is not the network of Reflected-Diffusion: it must have Fourier features and a strided pyramid; "
+            "the family score-sde reads others with these layers"
         )
     return layers.architecture(ReflectedNetworkSpec, SCORE)
 
@@ -96,9 +96,11 @@ def _vdm(state: Mapping[str, Tensor]) -> Architecture:
     width = shape_of(state, "conv_in.weight", 4)[0]
     channels = shape_of(state, "out.2.weight", 4)[0]
     if any(key.startswith("enc.") and ".qkv." in key for key in state):
-        raise CheckpointError("its blocks attend, and this VDM attends in the middle alone")
+        raise CheckpointError(
+            "its blocks have attention, but this VDM has attention only in the middle"
+        )
     if width < NARROWEST:
-        raise CheckpointError(f"its width is {width}, and VDMs from {NARROWEST} on can be read")
+        raise CheckpointError(f"its width is {width}, and must be at least {NARROWEST}")
     blocks = {key.split(".")[1] for key in state if key.startswith("enc.")}
     frequencies = state[FREQUENCIES].tolist() if FREQUENCIES in state else []
     return Architecture(

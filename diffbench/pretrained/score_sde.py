@@ -95,7 +95,7 @@ def averaged(contents: Any, whose: str, *examples: str) -> dict[str, Tensor]:
     beginnings = tuple(example.partition(".")[0] + "." for example in examples)
     if not any(key.startswith(beginnings) for key in state):
         raise CheckpointError(
-            f"there is no state_dict of {whose}'s here: keys such as {' or '.join(examples)} are wanted"
+            f"it has no state_dict of {whose}: it must have keys such as {' or '.join(examples)}"
         )
     return state | averages(outer["ema"], state) if "ema" in outer else state
 
@@ -107,7 +107,7 @@ def averages(ema: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not isinstance(listed, Sequence) or len(listed) != len(names):
         count = len(listed) if isinstance(listed, Sequence) else "no"
         raise CheckpointError(
-            f"ema.shadow_params has {count} tensors, and the model {len(names)} trained ones"
+            f"ema.shadow_params has {count} tensors, but the model has {len(names)} trained ones"
         )
     for name, average in zip(names, listed, strict=True):
         if not isinstance(average, Tensor) or average.shape != state[name].shape:
@@ -148,7 +148,7 @@ class NumberedLayers:
         bare = [part["weight"] for part in inside if "weight" in part and part["weight"].ndim == 4]
         if len(bare) != 2:
             raise CheckpointError(
-                f"the checkpoint has {len(bare)} convolutions outside blocks, not a first and a last"
+                f"the checkpoint has {len(bare)} convolutions outside blocks, and must have two, a first and a last"
             )
         self.enter, self.leave = bare
         self.fourier = "W" in inside[0]
@@ -176,7 +176,9 @@ class NumberedLayers:
         self.widths = [len(inside[i]["Conv_0.weight"]) for i in firsts]
         self.attends = [level for level, i in enumerate(firsts) if "NIN_3.W" in inside[i + 1]]
         if not self.attends:
-            raise CheckpointError("nothing attends on the way down: the image size cannot be told")
+            raise CheckpointError(
+                "no block has attention on the way down: the image size cannot be known"
+            )
 
     @staticmethod
     def is_block(part: Mapping[str, Tensor]) -> bool:

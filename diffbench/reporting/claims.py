@@ -49,7 +49,7 @@ class DataNeedSpec(Spec):
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
         if (self.below is None) == (self.above is None):
-            raise ValueError("give either below or above: on which side of which number")
+            raise ValueError("give exactly one of below and above")
         return self
 
     def lacking(self, value: float | None) -> str:
@@ -60,7 +60,7 @@ class DataNeedSpec(Spec):
         if (high is None or value < high) and (low is None or value > low):
             return ""
         wanted = f"below {high:g}" if high is not None else f"above {low:g}"
-        return f"{value:.3g} of the data's pixels are {self.data}, and {wanted} is needed"
+        return f"{value:.3g} of the data's pixels are {self.data}, and the claim needs {wanted}"
 
 
 class ClaimSpec(Spec):
@@ -107,7 +107,7 @@ class ClaimSpec(Spec):
     def _has_one_metric(self) -> Self:
         named = sorted({cell.metric for cell in self.cells})
         if len(named) > 1:
-            raise ValueError(f"a claim is about one metric, not about {' and '.join(named)}")
+            raise ValueError(f"a claim must be about one metric, not about {' and '.join(named)}")
         return self
 
 

@@ -176,10 +176,12 @@ def _notes(plan: Plan, verdicts: Sequence[Verdict]) -> list[str]:
         *against,
         "Effect: how much better the better side is, paired by seed, and its 95 % interval by Student's t; "
         "runs of one seed share their sampling noise.",
-        "p: of the hypothesis that the effect is 0 (or the claim's margin), two-sided; Holm: adjusted over the "
-        f"{family} claims that could be tested. A claim holds, or is contradicted, when the adjusted p value is at "
-        f"most {inference.LEVEL:g}, and is undecided otherwise. Exploratory ones are judged by their own p values.",
-        "Untestable: the data are not what the claim needs, or a cell is at its floor, what as many real images score.",
+        "p: the two-sided p value of the hypothesis that the effect is 0 (or the claim's margin). Holm: the p "
+        f"value adjusted over the {family} claims that could be tested. A claim holds, or is contradicted, when the "
+        f"adjusted p value is at most {inference.LEVEL:g}, and is undecided otherwise. Exploratory claims are "
+        "judged by their own p values.",
+        "Untestable: the data are not what the claim needs, or a cell is at its floor (what as many real images "
+        "score).",
         *_tuned(plan),
         context.data_line(plan, ((each.variant, item) for each in cells for item in each.item)),
         *context.budget_lines(plan, named),

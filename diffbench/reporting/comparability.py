@@ -68,7 +68,7 @@ def check_kinds(plan: Plan, where: str, metric: str, cells: Iterable[Cell]) -> N
     if len(kinds) > 1:
         shown = " and ".join(f"{' '.join(cell)} ({kind})" for kind, cell in kinds.items())
         raise PlanError(
-            f"{where}: {BITS} of two kinds do not compare: {shown}; give each kind a column of its own"
+            f"{where}: two kinds of {BITS} cannot be compared: {shown}; give each kind its own column"
         )
 
 

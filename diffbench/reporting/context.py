@@ -233,12 +233,12 @@ def mark_lines(records: Iterable[Record], metrics: Metrics, among: str = "its co
         )
     if any(record.cell.at_floor for record in numbers):
         lines.append(
-            f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under it, so that real images "
-            "might have scored it; it is no sign of quality and is not ranked."
+            f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under the floor, so real images "
+            "might have scored it; it says nothing about quality and is not ranked."
         )
     if any(record.cell.best for record in numbers):
         lines.append(
-            f"{BEST} the best of {among} among trained models above the floor; that it is better than the next is "
-            "for the claims to say."
+            f"{BEST} the best of {among} among trained models above the floor; claims say whether it is better than "
+            "the next."
         )
     return lines

@@ -94,7 +94,9 @@ def coverage(repository: Path) -> Table:
     lines = [i for i, row in enumerate(published.rows) if row["dataset"] in spec.datasets]
     if strange := sorted(set(filled) - set(lines)):
         row = published.rows[strange[0]]
-        raise PlanError(f"{COVERAGE}: datasets lacks {row['dataset']!r}, of which a cell is filled")
+        raise PlanError(
+            f"{COVERAGE}: datasets lacks {row['dataset']!r}, but a cell of it is filled"
+        )
     reasons = _reasons(spec, published, lines, filled)
     grids = []
     for dataset in spec.datasets:
@@ -110,10 +112,10 @@ def coverage(repository: Path) -> Table:
 
 
 NOTES = (
-    "Written by `diffbench coverage` from `config/published.csv`, `config/tables.yaml`, the benchmarks' plans and the "
-    "reasons in `config/coverage.yaml`; a test keeps it so.",
-    "A cell is a variant and what makes the number: a solver, a likelihood or an analysis. That it can be filled says "
-    "nothing about the budget: `diffbench estimate` does.",
+    "`diffbench coverage` writes this page from `config/published.csv`, `config/tables.yaml`, the benchmarks' "
+    "plans and the reasons in `config/coverage.yaml`; a test keeps it so.",
+    "A cell is a variant and what makes the number: a solver, a likelihood or an analysis. This page does not say "
+    "what a cell costs: `diffbench estimate` does.",
 )
 
 

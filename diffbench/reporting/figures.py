@@ -172,7 +172,7 @@ class Evaluations:
         cell = absent(plan, variant, items)
         if cell.status == "refused" or variant not in plan.variants:
             return cell
-        return Cell("missing", "none of these solvers in this benchmark")
+        return Cell("missing", "this benchmark has none of these solvers")
 
     def _points(
         self, results: Records, variant: str, items: Sequence[str], metric: MetricSpec

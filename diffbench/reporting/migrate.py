@@ -90,7 +90,9 @@ def _check(text: str, file: str) -> None:
     except yaml.YAMLError as error:
         left = [str(getattr(error, "problem", error))]
     if left:
-        raise PlanError(f"{file}: it cannot be rewritten by itself ({left[0]}): edit it by hand")
+        raise PlanError(
+            f"{file}: {left[0]} cannot be rewritten automatically: edit the file by hand"
+        )
 
 
 def _metrics(repository: Path) -> dict[str, Any]:
@@ -116,8 +118,8 @@ class _Edits:
         if self.parts.get((start, end), new) != new:
             line = self.text.count("\n", 0, start) + 1
             raise PlanError(
-                f"{self.file}:{line}: one part, named by an alias, would have to become {self.parts[start, end]} "
-                f"and {new}: write it out where the alias is"
+                f"{self.file}:{line}: an alias names one part that would become {self.parts[start, end]} here and "
+                f"{new} there: write the part out in place of the alias"
             )
         if (start, end) not in self.parts:
             self.parts[start, end] = new

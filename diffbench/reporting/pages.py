@@ -48,7 +48,7 @@ OLD_NOTE = (
 )
 FLOOR_NOTE = (
     f"{AT_FLOOR} at the floor: the lower end of its 95 % interval lies under what as many real images score; it "
-    "says nothing of quality and is not ranked."
+    "says nothing about quality and is not ranked."
 )
 #: The comment at the top of each page's source.
 ORIGIN = (
@@ -146,7 +146,7 @@ class RecordedBenchmark:
         """Return a comparison of ``config/tables.yaml`` as Markdown."""
         spec = self.known.tables.get(table)
         if not isinstance(spec, ComparisonSpec):
-            raise PlanError(f"{layout.TABLES}: {table!r} is no table with the layout comparison")
+            raise PlanError(f"{layout.TABLES}: {table!r} is not a table with the layout comparison")
         rows = [
             [
                 row.row,
@@ -251,8 +251,8 @@ class RecordedBenchmark:
         found = self._claim(claim)["verdict"]
         if found != expected:
             raise PlanError(
-                f"{FOLDER / self.name}: {claim} is {found}, and the template says {expected}: "
-                "write its sentence anew"
+                f"{FOLDER / self.name}: {claim} is {found}, and the template says {expected}: write the sentence "
+                "again"
             )
         return found
 

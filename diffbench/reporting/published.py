@@ -81,6 +81,6 @@ class PublishedValues:
         ]
         if len(found) != 1:
             raise PlanError(
-                f"tables: {len(found)} published values have {dict(selection)}, not one"
+                f"tables: {len(found)} published values have {dict(selection)}, and exactly one must"
             )
         return found[0]

@@ -161,8 +161,8 @@ def write(plan: Plan, root: Path, repository: Path) -> list[Path]:
     if absent:
         variant, stage, item, _ = absent[0].key
         raise ValueError(
-            f"{root}: {len(absent)} numbers are not there, first the {stage} {item} of {variant} "
-            f"({absent[0].cell.status}): run the benchmark to its end before it is recorded"
+            f"{root}: {len(absent)} numbers are missing, the first of the {stage} {item} of {variant} "
+            f"({absent[0].cell.status}): run the benchmark to its end, then record it"
         )
     folder = repository / FOLDER / plan.benchmark.name
     made = {f"{CELLS}.csv": csv_of([each.line() for each in entries], COLUMNS).encode()}

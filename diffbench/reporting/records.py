@@ -266,4 +266,4 @@ def absent(plan: Plan, variant: str, items: Sequence[str]) -> Cell:
         if each.variant == variant and each.item in items:
             return Cell("refused", each.reason)
     lacking = " or ".join(items) if variant in plan.variants else "variant"
-    return Cell("missing", f"no such {lacking} in this benchmark")
+    return Cell("missing", f"this benchmark has no such {lacking}")

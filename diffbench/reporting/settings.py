@@ -30,10 +30,11 @@ HEADS = ("variants", "setting", "the paper's", "source", "ours", "why not the sa
 OF_BENCHMARK = ("data", "extractor", "samples")
 TRAINED_BY = ("process", "denoiser", "objective", "dequantise", "network", "training")
 NOTES = (
-    "Written by `diffbench settings` from `config/settings.yaml` and the benchmarks' plans; a test keeps it so.",
-    "A setting is a path of keys, as `diffbench show` prints them, or a pattern of paths that share a value. Variants "
-    "are ids or patterns, of those of the heading's paper. What is not in a table is at its default, for networks "
-    "their papers', or changes speed alone.",
+    "`diffbench settings` writes this page from `config/settings.yaml` and the benchmarks' plans; a test keeps it "
+    "so.",
+    "A setting is a path of keys, as `diffbench show` prints them, or a pattern of paths that share a value. "
+    "Variants are ids or patterns, and belong to the paper of the heading. A setting that is not in a table has "
+    "its default (of networks: their papers'), or changes only the speed.",
 )
 
 
@@ -226,7 +227,8 @@ class ComparedBenchmark:
         unsaid = any(fnmatchcase(leaf.path, pattern) for pattern in self.spec.unsaid)
         if not unsaid or leaf.value != leaf.usual:
             raise PlanError(
-                f"{SETTINGS}: {self.name}, {variant}: {leaf.path} is {leaf.value}, and nothing says what the paper has"
+                f"{SETTINGS}: {self.name}, {variant}: {leaf.path} is {leaf.value}, but nothing says what the paper "
+                "has"
             )
 
     def _compared(
@@ -241,7 +243,7 @@ class ComparedBenchmark:
             if differs and not stated.spec.why:
                 raise PlanError(
                     f"{stated.origin}: {variant}: {setting} is {ours} and the paper's {_shown(stated.paper)}; "
-                    "correct it, or say why"
+                    "correct it, or give the reason"
                 )
             stated.needed |= differs
             why = stated.spec.why if differs else ""
@@ -267,7 +269,7 @@ class ComparedBenchmark:
                 raise PlanError(f"{each.origin}: settings: no variant of it has {each.key!r}")
             if each.spec.why and not each.needed:
                 raise PlanError(
-                    f"{each.origin}: settings.{each.key}: ours is the paper's, and needs no reason"
+                    f"{each.origin}: settings.{each.key}: ours is the paper's, so there must be no reason"
                 )
 
 

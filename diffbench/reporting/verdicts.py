@@ -97,7 +97,10 @@ def _measured(results: Records, name: str, claim: ClaimSpec, sign: int) -> Verdi
     if reasons := [*_unfit(results, claim), *_at_floor(claim, sides)]:
         verdict, notes = "untestable", [*reasons, *notes]
     elif len(seeds) < claim.seeds:
-        verdict, notes = "undecided", [f"{len(seeds)} of at least {claim.seeds} seeds", *notes]
+        verdict, notes = (
+            "undecided",
+            [f"it needs at least {claim.seeds} seeds, and has {len(seeds)}", *notes],
+        )
     return Verdict(
         name,
         claim,

@@ -74,7 +74,7 @@ def _every_number_of_steps_serves(
 def _solver_guides_nothing(spec: LatentsSpec) -> str | None:
     if not spec.solver.uses_labels:
         return None
-    return "solver: guidance does not belong to a latent; leave w, classifier_scale and labels out"
+    return "solver: a latent has no guidance; leave w, classifier_scale and labels out"
 
 
 class LatentsSpec(AnalysisSpec):
@@ -109,8 +109,7 @@ class LatentsSpec(AnalysisSpec):
     def _solver_has_a_way_back(self) -> Self:
         if not (isinstance(self.solver, GridSolverSpec) and self.solver.invertible):
             raise ValueError(
-                f"solver: {self.solver.name} has no way back in a number of steps; "
-                "use ddim with eta 0, ode or heun"
+                f"solver: {self.solver.name} cannot encode in a number of steps; use ddim with eta 0, ode or heun"
             )
         return self
 
@@ -124,7 +123,7 @@ def _levels_are_there(spec: ProgressiveCodingSpec, process: ProcessSpec) -> str 
     levels = process.level_count
     if levels is None or spec.steps <= levels:
         return None
-    return f"steps: {spec.steps}, and {process.name} has {levels} levels"
+    return f"steps: {spec.steps}, but {process.name} has only {levels} levels"
 
 
 def _bound_serves(

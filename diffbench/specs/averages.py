@@ -20,7 +20,7 @@ Length = Annotated[Float, Field(gt=0, lt=12**-0.5)]
 
 def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(values)) < len(values):
-        raise ValueError(f"{list(values)} has a length twice")
+        raise ValueError(f"{list(values)} has one length twice")
     return values
 
 

@@ -26,13 +26,13 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 def number(value: object) -> object:
     """Turn ``"1e-4"`` into a number; refuse booleans, nan and infinities."""
     if isinstance(value, bool):
-        raise ValueError(f"a number is wanted, not {str(value).lower()}")
+        raise ValueError(f"must be a number, not {str(value).lower()}")
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value.strip()):
-            raise ValueError(f"a finite number is wanted, not {value!r}")
+            raise ValueError(f"must be a finite number, not {value!r}")
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"a finite number is wanted, not {value}")
+        raise ValueError(f"must be a finite number, not {value}")
     return value
 
 
@@ -99,14 +99,14 @@ class Registered(Spec):
         super().__pydantic_init_subclass__(**kwargs)
         if moved := [name for name in MOVED if name in vars(cls)]:
             raise TypeError(
-                f"{cls.__name__}.{moved[0]} is not asked any more: state {MOVED[moved[0]]}"
+                f"{cls.__name__}.{moved[0]} is not used any more: state {MOVED[moved[0]]}"
             )
         if Registered in cls.__bases__:
             cls.known = {}
         elif isinstance(name := cls.model_fields[cls.chosen_by].default, str):
             if name in cls.known and cls.known[name].__qualname__ != cls.__qualname__:
                 raise ValueError(
-                    f"there are two of the {cls.kind} name {name!r}: {cls.known[name]}"
+                    f"two classes of the kind {cls.kind} have the name {name!r}: {cls.known[name]}"
                 )
             cls.known[name] = cls
 
@@ -121,7 +121,9 @@ class Registered(Spec):
             return value
         name = value.get(cls.chosen_by, cls.default_name) if isinstance(value, dict) else value
         if not isinstance(name, str) or name not in cls.known:
-            raise ValueError(f"{name!r} is no {cls.kind}; known: {', '.join(sorted(cls.known))}")
+            raise ValueError(
+                f"{name!r} is not a known {cls.kind}; known: {', '.join(sorted(cls.known))}"
+            )
         return cls.known[name].model_validate(
             value if isinstance(value, dict) else {cls.chosen_by: name}
         )

@@ -54,7 +54,7 @@ def _listed(value: object) -> object:
 def _distinct(values: list[Any]) -> list[Any]:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise ValueError(f"{value!r} is there twice")
+            raise ValueError(f"{value!r} appears twice")
     return values
 
 
@@ -207,8 +207,8 @@ class BenchmarkSpec(Spec):
         for name, tuned in self.tuned.items() if self.claims else ():
             if shared := sorted(set(self.seeds) & set(tuned.seeds)):
                 raise ValueError(
-                    f"seeds: {shared[0]} is among those that tuned.{name} was chosen on, and claims need others: "
-                    "choose other seeds, or test no claims (claims: [])"
+                    f"seeds: tuned.{name} was chosen on seed {shared[0]}, and claims need other seeds: choose "
+                    "others, or test no claims (claims: [])"
                 )
         return self
 
@@ -290,11 +290,11 @@ class VariantSpec(Spec):
         for item, analysis in self.analyses.items():
             if analysis.uses_variant:
                 raise ValueError(
-                    f"analyses.{item}: {analysis.name} is about a process and a denoiser, and they are missing"
+                    f"analyses.{item}: {analysis.name} needs a process and a denoiser, and they are missing"
                 )
         for item, restorer in self.restorers.items():
             if restorer.uses_model:
                 raise ValueError(
-                    f"restorers.{item}: {restorer.name} uses a process and a denoiser, and they are missing"
+                    f"restorers.{item}: {restorer.name} needs a process and a denoiser, and they are missing"
                 )
         return self

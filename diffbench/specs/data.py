@@ -270,10 +270,10 @@ class FolderSpec(ImageFilesSpec):
         if self.path_refusal and self.identity is None:
             raise ValueError(self.path_refusal)
         if self.version is not None and self.called is None:
-            raise ValueError(f"version: {self.version!r} of what? `called:` names the data set")
+            raise ValueError(f"version: {self.version!r} needs `called:`, the name of the data set")
         if self.version is not None and self.resize is not None:
             raise ValueError(
-                f"resize: {self.resize}, but images of a version are taken as they are; leave out one of the two"
+                f"resize: {self.resize}, but images with a version are not resized; leave one of the two out"
             )
         return self
 
@@ -376,7 +376,7 @@ class ImageNetSpec(DataSpec):
             f"Imagenet{self.size}_{name} (sha256 {digest})"
             for name, digest in IMAGENET[self.size].items()
         )
-        return f"what unpacks from https://image-net.org/data/downsample/ {archives}"
+        return f"the files unpacked from https://image-net.org/data/downsample/ {archives}"
 
 
 class LSUNSpec(ImageFilesSpec):

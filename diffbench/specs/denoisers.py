@@ -97,19 +97,19 @@ def _times_are_counted(spec: NetworkDenoiserSpec, process: ProcessSpec) -> str |
     if process.time == "discrete":
         if spec.levels == 1000:
             return None
-        return f"levels: {spec.levels}, but {process.name} has levels of its own, which it counts by {told}"
+        return f"levels: {spec.levels}, but {process.name} has its own levels, and {told} counts those; leave it out"
     if process.t_max == 1:
         return None
     return (
-        f"noise_input: {told} counts {spec.levels} levels of times up to 1, and {process.name}'s goes up to "
-        f"{process.t_max:g}"
+        f"noise_input: {told} counts {spec.levels} levels of times up to 1, but the times of {process.name} go up "
+        f"to {process.t_max:g}"
     )
 
 
 def _skip_is_of_the_mean(spec: NetworkDenoiserSpec) -> str | None:
     if spec.skip not in ("residual", "addition") or spec.predict == "mean":
         return None
-    return f"skip: {spec.skip} is of predict: mean, not {spec.predict}"
+    return f"skip: {spec.skip} needs predict: mean, not {spec.predict}"
 
 
 class NetworkDenoiserSpec(DenoiserSpec):
@@ -172,7 +172,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     def _levels_are_of_times(self) -> Self:
         if self.levels != 1000 and "time" not in self.noise_input:
             raise ValueError(
-                f"levels: {self.levels} counts times, and the network is told {self.noise_input}"
+                f"levels: {self.levels} counts times, but noise_input is {self.noise_input}; leave it out"
             )
         return self
 

@@ -23,5 +23,7 @@ class FloorSpec(Spec):
     @model_validator(mode="after")
     def _has_a_spread(self) -> Self:
         if self.redraws == 1:
-            raise ValueError("one redraw has no standard deviation: redraws is 0 or at least 2")
+            raise ValueError(
+                "one redraw has no standard deviation: redraws must be 0 or at least 2"
+            )
         return self

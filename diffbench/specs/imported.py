@@ -44,11 +44,11 @@ class ImportedSpec(Spec):
         wanted = self.denoiser.inputs(channels), channels * self.denoiser.outputs
         if wanted != (self.in_channels, self.out_channels):
             raise ValueError(
-                f"the network maps {self.in_channels} channels to {self.out_channels}, and its denoiser wants "
+                f"the network maps {self.in_channels} channels to {self.out_channels}, but its denoiser needs "
                 f"{wanted[0]} and {wanted[1]}"
             )
         if self.denoiser.takes_labels != (self.classes > 0):
             raise ValueError(
-                f"denoiser.conditional is {self.denoiser.takes_labels} and there are {self.classes} classes"
+                f"denoiser.conditional is {self.denoiser.takes_labels}, but there are {self.classes} classes"
             )
         return self

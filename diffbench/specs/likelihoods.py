@@ -61,7 +61,7 @@ def _steps_are_counted(spec: VLBSpec, process: ProcessSpec) -> str | None:
     """In continuous time ``steps`` must be given; a chain has its own number."""
     if process.time == "discrete" or (spec.steps or 0) >= 2:
         return None
-    return "steps: the bound is a sum over steps, of which continuous time has no number; give 2 or more"
+    return "steps: must be at least 2 in continuous time, where the bound is a sum over that many steps"
 
 
 class VLBSpec(LikelihoodSpec):
@@ -158,7 +158,7 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
                 f"steps: {self.steps}, but method adaptive chooses its own; give rtol and atol"
             )
         if not adaptive and self.steps is None:
-            raise ValueError(f"steps: method {self.method} needs a number of them")
+            raise ValueError(f"steps: method {self.method} needs a number of steps")
         if not adaptive and (self.rtol or self.atol):
             raise ValueError(
                 f"rtol, atol: method {self.method} does not control its error; give steps"

@@ -160,7 +160,7 @@ GAUSSIAN = Need(
 ONE_ALPHA = Need(
     "process",
     lambda process: process.alpha == "scalar",
-    "{asker} divides by alpha, which {it.name} has one of per coordinate",
+    "{asker} divides by alpha, and {it.name} has one alpha per coordinate",
 )
 #: A process with several alphas has a range of ratios where one alpha represents it: that of blurring, without blur.
 ONE_RATIO = replace(
@@ -186,12 +186,12 @@ GROWING = Need(
 CONSTANT = Need(
     "process",
     lambda process: process.noise == "constant",
-    "{asker} is of blur under constant noise, and here noise grows",
+    "{asker} needs constant noise, and the noise of {it.name} grows",
 )
 KERNEL = Need(
     "process",
     lambda process: process.bounded,
-    "{asker} follows the kernel between walls, and here are none",
+    "{asker} follows the kernel between walls, and {it.name} has no walls",
 )
 WALLS = Need(
     "process", lambda process: process.bounded, "{asker} needs walls, and {it.name} has none"
@@ -236,7 +236,7 @@ LEARNED = Need(
 LABELS = Need(
     "denoiser",
     lambda denoiser: denoiser.takes_labels,
-    "{asker} is asked of an unconditional model; it needs denoiser.conditional: true",
+    "{asker} needs denoiser.conditional: true, and this model is unconditional",
 )
 MASKS = Need(
     "denoiser",
@@ -249,7 +249,7 @@ MASKS = Need(
 LINEAR = Need(
     "operator",
     lambda operator: operator.linear,
-    "{asker} needs a linear operator, and {it.name} is not",
+    "{asker} needs a linear operator, and {it.name} is not linear",
 )
 PIXELS = Need(
     "operator",

@@ -51,7 +51,7 @@ class TimesSpec(HasNeeds, Registered):
 def _last_is_below(spec: RangeTimesSpec, process: ProcessSpec) -> str | None:
     if process.time == "discrete" or spec.last < process.t_max:
         return None
-    return f"last: {spec.last:g} is not below {process.name}'s largest time, {process.t_max:g}"
+    return f"last: {spec.last:g} must be below {process.name}'s largest time, {process.t_max:g}"
 
 
 class RangeTimesSpec(TimesSpec):
@@ -63,7 +63,7 @@ class RangeTimesSpec(TimesSpec):
     """
 
     needs: ClassVar[Needs] = (
-        CONTINUOUS.where("levels").hinting("a chain has its own, leave it out"),
+        CONTINUOUS.where("levels").hinting("leave it out, a chain has its own levels"),
         Rule(_last_is_below),
     )
 
@@ -161,7 +161,9 @@ def _labels_are_dropped(spec: ObjectiveSpec, denoiser: DenoiserSpec) -> str | No
     if denoiser.takes_labels and spec.label_dropout is None:
         return "label_dropout: none, but a conditional model needs one; 0.1 is usual"
     if spec.label_dropout is not None and not denoiser.takes_labels:
-        return f"label_dropout: {spec.label_dropout:g} of the labels of an unconditional model"
+        return (
+            f"label_dropout: {spec.label_dropout:g}, but the model is unconditional; leave it out"
+        )
     return None
 
 
@@ -170,9 +172,11 @@ def _images_can_be_changed(spec: ObjectiveSpec, process: ProcessSpec) -> str | N
     if spec.augmentation is None:
         return None
     if spec.needs_levels:
-        return f"augmentation: images leave their grey levels, which {spec.name} needs"
+        return (
+            f"augmentation: augmented images are not grey levels, and {spec.name} needs grey levels"
+        )
     if process.bounded:
-        return f"augmentation: images reach a little beyond the walls of {process.name}"
+        return f"augmentation: augmented images reach a little beyond the walls of {process.name}"
     return None
 
 
@@ -291,7 +295,7 @@ class ScoreMatchingSpec(ObjectiveSpec):
     name: Literal["score-matching"] = "score-matching"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.losses:ScoreMatching"
     needs: ClassVar[Needs] = (
-        CONTINUOUS.where("weight", "likelihood").hinting("g is the rate of its noise"),
+        CONTINUOUS.where("weight", "likelihood").hinting("the weight g^2 is the rate of its noise"),
         view("eps"),
     )
 

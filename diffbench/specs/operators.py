@@ -70,7 +70,10 @@ class RandomMaskSpec(MaskSpec):
         lost = self.lost(image_shape)
         if 0 < lost < pixels:
             return None
-        return f"missing: {self.missing} loses {lost} of an image's {pixels} pixels"
+        return (
+            f"missing: {self.missing} loses {lost} of the {pixels} pixels of an image; it must lose some and "
+            "keep some"
+        )
 
     def lost(self, image_shape: ImageShape) -> int:
         """Return the number of pixels that are lost."""
@@ -122,10 +125,10 @@ class DrawnMaskSpec(MaskSpec):
         for index, row in enumerate(self.rows):
             if len(row) != len(self.rows[0]) or not row or set(row) - set("#."):
                 raise ValueError(
-                    f"rows: {row!r}, row {index}, is not {len(self.rows[0])} of '#' (lost) and '.' (measured)"
+                    f"rows: row {index}, {row!r}, must be {len(self.rows[0])} of '#' (lost) and '.' (measured)"
                 )
         if len(set("".join(self.rows))) == 1:
-            raise ValueError("rows: both '#' (lost) and '.' (measured) are wanted")
+            raise ValueError("rows: both '#' (lost) and '.' (measured) are needed")
         return self
 
     def refusal(self, image_shape: ImageShape) -> str | None:
@@ -133,9 +136,7 @@ class DrawnMaskSpec(MaskSpec):
         _, height, width = image_shape
         if (len(self.rows), len(self.rows[0])) == (height, width):
             return None
-        return (
-            f"rows: a mask of {len(self.rows)}x{len(self.rows[0])} for images of {height}x{width}"
-        )
+        return f"rows: a mask of {len(self.rows)}x{len(self.rows[0])} does not fit images of {height}x{width}"
 
 
 class ColourisationSpec(OperatorSpec):
@@ -195,7 +196,7 @@ class BlurSpec(OperatorSpec):
     @model_validator(mode="after")
     def _is_odd(self) -> Self:
         if self.size % 2 == 0:
-            raise ValueError(f"size: {self.size} has no middle tap; take an odd number")
+            raise ValueError(f"size: {self.size} must be odd, so that the kernel has a middle")
         return self
 
 
@@ -252,7 +253,9 @@ class CompressedSensingSpec(OperatorSpec):
         if pixels & (pixels - 1):
             return f"name: compressed-sensing needs 2^k pixels, and these images have {pixels}"
         if self.coefficients(image_shape) == 0:
-            return f"measured: {self.measured} of {pixels} coefficients is none"
+            return (
+                f"measured: {self.measured} of {pixels} coefficients is less than one coefficient"
+            )
         return None
 
     def coefficients(self, image_shape: ImageShape) -> int:
@@ -278,7 +281,8 @@ class MRISpec(OperatorSpec):
     def _has_room_for_the_centre(self) -> Self:
         if self.centre * self.acceleration > 1:
             raise ValueError(
-                f"centre: {self.centre} of the rows is more than one in {self.acceleration}, as acceleration asks"
+                f"centre: {self.centre} of the rows is more than the one in {self.acceleration} that acceleration "
+                "measures"
             )
         return self
 
@@ -299,7 +303,7 @@ class CTSpec(OperatorSpec):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.full % self.angles:
-            raise ValueError(f"angles: {self.angles} does not divide the {self.full} of full")
+            raise ValueError(f"angles: {self.angles} must divide full, {self.full}")
         return self
 
     def refusal(self, image_shape: ImageShape) -> str | None:
@@ -308,8 +312,7 @@ class CTSpec(OperatorSpec):
         if height * width <= 64 * 64:
             return None
         return (
-            f"name: ct decomposes a matrix of all pixels, at most 64x64, and these images have "
-            f"{height}x{width}"
+            f"name: ct needs images of at most 64x64 pixels, and these images have {height}x{width}"
         )
 
 
@@ -334,7 +337,5 @@ class JPEGSpec(OperatorSpec):
         if channels not in (1, 3):
             return f"name: jpeg needs 1 or 3 channels, and these images have {channels}"
         if height % block or width % block:
-            return (
-                f"name: jpeg needs whole blocks of {block}x{block}, not images of {height}x{width}"
-            )
+            return f"name: jpeg needs whole blocks of {block}x{block} pixels, and these images have {height}x{width}"
         return None

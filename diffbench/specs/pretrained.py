@@ -40,7 +40,8 @@ class PretrainedSpec(Spec):
     def _precision_has_moved(cls, value: Any) -> Any:
         if isinstance(value, dict) and "precision" in value:
             raise ValueError(
-                f"precision: {value['precision']!r} is said beside it now, `sampling: {{precision: ..}}`"
+                f"precision: {value['precision']!r} has moved: write `sampling: {{precision: ..}}` beside "
+                "`pretrained`"
             )
         return value
 
@@ -54,11 +55,14 @@ class PretrainedSpec(Spec):
         """
         if shape is not None and shape != self.image_shape:
             return (
-                f"folder: {self.folder} is a model of {_size(self.image_shape)}, and those of the data set {data} "
-                f"are {_size(shape)}"
+                f"folder: {self.folder} is a model of {_size(self.image_shape)}, but the data set {data} has "
+                f"{_size(shape)}"
             )
         if self.classes and classes and classes != self.classes:
-            return f"folder: {self.folder} is a model of {self.classes} classes, and the data set {data} has {classes}"
+            return (
+                f"folder: {self.folder} is a model of {self.classes} classes, but the data set {data} has "
+                f"{classes}"
+            )
         return None
 
 

@@ -61,7 +61,7 @@ def load_extension(path: Path) -> ModuleType:
             now = "; ".join(f"{old} is now {new}" for old, new in moved.items())
             raise PlanError(f"extensions: {shown(path)} imports what has moved: {now}") from error
         kind = type(error).__name__
-        raise PlanError(f"extensions: {shown(path)} does not import: {kind}: {error}") from error
+        raise PlanError(f"extensions: {shown(path)} cannot be imported: {kind}: {error}") from error
     return module
 
 

@@ -57,7 +57,7 @@ def _solver_knows_no_classes(spec: RestorerSpec) -> str | None:
     """A restorer guides by the measurement only, so its solver may not guide by classes."""
     if spec.inner is None or not spec.inner.uses_labels:
         return None
-    return f"{spec.name} knows no classes; leave w, classifier_scale and labels out"
+    return f"{spec.name} takes no classes; leave w, classifier_scale and labels out"
 
 
 class RestorerSpec(HasNeeds, Registered):
@@ -195,7 +195,9 @@ class MedicalSpec(SteeredSpec):
 def _steered(value: object) -> object:
     chosen = RestorerSpec.choose(value)
     if not isinstance(chosen, SteeredSpec):
-        raise ValueError(f"{chosen.name} steers no solver; take impute, replace, ilvr or medical")
+        raise ValueError(
+            f"{chosen.name} does not steer a solver; take impute, replace, ilvr or medical"
+        )
     return chosen
 
 
@@ -209,7 +211,7 @@ def _estimate(value: object) -> object:
 def _steps_can_be_left_out(spec: CCDFSpec) -> str | None:
     if hasattr(spec.around.solver, "steps"):
         return None
-    return f"around.solver: {spec.around.solver.name} has no fixed steps to leave out"
+    return f"around.solver: {spec.around.solver.name} has no fixed steps, so none can be left out"
 
 
 def _around_serves_the_operator(spec: CCDFSpec, operator: OperatorSpec) -> str | None:
@@ -307,7 +309,7 @@ class SNIPSSpec(RestorerSpec):
     def _is_a_range(self) -> Self:
         if self.sigma_min and self.sigma_max and self.sigma_min >= self.sigma_max:
             raise ValueError(
-                f"sigma_min: {self.sigma_min:g} is not below sigma_max, {self.sigma_max:g}"
+                f"sigma_min: {self.sigma_min:g} must be below sigma_max, {self.sigma_max:g}"
             )
         return self
 

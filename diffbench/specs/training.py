@@ -79,7 +79,7 @@ class TrainingSpec(Spec):
             if not 1 <= step <= steps:
                 raise ValueError(_beyond(each, steps))
             if found.count(step) > 1:
-                raise ValueError(f"step {step} is there twice")
+                raise ValueError(f"step {step} appears twice")
         return tuple(sorted(step for step in found if step < steps))
 
     @property
@@ -102,7 +102,10 @@ class TrainingSpec(Spec):
             return None
         known = ", ".join(map(str, self.snapshots)) or "none"
         which = f"{named} (step {step})" if isinstance(named, float) else f"{named}"
-        return f"at: {which} is none of the snapshots (training.snapshots: {known}), nor the last step, {self.steps}"
+        return (
+            f"at: {which} is neither one of the snapshots (training.snapshots: {known}) nor the last step, "
+            f"{self.steps}"
+        )
 
     def weights_refusal(self, choice: OfWeights) -> str | None:
         """Return why the weights that a solver or likelihood names are not kept; None when they are."""
@@ -111,7 +114,7 @@ class TrainingSpec(Spec):
                 return reason
         steps = [step_of(named, self.steps) for named in choice.step_names]
         if twice := [step for step in steps if steps.count(step) > 1]:
-            return f"at: step {twice[0]} is there twice"
+            return f"at: step {twice[0]} appears twice"
         return next(
             filter(None, (self._length_refusal(choice.ema_std, each) for each in steps)), None
         )
@@ -122,7 +125,7 @@ class TrainingSpec(Spec):
             return None
         if len(lengths) == 1:
             return (
-                f"ema_std: {length:g} is reconstructed from two lengths or more, and training.ema tracks "
+                f"ema_std: {length:g} needs at least two tracked lengths, and training.ema tracks "
                 f"{lengths[0] or 'none'}; {{name: power}} tracks 0.05 and 0.1"
             )
         from diffbench.specs.profiles import TOLERATED, missed
@@ -131,8 +134,9 @@ class TrainingSpec(Spec):
         if share <= TOLERATED:
             return None
         return (
-            f"ema_std: {length:g} at step {step} cannot be had of what is kept: {share:.0%} of its profile is missed, "
-            f"and {TOLERATED:.0%} may be; keep more snapshots before, or track a length nearby"
+            f"ema_std: {length:g} at step {step} cannot be computed from the snapshots: {share:.0%} of its profile "
+            f"would be missed, and at most {TOLERATED:.0%} may be; keep more snapshots before, or track a length "
+            "nearby"
         )
 
     def until(self, step: int) -> tuple[Weights, ...]:
@@ -143,11 +147,11 @@ class TrainingSpec(Spec):
     def _agrees(self) -> Self:
         if self.accumulate > self.batch:
             raise ValueError(
-                f"accumulate: a batch of {self.batch} cannot be cut into {self.accumulate} parts"
+                f"accumulate: a batch of {self.batch} cannot be divided into {self.accumulate} parts"
             )
         if self.loss_scale != "dynamic" and self.precision != "fp16":
             raise ValueError(
-                f"loss_scale: {self.loss_scale:g} is of fp16 alone, and precision is {self.precision}; leave it out"
+                f"loss_scale: {self.loss_scale:g} belongs to fp16, but precision is {self.precision}; leave it out"
             )
         return self
 

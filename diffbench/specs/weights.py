@@ -35,7 +35,8 @@ def _step(value: Any) -> int | float:
     if (type(found) is int and found >= 1) or (type(found) is float and 0 < found < 1):
         return found
     raise ValueError(
-        f"{value!r} is no step: wanted is a whole number from 1 on, or a fraction of the run, above 0 and below 1"
+        f"{value!r} is not a step: it must be a whole number of at least 1, or a fraction of the run, above 0 and "
+        "below 1"
     )
 
 

@@ -98,7 +98,7 @@ class ChunkStore:
 
 def _read(path: Path) -> Chunk | None:
     if files.sha256(path)[:16] != path.stem.rpartition("-")[2]:
-        warnings.warn(f"the chunk {path} is torn: drawing it again", stacklevel=3)
+        warnings.warn(f"the chunk {path} is torn: it is drawn again", stacklevel=3)
         return None
     with np.load(path) as archive:
         numbers = (archive[name].item() for name in ("calls", "moved", "seconds"))

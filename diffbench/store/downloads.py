@@ -76,7 +76,7 @@ class PublishedFile:
             return path
         if not self.cached.is_file():
             if self.url is None:
-                raise self._error("it is not here")
+                raise self._error("it is not in the cache")
             self._download(self.url)
         self._check(self.cached, f"{self.cached} (remove it)")
         return self.cached
@@ -105,8 +105,8 @@ class PublishedFile:
     def _error(self, problem: str) -> StoreError:
         size = f", {self.size:,} bytes" if self.size is not None else ""
         return StoreError(
-            f"{self.name}: {problem}; wanted is {self.url or 'a file'} (sha256 {self.sha256}{size}); "
-            f"`{self.key}` names a local copy"
+            f"{self.name}: {problem}; expected: {self.url or 'a file'} (sha256 {self.sha256}{size}); `{self.key}` "
+            "can name a local copy"
         )
 
 

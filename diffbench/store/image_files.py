@@ -77,7 +77,7 @@ class ZipFiles:
         try:
             self.zip = zipfile.ZipFile(path)
         except TORN as error:
-            raise ValueError(f"{path} is no whole zip ({error})") from None
+            raise ValueError(f"{path} is not a complete zip ({error})") from None
 
     def names(self) -> list[str]:
         """Return all names, in any order."""
@@ -109,7 +109,9 @@ class TarFiles:
             found = [(each.name, self._content(each)) for each in self.tar.getmembers()]
             self._check_end()
         except (tarfile.TarError, *TORN, KeyError) as error:
-            raise ValueError(f"{path} is no whole tar without compression ({error})") from None
+            raise ValueError(
+                f"{path} is not a complete tar without compression ({error})"
+            ) from None
         files = [(PurePosixPath(name).as_posix(), each) for name, each in found if each.isfile()]
         check_names([name for name, _ in files], path)
         self.members = dict(files)
@@ -200,7 +202,7 @@ def opened(path: Path) -> Files:
         return FolderFiles(path)
     if path.is_file():
         return TarFiles(path) if path.suffix.lower() == ".tar" else ZipFiles(path)
-    raise ValueError(f"{path} is no folder, zip or tar: `path:` must name one of PNG images")
+    raise ValueError(f"{path} is not a folder, zip or tar: `path:` must be one with PNG images")
 
 
 def find_images(path: Path, flat: bool = False) -> ImageFiles:
@@ -246,7 +248,9 @@ def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]
     if len({len(parts) for parts in own}) > 1:
         raise ValueError(f"{path} holds images beside class sub-folders: use one or the other")
     if any(len(parts) > 1 for parts in own):
-        raise ValueError(f"{path} holds folders in class sub-folders: one level of them is read")
+        raise ValueError(
+            f"{path} holds folders in class sub-folders: only one level of folders is read"
+        )
     classes = sorted({parts[0] for parts in own if parts})
     number = {name: index for index, name in enumerate(classes)}
     return [number[parts[0]] if parts else 0 for parts in own], tuple(classes) or ("all",)
@@ -266,7 +270,7 @@ def _numbered(
         return [0] * len(names), ("all",)
     known = set(names)
     if strange := next((name for name in given if name not in known), None):
-        raise ValueError(f"{where} names {strange!r}, which is no image there")
+        raise ValueError(f"{where} names {strange!r}, which is not an image there")
     if missing := next((name for name in names if name not in given), None):
         raise ValueError(f"{where} has no label of {missing}")
     labels = [given[name] for name in names]

@@ -59,7 +59,9 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
         shape, fortran, dtype = header(stream)
         length = stream.tell()
     if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject:
-        raise ValueError(f"{path}: {member.filename} must be stored uncompressed, and no objects")
+        raise ValueError(
+            f"{path}: {member.filename} must be stored uncompressed, and must hold no objects"
+        )
     # Other types need addresses that are multiples of their size, which offsets in a zip may not be.
     if dtype.itemsize > 1 or not np.prod(shape):
         with archive.open(member) as stream:

@@ -80,9 +80,7 @@ Meanings = Callable[[str], Callable[[Call], Any] | None]
 
 def needless(name: str) -> str:
     """Return why a name is refused; the name is escaped, since it may contain line breaks."""
-    return (
-        f"it names {ascii(name)[1:-1][:LONGEST]}, which data have no need of; nothing of it was run"
-    )
+    return f"it names {ascii(name)[1:-1][:LONGEST]}, which data do not need; nothing of it was run"
 
 
 def hashable(values: Iterable[Any]) -> list[Any]:
@@ -165,11 +163,11 @@ def _scan(file: IO[bytes], allowed: Collection[str] | None = None) -> None:
     memo: dict[Any, _Seen] = {}
     for count, (code, argument, _) in enumerate(pickletools.genops(file)):
         if allowed is not None and code.name not in allowed:
-            raise RefusedError(f"it has the instruction {code.name}, which data have no need of")
+            raise RefusedError(f"it has the instruction {code.name}, which data do not need")
         if code.name in NOTES:
             index: Any = len(memo) if code.name == "MEMOIZE" else argument
             if allowed is not None and index > count:
-                raise RefusedError(f"it notes its value {count} under the number {index}")
+                raise RefusedError(f"it stores its value {count} under the number {index}")
             memo[index] = stack[-1] or _Seen(0, "MARK")
         elif code.name in RECALLS:
             stack.append(memo[argument])
@@ -184,7 +182,7 @@ def _scan(file: IO[bytes], allowed: Collection[str] | None = None) -> None:
                 raise RefusedError("it has a key of type tuple")
             depth = max([made.depth, *(each.depth + 1 for each in inside)])
             if depth > DEEPEST:
-                raise RefusedError(f"it has more than {DEEPEST} values in one another")
+                raise RefusedError(f"it has values nested more than {DEEPEST} deep")
             stack += [_Seen(depth, made.code)] * len(code.stack_after)
 
 

@@ -128,4 +128,4 @@ def difference(found: Any, wanted: Any, keys: str = "") -> str | None:
             if inner:
                 return inner
         return None
-    return None if found == wanted else f"made with {keys} = {found}, and {wanted} is wanted"
+    return None if found == wanted else f"made with {keys} = {found}, and {wanted} is expected"

@@ -101,7 +101,7 @@ class StateStore:
 
     @property
     def _remedy(self) -> str:
-        return f"remove the folder {self.folder} to train anew"
+        return f"remove the folder {self.folder} to train from the start"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -152,7 +152,7 @@ class StateStore:
         for path in generations(self.folder):
             if step_of(path) >= step:
                 warnings.warn(
-                    f"training state {path} is given up: the snapshot of step {step} is torn or gone",
+                    f"training state {path} is removed: the snapshot of step {step} is torn or missing",
                     stacklevel=2,
                 )
                 path.unlink()

@@ -65,9 +65,7 @@ def claim(names: Sequence[str], count: int = 1) -> list[int]:
         RuntimeError: when ``count`` is larger than the number of visible GPUs.
     """
     if count > len(names):
-        raise RuntimeError(
-            f"gpus: {count} are wanted, and {len(names)} are visible here: a smaller `gpus:`"
-        )
+        raise RuntimeError(f"gpus: {count}, but only {len(names)} are visible here: lower gpus")
     waiting = False
     while (taken := _attempt(names, count)) is None:
         if not waiting:

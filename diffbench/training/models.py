@@ -110,7 +110,7 @@ def known_classes(dataset: Dataset, wanted_by: str) -> int:
         ValueError: when there are fewer than two, with what needs them.
     """
     if len(dataset.classes) < 2:
-        raise ValueError(f"{wanted_by} needs two classes or more, and {dataset.name} has not")
+        raise ValueError(f"{wanted_by} needs at least two classes, and {dataset.name} has fewer")
     return len(dataset.classes)
 
 
@@ -213,7 +213,7 @@ def taken(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
         wanted = build_network(spec, dataset).state_dict()
     shapes = [{name: each.shape for name, each in state.items()} for state in (tensors, wanted)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"{path} holds the weights of another network than its spec.json says")
+        raise ValueError(f"{path} holds the weights of another network than that of its spec.json")
     return tensors
 
 

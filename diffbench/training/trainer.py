@@ -143,7 +143,8 @@ class Trainer:
         batch, parts, size = self.training.batch, self.training.accumulate, self.team.size
         if batch < parts * size:
             raise TrainingError(
-                f"training.batch: {batch} images cannot be shared by {size} processes in parts of {parts} each"
+                f"training.batch: {batch} images are fewer than {size} processes times {parts} parts "
+                "(training.accumulate)"
             )
 
     def order(self, epoch: int) -> Tensor:

@@ -237,7 +237,9 @@ class Adaptive:
                     return
             elif h <= 1e-14 * max(abs(float(state.t)), 1e-10):
                 raise ValueError(f"the step at time {float(state.t):.6g} became too short: {h:.3g}")
-        raise ValueError(f"rtol, atol: still at time {float(state.t):.6g} after {self.most} steps")
+        raise ValueError(
+            f"rtol, atol: the solver is still at time {float(state.t):.6g} after {self.most} steps"
+        )
 
     def next_step(self, h: float, norm: float, refused: bool) -> float:
         """The length of the step after one of length h; it does not grow just after a refused step."""

@@ -98,6 +98,8 @@ def model_variance(
     if prediction.log_variance is not None:
         return prediction.log_variance.exp()
     if prediction.fraction is None:
-        raise ValueError("variance: learned, but this denoiser's variance is fixed")
+        raise ValueError(
+            "variance: learned needs a denoiser with a learned variance, and this one's is fixed"
+        )
     v = prediction.fraction
     return (v * cast(large.log(), x_t) + (1 - v) * cast(first.log(), x_t)).exp()

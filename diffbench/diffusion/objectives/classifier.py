@@ -30,6 +30,6 @@ class CrossEntropy(Loss):
             ValueError: when the condition has no labels.
         """
         if condition.label is None:
-            raise ValueError("a classifier is trained on labels y")
+            raise ValueError("a classifier needs labels y")
         logits = self.classifier.logits(self.classifier.process.diffuse(x0, t, eps), t)
         return F.cross_entropy(logits, condition.label, reduction="none")

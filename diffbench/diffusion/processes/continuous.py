@@ -75,7 +75,8 @@ class VP(GaussianProcess):
         beta = self.beta(t) * (t - s)
         if bool((beta >= 1).any()):
             raise ValueError(
-                f"steps: the one from time {float(t.max()):.4g} has 1 - beta = {1 - float(beta.max()):.3g}; take more"
+                f"steps: the step from time {float(t.max()):.4g} has 1 - beta = {1 - float(beta.max()):.3g}, which "
+                "must be above 0; take more steps"
             )
         return (1 - beta).sqrt(), self.unit**2 * beta
 

@@ -60,7 +60,8 @@ class Reflected(Geometric):
         low, high = x0.aminmax()
         if float(low) < self.low or float(high) > self.high:
             raise ValueError(
-                f"images for {self.spec.name} lie in {self.spec.range}, not in [{float(low):.4g}, {float(high):.4g}]"
+                f"images for {self.spec.name} must lie in {self.spec.range}, not in [{float(low):.4g}, "
+                f"{float(high):.4g}]"
             )
 
     def diffuse(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class StickBreaking:
 
     def __init__(self, categories: int) -> None:
         if categories < 2:
-            raise ValueError(f"categories: {categories}; a simplex has two or more")
+            raise ValueError(f"categories: {categories}; a simplex needs at least two")
         self.categories, self.dimensions = categories, categories - 1
         #: The power K - i of each break.
         self.powers = torch.arange(categories - 1, 0, -1, dtype=torch.float64)
@@ -101,7 +101,7 @@ class StickBreaking:
         """
         self._check_shape(points, self.categories)
         if found := _first(points, ~(points >= 0)):
-            raise ValueError(f"coordinate {found}: on the simplex none is below 0")
+            raise ValueError(f"coordinate {found}, and on the simplex it must be at least 0")
         sums = points.double().sum(-1)
         tolerance = self.categories * torch.finfo(points.dtype).eps
         wrong = ~((sums - 1).abs() <= tolerance)
@@ -115,17 +115,19 @@ class StickBreaking:
     def _check_shape(self, values: Tensor, width: int) -> None:
         if values.ndim != 2 or values.shape[1] != width:
             raise ValueError(
-                f"an array of shape {tuple(values.shape)}: {self.categories} categories need (B, {width})"
+                f"an array has the shape {tuple(values.shape)}, but {self.categories} categories need (B, {width})"
             )
         if not values.is_floating_point():
-            raise ValueError(f"numbers of type {values.dtype}: the chart needs floating-point ones")
+            raise ValueError(
+                f"the numbers have the type {values.dtype}, but the chart needs floating point"
+            )
 
     def _check_fractions(self, c: Tensor, v: Tensor) -> None:
         if found := _first(v, (c == 0) & (v < 1)):
             raise ValueError(
-                f"fraction {found} of what is left: {self.categories} categories in "
-                f"{str(c.dtype).removeprefix('torch.')} cannot tell it from all; "
-                "use float64, or put large categories last"
+                f"fraction {found} of the rest: with {self.categories} categories, "
+                f"{str(c.dtype).removeprefix('torch.')} cannot tell it from 1; use float64, or put large categories "
+                "last"
             )
 
 

@@ -30,7 +30,7 @@ def encode(solver: Solver, x: Tensor, condition: Condition = UNCONDITIONAL) -> T
     """
     if not solver.spec.invertible:
         raise ValueError(
-            f"{solver.spec.name} with these settings has no way back; use ddim with eta 0, ode or heun"
+            f"{solver.spec.name} cannot encode with these settings; use ddim with eta 0, ode or heun"
         )
     times = [t for t in solver.times() if float(t) != solver.process.data_time]
     for t, s in pairwise(reversed(times)):

@@ -60,7 +60,7 @@ class ListingSpec(TableSpec):
     def _known_are_columns(self) -> Self:
         if strange := [name for name in self.where_known if name not in self.columns]:
             near = reading.nearest(strange[0], self.columns)
-            raise ValueError(f"where_known: {strange[0]!r} is none of the columns{near}")
+            raise ValueError(f"where_known: {strange[0]!r} is not one of the columns{near}")
         return self
 
 
@@ -190,7 +190,9 @@ def _whole(row: Any, columns: Mapping[str, Any]) -> Any:
         column, cell = _column(head, part), own.get(head, {})
         cell = cell if isinstance(cell, dict) else {"item": cell}
         if "metric" in cell:
-            raise ValueError(f"the row {row.get('row')!r}: the metric of a cell is its column's")
+            raise ValueError(
+                f"the row {row.get('row')!r}: a cell has the metric of its column; leave metric out"
+            )
         shared = {key: row[key] for key in OF_ROW if key in row}
         if column["metric"] == BITS:
             shared.pop("item", None)

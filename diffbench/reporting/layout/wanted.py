@@ -35,7 +35,9 @@ class TablesSpec(Spec):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         if CLAIMS_TABLE in self.tables:
-            raise ValueError(f"no table can be called {CLAIMS_TABLE!r}: the claims' table is")
+            raise ValueError(
+                f"a table cannot be called {CLAIMS_TABLE!r}: this is the table of the claims"
+            )
         parts = {f"table {name}": table.named for name, table in self.tables.items()}
         parts |= {f"figure {name}": figure.named for name, figure in self.figures.items()}
         for part, named in parts.items():

@@ -58,7 +58,7 @@ class StageSpec(Spec):
         super().__pydantic_init_subclass__(**kwargs)
         if isinstance(name := cls.model_fields["stage"].default, str):
             if name in cls.known and cls.known[name].__qualname__ != cls.__qualname__:
-                raise ValueError(f"there are two of the stage name {name!r}: {cls.known[name]}")
+                raise ValueError(f"two stages have the name {name!r}: {cls.known[name]}")
             cls.known[name] = cls
 
     # Of a stage.

@@ -36,7 +36,7 @@ def weights_refusal(model: Model, choice: OfWeights) -> str | None:
         return model.training.weights_refusal(choice)
     key = "ema_std" if choice.at is None else "at"
     if model.pretrained is not None:
-        return f"{key}: an imported model has the weights of its checkpoint alone"
+        return f"{key}: an imported model has only the weights of its checkpoint"
     assert model.denoiser is not None
     return f"{key}: the {model.denoiser.name} denoiser is exact and is not trained"
 

@@ -66,13 +66,15 @@ class ResidualUNetSpec(NetworkSpec):
             raise ValueError(f"channels must be even, not {self.channels}")
         if unmet := [width for width in self.widths if width == 0 or width % self.groups]:
             raise ValueError(
-                f"groups must divide every width, and {self.groups} does not {unmet[0]}"
+                f"groups must divide every width, and {self.groups} does not divide {unmet[0]}"
             )
         key, parts = "heads", self.heads
         if self.head_channels:
             key, parts = "head_channels", self.head_channels
         if unmet := [width for width in self.widths if width % parts]:
-            raise ValueError(f"{key} must divide every width, and {parts} does not {unmet[0]}")
+            raise ValueError(
+                f"{key} must divide every width, and {parts} does not divide {unmet[0]}"
+            )
         return self
 
 

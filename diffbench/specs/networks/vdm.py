@@ -65,7 +65,7 @@ class VDMSpec(FlatUNetSpec):
     def _gammas_increase(self) -> Self:
         if self.gamma_min >= self.gamma_max:
             raise ValueError(
-                f"gamma_min must be below gamma_max, and {self.gamma_min:g} is not below {self.gamma_max:g}"
+                f"gamma_min, {self.gamma_min:g}, must be below gamma_max, {self.gamma_max:g}"
             )
         return self
 

@@ -66,6 +66,7 @@ class DiscreteSpec(ProcessSpec):
             linear_ends(self.steps, **self.ends)
         elif self.ends:
             raise ValueError(
-                f"beta_first, beta_last: the ends of the linear schedule, and here it is {self.schedule}"
+                "beta_first, beta_last: these are the ends of the linear schedule, but the schedule is "
+                f"{self.schedule}"
             )
         return self

@@ -45,7 +45,7 @@ class IHDMSpec(ProcessSpec):
     noise: ClassVar[Literal["growing", "constant"]] = "constant"
     views: ClassVar[tuple[str, ...]] = ("mean",)
     viewless: ClassVar[str] = (
-        "its network predicts the level before, and an image is not to be had from its blur"
+        "its network predicts the level before, and an image cannot be computed from its blur"
     )
     facts: ClassVar[tuple[Literal["image_shape", "images"], ...]] = ("image_shape", "images")
 

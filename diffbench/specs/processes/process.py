@@ -67,7 +67,9 @@ class ProcessSpec(Registered):
     @model_validator(mode="after")
     def _range_is_known(self) -> Self:
         if (self.low, self.high) not in RANGES:
-            raise ValueError(f"low, high: the data range is [-1, 1] or [0, 1], not {self.range}")
+            raise ValueError(
+                f"low, high: the data range must be [-1, 1] or [0, 1], not {self.range}"
+            )
         return self
 
     @property

@@ -18,8 +18,8 @@ def _scale_is_positive(spec: LangevinSpec, process: ProcessSpec) -> str | None:
     if spec.step_size is not None or spec.levels > beta:
         return None
     return (
-        f"levels: {spec.levels} are too few: 1 - beta/N, with {process.name}'s beta up to {beta:g}, "
-        f"is above 0 from N = {math.floor(beta) + 1}"
+        f"levels: {spec.levels} is too small: 1 - beta/N must be above 0, and {process.name} has beta up to "
+        f"{beta:g}; take at least {math.floor(beta) + 1}"
     )
 
 
@@ -56,11 +56,17 @@ class LangevinSpec(HasNeeds):
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if (self.snr is None) == (self.step_size is None):
-            raise ValueError("one of snr (0.16 is usual) and step_size is wanted")
+            raise ValueError("give exactly one of snr (0.16 is usual) and step_size")
         if self.step_size is not None and self.rule != "norms":
-            raise ValueError(f"rule: {self.rule} makes eps of snr, and step_size is eps itself")
+            raise ValueError(
+                f"rule: {self.rule} computes the step size from snr, but step_size is given; leave one "
+                "of the two out"
+            )
         if self.step_size is not None and self.longest is not None:
-            raise ValueError("longest: a limit of what snr asks for, and step_size is eps itself")
+            raise ValueError(
+                "longest: it limits the step size from snr, but step_size is given; leave one of the "
+                "two out"
+            )
         return self
 
 
@@ -69,7 +75,7 @@ def a_corrector(value: object) -> object:
     if not isinstance(value, dict | LangevinSpec | None | str) or (
         isinstance(value, str) and value != "none"
     ):
-        raise ValueError(f"a mapping such as {{snr: 0.16}} is wanted, not {value!r}")
+        raise ValueError(f"must be a mapping such as {{snr: 0.16}}, not {value!r}")
     return nothing(value)
 
 
@@ -83,5 +89,5 @@ class LangevinOnlySpec(LangevinSpec):
 def a_corrector_alone(value: object) -> object:
     """Return a mapping as it is; refuse any other value, ``none`` too."""
     if value is None or value == "none":
-        raise ValueError("langevin is nothing without a corrector; {snr: 0.22} is usual")
+        raise ValueError("langevin needs a corrector; {snr: 0.22} is usual")
     return a_corrector(value)

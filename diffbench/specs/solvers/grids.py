@@ -53,7 +53,7 @@ def _chain_has_the_steps(spec: Any, process: ProcessSpec) -> str | None:
     if steps == 1 and spec.grid in get_args(IntegerGrid):
         return "steps: 1 on a chain starts at its first level, almost without noise; take 2 or more"
     if steps > levels:
-        return f"steps: {steps} on a chain of {levels}; at most {levels} can be taken"
+        return f"steps: {steps}, but a chain of {levels} levels has at most {levels} steps"
     if spec.grid == "strided" and strided_levels(levels, steps) is None:
         return f"steps: no integer stride takes exactly {steps} of {levels} steps"
     return None
@@ -80,7 +80,7 @@ def _last_is_a_time(spec: Any, process: ProcessSpec) -> str | None:
 
 #: What a grid that ends at the time ``last`` needs.
 LAST: Needs = (
-    CONTINUOUS.where("last").hinting("a chain's last level is its first"),
+    CONTINUOUS.where("last").hinting("leave it out, a chain's last level is its first"),
     Rule(_last_is_a_time),
 )
 

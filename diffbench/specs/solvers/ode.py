@@ -32,7 +32,7 @@ class FlowSpec(HasNeeds):
     def _has_one_of_them(self) -> Self:
         if self.bump is not None and self.gate is not None:
             raise ValueError(
-                f"bump: {self.bump:g}, gate: {self.gate:g}: either closes the walls; give one"
+                f"bump: {self.bump:g}, gate: {self.gate:g}: each closes the walls; give one of the two"
             )
         return self
 
@@ -55,7 +55,7 @@ class ODESpec(FlowSpec, OwnTimeGridSolverSpec):
     @model_validator(mode="after")
     def _alpha_is_heuns(self) -> Self:
         if self.method != "heun" and self.alpha != 1:
-            raise ValueError(f"alpha: {self.alpha:g} is of method heun, not of {self.method}")
+            raise ValueError(f"alpha: {self.alpha:g} belongs to method heun, not to {self.method}")
         return self
 
     @property
@@ -183,7 +183,7 @@ class HeunSpec(RatioSolverSpec):
     @model_validator(mode="after")
     def _alpha_is_of_order_two(self) -> Self:
         if self.order == 1 and self.alpha != 1:
-            raise ValueError(f"alpha: {self.alpha:g} is of order 2, and here order is 1")
+            raise ValueError(f"alpha: {self.alpha:g} belongs to order 2, but order is 1")
         return self
 
     @property

@@ -87,8 +87,8 @@ def _steps_are_short(spec: ReverseDiffusionSpec, process: ProcessSpec) -> str | 
     if step is None or beta * step < 1:
         return None
     return (
-        f"steps: {spec.steps}: a step of {step:.3g} is too long: 1 - beta, with {process.name}'s beta up to "
-        f"{beta:g} times that, is not above 0"
+        f"steps: {spec.steps}: a step of {step:.3g} is too long: 1 - {step:.3g} beta must be above 0, and "
+        f"{process.name} has beta up to {beta:g}; take more steps"
     )
 
 

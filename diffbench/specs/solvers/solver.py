@@ -29,7 +29,7 @@ def _knows_classes(spec: SolverSpec, denoiser: DenoiserSpec) -> str | None:
     """A choice of classes needs a conditional model or a classifier."""
     if not spec.labels or denoiser.takes_labels or spec.classifier_scale is not None:
         return None
-    return f"labels: {list(spec.labels)} are asked of an unconditional model without a classifier"
+    return f"labels: {list(spec.labels)} need a conditional model or a classifier, and this model is unconditional"
 
 
 class SolverSpec(OfWeights, HasNeeds, Registered):

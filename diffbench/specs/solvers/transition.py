@@ -23,8 +23,8 @@ def _steps_are_of_the_variance(
     if levels is None or spec.steps in (None, levels):
         return None
     return (
-        f"steps: {spec.steps}, but this model's variance, unbounded, is that of the steps between all {levels} levels; "
-        "take them, or variance: small or large"
+        f"steps: {spec.steps}, but this model's variance, unbounded, is that of the steps between all {levels} "
+        f"levels; take {levels} steps, or variance: small or large"
     )
 
 

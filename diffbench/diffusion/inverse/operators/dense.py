@@ -69,8 +69,8 @@ class Dense(Operator):
         groups = math.prod(image_shape) // entries
         if groups * entries != math.prod(image_shape) or groups not in (1, image_shape[0]):
             raise ValueError(
-                f"matrix: {entries} columns are neither the entries of an image nor those of "
-                f"a channel of {tuple(image_shape)}"
+                f"matrix: {entries} columns are neither the number of values of an image of {tuple(image_shape)} "
+                "nor that of one channel"
             )
         U, s, V = decompose(matrix)
         s = truncated(s, smallest)

@@ -85,8 +85,8 @@ class Degradation(Described):
         """
         if tuple(y.shape[1:]) != self.measurement_shape:
             raise ValueError(
-                f"a measurement of {tuple(y.shape[1:])} for {self.spec.name}, which makes "
-                f"{self.measurement_shape} of images of {self.image_shape}"
+                f"a measurement has the shape {tuple(y.shape[1:])}, but {self.spec.name} makes "
+                f"{self.measurement_shape} from images of {self.image_shape}"
             )
 
 

@@ -58,8 +58,8 @@ class Selection(Operator):
         super().__init__(spec, image_shape)
         if tuple(measured.shape) != tuple(image_shape) or not measured.any():
             raise ValueError(
-                f"measured: {int(measured.sum())} coefficients of a mask of {tuple(measured.shape)} "
-                f"for images of {tuple(image_shape)}"
+                f"measured: a mask of {tuple(measured.shape)} with {int(measured.sum())} coefficients does not fit "
+                f"images of {tuple(image_shape)}; at least one must be measured"
             )
         index = measured.flatten().nonzero()[:, 0]
         self.s = gain * measured.flatten().double()
