@@ -299,7 +299,7 @@ class FolderSpec(ImageFilesSpec):
 
     @property
     def path_refusal(self) -> str | None:
-        return "path: none; a folder, zip or tar of PNGs is wanted" if self.path is None else None
+        return "path: none; it must be a folder, zip or tar of PNGs" if self.path is None else None
 
     @property
     def listed(self) -> str | None:
