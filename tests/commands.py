@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
@@ -46,7 +47,9 @@ def environment(**more: str) -> dict[str, str]:
 @cache
 def server() -> str:
     """The socket of a job server that ends with this process."""
-    process, path = client.start()
+    # As in `environment`: a command is only run by a server that has the same path.
+    with mock.patch.dict(os.environ, {"PYTHONPATH": ""}):
+        process, path = client.start()
     atexit.register(process.terminate)
     until(path.exists, "the job server")
     return str(path)

@@ -2,8 +2,9 @@ import math
 
 import pytest
 import yaml
+from commands import REPOSITORY
 
-from diffbench.plan.reading import Tree, nearest, overriding, read, scalar
+from diffbench.plan.reading import Tree, composed, nearest, overriding, read, scalar
 from diffbench.specs.errors import PlanError
 
 
@@ -75,6 +76,9 @@ def test_origins_are_lines(file):
         ("a: !thing 1\n", r"the tag !thing is not known"),
         ("? [1, 2]\n: 3\n", r"bench\.yaml:1: .*a key must be a word"),
         ("a: &a\n  b: *a\n", r"an alias contains itself"),
+        pytest.param("a: " + 9_000 * "[" + 9_000 * "]", r"nest too deep", id="deep"),
+        pytest.param("a: " + 300_000 * "[" + 300_000 * "]", r"nest too deep", id="deepest"),
+        pytest.param("a: " + 300_000 * "- " + "b", r"nest too deep|not YAML", id="deep in a line"),
     ],
 )
 def test_what_is_no_configuration_is_refused_in_one_line(file, text, message):
@@ -121,3 +125,24 @@ def test_merging_changes_neither_tree():
 def test_nearest_suggests_or_lists():
     assert nearest("seads", ["seeds", "samples"]) == "; did you mean 'seeds'?"
     assert nearest("zzz", ["b", "a"]) == "; known: a, b"
+
+
+def test_both_parsers_read_the_shipped_files_alike() -> None:
+    files = sorted((REPOSITORY / "config").glob("*.yaml"))
+    assert len(files) > 20
+    for file in files:
+        text = file.read_text()
+        fast, slow = composed(text), yaml.compose(text, yaml.SafeLoader)
+        # `serialize` writes tags and values; lines stand in messages.
+        assert yaml.serialize(fast) == yaml.serialize(slow)
+        assert seen_of(fast) == seen_of(slow)
+
+
+def seen_of(node: yaml.Node) -> list[tuple[int, bool]]:
+    """The line of a node and whether it is quoted, and those of all nodes in it."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    inner = [each for pair in pairs for each in pair]
+    if isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    quoted = isinstance(node, yaml.ScalarNode) and bool(node.style)
+    return [(node.start_mark.line, quoted), *(seen for each in inner for seen in seen_of(each))]

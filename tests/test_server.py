@@ -37,6 +37,14 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def heeded():
+    """A process that heeds Ctrl-C, as what it starts inherits; in the background of a shell it may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def write(folder: Path, code: str) -> list[str]:
     """The command line that runs some code."""
     (folder / "code.py").write_text(textwrap.dedent(code))
@@ -107,7 +115,7 @@ def test_a_command_ends_as_its_process_would(folder, code, status):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals_are_passed_on(folder, number):
+def test_signals_are_passed_on(folder, heeded, number):
     write(folder, WAITING)
     waiting = start("check-config", "bench.yaml", cwd=folder)
     process = until(lambda: text(folder / "process"), "the command")
