@@ -27,11 +27,13 @@ rule all:
 
 
 # A job starts in a tenth of the time when a process that has imported torch forks it. Not on a cluster: there a job belongs
-# to its own allocation. DIFFBENCH_SERVER= (empty) goes without.
+# to its own allocation. And only on Linux: elsewhere a process with libraries of the system must not be forked. DIFFBENCH_SERVER=
+# (empty) goes without.
 onstart:
     global SERVER
     if (
-        workflow.local_exec
+        sys.platform == "linux"
+        and workflow.local_exec
         and VARIABLE not in os.environ
         and len(list(workflow.dag.needrun_jobs())) >= SERVED
     ):

@@ -46,7 +46,9 @@ def environment(**more: str) -> dict[str, str]:
 
 @cache
 def server() -> str:
-    """The socket of a job server that ends with this process."""
+    """The socket of a job server that ends with this process; empty where jobs are not forked."""
+    if sys.platform != "linux":
+        return ""
     # As in `environment`: a command is only run by a server that has the same path.
     with mock.patch.dict(os.environ, {"PYTHONPATH": ""}):
         process, path = client.start()

@@ -280,7 +280,7 @@ def test_unknown_shapes_are_one_line(here, capsys):
 def test_wrong_numbers_are_refused(wrong, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["estimate", str(TINY), *wrong])
-    assert "wanted" in capsys.readouterr().err.splitlines()[-1]
+    assert "must be" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_units():

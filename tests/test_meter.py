@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_trainer import CPU, digits, trainer_of  # noqa: F401
+from test_trainer import CPU, trainer_of
 from torch import nn
 
 from diffbench.training import meter
@@ -34,7 +34,7 @@ def by_hand(trainer: Trainer) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_operations_are_those_of_the_layers(digits, precision):  # noqa: F811
+def test_operations_are_those_of_the_layers(digits, precision):
     trainer = trainer_of(digits, "edm", precision=precision)
     before = {name: each.clone() for name, each in trainer.state().items()}
     counted = operations(trainer)
@@ -49,7 +49,7 @@ def test_a_cpu_has_no_peak():
     assert matrix_peak(CPU, "fp32") is None
 
 
-def test_speed_leaves_out_saves_and_the_first_stretch(digits, monkeypatch):  # noqa: F811
+def test_speed_leaves_out_saves_and_the_first_stretch(digits, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
     trainer = trainer_of(digits, "edm", batch=10)

@@ -519,7 +519,10 @@ def edit(repository, change):
         (lambda c: c["tables"]["overview"].update(layout="lsiting"), "did you mean 'listing'"),
         (lambda c: c["tables"]["overview"]["columns"].append("fidd"), "did you mean 'fid'"),
         (lambda c: c["metrics"]["fid"].update(digits=0), "metrics.fid.digits"),
-        (lambda c: c["tables"]["overview"].update(where_known=["x"]), "where_known: 'x' is none"),
+        (
+            lambda c: c["tables"]["overview"].update(where_known=["x"]),
+            "where_known: 'x' is not one",
+        ),
         (lambda c: c["tables"].pop("overview"), "no table 'overview'"),
         (
             lambda c: c["tables"]["ddpm-table1"]["rows"][0]["published"].update(tabel="1"),

@@ -146,7 +146,7 @@ def test_ccdf_is_refused_an_operator_in_the_words_of_its_restorer() -> None:
     """So that a table has one footnote for both."""
     for steered in (ReplaceSpec(), ImputeSpec()):
         reason = steered.refusal(operator=JPEGSpec())
-        assert reason == f"{steered.name} needs a linear operator, and jpeg is not"
+        assert reason == f"{steered.name} needs a linear operator, and jpeg is not linear"
         assert CCDFSpec(around=steered).refusal(operator=JPEGSpec()) == reason
         known = VPSpec(), NetworkDenoiserSpec(predict="eps"), JPEGSpec()
         assert CCDFSpec(around=steered).refusal(*known) == reason

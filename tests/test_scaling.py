@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_trainer import CPU, digits, spec_of, trainer_of  # noqa: F401, the fixture
+from test_trainer import CPU, spec_of, trainer_of
 from torch import Tensor
 
 from diffbench.jobs.train import denoiser_trainer
@@ -74,7 +74,7 @@ def gradients(trainer: Trainer) -> list[Tensor]:
     return found
 
 
-def test_the_gradient_is_that_of_float32_but_for_rounding(digits) -> None:  # noqa: F811
+def test_the_gradient_is_that_of_float32_but_for_rounding(digits) -> None:
     small = {"reduction": "mean", "clip": "none"}
     full, half = (
         gradients(trainer_of(digits, "edm", precision=p, **small)) for p in ("fp32", "fp16")
@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_float32_but_for_rounding(digits) -> None:  # no
         torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-7)
 
 
-def test_what_a_scale_is_for(digits) -> None:  # noqa: F811
+def test_what_a_scale_is_for(digits) -> None:
     """Where the loss is a mean over 11 x 64 numbers its gradient is of order 2^-9: times 2^-30, nothing is left."""
     lost = trainer_of(digits, "edm", precision="fp16", loss_scale=2.0**-30, reduction="mean")
     kept = trainer_of(digits, "edm", precision="fp16", reduction="mean")
@@ -108,7 +108,7 @@ def overflowing(trainer: Trainer, steps: set[int]) -> Trainer:
     return trainer
 
 
-def test_a_step_whose_gradient_overflows_is_left_out(digits) -> None:  # noqa: F811
+def test_a_step_whose_gradient_overflows_is_left_out(digits) -> None:
     # The gradient of a sum would overflow by itself in the first steps.
     trainer = overflowing(trainer_of(digits, "edm", precision="fp16", reduction="mean"), {1})
     trainer.advance()
@@ -125,7 +125,7 @@ def test_a_step_whose_gradient_overflows_is_left_out(digits) -> None:  # noqa: F
     assert float(trainer.state()["optimiser.0.step"]) == 2
 
 
-def test_a_constant_scale_leaves_nothing_out_and_finite_mends(digits) -> None:  # noqa: F811
+def test_a_constant_scale_leaves_nothing_out_and_finite_mends(digits) -> None:
     """As in EDM's training on ImageNet."""
     budget = {"precision": "fp16", "loss_scale": 100, "finite": True}
     trainer = overflowing(trainer_of(digits, "edm", **budget), {0})
@@ -135,7 +135,7 @@ def test_a_constant_scale_leaves_nothing_out_and_finite_mends(digits) -> None:  
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_training_ends_in_the_same_bits(digits, stop: int) -> None:  # noqa: F811
+def test_a_resumed_training_ends_in_the_same_bits(digits, stop: int) -> None:
     """Stopped after its first step, which was left out, and after the second that was."""
     lost = {0, 2}
     whole = overflowing(trainer_of(digits, "importance", precision="fp16", steps=6), lost)
@@ -155,7 +155,7 @@ def test_a_resumed_training_ends_in_the_same_bits(digits, stop: int) -> None:  #
         assert torch.equal(resumed.state()[name], expected), name
 
 
-def test_a_state_without_the_scale_is_refused(digits) -> None:  # noqa: F811
+def test_a_state_without_the_scale_is_refused(digits) -> None:
     trainer = trainer_of(digits, "edm")
     trainer.advance()
     half = trainer_of(digits, "edm", precision="fp16")
@@ -163,7 +163,7 @@ def test_a_state_without_the_scale_is_refused(digits) -> None:  # noqa: F811
         half.restore(trainer.state() | {"step": torch.tensor(1)})
 
 
-def test_an_overflow_is_sound_until_no_scale_helps(digits) -> None:  # noqa: F811
+def test_an_overflow_is_sound_until_no_scale_helps(digits) -> None:
     loss = torch.tensor(torch.inf)
     plain, half = trainer_of(digits, "edm"), trainer_of(digits, "edm", precision="fp16")
     assert not plain.sound(loss) and half.sound(loss)
@@ -171,7 +171,7 @@ def test_an_overflow_is_sound_until_no_scale_helps(digits) -> None:  # noqa: F81
     assert not half.sound(loss) and half.sound(torch.tensor(1.0))
 
 
-def test_the_network_computes_in_float16(digits) -> None:  # noqa: F811
+def test_the_network_computes_in_float16(digits) -> None:
     trainer = denoiser_trainer(spec_of("edm", precision="fp16"), digits, CPU)
     seen = []
     trainer.network.stem.register_forward_hook(lambda module, x, out: seen.append(out.dtype))

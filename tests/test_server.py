@@ -14,6 +14,8 @@ from commands import CONFIG, REPOSITORY, diffbench, environment, plan_of, start,
 from diffbench.server import client
 from diffbench.store import files
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
+
 #: Prints what a process sees of its surroundings.
 SEEN = """
 import os, sys

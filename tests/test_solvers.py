@@ -453,7 +453,7 @@ def test_plans_refuse_the_steps_that_reverse_diffusion_cannot_take(grid: str, de
         if refusal is None:
             build(spec, toy)
         else:
-            with pytest.raises(ValueError, match="steps: the one from time 1"):
+            with pytest.raises(ValueError, match="steps: the step from time 1 has 1 - beta"):
                 build(spec, toy)
     assert len(set(known)) == 2
 

@@ -2,7 +2,7 @@
 
 A job's process starts in the client's folder, with its environment, umask and open files, and ends as any process: a
 crash is its own. The server itself computes nothing, so that no thread and no GPU is in use when it forks. It ends
-when its standard input is closed, that is with the process that started it, and no job is left.
+when its standard input is closed, that is with the process that started it, and no job is left. It is for Linux.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diffbench.specs.jobs import STAGES
 
 #: What jobs import late, beside their own modules.
 LATE = ("torch_fidelity", "scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter")
-#: prctl's option for the signal that a process gets when its parent ends (Linux).
+#: prctl's option for the signal that a process gets when its parent ends.
 PARENT_DEATH = 1
 
 
@@ -233,6 +233,5 @@ def exit_status(arguments: list[str]) -> int:
 
 
 def die_with_parent() -> None:
-    """Let this process be killed when the server is (Linux; elsewhere it goes on to its end)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+    """Let this process be killed when the server is."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
