@@ -315,6 +315,8 @@ def benchmark(tmp_path, weights, digest, monkeypatch):
         "extractor": {"name": "inception", "weights": str(weights), "sha256": digest},
         "device": "cpu",
         "samples": 20,
+        # A distance of 2,048 features takes seconds, and a floor one for each set of redraws.
+        "floors": {"redraws": 2},
         "variants": ["control-test"],
     }
     content["extractor"]["opinions"] = ["clean_fid"]

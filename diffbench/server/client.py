@@ -62,7 +62,7 @@ def start_of(environment: Mapping[str, str]) -> dict[str, Any]:
     }
     # The first entry is the folder in which a process started.
     path = list(dict.fromkeys(sys.path[1:]))
-    return {"python": sys.executable, "package": str(PACKAGE), "path": path, "environment": read}
+    return {"python": sys.prefix, "package": str(PACKAGE), "path": path, "environment": read}
 
 
 def served(arguments: Sequence[str]) -> int | None:
