@@ -37,7 +37,8 @@ onstart:
         and VARIABLE not in os.environ
         and len(list(workflow.dag.needrun_jobs())) >= SERVED
     ):
-        SERVER, os.environ[VARIABLE] = start_server()
+        SERVER, socket = start_server()
+        os.environ[VARIABLE] = str(socket)
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.
