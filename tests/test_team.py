@@ -151,7 +151,9 @@ def test_a_process_that_fails_leaves_its_reason(folder):
     spec = SPEC.model_copy(update={"training": SPEC.training.model_copy(update={"batch": 3})})
     command = ["train", "--root", ROOT, "--spec", spec.canonical(), "--device", "cpu"]
     done = run(*command, "--processes", 2, cwd=folder)
-    reason = "training.batch: 3 images are fewer than 2 processes times 2 parts (training.accumulate)"
+    reason = (
+        "training.batch: 3 images are fewer than 2 processes times 2 parts (training.accumulate)"
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"diffbench train: {reason}"
     assert status.read_status(paths.state(ROOT, spec))["reason"] == reason
