@@ -52,7 +52,8 @@ def server() -> str:
     # As in `environment`: a command is only run by a server that has the same path.
     with mock.patch.dict(os.environ, {"PYTHONPATH": ""}):
         process, path = client.start()
-    atexit.register(process.terminate)
+    # The server ends, and removes its socket, when its input is closed.
+    atexit.register(process.stdin.close)
     until(path.exists, "the job server")
     return str(path)
 

@@ -16,6 +16,8 @@ from diffbench.store import files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
 
+#: A command that imports the extension of a benchmark file, which has the test's code.
+COMMAND = ("check-config", CONFIG)
 #: Prints what a process sees of its surroundings.
 SEEN = """
 import os, sys
@@ -35,7 +37,7 @@ time.sleep(600)
 @pytest.fixture
 def folder(tmp_path):
     """A working directory with a benchmark file whose extension runs a test's code."""
-    (tmp_path / "bench.yaml").write_text("extensions: [code.py]\nvariants: [vp]\n")
+    (tmp_path / CONFIG).write_text("extensions: [code.py]\nvariants: [vp]\n")
     return tmp_path
 
 
@@ -50,12 +52,13 @@ def heeded():
 def write(folder: Path, code: str) -> list[str]:
     """The command line that runs some code."""
     (folder / "code.py").write_text(textwrap.dedent(code))
-    return diffbench("check-config", "bench.yaml")
+    return diffbench(*COMMAND)
 
 
 def call(
     command: list[str], folder: Path, text: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with a text as its input."""
     surroundings = environment(PYTHONPATH=str(REPOSITORY), SOME="thing", **more)
     return subprocess.run(
         command, cwd=folder, env=surroundings, input=text, capture_output=True, text=True
@@ -119,7 +122,7 @@ def test_a_command_ends_as_its_process_would(folder, code, status):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_are_passed_on(folder, heeded, number):
     write(folder, WAITING)
-    waiting = start("check-config", "bench.yaml", cwd=folder)
+    waiting = start(*COMMAND, cwd=folder)
     process = until(lambda: text(folder / "process"), "the command")
     waiting.send_signal(number)
     waiting.communicate()
@@ -130,7 +133,7 @@ def test_signals_are_passed_on(folder, heeded, number):
 def test_a_command_takes_the_signals_itself(folder):
     code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))" + WAITING
     write(folder, code)
-    waiting = start("check-config", "bench.yaml", cwd=folder)
+    waiting = start(*COMMAND, cwd=folder)
     until(lambda: text(folder / "process"), "the command")
     waiting.terminate()
     waiting.communicate()
@@ -145,7 +148,7 @@ def test_an_ignored_signal_stays_ignored(folder):
 
 def test_a_command_ends_with_its_killed_client(folder):
     write(folder, WAITING)
-    waiting = start("check-config", "bench.yaml", cwd=folder)
+    waiting = start(*COMMAND, cwd=folder)
     process = until(lambda: text(folder / "process"), "the command")
     waiting.kill()
     waiting.communicate()
@@ -153,10 +156,9 @@ def test_a_command_ends_with_its_killed_client(folder):
 
 
 def test_without_its_server_a_command_has_failed(folder):
-    write(folder, WAITING)
+    command = write(folder, WAITING)
     own, path = client.start()
     until(path.exists, "the server")
-    command = diffbench("check-config", "bench.yaml")
     surroundings = environment(PYTHONPATH=str(REPOSITORY), DIFFBENCH_SERVER=str(path))
     waiting = subprocess.Popen(
         command, cwd=folder, env=surroundings, stderr=subprocess.PIPE, text=True
@@ -164,6 +166,9 @@ def test_without_its_server_a_command_has_failed(folder):
     process = until(lambda: text(folder / "process"), "the command")
     own.kill()
     own.wait()
+    # What it would have removed.
+    path.unlink()
+    path.parent.rmdir()
     _, error = waiting.communicate()
     assert (waiting.returncode, error) == (1, "diffbench check-config: the job server has ended\n")
     until(lambda: not alive(process), "the end of the command")

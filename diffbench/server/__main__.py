@@ -1,7 +1,7 @@
 """``python -m diffbench.server SOCKET`` serves at a socket until its standard input is closed."""
 
-import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from diffbench.server.server import Server, preload
@@ -12,4 +12,7 @@ if __name__ == "__main__":
         preload()
         Server(socket).serve()
     finally:
-        shutil.rmtree(socket.parent)
+        socket.unlink(missing_ok=True)
+        # The folder that `client.start` made for it; one that holds anything else stays.
+        with suppress(OSError):
+            socket.parent.rmdir()

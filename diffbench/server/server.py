@@ -180,9 +180,9 @@ class Server:
         """Tell the clients whose command has ended how it ended."""
         self.ended.recv(1024)
         for client in list(self.clients.values()):
-            process, status = 0, 0
-            if client.process is not None:
-                process, status = os.waitpid(client.process, os.WNOHANG)
+            if client.process is None:
+                continue
+            process, status = os.waitpid(client.process, os.WNOHANG)
             if process:
                 client.process = None
                 code = os.waitstatus_to_exitcode(status)
