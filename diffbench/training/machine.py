@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from diffbench.specs.pretrained import PretrainedSpec
+from diffbench.specs.sampling import Precision
 from diffbench.specs.training import TrainingSpec
 from diffbench.store.run_record import RunRecord
 from diffbench.store.run_record import peak_memory as peak_resident
@@ -49,6 +51,24 @@ def name(device: torch.device) -> str:
     if device.type != "cuda":
         return device.type
     return f"{device}: {torch.cuda.get_device_name(device)}"
+
+
+@cache
+def warn_if_slow(device_type: str, precision: Precision) -> None:
+    """Warn, once a process, where a network in this precision is several times slower than in float32.
+
+    On a CPU without AVX-512 PyTorch has no fast convolution of bfloat16 and float16.
+    """
+    if (
+        device_type == "cpu"
+        and precision != "fp32"
+        and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    ):
+        warnings.warn(
+            f"precision: {precision} is about ten times as slow as fp32 on this processor, which has no AVX-512: "
+            "write `precision: fp32` under `training` and under `sampling`",
+            stacklevel=2,
+        )
 
 
 @cache

@@ -27,6 +27,7 @@ from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights, Weights
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product
+from diffbench.training import machine
 
 #: The specs that say how a network is run, except for its precision.
 Running = TrainingSpec | PretrainedSpec
@@ -80,6 +81,7 @@ class NetworkRunner:
         precision: Precision,
     ) -> None:
         self.network, self.device, self.precision = network, device, precision
+        machine.warn_if_slow(device.type, precision)
         self.channels_last = running.channels_last
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
