@@ -10,12 +10,12 @@ from torch import Tensor
 from toys import close, column, recorded
 
 from diffbench.diffusion.processes.reflection import (
-    bisect,
     centre,
     fold,
     log_density,
     log_distribution,
     orientation,
+    root,
     scaled_score,
     transport,
 )
@@ -31,9 +31,9 @@ def distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
 
 
 def quantile(u: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """The x in [0, 1] with P(X <= x | x0) = u, by bisection in float64; u has x's shape."""
+    """The x in [0, 1] with P(X <= x | x0) = u, computed in float64; u has x's shape."""
     x0 = x0.double()
-    return bisect(lambda x: log_distribution(x, x0, sigma), u.double().log(), u.dtype)
+    return root(lambda x: log_distribution(x, x0, sigma), u.double().log(), u.dtype)
 
 
 def theta(u: mpmath.mpf, sigma: mpmath.mpf) -> list[mpmath.mpf]:
