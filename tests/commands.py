@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import yaml
+import fast_yaml
 
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import load_plan
@@ -143,7 +143,7 @@ def write_config(folder: Path, changes: Mapping[str, Any] | None = None, text: s
     """Write the tiny benchmark's file into a folder: as it is, or changed; with text added."""
     content = TINY.read_text()
     if changes:
-        content = yaml.safe_dump(merged(yaml.safe_load(content), changes), sort_keys=False)
+        content = fast_yaml.dump(merged(fast_yaml.load(content), changes), sort_keys=False)
     (folder / CONFIG).write_text(content + text)
 
 

@@ -3,8 +3,9 @@
 import csv
 import io
 from dataclasses import replace
+from functools import cache
 
-import yaml
+import fast_yaml
 from commands import REPOSITORY
 from test_reporting import METRICS, PROTOCOL, bits_content, plan_of, record
 
@@ -19,15 +20,20 @@ FIDS = {"ancestral-10": [2.0, 3.0, 4.0], "ddim-5": [12.0, 13.5, 14.0], "heun-3":
 BITS = [2.0, 2.5, 3.0]
 
 
+@cache
+def metrics():
+    """The repository's metrics, which no test may change."""
+    return fast_yaml.load((REPOSITORY / layout.TABLES).read_text())["metrics"]
+
+
 def configured(folder, tables=None, figures=None, claims=None, **benchmark):
     """The tiny benchmark with three seeds, beside whose Snakefile these layouts and claims are."""
-    content = yaml.safe_load((REPOSITORY / layout.TABLES).read_text())
-    content = {"metrics": content["metrics"], "tables": tables or {}, "figures": figures or {}}
+    content = {"metrics": metrics(), "tables": tables or {}, "figures": figures or {}}
     (folder / "config").mkdir(exist_ok=True)
-    (folder / layout.TABLES).write_text(yaml.safe_dump(content, sort_keys=False))
+    (folder / layout.TABLES).write_text(fast_yaml.dump(content, sort_keys=False))
     (folder / layout.PUBLISHED).write_bytes((REPOSITORY / layout.PUBLISHED).read_bytes())
     if claims is not None:
-        (folder / CLAIMS).write_text(yaml.safe_dump(claims, sort_keys=False))
+        (folder / CLAIMS).write_text(fast_yaml.dump(claims, sort_keys=False))
     wanted = {"seeds": SEEDS, "tables": list(tables or {}), "figures": list(figures or {})}
     return replace(plan_of(**wanted | benchmark), repository=folder)
 

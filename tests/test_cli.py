@@ -161,14 +161,14 @@ def test_check_config_counts_jobs(tiny, capsys):
 
 
 def test_list_and_show_print_what_is_configured(tiny, capsys):
-    import yaml
+    import fast_yaml
 
     assert cli.main(["list", "processes"]) == 0
     assert "\nvp " in capsys.readouterr().out
     assert cli.main(["list", "--config", str(TINY)]) == 0
     assert capsys.readouterr().out.split()[0] == "ddpm-cosine"
     assert cli.main(["show", "edm", "--config", str(TINY), "--set", "training.lr=1e-2"]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)["edm"]
+    shown = fast_yaml.load(capsys.readouterr().out)["edm"]
     assert shown["training"]["lr"] == 0.01
     assert list(shown["solvers"]) == list(tiny.variants["edm"].solvers)
 

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+import fast_yaml
 import pytest
-import yaml
 from commands import REPOSITORY
 
 from diffbench.reporting.coverage import COVERAGE, coverage
@@ -21,11 +21,11 @@ def repository(tmp_path: Path) -> Path:
 
 def change(repository: Path, file: Path, **keys: object) -> None:
     path = repository / file
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | keys, sort_keys=False))
+    path.write_text(fast_yaml.dump(fast_yaml.load(path.read_text()) | keys, sort_keys=False))
 
 
 def reasons(repository: Path) -> list[dict]:
-    return yaml.safe_load((repository / COVERAGE).read_text())["reasons"]
+    return fast_yaml.load((repository / COVERAGE).read_text())["reasons"]
 
 
 def test_the_page_in_docs_says_what_the_plans_can_fill() -> None:
@@ -56,7 +56,7 @@ def test_a_reason_for_nothing_is_an_error(repository: Path) -> None:
 
 def test_a_row_that_the_benchmark_cannot_fill_is_an_error(repository: Path) -> None:
     file = Path("config") / "cifar10.yaml"
-    benchmark = yaml.safe_load((repository / file).read_text())
+    benchmark = fast_yaml.load((repository / file).read_text())
     kept = [each for each in benchmark["variants"] if each != "vp-deep"]
     change(repository, file, variants=kept)
     with pytest.raises(PlanError, match="the benchmark has no rk45 of vp-deep"):

@@ -5,9 +5,9 @@ import time
 from itertools import count
 from pathlib import Path
 
+import fast_yaml
 import pytest
 import torch
-import yaml
 from commands import CONFIG, REPOSITORY, TINY, merged, plan_of, write_config
 
 from diffbench import cli
@@ -251,10 +251,10 @@ def test_the_command_prints_an_estimate_without_data(here, capsys):
 
 def folder_of_images(folder):
     (folder / "images").mkdir()
-    content = yaml.safe_load(TINY.read_text())
+    content = fast_yaml.load(TINY.read_text())
     content |= {"data": {"name": "folder", "path": "images"}, "only": ["edm"]}
     content["overrides"] = {"edm": {"likelihoods": {"ode": "none"}}}
-    (folder / CONFIG).write_text(yaml.safe_dump(content))
+    (folder / CONFIG).write_text(fast_yaml.dump(content))
 
 
 def test_unknown_shapes_are_one_line(here, capsys):

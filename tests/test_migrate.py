@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import fast_yaml
 import pytest
-import yaml
 from commands import REPOSITORY
 
 from diffbench.cli import main
@@ -170,11 +170,11 @@ def test_a_file_of_today_stays_as_it_is(
 
 
 def test_a_likelihood_that_all_rows_share_is_the_columns(repository: Path) -> None:
-    content = yaml.safe_load(OLD)
+    content = fast_yaml.load(OLD)
     table = content["tables"]["paper"]
     table["each"] = {"likelihoods": ["ode"], "cells": {"bits_per_dim": {"metric": "BPD"}}}
     table["rows"] = [{"row": "r", "variant": "a", "published": {"paper": "ddpm"}}]
-    (repository / TABLES).write_text(yaml.safe_dump(content, sort_keys=False))
+    (repository / TABLES).write_text(fast_yaml.dump(content, sort_keys=False))
     migrate(repository / TABLES, repository)
     (row,) = layout.read_tables(repository).tables["paper"].rows
     assert row.cells["bits_per_dim"].item == ["ode"]

@@ -1,7 +1,7 @@
 """A benchmark file may bring tables, figures, claims and metrics of its own."""
 
+import fast_yaml
 import pytest
-import yaml
 from layouts import REPOSITORY, SEEDS, fill, grid_row, rows_of
 from test_reporting import PART
 
@@ -10,7 +10,7 @@ from diffbench.reporting.tables import make, outputs, table_params
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths
 
-TINY = yaml.safe_load((REPOSITORY / "tests" / "tiny.yaml").read_text())
+TINY = fast_yaml.load((REPOSITORY / "tests" / "tiny.yaml").read_text())
 CELL = {"variant": "ddpm-cosine", "metric": "mine"}
 OWN = {
     "metrics": {"mine": {"head": "my FID", "better": "lower", "spread": True}},
@@ -56,7 +56,7 @@ OWN = {
 
 def plan_with(folder, **changes):
     path = folder / "bench.yaml"
-    path.write_text(yaml.safe_dump(TINY | PART | {"seeds": SEEDS} | OWN | changes, sort_keys=False))
+    path.write_text(fast_yaml.dump(TINY | PART | {"seeds": SEEDS} | OWN | changes, sort_keys=False))
     return load_plan([path], {}, REPOSITORY)
 
 

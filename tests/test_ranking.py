@@ -1,7 +1,7 @@
 """Floors in tables: which cells are at theirs, which one of a column is the best, and what is said of it."""
 
+import fast_yaml
 import pytest
-import yaml
 from layouts import FIDS, REPOSITORY, configured, fill, grid_row, rows_of
 from test_reporting import plan_of
 
@@ -107,7 +107,7 @@ def test_floors_are_a_key_of_a_benchmark_and_part_of_its_scores_alone():
     for one, other in zip(usual.jobs, fewer.jobs, strict=True):
         assert (one.spec != other.spec) is (one.stage == "score")
     assert fewer.job("score", "edm").spec.floors.redraws == 5
-    assert yaml.safe_load(fewer.job("score", "edm").spec.canonical())["floors"] == {
+    assert fast_yaml.load(fewer.job("score", "edm").spec.canonical())["floors"] == {
         "redraws": 5,
         "seed": 0,
     }

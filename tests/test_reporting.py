@@ -6,8 +6,8 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import fast_yaml
 import pytest
-import yaml
 from commands import REPOSITORY, TINY
 
 from diffbench.plan.jobs import Refusal
@@ -507,9 +507,9 @@ def repository(tmp_path):
 
 def edit(repository, change):
     path = repository / layout.TABLES
-    content = yaml.safe_load(path.read_text())
+    content = fast_yaml.load(path.read_text())
     change(content)
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(fast_yaml.dump(content))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+import fast_yaml
 import pytest
-import yaml
 from commands import REPOSITORY
 
 from diffbench.reporting.formats import to_markdown
@@ -19,18 +19,18 @@ CHURCH = "lsun-church.yaml"
 def repository(tmp_path: Path) -> Path:
     """A copy of what settings are read from, with the smallest benchmark alone."""
     shutil.copytree(REPOSITORY / "config", tmp_path / "config")
-    tree = yaml.safe_load((tmp_path / SETTINGS).read_text())
+    tree = fast_yaml.load((tmp_path / SETTINGS).read_text())
     write(tmp_path, tree | {"benchmarks": {CHURCH: tree["benchmarks"][CHURCH]}})
     return tmp_path
 
 
 def write(repository: Path, tree: dict) -> None:
-    (repository / SETTINGS).write_text(yaml.safe_dump(tree, sort_keys=False))
+    (repository / SETTINGS).write_text(fast_yaml.dump(tree, sort_keys=False))
 
 
 def stated(repository: Path, **settings: object) -> None:
     """Let a last source say more, keys with two underscores for dots."""
-    tree = yaml.safe_load((repository / SETTINGS).read_text())
+    tree = fast_yaml.load((repository / SETTINGS).read_text())
     more = {key.replace("__", "."): value for key, value in settings.items()}
     group = {"variants": ["ddpm-*"], "source": "a test", "settings": more}
     tree["benchmarks"][CHURCH].append(group)
@@ -44,7 +44,7 @@ def test_the_page_in_docs_says_what_the_plans_have() -> None:
 
 
 def test_every_file_of_the_papers_scale_is_compared() -> None:
-    coverage = yaml.safe_load((REPOSITORY / "config" / "coverage.yaml").read_text())
+    coverage = fast_yaml.load((REPOSITORY / "config" / "coverage.yaml").read_text())
     assert list(read_settings(REPOSITORY).benchmarks) == coverage["benchmarks"]
 
 
@@ -78,7 +78,7 @@ def test_a_setting_that_no_variant_has_is_an_error(repository: Path) -> None:
 
 
 def test_nothing_of_a_training_may_be_left_out(repository: Path) -> None:
-    tree = yaml.safe_load((repository / SETTINGS).read_text())
+    tree = fast_yaml.load((repository / SETTINGS).read_text())
     for group in tree["benchmarks"][CHURCH]:
         group["settings"].pop("training.flip", None)
     write(repository, tree)
@@ -94,7 +94,7 @@ def test_what_is_unsaid_must_be_at_its_default(repository: Path) -> None:
 
 
 def test_variants_that_a_file_has_not_are_an_error(repository: Path) -> None:
-    tree = yaml.safe_load((repository / SETTINGS).read_text())
+    tree = fast_yaml.load((repository / SETTINGS).read_text())
     tree["benchmarks"][CHURCH][0]["variants"] = ["ddpm-linaer"]
     write(repository, tree)
     with pytest.raises(

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -70,12 +71,20 @@ class Tree:
 
     def part(self, *keys: str | int) -> Tree:
         """Return the part below ``keys``; an empty mapping where there is none."""
-        value = self.value
+        tree = self
         for key in keys:
-            value = value.get(key, {}) if isinstance(value, dict) else {}
-        n = len(keys)
-        origins = {path[n:]: origin for path, origin in self.origins.items() if path[:n] == keys}
-        return Tree(value, origins)
+            value = tree.value.get(key, {}) if isinstance(tree.value, dict) else {}
+            tree = Tree(value, tree._below.get(key, {}))
+        return tree
+
+    @cached_property
+    def _below(self) -> dict[str | int, dict[Keys, str]]:
+        """The origins below each key; a benchmark's methods have thousands."""
+        below: dict[str | int, dict[Keys, str]] = {}
+        for path, origin in self.origins.items():
+            if path:
+                below.setdefault(path[0], {})[path[1:]] = origin
+        return below
 
     def where(self, keys: Keys) -> str:
         """Return the origin of ``keys``, or of the nearest key above them."""
@@ -108,6 +117,7 @@ class Tree:
 
     def put(self, key: str, part: Tree) -> None:
         """Set one key of this mapping to a tree."""
+        self.__dict__.pop("_below", None)
         self.value[key] = part.value
         self.origins.update({(key, *path): origin for path, origin in part.origins.items()})
 
@@ -137,23 +147,30 @@ def read(path: Path) -> Tree:
         PlanError: when the file is missing or unreadable, is not YAML, or has a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        node = composed(text)
-    except RecursionError:
-        raise PlanError(f"{shown(path)}: {ENDLESS}") from None
+        return parsed(path.read_text(encoding="utf-8"), shown(path))
     except OSError as error:
         raise PlanError(f"{shown(path)}: {(error.strerror or 'unreadable').lower()}") from None
     except UnicodeDecodeError:
         raise PlanError(f"{shown(path)}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise PlanError(_yaml_reason(shown(path), error)) from None
-    if not isinstance(node, yaml.MappingNode):
-        raise PlanError(f"{shown(path)}: must be a mapping (key: value)")
+
+
+@lru_cache(maxsize=16)
+def parsed(text: str, name: str) -> Tree:
+    """Return the tree of a YAML text whose top is a mapping, and whose file is called ``name`` in messages.
+
+    Raises:
+        PlanError: when it is not YAML, or has a key twice.
+    """
     tree = Tree(None)
     try:
-        return Tree(_value(node, (), shown(path), tree.origins), tree.origins)
+        node = composed(text)
+        if not isinstance(node, yaml.MappingNode):
+            raise PlanError(f"{name}: must be a mapping (key: value)")
+        return Tree(_value(node, (), name, tree.origins), tree.origins)
     except RecursionError:
-        raise PlanError(f"{shown(path)}: {ENDLESS}") from None
+        raise PlanError(f"{name}: {ENDLESS}") from None
+    except yaml.YAMLError as error:
+        raise PlanError(_yaml_reason(name, error)) from None
 
 
 def composed(text: str) -> yaml.Node | None:

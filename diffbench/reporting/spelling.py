@@ -33,6 +33,10 @@ MOVED: Mapping[tuple[str, ...], str] = {
         for key in ("solver", "likelihood")
     },
 }
+#: The same by the key, for few keys of a file have moved.
+BY_KEY: dict[str, list[tuple[str, ...]]] = {
+    key: [path for path in MOVED if path[-1] == key] for key in {path[-1] for path in MOVED}
+}
 
 
 def refuse_old(tree: Tree, file: Path) -> None:
@@ -69,8 +73,8 @@ def old_keys(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
 
 
 def _new_name(path: Keys) -> str | None:
-    for pattern, new in MOVED.items():
+    for pattern in BY_KEY.get(path[-1], ()):
         pairs = zip(pattern, path, strict=False)
         if len(pattern) == len(path) and all(part in ("*", key) for part, key in pairs):
-            return new
+            return MOVED[pattern]
     return None
