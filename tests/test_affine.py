@@ -455,20 +455,18 @@ def probe(step: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Probe
     """Apply a step (x, noise) to 0 and to unit vectors without noise, and to 0 with one unit noise at a
     time, of all that it draws."""
     eye, calls = torch.eye(DIM, dtype=torch.float64), []
-    step(ZERO.reshape(1, 1, 1, DIM), lambda x: calls.append(1) or torch.zeros_like(x))
-    rows = 1 + DIM + DIM * len(calls)
-    x = torch.zeros(rows, DIM, dtype=torch.float64)
-    x[1 : DIM + 1] = eye
-    noises = []
-    for i in range(len(calls)):
-        z = torch.zeros_like(x)
-        z[1 + DIM * (i + 1) : 1 + DIM * (i + 2)] = eye
-        noises.append(z.reshape(-1, 1, 1, DIM))
-    given = iter(noises)
-    answer = step(x.reshape(-1, 1, 1, DIM), lambda _: next(given)).reshape(-1, DIM)
-    assert next(given, None) is None
+    x = torch.cat([ZERO[None], eye]).reshape(-1, 1, 1, DIM)
+    answer = step(x, lambda x: calls.append(1) or torch.zeros_like(x)).reshape(-1, DIM)
     b = answer[0]
-    return Probed((answer[1 : DIM + 1] - b).T, b, (answer[DIM + 1 :] - b).T)
+    A = (answer[1:] - b).T
+    if not calls:
+        return Probed(A, b, torch.zeros(DIM, 0, dtype=torch.float64))
+    numbers = len(calls) * DIM
+    z = torch.eye(numbers, dtype=torch.float64).reshape(numbers, len(calls), 1, 1, DIM)
+    given = iter(z.unbind(1))
+    answer = step(torch.zeros_like(z[:, 0]), lambda _: next(given)).reshape(numbers, DIM)
+    assert next(given, None) is None
+    return Probed(A, b, (answer - b).T)
 
 
 def probed_steps(solver: Solver, times: Tensor) -> Iterator[tuple[Tensor, Tensor, Probed]]:
