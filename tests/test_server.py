@@ -119,6 +119,13 @@ def test_a_command_ends_as_its_process_would(folder, code, status):
     assert served.stderr.splitlines()[-1:] == own.stderr.splitlines()[-1:]
 
 
+def test_a_command_finds_what_takes_long_to_import(folder):
+    command = write(
+        folder, "import sys; print({'torch', 'torch_fidelity', 'sklearn'} - set(sys.modules))"
+    )
+    assert call(command, folder).stdout.startswith("set()\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_are_passed_on(folder, heeded, number):
     write(folder, WAITING)

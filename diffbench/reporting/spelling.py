@@ -34,7 +34,7 @@ MOVED: Mapping[tuple[str, ...], str] = {
     },
 }
 #: The same by the key, for few keys of a file have moved.
-BY_KEY: dict[str, list[tuple[str, ...]]] = {
+BY_KEY: dict[str | int, list[tuple[str, ...]]] = {
     key: [path for path in MOVED if path[-1] == key] for key in {path[-1] for path in MOVED}
 }
 

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from diffbench.cli import main
+from diffbench.metrics.distances import torch_fidelity
 from diffbench.server.client import send, start_of
 from diffbench.specs.jobs import STAGES
 
 #: What jobs import late, beside their own modules.
-LATE = ("torch_fidelity", "scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter")
+LATE = ("scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter")
 #: prctl's option for the signal that a process gets when its parent ends.
 PARENT_DEATH = 1
 
@@ -40,6 +41,8 @@ def preload() -> None:
     for name in (*(stage.module() for stage in STAGES.values()), *LATE):
         with suppress(Exception):
             importlib.import_module(name)
+    with suppress(Exception):
+        torch_fidelity()
     gc.collect()
     # Pages with these objects are shared with all jobs as long as the collector leaves them alone.
     gc.freeze()
