@@ -45,6 +45,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_collection_finish(session):
+    """pytest-xdist writes a test's group behind its name; of a pytest that it does not know it groups nothing."""
+    if WORKER in os.environ and session.config.getoption("loadgroup"):
+        grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+        if any("@" not in item.nodeid for item in grouped):
+            raise pytest.UsageError(
+                "this pytest-xdist does not group the tests of this pytest: see constraints.txt"
+            )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk():
     """Files that tests write in this process are not forced to the disk; those of jobs are."""
