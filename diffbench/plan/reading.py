@@ -158,6 +158,8 @@ def read(path: Path) -> Tree:
 def parsed(text: str, name: str) -> Tree:
     """Return the tree of a YAML text whose top is a mapping, and whose file is called ``name`` in messages.
 
+    All who read the same text share the tree, so that nobody may change it.
+
     Raises:
         PlanError: when it is not YAML, or has a key twice.
     """

@@ -41,6 +41,7 @@ def preload() -> None:
     for name in (*(stage.module() for stage in STAGES.values()), *LATE):
         with suppress(Exception):
             importlib.import_module(name)
+    # Not by its name: beside a torch without CUDA its import needs what this function declares.
     with suppress(Exception):
         torch_fidelity()
     gc.collect()
