@@ -56,11 +56,14 @@ def filled(name: str, tree: Tree) -> Tree:
         "classes": imported.classes,
     }
     whole = tree.without("pretrained").without("denoiser")
-    whole.put("pretrained", _agreeing(stated, own, f"{name}.pretrained", origin))
     denoiser = imported.denoiser.model_dump(mode="json")
-    whole.put("denoiser", _agreeing(denoiser, _denoiser(tree), f"{name}.denoiser", origin))
-    whole.put("network", Tree(imported.network.model_dump(mode="json"), {(): origin}))
-    return whole
+    return whole.having(
+        {
+            "pretrained": _agreeing(stated, own, f"{name}.pretrained", origin),
+            "denoiser": _agreeing(denoiser, _denoiser(tree), f"{name}.denoiser", origin),
+            "network": Tree(imported.network.model_dump(mode="json"), {(): origin}),
+        }
+    )
 
 
 def _denoiser(tree: Tree) -> Tree:

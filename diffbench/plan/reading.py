@@ -109,17 +109,19 @@ class Tree:
     def merged(self, over: Tree) -> Tree:
         """Lay another mapping over this one, key by key; a ``name`` is a key like any other."""
         first = self if self.value else over
-        merged = Tree({}, {(): first.where(())})
+        both: dict[str, Tree] = {}
         for key in [*self.value, *(key for key in over.value if key not in self.value)]:
             parts = [tree.part(key) for tree in (self, over) if key in tree.value]
-            merged.put(key, parts[0] if len(parts) == 1 else parts[0].under(parts[1]))
-        return merged
+            both[key] = parts[0] if len(parts) == 1 else parts[0].under(parts[1])
+        return Tree({}, {(): first.where(())}).having(both)
 
-    def put(self, key: str, part: Tree) -> None:
-        """Set one key of this mapping to a tree."""
-        self.__dict__.pop("_below", None)
-        self.value[key] = part.value
-        self.origins.update({(key, *path): origin for path, origin in part.origins.items()})
+    def having(self, parts: Mapping[str, Tree]) -> Tree:
+        """Return this mapping with each of these keys set to a tree."""
+        value, origins = dict(self.value), dict(self.origins)
+        for key, part in parts.items():
+            value[key] = part.value
+            origins.update({(key, *path): origin for path, origin in part.origins.items()})
+        return Tree(value, origins)
 
     def mapped(self, change: Callable[[Any], Any]) -> Tree:
         """Return this tree with every scalar changed by a function."""

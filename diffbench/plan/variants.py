@@ -182,11 +182,8 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
 
 def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
     """Return the benchmark's keys among some, which are for all networks."""
-    base = Tree({}, {(): tree.where(())})
-    for key in keys:
-        if key in benchmark.value:
-            base.put(key, benchmark.part(key))
-    return base
+    shared = {key: benchmark.part(key) for key in keys if key in benchmark.value}
+    return Tree({}, {(): tree.where(())}).having(shared)
 
 
 def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
@@ -329,9 +326,7 @@ def _dropped(tree: Tree, key: str) -> Tree:
         part = part.without(name)
     if not part.value:
         return tree.without(key)
-    kept = tree.without(key)
-    kept.put(key, part)
-    return kept
+    return tree.without(key).having({key: part})
 
 
 def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
