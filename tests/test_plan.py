@@ -569,7 +569,8 @@ def test_what_a_benchmark_offers_in_vain_to_a_variant_is_a_refusal(planned):
 
 @pytest.mark.parametrize("name", ["ddpm-linear", "ddpm-cosine", "edm"])
 def test_a_conditional_twin_differs_in_nothing_else(name):
-    plan = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY)
+    pair = {"variants": [name, f"{name}-cond"], "overrides": {}, "tables": [], "figures": []}
+    plan = load_plan([REPOSITORY / "config/digits.yaml"], pair, REPOSITORY)
     both = [plan.variants[each].model_dump(mode="json") for each in (name, f"{name}-cond")]
     for each in both:
         for key in ("paper", "note", "seeds", "solvers", "likelihoods"):
@@ -583,6 +584,7 @@ def test_a_conditional_twin_differs_in_nothing_else(name):
 #: The benchmarks that test claims; each claim belongs to one of them.
 CLAIMING = [
     "digits-full",
+    "digits-guidance",
     "digits-sde",
     "digits-churn",
     "digits-blur",
@@ -844,7 +846,8 @@ def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, mo
 
 
 def test_every_spec_survives_the_command_line(planned):
-    plans = load_plan([REPOSITORY / "config/digits-full.yaml"], {}, REPOSITORY), planned(RESTORED)
+    files = [REPOSITORY / f"config/{name}.yaml" for name in ("digits-full", "digits-guidance")]
+    plans = *(load_plan([file], {}, REPOSITORY) for file in files), planned(RESTORED)
     runs = [run for plan in plans for run in plan.jobs]
     assert {run.stage for run in runs} == set(jobs.STAGES) - {"shard"}
     for run in runs:
