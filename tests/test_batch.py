@@ -13,7 +13,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import Images
 from diffbench.metrics import reference_statistics
 from diffbench.metrics.batch import read_batch
-from diffbench.metrics.distances import fid, fid_statistics, precision_recall
+from diffbench.metrics.distances import FrechetTo, fid_statistics, fitted, precision_recall
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.inception import PublishedInception
@@ -55,7 +55,7 @@ def test_adms_batch_stands_for_the_training_images(tmp_path: Path) -> None:
     found = scorer.score(SPLITS["test"])
     z = features_and_logits(Projection(), SPLITS["test"])[0]
     neighbours = features_and_logits(Projection(), held)[0]
-    assert found["fid"]["value"] == pytest.approx(fid(fid_statistics(z), statistics(THEIRS)))
+    assert found["fid"]["value"] == FrechetTo(statistics(THEIRS))(fitted(z))
     both = found["precision"]["value"], found["recall"]["value"]
     assert both == precision_recall(z, neighbours)
     assert scorer.protocol["reference_neighbours"] == 40

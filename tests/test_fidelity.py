@@ -13,9 +13,12 @@ from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
     PRC_OPTIONS,
+    Fitted,
+    FrechetTo,
+    Statistics,
     bootstrap_rows,
-    fid,
     fid_statistics,
+    fitted,
     inception_score,
     kernel_distance,
     kernel_distance_se,
@@ -91,6 +94,19 @@ def gaussian(seed: int, d: int = 6) -> dict[str, NDArray[np.float64]]:
     return {"mu": random.standard_normal(d), "sigma": root @ root.T + 0.1 * np.eye(d)}
 
 
+def fid(one: Statistics, other: Statistics) -> float:
+    """Frechet distance of two Gaussians."""
+    return FrechetTo(other)(Fitted(one["mu"], one["sigma"], None))
+
+
+def published_fid(one: Statistics, other: Statistics) -> float:
+    """The same by torch-fidelity."""
+    torch_fidelity()
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    return float(fid_statistics_to_metric(one, other, verbose=False)[KEY_METRIC_FID])
+
+
 def test_fid_of_commuting_gaussians_is_the_closed_form() -> None:
     s, r = np.array([1.0, 4.0, 9.0]), np.array([0.25, 16.0, 9.0])
     a = {"mu": np.zeros(3), "sigma": np.diag(s)}
@@ -106,6 +122,30 @@ def test_fid_of_any_gaussians_is_the_closed_form(seed: int) -> None:
     expected = ((a["mu"] - b["mu"]) ** 2).sum() + np.trace(a["sigma"] + b["sigma"]) - 2 * cross
     assert fid(a, b) == pytest.approx(expected, rel=1e-9)
     assert fid(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fid_is_torch_fidelitys(seed: int) -> None:
+    """Both are exact but for rounding: 1e-15 of traces of order 10, and roots of eigenvalues no less than 0.01."""
+    known = gaussian(seed)
+    for other in [known, *(gaussian(seed + 10 + i) for i in range(3))]:
+        assert fid(other, known) == pytest.approx(published_fid(other, known), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [10, 23, 24, 25])
+def test_fid_of_few_images_is_that_of_their_covariance(count: int) -> None:
+    """To torch-fidelity's rounding: the root of an eigenvalue 0 may come out as 3e-7, and FID has twice 15 of them.
+
+    The eigenvalue itself comes out as 1e-15 of the largest, which is about 100.
+    """
+    random = np.random.RandomState(count)
+    z, reference = random.standard_normal((count, 24)), random.standard_normal((60, 24)) + 0.5
+    statistics = fid_statistics(reference)
+    found = FrechetTo(statistics)(fitted(z))
+    assert found == pytest.approx(published_fid(fid_statistics(z), statistics), abs=1e-5)
+    assert found == pytest.approx(fid(fid_statistics(z), statistics), abs=1e-5)
+    with pytest.raises(ValueError, match="3 images"):
+        fitted(z[:3])
 
 
 def test_statistics_are_mean_and_unbiased_covariance() -> None:
@@ -141,11 +181,10 @@ def test_fid_alone_is_that_of_all_scores_and_neighbours_are_drawn_together(
 
 def test_rounding_never_makes_an_fid_negative_nor_hides_a_nan() -> None:
     sets = [np.random.RandomState(seed).randn(50, 32) * 1000 for seed in range(10)]
-    assert min(fid(fid_statistics(z), fid_statistics(z)) for z in sets) >= 0
-    statistics = fid_statistics(sets[0])
-    with np.errstate(all="ignore"):
-        value = fid({**statistics, "mu": statistics["mu"] * np.nan}, statistics)
-    assert np.isnan(value)
+    assert min(FrechetTo(fid_statistics(z))(fitted(z)) for z in sets) >= 0
+    assert min(FrechetTo(fid_statistics(z))(fitted(z[:20])) for z in sets) >= 0
+    for rows in (50, 20):
+        assert np.isnan(FrechetTo(fid_statistics(sets[0]))(fitted(sets[0][:rows] * np.nan)))
 
 
 def test_inception_score_of_certain_and_of_equal_predictions() -> None:
@@ -184,13 +223,11 @@ def test_standard_error_of_kid_is_its_spread_over_draws() -> None:
 
 
 def test_bootstrap_error_of_fid_is_its_spread_over_draws() -> None:
-    reference = fid_statistics(normal(2000, 1000, 0.5))
+    distance = FrechetTo(fid_statistics(normal(2000, 1000, 0.5)))
     draws = [normal(400, seed) for seed in range(40)]
-    values = [fid(fid_statistics(z), reference) for z in draws]
+    values = [distance(fitted(z)) for z in draws]
     rows = bootstrap_rows(400, 20, 0)
-    errors = [
-        np.std([fid(fid_statistics(z[i]), reference) for i in rows], ddof=1) for z in draws[:8]
-    ]
+    errors = [np.std([distance(fitted(z[i])) for i in rows], ddof=1) for z in draws[:8]]
     assert 0.7 < np.mean(errors) / np.std(values, ddof=1) < 1.4
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from diffbench import cli
 from diffbench.data.datasets import Dataset
 from diffbench.metrics import reference_statistics
-from diffbench.metrics.distances import fid, fid_statistics, torch_fidelity
+from diffbench.metrics.distances import fitted, torch_fidelity
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.inception import (
     Inception,
@@ -136,7 +136,7 @@ def test_fid_and_the_others_are_those_of_calculate_metrics(made, weights):
         save_cpu_ram=True,
         verbose=False,
     )
-    ours = fid(fid_statistics(z), measured.statistics["train"])
+    ours = measured.distances["train"](fitted(z))
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=2e-6)
     from torch_fidelity.metric_isc import isc_features_to_metric
 

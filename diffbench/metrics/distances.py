@@ -1,13 +1,14 @@
-"""Distances between sets of features or of images, by torch-fidelity.
+"""Distances between sets of features or of images: FID, and by torch-fidelity IS, KID, precision and recall.
 
-Features are computed once and passed to its functions with every option given, so that no number depends on
-its defaults (VGG-16 for precision and recall) or its cache (keyed by names, not contents).
+Features are computed once and passed to torch-fidelity's functions with every option given, so that no number depends
+on its defaults (VGG-16 for precision and recall) or its cache (keyed by names, not contents).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,14 +44,18 @@ def torch_fidelity() -> Any:
     return package
 
 
+def _refuse_few(z: Features) -> None:
+    if len(z) < 4:
+        raise ValueError(f"a split of {len(z)} images has no statistics: at least four are needed")
+
+
 def fid_statistics(z: Features) -> Statistics:
     """Mean ``mu`` (d,) and covariance ``sigma`` (d, d) of features (N, d).
 
     Raises:
         ValueError: when there are fewer than four rows.
     """
-    if len(z) < 4:
-        raise ValueError(f"a split of {len(z)} images has no statistics: at least four are needed")
+    _refuse_few(z)
     torch_fidelity()
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
@@ -58,33 +63,69 @@ def fid_statistics(z: Features) -> Statistics:
     return statistics
 
 
-def fid(statistics: Statistics, reference: Statistics) -> float:
-    """Frechet distance of two Gaussians given as by `fid_statistics`; a value below 0, from rounding, becomes 0."""
-    torch_fidelity()
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+class Fitted(NamedTuple):
+    """The Gaussian that is fitted to features (N, d).
 
-    value = float(fid_statistics_to_metric(statistics, reference, verbose=False)[KEY_METRIC_FID])
-    return 0.0 if value < 0 else value
+    Attributes:
+        mu: the mean (d,).
+        sigma: the covariance S (d, d), or None.
+        factor: F (N, d) with S = F'F in place of ``sigma``, where N is less than d.
+    """
+
+    mu: Features
+    sigma: Features | None
+    factor: Features | None
+
+
+def fitted(z: Features) -> Fitted:
+    """The Gaussian of features (N, d).
+
+    Raises:
+        ValueError: when there are fewer than four rows.
+    """
+    count, d = z.shape
+    if count >= d:
+        statistics = fid_statistics(z)
+        return Fitted(statistics["mu"], statistics["sigma"], None)
+    _refuse_few(z)
+    mu = z.mean(0)
+    return Fitted(mu, None, (z - mu) / np.sqrt(count - 1))
 
 
 class FrechetTo:
-    """Frechet distances of many Gaussians to one reference, equal to `fid` up to rounding.
+    """Frechet distances of Gaussians to one reference: FID, equal to torch-fidelity's up to rounding.
 
-    With the reference's covariance S' = R R', the eigenvalues of S S' are those of the symmetric R' S R, which take
-    less time to compute than those of a product.
+        |m - m'|^2 + tr S + tr S' - 2 tr (S S')^(1/2)
+
+    With S' = R R', the eigenvalues of S S' are those of the symmetric R' S R.  With S = F'F they are those of
+    (F R)(F R)', which is smaller where there are fewer images than features.  Both take less time, and are more
+    accurate, than those of the product, which is not symmetric.
     """
 
     def __init__(self, reference: Statistics) -> None:
-        values, vectors = np.linalg.eigh(reference["sigma"])
         self.reference = reference
-        self.root = vectors * np.sqrt(values.clip(0))
 
-    def __call__(self, statistics: Statistics) -> float:
-        """Frechet distance to the reference; a value below 0, from rounding, becomes 0."""
-        apart = statistics["mu"] - self.reference["mu"]
-        traces = np.trace(statistics["sigma"]) + np.trace(self.reference["sigma"])
-        values = np.linalg.eigvalsh(self.root.T @ statistics["sigma"] @ self.root)
-        return max(float(apart @ apart + traces - 2 * np.sqrt(values.clip(0)).sum()), 0.0)
+    @cached_property
+    def root(self) -> Features:
+        """R (d, d)."""
+        values, vectors = np.linalg.eigh(self.reference["sigma"])
+        root: Features = vectors * np.sqrt(values.clip(0))
+        return root
+
+    def __call__(self, other: Fitted) -> float:
+        """Frechet distance to the reference, NaN where a number is; a value below 0, from rounding, becomes 0."""
+        apart = other.mu - self.reference["mu"]
+        if other.sigma is not None:
+            trace, product = np.trace(other.sigma), self.root.T @ other.sigma @ self.root
+        else:
+            assert other.factor is not None
+            half = other.factor @ self.root
+            trace, product = (other.factor**2).sum(), half @ half.T
+        value = float(apart @ apart + trace + np.trace(self.reference["sigma"]))
+        if not np.isfinite(value):
+            return value
+        values = np.linalg.eigvalsh(product)
+        return max(value - 2 * float(np.sqrt(values.clip(0)).sum()), 0.0)
 
 
 def inception_score(logits: Features) -> float:

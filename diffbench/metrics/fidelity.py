@@ -39,10 +39,8 @@ from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
     PRC_OPTIONS,
-    Statistics,
     bootstrap_rows,
-    fid,
-    fid_statistics,
+    fitted,
     inception_score,
     kernel_distance,
     kernel_distance_se,
@@ -153,8 +151,8 @@ class Fidelity:
         confidence = torch.from_numpy(logits).softmax(1).amax(1).numpy()
         nearest = nearest_distances(images, self.train, device=self.device)
         scores: dict[str, Score] = {
-            "fid": self._fid(z, rows, self.reference.statistics["train"]),
-            "fid_test": self._fid(z, rows, self.reference.statistics["test"]),
+            "fid": self._fid(z, rows, "train"),
+            "fid_test": self._fid(z, rows, "test"),
             "kid": {
                 "value": kernel_distance(z, neighbours, self.kid_gamma),
                 "se": kernel_distance_se(z, neighbours, self.kid_gamma),
@@ -173,7 +171,7 @@ class Fidelity:
             scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
         for metric, opinion in self.opinions.items():
             other, _ = features_and_logits(opinion, images, self.batch)
-            scores[metric] = self._fid(other, rows, self.reference.opinions[metric])
+            scores[metric] = self._fid(other, rows, metric)
         _refuse_nonfinite(scores)
         return scores
 
@@ -189,15 +187,14 @@ class Fidelity:
         z, _ = features_and_logits(self.module, images, self.batch)
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
-        found = {
-            "fid": self._fid(z, rows.reshape(len(rows), -1), self.reference.statistics["train"])
-        }
+        found = {"fid": self._fid(z, rows.reshape(len(rows), -1), "train")}
         _refuse_nonfinite(found)
         return found["fid"]
 
-    def _fid(self, z: Features, rows: NDArray[np.int64], reference: Statistics) -> Score:
-        resampled = [fid(fid_statistics(z[i]), reference) for i in rows]
-        return _bootstrapped(fid(fid_statistics(z), reference), resampled)
+    def _fid(self, z: Features, rows: NDArray[np.int64], to: str) -> Score:
+        distance = self.reference.distances[to]
+        resampled = [distance(fitted(z[i])) for i in rows]
+        return _bootstrapped(distance(fitted(z)), resampled)
 
     def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffbench.diffusion.core.streams import stream
-from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics
+from diffbench.metrics.distances import FrechetTo, fitted
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
@@ -75,17 +75,14 @@ class RealImages:
         """Floors of ``fid``, ``fid_test`` and the FIDs of further extractors, for ``count`` samples."""
         reference = self.reference
         sets = [
-            (reference.features, {"fid": "train", "fid_test": "test"}, reference.statistics),
-            *(
-                (features, {name: name}, reference.opinions)
-                for name, features in reference.opinion_features.items()
-            ),
+            (reference.features, {"fid": "train", "fid_test": "test"}),
+            *((features, {name: name}) for name, features in reference.opinion_features.items()),
         ]
         whole = len(reference.features) == reference.counts["train"]
         redraws = Redraws(self.spec, "floor", len(reference.features), replace=whole)
         floors: Floors = {}
-        for features, targets, statistics in sets:
-            known = {metric: statistics[name] for metric, name in targets.items()}
+        for features, targets in sets:
+            known = {metric: reference.distances[name] for metric, name in targets.items()}
             floors |= _floors(known, (features[rows] for rows in redraws.rows(count)))
         return floors
 
@@ -94,17 +91,16 @@ class RealImages:
         features = self.reference.test_features
         redraws = Redraws(self.spec, "floor of restorations", len(features), replace=False)
         sets = (features[rows].repeat(draws, 0) for rows in redraws.rows(images))
-        return _floors({"fid": self.reference.statistics["train"]}, sets)
+        return _floors({"fid": self.reference.distances["train"]}, sets)
 
 
-def _floors(targets: Mapping[str, Statistics], sets: Iterator[Features]) -> Floors:
-    """Floors to each of the targets; empty without sets."""
-    distances = {metric: FrechetTo(statistics) for metric, statistics in targets.items()}
-    found: dict[str, list[float]] = {metric: [] for metric in targets}
+def _floors(distances: Mapping[str, FrechetTo], sets: Iterator[Features]) -> Floors:
+    """Floors of the metrics with these distances; empty without sets."""
+    found: dict[str, list[float]] = {metric: [] for metric in distances}
     for z in sets:
-        statistics = fid_statistics(z)
+        drawn = fitted(z)
         for metric, distance in distances.items():
-            found[metric].append(distance(statistics))
+            found[metric].append(distance(drawn))
     return {metric: _floor(values) for metric, values in found.items() if values}
 
 

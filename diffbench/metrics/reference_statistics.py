@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import nn
 
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
-from diffbench.metrics.distances import Statistics, fid_statistics, nearest_distances
+from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics, nearest_distances
 from diffbench.metrics.extractor import Features, features_and_logits
 
 #: The number of images whose features are in memory at a time.
@@ -54,6 +55,12 @@ class Reference:
     opinion_features: Mapping[str, Features]
     counts: Mapping[str, int]
     nearest_of_test: float
+
+    @cached_property
+    def distances(self) -> Mapping[str, FrechetTo]:
+        """Frechet distances: to a split, "train" or "test", or for a metric to the training split by its extractor."""
+        both = {**self.statistics, **self.opinions}
+        return {name: FrechetTo(each) for name, each in both.items()}
 
     def save(self, file: Path) -> None:
         """Write the reference as npz, with features as float32, the precision of extractors."""

@@ -21,8 +21,8 @@ from torch import Tensor, from_numpy, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import GreyLevels, Images
-from diffbench.metrics.distances import fid, fid_statistics
-from diffbench.metrics.extractor import features_and_logits
+from diffbench.metrics.distances import FrechetTo, fid_statistics, fitted
+from diffbench.metrics.extractor import Features, features_and_logits
 
 NOISES = (0.05, 0.1, 0.2, 0.4)
 BLUR = 1 / 16
@@ -39,11 +39,12 @@ def validate_extractor(module: nn.Module, dataset: Dataset) -> dict[str, float]:
     """
     reference, _ = features_and_logits(module, dataset.train)
     z, logits = features_and_logits(module, dataset.test)
-    report = {"floor": fid(fid_statistics(z), fid_statistics(reference))}
+    distance = FrechetTo(fid_statistics(reference))
+    report = {"floor": distance(fitted(z))}
     if len(dataset.classes) > 1:
         report["accuracy"] = float((logits.argmax(1) == dataset.test_labels).mean())
     if dataset.limits:
-        report |= _damage(module, dataset, reference, report["floor"])
+        report |= _damage(module, dataset, reference, distance, report["floor"])
         check_limits(report, dataset.limits)
     return report
 
@@ -87,12 +88,10 @@ def _in_model_scale(dataset: Dataset) -> tuple[GreyLevels, Tensor]:
 
 
 def _damage(
-    module: nn.Module, dataset: Dataset, reference: NDArray[np.float64], floor: float
+    module: nn.Module, dataset: Dataset, reference: Features, distance: FrechetTo, floor: float
 ) -> dict[str, float]:
-    statistics = fid_statistics(reference)
-
-    def relative(features: NDArray[np.float64]) -> float:
-        return fid(fid_statistics(features), statistics) / floor
+    def relative(features: Features) -> float:
+        return distance(fitted(features)) / floor
 
     def of(images: Images) -> float:
         return relative(features_and_logits(module, images)[0])
