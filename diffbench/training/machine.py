@@ -34,7 +34,7 @@ def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = No
     torch.set_deterministic_debug_mode("warn")
     # That switch also fills every new tensor with NaN, to show who reads it before it is written. It costs time, and
     # changes no number.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device_of(device_name)
 
 
