@@ -12,7 +12,7 @@ from commands import REPOSITORY, TINY
 
 from diffbench.plan.jobs import Refusal
 from diffbench.plan.loading import load_plan
-from diffbench.reporting import layout
+from diffbench.reporting import exports, layout
 from diffbench.reporting.cells import COLUMNS, Cell
 from diffbench.reporting.context import budget_lines
 from diffbench.reporting.formats import Grid, Table, escaped, to_latex, to_markdown
@@ -147,7 +147,7 @@ def test_files_and_columns(plan, tmp_path):
         tmp_path / "tables" / f"{name}.{suffix}"
         for name in ("overview", "ddpm-table1")
         for suffix in ("csv", "md", "tex")
-    ]
+    ] + [tmp_path / "tables" / f"records.{suffix}" for suffix in ("csv", "json")]
     header = written[0].read_text().splitlines()[0]
     assert header == (
         "table,row,paper,variant,solver,nfe,metric,unit,ours_mean,ours_sd,ours_se,seeds,samples,"
@@ -468,7 +468,9 @@ def test_every_table_of_lossy_images_says_so(tmp_path):
     whole = {"tables": ["overview", "ddpm-table1"], "claims": ["ddpm-*"]}
     exact, lossy = (plan_of(data=data | more, **whole) for more in ({}, {"lossy": True}))
     fabricate(lossy, tmp_path)
-    found = [file for file in make(lossy, tmp_path) if file.parent.name == "tables"]
+    made = [file for file in make(lossy, tmp_path) if file.parent.name == "tables"]
+    found = [file for file in made if file.stem != exports.NAME]
+    assert exports.read(tmp_path).about["remark"] == lossy.benchmark.data.remark
     assert len(found) == 9
     for file in found:
         lines = file.read_text().splitlines()

@@ -5,6 +5,8 @@ distribution with n - 1 degrees of freedom, mu being their expectation.  So
 
     interval     m +- t_{n-1, 0.975} s/sqrt(n)                      has mu in 95 % of the cases
     p value      P(|t_{n-1}| >= |m - margin| sqrt(n)/s)             of the hypothesis that mu is the margin, two-sided
+    Welch        of two sets with means m_i and variances of the mean v_i = s_i^2/n_i, (m_2 - m_1)/sqrt(v_1 + v_2) has
+                 about the t distribution with (v_1 + v_2)^2/sum v_i^2/(n_i - 1) degrees of freedom
     Holm         of k p values in rising order p_1 <= ... <= p_k, the adjusted p_i is max_{j <= i} (k + 1 - j) p_j,
                  at most 1
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 CONFIDENCE = 0.95
 #: The largest adjusted p value with which a hypothesis is rejected.
@@ -52,6 +54,29 @@ def p_value(effects: Sequence[float], margin: float) -> float:
     if sd == 0:
         return float(apart == 0)
     return float(2 * student.sf(apart * n**0.5 / sd, n - 1))
+
+
+class Welch(NamedTuple):
+    """The difference of two means: its 95 % interval, and the two-sided p value against 0."""
+
+    low: float
+    high: float
+    p: float
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
+    """Return what at least two numbers on each side say of mean b - mean a; p is 1 or 0 where no side varies."""
+    from scipy.stats import t as student
+
+    squares = [statistics.variance(each) / len(each) for each in (a, b)]
+    apart, se = statistics.fmean(b) - statistics.fmean(a), sum(squares) ** 0.5
+    if se == 0:
+        return Welch(apart, apart, float(apart == 0))
+    freedom = se**4 / sum(
+        square**2 / (len(each) - 1) for square, each in zip(squares, (a, b), strict=True)
+    )
+    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * se
+    return Welch(apart - half, apart + half, float(2 * student.sf(abs(apart) / se, freedom)))
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffbench.plan.jobs import Plan
-from diffbench.reporting import claims_table, comparability, layout
+from diffbench.reporting import claims_table, comparability, exports, layout
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, of_plan
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
@@ -27,11 +27,11 @@ from diffbench.specs.registry import build
 from diffbench.store import files, paths
 
 #: Increased when the same results are to be shown differently.
-VERSION = 3
+VERSION = 4
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
-    """Write every table and figure that the plan wants, each whole or not at all.
+    """Write every table and figure that the plan wants, and the export of all numbers, each whole or not at all.
 
     Args:
         plan: the benchmark; tables.yaml and claims.yaml are read from the folder of its Snakefile.
@@ -53,13 +53,18 @@ def make(plan: Plan, root: Path) -> list[Path]:
     for name, chart in _charts(known, results).items():
         made[paths.figure(root, name, "png")] = chart.png()
         made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
+    for suffix, exported in exports.contents(results, known.metrics).items():
+        made[paths.table(root, exports.NAME, suffix)] = exported
     for path, content in made.items():
         files.write(path, content)
     return list(made)
 
 
 def outputs(plan: Plan, root: Path) -> list[Path]:
-    """Return the files that ``make`` writes: CSV, Markdown and LaTeX for tables, PNG and CSV for figures."""
+    """Return the files that ``make`` writes.
+
+    They are CSV, Markdown and LaTeX for tables, PNG and CSV for figures, CSV and JSON for the export.
+    """
     benchmark = plan.benchmark
     wanted = [*names(benchmark.tables), *([layout.CLAIMS_TABLE] if benchmark.claims else [])]
     return [
@@ -69,6 +74,7 @@ def outputs(plan: Plan, root: Path) -> list[Path]:
             for name in names(benchmark.figures)
             for suffix in paths.FIGURE_SUFFIXES
         ),
+        *(paths.table(root, exports.NAME, suffix) for suffix in exports.SUFFIXES),
     ]
 
 

@@ -22,6 +22,8 @@ from diffbench.specs.errors import PlanError
 TABLES = Path("config") / "tables.yaml"
 PUBLISHED = Path("config") / "published.csv"
 CLAIMS_TABLE = "claims"
+#: The names of files beside the tables, with what they are.
+RESERVED = {CLAIMS_TABLE: "the table of the claims", "records": "the export of all numbers"}
 C = TypeVar("C")
 
 
@@ -34,10 +36,9 @@ class TablesSpec(Spec):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        if CLAIMS_TABLE in self.tables:
-            raise ValueError(
-                f"a table cannot be called {CLAIMS_TABLE!r}: this is the table of the claims"
-            )
+        for name in self.tables:
+            if name in RESERVED:
+                raise ValueError(f"a table cannot be called {name!r}: this is {RESERVED[name]}")
         parts = {f"table {name}": table.named for name, table in self.tables.items()}
         parts |= {f"figure {name}": figure.named for name, figure in self.figures.items()}
         for part, named in parts.items():
