@@ -38,6 +38,37 @@ def doctor(options: argparse.Namespace) -> int:
 
 @command(
     "look after",
+    "merge other/results/digits --config config/digits.yaml",
+    argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help="results of the same benchmark, made elsewhere; none to use those that were copied into results/",
+    ),
+    CONFIG,
+    SET,
+)
+def merge(options: argparse.Namespace) -> int:
+    """Gather results of several machines or people, and let copied results count.
+
+    Status 1 when two folders have other bytes of one product; nothing is written then.
+    """
+    from diffbench.plan.merging import merge
+
+    plan = load(options, needs_files=False)
+    found = merge(plan, options.folders)
+    for line in found.left_out:
+        print(f"left out: {line}")
+    print(
+        f"{plan.root}: {found.copied} jobs copied, {found.present} were there, {found.missing} missing: "
+        "run snakemake for these and for the tables"
+    )
+    return 0
+
+
+@command(
+    "look after",
     "clean --dry-run --config config/digits.yaml",
     argument(
         "--dry-run", action="store_true", help="print what would be removed, and remove nothing"
