@@ -110,15 +110,32 @@ def _stages(plan: Plan, kind: str) -> Rows:
 ROWS = {"variants": _variants, "networks": _networks, "families": _families, "stages": _stages}
 
 
-@command("look", "show edm --config config/digits.yaml", argument("variant"), CONFIG, SET)
+@command(
+    "look",
+    "show vp/0/heun-18 --config config/digits.yaml",
+    argument(
+        "variant",
+        help="a variant; or variant/seed/item, for where a number came from and how to make it again",
+    ),
+    CONFIG,
+    SET,
+)
 def show(options: argparse.Namespace) -> int:
-    """Print a variant with everything merged into it."""
+    """Print a variant with everything merged into it, or where a number of it came from."""
     import yaml
 
     from diffbench.plan.reading import nearest
     from diffbench.specs.errors import PlanError
 
     plan = load(options, needs_files=False)
+    if "/" in options.variant:
+        from diffbench.reporting.provenance import named, provenance
+        from diffbench.reporting.records import Records
+
+        records = Records(plan, plan.root)
+        found = {job.stage: provenance(records, job) for job in named(plan, options.variant)}
+        print(yaml.safe_dump(found, sort_keys=False, width=100, allow_unicode=True), end="")
+        return 0
     if options.variant not in plan.variants:
         hint = nearest(options.variant, plan.variants)
         raise PlanError(f"no variant {options.variant!r} in {plan.config}{hint}")
