@@ -6,16 +6,27 @@ import argparse
 import importlib
 import json
 import os
+import re
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diffbench.cli.command import CONFIG, SET, Argument, Command, argument, fail, load, reason
+from diffbench.cli.command import (
+    CONFIG,
+    SET,
+    Argument,
+    Command,
+    argument,
+    fail,
+    load,
+    reason,
+    repository,
+)
 from diffbench.plan.devices import resolved
 from diffbench.plan.jobs import Plan
-from diffbench.plan.loading import check_writable
+from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.reading import Tree, validated
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import STAGES, StageSpec
@@ -23,6 +34,27 @@ from diffbench.specs.registry import content_hash, load_extension
 from diffbench.store import paths, status
 from diffbench.store.products import status_of
 from diffbench.training import launch
+
+#: The arguments with which images that were made elsewhere are scored without a benchmark file.
+IMAGES = (
+    argument(
+        "images",
+        nargs="?",
+        help="a folder, zip or tar of PNGs, or an npz, of images that were made elsewhere: score them",
+    ),
+    argument(
+        "--against",
+        default="digits",
+        metavar="BENCHMARK",
+        help="the benchmark, or its file, whose data and protocol they are scored by (default digits)",
+    ),
+    argument(
+        "--levels",
+        type=int,
+        default=256,
+        help="the number of grey levels of these images (default 256)",
+    ),
+)
 
 
 def commands() -> list[Command]:
@@ -54,7 +86,7 @@ def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
         found.append(argument("--processes", type=int, default=1, help=processes))
     if stage.partial:
         left = "run the jobs of this stage that a failed run left"
-        found += [argument("--partial", action="store_true", help=left), CONFIG, SET]
+        found += [argument("--partial", action="store_true", help=left), CONFIG, SET, *IMAGES]
     return tuple(found)
 
 
@@ -62,6 +94,8 @@ def run_stage(options: argparse.Namespace) -> int:
     """Run one job from its spec, or, with --partial, the jobs of a failed benchmark on whatever there is."""
     if getattr(options, "partial", False):
         return run_partly(load(options), options.name)
+    if getattr(options, "images", None):
+        return score_images(options)
     if options.root is None or options.spec is None:
         raise ValueError("--root and --spec are required: `snakemake -np` prints them")
     spec = read_spec(options.name, options.spec, options.extension)
@@ -132,3 +166,31 @@ def run_partly(plan: Plan, stage: str) -> int:
         if some and status_of(job.product, job.spec) != "ok":
             failed |= run_job(job.spec, plan.root, plan.device, partial=True)
     return failed
+
+
+def score_images(options: argparse.Namespace) -> int:
+    """Score images that were made elsewhere as a benchmark scores its samples, and print their row."""
+    from diffbench.reporting import tables
+    from diffbench.reporting.formats import to_markdown
+
+    if not Path(options.images).exists():
+        raise PlanError(f"{options.images}: there is no such file or folder of images")
+    file = Path(options.against)
+    if not file.suffix:
+        file = repository() / "config" / f"{options.against}.yaml"
+    name = "images-" + (
+        re.sub(r"[^a-z0-9]+", "-", Path(options.images).stem.lower()).strip("-") or "1"
+    )
+    control = {"name": "images", "path": options.images, "levels": options.levels}
+    alone: dict[str, Any] = {"claims": [], "figures": [], "tuned": {}, "overrides": {}}
+    alone |= {"restorations": {"tasks": {}, "variants": []}, "tables": ["overview"]}
+    method = {name: {"control": control, "note": f"images of {options.images}"}}
+    given = alone | {"variants": [name], "methods": method, "seeds": [0]}
+    plan = load_plan([file], given, repository(), "score")
+    for job in plan.jobs:
+        # The images may be others than those of an earlier call; what belongs to the data set stays.
+        known = not job.variant and status_of(job.product, job.spec) == "ok"
+        if not known and run_job(job.spec, plan.root, plan.device):
+            return 1
+    print(to_markdown(tables.tables(plan, plan.root)["overview"]), end="")
+    return 0

@@ -1,16 +1,25 @@
-"""Controls: rows of the table that no model made.
+"""Controls: rows of the table that no model of the benchmark made.
 
 The training split shows what a perfect copy scores, the test split what a perfect model scores at best,
-noise what every model must beat.
+noise what every model must beat.  Images that were made elsewhere are scored beside them, under the same protocol.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from diffbench.data.datasets import Dataset
+from diffbench.data.decoding import FORMATS, Decoder
 from diffbench.data.grey_levels import Images
-from diffbench.specs.controls import NoiseControlSpec, SplitControlSpec
+from diffbench.specs.controls import ImagesControlSpec, NoiseControlSpec, SplitControlSpec
+from diffbench.store.image_files import TORN, find_images
+
+
+def some(images: Images, count: int, generator: np.random.Generator) -> Images:
+    """Return all images (N, ...) when there are no more than ``count``, else that many at random, without repeats."""
+    return images if len(images) <= count else generator.permutation(images)[:count]
 
 
 class SplitControl:
@@ -21,8 +30,7 @@ class SplitControl:
 
     def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
         """Return all images of the split when there are no more than ``samples``, else that many at random."""
-        images: Images = getattr(dataset, self.split)
-        return images if len(images) <= samples else generator.permutation(images)[:samples]
+        return some(getattr(dataset, self.split), samples, generator)
 
 
 class NoiseControl:
@@ -34,3 +42,74 @@ class NoiseControl:
     def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
         """Return images whose pixels are uniform over the grey levels."""
         return generator.integers(0, dataset.levels, (samples, *dataset.shape), dtype=np.uint8)
+
+
+class ImagesControl:
+    """Images in a folder, a zip, a tar or an npz."""
+
+    def __init__(self, spec: ImagesControlSpec) -> None:
+        self.spec = spec
+
+    def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
+        """Return all images when there are no more than ``samples``, else that many at random.
+
+        Raises:
+            ValueError: when there are none, when a file is damaged, or when they are not such as the data set's.
+        """
+        path = Path(self.spec.path)
+        images = self._of_npz(path) if path.suffix == ".npz" else self._of_files(path, dataset)
+        if images.shape[1:] != dataset.shape:
+            raise ValueError(
+                f"control.path: the images in {path} have the shape {images.shape[1:]} (height, width, channels), and "
+                f"those of {dataset.name} have {dataset.shape}"
+            )
+        return some(self._converted(images, dataset), samples, generator)
+
+    def _of_files(self, path: Path, dataset: Dataset) -> Images:
+        """Return the images of a folder or archive, in the order of their names; they are decoded one at a time."""
+        found = find_images(path, flat=True)
+        if not found.names:
+            raise ValueError(f"control.path: there are no PNG images in {path}")
+        decoder = Decoder(None, dataset.shape[2], FORMATS[self.spec.lossy], None)
+        decoded = [decoder.read(found.files.read(name), f"{path}/{name}") for name in found.names]
+        for name, image in zip(found.names, decoded, strict=True):
+            if image.shape != decoded[0].shape:
+                raise ValueError(
+                    f"{path}/{name} has the shape {image.shape}, and {found.names[0]} has {decoded[0].shape}: all "
+                    "images must have one"
+                )
+        return np.stack(decoded)
+
+    def _of_npz(self, path: Path) -> Images:
+        """Return the only array of images of an npz."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, EOFError, *TORN) as error:
+            raise ValueError(f"control.path: {path} is not a complete npz file ({error})") from None
+        images = {name: each for name, each in arrays.items() if each.ndim in (3, 4)}
+        if len(images) != 1:
+            held = ", ".join(f"{name} {each.shape}" for name, each in arrays.items()) or "nothing"
+            raise ValueError(
+                f"control.path: {path} must hold one array of images, and holds {held}"
+            )
+        ((name, found),) = images.items()
+        if found.dtype != np.uint8:
+            raise ValueError(
+                f"control.path: {name} in {path} is {found.dtype}: images must be uint8, grey levels from 0"
+            )
+        return found if found.ndim == 4 else found[..., None]
+
+    def _converted(self, images: Images, dataset: Dataset) -> Images:
+        """Return the images in the data set's grey levels: the nearest to each value."""
+        highest = self.spec.levels - 1
+        if len(images) and images.max() > highest:
+            raise ValueError(
+                f"control.levels: {self.spec.path} has the grey level {images.max()}, and control.levels is "
+                f"{self.spec.levels}"
+            )
+        if self.spec.levels == dataset.levels:
+            return images
+        table = np.arange(self.spec.levels) * (dataset.levels - 1) / highest
+        converted: Images = np.rint(table).astype(np.uint8)[images]
+        return converted

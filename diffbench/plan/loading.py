@@ -14,7 +14,7 @@ from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import variants_of
 from diffbench.specs import registry
-from diffbench.specs.benchmark import BenchmarkSpec
+from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
 from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.jobs import STAGES
 from diffbench.store import files
@@ -53,6 +53,8 @@ def load_plan(
     _check_tasks(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    if needs_files:
+        _check_controls(variants, tree)
     expansion = Expansion(benchmark, tree, extensions)
     jobs = tuple(expansion.jobs(variants))
     return Plan(
@@ -92,6 +94,16 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
             wanted = f"; expected: {data.origin}" if data.origin else ""
             origin = tree.where(("data", key))
             raise PlanError(f"{origin}: data.{key}: there is no file or folder {path!r}{wanted}")
+
+
+def _check_controls(variants: Mapping[str, VariantSpec], tree: Tree) -> None:
+    for name, variant in variants.items():
+        for path in variant.control.sources if variant.control else ():
+            if not Path(path).exists():
+                origin = tree.where(("methods", name, "control", "path"))
+                raise PlanError(
+                    f"{origin}: {name}.control.path: there is no file or folder {path!r}"
+                )
 
 
 def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from diffbench.specs.base import Registered
+from pydantic import Field
+
+from diffbench.specs.base import Int, Registered
 
 
 class ControlSpec(Registered):
@@ -13,6 +15,11 @@ class ControlSpec(Registered):
     kind: ClassVar[str] = "control"
 
     name: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Files and folders that the images are read from, relative to the working directory."""
+        return ()
 
 
 class SplitControlSpec(ControlSpec):
@@ -29,3 +36,26 @@ class NoiseControlSpec(ControlSpec):
 
     name: Literal["noise"] = "noise"
     implementation: ClassVar[str] = "diffbench.data.controls:NoiseControl"
+
+
+class ImagesControlSpec(ControlSpec):
+    """Images that were made elsewhere: the samples of another method, drawn in any framework.
+
+    All of them are scored when there are fewer than wanted, else a draw without repeats.
+
+    path: a folder, zip or tar of PNGs, or an npz with one array of images, uint8 (N, H, W, C) or (N, H, W).
+    levels: their number of grey levels: values 0 .. levels-1 are converted to those of the data set.
+    lossy: whether JPEG and WebP files may be among them.
+    """
+
+    name: Literal["images"] = "images"
+    implementation: ClassVar[str] = "diffbench.data.controls:ImagesControl"
+
+    path: str
+    levels: Annotated[Int, Field(ge=2, le=256)] = 256
+    lossy: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The path."""
+        return (self.path,)

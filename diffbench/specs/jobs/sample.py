@@ -66,6 +66,11 @@ class SampleSpec(AskingSpec):
     def choice(self) -> OfWeights | None:
         return self.solver
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What a control's images are read from."""
+        return () if self.control is None else self.control.sources
+
     def parts(self, count: int) -> tuple[ShardSpec, ...]:
         """The ``count`` shards of a solver's samples; none for a control, or where ``count`` is 1."""
         if self.solver is None or count == 1:
