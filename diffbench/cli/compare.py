@@ -145,6 +145,33 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+@command(
+    "look after",
+    "check results/digits",
+    argument("results", type=Path, help="a results folder, or an export (records.csv)"),
+)
+def check(options: argparse.Namespace) -> int:
+    """Say which numbers of a benchmark someone should look at before they believe them.
+
+    Status 1 when a job failed.
+    """
+    from diffbench.reporting import exports, quality
+    from diffbench.reporting.formats import pipes
+
+    export = exports.read(options.results)
+    found = quality.concerns(export)
+    if found:
+        print(pipes(quality.grid(found)))
+    count = {
+        name: sum(each.severity == name for each in found) for name in ("error", "warning", "note")
+    }
+    said = ", ".join(
+        f"{number} {name}{'' if number == 1 else 's'}" for name, number in count.items()
+    )
+    print(f"{options.results}: {len(export.frame)} numbers, {said}")
+    return int(count["error"] > 0)
+
+
 def _page(table: Table, path: Path | None) -> int:
     from diffbench.reporting.formats import to_markdown
     from diffbench.store import files

@@ -159,7 +159,7 @@ def about(records: Records, metrics: Metrics, table: bytes, count: int) -> dict[
             {"name": name, "type": kind, "is": text} for name, (kind, text) in COLUMNS.items()
         ],
         "metrics": {
-            name: {"head": each.head, "unit": each.unit, "better": each.better}
+            name: each.model_dump(mode="json", include={"head", "unit", "better", "ranks"})
             for name, each in metrics.items()
         },
         "settings": plan.benchmark.model_dump(mode="json", include=SETTINGS),

@@ -79,6 +79,21 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
     return Welch(apart - half, apart + half, float(2 * student.sf(abs(apart) / se, freedom)))
 
 
+def outlier(value: float, others: Sequence[float]) -> float:
+    """Return the two-sided p value of a number, given at least two others of the same distribution.
+
+    Of n others with mean m and standard deviation s, (value - m)/(s sqrt(1 + 1/n)) has the t distribution with n - 1
+    degrees of freedom.
+    """
+    from scipy.stats import t as student
+
+    n, sd = len(others), statistics.stdev(others)
+    apart = abs(value - statistics.fmean(others))
+    if sd == 0:
+        return float(apart == 0)
+    return float(2 * student.sf(apart / (sd * (1 + 1 / n) ** 0.5), n - 1))
+
+
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Return the p value of each test of a family, adjusted by Holm's method."""
     adjusted: dict[K, float] = {}
