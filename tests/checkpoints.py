@@ -48,7 +48,7 @@ def _labelled(state):
 
 
 def rules(architecture):
-    names = architecture.skeleton().state_dict()
+    names = architecture.skeleton.state_dict()
     return [
         rule(name, f"net.{name}", **({"change": turned} if name == TURNED else {}))
         for name in names

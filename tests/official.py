@@ -1,5 +1,7 @@
 """What the tests of checkpoints share: official layouts, empty or filled, through an importer."""
 
+import copy
+
 import numpy as np
 import torch
 from fills import filled_layout, hash_fill, layout
@@ -42,7 +44,7 @@ def imported(family, contents, dtype=torch.float32):
     """What a family makes of a file's contents: the network's description, and its tensors."""
     state = family.weights(contents)
     found = family.architecture(state)
-    skeleton = found.skeleton().to(dtype)
+    skeleton = copy.deepcopy(found.skeleton).to(dtype)
     return found, converted(state, family.rules(found), skeleton, family.ignored(found))
 
 

@@ -27,9 +27,9 @@ def test_the_sizes_are_read_off_and_every_key_is_used(name):
     assert found.network == LAYOUTS[name]
     assert (found.image_shape, found.in_channels, found.out_channels) == ((3, 32, 32), 3, 3)
     assert found.classes == 0 and found.denoiser["predict"] == "edm"
-    parameters = sum(each.numel() for each in found.skeleton().parameters())
+    parameters = sum(each.numel() for each in found.skeleton.parameters())
     assert parameters == layout(name)["n_params_total"]
-    assert tensors.keys() == found.skeleton().state_dict().keys()
+    assert tensors.keys() == found.skeleton.state_dict().keys()
 
 
 @pytest.mark.slow

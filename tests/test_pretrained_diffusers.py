@@ -156,7 +156,7 @@ def test_cifars_network_has_its_official_size_and_default_spec():
     found = diffusers.architecture(state)
     assert found.network == DDPMOriginalSpec() and found.image_shape == (3, 32, 32)
     assert found.denoiser == {"predict": "eps", "noise_input": "time", "variance": "fixed"}
-    network = found.skeleton()
+    network = found.skeleton
     converted(state, diffusers.rules(found), network, diffusers.ignored(found))
     assert sum(each.numel() for each in network.parameters()) == 35_746_307
 
@@ -166,7 +166,7 @@ def test_lsuns_network_is_of_256_pixels_with_attention_at_16():
     state = empty(**LSUN)
     found = diffusers.architecture(state)
     assert found.image_shape == (3, 256, 256) and found.network.attention == (16,)
-    network = found.skeleton()
+    network = found.skeleton
     converted(state, diffusers.rules(found), network)
     assert sum(each.numel() for each in network.parameters()) == 113_673_219
 
@@ -185,7 +185,7 @@ def test_older_names_are_the_same():
 def refusal(state):
     with pytest.raises(CheckpointError) as caught:
         architecture = diffusers.architecture(state)
-        converted(state, diffusers.rules(architecture), architecture.skeleton())
+        converted(state, diffusers.rules(architecture), architecture.skeleton)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -48,7 +48,7 @@ def test_the_official_configurations_are_read_off_and_every_key_is_used(name):
     found, tensors = official.imported(ihdm, state)
     assert found.image_shape == (3, side, side)
     assert found.network.attention == tuple(side >> level for level in sizes[2])
-    assert tensors.keys() == found.skeleton().state_dict().keys()
+    assert tensors.keys() == found.skeleton.state_dict().keys()
     count = sum(each.numel() for each in tensors.values())
     assert count == sum(each.numel() for each in state.values())
     if name == "cifar10":

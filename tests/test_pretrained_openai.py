@@ -35,7 +35,7 @@ def test_iddpm_through_its_official_layout(dtype, tolerance):
 def test_every_official_key_is_mapped_and_counts_agree(name):
     state = {key: torch.empty(shape, device="meta") for key, shape, _ in layout(name)["state_dict"]}
     architecture = openai.architecture(state)
-    network = architecture.skeleton()
+    network = architecture.skeleton
     converted(state, openai.rules(architecture), network)
     count = sum(parameter.numel() for parameter in network.parameters())
     assert count == layout(name)["n_params_total"]
@@ -60,7 +60,7 @@ def state_of_cifar():
 def refusal(state):
     with pytest.raises(CheckpointError) as caught:
         architecture = openai.architecture(state)
-        converted(state, openai.rules(architecture), architecture.skeleton())
+        converted(state, openai.rules(architecture), architecture.skeleton)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -171,7 +171,7 @@ def test_adm_64_has_its_official_size_and_default_spec():
     found = openai.architecture(state)
     assert found.network == ADMSpec() and found.classes == 1000
     assert found.denoiser["noise_input"] == "time" and found.denoiser["conditional"]
-    network = found.skeleton()
+    network = found.skeleton
     converted(state, openai.rules(found), network)
     assert sum(each.numel() for each in network.parameters()) == 295_904_454 + 4 * 192
 
@@ -181,7 +181,7 @@ def test_adm_512_halves_its_first_width():
     state = empty(shapes_of(256, multipliers, 2, (4, 5, 6), in_blocks=True, classes=1000, out=6))
     found = openai.architecture(state)
     assert found.image_shape == (3, 512, 512) and found.network.attention == (32, 16, 8)
-    converted(state, openai.rules(found), found.skeleton())
+    converted(state, openai.rules(found), found.skeleton)
 
 
 def test_a_file_is_imported(tmp_path):

@@ -78,8 +78,8 @@ def test_the_official_configuration_is_read_off_and_every_key_is_used():
         "noise_input": "sigma-share",
         "input_scale": "none",
     }
-    assert sum(each.numel() for each in found.skeleton().parameters()) == 30_577_667
-    assert tensors.keys() == found.skeleton().state_dict().keys()
+    assert sum(each.numel() for each in found.skeleton.parameters()) == 30_577_667
+    assert tensors.keys() == found.skeleton.state_dict().keys()
 
 
 def test_features_go_from_channels_to_frequencies():

@@ -51,7 +51,7 @@ def test_the_sizes_are_read_off_and_every_key_is_used(name):
     found, tensors = imported(family, saved(empty(name), name))
     assert found.network == spec
     assert (found.image_shape, found.in_channels, found.out_channels) == ((3, 32, 32), 3, 3)
-    skeleton = found.skeleton()
+    skeleton = found.skeleton
     assert sum(each.numel() for each in skeleton.parameters()) == layout(name)["n_params_total"]
     trained = sum(each.numel() for each in skeleton.parameters() if each.requires_grad)
     assert trained == layout(name)["n_params_trainable"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -48,8 +49,9 @@ class Architecture:
     out_channels: int
     classes: int
 
+    @cached_property
     def skeleton(self) -> nn.Module:
-        """The network on the meta device, with names and shapes but no numbers."""
+        """The network on the meta device, with names and shapes but no numbers; it is shared, and not to be changed."""
         with torch.device("meta"):
             network: nn.Module = build(
                 self.network,

@@ -140,7 +140,7 @@ def rules(architecture: Architecture) -> list[ConversionRule]:
     spec = architecture.network
     assert isinstance(spec, DDPMOriginalSpec)
     found = []
-    for ours in architecture.skeleton().state_dict():
+    for ours in architecture.skeleton.state_dict():
         part, _, leaf = ours.rpartition(".")
         theirs = [f"{each}.{leaf}" for each in their_parts(part, spec.blocks)]
         found.append(rule(ours, *theirs, change=pixelwise if ".attentions." in theirs[0] else same))

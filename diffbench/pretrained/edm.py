@@ -145,7 +145,7 @@ def rules(architecture: Architecture) -> list[ConversionRule]:
     units = dict(_units(architecture))
     return [
         rule(ours, _theirs(ours, units), change=by_kind if ".attention.qkv." in ours else same)
-        for ours in architecture.skeleton().state_dict()
+        for ours in architecture.skeleton.state_dict()
     ]
 
 

@@ -82,7 +82,7 @@ def described(
     try:
         state = layout.weights(contents)
         architecture = layout.architecture(state)
-        network = architecture.skeleton()
+        network = architecture.skeleton
         rules, ignored = layout.rules(architecture), layout.ignored(architecture)
         tensors = converted(state, rules, network, ignored)
         check_finite(tensors)

@@ -189,7 +189,7 @@ def ignored(architecture: Architecture) -> set[str]:
 
 def unet_rules(architecture: Architecture, grouping: Grouping) -> list[ConversionRule]:
     """The rules of a U-Net; ``grouping`` is the order of the official q, k and v."""
-    spec, network = architecture.network, architecture.skeleton()
+    spec, network = architecture.network, architecture.skeleton
     assert isinstance(spec, ResidualUNetSpec)
     changes: dict[str, Callable[..., Tensor]] = {
         "qkv": partial(grouping, spec.heads_of),

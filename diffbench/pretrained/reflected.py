@@ -128,7 +128,7 @@ def _vdm_rules(architecture: Architecture) -> Iterator[ConversionRule]:
         "attention.qkv.weight": by_kind,
         "attention.qkv.bias": by_kind,
     }
-    for ours in architecture.skeleton().state_dict():
+    for ours in architecture.skeleton.state_dict():
         layer, _, kind = ours.rpartition(".")
         theirs = PARTS.get(layer) or _in_block(layer)
         yield rule(ours, f"{theirs}.{kind}", change=changes.get(ours, same))

@@ -216,7 +216,7 @@ class NumberedLayers:
 
 def rules(architecture: Architecture) -> list[ConversionRule]:
     """The rules that make each tensor of our network."""
-    network, spec, number = architecture.skeleton(), architecture.network, 0
+    network, spec, number = architecture.skeleton, architecture.network, 0
     assert isinstance(network, Song) and isinstance(spec, SongSpec)
     layers = STRIDED if spec.resampling == "convolution" else LAYERS
     made: list[ConversionRule] = []
