@@ -6,7 +6,7 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffbench.cli.command import CONFIG, SET, argument, command, load
+from diffbench.cli.command import CONFIG, SET, WRITE, argument, command, load
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -144,4 +144,23 @@ def show(options: argparse.Namespace) -> int:
     for refusal in plan.refusals:
         if refusal.variant == options.variant:
             print(f"# no {refusal.item}: {refusal.reason}")
+    return 0
+
+
+@command("look", "schema --write config/schema.json", WRITE, CONFIG, SET)
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON schema of benchmark files, by which editors complete and check keys.
+
+    With --config, the extensions of that file are in it.
+    """
+    from diffbench.plan.schema import schema
+    from diffbench.store import files
+
+    if options.config:
+        load(options, needs_files=False)
+    content = files.json_bytes(schema())
+    if options.write:
+        files.write(options.write, content)
+    else:
+        print(content.decode(), end="")
     return 0
