@@ -158,6 +158,13 @@ def test_statistics_are_mean_and_unbiased_covariance() -> None:
         fid_statistics(z[:3])
 
 
+def test_whoever_waits_for_features_is_told_of_each_pass() -> None:
+    told: list[int] = []
+    found = reference_statistics.measure(Projection(), SPLITS, part=128, batch=50, seen=told.append)
+    assert sum(told) == sum(map(len, SPLITS.values())) and max(told) == 50
+    assert found.counts == {name: len(each) for name, each in SPLITS.items()}
+
+
 def test_fid_of_identical_sets_is_zero(fidelity: Fidelity) -> None:
     assert fidelity.score(SPLITS["train"])["fid"]["value"] == pytest.approx(0, abs=1e-9)
     assert fidelity.score(SPLITS["test"])["fid_test"]["value"] == pytest.approx(0, abs=1e-9)

@@ -20,6 +20,7 @@ from diffbench.specs.registry import build
 from diffbench.store import paths
 from diffbench.store.products import read_product, write_product
 from diffbench.training import machine
+from diffbench.training.progress import Progress
 
 
 def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
@@ -34,13 +35,19 @@ def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
         if spec.extractor.stored:
             tensors = {name: each.contiguous() for name, each in module.state_dict().items()}
             write_product(root / spec.weights, partial(save_file, tensors), spec)
+        opinions, published = extractor.opinions(module), extractor.reference(dataset)
+        known = reference_statistics.images_of(dataset.train, published)
+        images = len(known) + len(dataset.test) + len(opinions) * len(dataset.train)
+        progress = Progress("reference: features", images, "image")
         measured = reference_statistics.measure(
             module,
             {"train": dataset.train, "test": dataset.test},
             neighbours=spec.neighbours,
-            opinions=extractor.opinions(module),
-            published=extractor.reference(dataset),
+            opinions=opinions,
+            published=published,
+            seen=progress.advance,
         )
+        progress.close()
         write_product(path, measured.save, spec)
 
 

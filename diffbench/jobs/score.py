@@ -16,6 +16,7 @@ from diffbench.specs.jobs import SampleSpec, ScoreSpec
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, write_json_product
 from diffbench.training import machine
+from diffbench.training.progress import Progress
 
 
 def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False) -> None:
@@ -36,7 +37,7 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
     """Return scores by solver, and their protocol; with ``skip`` solvers that cannot be scored are left out."""
     dataset = data.load(root, spec.reference.data)
     fidelity = load_fidelity(spec.reference, root, dataset, device, spec.floors)
-    solvers = {}
+    solvers, progress = {}, Progress(f"score {spec.variant}", len(spec.samples), "solver")
     for name, sample in spec.samples.items():
         try:
             solvers[name] = score(fidelity, sample, root)
@@ -44,6 +45,8 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
             if not skip:
                 raise
             print(f"score {spec.variant} {name}: {error}", file=sys.stderr)
+        progress.advance()
+    progress.close()
     return {"solvers": solvers, "protocol": fidelity.protocol}
 
 

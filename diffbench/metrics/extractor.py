@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +64,20 @@ class Extractor(ABC):
         return weights_sha256(module)
 
 
+def ignored(count: int) -> None:
+    """Take the number of images that were done, and do nothing."""
+
+
 def features_and_logits(
-    module: nn.Module, images: Images, batch: int | None = None
+    module: nn.Module,
+    images: Images,
+    batch: int | None = None,
+    seen: Callable[[int], None] = ignored,
 ) -> tuple[Features, Features]:
     """Features (N, d) and logits (N, classes), float64, of images, uint8 (N, H, W, C).
 
     ``batch``: images in a forward pass; the module's own ``batch`` by default, else 1,000.
+    ``seen``: called with the number of images of each pass.
 
     Raises:
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
@@ -78,11 +86,11 @@ def features_and_logits(
         raise ValueError(f"images must be uint8 (N, H, W, C), not {images.dtype} {images.shape}")
     device = next(module.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    outputs = []
     with torch.no_grad():
-        outputs = [
-            module(part.to(device))
-            for part in x.split(batch or int(getattr(module, "batch", 1000)))
-        ]
+        for part in x.split(batch or int(getattr(module, "batch", 1000))):
+            outputs.append(module(part.to(device)))
+            seen(len(part))
     features, logits = (
         torch.cat(parts).double().cpu().numpy() for parts in zip(*outputs, strict=True)
     )

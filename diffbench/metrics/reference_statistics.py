@@ -16,7 +16,7 @@ it has any, replace that split's features.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch import nn
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics, nearest_distances
-from diffbench.metrics.extractor import Features, features_and_logits
+from diffbench.metrics.extractor import Features, features_and_logits, ignored
 
 #: The number of images whose features are in memory at a time.
 PART = 10_000
@@ -111,19 +111,23 @@ def measure(
     published: Batch | None = None,
     batch: int | None = None,
     part: int = PART,
+    seen: Callable[[int], None] = ignored,
 ) -> Reference:
     """Measure the splits "train" and "test", uint8 (N, H, W, C); ``published`` replaces the statistics of "train".
+
+    ``seen`` is called with the number of images of each pass through an extractor.
 
     Raises:
         ValueError: when a feature is not finite, or a split has fewer than four images.
     """
     train, test = (splits[name] for name in SPLITS)
-    seen = train if published is None or published.images is None else published.images
+    known_images = images_of(train, published)
 
     def known(extractor: nn.Module, images: Images) -> tuple[Statistics, Features]:
-        return _known(_parts(extractor, images, part, batch), len(images), neighbours)
+        parts = _parts(extractor, images, part, batch, seen)
+        return _known(parts, len(images), neighbours)
 
-    both = {name: known(module, each) for name, each in (("train", seen), ("test", test))}
+    both = {name: known(module, each) for name, each in (("train", known_images), ("test", test))}
     others = {name: known(opinion, train) for name, opinion in (opinions or {}).items()}
     device = next(module.parameters()).device
     return Reference(
@@ -136,6 +140,11 @@ def measure(
         {name: len(splits[name]) for name in SPLITS},
         float(nearest_distances(test, train, device=device).mean()),
     )
+
+
+def images_of(train: Images, published: Batch | None) -> Images:
+    """Return the images that stand for the training split: those of a published reference, where it has any."""
+    return train if published is None or published.images is None else published.images
 
 
 def _known(parts: Iterator[Features], images: int, neighbours: int) -> tuple[Statistics, Features]:
@@ -175,6 +184,8 @@ def joined(parts: Iterator[Features]) -> Statistics:
     return statistics
 
 
-def _parts(module: nn.Module, images: Images, part: int, batch: int | None) -> Iterator[Features]:
+def _parts(
+    module: nn.Module, images: Images, part: int, batch: int | None, seen: Callable[[int], None]
+) -> Iterator[Features]:
     for start in range(0, len(images), part):
-        yield features_and_logits(module, images[start : start + part], batch)[0]
+        yield features_and_logits(module, images[start : start + part], batch, seen)[0]
