@@ -343,3 +343,14 @@ def test_the_data_stage_runs_from_the_command_line(tiny, tmp_path):
     assert [status_of(path, job.spec) for path in job.products] == ["ok"]
     record = json.loads(paths.run_record(job.product).read_text())
     assert 0 < record["seconds"] < time.time() - start
+
+
+def test_a_shell_completes_the_commands(tmp_path, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    asked = "COMP_WORDS=(diffbench comp); COMP_CWORD=1; _shtab_diffbench; echo ${COMPREPLY[@]}"
+    done = subprocess.run(
+        ["bash", "-c", f"source {script}; {asked}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["compare", "completion"]

@@ -164,3 +164,18 @@ def schema(options: argparse.Namespace) -> int:
     else:
         print(content.decode(), end="")
     return 0
+
+
+@command("look", "completion bash", argument("shell", choices=("bash", "zsh", "tcsh")))
+def completion(options: argparse.Namespace) -> int:
+    """Print the script by which a shell completes commands and options.
+
+    bash: diffbench completion bash > ~/.local/share/bash-completion/completions/diffbench
+    """
+    import shtab
+
+    from diffbench.cli import commands
+    from diffbench.cli.command import parser
+
+    print(shtab.complete(parser(commands("train")), options.shell))
+    return 0
