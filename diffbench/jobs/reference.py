@@ -79,11 +79,8 @@ def load_fidelity(
     check_library(spec)
     measured = reference_statistics.load(read_product(paths.product(root, spec), spec))
     extractor: Extractor = build(spec.extractor)
-    if spec.extractor.stored:
-        module = extractor.load(dataset, read_product(root / spec.weights, spec))
-    else:
-        module = extractor.make(dataset)
-    module = module.to(device)
+    weights = read_product(root / spec.weights, spec) if spec.extractor.stored else None
+    module = extractor.load(dataset, weights).to(device)
     return Fidelity(
         module,
         measured,

@@ -34,9 +34,9 @@ class Extractor(ABC):
             StoreError: when its weights are published and there is no complete copy of them.
         """
 
-    def load(self, dataset: Dataset, weights: Path) -> nn.Module:
-        """The extractor of a data set with stored weights, where the spec says that weights are stored."""
-        raise NotImplementedError
+    def load(self, dataset: Dataset, weights: Path | None) -> nn.Module:
+        """The extractor as it was made: from its stored weights, or made again where the spec stores none."""
+        return self.make(dataset)
 
     def validate(self, module: nn.Module, dataset: Dataset) -> dict[str, float]:
         """Numbers that say whether the extractor can be used for measurements.

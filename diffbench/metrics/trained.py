@@ -92,8 +92,9 @@ class Trained(Extractor):
         """Train the classifier."""
         return train_extractor(self.spec, dataset)
 
-    def load(self, dataset: Dataset, weights: Path) -> FeatureNetwork:
-        """Build the classifier with stored weights."""
+    def load(self, dataset: Dataset, weights: Path | None) -> FeatureNetwork:
+        """Build the classifier with its stored weights."""
+        assert weights is not None
         module = build_extractor(self.spec, dataset)
         module.load_state_dict(load_file(weights))
         return module.eval().requires_grad_(False)
