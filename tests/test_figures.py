@@ -12,7 +12,7 @@ from PIL import Image
 from test_reporting import PROTOCOL, fail, plan_of, remove
 
 from diffbench.reporting import charts as charting
-from diffbench.reporting import layout
+from diffbench.reporting import exports, layout
 from diffbench.reporting.charts import COLUMNS, Chart, Line, Panel, Point, to_csv, to_png
 from diffbench.reporting.records import Records
 from diffbench.reporting.results import Outcome
@@ -482,7 +482,8 @@ def test_an_unknown_figure_is_refused(tmp_path):
 def test_the_shipped_figures_can_be_made_of_nothing(tmp_path):
     known = layout.read_tables(REPOSITORY)
     plan = plan_of(figures=list(known.figures), tables=[])
-    assert [path.suffix for path in make(plan, tmp_path)] == [".png", ".csv"] * len(known.figures)
+    made = [path.suffix for path in make(plan, tmp_path) if path.stem != exports.NAME]
+    assert made == [".png", ".csv"] * len(known.figures)
 
 
 def test_figures_load_matplotlib_only_to_draw():
