@@ -63,6 +63,14 @@ def fill(plan, root, fids=None, terms=None, floor=None):
             record(path)
 
 
+def filled(folder, monkeypatch):
+    """The plan of three seeds, run as it were in this folder, which becomes the working directory."""
+    monkeypatch.chdir(folder)
+    plan = configured(folder)
+    fill(plan, plan.root)
+    return plan
+
+
 def rows_of(path):
     return list(csv.DictReader(io.StringIO(path.read_text())))
 

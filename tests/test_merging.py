@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import CONFIG, bench, planned, run, said
-from layouts import configured, fill
+from layouts import filled
 
 from diffbench.plan.merging import MergeError, merge, outputs, settle
 from diffbench.store import files, paths
@@ -17,10 +17,7 @@ from diffbench.store.manifest import manifest
 @pytest.fixture
 def whole(tmp_path, monkeypatch):
     """A plan whose results, made up, lie in results/ of the working directory."""
-    monkeypatch.chdir(tmp_path)
-    plan = configured(tmp_path)
-    fill(plan, plan.root)
-    return plan
+    return filled(tmp_path, monkeypatch)
 
 
 def split(plan, folders, names):

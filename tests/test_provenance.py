@@ -5,22 +5,19 @@ import shlex
 import fast_yaml
 import pytest
 from commands import CONFIG, REPOSITORY, planned, run, said, snakemake
-from layouts import configured, fill
+from layouts import filled
 
 from diffbench import cli
 from diffbench.plan.loading import load_plan
 from diffbench.reporting.provenance import chain, command, named, provenance
-from diffbench.reporting.records import Records
+from diffbench.reporting.results import Results
 from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths
 
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    plan = configured(tmp_path)
-    fill(plan, plan.root)
-    return plan
+    return filled(tmp_path, monkeypatch)
 
 
 def stages(plan, name):
@@ -39,7 +36,7 @@ def test_it_says_the_number_its_files_and_what_ran(plan):
     (job,) = named(plan, "edm/1/heun-3")
     ran = {"seconds": 3.0, "device": "cpu", "commit": "c0ffee", "host": "private"}
     files.write_json(paths.run_record(job.product), ran)
-    found = provenance(Records(plan, plan.root), job)
+    found = provenance(Results(plan, plan.root), job)
     assert found["status"] == "ok" and found["numbers"]["fid"] == "2 (se 0.1)"
     assert found["ran"] == {"seconds": 3.0, "device": "cpu", "commit": "c0ffee"}
     assert found["settings"]["name"] == "heun" and found["settings"]["steps"] == 3
@@ -53,7 +50,7 @@ def test_a_missing_or_damaged_product_is_seen(plan):
     (job,) = named(plan, "edm/1/heun-3")
     plan.job("train", "edm", 1).product.write_bytes(b"damaged")
     plan.job("score", "edm", 1).product.unlink()
-    found = provenance(Records(plan, plan.root), job)
+    found = provenance(Results(plan, plan.root), job)
     assert found["status"] == "failed" and "sha256" in found["reason"]
     made = {each["stage"]: each["status"] for each in found["made of"]}
     assert (made["train"], made["score"], made["sample"]) == ("corrupt", "missing", "ok")

@@ -130,10 +130,10 @@ def show(options: argparse.Namespace) -> int:
     plan = load(options, needs_files=False)
     if "/" in options.variant:
         from diffbench.reporting.provenance import named, provenance
-        from diffbench.reporting.records import Records
+        from diffbench.reporting.results import Results
 
-        records = Records(plan, plan.root)
-        found = {job.stage: provenance(records, job) for job in named(plan, options.variant)}
+        results = Results(plan, plan.root)
+        found = {job.stage: provenance(results, job) for job in named(plan, options.variant)}
         print(yaml.safe_dump(found, sort_keys=False, width=100, allow_unicode=True), end="")
         return 0
     if options.variant not in plan.variants:

@@ -28,6 +28,7 @@ from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.exports import lines
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.numbers import decimals, plain
+from diffbench.store import products
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,15 +253,12 @@ def _verdict(cell: Compared, adjusted: float, better: Mapping[str, str | None]) 
     return "better" if cell.effect > 0 else "worse"
 
 
-def spec_differences(a: Any, b: Any, keys: str = "") -> list[str]:
+def spec_differences(a: Any, b: Any) -> list[str]:
     """Return a line for each key in which two specs differ: ``training.steps: 1500 in A, 1000 in B``."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return [
-            line
-            for key in sorted({*a, *b})
-            for line in spec_differences(a.get(key), b.get(key), f"{keys}.{key}".lstrip("."))
-        ]
-    return [] if a == b else [f"{keys}: {_brief(a)} in A, {_brief(b)} in B"]
+    return [
+        f"{keys}: {_brief(one)} in A, {_brief(other)} in B"
+        for keys, one, other in products.differences(a, b)
+    ]
 
 
 def _brief(value: Any) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffbench.reporting import context
+from diffbench.reporting import context, layout
 from diffbench.reporting.records import Records
 from diffbench.reporting.results import run_record
 from diffbench.specs.errors import UserError, shown
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffbench.reporting.layout import Metrics
 
 #: The name of the files in a results folder, and of the format.
-NAME, FORMAT, VERSION = "records", "diffbench-records", 1
+NAME, FORMAT, VERSION = layout.EXPORT, "diffbench-records", 1
 SUFFIXES = ("csv", "json")
 #: Column -> its type in JSON's words, and what it is.
 COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -61,6 +61,10 @@ CHECK = "check"
 SETTINGS = {"data", "extractor", "samples", "sampling", "floors", "restorations"}
 #: What names a number of one seed.
 KEYS = ("variant", "stage", "item", "at", "metric", "seed")
+
+
+#: The run record of each job: (variant, stage, item, seed) -> record; empty where there is none.
+RunRecords = Mapping[tuple[str, str, str, int], Mapping[str, Any]]
 
 
 class ExportError(UserError, ValueError):
@@ -97,11 +101,10 @@ def schema() -> dict[str, Any]:
     }
 
 
-def rows(records: Records) -> list[dict[str, str]]:
+def rows(records: Records, ran: RunRecords) -> list[dict[str, str]]:
     """Return the rows of a benchmark's export as text, in the order of ``COLUMNS``."""
-    frame, ran = records.frame, _ran(records)
     found = []
-    for line in lines(frame):
+    for line in lines(records.frame):
         key = line["variant"], line["stage"], line["item"], line["seed"]
         protocol = line["protocol"] if isinstance(line["protocol"], Mapping) else None
         words = {"protocol": context.protocol(line["metric"], protocol)}
@@ -135,7 +138,7 @@ def _text(kind: str, value: object) -> str:
     return repr(float(str(value))) if kind == "number" else " ".join(str(value).split())
 
 
-def _ran(records: Records) -> dict[tuple[str, str, str, int], Mapping[str, Any]]:
+def _ran(records: Records) -> RunRecords:
     """Return the run record of each job."""
     return {
         (job.variant, job.stage, job.item, job.seed): run_record(
@@ -145,10 +148,12 @@ def _ran(records: Records) -> dict[tuple[str, str, str, int], Mapping[str, Any]]
     }
 
 
-def about(records: Records, metrics: Metrics, table: bytes, count: int) -> dict[str, Any]:
+def about(
+    records: Records, metrics: Metrics, every: RunRecords, table: bytes, count: int
+) -> dict[str, Any]:
     """Return what the JSON file says of a table of ``count`` rows."""
     plan = records.plan
-    ran = [each for each in _ran(records).values() if each]
+    ran = [each for each in every.values() if each]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -186,9 +191,11 @@ def _distinct(values: Iterable[Any]) -> list[str]:
 
 def contents(records: Records, metrics: Metrics) -> dict[str, bytes]:
     """Return the two files of a benchmark's export, by suffix."""
-    found = rows(records)
+    ran = _ran(records)
+    found = rows(records, ran)
     table = _csv(found)
-    return {"csv": table, "json": files.json_bytes(about(records, metrics, table, len(found)))}
+    described = about(records, metrics, ran, table, len(found))
+    return {"csv": table, "json": files.json_bytes(described)}
 
 
 def _csv(found: Sequence[Mapping[str, str]]) -> bytes:

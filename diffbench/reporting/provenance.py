@@ -13,7 +13,7 @@ from diffbench.plan.jobs import Job, Plan
 from diffbench.plan.reading import nearest
 from diffbench.reporting import context
 from diffbench.reporting.cells import DASH, text
-from diffbench.reporting.records import Records, stages_of
+from diffbench.reporting.records import stages_of
 from diffbench.reporting.results import Results, run_record
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths, products
@@ -51,16 +51,14 @@ def named(plan: Plan, name: str) -> list[Job]:
     return found
 
 
-def provenance(records: Records, job: Job) -> dict[str, Any]:
+def provenance(results: Results, job: Job) -> dict[str, Any]:
     """Return where the numbers of a job came from, in plain values for people.
 
     The keys are ``numbers`` (or ``status`` and ``reason``), ``protocol``, ``command``, ``settings`` (of the solver or
     likelihood), ``ran`` (the run record) and ``made of`` (the products behind it, the data set first).
     """
-    plan, root = records.plan, records.root
-    outcome = (
-        Results(plan, root).outcome(job) if job.spec.numbers else Results(plan, root).cost(job)
-    )
+    plan, root = results.plan, results.root
+    outcome = results.outcome(job) if job.spec.numbers else results.cost(job)
     found: dict[str, Any] = {"status": outcome.status}
     if outcome.reason:
         found["reason"] = outcome.reason

@@ -46,7 +46,8 @@ Rows = Sequence[Mapping[str, Any]]
 def concerns(export: Export) -> list[Concern]:
     """Return all concerns about an export, the most severe first."""
     order = ("error", "warning", "note")
-    found = [each for rule in RULES for each in rule(export, lines(export.frame))]
+    rows = lines(export.frame)
+    found = [each for rule in RULES for each in rule(export, rows)]
     return sorted(found, key=lambda each: order.index(each.severity))
 
 
@@ -115,7 +116,8 @@ def _unlike_its_siblings(export: Export, rows: Rows) -> Iterator[Concern]:
     }
     for row in _good(rows, "sample"):
         key = row["variant"], row["stage"], row["item"]
-        calls[key].add(row["nfe"]) if row["nfe"] > 0 else None
+        if row["nfe"] > 0:
+            calls[key].add(row["nfe"])
         work = known.get((row["variant"], row["item"], row["seed"]))
         if row["metric"] == SECONDS and work and row["variant"] in networks:
             rates[key].append(row["value"] / work)

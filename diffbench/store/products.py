@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,12 +120,18 @@ def remove_product(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def difference(found: Any, wanted: Any, keys: str = "") -> str | None:
+def difference(found: Any, wanted: Any) -> str | None:
     """Return one line about the first key in which two specs differ; None when they do not differ."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            inner = difference(found.get(key), wanted.get(key), f"{keys}.{key}".lstrip("."))
-            if inner:
-                return inner
-        return None
-    return None if found == wanted else f"made with {keys} = {found}, and {wanted} is expected"
+    for keys, one, other in differences(found, wanted):
+        return f"made with {keys} = {one}, and {other} is expected"
+    return None
+
+
+def differences(one: Any, other: Any, keys: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each key in which two specs differ, in order (``training.steps``), with both values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted({*one, *other}):
+            inner = f"{keys}.{key}".lstrip(".")
+            yield from differences(one.get(key), other.get(key), inner)
+    elif one != other:
+        yield keys, one, other

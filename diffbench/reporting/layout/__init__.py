@@ -40,6 +40,7 @@ from diffbench.reporting.layout.table import (
 )
 from diffbench.reporting.layout.wanted import (
     CLAIMS_TABLE,
+    EXPORT,
     PUBLISHED,
     TABLES,
     TablesSpec,
@@ -52,6 +53,7 @@ from diffbench.reporting.layout.wanted import (
 __all__ = [
     "BITS",
     "CLAIMS_TABLE",
+    "EXPORT",
     "CellSpec",
     "ComparisonSpec",
     "CurveFigureSpec",

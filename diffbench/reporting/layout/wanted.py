@@ -22,8 +22,9 @@ from diffbench.specs.errors import PlanError
 TABLES = Path("config") / "tables.yaml"
 PUBLISHED = Path("config") / "published.csv"
 CLAIMS_TABLE = "claims"
+EXPORT = "records"
 #: The names of files beside the tables, with what they are.
-RESERVED = {CLAIMS_TABLE: "the table of the claims", "records": "the export of all numbers"}
+RESERVED = {CLAIMS_TABLE: "the table of the claims", EXPORT: "the export of all numbers"}
 C = TypeVar("C")
 
 
