@@ -1,13 +1,14 @@
 """Processes against score_sde's definitions, and laws that every process obeys."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from toys import Toy, chain_times, close, column, made, process_of, recorded, toy_score
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL
-from diffbench.diffusion.core.process import Process, float64
+from diffbench.diffusion.core.process import REMEMBERED, Process, float64
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import EulerMaruyamaSpec, ODESpec, ReverseDiffusionSpec
@@ -288,3 +289,17 @@ def test_the_range_of_ratios_that_a_spec_states_is_the_process_s(name: str) -> N
     process = process_of(name)
     ends = process.ratio(float64([process.t_min, process.t_max]))
     close(ends, float64(process.spec.ratios), rtol=1e-9, atol=0.0)
+
+
+@every_gaussian
+def test_coefficients_at_single_times_are_remembered_and_few_are_kept(spec: ProcessSpec) -> None:
+    process, times = made(spec), some_times(made(spec)).flatten()
+    for t, s in pairwise(times):
+        variance = process.posterior_variance(t, s)
+        assert process.posterior_variance(t.clone(), s.clone()) is variance
+        # A tensor of several times is not remembered, so this one is computed.
+        computed = process.posterior_variance(column(t[None]), column(s[None]))
+        assert torch.equal(variance, computed.reshape(variance.shape))
+    assert len(times) > REMEMBERED / 2
+    assert process.memory
+    assert all(len(kept) <= REMEMBERED for kept in process.memory.values())

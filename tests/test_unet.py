@@ -54,6 +54,12 @@ def test_default_size():
     assert all(b.dtype == torch.float32 for b in build(fourier=(8,)).buffers())
 
 
+def test_without_heads_there_is_no_attention():
+    assert not any("attention" in name for name, _ in build(heads=0).named_parameters())
+    x, c_noise = batch()
+    assert awake(build(heads=0))(x, c_noise).shape == x.shape
+
+
 def test_the_state_holds_parameters_only():
     network = build(fourier=(8,), classes=3)
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffbench.networks.unet import Attention, NoiseEmbedding, ResidualBlock, group_norm
+from diffbench.networks.norms import GroupNorm
+from diffbench.networks.unet import Attention, NoiseEmbedding, ResidualBlock
 from diffbench.specs.networks.network import EncoderSpec
 
 
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         self.inner_enter = ResidualBlock(inner, embedding, spec.dropout)
         self.attention = Attention(inner, spec.heads)
         self.inner_leave = ResidualBlock(inner, embedding, spec.dropout)
-        self.norm = group_norm(inner)
+        self.norm = GroupNorm(inner)
         self.head = nn.Linear(inner, classes)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:

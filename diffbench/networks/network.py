@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ class Network(nn.Module, ABC):
         out_channels: the channels of the output: 2 C where a variance is learnt beside the mean.
         classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
     """
+
+    #: Whether the network is faster with an image's channels together in memory, whatever the budget says.
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(

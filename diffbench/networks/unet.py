@@ -33,13 +33,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.network import Network
-from diffbench.networks.parts import FourierFeatures, attended, with_class, with_features
+from diffbench.networks.norms import AdaptiveNorm, GroupNorm
+from diffbench.networks.parts import FourierFeatures, with_class, with_features
 from diffbench.specs.networks.network import UNetSpec
-
-
-def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    """A group norm of gcd(8, channels) groups."""
-    return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
 
 
 def zero_convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -73,31 +69,35 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, embedding: int, dropout: float) -> None:
         super().__init__()
         self.enter = nn.Sequential(
-            group_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            GroupNorm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
         )
         self.modulation = nn.Linear(embedding, 2 * channels)
-        self.norm = group_norm(channels, affine=False)
+        self.norm = AdaptiveNorm(channels)
         self.leave = nn.Sequential(
             nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(channels, channels, 3, padding=1)
         )
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
-        return h + self.leave(self.norm(self.enter(h)) * (1 + scale) + shift)
+        scale, shift = self.modulation(e).chunk(2, dim=1)
+        return h + self.leave(self.norm(self.enter(h), 1 + scale, shift))
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels, added to h: (B, C, H, W) -> (B, C, H, W)."""
+    """Self-attention over all pixels, which are few, added to h: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.project(attended(self.qkv(self.norm(h)), self.heads))
+        qkv = self.qkv(self.norm(h)).permute(0, 2, 3, 1).flatten(1, 2)
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
+        mixed = (weights @ v).transpose(1, 2).reshape(len(h), *h.shape[2:], -1)
+        return h + self.project(mixed.permute(0, 3, 1, 2))
 
 
 class UNet(Network):
@@ -106,6 +106,8 @@ class UNet(Network):
     Raises:
         ValueError: when H or W is odd.
     """
+
+    channels_last = True
 
     def __init__(
         self,
@@ -135,13 +137,13 @@ class UNet(Network):
         self.enter = ResidualBlock(outer, embedding, spec.dropout)
         self.down = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * outer, inner, 1))
         self.inner_enter = ResidualBlock(inner, embedding, spec.dropout)
-        self.attention = Attention(inner, spec.heads)
+        self.attention = Attention(inner, spec.heads) if spec.heads else nn.Identity()
         self.inner_leave = ResidualBlock(inner, embedding, spec.dropout)
         self.up = nn.PixelShuffle(2)
         self.join = nn.Conv2d(outer + inner // 4, outer, 1)
         self.leave = ResidualBlock(outer, embedding, spec.dropout)
         self.head = nn.Sequential(
-            group_norm(outer), nn.SiLU(), zero_convolution(outer, out_channels)
+            GroupNorm(outer), nn.SiLU(), zero_convolution(outer, out_channels)
         )
 
     def forward(

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,8 +55,47 @@ def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(x, non_blocking=x.is_cuda)
 
 
+#: How many results of each coefficient a process remembers: enough for one step of any solver.
+REMEMBERED = 16
+
+
+def remembered(coefficient: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of a process with a memory of its latest results at single times, tensors of shape () on the CPU.
+
+    In one step a solver, its denoiser and its prediction ask for the same coefficients about ten times.
+    """
+
+    @wraps(coefficient)
+    def asked(process: Process, *times: Tensor) -> Any:
+        for t in times:
+            if t.ndim or t.requires_grad or not t.is_cpu:
+                return coefficient(process, *times)
+        known = process.memory.setdefault(coefficient, {})
+        key = tuple([t.item() for t in times])
+        if key not in known:
+            if len(known) == REMEMBERED:
+                del known[next(iter(known))]
+            known[key] = coefficient(process, *times)
+        return known[key]
+
+    return asked
+
+
 class Process(Described):
-    """Base of all processes; ``spec`` has the parameters."""
+    """Base of all processes; ``spec`` has the parameters, which do not change.
+
+    The methods named in ``TIMED`` are functions of times alone.  Their latest results are remembered, so nothing may
+    change a result in place.
+    """
+
+    TIMED: ClassVar[frozenset[str]] = frozenset(
+        {"alpha", "sigma", "f", "sigma2_rate", "g2", "ratio", "time_of", "noise_level", "log_alpha"}
+        | {"beta", "level_before", "transition", "posterior_variance", "posterior_mean"}
+    )
+
+    def __init_subclass__(cls) -> None:
+        for name in cls.TIMED & vars(cls).keys():
+            setattr(cls, name, remembered(vars(cls)[name]))
 
     data_time: float = 0.0
     #: The largest Langevin step eps, however small the score, unless a solver's spec sets another.
@@ -63,6 +104,7 @@ class Process(Described):
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
+        self.memory: dict[Callable[..., Any], dict[tuple[float, ...], Any]] = {}
         self.t_min, self.t_max = spec.t_min, spec.t_max
         self.middle, self.unit = spec.middle, spec.unit
         #: The mean and the standard deviation of a Gaussian prior.
@@ -100,10 +142,12 @@ class Process(Described):
         """Rate of the noise variance, d(sigma^2)/dt, of t's shape."""
         raise TypeError(f"{self.spec.name} has no diffusion: its time is {self.spec.time}")
 
+    @remembered
     def g2(self, t: Tensor) -> Tensor:
         """Squared diffusion coefficient g^2, of alpha's shape."""
         return self.sigma2_rate(t) - 2 * self.f(t) * self.sigma(t) ** 2
 
+    @remembered
     def ratio(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio sigma_t/alpha_t (EDM's sigma), of t's shape."""
         return self.sigma(t) / self.alpha(t)
@@ -112,6 +156,7 @@ class Process(Described):
         """The time at which sigma/alpha equals ``ratio``; ``data_time`` where the ratio is 0."""
         raise TypeError(f"{self.spec.name} cannot invert sigma/alpha")
 
+    @remembered
     def noise_level(self, t: Tensor) -> Tensor:
         """The noise level that a network is told, of order 1: ln(sigma/(l alpha))/4 (Karras et al. 2022, table 1)."""
         return (self.ratio(t) / self.unit).log() / 4

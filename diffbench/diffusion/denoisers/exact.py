@@ -69,16 +69,15 @@ class MixtureDenoiser(ExactDenoiser):
 
     def posterior_mean(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The components' posterior means, weighted by their posterior probabilities."""
-        means, axes, variances = self.means.to(x_t), self.axes.to(x_t), self.variances.to(x_t)
-        offset = x_t[:, None] - alpha[..., None] * means
-        along = torch.einsum("bkd,kde->bke", offset, axes)
-        total = (alpha**2)[..., None] * variances + (sigma**2)[..., None]
-        log_density = -0.5 * (along**2 / total + total.log()).sum(-1)
-        weights = (self.log_weights.to(x_t) + log_density).softmax(1)
-        x0 = means + torch.einsum(
-            "bke,kde->bkd", alpha[..., None] * variances / total * along, axes
+        means, axes, variances = (
+            each.to(x_t) for each in (self.means[:, None], self.axes, self.variances[:, None])
         )
-        return (weights[..., None] * x0).sum(1)
+        along = (x_t - alpha * means) @ axes
+        total = alpha**2 * variances + sigma**2
+        log_density = -0.5 * (along**2 / total + total.log()).sum(-1)
+        weights = (self.log_weights.to(x_t)[:, None] + log_density).softmax(0)[..., None]
+        shrunk = (weights * (alpha * variances / total) * along) @ axes.mT
+        return (weights * means + shrunk).sum(0)
 
 
 class GaussianDenoiser(MixtureDenoiser):

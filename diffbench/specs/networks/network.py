@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from diffbench.specs.base import Fraction, PositiveFloat, PositiveInt, Registered
+from diffbench.specs.base import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Registered
 
 
 def sizes_divide(spec: Any) -> Any:
     """Validate that ``inner_channels`` suits pixel shuffle and heads, and that ``embedding`` is even."""
-    if spec.inner_channels % 4 or spec.inner_channels % spec.heads:
+    if spec.inner_channels % 4 or (spec.heads and spec.inner_channels % spec.heads):
         raise ValueError(
             f"inner_channels must be a multiple of 4 and of heads ({spec.heads}), "
             f"not {spec.inner_channels}"
@@ -71,7 +71,7 @@ class UNetSpec(NetworkSpec):
 
     channels: width at full resolution.
     inner_channels: width at half resolution; a multiple of 4 (pixel shuffle) and of `heads`.
-    heads: attention heads at half resolution.
+    heads: attention heads at half resolution; 0 for no attention.
     embedding: width of the embedding of noise level and class; even.
     position_embedding: a learnt offset per pixel at both resolutions (one image size).
     fourier: frequencies f of the input features (see the module); none by default.
@@ -83,7 +83,7 @@ class UNetSpec(NetworkSpec):
 
     channels: PositiveInt = 16
     inner_channels: PositiveInt = 48
-    heads: PositiveInt = 2
+    heads: NonNegativeInt = 2
     embedding: PositiveInt = 64
     position_embedding: bool = True
     fourier: tuple[PositiveFloat, ...] = ()
