@@ -32,7 +32,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test lint clean-env anew
+.PHONY: help setup tables test test-system lint clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -84,12 +84,15 @@ tables: $(STAMP)  ## run the benchmark and print its overview table
 	echo; \
 	if test -f $(OVERVIEW); then cat $(OVERVIEW); else echo "no $(OVERVIEW) yet"; fi; \
 	echo; \
-	printf '%s: exit status %d after %d min %02d s (set-up not counted); tables in %s\n' \
-	    $(BENCHMARK) $$status $$((seconds / 60)) $$((seconds % 60)) results/$(BENCHMARK)/tables; \
+	printf '%s: exit status %d after %d min %02d s (set-up not counted); the page with all tables: %s\n' \
+	    $(BENCHMARK) $$status $$((seconds / 60)) $$((seconds % 60)) results/$(BENCHMARK)/index.html; \
 	exit $$status
 
 test: $(STAMP)-test  ## run the tests, on all cores
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+test-system:  ## print the Debian packages that the tests of the page need: a browser, and npm for its tools
+	@echo chromium nodejs npm
 
 lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/ruff check .

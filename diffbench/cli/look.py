@@ -110,6 +110,22 @@ def _stages(plan: Plan, kind: str) -> Rows:
 ROWS = {"variants": _variants, "networks": _networks, "families": _families, "stages": _stages}
 
 
+@command("look", "open --config config/digits.yaml", CONFIG, SET)
+def open_page(options: argparse.Namespace) -> int:
+    """Open the page of a benchmark's results in the browser, and print where it is."""
+    import webbrowser
+
+    from diffbench.specs.errors import PlanError
+    from diffbench.store import paths
+
+    page = paths.page(load(options, needs_files=False).root)
+    if not page.is_file():
+        raise PlanError(f"there is no {page} yet: run snakemake or diffbench table first")
+    print(page)
+    webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
 @command(
     "look",
     "show vp/0/heun-18 --config config/digits.yaml",

@@ -47,6 +47,16 @@ PLAIN_DECADES = 2.5
 class Drawing(Protocol):
     """A figure of any kind, as data."""
 
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What one must know to read it; empty where nothing."""
+        ...
+
     def png(self) -> bytes:
         """Return the picture as the bytes of a PNG file."""
         ...

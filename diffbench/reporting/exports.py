@@ -206,9 +206,13 @@ def _csv(found: Sequence[Mapping[str, str]]) -> bytes:
 
 def of(records: Records, metrics: Metrics) -> Export:
     """Return a benchmark's export without writing it."""
-    made = contents(records, metrics)
+    return held(records.root, contents(records, metrics))
+
+
+def held(root: Path, made: Mapping[str, bytes]) -> Export:
+    """Return the export of a results folder from its two files, by suffix."""
     described = json.loads(made["json"])
-    return Export(paths.table(records.root, NAME, "csv"), typed(_frame(made["csv"])), described)
+    return Export(paths.table(root, NAME, "csv"), typed(_frame(made["csv"])), described)
 
 
 def write(records: Records, metrics: Metrics, path: Path) -> list[Path]:

@@ -76,7 +76,7 @@ def provenance(results: Results, job: Job) -> dict[str, Any]:
     if job.choice is not None:
         found["settings"] = job.choice.model_dump(mode="json", exclude_none=True)
     found["ran"] = _ran(root, job)
-    found["made of"] = [_made(root, each) for each in chain(plan, job)]
+    found["made of"] = [_made(results, each) for each in chain(plan, job)]
     return found
 
 
@@ -123,10 +123,10 @@ def _ran(root: Path, job: Job) -> dict[str, Any]:
     return {name: record[name] for name in SHOWN if record.get(name) not in (None, {})}
 
 
-def _made(root: Path, job: Job) -> dict[str, Any]:
+def _made(results: Results, job: Job) -> dict[str, Any]:
     """Return a product: its stage, file, state, hash of its spec, and checksum."""
-    path = paths.product(root, job.spec)
-    found = {"stage": job.stage, "file": str(path), "status": products.status_of(path, job.spec)}
+    path = paths.product(results.root, job.spec)
+    found = {"stage": job.stage, "file": str(path), "status": results.status(job)}
     with suppress(products.StoreError):
         found["sha256"] = str(products.read_sidecar(path)["sha256"][path.name])
     return found | {"spec": job.spec.digest()}

@@ -70,6 +70,7 @@ class Results:
         self.plan = plan
         self.root = root
         self._known: dict[Path, Outcome] = {}
+        self._statuses: dict[Path, str] = {}
 
     def outcome(self, job: Job) -> Outcome:
         """Return a job's outcome: the scores of samples, bits per dimension, restorations' scores, or an analysis."""
@@ -86,6 +87,13 @@ class Results:
         return (
             timed if timed.seconds is not None else Outcome("missing", "its run record is missing")
         )
+
+    def status(self, job: Job) -> str:
+        """Return the state of a job's product, as ``status_of``; its checksum is computed once."""
+        path = paths.product(self.root, job.spec)
+        if path not in self._statuses:
+            self._statuses[path] = products.status_of(path, job.spec)
+        return self._statuses[path]
 
     def _score(self, above: Sequence[Job]) -> Outcome:
         """Return the scores of the samples that the last of these jobs makes."""

@@ -21,17 +21,18 @@ from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
 from diffbench.reporting.layout import TablesSpec
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.records import Records
+from diffbench.reporting.web.page import page
 from diffbench.specs.benchmark import names
 from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
 from diffbench.store import files, paths
 
 #: Increased when the same results are to be shown differently.
-VERSION = 4
+VERSION = 5
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
-    """Write every table and figure that the plan wants, and the export of all numbers, each whole or not at all.
+    """Write every table and figure that the plan wants, the export and the page, each whole or not at all.
 
     Args:
         plan: the benchmark; tables.yaml and claims.yaml are read from the folder of its Snakefile.
@@ -45,16 +46,20 @@ def make(plan: Plan, root: Path) -> list[Path]:
             nothing is written then.
     """
     known, results = _known(plan), Records(plan, root)
+    made_tables, made_charts = _tables(known, results), _charts(known, results)
     made = {
         paths.table(root, name, suffix): content.encode()
-        for name, table in _tables(known, results).items()
+        for name, table in made_tables.items()
         for suffix, content in texts(name, table).items()
     }
-    for name, chart in _charts(known, results).items():
+    for name, chart in made_charts.items():
         made[paths.figure(root, name, "png")] = chart.png()
         made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
-    for suffix, exported in exports.contents(results, known.metrics).items():
-        made[paths.table(root, exports.NAME, suffix)] = exported
+    exported = exports.contents(results, known.metrics)
+    for suffix, content in exported.items():
+        made[paths.table(root, exports.NAME, suffix)] = content
+    whole = page(results, exports.held(root, exported), made_tables, made_charts)
+    made[paths.page(root)] = whole.encode()
     for path, content in made.items():
         files.write(path, content)
     return list(made)
@@ -63,7 +68,7 @@ def make(plan: Plan, root: Path) -> list[Path]:
 def outputs(plan: Plan, root: Path) -> list[Path]:
     """Return the files that ``make`` writes.
 
-    They are CSV, Markdown and LaTeX for tables, PNG and CSV for figures, CSV and JSON for the export.
+    They are CSV, Markdown and LaTeX for tables, PNG and CSV for figures, CSV and JSON for the export, and the page.
     """
     benchmark = plan.benchmark
     wanted = [*names(benchmark.tables), *([layout.CLAIMS_TABLE] if benchmark.claims else [])]
@@ -75,6 +80,7 @@ def outputs(plan: Plan, root: Path) -> list[Path]:
             for suffix in paths.FIGURE_SUFFIXES
         ),
         *(paths.table(root, exports.NAME, suffix) for suffix in exports.SUFFIXES),
+        paths.page(root),
     ]
 
 

@@ -73,6 +73,11 @@ def figure(root: Path, name: str, suffix: str) -> Path:
     return root / "figures" / f"{name}.{suffix}"
 
 
+def page(root: Path) -> Path:
+    """Return the path of the page with all tables and figures."""
+    return root / "index.html"
+
+
 def tables_complete(root: Path) -> Path:
     """Return the path of the mark that the tables have every result that was planned."""
     return root / "tables" / ".complete"

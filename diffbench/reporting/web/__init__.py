@@ -1,0 +1,1 @@
+"""The page of a benchmark's results: one HTML file that needs no network."""

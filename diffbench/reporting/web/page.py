@@ -1,0 +1,187 @@
+"""The page of a benchmark: its tables, figures, claims and concerns, and where each number came from, in one file.
+
+It needs no network: pictures, style and scripts are inside.  Tables are sorted, filtered and narrowed by DataTables,
+from the package itables, which brings it as one file; without scripts they are plain HTML.  Text of results is escaped
+by Jinja; data for the scripts are JSON in which ``<`` is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from diffbench.reporting import quality
+from diffbench.reporting.charts import Drawing
+from diffbench.reporting.exports import Export, lines
+from diffbench.reporting.formats import AT_FLOOR, BEST, Table
+from diffbench.reporting.provenance import provenance
+from diffbench.reporting.records import TIMED, Records
+from diffbench.reporting.results import Results
+
+#: The columns of the long table that the page shows, each with its head.
+SHOWN = {
+    "variant": "variant",
+    "seed": "seed",
+    "item": "item",
+    "metric": "metric",
+    "value": "value",
+    "se": "SE",
+    "floor": "floor",
+    "samples": "N",
+    "nfe": "NFE",
+    "seconds": "seconds",
+    "status": "status",
+    "reason": "reason",
+}
+#: Words in a cell of a table that say why there is no number.
+STATES = ("failed", "stale")
+#: The marks of a number, and the classes of their cells.
+MARKS = {AT_FLOOR: "floor", BEST: "best"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on the page: its picture as a data URL, what it shows, and its numbers as heads and rows."""
+
+    name: str
+    title: str
+    note: str
+    picture: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def page(
+    records: Records, export: Export, tables: Mapping[str, Table], charts: Mapping[str, Drawing]
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        records: the results.
+        export: the same results as an export, whose concerns the page lists.
+        tables: the benchmark's tables by name.
+        charts: the benchmark's figures by name.
+    """
+    benchmark = records.plan.benchmark
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            benchmark=benchmark,
+            config=records.plan.config.name,
+            commits=[each[:12] for each in export.about["environment"]["commits"]],
+            devices=export.about["environment"]["devices"],
+            statuses=_statuses(export),
+            tables=tables,
+            figures=[_figure(name, chart) for name, chart in charts.items()],
+            concerns=quality.concerns(export),
+            shown=SHOWN,
+            data=_embedded(_data(records, export)),
+            style=_text("page.css"),
+            script=_text("page.js"),
+            library=_url("text/javascript", _bundled("dt_bundle.js")),
+            library_style=_bundled("dt_bundle.css").decode(),
+            state=_state,
+        )
+    )
+
+
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("diffbench.reporting.web", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _text(name: str) -> str:
+    return resources.files("diffbench.reporting.web").joinpath(name).read_text()
+
+
+def _bundled(name: str) -> bytes:
+    """Return a file of DataTables, with which itables ships."""
+    return resources.files("itables").joinpath("html", name).read_bytes()
+
+
+def _url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _embedded(data: Any) -> str:
+    """Return data as JSON that cannot end the script element that it is in."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _statuses(export: Export) -> list[tuple[str, int]]:
+    """Return how many jobs with numbers there are of each status, the most frequent first."""
+    jobs = {
+        (row["variant"], row["stage"], row["item"], row["seed"]): row["status"]
+        for row in lines(export.frame)
+    }
+    return Counter(jobs.values()).most_common()
+
+
+def _state(text: str) -> str:
+    """Return the class of a table's cell: its marks, or why there is no number; empty for a plain number."""
+    word = text.partition(" [")[0]
+    if word in STATES:
+        return word
+    marks = word[len(word.rstrip(AT_FLOOR + BEST)) :]
+    return " ".join(name for mark, name in MARKS.items() if mark in marks)
+
+
+def _figure(name: str, chart: Drawing) -> Figure:
+    heads, *rows = csv.reader(io.StringIO(chart.csv(name)))
+    picture = _url("image/png", chart.png())
+    return Figure(name, chart.title, chart.note, picture, heads[1:], [row[1:] for row in rows])
+
+
+def _data(records: Records, export: Export) -> dict[str, Any]:
+    """Return what the scripts show: all numbers, and where each came from.
+
+    Keys: ``numbers``, rows of ``SHOWN`` and then the index of the job; ``jobs``, the provenance of each; ``products``,
+    of which many jobs share one.
+    """
+    results = Results(records.plan, records.root)
+    places: dict[tuple[str, str, str, int], int] = {}
+    products: dict[str, dict[str, Any]] = {}
+    jobs: list[dict[str, Any]] = []
+    for job in records.plan.jobs:
+        if not job.spec.numbers and job.stage not in TIMED:
+            continue
+        places[job.variant, job.stage, job.item, job.seed] = len(jobs)
+        found = provenance(results, job)
+        products |= {made["file"]: made for made in found["made of"]}
+        indices = {file: index for index, file in enumerate(products)}
+        words = job.variant, job.item or job.stage, f"seed {job.seed}"
+        kept = {key: value for key, value in found.items() if key != "numbers"}
+        made_of = [indices[made["file"]] for made in found["made of"]]
+        jobs.append({"name": " ".join(words), **kept, "made of": made_of})
+    numbers = [
+        [
+            *(_plain(row[name]) for name in SHOWN),
+            places.get((row["variant"], row["stage"], row["item"], row["seed"])),
+        ]
+        for row in lines(export.frame)
+    ]
+    return {"numbers": numbers, "jobs": jobs, "products": list(products.values())}
+
+
+def _plain(value: Any) -> Any:
+    """Return a field as JSON has it: nothing for NaN, whole numbers as such, six digits of others."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(f"{value:.6g}")
+    return value

@@ -1,0 +1,151 @@
+"""The page of results: what is in it, and what it does in a browser (``web/inspect.mjs``)."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import CONFIG, REPOSITORY
+from filelock import FileLock
+
+from diffbench.plan.loading import load_plan
+from diffbench.reporting import exports
+from diffbench.reporting.charts import Chart, Line, Panel, Point
+from diffbench.reporting.formats import Grid, Table
+from diffbench.reporting.records import Records
+from diffbench.reporting.tables import outputs
+from diffbench.reporting.web.page import page
+from diffbench.store import paths
+
+WEB = Path(__file__).parent / "web"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+LACKING = [name for name in ("npm", "node") if not shutil.which(name)] + ["chromium"] * (
+    not CHROMIUM
+)
+browser = pytest.mark.skipif(
+    bool(LACKING), reason=f"{', '.join(LACKING)} not found: make test-system says what to install"
+)
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def tiny(first) -> tuple[Records, Path]:
+    """The records of the tiny run, and its page."""
+    folder, _ = first
+    plan = load_plan([folder / CONFIG], {}, REPOSITORY)
+    root = folder / plan.root
+    return Records(plan, root), paths.page(root)
+
+
+def made(records: Records, tables=None, charts=None) -> str:
+    from diffbench.reporting import layout
+
+    export = exports.of(records, layout.of_plan(records.plan).metrics)
+    return page(records, export, tables or {}, charts or {})
+
+
+def data_of(text: str) -> dict:
+    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+
+
+def test_a_run_makes_the_page_and_says_so(tiny):
+    records, path = tiny
+    assert path in outputs(records.plan, records.root)
+    text = path.read_text()
+    assert text.startswith("<!DOCTYPE html>")
+    assert "http://" not in text.partition("<body>")[2].partition("<script")[0]
+    assert len(text) < 10e6
+
+
+def test_each_number_names_the_job_it_came_from(tiny):
+    records, path = tiny
+    data, export = data_of(path.read_text()), exports.read(records.root)
+    assert len(data["numbers"]) == len(export.frame)
+    for row, number in zip(exports.lines(export.frame), data["numbers"], strict=True):
+        job = data["jobs"][number[-1]]
+        assert job["name"].startswith(row["variant"])
+        assert job["command"].startswith("snakemake ")
+        shown = number[4]
+        # Six significant digits.
+        assert (shown is None) == (row["value"] != row["value"])
+        assert shown is None or shown == pytest.approx(row["value"], rel=5e-6)
+    files = [product["file"] for product in data["products"]]
+    assert len(files) == len(set(files))
+    for product in data["products"]:
+        assert product["status"] == "ok"
+        assert len(product["sha256"]) == 64
+
+
+def test_text_of_results_is_never_markup(tiny):
+    records, _ = tiny
+    grid = Grid(["variant", HOSTILE], [[HOSTILE, "1.0†"]], caption=HOSTILE)
+    table = Table(HOSTILE, [], [grid], [HOSTILE], [HOSTILE])
+    chart = Chart(HOSTILE, "x", [Panel("y", [Line(HOSTILE, [Point(1.0, 2.0, note=HOSTILE)])])])
+    text = made(records, {"overview": table}, {"curve": chart})
+    assert HOSTILE not in text
+    assert "<img src=x" not in text
+    assert text.count("<script") == made(records).count("<script")
+
+
+def test_a_table_says_why_there_is_no_number(tiny):
+    records, _ = tiny
+    rows = [["edm", text] for text in ("1.0†", "2.0*", "3.0†*", "failed [1]", "stale", "4.0")]
+    text = made(records, {"overview": Table("t", [], [Grid(["variant", "FID"], rows)])})
+    for state, shown in (
+        ("floor", "1.0†"),
+        ("best", "2.0*"),
+        ("floor best", "3.0†*"),
+        ("failed", "failed [1]"),
+        ("stale", "stale"),
+        ("", "4.0"),
+    ):
+        assert f'<td class="number {state}">{shown}</td>' in text
+
+
+@pytest.fixture(scope="session")
+def inspect(tmp_path_factory):
+    """The function that opens a page in Chromium and returns what it does there; its packages are installed once."""
+    shared = tmp_path_factory.getbasetemp().parent / "web"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "node_modules" / ".package-lock.json").exists():
+            shutil.copytree(
+                WEB, shared, ignore=shutil.ignore_patterns("node_modules"), dirs_exist_ok=True
+            )
+            install = ["npm", "ci", "--no-fund", "--no-audit", "--silent"]
+            subprocess.run(install, cwd=shared, check=True, timeout=300)
+
+    def found(path: Path) -> dict:
+        command = ["node", shared / "inspect.mjs", path, CHROMIUM]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return found
+
+
+@pytest.mark.slow
+@browser
+def test_in_a_browser_it_is_valid_usable_and_accessible(tiny, inspect):
+    records, path = tiny
+    found = inspect(path)
+    assert found["invalid"] == []
+    assert found["unscripted"] > 5
+    assert [(each["width"], each["scheme"]) for each in found["opened"]] == [
+        (width, scheme) for width in (1280, 390) for scheme in ("light", "dark")
+    ]
+    for each in found["opened"]:
+        assert each["errors"] == []
+        assert each["violations"] == []
+        assert each["overflow"] <= 0
+        assert len(each["pictures"]) == len(records.plan.benchmark.figures)
+        assert all(each["pictures"])
+        numbers = [float(text) for text in each["sorted"] if text[:1].isdigit()]
+        assert numbers == sorted(numbers)
+        assert len(set(numbers)) > 1
+        assert 0 < each["filtered"] < each["before"]
+        assert each["fewer"] == each["heads"][:-1]
+        assert "snakemake --cores 1" in each["source"]
+        assert "sha256" in each["source"]

@@ -1,0 +1,79 @@
+// node inspect.mjs PAGE CHROMIUM: what a page of results does in a browser, as JSON.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { HtmlValidate } from "html-validate";
+import puppeteer from "puppeteer-core";
+
+const [path, executablePath] = process.argv.slice(2);
+const url = pathToFileURL(path).href;
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+// Whether the tables can be sorted, filtered and narrowed, and what a number's source says.
+async function used(page) {
+  // The first table alone.
+  const first = `#${await page.$eval("table.results", (table) => table.id)}`;
+  const column = () => page.$$eval(`${first} tbody tr`, (rows) => rows.map((row) => row.cells[row.cells.length - 1].textContent));
+  const heads = () => page.$$eval(`${first} thead th`, (cells) => cells.map((cell) => cell.textContent.trim()));
+  const rows = () => page.$$eval(`${first} tbody tr`, (found) => found.length);
+  const last = (await page.$$(`${first} thead th`)).at(-1);
+  const before = await rows();
+  await last.click();
+  const sorted = await column();
+  const search = await page.$(`[aria-controls="${first.slice(1)}"][type="search"]`);
+  await search.type(await page.$eval(`${first} tbody tr td`, (cell) => cell.textContent));
+  const filtered = await rows();
+  await search.click({ clickCount: 3 });
+  await page.keyboard.press("Backspace");
+  const all = await heads();
+  await page.click(".buttons-colvis");
+  await page.waitForSelector(".dt-button-collection button");
+  await page.$eval(".dt-button-collection button:last-of-type", (button) => button.click());
+  const fewer = await heads();
+  await page.keyboard.press("Escape");
+  await page.waitForSelector(".dt-button-collection", { hidden: true });
+  const start = performance.now();
+  await page.$$eval("#long thead th", (cells) => cells[5].click());
+  const milliseconds = performance.now() - start;
+  await page.$eval("button[data-job]", (button) => button.click());
+  await page.waitForSelector("dialog[open]");
+  const source = await page.$eval("dialog[open]", (dialog) => dialog.innerText);
+  await page.keyboard.press("Escape");
+  return { before, sorted, filtered, heads: all, fewer, milliseconds, source };
+}
+
+// What axe finds wrong, a line each.
+async function violations(page) {
+  await page.evaluate(axe);
+  const { violations: all } = await page.evaluate(() => globalThis.axe.run());
+  return all.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes[0].html.slice(0, 200)}`);
+}
+
+const browser = await puppeteer.launch({ executablePath, args: ["--no-sandbox"] });
+const found = { opened: [] };
+for (const width of [1280, 390]) {
+  for (const scheme of ["light", "dark"]) {
+    const page = await browser.newPage();
+    const errors = [];
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    page.on("pageerror", (error) => errors.push(String(error)));
+    page.on("request", (request) => /^https?:/.test(request.url()) && errors.push(`asked for ${request.url()}`));
+    await page.setViewport({ width, height: 900 });
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+    await page.goto(url);
+    await page.waitForSelector("html.ready");
+    const pictures = await page.$$eval("figure img", (images) => images.map((image) => image.naturalWidth));
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    const seen = { width, scheme, pictures, overflow, violations: await violations(page), ...(await used(page)) };
+    found.opened.push({ ...seen, errors });
+    await page.close();
+  }
+}
+const plain = await browser.newPage();
+await plain.setJavaScriptEnabled(false);
+await plain.goto(url);
+found.unscripted = await plain.$$eval("table.results tbody tr", (rows) => rows.length);
+await browser.close();
+const report = await new HtmlValidate({ extends: ["html-validate:standard"] }).validateString(readFileSync(path, "utf8"));
+found.invalid = report.results.flatMap(({ messages }) => messages.map((each) => `${each.line}: ${each.ruleId}: ${each.message}`));
+console.log(JSON.stringify(found));
