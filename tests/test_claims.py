@@ -396,11 +396,11 @@ def test_patterns_choose_claims_and_unknown_ones_are_refused(tmp_path):
 def test_claims_are_read_only_where_they_are_asked_for(tmp_path):
     plan = configured(tmp_path)
     assert "claims" not in table_params(plan)
-    export = ["records.csv", "records.json"]
-    assert [path.name for path in outputs(plan, tmp_path)] == export
+    always = ["records.csv", "records.json", "index.html"]
+    assert [path.name for path in outputs(plan, tmp_path)] == always
     plan = plan_with(tmp_path)
     claimed = [f"claims.{suffix}" for suffix in ("csv", "md", "tex")]
-    assert [path.name for path in outputs(plan, tmp_path)] == claimed + export
+    assert [path.name for path in outputs(plan, tmp_path)] == claimed + always
     before = table_params(plan)
     (tmp_path / CLAIMS).write_text((tmp_path / CLAIMS).read_text() + "# a remark\n")
     assert table_params(plan) == before

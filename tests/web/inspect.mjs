@@ -19,6 +19,7 @@ async function used(page) {
   const last = (await page.$$(`${first} thead th`)).at(-1);
   const before = await rows();
   await last.click();
+  await page.waitForSelector(`${first} thead th[aria-sort]`);
   const sorted = await column();
   const search = await page.$(`[aria-controls="${first.slice(1)}"][type="search"]`);
   await search.type(await page.$eval(`${first} tbody tr td`, (cell) => cell.textContent));
@@ -34,6 +35,7 @@ async function used(page) {
   await page.waitForSelector(".dt-button-collection", { hidden: true });
   const start = performance.now();
   await page.$$eval("#long thead th", (cells) => cells[5].click());
+  await page.waitForSelector("#long thead th[aria-sort]");
   const milliseconds = performance.now() - start;
   await page.$eval("button[data-job]", (button) => button.click());
   await page.waitForSelector("dialog[open]");
