@@ -147,7 +147,7 @@ def test_files_and_columns(plan, tmp_path):
         tmp_path / "tables" / f"{name}.{suffix}"
         for name in ("overview", "ddpm-table1")
         for suffix in ("csv", "md", "tex")
-    ] + [tmp_path / "tables" / f"records.{suffix}" for suffix in ("csv", "json")]
+    ] + [tmp_path / each for each in ("tables/records.csv", "tables/records.json", "index.html")]
     header = written[0].read_text().splitlines()[0]
     assert header == (
         "table,row,paper,variant,solver,nfe,metric,unit,ours_mean,ours_sd,ours_se,seeds,samples,"

@@ -1,9 +1,11 @@
 """The page of results: what is in it, and what it does in a browser (``web/inspect.mjs``)."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import CONFIG, REPOSITORY
@@ -15,6 +17,7 @@ from diffbench.reporting.charts import Chart, Line, Panel, Point
 from diffbench.reporting.formats import Grid, Table
 from diffbench.reporting.records import Records
 from diffbench.reporting.tables import outputs
+from diffbench.reporting.web import page as page_module
 from diffbench.reporting.web.page import page
 from diffbench.store import paths
 
@@ -90,6 +93,33 @@ def test_text_of_results_is_never_markup(tiny):
     assert text.count("<script") == made(records).count("<script")
 
 
+def test_a_claims_effect_is_drawn_on_a_scale_of_its_own(tiny):
+    records, _ = tiny
+    numbers = {"effect": "-2", "low": "-4", "high": "1", "metric": "fid", "verdict": "undecided"}
+    line = SimpleNamespace(line=lambda table: {"id": "a", "claim": HOSTILE, **numbers})
+    lacking = SimpleNamespace(
+        line=lambda table: {"id": "b", "claim": "none", **numbers, "effect": "-"}
+    )
+    text = made(records, {"claims": Table("Claims", [line, lacking], [Grid(["claim"], [["a"]])])})
+    drawn = text.partition('<table class="effects">')[2].partition("</table>")[0]
+    assert drawn.count("<svg") == 1
+    assert 'x1="-100.0" y1="0" x2="25.0"' in drawn
+    assert 'cx="-50.0"' in drawn
+    assert "-2.00 (-4.00 to 1.00) in FID" in drawn
+    assert HOSTILE not in text
+
+
+def test_samples_beyond_the_pages_size_are_linked(tiny, monkeypatch):
+    records, path = tiny
+    text = path.read_text()
+    inside = text.count('alt="Samples of')
+    assert inside == len({job.variant for job in records.plan.of("sample")})
+    monkeypatch.setattr(page_module, "GALLERY_BYTES", 0)
+    linked = re.findall(r'<img src="(runs/[^"]*)" alt="Samples of', made(records))
+    assert len(linked) == inside
+    assert all((path.parent / each).is_file() for each in linked)
+
+
 def test_a_table_says_why_there_is_no_number(tiny):
     records, _ = tiny
     rows = [["edm", text] for text in ("1.0†", "2.0*", "3.0†*", "failed [1]", "stale", "4.0")]
@@ -140,7 +170,9 @@ def test_in_a_browser_it_is_valid_usable_and_accessible(tiny, inspect):
         assert each["errors"] == []
         assert each["violations"] == []
         assert each["overflow"] <= 0
-        assert len(each["pictures"]) == len(records.plan.benchmark.figures)
+        # The figures, and samples of each variant that has some.
+        sampled = {job.variant for job in records.plan.of("sample")}
+        assert len(each["pictures"]) == len(records.plan.benchmark.figures) + len(sampled)
         assert all(each["pictures"])
         numbers = [float(text) for text in each["sorted"] if text[:1].isdigit()]
         assert numbers == sorted(numbers)
@@ -149,3 +181,4 @@ def test_in_a_browser_it_is_valid_usable_and_accessible(tiny, inspect):
         assert each["fewer"] == each["heads"][:-1]
         assert "snakemake --cores 1" in each["source"]
         assert "sha256" in each["source"]
+        assert "seed 0" in each["ofRow"]

@@ -22,12 +22,16 @@ AT_FLOOR, BEST = "†", "*"
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of text under column heads; the first ``labels`` columns are words, the others numbers."""
+    """Rows of text under column heads; the first ``labels`` columns are words, the others numbers.
+
+    ``sources``, where there are any, has the variant and the item that each row's numbers are of.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     labels: int = 1
     caption: str = ""
+    sources: Sequence[tuple[str, str]] = ()
 
 
 class CSVRow(Protocol):

@@ -165,7 +165,8 @@ class Listing:
             lines.append([*(each or NOTHING for each in words), *footnotes.shown(shown)])
         heads = HEADS[self.spec.stage]
         labels = sum(not head.startswith("N") for head in heads)
-        return Grid([*heads, *(each.head for each in columns.values())], lines, labels=labels)
+        shown_heads = [*heads, *(each.head for each in columns.values())]
+        return Grid(shown_heads, lines, labels=labels, sources=list(rows))
 
     def _refused(self, plan: Plan, metrics: Metrics) -> Iterator[Record]:
         """Yield the samples and likelihoods that no job can make, for the CSV: the grid has no row for them."""
@@ -287,13 +288,14 @@ def _bits_grid(
             if (refusal.stage, refusal.item) == ("likelihood", kind[1]):
                 cells[refusal.variant, kind] = Cell("refused", refusal.reason)
     named = {variant for variant, _ in cells}
+    variants = [name for name in plan.variants if name in named]
     rows = [
         [name, *footnotes.shown([(cells.get((name, kind), ABSENT), metric) for kind in kinds])]
-        for name in plan.variants
-        if name in named
+        for name in variants
     ]
     return Grid(
         ["variant", *(item for _, item in kinds)],
         rows,
+        sources=[(name, "") for name in variants],
         caption=f"Bits per dimension, {kinds[0][0]}; of the test split but where the id says train",
     )

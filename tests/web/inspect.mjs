@@ -37,11 +37,16 @@ async function used(page) {
   await page.$$eval("#long thead th", (cells) => cells[5].click());
   await page.waitForSelector("#long thead th[aria-sort]");
   const milliseconds = performance.now() - start;
-  await page.$eval("button[data-job]", (button) => button.click());
+  await page.$eval("#long button[data-jobs]", (button) => button.click());
   await page.waitForSelector("dialog[open]");
   const source = await page.$eval("dialog[open]", (dialog) => dialog.innerText);
   await page.keyboard.press("Escape");
-  return { before, sorted, filtered, heads: all, fewer, milliseconds, source };
+  await page.waitForSelector("dialog[open]", { hidden: true });
+  await page.$eval(`${first} button.source`, (button) => button.click());
+  await page.waitForSelector("dialog[open]");
+  const ofRow = await page.$eval("dialog[open]", (dialog) => dialog.innerText);
+  await page.keyboard.press("Escape");
+  return { ofRow, before, sorted, filtered, heads: all, fewer, milliseconds, source };
 }
 
 // What axe finds wrong, a line each.

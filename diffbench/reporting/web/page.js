@@ -10,6 +10,17 @@ const valueOf = (text) => {
 const buttons = [{ extend: "colvis", text: "Columns" }];
 const layout = { topStart: { buttons }, topEnd: "search", bottomStart: "info", bottomEnd: null };
 
+// The first cell of a row that has a source opens it.
+for (const row of document.querySelectorAll("tr[data-variant]")) {
+  const { variant, item } = row.dataset;
+  const jobs = data.jobs.flatMap((job, i) => (job.variant === variant && (!item || job.item === item) ? [i] : []));
+  if (!jobs.length) continue;
+  const button = document.createElement("button");
+  Object.assign(button, { className: "source", textContent: row.cells[0].textContent, title: "Where it came from" });
+  button.dataset.jobs = jobs.join(" ");
+  row.cells[0].replaceChildren(button);
+}
+
 for (const table of document.querySelectorAll("table.results")) {
   const numbers = [...table.tHead.rows[0].cells].flatMap((head, i) => (head.classList.contains("number") ? [i] : []));
   new DataTable(table, {
@@ -31,7 +42,7 @@ const long = new DataTable("#long", {
     {
       data: null,
       orderable: false,
-      render: (row) => (row[shown] === null ? "" : `<button data-job="${row[shown]}">source</button>`),
+      render: (row) => (row[shown] === null ? "" : `<button data-jobs="${row[shown]}">source</button>`),
     },
     ...Array.from({ length: shown }, (_, i) => ({ data: i, defaultContent: "", render: DataTable.render.text() })),
   ],
@@ -47,22 +58,24 @@ const element = (name, text, ...children) => {
 const written = (value) => (typeof value === "object" ? JSON.stringify(value, null, 1) : String(value));
 const dialog = document.getElementById("source");
 
-function open(job) {
-  const { name, "made of": made, command, ...others } = job;
-  document.getElementById("source-name").textContent = name;
-  const list = element("dl", null);
-  list.append(element("dt", "command"), element("dd", null, element("pre", command)));
+function described(job) {
+  const { name, "made of": made, command, variant, item, ...others } = job;
+  const list = element("dl", null, element("dt", "command"), element("dd", null, element("pre", command)));
   for (const [key, value] of Object.entries(others)) {
     const plain = typeof value === "object" ? element("pre", written(value)) : element("span", written(value));
     list.append(element("dt", key), element("dd", null, plain));
   }
   const files = made.map((index) => element("li", null, element("pre", written(data.products[index]))));
   list.append(element("dt", "made of"), element("dd", null, element("ul", null, ...files)));
-  document.getElementById("source-content").replaceChildren(list);
-  dialog.showModal();
+  const whole = element("details", null, element("summary", name), list);
+  return whole;
 }
 
-document.getElementById("long").addEventListener("click", ({ target }) => {
-  if (target.dataset.job !== undefined) open(data.jobs[Number(target.dataset.job)]);
+document.addEventListener("click", ({ target }) => {
+  if (target.dataset.jobs === undefined) return;
+  const parts = target.dataset.jobs.split(" ").map((index) => described(data.jobs[Number(index)]));
+  parts[0].open = true;
+  document.getElementById("source-content").replaceChildren(...parts);
+  dialog.showModal();
 });
 document.documentElement.classList.add("ready");

@@ -12,19 +12,25 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from diffbench.reporting import quality
+from diffbench.reporting.cells import DASH
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.exports import Export, lines
 from diffbench.reporting.formats import AT_FLOOR, BEST, Table
+from diffbench.reporting.layout import CLAIMS_TABLE
+from diffbench.reporting.numbers import plain
 from diffbench.reporting.provenance import provenance
 from diffbench.reporting.records import TIMED, Records
 from diffbench.reporting.results import Results
+from diffbench.store import paths
 
+#: The bytes of pictures of samples that the page holds; it links to further ones.
+GALLERY_BYTES = 3_000_000
 #: The columns of the long table that the page shows, each with its head.
 SHOWN = {
     "variant": "variant",
@@ -58,6 +64,28 @@ class Figure:
     rows: Sequence[Sequence[str]]
 
 
+@dataclass(frozen=True)
+class Effect:
+    """A claim's effect on a scale of its own, from -1 to 1 with 0 in the middle: its point and its interval."""
+
+    name: str
+    claim: str
+    verdict: str
+    words: str
+    point: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A picture of samples: whose they are, and a data URL or, where the page would grow too large, its file."""
+
+    variant: str
+    item: str
+    picture: str
+
+
 def page(
     records: Records, export: Export, tables: Mapping[str, Table], charts: Mapping[str, Drawing]
 ) -> str:
@@ -81,6 +109,9 @@ def page(
             statuses=_statuses(export),
             tables=tables,
             figures=[_figure(name, chart) for name, chart in charts.items()],
+            claims_table=CLAIMS_TABLE,
+            effects=list(_effects(tables, export)),
+            gallery=list(_gallery(records)),
             concerns=quality.concerns(export),
             shown=SHOWN,
             data=_embedded(_data(records, export)),
@@ -147,6 +178,36 @@ def _figure(name: str, chart: Drawing) -> Figure:
     return Figure(name, chart.title, chart.note, picture, heads[1:], [row[1:] for row in rows])
 
 
+def _effects(tables: Mapping[str, Table], export: Export) -> Iterator[Effect]:
+    """Yield the effects of the claims that have one."""
+    metrics = export.about["metrics"]
+    lines = tables[CLAIMS_TABLE].records if CLAIMS_TABLE in tables else ()
+    for line in lines:
+        found = line.line(CLAIMS_TABLE)
+        if DASH in (found["effect"], found["low"], found["high"]):
+            continue
+        values = [float(found[name]) for name in ("effect", "low", "high")]
+        point, low, high = (value / (max(map(abs, values)) or 1) for value in values)
+        words = f"{plain(values[0])} ({plain(values[1])} to {plain(values[2])}) in {metrics[found['metric']]['head']}"
+        yield Effect(found["id"], found["claim"], found["verdict"], words, point, low, high)
+
+
+def _gallery(records: Records) -> Iterator[Samples]:
+    """Yield the samples of each variant's first solver, all with the variant's first seed."""
+    left, shown = GALLERY_BYTES, set()
+    for job in records.plan.of("sample"):
+        picture = next(iter(paths.extras(records.root, job.spec)), None)
+        if job.variant in shown or picture is None or not picture.is_file():
+            continue
+        shown.add(job.variant)
+        left -= (size := picture.stat().st_size)
+        if left < 0:
+            left += size
+            yield Samples(job.variant, job.item, picture.relative_to(records.root).as_posix())
+        else:
+            yield Samples(job.variant, job.item, _url("image/png", picture.read_bytes()))
+
+
 def _data(records: Records, export: Export) -> dict[str, Any]:
     """Return what the scripts show: all numbers, and where each came from.
 
@@ -165,9 +226,10 @@ def _data(records: Records, export: Export) -> dict[str, Any]:
         products |= {made["file"]: made for made in found["made of"]}
         indices = {file: index for index, file in enumerate(products)}
         words = job.variant, job.item or job.stage, f"seed {job.seed}"
+        key = {"variant": job.variant, "item": job.item}
         kept = {key: value for key, value in found.items() if key != "numbers"}
         made_of = [indices[made["file"]] for made in found["made of"]]
-        jobs.append({"name": " ".join(words), **kept, "made of": made_of})
+        jobs.append({**key, "name": " ".join(words), **kept, "made of": made_of})
     numbers = [
         [
             *(_plain(row[name]) for name in SHOWN),
