@@ -31,8 +31,9 @@ for (const table of document.querySelectorAll("table.results")) {
   });
 }
 
-const shown = data.numbers.length ? data.numbers[0].length - 1 : 0;
-const long = new DataTable("#long", {
+// Each row of numbers ends with the index of its job, for the first column.
+const shown = document.querySelectorAll("#long thead th").length - 1;
+new DataTable("#long", {
   data: data.numbers,
   deferRender: true,
   order: [],
@@ -67,8 +68,7 @@ function described(job) {
   }
   const files = made.map((index) => element("li", null, element("pre", written(data.products[index]))));
   list.append(element("dt", "made of"), element("dd", null, element("ul", null, ...files)));
-  const whole = element("details", null, element("summary", name), list);
-  return whole;
+  return element("details", null, element("summary", name), list);
 }
 
 document.addEventListener("click", ({ target }) => {
