@@ -7,13 +7,14 @@ import torch
 from test_trainer import CPU, trainer_of
 from torch import nn
 
+from diffbench.networks.norms import AdaptiveNorm
 from diffbench.training import meter
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.trainer import Trainer
 
 
-def by_hand(trainer: Trainer) -> tuple[int, int]:
-    """Two a multiplication of layers, forward and backward; and of attention, forward."""
+def by_hand(trainer: Trainer) -> int:
+    """Two a multiplication, forward and backward, of layers, group norms and attention."""
     found = {}
 
     def count(module, inputs, output):
@@ -29,8 +30,11 @@ def by_hand(trainer: Trainer) -> tuple[int, int]:
     trainer.part(trainer.drawn().cut(slice(0, 1)), 1)
     for hook in hooks:
         hook.remove()
-    # Scores and their sums over 4 x 4 places and 8 channels.
-    return sum(found.values()), 2 * 2 * 16 * 16 * 8
+    # A norm takes the sums of x and of its square to the means over groups, and so does the gradient.
+    norms = [m for m in trainer.network.modules() if isinstance(m, AdaptiveNorm)]
+    means = sum(2 * 2 * 2 * m.together.numel() for m in norms)
+    # Scores and their sums over 4 x 4 places and 8 channels; the backward pass has two products for each.
+    return sum(found.values()) + means + 3 * 2 * 2 * 16 * 16 * 8
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -38,9 +42,7 @@ def test_operations_are_those_of_the_layers(digits, precision):
     trainer = trainer_of(digits, "edm", precision=precision)
     before = {name: each.clone() for name, each in trainer.state().items()}
     counted = operations(trainer)
-    layers, attention = by_hand(trainer)
-    # Attention's backward counts as twice its forward, two and a half times where scores are made again, or not at all.
-    assert layers <= counted <= layers + 3.5 * attention
+    assert counted == by_hand(trainer)
     assert all(torch.equal(each, before[name]) for name, each in trainer.state().items())
     assert all(parameter.grad is None for parameter in trainer.network.parameters())
 

@@ -152,7 +152,7 @@ def test_the_history_of_importance_sampled_times_is_part_of_the_state(first, tmp
     # Twelve batches of 40 are enough for two losses of each of the 20 times: sampling is no longer uniform.
     assert whole.objective.times.probability.std() > 0
     half = trained(make(), 6).state() | {"step": torch.tensor(6)}
-    save_file(half, tmp_path / "half")
+    save_file({name: each.contiguous() for name, each in half.items()}, tmp_path / "half")
     resumed = make()
     resumed.restore(load_file(tmp_path / "half"))
     ends = zip(whole.averaged().values(), trained(resumed, 6).averaged().values(), strict=True)

@@ -2,8 +2,8 @@
 
 Left out are run records (``*.run.json``: times and hosts), hidden files and folders (training
 states, unfinished files), ``scores.partial.json`` (the scores of a run that failed), logs, and
-timings.  Tables and figures, which are made of products, are left out too: tables have seconds from
-run records, and the letters in figures depend on the machine's fonts.
+timings.  Tables, figures and the page, which are made of products, are left out too: tables and the page have
+seconds from run records, and the letters in figures depend on the machine's fonts.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 from diffbench.store import files
 
 LEFT_OUT_SUFFIXES = (".run.json", ".partial.json", ".log")
-LEFT_OUT_FOLDERS = ("logs", "benchmarks", "tables", "figures")
+#: Files and folders at the top of the results.
+LEFT_OUT = ("logs", "benchmarks", "tables", "figures", "index.html")
 
 
 def is_product(relative: Path) -> bool:
     """Say whether a path relative to the results folder is a product or its sidecar."""
     hidden = any(part.startswith(".") for part in relative.parts)
     return not (
-        hidden or relative.parts[0] in LEFT_OUT_FOLDERS or relative.name.endswith(LEFT_OUT_SUFFIXES)
+        hidden or relative.parts[0] in LEFT_OUT or relative.name.endswith(LEFT_OUT_SUFFIXES)
     )
 
 
