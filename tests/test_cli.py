@@ -354,3 +354,17 @@ def test_a_shell_completes_the_commands(tmp_path, capsys):
         ["bash", "-c", f"source {script}; {asked}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["compare", "completion"]
+
+
+def test_open_shows_the_page_or_says_how_to_make_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert cli.main(["open", "--config", str(TINY)]) == 1
+    assert "there is no results/tiny/index.html yet: run snakemake" in capsys.readouterr().err
+    page = tmp_path / "results" / "tiny" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    assert cli.main(["open", "--config", str(TINY)]) == 0
+    assert capsys.readouterr().out == "results/tiny/index.html\n"
+    assert opened == [page.as_uri()]
