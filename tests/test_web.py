@@ -47,7 +47,8 @@ def made(records: Records, tables=None, charts=None) -> str:
     from diffbench.reporting import layout
 
     export = exports.of(records, layout.of_plan(records.plan).metrics)
-    return page(records, export, tables or {}, charts or {})
+    pictures = {name: chart.png() for name, chart in (charts or {}).items()}
+    return page(records, export, tables or {}, charts or {}, pictures)
 
 
 def data_of(text: str) -> dict:

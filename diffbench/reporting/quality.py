@@ -51,16 +51,22 @@ def concerns(export: Export) -> list[Concern]:
     return sorted(found, key=lambda each: order.index(each.severity))
 
 
-def _unfinished(export: Export, rows: Rows) -> Iterator[Concern]:
-    """Jobs without numbers: which, with which seeds, and why."""
-    jobs: dict[tuple[str, str, str, int], Mapping[str, Any]] = {}
+def jobs(rows: Rows) -> dict[tuple[str, str, str, int], Mapping[str, Any]]:
+    """Return a row of each job (variant, stage, item, seed): one without a number, where it has such a row."""
+    found: dict[tuple[str, str, str, int], Mapping[str, Any]] = {}
     for row in rows:
         key = row["variant"], row["stage"], row["item"], row["seed"]
         # The time of samples may be there, and their scores not.
-        if key not in jobs or row["status"] != "ok":
-            jobs[key] = row
+        if key not in found or row["status"] != "ok":
+            found[key] = row
+    return found
+
+
+def _unfinished(export: Export, rows: Rows) -> Iterator[Concern]:
+    """Jobs without numbers: which, with which seeds, and why."""
+    found = jobs(rows)
     bad: dict[tuple[str, str, str, str, str], list[int]] = defaultdict(list)
-    for (variant, stage, item, seed), row in jobs.items():
+    for (variant, stage, item, seed), row in found.items():
         if row["status"] != "ok":
             bad[variant, stage, item, row["status"], row["reason"]].append(seed)
     for (variant, stage, item, status, reason), seeds in bad.items():
@@ -70,7 +76,7 @@ def _unfinished(export: Export, rows: Rows) -> Iterator[Concern]:
         )
     if bad:
         count = sum(map(len, bad.values()))
-        yield Concern("note", "all", f"{count} of {len(jobs)} jobs have no numbers")
+        yield Concern("note", "all", f"{count} of {len(found)} jobs have no numbers")
 
 
 def _outside_the_controls(export: Export, rows: Rows) -> Iterator[Concern]:

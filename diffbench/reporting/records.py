@@ -49,7 +49,7 @@ class Records:
     def __init__(self, plan: Plan, root: Path) -> None:
         self.plan = plan
         self.root = root
-        self._files = Results(plan, root)
+        self.files = Results(plan, root)
 
     @cached_property
     def outcomes(self) -> Mapping[tuple[str, str, str], Mapping[int, Outcome]]:
@@ -57,7 +57,7 @@ class Records:
         found: dict[tuple[str, str, str], dict[int, Outcome]] = {}
         for job in self.plan.jobs:
             if job.spec.numbers:
-                outcome = self._files.outcome(job)
+                outcome = self.files.outcome(job)
                 found.setdefault((job.variant, job.stage, job.item), {})[job.seed] = outcome
         return found
 
@@ -70,7 +70,7 @@ class Records:
             for job in jobs
         ]
         costs = [
-            (self._job(job), self._files.cost(job)) for job in self.plan.jobs if job.stage in TIMED
+            (self._job(job), self.files.cost(job)) for job in self.plan.jobs if job.stage in TIMED
         ]
         return long([*read, *self._truth(read)], costs)
 
@@ -120,7 +120,7 @@ class Records:
 
     def measure(self, name: str) -> float | None:
         """Return a measure of the training images, from the data set's manifest; None where it has none."""
-        return self._files.measure(name)
+        return self.files.measure(name)
 
     @cached_property
     def _rows_of(self) -> Mapping[Any, Any]:

@@ -89,8 +89,11 @@ class Results:
         )
 
     def status(self, job: Job) -> str:
-        """Return the state of a job's product, as ``status_of``; its checksum is computed once."""
-        path = paths.product(self.root, job.spec)
+        """Return the state of a job's product, as ``status_of``."""
+        return self._status(paths.product(self.root, job.spec), job)
+
+    def _status(self, path: Path, job: Job) -> str:
+        """Return the state of one of a job's products.  It is kept, since checksums take time."""
         if path not in self._statuses:
             self._statuses[path] = products.status_of(path, job.spec)
         return self._statuses[path]
@@ -172,7 +175,7 @@ class Results:
         return next((each for each in states if each.status in _WRONG), MISSING)
 
     def _state(self, job: Job) -> Outcome:
-        """Return the state of a job's products.  It is kept, since checksums take time."""
+        """Return the state of a job's products together.  It is kept."""
         path = paths.product(self.root, job.spec)
         if path not in self._known:
             found = [self._product(each, job) for each in paths.products(self.root, job.spec)]
@@ -187,7 +190,7 @@ class Results:
         return wrong[0] if wrong else MISSING
 
     def _product(self, path: Path, job: Job) -> Outcome:
-        status = products.status_of(path, job.spec)
+        status = self._status(path, job)
         if status in ("ok", "missing"):
             return Outcome("ok") if status == "ok" else MISSING
         try:

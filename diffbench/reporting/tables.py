@@ -52,13 +52,15 @@ def make(plan: Plan, root: Path) -> list[Path]:
         for name, table in made_tables.items()
         for suffix, content in texts(name, table).items()
     }
+    pictures = {name: chart.png() for name, chart in made_charts.items()}
     for name, chart in made_charts.items():
-        made[paths.figure(root, name, "png")] = chart.png()
+        made[paths.figure(root, name, "png")] = pictures[name]
         made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
     exported = exports.contents(results, known.metrics)
     for suffix, content in exported.items():
         made[paths.table(root, exports.NAME, suffix)] = content
-    whole = page(results, exports.held(root, exported), made_tables, made_charts)
+    export = exports.held(root, exported)
+    whole = page(results, export, made_tables, made_charts, pictures)
     made[paths.page(root)] = whole.encode()
     for path, content in made.items():
         files.write(path, content)

@@ -26,7 +26,6 @@ from diffbench.reporting.layout import CLAIMS_TABLE
 from diffbench.reporting.numbers import plain
 from diffbench.reporting.provenance import provenance
 from diffbench.reporting.records import TIMED, Records
-from diffbench.reporting.results import Results
 from diffbench.store import paths
 
 #: The bytes of pictures of samples that the page holds; it links to further ones.
@@ -87,7 +86,11 @@ class Samples:
 
 
 def page(
-    records: Records, export: Export, tables: Mapping[str, Table], charts: Mapping[str, Drawing]
+    records: Records,
+    export: Export,
+    tables: Mapping[str, Table],
+    charts: Mapping[str, Drawing],
+    pictures: Mapping[str, bytes],
 ) -> str:
     """Return the page as HTML.
 
@@ -96,6 +99,7 @@ def page(
         export: the same results as an export, whose concerns the page lists.
         tables: the benchmark's tables by name.
         charts: the benchmark's figures by name.
+        pictures: the figures drawn, as PNG.
     """
     benchmark = records.plan.benchmark
     return (
@@ -108,12 +112,12 @@ def page(
             devices=export.about["environment"]["devices"],
             statuses=_statuses(export),
             tables=tables,
-            figures=[_figure(name, chart) for name, chart in charts.items()],
+            figures=[_figure(name, chart, pictures[name]) for name, chart in charts.items()],
             claims_table=CLAIMS_TABLE,
             effects=list(_effects(tables, export)),
             gallery=list(_gallery(records)),
             concerns=quality.concerns(export),
-            shown=SHOWN,
+            shown=list(SHOWN.values()),
             data=_embedded(_data(records, export)),
             style=_text("page.css"),
             script=_text("page.js"),
@@ -156,11 +160,8 @@ def _embedded(data: Any) -> str:
 
 def _statuses(export: Export) -> list[tuple[str, int]]:
     """Return how many jobs with numbers there are of each status, the most frequent first."""
-    jobs = {
-        (row["variant"], row["stage"], row["item"], row["seed"]): row["status"]
-        for row in lines(export.frame)
-    }
-    return Counter(jobs.values()).most_common()
+    jobs = quality.jobs(lines(export.frame)).values()
+    return Counter(row["status"] for row in jobs).most_common()
 
 
 def _state(text: str) -> str:
@@ -172,9 +173,9 @@ def _state(text: str) -> str:
     return " ".join(name for mark, name in MARKS.items() if mark in marks)
 
 
-def _figure(name: str, chart: Drawing) -> Figure:
+def _figure(name: str, chart: Drawing, png: bytes) -> Figure:
     heads, *rows = csv.reader(io.StringIO(chart.csv(name)))
-    picture = _url("image/png", chart.png())
+    picture = _url("image/png", png)
     return Figure(name, chart.title, chart.note, picture, heads[1:], [row[1:] for row in rows])
 
 
@@ -214,22 +215,23 @@ def _data(records: Records, export: Export) -> dict[str, Any]:
     Keys: ``numbers``, rows of ``SHOWN`` and then the index of the job; ``jobs``, the provenance of each; ``products``,
     of which many jobs share one.
     """
-    results = Results(records.plan, records.root)
     places: dict[tuple[str, str, str, int], int] = {}
-    products: dict[str, dict[str, Any]] = {}
+    indices: dict[str, int] = {}
+    products: list[dict[str, Any]] = []
     jobs: list[dict[str, Any]] = []
     for job in records.plan.jobs:
         if not job.spec.numbers and job.stage not in TIMED:
             continue
         places[job.variant, job.stage, job.item, job.seed] = len(jobs)
-        found = provenance(results, job)
-        products |= {made["file"]: made for made in found["made of"]}
-        indices = {file: index for index, file in enumerate(products)}
-        words = job.variant, job.item or job.stage, f"seed {job.seed}"
-        key = {"variant": job.variant, "item": job.item}
-        kept = {key: value for key, value in found.items() if key != "numbers"}
-        made_of = [indices[made["file"]] for made in found["made of"]]
-        jobs.append({**key, "name": " ".join(words), **kept, "made of": made_of})
+        found = provenance(records.files, job)
+        found.pop("numbers", None)
+        for made in found["made of"]:
+            if made["file"] not in indices:
+                indices[made["file"]] = len(products)
+                products.append(made)
+        found["made of"] = [indices[made["file"]] for made in found["made of"]]
+        name = f"{job.variant} {job.item or job.stage} seed {job.seed}"
+        jobs.append({"variant": job.variant, "item": job.item, "name": name, **found})
     numbers = [
         [
             *(_plain(row[name]) for name in SHOWN),
@@ -237,7 +239,7 @@ def _data(records: Records, export: Export) -> dict[str, Any]:
         ]
         for row in lines(export.frame)
     ]
-    return {"numbers": numbers, "jobs": jobs, "products": list(products.values())}
+    return {"numbers": numbers, "jobs": jobs, "products": products}
 
 
 def _plain(value: Any) -> Any:
