@@ -213,12 +213,21 @@ class RecordedBenchmark:
         variant, _, restorer = row.partition(" ")
         return self._cell(variant, f"{task}/{restorer}", metric, spread)
 
-    def overview(self, metrics: Sequence[str], spreads: Sequence[str] = ()) -> str:
-        """Return every variant with every solver, with ``metrics`` as columns and without bits per dimension."""
+    def overview(
+        self, metrics: Sequence[str], spreads: Sequence[str] = (), only: Sequence[str] = ()
+    ) -> str:
+        """Return variants with their solvers, with ``metrics`` as columns and without bits per dimension.
+
+        Args:
+            metrics: the names of the metrics.
+            spreads: those that are shown with their spread.
+            only: the rows, as ``variant solver``, in their order; every row by default.
+        """
+        rows = [tuple(row.split()) for row in only] or self._samples()
         lines = [
             [variant, item, count(self._entry(variant, item, metrics[0]).cell.nfe)]
             + [self._cell(variant, item, name, name in spreads) for name in metrics]
-            for variant, item in self._samples()
+            for variant, item in rows
         ]
         heads = [self._metric(name).head for name in metrics]
         return pipes(Grid(["variant", "solver", "NFE", *heads], lines, labels=2))
