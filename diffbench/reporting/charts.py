@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -282,7 +282,9 @@ def _plain_ticks(axis: Axis) -> None:
 def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
     points, style = line.drawn, _style(index, len(line.drawn))
     if line.fitted:
-        _points(axes, line.fitted, False, style | {"marker": ""})
+        ends = [point for point in line.fitted if point.low is not None]
+        for part in ([replace(point, low=None) for point in line.fitted], ends):
+            _points(axes, part, False, style | {"marker": ""})
         style["linestyle"] = ""
     _points(axes, points, band, style)
 

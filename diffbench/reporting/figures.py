@@ -220,7 +220,7 @@ def _extrapolated(results: Records, series: SeriesSpec) -> Line:
         for key, average in (("values", _deviating), ("line", _arithmetic))
     )
     end = _end(results.number(variant, item, AT_INFINITY))
-    return Line(series.label, points, [end, *fitted] if end.y is not None else ())
+    return Line(series.label, points, [end, fitted[-1]] if end.y is not None else ())
 
 
 def _curve_of(content: Mapping[str, Any], key: str) -> Series:
