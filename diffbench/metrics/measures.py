@@ -76,7 +76,7 @@ class DensityCoverage(Measure):
     Density's error is that of a mean over samples.  Coverage's is the jackknife's: without Y_j coverage is less by the
     share u_j of training images that Y_j alone covers, and the variance is (N - 1)/N sum (u_j - mean u)^2.  On average
     it is not too small (Efron, Stein, "The Jackknife Estimate of Variance", 1981), and too large where nearly all is
-    covered: at most sqrt(k N/M) times, were no two balls to overlap.
+    covered: about sqrt(k N/M) times if no two balls overlapped, and less as they do.
 
     Raises:
         ValueError: when the reference has not more images than ``neighbours``.
