@@ -64,6 +64,27 @@ def test_adms_batch_stands_for_the_training_images(tmp_path: Path) -> None:
     assert found["fid_test"]["value"] == pytest.approx(0, abs=1e-6)
 
 
+def test_adms_batch_has_the_statistics_of_sfid_too(tmp_path: Path) -> None:
+    """They are read where sFID is asked for, and take the place of ours; EDM's file has none."""
+    spatial = {"mu_s": np.arange(3.0), "sigma_s": np.eye(3)}
+    adm, edm = write(tmp_path / "adm.npz", **spatial), write(tmp_path / "edm.npz")
+    assert read_batch(adm, FEATURES, SHAPE).opinions == {}
+    assert read_batch(edm, FEATURES, SHAPE, 3).opinions == {}
+    with pytest.raises(ValueError, match=r"\(3,\) mu_s, but must have an array of \(4,\)"):
+        read_batch(adm, FEATURES, SHAPE, 4)
+    found, ours = (
+        reference_statistics.measure(
+            Projection(),
+            SPLITS,
+            opinions={"sfid": Projection()},
+            published=read_batch(file, FEATURES, SHAPE, 3),
+        )
+        for file in (adm, edm)
+    )
+    assert np.array_equal(found.opinions["sfid"]["mu"], np.arange(3.0))
+    assert np.array_equal(ours.opinions["sfid"]["mu"], statistics(SPLITS["train"])["mu"])
+
+
 def test_edms_file_has_no_images(tmp_path: Path) -> None:
     scorer = measured(write(tmp_path / "edm.npz"))
     plain = reference_statistics.measure(Projection(), SPLITS)

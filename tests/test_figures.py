@@ -345,6 +345,63 @@ def test_a_broken_reconstruction_is_said(decoded, broken):
     assert "not as expected" in point.note
 
 
+def extrapolation(**changes):
+    wanted = [
+        {"label": "cosine", "variant": "ddpm-cosine", "item": "ddim-5"},
+        {"label": "EDM", "variant": "edm", "item": "heun-3"},
+        {"label": "VP", "variant": "vp", "item": "heun-3"},
+    ]
+    return {"fid-n": {"layout": "extrapolation", "title": "N", "series": wanted} | changes}
+
+
+def with_curves(plan, root, ends):
+    """Fill a plan; the solver ddim-5 has a curve over 20 and 40 samples, to these FDs at infinite N, a seed each."""
+    fill(plan, root)
+    for run in plan.of("score"):
+        solvers = {item: scores(FIDS.get(item, SEEDS)[run.seed]) for item in run.spec.samples}
+        if "ddim-5" in solvers:
+            end = ends[run.seed]
+            solvers["ddim-5"]["metrics"] |= {"fd_infinity": {"value": end, "se": 0.25}}
+            curve = {"images": [20, 40], "values": [end + 3, end + 1], "line": [end + 2, end + 1]}
+            solvers["ddim-5"]["curves"] = {"fd_infinity": curve}
+        content = {"solvers": solvers, "protocol": PROTOCOL}
+        write_json_product(paths.product(root, run.spec), content, run.spec)
+
+
+def test_fd_is_extrapolated_to_infinitely_many_samples(tmp_path):
+    plan = configured(tmp_path, figures=extrapolation())
+    with_curves(plan, tmp_path, [1.0, 3.0, 5.0])
+    rows = rows_with(plan, tmp_path, "fid-n", series="cosine")
+    assert points_of(rows) == [[0.025, 4, 2, 6], [0.05, 6, 4, 8]]
+    end, other = rows_with(plan, tmp_path, "fid-n", series="cosine, fitted")
+    assert points_of([end]) == [[0, 3, 1, 5]] and end["seeds"] == "3"
+    assert (other["x"], other["y"], other["low"]) == ("0.05", "5", "-")
+    (lacking,) = rows_with(plan, tmp_path, "fid-n", series="EDM")
+    assert lacking["note"].startswith("its scores have no curve of FD: measures has no fd-infinity")
+    (lacking,) = rows_with(plan, tmp_path, "fid-n", series="VP")
+    assert lacking["note"] == "this benchmark has no such variant"
+    assert picture(tmp_path, "fid-n").size[0] > 1000
+
+
+def test_with_one_seed_fd_at_infinite_n_has_its_standard_error(tmp_path):
+    plan = configured(tmp_path, figures=extrapolation(), seeds=[0])
+    with_curves(plan, tmp_path, [1.0])
+    rows = rows_with(plan, tmp_path, "fid-n", series="cosine, fitted")
+    assert points_of(rows[:1]) == [[0, 1, 0.75, 1.25]]
+    (row, _) = rows_with(plan, tmp_path, "fid-n", series="cosine")
+    assert (row["y"], row["low"]) == ("2", "-")
+
+
+def test_without_any_curve_the_figure_says_why(tmp_path):
+    plan = configured(tmp_path, figures=extrapolation())
+    rows = rows_with(plan, tmp_path, "fid-n")
+    assert [(row["y"], row["status"]) for row in rows] == [("-", "missing")] * 3
+    fill(plan, tmp_path)
+    chart = charts(plan, tmp_path)["fid-n"]
+    assert "no curve" in chart.panels[0].lines[0].points[0].note
+    assert to_png(chart).startswith(b"\x89PNG")
+
+
 def test_a_reconstruction_that_no_job_makes_is_said(tmp_path):
     (row,) = rows_with(configured(tmp_path, figures=round_trip()), tmp_path, "trip")
     assert (row["y"], row["note"]) == ("-", "this benchmark has no such latents")

@@ -234,6 +234,23 @@ def test_clean_fid_is_the_networks_fid_of_images_resized_by_pillow(made):
     )
 
 
+@pytest.mark.slow
+def test_sfid_is_of_the_first_channels_of_the_block_mixed_6(made):
+    """torch-fidelity's block joins its branches, the 1 x 1 convolution first; TensorFlow's channels come last."""
+    extractor, module = made
+    spec = extractor.spec.model_copy(update={"opinions": ("sfid",)})
+    ((name, opinion),) = PublishedInception(spec).opinions(module).items()
+    joined = []
+    hook = module.network.Mixed_6d.register_forward_hook(lambda *call: joined.append(call[2]))
+    levels = dataset_of(count=9).train[:1]
+    features_and_logits(module, levels)
+    hook.remove()
+    found, logits = features_and_logits(opinion, levels)
+    wanted = joined[0][:, :7].permute(0, 2, 3, 1).reshape(1, -1).double().numpy()
+    assert (name, found.shape, logits.shape) == ("sfid", (1, 2023), (1, 0))
+    assert np.array_equal(found, wanted) and wanted.std() > 0
+
+
 def refused(extractor, kind=StoreError):
     with pytest.raises(kind) as caught:
         extractor.make(dataset_of())

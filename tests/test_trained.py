@@ -8,7 +8,7 @@ import torch
 
 from diffbench.data.datasets import DIGITS_LIMITS, Dataset
 from diffbench.metrics.extractor import features_and_logits, weights_sha256
-from diffbench.metrics.trained import FeatureNetwork, build_extractor, train_extractor
+from diffbench.metrics.trained import FeatureNetwork, Trained, build_extractor, train_extractor
 from diffbench.metrics.validation import NOISES, check_limits, gaussian_blur, validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 
@@ -132,3 +132,21 @@ def test_non_finite_features_are_refused(module: FeatureNetwork, digits: Dataset
         features_and_logits(broken, digits.test)
     with pytest.raises(ValueError, match="uint8"):
         features_and_logits(module, digits.test.astype(np.float32))
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 7), (48, 3), (64, 2)])
+def test_sfid_has_the_pixels_of_which_a_feature_is_the_mean(side: int, channels: int) -> None:
+    """Of a map half as wide as the image, as many channels as make at most 2,048 numbers, and at most 7."""
+    dataset = small((side, side, 3), classes=4, count=12)
+    spec = TrainedExtractorSpec(opinions=("sfid",))
+    network = build_extractor(spec, dataset).eval()
+    ((name, opinion),) = Trained(spec).opinions(network).items()
+    z, logits = features_and_logits(opinion, dataset.test)
+    pixels = (side // 2) ** 2
+    assert (name, z.shape, logits.shape) == ("sfid", (8, pixels * channels), (8, 0))
+    with torch.no_grad():
+        x = network.grey.to_model(dataset.test)
+        pooled = network.body(x)[:, :channels].numpy()
+    # Sums of at most 1,024 float32 numbers.
+    assert np.allclose(z.reshape(8, pixels, channels).mean(1), pooled, rtol=1e-4, atol=1e-6)
+    assert Trained(TrainedExtractorSpec()).opinions(network) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from diffbench.metrics.extractor import Extractor
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.specs.floors import FloorSpec
 from diffbench.specs.jobs import ReferenceSpec
+from diffbench.specs.measures import MeasureSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths
 from diffbench.store.products import read_product, write_product
@@ -69,9 +71,14 @@ def check_library(spec: ReferenceSpec) -> None:
 
 
 def load_fidelity(
-    spec: ReferenceSpec, root: Path, dataset: Dataset, device: torch.device, floors: FloorSpec
+    spec: ReferenceSpec,
+    root: Path,
+    dataset: Dataset,
+    device: torch.device,
+    floors: FloorSpec,
+    measures: Sequence[MeasureSpec] = (),
 ) -> Fidelity:
-    """Return the scoring of samples of a data set, with the floors of real images.
+    """Return the scoring of samples of a data set, with further measures and the floors of real images.
 
     Raises:
         StoreError: when the reference or the weights are missing, altered, or of another spec.
@@ -93,5 +100,6 @@ def load_fidelity(
         grey_levels=dataset.levels,
         conversion=spec.conversion,
         floors=floors,
+        measures=measures,
         published=spec.extractor.reference_sha256,
     )

@@ -36,7 +36,7 @@ def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False)
 def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) -> dict[str, Any]:
     """Return scores by solver, and their protocol; with ``skip`` solvers that cannot be scored are left out."""
     dataset = data.load(root, spec.reference.data)
-    fidelity = load_fidelity(spec.reference, root, dataset, device, spec.floors)
+    fidelity = load_fidelity(spec.reference, root, dataset, device, spec.floors, spec.measures)
     solvers, progress = {}, Progress(f"score {spec.variant}", len(spec.samples), "solver")
     for name, sample in spec.samples.items():
         try:
@@ -51,13 +51,15 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
 
 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
-    """Return metrics, their floors, NFE and count of one solver's samples."""
+    """Return metrics, their floors, NFE and count of one solver's samples, and the curves of metrics that have any."""
     with np.load(read_product(paths.product(root, spec), spec)) as archive:
         images, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")
         moved = archive.get("moved")
-    metrics = fidelity.score(images, labels)
+    measured = fidelity.measured(images, labels)
+    metrics = dict(measured.scores)
     if moved is not None:
         metrics["moved"] = {"value": float(moved), "se": None}
     floors = fidelity.real_images.of_samples(len(images))
-    return {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(images)}
+    found = {"metrics": metrics, "floors": floors, "nfe": nfe, "samples": len(images)}
+    return found | ({"curves": dict(measured.curves)} if measured.curves else {})

@@ -1,6 +1,7 @@
 """A published reference: the statistics, and perhaps the images, that a paper's own evaluation compares with.
 
     mu (d,), sigma (d, d)         mean and covariance of the features of the whole training set
+    mu_s, sigma_s                 the same of the features of sFID; not in every file
     arr_0 (N, H, W, C) uint8      training images, which precision and recall compare with; not in every file
 
 Sources: guided-diffusion's `VIRTUAL_*_labeled.npz` has both, with 10,000 images (Dhariwal & Nichol 2021,
@@ -11,7 +12,7 @@ https://github.com/openai/guided-diffusion, evaluations); EDM's `fid-refs/*.npz`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from diffbench.data.grey_levels import Images
 from diffbench.store.image_files import TORN
 
+KEYS, SPATIAL_KEYS = ("mu", "sigma"), ("mu_s", "sigma_s")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -27,41 +30,57 @@ class Batch:
 
     statistics: ``mu`` (d,) and ``sigma`` (d, d), float64.
     images: uint8 (N, H, W, C), or None.
+    opinions: the statistics of further metrics: of ``sfid``, where the file has them.
     """
 
     statistics: dict[str, NDArray[np.float64]]
     images: Images | None
+    opinions: Mapping[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
 
 
-def read_batch(file: Path, features: int, shape: tuple[int, int, int]) -> Batch:
+def read_batch(
+    file: Path, features: int, shape: tuple[int, int, int], spatial: int | None = None
+) -> Batch:
     """Read a published reference.
 
     Args:
         file: an npz file.
         features: the number of features d.
         shape: the shape (H, W, C) of an image.
+        spatial: the number of features of sFID; None when its statistics are not wanted.
 
     Raises:
         ValueError: when it is no npz file, or its arrays are of other features or images.
     """
+    keys = (*KEYS, "arr_0", *(() if spatial is None else SPATIAL_KEYS))
     try:
         with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("mu", "sigma", "arr_0") if key in archive}
+            arrays = {key: archive[key] for key in keys if key in archive}
     except (ValueError, *TORN) as error:
         raise ValueError(
             f"extractor.reference: {file} is not a complete npz file ({error})"
         ) from None
-    statistics = {
-        "mu": _array(file, arrays, "mu", (features,)),
-        "sigma": _array(file, arrays, "sigma", (features, features)),
-    }
+    statistics = _statistics(file, arrays, KEYS, features)
+    opinions = {}
+    if spatial is not None and SPATIAL_KEYS[0] in arrays:
+        opinions["sfid"] = _statistics(file, arrays, SPATIAL_KEYS, spatial)
     images = arrays.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.shape[1:] != shape):
         raise ValueError(
             f"extractor.reference: {file} has images arr_0 of {images.dtype} {images.shape[1:]}, but those of the "
             f"data set are uint8 {shape}"
         )
-    return Batch(statistics, images)
+    return Batch(statistics, images, opinions)
+
+
+def _statistics(
+    file: Path, arrays: Mapping[str, NDArray[np.generic]], keys: tuple[str, str], features: int
+) -> dict[str, NDArray[np.float64]]:
+    shapes = {"mu": (features,), "sigma": (features, features)}
+    return {
+        name: _array(file, arrays, key, shapes[name])
+        for name, key in zip(shapes, keys, strict=True)
+    }
 
 
 def _array(

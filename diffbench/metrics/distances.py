@@ -6,7 +6,7 @@ on its defaults (VGG-16 for precision and recall) or its cache (keyed by names, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -32,6 +32,9 @@ KID_OPTIONS: dict[str, Any] = {
 }
 #: How many numbers of images, and how many distances, are in memory at a time: a GiB in float64.
 NUMBERS = 2**27
+#: The share of |a|^2 below which |a - b|^2 is 0: float32 features of one image differ by 1e-7 of their size, and
+#: sums of 2,048 products in float64 by less.
+ROUNDING = 1e-12
 # torch-fidelity's memory-saving code agrees with its other code and limits memory to batch x N.
 PRC_OPTIONS: dict[str, Any] = {"prc_neighborhood": 3, "prc_batch_size": 2000, "save_cpu_ram": True}
 
@@ -196,25 +199,59 @@ def nearest_distances(
 ) -> NDArray[np.float64]:
     """L2 distance (N,), in grey levels, of each image to its nearest reference image.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b is exact in float64, since pixels are integers: a copy has distance 0.  At most
-    ``numbers`` numbers of each set, and as many distances, are in memory at a time.
+    Pixels are integers, so that distances are exact: a copy has distance 0.  Of memory: as `squared_distances`.
     """
-    a, b = (torch.from_numpy(each.reshape(len(each), -1)) for each in (images, reference))
-    rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
-    nearest = [_nearest(part.to(device).double(), b.split(rows)) for part in a.split(rows)]
-    distances: NDArray[np.float64] = torch.cat(nearest).sqrt().cpu().numpy()
+    a, b = (each.reshape(len(each), -1) for each in (images, reference))
+    nearest = torch.full((len(a),), torch.inf, dtype=torch.float64, device=device)
+    for rows, _, squares in squared_distances(a, b, device, numbers):
+        nearest[rows] = nearest[rows].minimum(squares.amin(1))
+    distances: NDArray[np.float64] = nearest.sqrt().cpu().numpy()
     return distances
 
 
-def _nearest(a: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Squared distance of each image of a (n, d), float64, to the nearest image of all parts (m, d)."""
-    size = a.square().sum(1, keepdim=True)
-    nearest = torch.full_like(size[:, 0], torch.inf)
-    for part in parts:
-        b = part.to(a.device).double()
-        squares = (a @ b.T).mul_(-2).add_(size).add_(b.square().sum(1))
-        nearest = nearest.minimum(squares.amin(1))
-    return nearest
+def nearest_neighbours(
+    a: Features,
+    b: Features,
+    k: int,
+    device: torch.device | str = "cpu",
+    numbers: int = NUMBERS,
+) -> tuple[Tensor, Tensor]:
+    """Squared distances (N, k) of each row of a (N, d) to its k nearest rows of b (M, d), and the numbers of those.
+
+    The nearest comes first; a row that is in both sets is its own neighbour.  Of memory: as `squared_distances`.
+    """
+    nearest = torch.full((len(a), k), torch.inf, dtype=torch.float64, device=device)
+    names = torch.zeros((len(a), k), dtype=torch.int64, device=device)
+    for rows, columns, squares in squared_distances(a, b, device, numbers):
+        near, at = squares.topk(min(k, squares.shape[1]), largest=False)
+        both = torch.cat([nearest[rows], near], 1), torch.cat([names[rows], at + columns.start], 1)
+        nearest[rows], chosen = both[0].topk(k, largest=False)
+        names[rows] = both[1].gather(1, chosen)
+    return nearest, names
+
+
+def squared_distances(
+    a: NDArray[Any], b: NDArray[Any], device: torch.device | str = "cpu", numbers: int = NUMBERS
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Squared distances of rows of a (N, d) and of b (M, d): the rows of a, those of b, and their squares, float64.
+
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, which is 0 where it is not above `ROUNDING` of |a|^2.  At most
+    ``numbers`` numbers of each set, and as many distances, are in memory at a time.
+    """
+    rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
+    for first, part in _parts(a, rows):
+        x = part.to(device).double()
+        size = x.square().sum(1, keepdim=True)
+        for second, other in _parts(b, rows):
+            y = other.to(device).double()
+            squares = (x @ y.T).mul_(-2).add_(size).add_(y.square().sum(1))
+            yield first, second, squares.masked_fill_(squares <= ROUNDING * size, 0)
+
+
+def _parts(values: NDArray[Any], rows: int) -> Iterator[tuple[slice, Tensor]]:
+    for start in range(0, len(values), rows):
+        part = slice(start, min(start + rows, len(values)))
+        yield part, torch.from_numpy(values[part])
 
 
 def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:

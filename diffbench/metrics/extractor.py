@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
 
 Features = NDArray[np.float64]
+#: The channels of a convolution that sFID compares, and the largest number of features that these make.
+CHANNELS, WIDEST = 7, 2048
 
 
 class Extractor(ABC):
@@ -62,6 +64,17 @@ class Extractor(ABC):
     def sha256(self, module: nn.Module) -> str:
         """SHA-256 that identifies the extractor's weights."""
         return weights_sha256(module)
+
+
+def spatial_features(maps: Tensor) -> Tensor:
+    """The features (B, H W K) of sFID: the first K channels of a convolution's output (B, C, H, W), pixel by pixel.
+
+    K is 7, so that a 17 x 17 map has 2,023 features, about as many as FID (Nash, Menick, Dieleman, Battaglia,
+    "Generating Images with Sparse Representations", 2021, https://arxiv.org/abs/2103.03841); fewer where there
+    would be more than 2,048.
+    """
+    kept = max(1, min(CHANNELS, WIDEST // (maps.shape[2] * maps.shape[3])))
+    return maps[:, :kept].permute(0, 2, 3, 1).flatten(1)
 
 
 def ignored(count: int) -> None:

@@ -14,8 +14,8 @@ With features z of samples (mean m, covariance S) and of reference images (m', S
     saturated      share of pixels (and channels) at the first or last grey level
 
 https://arxiv.org/abs/1706.08500, https://arxiv.org/abs/1606.03498, https://arxiv.org/abs/1801.01401,
-https://arxiv.org/abs/1904.06991.  FID is to the statistics of whole splits.  KID, precision and recall are to
-the training images whose features the reference keeps.
+https://arxiv.org/abs/1904.06991.  What a benchmark asks for besides is in `measures`.  FID is to the statistics of
+whole splits.  KID, precision and recall are to the training images whose features the reference keeps.
 
 Standard errors are over samples, with the reference fixed: of FID and IS by bootstrap, of KID from
 disjoint blocks, of precision, nearest_ratio and confidence as those of a mean.  Recall has none:
@@ -24,7 +24,7 @@ its balls are around the samples, and resampling with replacement makes their ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -50,9 +50,12 @@ from diffbench.metrics.distances import (
 )
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
 from diffbench.metrics.floors import RealImages
+from diffbench.metrics.measures import Curve, Measure, Measured
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.metrics.scores import Score
 from diffbench.specs.floors import FloorSpec
+from diffbench.specs.measures import MeasureSpec
+from diffbench.specs.registry import build
 
 
 class Fidelity:
@@ -75,6 +78,7 @@ class Fidelity:
         grey_levels: the data set's number of grey images.
         conversion: how the extractor converts grey levels, in words for the protocol.
         floors: how the floors of FIDs are measured, by ``real_images``.
+        measures: further measures of the samples.
         published: SHA-256 of the published reference in place of the training split, if there is one.
     """
 
@@ -95,6 +99,7 @@ class Fidelity:
         grey_levels: int = 256,
         conversion: str | None = None,
         floors: FloorSpec | None = None,
+        measures: Sequence[MeasureSpec] = (),
         published: str | None = None,
     ) -> None:
         self.module, self.reference, self.train = module, reference, train
@@ -106,6 +111,9 @@ class Fidelity:
         self.grey_levels, self.conversion, self.published = grey_levels, conversion, published
         self.device = next(module.parameters()).device
         self.real_images = RealImages(reference, floors or FloorSpec())
+        self.measures: dict[MeasureSpec, Measure] = {
+            each: build(each, reference, self.device) for each in measures
+        }
         self.kid_gamma = float(getattr(module, "kid_gamma", 1 / reference.features.shape[1]))
 
     @cached_property
@@ -131,9 +139,13 @@ class Fidelity:
             "prc_neighborhood": PRC_OPTIONS["prc_neighborhood"],
             "bootstrap": {"resamples": self.resamples, "seed": self.seed},
             "floors": self.real_images.spec.model_dump(),
-        }
+        } | ({"measures": [each.model_dump() for each in self.measures]} if self.measures else {})
 
     def score(self, images: Images, labels: Labels | None = None) -> dict[str, Score]:
+        """All metrics of samples, as ``measured``, which says what raises."""
+        return dict(self.measured(images, labels).scores)
+
+    def measured(self, images: Images, labels: Labels | None = None) -> Measured:
         """All metrics of samples, uint8 (N, H, W, C): a value and its standard error or None.
 
         ``fid_test`` is FID to the test split; all else is measured against the train split.  With the
@@ -172,8 +184,13 @@ class Fidelity:
         for metric, opinion in self.opinions.items():
             other, _ = features_and_logits(opinion, images, self.batch)
             scores[metric] = self._fid(other, rows, metric)
+        curves: dict[str, Curve] = {}
+        for measure in self.measures.values():
+            found = measure.of(z, rows)
+            scores |= found.scores
+            curves |= found.curves
         _refuse_nonfinite(scores)
-        return scores
+        return Measured(scores, curves)
 
     def frechet(self, images: Images, together: int = 1) -> Score:
         """FID of images, uint8 (N, H, W, C), to the train split.

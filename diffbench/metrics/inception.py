@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from diffbench.data.datasets import Dataset
 from diffbench.metrics.batch import Batch, read_batch
 from diffbench.metrics.distances import torch_fidelity
-from diffbench.metrics.extractor import Extractor
+from diffbench.metrics.extractor import Extractor, spatial_features
 from diffbench.specs.extractors import (
     INCEPTION_SHA256,
     INCEPTION_SIZE,
@@ -52,8 +52,10 @@ LAYERS = (
 )
 #: The environment variables that name local copies of the weights and of a published reference.
 WEIGHTS, REFERENCE = "DIFFBENCH_WEIGHTS", "DIFFBENCH_REFERENCE"
-#: The number of features.
-WIDTH = 2048
+#: The number of features, and of those of sFID.
+WIDTH, SPATIAL_WIDTH = 2048, 17 * 17 * 7
+#: The block whose convolution has the features of sFID; torch-fidelity's name.
+SPATIAL = "Mixed_6d"
 
 #: A function from float32 (B, 3, H, W) to (B, 3, 299, 299), both on 0..255.
 Resize = Callable[[Tensor], Tensor]
@@ -94,6 +96,21 @@ class Inception(nn.Module):
         return z, z @ weight.T
 
 
+class SpatialInception(Inception):
+    """The features of sFID: of the 1 x 1 convolution of the block that TensorFlow calls mixed_6; there are no logits.
+
+    As in the evaluation of Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021,
+    https://arxiv.org/abs/2105.05233: after batch normalisation and ReLU, 17 x 17 pixels of the first 7 channels.
+    """
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2023) and logits (B, 0) of images x (B, 3, 299, 299) in about [-1, 1]."""
+        for layer in LAYERS[: LAYERS.index(SPATIAL)]:
+            x = self.network.get_submodule(layer)(x)
+        z = spatial_features(self.network.get_submodule(f"{SPATIAL}.branch1x1")(x))
+        return z, z[:, :0]
+
+
 class PublishedInception(Extractor):
     """Inception-v3 with its published weights."""
 
@@ -129,13 +146,17 @@ class PublishedInception(Extractor):
         return Inception(folded(read_network(file)), dataset.levels, tensorflow_resize)
 
     def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
-        """The extractor of clean FID: the same network with the other resizing."""
+        """The extractors of clean FID, with the other resizing, and of sFID: of the same network."""
         assert isinstance(module, Inception)
-        ways: dict[str, Resize] = {"clean_fid": clean_resize}
+        ways: dict[str, tuple[type[Inception], Resize]] = {
+            "clean_fid": (Inception, clean_resize),
+            "sfid": (SpatialInception, tensorflow_resize),
+        }
         device = module.table.device
         return {
-            name: Inception(module.network, len(module.table), ways[name]).to(device).eval()
-            for name in self.spec.opinions
+            name: kind(module.network, len(module.table), resize).to(device).eval()
+            for name, (kind, resize) in ways.items()
+            if name in self.spec.opinions
         }
 
     def reference(self, dataset: Dataset) -> Batch | None:
@@ -148,7 +169,8 @@ class PublishedInception(Extractor):
         )
         assert sha256 is not None
         file = PublishedFile("the reference", None, sha256, None, "extractor.reference")
-        return read_batch(file.local(Path(named) if named else None), WIDTH, dataset.shape)
+        spatial = SPATIAL_WIDTH if "sfid" in self.spec.opinions else None
+        return read_batch(file.local(Path(named) if named else None), WIDTH, dataset.shape, spatial)
 
     def sha256(self, module: nn.Module) -> str:
         """SHA-256 of the file of the weights."""

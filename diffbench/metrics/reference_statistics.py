@@ -133,7 +133,8 @@ def measure(
     return Reference(
         {name: statistics for name, (statistics, _) in both.items()}
         | ({} if published is None else {"train": published.statistics}),
-        {name: statistics for name, (statistics, _) in others.items()},
+        {name: statistics for name, (statistics, _) in others.items()}
+        | ({} if published is None else dict(published.opinions)),
         both["train"][1],
         both["test"][1],
         {name: features for name, (_, features) in others.items()},

@@ -20,7 +20,7 @@ https://arxiv.org/abs/1803.07728.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import GreyLevels, Images
-from diffbench.metrics.extractor import Extractor, features_and_logits
+from diffbench.metrics.extractor import Extractor, features_and_logits, spatial_features
 from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 
@@ -82,6 +82,23 @@ class FeatureNetwork(nn.Module):
         return self.scale * z, self.head(z.relu())
 
 
+class SpatialNetwork(nn.Module):
+    """The features of sFID by a classifier: of its last convolution, after batch norm and ReLU; there are no logits.
+
+    They have no common scale: sFID can be compared within one data set and extractor only.
+    """
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, d) and logits (B, 0) of images, uint8 (B, C, H, W)."""
+        x = self.network.grey.to_model(images.permute(0, 2, 3, 1))
+        z = spatial_features(self.network.body[:-2](x))
+        return z, z[:, :0]
+
+
 class Trained(Extractor):
     """The classifier of a data set, trained once and stored."""
 
@@ -98,6 +115,11 @@ class Trained(Extractor):
         module = build_extractor(self.spec, dataset)
         module.load_state_dict(load_file(weights))
         return module.eval().requires_grad_(False)
+
+    def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
+        """The extractor of sFID: the same network, before the mean over pixels."""
+        assert isinstance(module, FeatureNetwork)
+        return {name: SpatialNetwork(module) for name in self.spec.opinions}
 
     def validate(self, module: nn.Module, dataset: Dataset) -> dict[str, float]:
         """Measure the classifier on the data set's damaged images."""

@@ -165,7 +165,9 @@ def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:
     """Return the spec by which a benchmark's real images are measured, with the library that is installed."""
     return ReferenceSpec(
         data=benchmark.data,
-        extractor=benchmark.extractor,
+        extractor=benchmark.extractor.with_opinions(
+            each.opinion for each in benchmark.measures if each.opinion
+        ),
         library=f"torch-fidelity {metadata.version('torch-fidelity')}",
         conversion=benchmark.extractor.conversion,
     )

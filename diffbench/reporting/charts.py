@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,10 +88,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Points, and their name in the legend."""
+    """Points, and their name in the legend.
+
+    ``fitted``: points of a straight line that was fitted to them; where there are any, the points are not joined.
+    """
 
     label: str
     points: Sequence[Point]
+    fitted: Sequence[Point] = ()
 
     @property
     def drawn(self) -> list[Point]:
@@ -142,10 +146,11 @@ def to_csv(name: str, chart: Chart) -> str:
     """Return the plotted numbers as CSV: one row a point, a dash for what does not exist."""
     return csv_of(
         [
-            row(name, panel.name, line.label, point)
+            row(name, panel.name, label, point)
             for panel in chart.panels
             for line in panel.lines
-            for point in line.points
+            for label, points in ((line.label, line.points), (f"{line.label}, fitted", line.fitted))
+            for point in points
         ],
         COLUMNS,
     )
@@ -275,7 +280,16 @@ def _plain_ticks(axis: Axis) -> None:
 
 
 def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
-    points = line.drawn
+    points, style = line.drawn, _style(index, len(line.drawn))
+    if line.fitted:
+        ends = [point for point in line.fitted if point.low is not None]
+        for part in ([replace(point, low=None) for point in line.fitted], ends):
+            _points(axes, part, False, style | {"marker": ""})
+        style["linestyle"] = ""
+    _points(axes, points, band, style)
+
+
+def _points(axes: Axes, points: Sequence[Point], band: bool, style: dict[str, Any]) -> None:
     x, y = [point.x or 0.0 for point in points], [point.y or 0.0 for point in points]
     low = [
         value if point.low is None else point.low for point, value in zip(points, y, strict=True)
@@ -283,7 +297,6 @@ def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
     high = [
         value if point.high is None else point.high for point, value in zip(points, y, strict=True)
     ]
-    style = _style(index, len(points))
     if band:
         axes.plot(x, y, **style)
         axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)

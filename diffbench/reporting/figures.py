@@ -6,6 +6,8 @@ learning         a metric against the training step, of one solver or likelihood
                  every step that the benchmark asks for: mean and standard deviation over seeds
 nfe              a metric against the function evaluations that each solver took, as its results say, a
                  panel each variant: mean and standard deviation over seeds
+extrapolation    FD of sets of N samples against 1/N, and the line that is fitted to it, at the left end FD at
+                 infinite N: mean and standard deviation over seeds; there, with one seed, its standard error
 terms            the terms of the discrete variational bound, L_0 (decoder) to L_{T-1}, in bits/dim: mean
                  over seeds; the x axis is t + 1, for it is logarithmic
 gradient-noise   E |g - E g|^2 of each estimator's gradient g over the course of training, relative
@@ -29,9 +31,11 @@ from diffbench.plan.jobs import Plan
 from diffbench.reporting.cells import Cell, state
 from diffbench.reporting.charts import Chart, Line, Panel, Point
 from diffbench.reporting.layout import (
+    AT_INFINITY,
     CurveFigureSpec,
     CurvePointSpec,
     CurveSeriesSpec,
+    ExtrapolationFigureSpec,
     GradientNoiseFigureSpec,
     LearningFigureSpec,
     Metrics,
@@ -52,6 +56,8 @@ RELATIVE = {
     "noise / |mean gradient of L_vlb|²": "vlb",
     "noise / |own mean gradient|²": "own",
 }
+#: Why samples have no curve.
+NO_CURVE = "its scores have no curve of FD: measures has no fd-infinity, or there are less than 4 samples a feature"
 RECONSTRUCTION = "reconstruction error (per pixel, [0, 1])"
 
 
@@ -187,6 +193,47 @@ def _evaluated(item: str, cell: Cell, metric: MetricSpec) -> Point:
     if cell.mean is not None and not cell.nfe:
         cell = Cell("missing", "its scores have no function evaluations")
     return _point(cell.nfe, cell, metric, f"{item}: {cell.note}" if cell.note else item)
+
+
+class Extrapolation:
+    """A figure of the kind ``extrapolation`` (see the module)."""
+
+    def __init__(self, spec: ExtrapolationFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Records, metrics: Metrics) -> Chart:
+        """Return the chart: one panel."""
+        lines = [_extrapolated(results, each) for each in self.spec.series]
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        return Chart(title, "1/N, N samples", [Panel("FD", lines)], note=self.spec.note)
+
+
+def _extrapolated(results: Records, series: SeriesSpec) -> Line:
+    variant, item = series.variant, series.item
+    read = results.outcomes_of("sample", variant, item)
+    if not read:
+        return Line(series.label, [_lacking(absent(results.plan, variant, [item]))])
+    if not any("curves" in each.content for each in read.values()) and state(read)[0] == "ok":
+        return Line(series.label, [_lacking(Cell("missing", NO_CURVE))])
+    points, fitted = (
+        _over_seeds(*_parsed(read, partial(_curve_of, key=key)), average)
+        for key, average in (("values", _deviating), ("line", _arithmetic))
+    )
+    end = _end(results.number(variant, item, AT_INFINITY))
+    return Line(series.label, points, [end, fitted[-1]] if end.y is not None else ())
+
+
+def _curve_of(content: Mapping[str, Any], key: str) -> Series:
+    curve = content["curves"][AT_INFINITY]
+    return {1 / n: float(fd) for n, fd in zip(curve["images"], curve[key], strict=True)}
+
+
+def _end(cell: Cell) -> Point:
+    """Return FD at infinite N, where 1/N is 0."""
+    error = cell.se if cell.sd is None else cell.sd
+    if cell.mean is None:
+        return Point(0.0, status=cell.status, note=cell.note)
+    return Point(0.0, *_ranged(cell.mean, error), cell.seeds, cell.status, cell.note)
 
 
 class Terms:

@@ -45,7 +45,7 @@ class Outcome:
         protocol: how the scores were made.
         seconds: wall time of training and of the job itself; None when a record is missing.
         gpu_seconds: the part of it that ran on a GPU.
-        content: the whole file of a likelihood, a restoration or an analysis.
+        content: the whole file of a likelihood, a restoration or an analysis; of samples their part of the scores.
     """
 
     status: Status
@@ -287,6 +287,7 @@ def _of_solver(content: Any, made_of: Any, job: Job, solver: str) -> Outcome:
         nfe=scores["nfe"],
         images=scores["samples"],
         protocol=content.get("protocol", {}),
+        content=scores,
     )
 
 

@@ -22,6 +22,7 @@ from diffbench.specs.choices import (
     AnyDenoiser,
     AnyExtractor,
     AnyLikelihood,
+    AnyMeasure,
     AnyNetwork,
     AnyObjective,
     AnyProcess,
@@ -75,6 +76,11 @@ def own(wanted: list[Any]) -> dict[str, Any]:
     }
 
 
+def _each_once(chosen: list[Any]) -> list[Any]:
+    _distinct([each.name for each in chosen])
+    return chosen
+
+
 def _named_once(wanted: list[Any]) -> list[Any]:
     _distinct(names(wanted))
     return wanted
@@ -82,6 +88,7 @@ def _named_once(wanted: list[Any]) -> list[Any]:
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_listed), AfterValidator(_distinct)]
+Measures = Annotated[list[AnyMeasure], BeforeValidator(_wanted), AfterValidator(_each_once)]
 Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distinct)]
 #: Definitions in a benchmark file: name -> definition.
 Own = dict[Id, dict[str, Any]]
@@ -152,6 +159,7 @@ class BenchmarkSpec(Spec):
     """A benchmark file.
 
     variants: ids or patterns (``ddpm-*``) of variants in ``config/methods.yaml`` and ``methods``.
+    measures: measures of samples besides FID and the others that all samples get.
     floors: how often real images are drawn and scored in the place of samples and of restorations.
     only: patterns that restrict ``variants``; empty for all.
     samples, chunk: images per sampling job, and how many are drawn at a time.
@@ -176,6 +184,7 @@ class BenchmarkSpec(Spec):
     note: str = ""
     data: AnyData
     extractor: AnyExtractor = TrainedExtractorSpec()
+    measures: Measures = []
     floors: FloorSpec = FloorSpec()
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
@@ -201,6 +210,15 @@ class BenchmarkSpec(Spec):
     claims: WantedPatterns = []
     tuned: dict[Id, TunedSpec] = {}
     figures: Wanted = []
+
+    @model_validator(mode="after")
+    def _the_extractor_has_the_opinions(self) -> Self:
+        for each in self.measures:
+            if each.opinion and each.opinion not in self.extractor.offers:
+                raise ValueError(
+                    f"measures: {each.name} needs features that the extractor {self.extractor.name} does not have"
+                )
+        return self
 
     @model_validator(mode="after")
     def _claims_have_seeds_of_their_own(self) -> Self:

@@ -12,6 +12,7 @@ from diffbench.specs.data import DataSpec
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.extractors import ExtractorSpec
 from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.measures import MeasureSpec
 from diffbench.specs.networks import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.objectives import ObjectiveSpec
 from diffbench.specs.processes import ProcessSpec
@@ -25,6 +26,7 @@ AnyData = Annotated[SerializeAsAny[DataSpec], BeforeValidator(DataSpec.choose)]
 AnyDenoiser = Annotated[SerializeAsAny[DenoiserSpec], BeforeValidator(DenoiserSpec.choose)]
 AnyExtractor = Annotated[SerializeAsAny[ExtractorSpec], BeforeValidator(ExtractorSpec.choose)]
 AnyLikelihood = Annotated[SerializeAsAny[LikelihoodSpec], BeforeValidator(LikelihoodSpec.choose)]
+AnyMeasure = Annotated[SerializeAsAny[MeasureSpec], BeforeValidator(MeasureSpec.choose)]
 AnyNetwork = Annotated[SerializeAsAny[NetworkSpec], BeforeValidator(NetworkSpec.choose)]
 AnyObjective = Annotated[SerializeAsAny[ObjectiveSpec], BeforeValidator(ObjectiveSpec.choose)]
 AnyProcess = Annotated[SerializeAsAny[ProcessSpec], BeforeValidator(ProcessSpec.choose)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -16,6 +17,7 @@ from diffbench.specs.base import (
     Spec,
     nothing,
 )
+from diffbench.specs.weights import untold
 
 #: torch-fidelity's Inception-v3: TensorFlow's weights of 2015-12-05 (Szegedy et al., 2015).
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -29,6 +31,7 @@ class ExtractorSpec(Registered):
     """A feature extractor: its features give FID, KID, precision and recall, its logits the Inception score.
 
     resamples: bootstrap resamples for the standard errors of FID and Inception score; 0 for none.
+    opinions: further scores, FID by other features: some of ``offers``.
     """
 
     kind: ClassVar[str] = "extractor"
@@ -39,11 +42,14 @@ class ExtractorSpec(Registered):
     heavy: ClassVar[bool] = False
     #: Whether its logits are of the data set's classes.
     tells_classes: ClassVar[bool] = False
+    #: The further opinions that it can give.
+    offers: ClassVar[tuple[str, ...]] = ()
     #: How it converts grey levels.
     conversion: ClassVar[str]
 
     name: str
     resamples: NonNegativeInt = 20
+    opinions: tuple[str, ...] = Field(default=(), exclude_if=untold)
 
     @property
     def files(self) -> dict[str, str]:
@@ -64,6 +70,10 @@ class ExtractorSpec(Registered):
         """Return this spec with the SHA-256 of its published reference."""
         return self
 
+    def with_opinions(self, names: Iterable[str]) -> Self:
+        """Return this spec with further opinions."""
+        return self.model_copy(update={"opinions": tuple(dict.fromkeys([*self.opinions, *names]))})
+
 
 class TrainedExtractorSpec(ExtractorSpec):
     """A small seeded classifier, trained on the data set itself.
@@ -73,12 +83,14 @@ class TrainedExtractorSpec(ExtractorSpec):
     noise: standard deviation, in [-1, 1] scale, of the Gaussian noise added to its training images.
     variance: total variance to which its features are scaled, over the training images.
     threads: CPU threads it is trained with; the order of float sums depends on them.
+    opinions: further scores, by the same network: ``sfid``, FID of its last convolution before the mean over pixels.
     """
 
     name: Literal["classifier"] = "classifier"
     implementation: ClassVar[str] = "diffbench.metrics.trained:Trained"
     stored: ClassVar[bool] = True
     tells_classes: ClassVar[bool] = True
+    offers: ClassVar[tuple[str, ...]] = ("sfid",)
     conversion: ClassVar[str] = "grey levels to [-1, 1]"
 
     features: PositiveInt = 32
@@ -90,6 +102,7 @@ class TrainedExtractorSpec(ExtractorSpec):
     variance: PositiveFloat = 350.0
     seed: Int = 0
     threads: PositiveInt = 1
+    opinions: tuple[Literal["sfid"], ...] = Field(default=(), exclude_if=untold)
 
 
 class ReferenceFileSpec(Spec):
@@ -116,13 +129,15 @@ class InceptionSpec(ExtractorSpec):
     sha256: of the weights.
     reference: a published file that replaces the training images: their statistics for FID and, where it has images,
         their features for KID, precision and recall.  Such files are ADM's reference batch and EDM's statistics.
-    opinions: further scores, by the same network: ``clean_fid``, FID of images resized without aliasing.
+    opinions: further scores, by the same network: ``clean_fid``, FID of images resized without aliasing, and
+        ``sfid``, FID of a convolution whose pixels are kept apart.
     resamples: none by default; each costs the eigenvalues of a 2048 x 2048 matrix, seconds of a CPU.
     """
 
     name: Literal["inception"] = "inception"
     implementation: ClassVar[str] = "diffbench.metrics.inception:PublishedInception"
     heavy: ClassVar[bool] = True
+    offers: ClassVar[tuple[str, ...]] = ("clean_fid", "sfid")
     conversion: ClassVar[str] = (
         "grey levels to 0..255, grey repeated to RGB, resized to 299x299 as TensorFlow 1 does, float32"
     )
@@ -130,7 +145,7 @@ class InceptionSpec(ExtractorSpec):
     weights: Annotated[str | None, BeforeValidator(nothing), Field(exclude=True)] = None
     sha256: Sha256 = INCEPTION_SHA256
     reference: Annotated[ReferenceFileSpec | None, BeforeValidator(_named)] = None
-    opinions: tuple[Literal["clean_fid"], ...] = ()
+    opinions: tuple[Literal["clean_fid", "sfid"], ...] = ()
     resamples: NonNegativeInt = 0
 
     @property

@@ -15,9 +15,11 @@ from diffbench.reporting.layout.cell import (
     listed,
 )
 from diffbench.reporting.layout.figure import (
+    AT_INFINITY,
     CurveFigureSpec,
     CurvePointSpec,
     CurveSeriesSpec,
+    ExtrapolationFigureSpec,
     FigureSpec,
     GradientNoiseFigureSpec,
     LearningFigureSpec,
@@ -51,6 +53,7 @@ from diffbench.reporting.layout.wanted import (
 )
 
 __all__ = [
+    "AT_INFINITY",
     "BITS",
     "CLAIMS_TABLE",
     "EXPORT",
@@ -59,6 +62,7 @@ __all__ = [
     "CurveFigureSpec",
     "CurvePointSpec",
     "CurveSeriesSpec",
+    "ExtrapolationFigureSpec",
     "Facets",
     "FigureSpec",
     "GradientNoiseFigureSpec",

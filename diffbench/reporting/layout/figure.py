@@ -10,6 +10,9 @@ from diffbench.reporting.layout.cell import Asking, Column, Items
 from diffbench.specs.base import Float, PositiveInt, Registered, Spec
 from diffbench.specs.weights import CellAt
 
+#: The metric whose curve is FD against the number of samples.
+AT_INFINITY = "fd_infinity"
+
 
 class FigureSpec(Asking, Registered):
     """A figure of any layout; ``note`` is printed below it."""
@@ -111,6 +114,20 @@ class TermsFigureSpec(FigureSpec):
     implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
 
     series: Annotated[list[SeriesSpec], Field(min_length=1)]
+
+
+class ExtrapolationFigureSpec(FigureSpec):
+    """FD against one over the number of samples, and the line fitted to it, to infinitely many."""
+
+    layout: Literal["extrapolation"] = "extrapolation"
+    implementation: ClassVar[str] = "diffbench.reporting.figures:Extrapolation"
+
+    series: Annotated[list[SeriesSpec], Field(min_length=1)]
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """The numbers of infinitely many samples."""
+        return {AT_INFINITY: Column(AT_INFINITY, [(s.variant, s.item, None) for s in self.series])}
 
 
 class GradientNoiseFigureSpec(FigureSpec):
