@@ -30,6 +30,7 @@ from diffbench.reporting.layout.figure import (
 from diffbench.reporting.layout.table import (
     ComparisonSpec,
     Facets,
+    IntervalsSpec,
     ListingSpec,
     PaperRowSpec,
     PaperTableSpec,
@@ -62,6 +63,7 @@ __all__ = [
     "Facets",
     "FigureSpec",
     "GradientNoiseFigureSpec",
+    "IntervalsSpec",
     "LearningFigureSpec",
     "ListingSpec",
     "MetricSpec",
