@@ -2,9 +2,13 @@
 #
 #   snakemake --cores all                                         the embedded benchmark, config/digits.yaml
 #   snakemake --cores all --configfile FILE [--config only=vp]    another, or a part of it
+#   snakemake --report report.html [--configfile FILE]            all that a finished run made, in one file
 from snakemake.utils import min_version
 
 min_version("9.8")
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"

@@ -92,6 +92,25 @@ def test_a_grid_has_a_dash_for_what_is_not_recorded(repository: Path) -> None:
     assert lines[2:4] == ["|VP|3.25|4.50‡|–|", "|other|3.25|–|–|"]
 
 
+def test_what_has_several_seeds_stands_with_its_interval_and_its_run(repository: Path) -> None:
+    folder = repository / FOLDER / "digits"
+    with pytest.raises(PlanError, match=r"digits: no budgets\.csv: record the benchmark again"):
+        made(repository, '{{ over_seeds(["digits"], ["fid", "is"]) }}')
+    (folder / "budgets.csv").write_text('variant,budget\nvp,"7 steps of 8 images, unet"\n')
+    text = made(repository, '{{ over_seeds(["digits"], ["fid", "is"]) }}')
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    # Student's t of two degrees of freedom is 4.303 at 97.5 %: 4.303 * 0.125 / sqrt(3) is 0.31.
+    assert lines[2] == "| vp | em-100 | digits | 3 | 3.25 (2.94 to 3.56) | – |"
+    assert lines[3:] == [
+        "",
+        "- digits (vp): 7 steps of 8 images, unet; N = 2000; commit 0123456789ab.",
+    ]
+    with pytest.raises(PlanError, match="nothing in digits has 4 seeds or more"):
+        made(repository, '{{ over_seeds(["digits"], ["fid"], least=4) }}')
+    few = made(repository, '{{ over_seeds(["digits"], ["fid"], least=1) }}')
+    assert "| vp | pc-50 | digits | 1 | 4.5 (0.5)‡ |" in " ".join(few.split())
+
+
 def test_a_sentence_whose_verdict_changed_must_be_written_anew(repository: Path) -> None:
     holds = '{{ digits.verdict("better", "holds") }} by {{ digits.effect("better") }}'
     assert made(repository, DIGITS + holds) == "holds by 1.25 (0.50 to 2.00)"

@@ -1,5 +1,8 @@
 """Concerns about numbers: each is found where it was planted, and nowhere else."""
 
+import csv
+import html
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,7 @@ from scipy import stats
 from test_compare import frame
 
 from diffbench import cli
-from diffbench.reporting import inference, quality
+from diffbench.reporting import inference, layout, quality
 from diffbench.reporting.exports import Export
 from diffbench.reporting.tables import make
 from diffbench.store import paths
@@ -41,7 +44,7 @@ def test_jobs_without_numbers_are_counted_and_named():
     assert found(frame([3.0, 3.1]), lost, gone) == [
         ("error", "vp heun", "failed, seed 2, 3: out of memory"),
         ("warning", "ve heun", "missing, seed 0"),
-        ("note", "all", "3 of 5 jobs have no numbers"),
+        ("note", "all", "3 of 5 jobs have no numbers (60 %)"),
     ]
 
 
@@ -78,6 +81,29 @@ def test_an_evaluation_that_took_ten_times_as_long():
     ]
     assert found(*rows[:6], variants=trained) == []
     assert found(*rows, variants=trained | {"d": {"denoiser": {"name": "exact"}}}) == []
+
+
+def test_a_training_that_took_ten_times_as_long_an_image():
+    """The time is that of an image: twice the steps, or a larger batch, is no concern."""
+    budgets = {"a": (100, 8), "b": (200, 8), "c": (100, 64), "d": (100, 8)}
+    trained = {n: {"training": {"steps": s, "batch": b}} for n, (s, b) in budgets.items()}
+    rows = [
+        frame([k * s * b], "train_seconds", variant=name, stage="train", item="")
+        for (name, (s, b)), k in zip(budgets.items(), (1.0, 1.1, 0.9, 10.0), strict=True)
+    ]
+    assert found(*rows, variants=trained) == [
+        ("warning", "d train", "an image took 9.5 times the median of all trainings")
+    ]
+    assert found(*rows[:3], variants=trained) == []
+
+
+def test_a_model_that_is_asked_more_often_than_others_with_its_solver():
+    calls = {"a": "35", "b": "35", "c": "70", "d": "350"}
+    rows = [frame([3.0], variant=name, nfe=each) for name, each in calls.items()]
+    # The median of 35, 35, 70 and 350 is 52.5.
+    said = "6.7 times as many calls of the network as the median of heun"
+    assert found(*rows) == [("warning", "d heun", said)]
+    assert found(*rows[:3]) == []
 
 
 def test_calls_that_differ_between_seeds():
@@ -123,7 +149,8 @@ def test_cells_at_their_floor_are_one_note():
     said = (
         "at the floor, 1.50, so that they say nothing about quality: a heun (1.05), b heun (1.05)"
     )
-    assert found(*rows, frame([9.0, 9.1], variant="c", floor="1.5")) == [("note", "fid", said)]
+    others = frame([9.0, 9.1], variant="c", floor="1.5"), frame([1.0], variant="mine", floor="1.5")
+    assert found(*rows, *others, variants=CONTROLS) == [("note", "fid", said)]
 
 
 def test_two_protocols_or_numbers_of_samples_in_one_column():
@@ -134,6 +161,54 @@ def test_two_protocols_or_numbers_of_samples_in_one_column():
     assert found(*rows) == [
         ("warning", "fid", "2 numbers of samples in one column: vp heun: 100; ve heun: 50")
     ]
+
+
+def test_restorations_are_compared_within_their_task_and_likelihoods_within_their_kind():
+    kinds = [("restore", "ct/ddrm"), ("restore", "ct/impute"), ("restore", "mri/ddrm")]
+    kinds += [("likelihood", "ode"), ("likelihood", "vlb")]
+    rows = [
+        frame([1.0], "psnr", stage=stage, item=item, samples=count)
+        for (stage, item), count in zip(kinds, ("10", "20", "30", "40", "50"), strict=True)
+    ]
+    said = "2 numbers of samples in one column: vp ct/ddrm: 10; vp ct/impute: 20"
+    assert found(*rows) == [("warning", "ct psnr", said)]
+
+
+def test_a_score_within_its_error_of_the_controls_is_of_no_concern():
+    """The interval of a difference of 1 with two errors of 0.4 is 1.11 to each side, with 0.3 it is 0.83."""
+    rows = [frame([400.0], variant="noise", se="0"), frame([2.0], variant="train", se="0.4")]
+    wide, narrow = (frame([1.0], se=se) for se in ("0.4", "0.3"))
+    assert found(*rows, wide, variants=CONTROLS) == []
+    rows[1] = frame([2.0], variant="train", se="0.3")
+    assert found(*rows, narrow, variants=CONTROLS) == [
+        ("note", "vp heun fid", "1.00 is better than real images, 2.00")
+    ]
+
+
+def test_published_values_that_are_not_the_packaged_ones_are_named(tmp_path, capsys):
+    """What was typed over, dropped or added in ``published.csv`` is named by ``check`` and on the page."""
+    plan = configured(tmp_path)
+    path = tmp_path / layout.PUBLISHED
+    lines = path.read_text().splitlines()
+    start = "ddpm,Table 1,CIFAR-10,DDPM,L_simple,ancestral,1000,FID"
+    (typed,) = [line for line in lines if line.startswith(start)]
+    gone = lines[-1]
+    mine = "mine,Table 1,CIFAR-10,ours,,,,FID,2.5,,arXiv:2601.00001,paper,,,"
+    kept = [line.replace("3.17", "3.71") if line == typed else line for line in lines[:-1]]
+    path.write_text("\n".join([*kept, mine]) + "\n")
+    fill(plan, tmp_path)
+    make(plan, tmp_path)
+    assert cli.main(["check", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    page = html.unescape(paths.page(tmp_path).read_text())
+    for said in (
+        "changed: value is '3.71', packaged '3.17'",
+        f"missing: the packaged value is {next(csv.DictReader([lines[0], gone]))['value']}",
+        "published.csv: mine, Table 1, CIFAR-10, ours, FID",
+        "added: not one of the packaged values",
+    ):
+        assert said in printed and said in page
+    assert f"published.csv: {start.replace(',', ', ')}" in printed
 
 
 def test_the_command_fails_where_a_job_did(tmp_path, capsys):

@@ -39,6 +39,15 @@ def test_every_number_of_the_plan_is_recorded_as_the_results_have_it(
         assert entry.commit
 
 
+def test_what_each_variant_was_trained_with_is_recorded(kept: tuple[Path, Recorded]) -> None:
+    _, found = kept
+    assert found.budgets["edm"].startswith(
+        "4 steps of 16 images, unet (channels 8, inner_channels 8)"
+    )
+    # A control is not trained.
+    assert "control-test" not in found.budgets and "vp" not in found.budgets
+
+
 def test_claims_and_figures_are_recorded_too(kept: tuple[Path, Recorded]) -> None:
     folder, found = kept
     assert {line["verdict"] for line in found.claims.values()} <= {"undecided", "missing"}

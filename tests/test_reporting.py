@@ -355,6 +355,19 @@ def test_published_values_are_context_and_never_subtracted(plan, tmp_path):
     assert "published, CIFAR-10, 50k samples" in markdown(plan, tmp_path, "ddpm-table1")
 
 
+def test_each_number_of_a_papers_row_has_its_source(plan, tmp_path):
+    fabricate(plan, tmp_path)
+    (grid,) = tables(plan, tmp_path)["ddpm-table1"].grids
+    row = next(i for i, cells in enumerate(grid.rows) if cells[0] == "eps-prediction, L_simple")
+    ours = grid.heads.index("ours")
+    assert grid.cells[row, ours].jobs == [tuple(grid.rows[row][1:3])]
+    theirs = grid.cells[row, ours + 1].published
+    assert (theirs["table"], theirs["value"]) == ("Table 1", grid.rows[row][ours + 1])
+    assert theirs["address"] == "https://arxiv.org/abs/2006.11239"
+    # No difference is taken, so none has a source.
+    assert (row, ours + 2) not in grid.cells
+
+
 def test_what_differs_from_the_published_protocol_is_said(tmp_path):
     plan = plan_of(
         tables=["ddpm-table1"],

@@ -1,5 +1,6 @@
 """The page of results: what is in it, and what it does in a browser (``web/inspect.mjs``)."""
 
+import html
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from filelock import FileLock
 from diffbench.plan.loading import load_plan
 from diffbench.reporting import exports
 from diffbench.reporting.charts import Chart, Line, Panel, Point
-from diffbench.reporting.formats import Grid, Table
+from diffbench.reporting.formats import Grid, Source, Table
 from diffbench.reporting.records import Records
 from diffbench.reporting.tables import outputs
 from diffbench.reporting.web import page as page_module
@@ -81,6 +82,33 @@ def test_each_number_names_the_job_it_came_from(tiny):
     for product in data["products"]:
         assert product["status"] == "ok"
         assert len(product["sha256"]) == 64
+
+
+def test_a_cell_opens_the_jobs_of_its_own_number(tiny):
+    """In a comparison, in the claims, and for bits per dimension."""
+    records, path = tiny
+    text = path.read_text()
+    jobs = data_of(text)["jobs"]
+    opened = {}
+    for name in ("overview", "iddpm-variance", "claims"):
+        part = text.partition(f'id="table-{name}"')[2].partition("</section>")[0]
+        cells = re.findall(r'<td [^>]*data-jobs="([\d ]+)"[^>]*>([^<]*)<', part)
+        opened[name] = {jobs[int(i)]["name"] for indices, _ in cells for i in indices.split()}
+    bits = {f"{job.variant} {job.item} seed 0" for job in records.plan.of("likelihood")}
+    assert opened["overview"] == bits
+    both = {"iddpm-hybrid vlb-learned seed 0", "ddpm-cosine vlb-small seed 0"}
+    assert opened["iddpm-variance"] == both | {"ddpm-cosine ancestral-10 seed 0"}
+    assert opened["claims"] >= both
+
+
+def test_a_published_number_opens_its_paper(tiny):
+    records, _ = tiny
+    row = {"paper": "ddpm", "value": "3.17", "method": HOSTILE, "address": "https://arxiv.org/a"}
+    grid = Grid(["row", "FID"], [["eps", "3.17"]], cells={(0, 1): Source(published=row)})
+    text = made(records, {"paper": Table("t", [], [grid])})
+    (held,) = re.findall(r'data-published="([^"]*)">3.17<', text)
+    assert json.loads(html.unescape(held)) == row
+    assert HOSTILE not in text
 
 
 def test_text_of_results_is_never_markup(tiny):
@@ -183,3 +211,5 @@ def test_in_a_browser_it_is_valid_usable_and_accessible(tiny, inspect):
         assert "snakemake --cores 1" in each["source"]
         assert "sha256" in each["source"]
         assert "seed 0" in each["ofRow"]
+        # The first number that has a source of its own is a likelihood's.
+        assert "likelihood" in each["ofCell"]

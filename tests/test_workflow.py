@@ -1,5 +1,6 @@
 """Whole runs of the tiny benchmark, and dry runs on its results."""
 
+import base64
 import csv
 import json
 import math
@@ -25,6 +26,7 @@ from commands import (
     write_config,
 )
 
+from diffbench.reporting.tables import outputs
 from diffbench.specs.objectives import ObjectiveSpec
 from diffbench.specs.operators import OperatorSpec
 from diffbench.specs.registry import module_name
@@ -118,13 +120,38 @@ def test_every_product_fits_its_sidecar_and_every_cell_has_a_picture(first):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_second_run_has_nothing_to_do_whatever_is_touched_or_remarked(made):
+def test_a_second_run_has_nothing_to_do_whatever_is_touched_or_remarked(made, monkeypatch):
     before = products(made)
     write_config(made, text="\n# a remark\n")
-    done = bench("-c1", cwd=made)
-    assert done.returncode == 0
+    # With it the report, which needs no network.
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    done = bench("-c1", "--report", "report.html", "--report-after-run", cwd=made)
+    assert done.returncode == 0, said(done)
     assert NOTHING in said(done)
     assert products(made) == before
+    check_report(made)
+
+
+def check_report(folder):
+    """The report has every table, figure and picture, and the page, with captions and labels, in one file."""
+    text = (folder / "report.html").read_text()
+    # Its scripts are inside: nothing is fetched when it is opened.
+    assert not re.search(r'(src|href)="https?://', text)
+    plan = plan_of(folder)
+    pictures = [path for job in plan.jobs for path in [*job.products, *job.extras]]
+    wanted = [*outputs(plan, plan.root), *(path for path in pictures if path.suffix == ".png")]
+    found, categories = (
+        json.JSONDecoder().raw_decode("{" + text.partition(f"var {name} = {{")[2])[0]
+        for name in ("results", "categories")
+    )
+    assert set(found) == set(map(str, wanted))
+    named = {"The page", "Tables", "Claims", "Figures", "All numbers", "Pictures"}
+    assert set(categories) == named and set(categories["Pictures"]) == {"sample"}
+    for path, each in found.items():
+        content = base64.b64decode(each["data_uri"].partition("base64,")[2])
+        assert content == (folder / path).read_bytes()
+        assert len(each["caption"].split()) > 15 and all(each["labels"].values())
 
 
 def test_one_core_makes_what_two_made(first, tmp_path):

@@ -87,10 +87,10 @@ class Cell:
         """Whether the cell is at its floor: real images might have scored it.  False where no floor is known."""
         if self.mean is None or self.floor is None:
             return False
-        return self.mean - self._half_width < self.floor
+        return self.mean - self.half_width < self.floor
 
     @property
-    def _half_width(self) -> float:
+    def half_width(self) -> float:
         """Half the width of the 95 % interval that the module describes."""
         if self.sd is not None:
             return inference.half_width(self.sd, self.seeds)

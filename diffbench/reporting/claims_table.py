@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import context, inference
 from diffbench.reporting.cells import text
-from diffbench.reporting.claims import Claims
-from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.claims import Claims, ClaimSpec
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Source, Table
 from diffbench.reporting.layout import CellSpec, Metrics, MetricSpec
 from diffbench.reporting.numbers import decimals, plain
 from diffbench.reporting.records import Records
@@ -93,7 +93,7 @@ def table(results: Records, claims: Claims, metrics: Metrics) -> Table:
     groups: dict[str, list[Verdict]] = {}
     for each in sorted(verdicts, key=lambda each: each.claim.exploratory):
         groups.setdefault(_group(each), []).append(each)
-    grids = [_grid(name, found, metrics, footnotes) for name, found in groups.items()]
+    grids = [_grid(results, name, found, metrics, footnotes) for name, found in groups.items()]
     return Table(
         f"Claims: {results.plan.benchmark.name}",
         [ClaimLine(each, metrics[each.claim.metric]) for each in verdicts],
@@ -110,10 +110,25 @@ def _group(verdict: Verdict) -> str:
 
 
 def _grid(
-    caption: str, verdicts: Iterable[Verdict], metrics: Metrics, footnotes: Footnotes
+    results: Records,
+    caption: str,
+    verdicts: Sequence[Verdict],
+    metrics: Metrics,
+    footnotes: Footnotes,
 ) -> Grid:
     rows = [_row(each, metrics[each.claim.metric], footnotes) for each in verdicts]
-    return Grid(HEADS, rows, caption=caption)
+    sources = {
+        (i, HEADS.index(head)): Source([(cell.variant, results.find(cell)[0]) for cell in cells])
+        for i, each in enumerate(verdicts)
+        for head, cells in _sides(each.claim).items()
+    }
+    return Grid(HEADS, rows, caption=caption, cells=sources)
+
+
+def _sides(claim: ClaimSpec) -> dict[str, Sequence[CellSpec]]:
+    """Return the cells that the numbers under each head are made of."""
+    whole = dict.fromkeys(("effect", "95 % interval", "p"), claim.cells)
+    return {"better": claim.better, "worse": claim.worse, **whole}
 
 
 def _row(verdict: Verdict, metric: MetricSpec, footnotes: Footnotes) -> list[str]:

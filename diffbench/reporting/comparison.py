@@ -8,7 +8,7 @@ from diffbench.plan.jobs import Plan
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.comparability import kinds_of, planned
-from diffbench.reporting.formats import Footnotes, Grid, Table
+from diffbench.reporting.formats import Footnotes, Grid, Source, Table
 from diffbench.reporting.layout import (
     BITS,
     CellSpec,
@@ -56,14 +56,17 @@ class Comparison:
         columns: Mapping[str, MetricSpec],
         footnotes: Footnotes,
     ) -> Grid:
-        lines = []
-        for row, found in rows:
+        lines, sources = [], {}
+        for i, (row, found) in enumerate(rows):
             cells = {head: each.cell for head, each in found.items()}
             shown: list[tuple[Cell, MetricSpec]] = [
                 (cells.get(head, NOT_ASKED), metric) for head, metric in columns.items()
             ]
             lines.append([row.row, row.variants, *footnotes.shown(shown)])
-        return Grid(["row", "variant", *columns], lines, labels=2)
+            for j, head in enumerate(columns, start=2):
+                if head in found:
+                    sources[i, j] = Source([(found[head].variant, found[head].solver)])
+        return Grid(["row", "variant", *columns], lines, labels=2, cells=sources)
 
     def _ranked(self, metrics: Metrics) -> list[str]:
         """Return which columns rank the rows, and by which metric: a head may not say which FID it is."""

@@ -116,6 +116,11 @@ def budget(training: TrainingSpec | None) -> str:
     return f"{training.steps} steps of {training.batch} images" if training else "none"
 
 
+def made_by(variant: VariantSpec) -> str:
+    """Return what a model was trained with, its budget and its network, in a few words; empty for what has none."""
+    return f"{_trained(variant)}, {_network(variant)}" if variant.trained else ""
+
+
 def _trained(variant: VariantSpec) -> str:
     """Return the training budget, or the family and the checksum of an imported checkpoint."""
     taken = variant.pretrained

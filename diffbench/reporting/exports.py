@@ -2,7 +2,8 @@
 
     records.csv     a row a number, or why there is none, with the columns of ``COLUMNS``; empty where there is nothing
     records.json    what the table is about: the columns, the metrics, the variants with everything merged into them,
-                    the versions and devices, and the SHA-256 of the table
+                    how config/published.csv differs from the packaged one, the versions and devices, and the SHA-256
+                    of the table
 
 ``make tables`` writes both into the results folder.  Each row ends with a checksum of its own, so that a value that was
 changed by hand is found by name.  A checksum shows mistakes; it is no signature, which would show who wrote the file.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench.reporting import context, layout
+from diffbench.reporting.published import PublishedValues, differences, packaged
 from diffbench.reporting.records import Records
 from diffbench.reporting.results import run_record
 from diffbench.specs.errors import UserError, shown
@@ -169,6 +171,9 @@ def about(
         },
         "settings": plan.benchmark.model_dump(mode="json", include=SETTINGS),
         "remark": plan.benchmark.data.remark,
+        "published": differences(
+            PublishedValues(plan.repository / layout.PUBLISHED).rows, packaged()
+        ),
         "variants": {
             name: each.model_dump(mode="json", exclude_none=True)
             for name, each in plan.variants.items()

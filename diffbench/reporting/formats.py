@@ -13,7 +13,7 @@ from typing import Protocol
 
 from diffbench.reporting.cells import COLUMNS, DASH, Cell
 from diffbench.reporting.layout import MetricSpec
-from diffbench.reporting.numbers import plain, with_error
+from diffbench.reporting.numbers import decimals, plain, with_error
 
 NOTHING = "–"
 NOTE = "note"
@@ -21,10 +21,19 @@ AT_FLOOR, BEST = "†", "*"
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a number is from: jobs of ours, each a variant and an item, or a row of the published values."""
+
+    jobs: Sequence[tuple[str, str]] = ()
+    published: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Grid:
     """Rows of text under column heads; the first ``labels`` columns are words, the others numbers.
 
-    ``sources``, where there are any, has the variant and the item that each row's numbers are of.
+    ``sources``, where there are any, has the variant and the item that each row's numbers are of, and ``cells`` the
+    sources of single cells, by row and column from 0.
     """
 
     heads: Sequence[str]
@@ -32,6 +41,7 @@ class Grid:
     labels: int = 1
     caption: str = ""
     sources: Sequence[tuple[str, str]] = ()
+    cells: Mapping[tuple[int, int], Source] = field(default_factory=dict)
 
 
 class CSVRow(Protocol):
@@ -106,6 +116,16 @@ def number(cell: Cell, metric: MetricSpec) -> str:
         return plain(value, metric.digits)
     scaled = None if error is None else error * metric.scale
     return with_error(value, scaled, cell.sd is not None, metric.digits)
+
+
+def with_interval(cell: Cell, metric: MetricSpec) -> str:
+    """Return a cell's mean and 95 % interval over seeds, ``2.31 (2.20 to 2.42)``; with one seed what is shown else."""
+    if cell.mean is None or cell.sd is None:
+        return shown(cell, metric)
+    mean, half = (value * metric.scale for value in (cell.mean, cell.half_width))
+    places = decimals(half or mean, 2)
+    low, high = (f"{value:z.{places}f}" for value in (mean - half, mean + half))
+    return f"{mean:z.{places}f} ({low} to {high}){AT_FLOOR if cell.at_floor else ''}"
 
 
 def to_csv(name: str, table: Table) -> str:

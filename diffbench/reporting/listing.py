@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from diffbench.plan.jobs import Job, Plan, Refusal
 from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
-from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Source, Table
 from diffbench.reporting.layout import BITS, ListingSpec, Metrics, MetricSpec
 from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
@@ -296,6 +296,10 @@ def _bits_grid(
     return Grid(
         ["variant", *(item for _, item in kinds)],
         rows,
-        sources=[(name, "") for name in variants],
+        cells={
+            (i, j): Source([(name, kind[1])])
+            for i, name in enumerate(variants)
+            for j, kind in enumerate(kinds, start=1)
+        },
         caption=f"Bits per dimension, {kinds[0][0]}; of the test split but where the id says train",
     )

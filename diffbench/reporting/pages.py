@@ -12,6 +12,7 @@ A template (``docs/templates/*.md``) is the page with expressions in place of me
     {{ full.verdict("iddpm-vlb-bits", "holds") }}                          the verdict: an error when it is another
     {{ full.effect("iddpm-vlb-bits") }}                                    its effect and the 95 % interval
     {{ full.claims("iddpm-*") }}                                           a table of claims
+    {{ over_seeds(["digits-churn"], ["fid"], "digits") }}                  mean, 95 % interval and seeds of these runs
     {{ trials.table("diffusers") }}                                        a table of what was measured by hand
     {{ setting(0.35) }}                                                    a number that was chosen, not measured
 
@@ -32,10 +33,18 @@ from diffbench.plan.jobs import Plan
 from diffbench.reporting import layout
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.claims_table import shown_p
-from diffbench.reporting.formats import AT_FLOOR, NOTHING, Grid, number, pipes, shown
+from diffbench.reporting.formats import (
+    AT_FLOOR,
+    NOTHING,
+    Grid,
+    number,
+    pipes,
+    shown,
+    with_interval,
+)
 from diffbench.reporting.layout import CellSpec, ComparisonSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
-from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
+from diffbench.reporting.recorded import BUDGETS, FOLDER, Entry, Key, Recorded, fresh
 from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.errors import PlanError
 
@@ -135,6 +144,10 @@ class RecordedBenchmark:
 
     def _metric(self, name: str) -> MetricSpec:
         return self.known.metrics.get(name) or MetricSpec(head=name)
+
+    def head(self, metric: str) -> str:
+        """Return the head of a metric's column."""
+        return self._metric(metric).head
 
     def _cell(self, variant: str, item: str, metric: str, spread: bool) -> str:
         entry = self._all.find(variant, item, metric)
@@ -299,6 +312,74 @@ class RecordedBenchmark:
         """Return the number of seeds that a number is over."""
         return self._entry(variant, item, metric).cell.seeds
 
+    def over_seeds(self, variant: str, item: str, metric: str) -> str:
+        """Return a number with its 95 % interval over seeds; a dash where it is not recorded."""
+        entry = self._all.find(variant, item, metric)
+        if entry is None:
+            return NOTHING
+        return self._marked(with_interval(entry.cell, self._metric(metric)), entry.key)
+
+    def repeated(self, least: int) -> list[tuple[str, str]]:
+        """Return the variant and solver of the samples that have at least so many seeds; not of controls."""
+        entries, trained = self._all.entries, self._all.budgets
+        if not trained:
+            raise PlanError(f"{FOLDER / self.name}: no {BUDGETS}.csv: record the benchmark again")
+        return [
+            (variant, item)
+            for variant, item in self._samples()
+            if variant in trained
+            and any(
+                each.cell.seeds >= least
+                for key, each in entries.items()
+                if (key[0], key[1], key[2]) == (variant, "sample", item)
+            )
+        ]
+
+    def run_of(self, named: Sequence[tuple[str, str]]) -> list[str]:
+        """Return a sentence for each way in which these samples' models were trained: run, budget, N and commit."""
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for key, entry in self._all.entries.items():
+            if key[1] == "sample" and (key[0], key[2]) in named:
+                how = self._all.budgets[key[0]], count(entry.cell.images), entry.commit
+                groups.setdefault(how, []).append(key[0])
+        return [
+            f"{self.name} ({', '.join(dict.fromkeys(variants))}): {budget}; N = {images}; commit {commit}."
+            for (budget, images, commit), variants in groups.items()
+        ]
+
+
+def over_seeds(
+    runs: Sequence[RecordedBenchmark],
+    metrics: Sequence[str],
+    like: RecordedBenchmark | None = None,
+    least: int = 3,
+) -> str:
+    """Return the samples of recorded runs that have several seeds as Markdown, and below it what each run was.
+
+    Args:
+        runs: the benchmarks.
+        metrics: the columns: mean and 95 % interval, by Student's t over seeds.
+        like: only the variants and solvers that this benchmark has recorded too.
+        least: the fewest seeds of a row.
+    """
+    wanted = None if like is None else set(like.repeated(1))
+    found = {
+        run.name: [each for each in run.repeated(least) if wanted is None or each in wanted]
+        for run in runs
+    }
+    if not any(found.values()):
+        raise PlanError(f"nothing in {', '.join(found)} has {least} seeds or more")
+    lines = [
+        [variant, item, run.name, str(run.seeds(variant, item, metrics[0]))]
+        + [run.over_seeds(variant, item, name) for name in metrics]
+        for run in runs
+        for variant, item in found[run.name]
+    ]
+    heads = [runs[0].head(name) for name in metrics]
+    table = pipes(Grid(["variant", "solver", "run", "seeds", *heads], lines, labels=3))
+    told = [f"- {line}" for run in runs for line in run.run_of(found[run.name])]
+    return "\n".join([table, "", *told])
+
 
 def _spread(metric: MetricSpec, spread: bool) -> MetricSpec:
     return metric.model_copy(update={"spread": spread})
@@ -377,7 +458,16 @@ def page(repository: Path, template: Path, known: TablesSpec) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.globals.update(benchmark=benchmark, setting=setting, trials=Trials(repository))
+
+    def of_runs(
+        names: Sequence[str], metrics: Sequence[str], like: str = "", least: int = 3
+    ) -> str:
+        alike = benchmark(like) if like else None
+        return over_seeds([benchmark(name) for name in names], metrics, alike, least)
+
+    environment.globals.update(
+        benchmark=benchmark, over_seeds=of_runs, setting=setting, trials=Trials(repository)
+    )
     relative = template.relative_to(repository)
     try:
         text = environment.from_string(template.read_text(encoding="utf-8")).render()

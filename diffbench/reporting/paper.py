@@ -22,7 +22,7 @@ from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.comparability import kind_of
 from diffbench.reporting.comparison import record
-from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
+from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Source, Table
 from diffbench.reporting.layout import (
     BITS,
     Metrics,
@@ -42,6 +42,8 @@ UNKNOWN = "unknown"
 #: Metrics that compare each sample with its nearest reference images: the number of these changes them.
 OF_NEIGHBOURS = ("precision", "recall")
 HEADS = ("row", "variant", "solver", "metric", "NFE", "N", "ours")
+#: The column of our number; the published one and the difference follow.
+OURS = HEADS.index("ours")
 
 
 class PaperTable:
@@ -57,10 +59,11 @@ class PaperTable:
             PlanError: when a row does not choose exactly one published value.
         """
         plan = results.plan
+        asked = [(row, cell) for row in self.spec.rows for cell in row.cells.values()]
+        theirs = [published.choose(cell.published) for _, cell in asked]
         records = [
-            self._record(results, row, cell, metrics, published)
-            for row in self.spec.rows
-            for cell in row.cells.values()
+            self._record(results, row, cell, metrics, value)
+            for (row, cell), value in zip(asked, theirs, strict=True)
         ]
         footnotes = Footnotes()
         rows = [_shown(plan, record, metrics[record.metric], footnotes) for record in records]
@@ -68,7 +71,7 @@ class PaperTable:
         return Table(
             f"{self.spec.title}: {plan.benchmark.name}",
             records,
-            [Grid(heads, rows, labels=4)],
+            [Grid(heads, rows, labels=4, cells=_sources(records, theirs))],
             self._notes(plan, records, metrics),
             footnotes.lines,
         )
@@ -79,9 +82,8 @@ class PaperTable:
         row: PaperRowSpec,
         named: PublishedCellSpec,
         metrics: Metrics,
-        published: PublishedValues,
+        theirs: PublishedValue,
     ) -> Record:
-        theirs = published.choose(named.published)
         number = record(results, row, named, metrics)
         found, protocol = number.cell, row.protocol or self.spec.protocol
         differing = disagreements(
@@ -188,6 +190,18 @@ def _of_evaluation(
 
 def _incomparable(differing: Sequence[str]) -> str:
     return f"not comparable: {', '.join(differing)}" if differing else ""
+
+
+def _sources(
+    records: Sequence[Record], theirs: Sequence[PublishedValue]
+) -> dict[tuple[int, int], Source]:
+    """Return where our numbers, the published ones and the differences are from."""
+    found: dict[tuple[int, int], Source] = {}
+    for i, (each, value) in enumerate(zip(records, theirs, strict=True)):
+        ours = Source([(each.variant, each.solver)])
+        found |= {(i, OURS): ours, (i, OURS + 1): Source(published=value.row)}
+        found |= {} if each.difference is None else {(i, OURS + 2): ours}
+    return found
 
 
 def _shown(plan: Plan, record: Record, metric: MetricSpec, footnotes: Footnotes) -> list[str]:

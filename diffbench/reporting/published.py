@@ -1,14 +1,32 @@
-"""The papers' numbers: ``config/published.csv``, and how a table chooses one of them."""
+"""The papers' numbers: ``config/published.csv``, and how a table chooses one of them.
+
+The package has a copy of the file as it was when the package was made.  What differs from it is named wherever the
+numbers are shown: a row that was added is the user's, and one that was changed is no longer what the paper says.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 from diffbench.plan.reading import nearest
 from diffbench.specs.errors import PlanError
+
+#: The columns that say which number a row is; each has one row.
+KEY = ("paper", "table", "dataset", "method", "setting", "solver", "nfe", "metric")
+#: Where sources are on the web: a pattern of what a source says, and the address that its parts make.
+ADDRESSES = (
+    (re.compile(r"arXiv:(\d{4}\.\d{5})"), "https://arxiv.org/abs/{}"),
+    (re.compile(r"github issue ([\w-]+/[\w-]+)#(\d+)"), "https://github.com/{}/issues/{}"),
+    (re.compile(r"^([\w-]+/[\w-]+) README"), "https://github.com/{}"),
+)
+Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -20,6 +38,7 @@ class PublishedValue:
         nfe: calls of the network.
         version: of the data set, where there are several: who resized it, or how.
         trained_in, sampled_in: the network's precision.
+        row: the columns of its row that are not empty, and the ``address`` of its source where that is known.
     """
 
     value: str
@@ -28,6 +47,7 @@ class PublishedValue:
     version: str = ""
     trained_in: str = ""
     sampled_in: str = ""
+    row: Row = field(default_factory=dict, hash=False)
 
 
 class PublishedValues:
@@ -62,7 +82,8 @@ class PublishedValues:
         made = {key: row[key] for key in ("nfe", "version", "trained_in", "sampled_in")}
         data = ", ".join(filter(None, (row["dataset"], row["version"])))
         source = f"{row['source']}, {row['table']}, {data} ({row['certainty']})"
-        return PublishedValue(row["value"], source, **made)
+        whole = {name: text for name, text in row.items() if text} | address(row["source"])
+        return PublishedValue(row["value"], source, **made, row=whole)
 
     def line(self, selection: Mapping[str, str]) -> int:
         """Return the index in ``rows`` of the one value whose columns have the selected values.
@@ -84,3 +105,49 @@ class PublishedValues:
                 f"tables: {len(found)} published values have {dict(selection)}, and exactly one must"
             )
         return found[0]
+
+
+def address(source: str) -> dict[str, str]:
+    """Return where a source is on the web, as ``address``; empty where its words do not say."""
+    for pattern, place in ADDRESSES:
+        if found := pattern.search(source):
+            return {"address": place.format(*found.groups())}
+    return {}
+
+
+def packaged() -> list[dict[str, str]]:
+    """Return the published values that the package was made with."""
+    text = resources.files("diffbench.reporting").joinpath("published.csv").read_text("utf-8")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def differences(rows: Sequence[Row], known: Sequence[Row]) -> list[dict[str, str]]:
+    """Return how published values differ from known ones.
+
+    Each difference has ``what`` (changed, missing or added), ``row``, which number it is, and ``said``: of a change
+    both values of each column that differs.
+    """
+    mine: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        mine[_key(row)].append(row)
+    changed = [each for row in known for each in _changes(row, mine.pop(_key(row), []))]
+    added = [("added", key, "not one of the packaged values") for key in mine]
+    return [
+        {"what": what, "row": ", ".join(filter(None, key)), "said": said}
+        for what, key, said in (*changed, *added)
+    ]
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row.get(name) or "" for name in KEY)
+
+
+def _changes(known: Row, mine: Sequence[Row]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Yield how a known row's number was changed, or that it is missing."""
+    if not mine:
+        yield "missing", _key(known), f"the packaged value is {known['value']}"
+    for row in mine:
+        differing = [name for name in known if (row.get(name) or "") != known[name]]
+        if differing:
+            said = (f"{name} is {row.get(name)!r}, packaged {known[name]!r}" for name in differing)
+            yield "changed", _key(known), "; ".join(said)

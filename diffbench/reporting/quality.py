@@ -9,26 +9,30 @@ A concern is no proof.  Each names its cell and says what was expected.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from diffbench.reporting import inference
-from diffbench.reporting.cells import cells_of
+from diffbench.reporting.cells import DASH, Cell, cells_of
 from diffbench.reporting.exports import Export, lines
 from diffbench.reporting.formats import Grid
 from diffbench.reporting.numbers import plain
 
+K = TypeVar("K")
 Severity = Literal["error", "warning", "note"]
-#: By how much the time of an evaluation may differ from that of its siblings.
+#: By how much the time of an evaluation, or of a training step's image, may differ from that of its siblings.
 SLOWER = 5.0
+#: By how much the calls of the network may differ between models with the same solver.
+MORE_CALLS = 5.0
 #: The fewest siblings whose median is compared with.
 SIBLINGS = 4
 #: The fewest seeds of which one can be said to be unlike the others: of two others the deviation says next to nothing.
 SEEDS = 4
-SECONDS = "sample_seconds"
+SECONDS, TRAINED = "sample_seconds", "train_seconds"
 
 
 @dataclass(frozen=True)
@@ -76,42 +80,56 @@ def _unfinished(export: Export, rows: Rows) -> Iterator[Concern]:
         )
     if bad:
         count = sum(map(len, bad.values()))
-        yield Concern("note", "all", f"{count} of {len(found)} jobs have no numbers")
+        share = f"{plain(100 * count / len(found), 2)} %"
+        yield Concern("note", "all", f"{count} of {len(found)} jobs have no numbers ({share})")
 
 
 def _outside_the_controls(export: Export, rows: Rows) -> Iterator[Concern]:
-    """Scores of samples worse than noise, or better than real images."""
-    kinds = {
-        name: spec["control"]["name"]
-        for name, spec in export.about["variants"].items()
-        if spec.get("control")
+    """Scores of samples worse than noise, or better than real images, by more than their standard errors allow."""
+    kinds = _controls(export)
+    scores = {
+        key: cell
+        for key, cell in cells_of(export.frame).items()
+        if key[1] == "sample" and cell.mean is not None
     }
-    spans: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in _good(rows, "sample"):
-        if kinds.get(row["variant"]) in ("noise", "split"):
-            spans[row["metric"]][kinds[row["variant"]]].append(row["value"])
-    means = _means(row for row in _good(rows, "sample") if row["variant"] not in kinds)
-    for (variant, stage, item, metric), value in means.items():
-        known = export.about["metrics"].get(metric, {})
+    for metric, known in export.about["metrics"].items():
+        found = {key: cell for key, cell in scores.items() if key[3] == metric}
         better = known.get("better") if known.get("ranks") else None
-        if better is None or not spans[metric]["noise"] or not spans[metric]["split"]:
+        sign = {"lower": 1, "higher": -1, None: 0}[better]
+        spans = {
+            kind: [cell for key, cell in found.items() if kinds.get(key[0]) == kind]
+            for kind in ("noise", "split")
+        }
+        if not sign or not all(spans.values()):
             continue
-        sign = 1 if better == "lower" else -1
-        noise = max(sign * each for each in spans[metric]["noise"])
-        real = min(sign * each for each in spans[metric]["split"])
-        name = f"{_named(variant, stage, item)} {metric}"
-        if sign * value > noise:
-            yield Concern(
-                "warning", name, f"{plain(value)} is worse than noise, {plain(sign * noise)}"
-            )
-        elif sign * value < real:
-            yield Concern(
-                "note", name, f"{plain(value)} is better than real images, {plain(sign * real)}"
-            )
+        noise = max(spans["noise"], key=lambda cell: sign * (cell.mean or 0.0))
+        real = min(spans["split"], key=lambda cell: sign * (cell.mean or 0.0))
+        for (variant, stage, item, _), cell in found.items():
+            name = f"{_named(variant, stage, item)} {metric}"
+            if variant in kinds:
+                continue
+            if sign * _beyond(cell, noise) > 0:
+                said = f"{_mean(cell)} is worse than noise, {_mean(noise)}"
+                yield Concern("warning", name, said)
+            elif sign * _beyond(cell, real) < 0:
+                said = f"{_mean(cell)} is better than real images, {_mean(real)}"
+                yield Concern("note", name, said)
+
+
+def _mean(cell: Cell) -> str:
+    return DASH if cell.mean is None else plain(cell.mean)
+
+
+def _beyond(cell: Cell, limit: Cell) -> float:
+    """Return by how much a number differs from another beyond the 95 % interval of the difference; 0 within it."""
+    assert cell.mean is not None and limit.mean is not None
+    apart = cell.mean - limit.mean
+    half = inference.half_width_of_one(((cell.se or 0.0) ** 2 + (limit.se or 0.0) ** 2) ** 0.5)
+    return math.copysign(max(abs(apart) - half, 0.0), apart)
 
 
 def _unlike_its_siblings(export: Export, rows: Rows) -> Iterator[Concern]:
-    """Seconds of a network's evaluation far from the median of all samples, and calls that differ between seeds."""
+    """Seconds of an evaluation far from the median of all samples; calls that differ between seeds or models."""
     networks = {name for name, spec in export.about["variants"].items() if spec.get("network")}
     rates: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     calls: dict[tuple[str, str, str], set[float]] = defaultdict(set)
@@ -127,17 +145,47 @@ def _unlike_its_siblings(export: Export, rows: Rows) -> Iterator[Concern]:
         work = known.get((row["variant"], row["item"], row["seed"]))
         if row["metric"] == SECONDS and work and row["variant"] in networks:
             rates[key].append(row["value"] / work)
-    middle = {key: statistics.median(each) for key, each in rates.items()}
-    if len(middle) >= SIBLINGS:
-        usual = statistics.median(middle.values())
-        for key, rate in middle.items():
-            if not 1 / SLOWER <= rate / usual <= SLOWER:
-                times = f"{plain(rate / usual, 2)} times the median of all samples"
-                yield Concern("warning", _named(*key), f"an evaluation took {times}")
+    for key, times in _apart(rates, SLOWER).items():
+        said = f"an evaluation took {plain(times, 2)} times the median of all samples"
+        yield Concern("warning", _named(*key), said)
+    solvers: dict[str, dict[tuple[str, str, str], list[float]]] = defaultdict(dict)
     for key, found in calls.items():
+        solvers[key[2]][key] = list(found)
         if max(found) > 2 * min(found):
             said = f"{min(found):g} to {max(found):g} calls of the network, by seed"
             yield Concern("note", _named(*key), said)
+    for item, each in solvers.items():
+        for key, times in _apart(each, MORE_CALLS).items():
+            said = f"{plain(times, 2)} times as many calls of the network as the median of {item}"
+            yield Concern("warning", _named(*key), said)
+
+
+def _slow_trainings(export: Export, rows: Rows) -> Iterator[Concern]:
+    """Trainings whose time for an image is far from the median of all trainings."""
+    budgets = {
+        name: spec["training"]["steps"] * spec["training"]["batch"]
+        for name, spec in export.about["variants"].items()
+        if spec.get("training")
+    }
+    rates: dict[str, list[float]] = defaultdict(list)
+    for row in _good(rows, "train"):
+        if row["metric"] == TRAINED and row["variant"] in budgets:
+            rates[row["variant"]].append(row["value"] / budgets[row["variant"]])
+    for variant, times in _apart(rates, SLOWER).items():
+        said = f"an image took {plain(times, 2)} times the median of all trainings"
+        yield Concern("warning", f"{variant} train", said)
+
+
+def _apart(values: Mapping[K, Sequence[float]], most: float) -> dict[K, float]:
+    """Return siblings whose median is more than ``most`` times that of all, or less than its inverse, with the ratio.
+
+    There are none where there are fewer than ``SIBLINGS``.
+    """
+    middle = {key: statistics.median(each) for key, each in values.items()}
+    if len(middle) < SIBLINGS or not (usual := statistics.median(middle.values())):
+        return {}
+    times = {key: each / usual for key, each in middle.items()}
+    return {key: each for key, each in times.items() if not 1 / most <= each <= most}
 
 
 def _one_seed_unlike_the_others(export: Export, rows: Rows) -> Iterator[Concern]:
@@ -161,10 +209,13 @@ def _one_seed_unlike_the_others(export: Export, rows: Rows) -> Iterator[Concern]
 
 
 def _at_the_floor(export: Export, rows: Rows) -> Iterator[Concern]:
-    """Cells that real images might have scored, together for each metric and floor."""
+    """Cells that real images might have scored, together for each metric and floor; not of controls."""
+    controls = _controls(export)
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (variant, stage, item, metric), cell in cells_of(export.frame).items():
-        if cell.at_floor and cell.mean is not None and cell.floor is not None:
+        if variant in controls or cell.mean is None or cell.floor is None:
+            continue
+        if cell.at_floor:
             shown = f"{_named(variant, stage, item)} ({plain(cell.mean)})"
             found[metric, plain(cell.floor)].append(shown)
     for (metric, floor), cells in found.items():
@@ -173,17 +224,21 @@ def _at_the_floor(export: Export, rows: Rows) -> Iterator[Concern]:
 
 
 def _several_protocols(export: Export, rows: Rows) -> Iterator[Concern]:
-    """Scores of samples that were measured in several ways, or over several numbers of images; not of controls."""
-    controls = {name for name, spec in export.about["variants"].items() if spec.get("control")}
+    """Numbers of one column that were measured in several ways, or over several numbers of images; not of controls.
+
+    A column has one metric: of all samples, of the restorations of one task, of one likelihood or one analysis.
+    """
+    controls = _controls(export)
     for column, what in (("protocol", "protocols"), ("samples", "numbers of samples")):
         held: dict[str, dict[str, str]] = defaultdict(dict)
-        for row in _good(rows, "sample"):
+        for row in _good(rows):
             if row["variant"] not in controls and not row["metric"].endswith("_seconds"):
                 shown = f"{row[column]:g}" if isinstance(row[column], float) else row[column]
                 # The precision of a network is its variant's own.
                 shown = shown.partition(", network in ")[0]
                 name = _named(row["variant"], row["stage"], row["item"])
-                held[row["metric"]].setdefault(shown, name)
+                part = "" if row["stage"] == "sample" else f"{row['item'].partition('/')[0]} "
+                held[f"{part}{row['metric']}"].setdefault(shown, name)
         metrics: dict[str, list[str]] = defaultdict(list)
         for metric, found in held.items():
             if len(found) > 1:
@@ -193,14 +248,23 @@ def _several_protocols(export: Export, rows: Rows) -> Iterator[Concern]:
             yield Concern("warning", ", ".join(names), said)
 
 
+def _other_published_values(export: Export, rows: Rows) -> Iterator[Concern]:
+    """Rows of ``config/published.csv`` that are not as the package has them: added, changed or missing."""
+    for each in export.about.get("published", ()):
+        severity: Severity = "note" if each["what"] == "added" else "warning"
+        yield Concern(severity, f"published.csv: {each['row']}", f"{each['what']}: {each['said']}")
+
+
 Rule = Callable[[Export, Rows], Iterator[Concern]]
 RULES: tuple[Rule, ...] = (
     _unfinished,
     _outside_the_controls,
     _unlike_its_siblings,
+    _slow_trainings,
     _one_seed_unlike_the_others,
     _several_protocols,
     _at_the_floor,
+    _other_published_values,
 )
 
 
@@ -211,12 +275,10 @@ def _good(rows: Rows, stage: str = "") -> Iterator[Mapping[str, Any]]:
             yield row
 
 
-def _means(rows: Iterator[Mapping[str, Any]]) -> dict[tuple[str, str, str, str], float]:
-    """Return the mean over seeds of each cell."""
-    found: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        found[row["variant"], row["stage"], row["item"], row["metric"]].append(row["value"])
-    return {key: statistics.fmean(values) for key, values in found.items()}
+def _controls(export: Export) -> dict[str, str]:
+    """Return the kind of each control."""
+    variants = export.about["variants"].items()
+    return {name: spec["control"]["name"] for name, spec in variants if spec.get("control")}
 
 
 def _named(variant: str, stage: str, item: str) -> str:

@@ -2,6 +2,7 @@
 
     cells.csv     a row a number, over the seeds of the plan: which cell it is, mean, spread, N, protocol, the hash of
                   the specs that made it, and the commits of the code that made it
+    budgets.csv   what each variant was trained with
     claims.csv    the table of claims
     {figure}.png, {figure}.csv  each figure, and the numbers in it
 
@@ -32,6 +33,7 @@ from diffbench.store import files, paths
 FOLDER = Path("docs") / "records"
 CELLS = "cells"
 CLAIMS = "claims"
+BUDGETS = "budgets"
 COLUMNS = (
     "variant",
     "stage",
@@ -115,11 +117,13 @@ class Recorded:
         benchmark: the benchmark's name.
         entries: the recorded numbers.
         claims: rows of the table of claims, by id.
+        budgets: what each variant was trained with, in words.
     """
 
     benchmark: str
     entries: Mapping[Key, Entry]
     claims: Mapping[str, Mapping[str, str]]
+    budgets: Mapping[str, str]
 
     @classmethod
     def read(cls, repository: Path, benchmark: str) -> Recorded | None:
@@ -128,9 +132,9 @@ class Recorded:
         if not (folder / f"{CELLS}.csv").is_file():
             return None
         found = [Entry.read(line) for line in _lines(folder / f"{CELLS}.csv")]
-        claims = folder / f"{CLAIMS}.csv"
-        judged = {line["id"]: line for line in _lines(claims)} if claims.is_file() else {}
-        return cls(benchmark, {each.key: each for each in found}, judged)
+        judged = {line["id"]: line for line in _lines(folder / f"{CLAIMS}.csv")}
+        budgets = {line["variant"]: line["budget"] for line in _lines(folder / f"{BUDGETS}.csv")}
+        return cls(benchmark, {each.key: each for each in found}, judged, budgets)
 
     def find(self, variant: str, item: str, metric: str) -> Entry | None:
         """Return a number by its item, whichever stage made it; None where none is recorded."""
@@ -139,6 +143,9 @@ class Recorded:
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file; none where it does not exist."""
+    if not path.is_file():
+        return []
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
@@ -166,6 +173,12 @@ def write(plan: Plan, root: Path, repository: Path) -> list[Path]:
         )
     folder = repository / FOLDER / plan.benchmark.name
     made = {f"{CELLS}.csv": csv_of([each.line() for each in entries], COLUMNS).encode()}
+    budgets = [
+        {"variant": name, "budget": text}
+        for name, each in plan.variants.items()
+        if (text := context.made_by(each))
+    ]
+    made[f"{BUDGETS}.csv"] = csv_of(budgets, ("variant", "budget")).encode()
     found = tables.tables(plan, root)
     if layout.CLAIMS_TABLE in found:
         made[f"{CLAIMS}.csv"] = to_csv(CLAIMS, found[layout.CLAIMS_TABLE]).encode()

@@ -10,6 +10,7 @@ sys.path.insert(0, str(workflow.basedir))
 from diffbench.specs.errors import PlanError
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
+from diffbench.reporting.shown import shown_as
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
 from diffbench.store import paths
@@ -57,7 +58,7 @@ PLAN_ARGUMENTS = [
     *(["--set", json.dumps(OVERRIDES)] if OVERRIDES else []),
 ]
 # Tables, the claims' table and figures.
-TABLES = [str(path) for path in outputs(PLAN, PLAN.root)]
+TABLES = outputs(PLAN, PLAN.root)
 RESCUE = (
     f"diffbench score --partial {quoted(*PLAN_ARGUMENTS)} || true;"
     f" diffbench table {quoted(*PLAN_ARGUMENTS)} || true"
@@ -83,9 +84,39 @@ def inputs_of(rule):
 
 
 def outputs_of(rule):
-    """All that a job makes; what only other jobs read goes once they are done."""
+    """All that a job makes, its pictures for the report; what only other jobs read goes once they are done."""
+    stage = RULES[rule].stage
     outputs = [PLAN.root / path for path in RULES[rule].outputs]
-    return [temp(path) for path in outputs] if RULES[rule].stage.temporary else outputs
+    if stage.temporary:
+        return [temp(path) for path in outputs]
+    labels = {name: f"{{{name}}}" for name in stage.wildcards()}
+    return [
+        (
+            reported(path, "picture", "Pictures", labels, stage.name())
+            if path.suffix == ".png"
+            else path
+        )
+        for path in outputs
+    ]
+
+
+def reported(path, caption, category, labels, subcategory=None):
+    """An output that `snakemake --report` shows, with the caption of that name in workflow/report."""
+    return report(
+        path,
+        caption=f"../report/{caption}.rst",
+        category=category,
+        subcategory=subcategory,
+        labels=labels,
+    )
+
+
+def tables_reported():
+    """What is made of all results, for the report."""
+    found = {path: shown_as(path) for path in TABLES}
+    return [
+        reported(path, each.caption, each.category, each.labels) for path, each in found.items()
+    ]
 
 
 def spec_of(rule):

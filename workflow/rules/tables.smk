@@ -3,7 +3,7 @@ rule tables:
     input:
         [product for job in PLAN.jobs if job.spec.tabled for product in job.products],
     output:
-        tables=TABLES,
+        tables=tables_reported(),
         complete=touch(paths.tables_complete(PLAN.root)),
     log:
         LOGS / "tables.log",

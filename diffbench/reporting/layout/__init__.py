@@ -32,6 +32,7 @@ from diffbench.reporting.layout.figure import (
 from diffbench.reporting.layout.table import (
     ComparisonSpec,
     Facets,
+    IntervalsSpec,
     ListingSpec,
     PaperRowSpec,
     PaperTableSpec,
@@ -66,6 +67,7 @@ __all__ = [
     "Facets",
     "FigureSpec",
     "GradientNoiseFigureSpec",
+    "IntervalsSpec",
     "LearningFigureSpec",
     "ListingSpec",
     "MetricSpec",

@@ -64,6 +64,29 @@ class ListingSpec(TableSpec):
         return self
 
 
+class IntervalsSpec(TableSpec):
+    """The samples that have several seeds: the mean of each metric and its 95 % interval, by Student's t over seeds.
+
+    columns: metrics.
+    seeds: the fewest seeds that a row has.
+    """
+
+    layout: Literal["intervals"] = "intervals"
+    implementation: ClassVar[str] = "diffbench.reporting.intervals:Intervals"
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[PositiveInt, Field(ge=2)] = 3
+
+    @property
+    def asked(self) -> dict[str, Column]:
+        """A column for each metric, of whatever is planned."""
+        return {name: Column(name) for name in self.columns}
+
+    def shows(self, stage: str, variant: str, item: str) -> bool:
+        """Return whether the stage draws samples."""
+        return stage == "sample"
+
+
 class ProtocolSpec(Spec):
     """How published numbers were made: what must agree before a difference is taken.
 

@@ -10,17 +10,6 @@ const valueOf = (text) => {
 const buttons = [{ extend: "colvis", text: "Columns" }];
 const layout = { topStart: { buttons }, topEnd: "search", bottomStart: "info", bottomEnd: null };
 
-// The first cell of a row that has a source opens it.
-for (const row of document.querySelectorAll("tr[data-variant]")) {
-  const { variant, item } = row.dataset;
-  const jobs = data.jobs.flatMap((job, i) => (job.variant === variant && (!item || job.item === item) ? [i] : []));
-  if (!jobs.length) continue;
-  const button = document.createElement("button");
-  Object.assign(button, { className: "source", textContent: row.cells[0].textContent, title: "Where it came from" });
-  button.dataset.jobs = jobs.join(" ");
-  row.cells[0].replaceChildren(button);
-}
-
 for (const table of document.querySelectorAll("table.results")) {
   const numbers = [...table.tHead.rows[0].cells].flatMap((head, i) => (head.classList.contains("number") ? [i] : []));
   new DataTable(table, {
@@ -29,6 +18,17 @@ for (const table of document.querySelectorAll("table.results")) {
     layout,
     columnDefs: [{ targets: numbers, type: "num", render: { _: (text) => text, sort: valueOf } }],
   });
+}
+
+// The first cell of a row that has a source opens it, and so does a cell that has one of its own. After the tables have
+// read their cells, which they sort and filter as text.
+const SOURCES = ":is([data-jobs], [data-published])";
+for (const place of document.querySelectorAll(`table.results :is(tr, td)${SOURCES}`)) {
+  const cell = place.cells ? place.cells[0] : place;
+  const button = document.createElement("button");
+  Object.assign(button, { className: "source", textContent: cell.textContent, title: "Where it came from" });
+  Object.assign(button.dataset, place.dataset);
+  cell.replaceChildren(button);
 }
 
 // Each row of numbers ends with the index of its job, for the first column.
@@ -71,9 +71,24 @@ function described(job) {
   return element("details", null, element("summary", name), list);
 }
 
+// A row of published.csv, with a link to its source.
+function cited(row) {
+  const list = element("dl", null);
+  for (const [key, text] of Object.entries(row)) {
+    const value = key === "address" ? Object.assign(element("a", text), { href: text }) : element("span", text);
+    list.append(element("dt", key), element("dd", null, value));
+  }
+  return element("details", null, element("summary", "published"), list);
+}
+
 document.addEventListener("click", ({ target }) => {
-  if (target.dataset.jobs === undefined) return;
-  const parts = target.dataset.jobs.split(" ").map((index) => described(data.jobs[Number(index)]));
+  // Anywhere in a cell or a row that has a source, but not where text is being marked.
+  const place = target.closest(SOURCES);
+  if (!place || !getSelection().isCollapsed) return;
+  const { jobs, published } = place.dataset;
+  const parts = published
+    ? [cited(JSON.parse(published))]
+    : jobs.split(" ").map((index) => described(data.jobs[Number(index)]));
   parts[0].open = true;
   document.getElementById("source-content").replaceChildren(...parts);
   dialog.showModal();

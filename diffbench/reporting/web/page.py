@@ -11,8 +11,8 @@ import base64
 import csv
 import io
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -102,6 +102,7 @@ def page(
         pictures: the figures drawn, as PNG.
     """
     benchmark = records.plan.benchmark
+    data = _data(records, export)
     return (
         _environment()
         .get_template("page.html")
@@ -118,7 +119,8 @@ def page(
             gallery=list(_gallery(records)),
             concerns=quality.concerns(export),
             shown=list(SHOWN.values()),
-            data=_embedded(_data(records, export)),
+            data=_embedded(data),
+            jobs_of=_finder(data["jobs"]),
             style=_text("page.css"),
             script=_text("page.js"),
             library=_url("text/javascript", _bundled("dt_bundle.js")),
@@ -131,13 +133,15 @@ def page(
 def _environment() -> Any:
     import jinja2
 
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("diffbench.reporting.web", ""),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return made
 
 
 def _text(name: str) -> str:
@@ -240,6 +244,15 @@ def _data(records: Records, export: Export) -> dict[str, Any]:
         for row in lines(export.frame)
     ]
     return {"numbers": numbers, "jobs": jobs, "products": products}
+
+
+def _finder(jobs: Sequence[Mapping[str, Any]]) -> Callable[[Sequence[tuple[str, str]]], str]:
+    """Return the function from (variant, item) pairs to the indices of their jobs, as words; no item means all."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for index, job in enumerate(jobs):
+        for item in {job["item"], ""}:
+            places[job["variant"], item].append(str(index))
+    return lambda named: " ".join(index for each in named for index in places.get(each, ()))
 
 
 def _plain(value: Any) -> Any:
