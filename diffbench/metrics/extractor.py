@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import Images
@@ -97,6 +97,12 @@ def features_and_logits(
     if not (np.isfinite(features).all() and np.isfinite(logits).all()):
         raise ValueError("the extractor returned NaN or infinite features")
     return features, logits
+
+
+def byte_levels(grey_levels: int) -> Tensor:
+    """The grey levels 0..L-1 on the scale 0..255, rounded to whole numbers: float32 (L,)."""
+    table = torch.arange(grey_levels, dtype=torch.float64) * 255 / (grey_levels - 1)
+    return (table + 0.5).floor().float()
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -59,7 +59,8 @@ class Fidelity:
     """Scores of sets of samples against one data set.
 
     Args:
-        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K).
+        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K).  Without logits, K = 0,
+            there is no confidence.
             KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
         reference: the statistics and features of the data set's splits by the extractor.
         train: the training images, uint8 (N, H, W, C).
@@ -111,7 +112,11 @@ class Fidelity:
     @cached_property
     def protocol(self) -> dict[str, Any]:
         """What must agree before two scores are compared."""
-        return {
+        weights = {
+            metric: getattr(each, "sha256", self.sha256) for metric, each in self.opinions.items()
+        }
+        others = {metric: each for metric, each in weights.items() if each != self.sha256}
+        return ({"opinions": others} if others else {}) | {
             "extractor": self.name,
             "extractor_sha256": self.sha256,
             "conversion": self.conversion,
@@ -148,7 +153,6 @@ class Fidelity:
         rows = bootstrap_rows(len(z), self.resamples, self.seed)
         neighbours = self.reference.features
         precision, recall = precision_recall(z, neighbours, self.device)
-        confidence = torch.from_numpy(logits).softmax(1).amax(1).numpy()
         nearest = nearest_distances(images, self.train, device=self.device)
         scores: dict[str, Score] = {
             "fid": self._fid(z, rows, "train"),
@@ -160,8 +164,9 @@ class Fidelity:
             "precision": {"value": precision, "se": (precision * (1 - precision) / len(z)) ** 0.5},
             "recall": {"value": recall, "se": None},
             "nearest_ratio": _mean(nearest / self.reference.nearest_of_test),
-            "confidence": _mean(confidence),
         }
+        if logits.size:
+            scores["confidence"] = _mean(torch.from_numpy(logits).softmax(1).amax(1).numpy())
         ends = (images == 0) | (images == self.grey_levels - 1)
         scores["saturated"] = _mean(ends.reshape(len(images), -1).mean(1))
         if self.inception_score:

@@ -28,6 +28,7 @@ from diffbench.specs.choices import (
 )
 from diffbench.specs.extractors import TrainedExtractorSpec
 from diffbench.specs.floors import FloorSpec
+from diffbench.specs.measures import AnyMeasure
 from diffbench.specs.networks.network import EncoderSpec
 from diffbench.specs.objectives import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -117,6 +118,7 @@ class RestorationsSpec(Spec):
     draws: how many times each image is restored.
     variants: ids or patterns of the variants on whose models ``restorers`` are tried.
     restorers: restorers that are tried besides the variants' own.
+    measures: measures of restorations besides PSNR, SSIM and the others, such as LPIPS.
     """
 
     tasks: dict[Id, TaskSpec] = {}
@@ -124,6 +126,12 @@ class RestorationsSpec(Spec):
     draws: Annotated[Int, Field(ge=2)] = 4
     variants: Patterns = []
     restorers: dict[Id, AnyRestorer] = {}
+    measures: tuple[AnyMeasure, ...] = ()
+
+    @model_validator(mode="after")
+    def _measured_once(self) -> Self:
+        _distinct([each.metric for each in self.measures])
+        return self
 
 
 class TunedSpec(Spec):
@@ -201,6 +209,16 @@ class BenchmarkSpec(Spec):
     claims: WantedPatterns = []
     tuned: dict[Id, TunedSpec] = {}
     figures: Wanted = []
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name -> file that the extractor or a measure of restorations is read from."""
+        named = {
+            f"{each.metric}_{key}": path
+            for each in self.restorations.measures
+            for key, path in each.files.items()
+        }
+        return self.extractor.files | named
 
     @model_validator(mode="after")
     def _claims_have_seeds_of_their_own(self) -> Self:
