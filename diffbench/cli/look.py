@@ -27,6 +27,7 @@ KINDS = {
     "classifiers": "networks:ClassifierNetworkSpec",
     "data": "data:DataSpec",
     "extractors": "extractors:ExtractorSpec",
+    "measures": "measures:MeasureSpec",
     "controls": "controls:ControlSpec",
     "averages": "averages:AverageSpec",
     "augmentations": "augmentations:AugmentationSpec",

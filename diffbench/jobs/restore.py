@@ -254,11 +254,9 @@ def measures(
 ) -> dict[str, Score]:
     """Return the scores by the benchmark's further measures."""
     truth, found = problem.on_unit(problem.x), problem.on_unit(drawn)
-    channels, height, width = truth.shape[1:]
+    shape = tuple(truth.shape[1:])
     return {
-        each.metric: restoration.measured(
-            build(each, (channels, height, width), device), truth, found
-        )
+        each.metric: restoration.measured(build(each, shape, device), truth, found)
         for each in spec.measures
     }
 

@@ -192,7 +192,8 @@ class Fidelity:
         z, _ = features_and_logits(self.module, images, self.batch)
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
-        found = {"fid": self._fid(z, rows.reshape(len(rows), -1), "train")}
+        rows = rows.reshape(len(rows), groups.shape[1] * together)
+        found = {"fid": self._fid(z, rows, "train")}
         _refuse_nonfinite(found)
         return found["fid"]
 

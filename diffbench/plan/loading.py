@@ -150,7 +150,9 @@ def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
 def _check_measures(benchmark: BenchmarkSpec, tree: Tree) -> None:
     """Refuse a measure that cannot measure the data set's images, where their shape is known."""
     shape = benchmark.data.known_shape
-    for number, measure in enumerate(benchmark.restorations.measures if shape else ()):
+    if shape is None:
+        return
+    for number, measure in enumerate(benchmark.restorations.measures):
         if reason := measure.refusal(shape):
             keys = ("restorations", "measures", number)
             raise PlanError(f"{tree.where(keys)}: restorations.measures.{number}.{reason}")
