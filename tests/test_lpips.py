@@ -11,7 +11,7 @@ from toys import recorded
 from diffbench.metrics.lpips import NETS, Lpips, PerceptualDistance, learnt
 from diffbench.metrics.restoration import measured
 from diffbench.pretrained.conversion import CheckpointError
-from diffbench.specs.measures import BACKBONES, LPIPS_SHA256, LpipsSpec
+from diffbench.specs.image_measures import BACKBONES, LPIPS_SHA256, LpipsSpec
 from diffbench.store.products import StoreError
 
 CPU = torch.device("cpu")

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffbench.metrics.restoration import Measure
+from diffbench.metrics.restoration import ImageMeasure
 from diffbench.pretrained.checkpoints import read
 from diffbench.pretrained.conversion import CheckpointError, converted, rule, tensors
 from diffbench.pretrained.importing import check_finite
-from diffbench.specs.measures import BACKBONES, LpipsSpec
+from diffbench.specs.image_measures import BACKBONES, LpipsSpec
 from diffbench.store.downloads import PublishedFile
 
 #: Mean and deviation of red, green and blue, of images in [-1, 1].
@@ -97,7 +97,7 @@ class PerceptualDistance(nn.Module):
                 yield x
 
 
-class Lpips(Measure):
+class Lpips(ImageMeasure):
     """LPIPS with the weights of two files.
 
     Args:

@@ -17,8 +17,8 @@ from diffbench.specs import registry
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
 from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.extractors import ExtractorSpec
+from diffbench.specs.image_measures import ImageMeasureSpec
 from diffbench.specs.jobs import STAGES
-from diffbench.specs.measures import MeasureSpec
 from diffbench.store import files
 
 DEFAULT = Path("config") / "digits.yaml"
@@ -111,7 +111,7 @@ def _check_controls(variants: Mapping[str, VariantSpec], tree: Tree) -> None:
 
 def _check_files(benchmark: BenchmarkSpec, tree: Tree) -> None:
     """Refuse files of the extractor or of a measure that are not there."""
-    places: dict[tuple[str | int, ...], ExtractorSpec | MeasureSpec] = {
+    places: dict[tuple[str | int, ...], ExtractorSpec | ImageMeasureSpec] = {
         ("extractor",): benchmark.extractor
     }
     for number, measure in enumerate(benchmark.restorations.measures):

@@ -28,7 +28,7 @@ from diffbench.specs.choices import (
 )
 from diffbench.specs.extractors import TrainedExtractorSpec
 from diffbench.specs.floors import FloorSpec
-from diffbench.specs.measures import AnyMeasure
+from diffbench.specs.image_measures import AnyImageMeasure
 from diffbench.specs.networks.network import EncoderSpec
 from diffbench.specs.objectives import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -126,7 +126,7 @@ class RestorationsSpec(Spec):
     draws: Annotated[Int, Field(ge=2)] = 4
     variants: Patterns = []
     restorers: dict[Id, AnyRestorer] = {}
-    measures: tuple[AnyMeasure, ...] = ()
+    measures: tuple[AnyImageMeasure, ...] = ()
 
     @model_validator(mode="after")
     def _measured_once(self) -> Self:
@@ -210,16 +210,6 @@ class BenchmarkSpec(Spec):
     tuned: dict[Id, TunedSpec] = {}
     figures: Wanted = []
 
-    @property
-    def files(self) -> dict[str, str]:
-        """Name -> file that the extractor or a measure of restorations is read from."""
-        named = {
-            f"{each.metric}_{key}": path
-            for each in self.restorations.measures
-            for key, path in each.files.items()
-        }
-        return self.extractor.files | named
-
     @model_validator(mode="after")
     def _claims_have_seeds_of_their_own(self) -> Self:
         for name, tuned in self.tuned.items() if self.claims else ():
@@ -229,6 +219,16 @@ class BenchmarkSpec(Spec):
                     "others, or test no claims (claims: [])"
                 )
         return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name -> file that the extractor or a measure of restorations is read from."""
+        named = {
+            f"{each.metric}_{key}": path
+            for each in self.restorations.measures
+            for key, path in each.files.items()
+        }
+        return self.extractor.files | named
 
 
 @dataclass(frozen=True)

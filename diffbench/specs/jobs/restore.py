@@ -9,12 +9,12 @@ from pydantic import Field
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt
 from diffbench.specs.floors import FloorSpec
+from diffbench.specs.image_measures import AnyImageMeasure
 from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.data import StoredData
 from diffbench.specs.jobs.reference import ReferenceSpec
 from diffbench.specs.jobs.stage import RUN
 from diffbench.specs.jobs.train import AskingSpec
-from diffbench.specs.measures import AnyMeasure
 from diffbench.specs.restorers import AnyRestorer, TaskSpec
 from diffbench.specs.weights import untold
 
@@ -50,7 +50,7 @@ class RestoreSpec(AskingSpec):
     data: StoredData
     reference: ReferenceSpec
     floors: FloorSpec = FloorSpec()
-    measures: tuple[AnyMeasure, ...] = Field(default=(), exclude_if=untold)
+    measures: tuple[AnyImageMeasure, ...] = Field(default=(), exclude_if=untold)
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[RestoreSpec]:

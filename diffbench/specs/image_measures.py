@@ -1,4 +1,4 @@
-"""Specs of further measures of restorations: how far each restored image is from the true one, by a network."""
+"""Specs of measures of images: how far a restored image is from the true one, besides PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from diffbench.specs.base import Registered, nothing
 from diffbench.specs.extractors import Sha256
 
 
-class MeasureSpec(Registered):
-    """A measure of restorations: one number for each restored image, beside PSNR and SSIM.
+class ImageMeasureSpec(Registered):
+    """A measure of restored images: one number for each of them, beside PSNR and SSIM.
 
     Its class is called with the spec, the images' ``shape`` (C, H, W) and the ``device``.
     """
 
-    kind: ClassVar[str] = "measure"
+    kind: ClassVar[str] = "image measure"
 
     name: str
 
@@ -45,7 +45,9 @@ class MeasureSpec(Registered):
         return None
 
 
-AnyMeasure = Annotated[SerializeAsAny[MeasureSpec], BeforeValidator(MeasureSpec.choose)]
+AnyImageMeasure = Annotated[
+    SerializeAsAny[ImageMeasureSpec], BeforeValidator(ImageMeasureSpec.choose)
+]
 
 #: The networks of LPIPS: their names, and the smallest side of an image of which all layers leave something.
 BACKBONES = {"alex": ("AlexNet", 31), "vgg": ("VGG-16", 16)}
@@ -56,7 +58,7 @@ LPIPS_SHA256 = {
 }
 
 
-class LpipsSpec(MeasureSpec):
+class LpipsSpec(ImageMeasureSpec):
     """LPIPS of each restoration, clipped, to the true image: lower is nearer.  Each network is a metric of its own.
 
     net: ``alex`` (images of at least 31 x 31) or ``vgg`` (16 x 16).

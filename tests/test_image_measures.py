@@ -102,7 +102,7 @@ def test_a_benchmark_without_measures_has_the_jobs_it_had(content):
             r"measures\.0\.backbone: there is no file 'gone.pth'; expected: torchvision's",
         ),
         ({"net": "squeeze"}, r"net: .*squeeze"),
-        ({"name": "lpip"}, "'lpip' is not a known measure; known: lpips"),
+        ({"name": "lpip"}, "'lpip' is not a known image measure; known: lpips"),
         ({"backbone_sha256": "none"}, "backbone_sha256"),
         ({"nett": "alex"}, "nett"),
     ],
