@@ -59,9 +59,8 @@ class Fidelity:
     """Scores of sets of samples against one data set.
 
     Args:
-        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K).  Without logits, K = 0,
-            there is no confidence.
-            KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
+        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K); without logits, K = 0,
+            there is no confidence.  KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
         reference: the statistics and features of the data set's splits by the extractor.
         train: the training images, uint8 (N, H, W, C).
         name: the extractor's name in the protocol; the module's own ``name`` by default.
