@@ -22,6 +22,7 @@ KINDS = {
     "likelihoods": "likelihoods:LikelihoodSpec",
     "operators": "operators:OperatorSpec",
     "restorers": "restorers:RestorerSpec",
+    "image-measures": "image_measures:ImageMeasureSpec",
     "analyses": "analyses:AnalysisSpec",
     "networks": "networks:NetworkSpec",
     "classifiers": "networks:ClassifierNetworkSpec",

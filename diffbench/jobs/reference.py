@@ -95,7 +95,7 @@ def load_fidelity(
         sha256=extractor.sha256(module),
         opinions=extractor.opinions(module),
         resamples=spec.extractor.resamples,
-        inception_score=dataset.inception_score,
+        inception_score=dataset.inception_score and spec.extractor.has_logits,
         class_accuracy=spec.extractor.tells_classes,
         grey_levels=dataset.levels,
         conversion=spec.conversion,

@@ -92,6 +92,7 @@ def run(spec: RestoreSpec, root: Path, device_name: str) -> None:
         drawn, nfe = restore(spec, root, dataset, problem, device)
         fidelity = load_fidelity(spec.reference, root, dataset, scoring(spec, device), spec.floors)
         content = score(spec, dataset, problem, drawn, fidelity) | {"nfe": nfe}
+        content["metrics"] |= measures(spec, problem, drawn, device)
         shown = pictures(problem, drawn[:SHOWN])
         (picture,) = paths.extras(root, spec)
         files.write(picture, strip(shown, dataset.levels))
@@ -246,6 +247,18 @@ def score(
         found["truth"] = {"fid": fidelity.frechet(true, spec.draws)}
         found["floors"] = fidelity.real_images.of_restorations(spec.images, spec.draws)
     return found | {"samples": count, "protocol": fidelity.protocol | counts}
+
+
+def measures(
+    spec: RestoreSpec, problem: Problem, drawn: Tensor, device: torch.device
+) -> dict[str, Score]:
+    """Return the scores by the benchmark's further measures."""
+    truth, found = problem.on_unit(problem.x), problem.on_unit(drawn)
+    shape = tuple(truth.shape[1:])
+    return {
+        each.metric: restoration.measured(build(each, shape, device), truth, found)
+        for each in spec.measures
+    }
 
 
 def posterior_scores(

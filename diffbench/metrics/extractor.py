@@ -112,6 +112,12 @@ def features_and_logits(
     return features, logits
 
 
+def byte_levels(grey_levels: int) -> Tensor:
+    """The grey levels 0..L-1 on the scale 0..255, rounded to whole numbers: float32 (L,)."""
+    table = torch.arange(grey_levels, dtype=torch.float64) * 255 / (grey_levels - 1)
+    return (table + 0.5).floor().float()
+
+
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of a module's parameters and buffers."""
     digest = hashlib.sha256()

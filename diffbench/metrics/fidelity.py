@@ -62,8 +62,8 @@ class Fidelity:
     """Scores of sets of samples against one data set.
 
     Args:
-        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K).
-            KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
+        module: the extractor: images, uint8 (B, C, H, W), to features (B, d) and logits (B, K); without logits, K = 0,
+            there is no confidence.  KID's gamma is its ``kid_gamma``, where it has one, else the usual 1/d.
         reference: the statistics and features of the data set's splits by the extractor.
         train: the training images, uint8 (N, H, W, C).
         name: the extractor's name in the protocol; the module's own ``name`` by default.
@@ -119,27 +119,35 @@ class Fidelity:
     @cached_property
     def protocol(self) -> dict[str, Any]:
         """What must agree before two scores are compared."""
-        return {
-            "extractor": self.name,
-            "extractor_sha256": self.sha256,
-            "conversion": self.conversion,
-            "extractor_features": self.reference.features.shape[1],
-            "torch_fidelity": str(torch_fidelity().__version__),
-            "reference_split": "train",
-            "reference_sha256": self.published,
-            "reference_counts": dict(self.reference.counts),
-            "reference_neighbours": len(self.reference.features),
-            "is_splits": IS_OPTIONS["splits"],
-            "is_shuffle_seed": IS_OPTIONS["rng_seed"],
-            "kid_subsets": KID_OPTIONS["kid_subsets"],
-            "kid_subset_size": "min(1000, N // 2), N the smaller of the two sets",
-            "kid_kernel": "(gamma z.z' + 1)^3",
-            "kid_gamma": self.kid_gamma,
-            "kid_seed": KID_OPTIONS["rng_seed"],
-            "prc_neighborhood": PRC_OPTIONS["prc_neighborhood"],
-            "bootstrap": {"resamples": self.resamples, "seed": self.seed},
-            "floors": self.real_images.spec.model_dump(),
-        } | ({"measures": [each.model_dump() for each in self.measures]} if self.measures else {})
+        weights = {
+            metric: getattr(each, "sha256", self.sha256) for metric, each in self.opinions.items()
+        }
+        others = {metric: each for metric, each in weights.items() if each != self.sha256}
+        return (
+            ({"opinions": others} if others else {})
+            | {
+                "extractor": self.name,
+                "extractor_sha256": self.sha256,
+                "conversion": self.conversion,
+                "extractor_features": self.reference.features.shape[1],
+                "torch_fidelity": str(torch_fidelity().__version__),
+                "reference_split": "train",
+                "reference_sha256": self.published,
+                "reference_counts": dict(self.reference.counts),
+                "reference_neighbours": len(self.reference.features),
+                "is_splits": IS_OPTIONS["splits"],
+                "is_shuffle_seed": IS_OPTIONS["rng_seed"],
+                "kid_subsets": KID_OPTIONS["kid_subsets"],
+                "kid_subset_size": "min(1000, N // 2), N the smaller of the two sets",
+                "kid_kernel": "(gamma z.z' + 1)^3",
+                "kid_gamma": self.kid_gamma,
+                "kid_seed": KID_OPTIONS["rng_seed"],
+                "prc_neighborhood": PRC_OPTIONS["prc_neighborhood"],
+                "bootstrap": {"resamples": self.resamples, "seed": self.seed},
+                "floors": self.real_images.spec.model_dump(),
+            }
+            | ({"measures": [each.model_dump() for each in self.measures]} if self.measures else {})
+        )
 
     def score(self, images: Images, labels: Labels | None = None) -> dict[str, Score]:
         """All metrics of samples, as ``measured``, which says what raises."""
@@ -160,7 +168,6 @@ class Fidelity:
         rows = bootstrap_rows(len(z), self.resamples, self.seed)
         neighbours = self.reference.features
         precision, recall = precision_recall(z, neighbours, self.device)
-        confidence = torch.from_numpy(logits).softmax(1).amax(1).numpy()
         nearest = nearest_distances(images, self.train, device=self.device)
         scores: dict[str, Score] = {
             "fid": self._fid(z, rows, "train"),
@@ -172,8 +179,9 @@ class Fidelity:
             "precision": {"value": precision, "se": (precision * (1 - precision) / len(z)) ** 0.5},
             "recall": {"value": recall, "se": None},
             "nearest_ratio": _mean(nearest / self.reference.nearest_of_test),
-            "confidence": _mean(confidence),
         }
+        if logits.size:
+            scores["confidence"] = _mean(torch.from_numpy(logits).softmax(1).amax(1).numpy())
         ends = (images == 0) | (images == self.grey_levels - 1)
         scores["saturated"] = _mean(ends.reshape(len(images), -1).mean(1))
         if self.inception_score:
@@ -204,7 +212,8 @@ class Fidelity:
         z, _ = features_and_logits(self.module, images, self.batch)
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
-        found = {"fid": self._fid(z, rows.reshape(len(rows), -1), "train")}
+        rows = rows.reshape(len(rows), groups.shape[1] * together)
+        found = {"fid": self._fid(z, rows, "train")}
         _refuse_nonfinite(found)
         return found["fid"]
 

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.metrics.batch import Batch, read_batch
+from diffbench.metrics.dinov2 import opened
 from diffbench.metrics.distances import torch_fidelity
-from diffbench.metrics.extractor import Extractor, spatial_features
+from diffbench.metrics.extractor import Extractor, byte_levels, spatial_features
 from diffbench.specs.extractors import (
     INCEPTION_SHA256,
     INCEPTION_SIZE,
@@ -77,8 +78,7 @@ class Inception(nn.Module):
         super().__init__()
         self.network, self.resize = network, resize
         self.table: Tensor
-        table = torch.arange(grey_levels, dtype=torch.float64) * 255 / (grey_levels - 1)
-        self.register_buffer("table", (table + 0.5).floor().float())
+        self.register_buffer("table", byte_levels(grey_levels))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 2048) and logits (B, 1008) of images, uint8 (B, C, H, W), C being 1 or 3."""
@@ -146,18 +146,22 @@ class PublishedInception(Extractor):
         return Inception(folded(read_network(file)), dataset.levels, tensorflow_resize)
 
     def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:
-        """The extractors of clean FID, with the other resizing, and of sFID: of the same network."""
+        """The extractors of clean FID, with the other resizing, and of sFID, by the same network, and of FD-DINOv2."""
         assert isinstance(module, Inception)
         ways: dict[str, tuple[type[Inception], Resize]] = {
             "clean_fid": (Inception, clean_resize),
             "sfid": (SpatialInception, tensorflow_resize),
         }
         device = module.table.device
-        return {
-            name: kind(module.network, len(module.table), resize).to(device).eval()
+        found: dict[str, nn.Module] = {
+            name: kind(module.network, len(module.table), resize)
             for name, (kind, resize) in ways.items()
             if name in self.spec.opinions
         }
+        if self.spec.dinov2:
+            key, variable = "dinov2.weights", "DIFFBENCH_DINOV2"
+            found["fd_dinov2"] = opened(self.spec.dinov2, len(module.table), key, variable)
+        return {name: each.to(device).eval() for name, each in found.items()}
 
     def reference(self, dataset: Dataset) -> Batch | None:
         """The published reference that the spec names, checked by its SHA-256."""

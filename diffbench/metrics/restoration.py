@@ -17,10 +17,14 @@ The last two need the true posterior N(m, C), which is known for a Gaussian.  Th
 expectation by a variance of var/K, which is subtracted from bias^2; a value below 0 becomes 0.  Variances over draws
 divide by K - 1.
 
+An `ImageMeasure` is a further distance of each draw to the truth; its score is the mean over draws and images.
+
 Standard errors are over images; that of a root follows from that of the mean square, se/(2 root).
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 from torch import Tensor
 
@@ -29,6 +33,19 @@ from diffbench.metrics.scores import Score, mean_of
 
 #: A posterior variance, in units of [0, 1], that is no more than rounding.
 ROUNDING = 1e-10
+
+
+class ImageMeasure(ABC):
+    """A distance of restorations to the truth by a network, one number for each draw."""
+
+    @abstractmethod
+    def __call__(self, truth: Tensor, drawn: Tensor) -> Tensor:
+        """Distances (N, K), float64, of draws (N, K, C, H, W) to the truth (N, C, H, W), both on [0, 1]."""
+
+
+def measured(measure: ImageMeasure, truth: Tensor, drawn: Tensor) -> Score:
+    """The mean distance of draws (N, K, C, H, W) to the truth, on [0, 1]; draws are clipped here."""
+    return mean_of(measure(truth, drawn.clamp(0, 1)).mean(1))
 
 
 def of_pictures(truth: Tensor, drawn: Tensor) -> dict[str, Score]:

@@ -16,6 +16,8 @@ from diffbench.plan.variants import variants_of
 from diffbench.specs import registry
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
 from diffbench.specs.errors import PlanError, shown
+from diffbench.specs.extractors import ExtractorSpec
+from diffbench.specs.image_measures import ImageMeasureSpec
 from diffbench.specs.jobs import STAGES
 from diffbench.store import files
 
@@ -48,9 +50,10 @@ def load_plan(
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     if needs_files:
         _check_sources(benchmark, tree)
-        _check_extractor(benchmark, tree)
+        _check_files(benchmark, tree)
     benchmark = _identified(benchmark)
     _check_tasks(benchmark, tree)
+    _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
     if needs_files:
@@ -106,14 +109,20 @@ def _check_controls(variants: Mapping[str, VariantSpec], tree: Tree) -> None:
                 )
 
 
-def _check_extractor(benchmark: BenchmarkSpec, tree: Tree) -> None:
-    extractor = benchmark.extractor
-    for key, file in extractor.files.items():
-        if not Path(file).is_file():
-            raise PlanError(
-                f"{tree.where(('extractor', key))}: extractor.{key}: there is no file {file!r}; expected: "
-                f"{extractor.origins[key]}"
-            )
+def _check_files(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse files of the extractor or of a measure that are not there."""
+    places: dict[tuple[str | int, ...], ExtractorSpec | ImageMeasureSpec] = {
+        ("extractor",): benchmark.extractor
+    }
+    for number, measure in enumerate(benchmark.restorations.measures):
+        places["restorations", "measures", number] = measure
+    for keys, choice in places.items():
+        for key, file in choice.files.items():
+            if not Path(file).is_file():
+                named = ".".join(map(str, (*keys, key)))
+                raise PlanError(
+                    f"{tree.where((*keys, key))}: {named}: there is no file {file!r}; expected: {choice.origins[key]}"
+                )
 
 
 def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
@@ -136,6 +145,17 @@ def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
             keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
             origin = tree.where(keys)
             raise PlanError(f"{origin}: restorations.tasks.{name}.operator.{reason}")
+
+
+def _check_measures(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse a measure that cannot measure the data set's images, where their shape is known."""
+    shape = benchmark.data.known_shape
+    if shape is None:
+        return
+    for number, measure in enumerate(benchmark.restorations.measures):
+        if reason := measure.refusal(shape):
+            keys = ("restorations", "measures", number)
+            raise PlanError(f"{tree.where(keys)}: restorations.measures.{number}.{reason}")
 
 
 def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:

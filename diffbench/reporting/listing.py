@@ -206,6 +206,11 @@ def _notes_of_restorations(plan: Plan, records: Sequence[Record], metrics: Metri
             for name, task in tasks
         ),
         *(f"FID: {line}." for line in context.protocols(records)),
+        *(
+            f"{metrics[each.metric].head}: {each.described}."
+            for each in plan.benchmark.restorations.measures
+            if each.metric in metrics
+        ),
         context.data_line(plan, ((each.variant, each.solver) for each in records)),
         *context.budget_lines(plan, variants),
         *context.spread_lines(records, OVER_IMAGES),

@@ -29,6 +29,7 @@ from diffbench.specs.choices import (
 )
 from diffbench.specs.extractors import TrainedExtractorSpec
 from diffbench.specs.floors import FloorSpec
+from diffbench.specs.image_measures import AnyImageMeasure
 from diffbench.specs.networks.network import EncoderSpec
 from diffbench.specs.objectives import AnyTimes, LogNormalTimesSpec, TimesSpec, UniformTimesSpec
 from diffbench.specs.pretrained import PretrainedSpec
@@ -124,6 +125,7 @@ class RestorationsSpec(Spec):
     draws: how many times each image is restored.
     variants: ids or patterns of the variants on whose models ``restorers`` are tried.
     restorers: restorers that are tried besides the variants' own.
+    measures: measures of restorations besides PSNR, SSIM and the others, such as LPIPS.
     """
 
     tasks: dict[Id, TaskSpec] = {}
@@ -131,6 +133,12 @@ class RestorationsSpec(Spec):
     draws: Annotated[Int, Field(ge=2)] = 4
     variants: Patterns = []
     restorers: dict[Id, AnyRestorer] = {}
+    measures: tuple[AnyImageMeasure, ...] = ()
+
+    @model_validator(mode="after")
+    def _measured_once(self) -> Self:
+        _distinct([each.metric for each in self.measures])
+        return self
 
 
 class TunedSpec(Spec):
@@ -229,6 +237,16 @@ class BenchmarkSpec(Spec):
                     "others, or test no claims (claims: [])"
                 )
         return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name -> file that the extractor or a measure of restorations is read from."""
+        named = {
+            f"{each.metric}_{key}": path
+            for each in self.restorations.measures
+            for key, path in each.files.items()
+        }
+        return self.extractor.files | named
 
 
 @dataclass(frozen=True)

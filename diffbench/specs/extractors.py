@@ -23,6 +23,8 @@ from diffbench.specs.weights import untold
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 INCEPTION_SIZE = 95_628_359
+#: Where the authors publish DINOv2's weights.
+DINOV2_URL = "https://github.com/facebookresearch/dinov2"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -44,6 +46,8 @@ class ExtractorSpec(Registered):
     tells_classes: ClassVar[bool] = False
     #: The further opinions that it can give.
     offers: ClassVar[tuple[str, ...]] = ()
+    #: Whether it has logits: without them there are neither an Inception score nor a confidence.
+    has_logits: ClassVar[bool] = True
     #: How it converts grey levels.
     conversion: ClassVar[str]
 
@@ -105,6 +109,55 @@ class TrainedExtractorSpec(ExtractorSpec):
     opinions: tuple[Literal["sfid"], ...] = Field(default=(), exclude_if=untold)
 
 
+class Dinov2File(Spec):
+    """A file of DINOv2's weights; the network's sizes are read from it.
+
+    weights: the file, in the authors' layout (``dinov2_vitl14_pretrain.pth`` is the usual one) or in that of
+        transformers (safetensors); hashes of the spec contain its sha256, not its path.
+    sha256: of the weights (``sha256sum FILE``).
+    """
+
+    weights: Annotated[str | None, BeforeValidator(nothing), Field(exclude=True)] = None
+    sha256: Sha256
+
+    @property
+    def origin(self) -> str:
+        """The address of the authors' files, and the SHA-256."""
+        return f"such a file as those of {DINOV2_URL} (sha256 {self.sha256})"
+
+
+class Dinov2Spec(Dinov2File, ExtractorSpec):
+    """DINOv2's Vision Transformer, for photographs: its FID is FD-DINOv2.
+
+    weights: the file, in the authors' layout (``dinov2_vitl14_pretrain.pth`` is the usual one) or in that of
+        transformers (safetensors); hashes of the spec contain its sha256, not its path.  The environment variable
+        DIFFBENCH_WEIGHTS can name it too.
+    sha256: of the weights (``sha256sum FILE``).
+    resamples: none by default; each costs the eigenvalues of a matrix with a row for each feature, usually 1024.
+    """
+
+    name: Literal["dinov2"] = "dinov2"
+    implementation: ClassVar[str] = "diffbench.metrics.dinov2:PublishedDinov2"
+    heavy: ClassVar[bool] = True
+    has_logits: ClassVar[bool] = False
+    conversion: ClassVar[str] = (
+        "grey levels to 0..255, grey repeated to RGB, resized to 224x224 by Pillow's bicubic filter, ImageNet's mean "
+        "and deviation, float32"
+    )
+
+    resamples: NonNegativeInt = 0
+
+    @property
+    def files(self) -> dict[str, str]:
+        """``weights``, where it is given."""
+        return {"weights": self.weights} if self.weights else {}
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The address of the authors' files, and the SHA-256."""
+        return {"weights": self.origin}
+
+
 class ReferenceFileSpec(Spec):
     """A published npz file of reference statistics, and perhaps images; ``reference: FILE`` is short for its path.
 
@@ -131,6 +184,7 @@ class InceptionSpec(ExtractorSpec):
         their features for KID, precision and recall.  Such files are ADM's reference batch and EDM's statistics.
     opinions: further scores, by the same network: ``clean_fid``, FID of images resized without aliasing, and
         ``sfid``, FID of a convolution whose pixels are kept apart.
+    dinov2: a file of DINOv2's weights, for one more score, ``fd_dinov2``: the FID of its features.
     resamples: none by default; each costs the eigenvalues of a 2048 x 2048 matrix, seconds of a CPU.
     """
 
@@ -146,12 +200,17 @@ class InceptionSpec(ExtractorSpec):
     sha256: Sha256 = INCEPTION_SHA256
     reference: Annotated[ReferenceFileSpec | None, BeforeValidator(_named)] = None
     opinions: tuple[Literal["clean_fid", "sfid"], ...] = ()
+    dinov2: Dinov2File | None = Field(default=None, exclude_if=untold)
     resamples: NonNegativeInt = 0
 
     @property
     def files(self) -> dict[str, str]:
         """``weights`` and ``reference``, those that are given."""
-        given = {"weights": self.weights, "reference": self.reference and self.reference.path}
+        given = {
+            "weights": self.weights,
+            "reference": self.reference and self.reference.path,
+            "dinov2": self.dinov2 and self.dinov2.weights,
+        }
         return {key: path for key, path in given.items() if path}
 
     @property
@@ -165,6 +224,7 @@ class InceptionSpec(ExtractorSpec):
             "weights": f"{INCEPTION_URL if published else 'a file'} (sha256 {self.sha256})",
             "reference": "an npz file with mu and sigma, and perhaps arr_0, as guided-diffusion and EDM publish it"
             + known,
+            "dinov2": self.dinov2.origin if self.dinov2 else "",
         }
 
     @property

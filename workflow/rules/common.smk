@@ -31,11 +31,11 @@ def quoted(*words):
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
-# Device, extensions, the number of shards and where the extractor's files lie go by the environment: they are no part of
-# a job's identity and must not cause reruns.
+# Device, extensions, the number of shards and where the files of extractor and measures lie go by the environment: they are
+# no part of a job's identity and must not cause reruns.
 FILES = "".join(
     f" export DIFFBENCH_{key.upper()}={quoted(Path(file).resolve())};"
-    for key, file in PLAN.benchmark.extractor.files.items()
+    for key, file in PLAN.benchmark.files.items()
 )
 shell.prefix(
     f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"

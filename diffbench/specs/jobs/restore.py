@@ -9,12 +9,14 @@ from pydantic import Field
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt
 from diffbench.specs.floors import FloorSpec
+from diffbench.specs.image_measures import AnyImageMeasure
 from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.data import StoredData
 from diffbench.specs.jobs.reference import ReferenceSpec
 from diffbench.specs.jobs.stage import RUN
 from diffbench.specs.jobs.train import AskingSpec
 from diffbench.specs.restorers import AnyRestorer, TaskSpec
+from diffbench.specs.weights import untold
 
 #: The folder of one method's restorations of one task; no other job has a sidecar there.
 RESTORED = f"{RUN}/restore/{{task}}/{{method}}"
@@ -24,6 +26,7 @@ class RestoreSpec(AskingSpec):
     """Restore the first test images of one task with one method.
 
     The first ``images`` images are restored ``draws`` times each.  A method without a model has no ``train``.
+    ``measures``, further measures of the restorations, are left out of a spec that has none.
     """
 
     template: ClassVar[str] = f"{RESTORED}.json"
@@ -47,6 +50,7 @@ class RestoreSpec(AskingSpec):
     data: StoredData
     reference: ReferenceSpec
     floors: FloorSpec = FloorSpec()
+    measures: tuple[AnyImageMeasure, ...] = Field(default=(), exclude_if=untold)
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[RestoreSpec]:
@@ -66,6 +70,7 @@ class RestoreSpec(AskingSpec):
                 data=asked.benchmark.data,
                 reference=asked.reference,
                 floors=asked.benchmark.floors,
+                measures=restorations.measures,
                 train=asked.train if restorer.uses_model else None,
                 precision=asked.precision(restorer.inner),
             )
