@@ -34,6 +34,8 @@ from diffbench.training.trainer import Trainer
 IMAGES = 64
 #: Evaluations are counted on images no larger than this.
 SMALL = 8
+#: Channels and side of the images of a timed convolution.
+WIDTH, SIDE = 128, 32
 
 #: The keys of a budget that do not change the time of a step.
 OF_NO_STEP = {
@@ -213,6 +215,21 @@ class Timings:
 
         found: Timed = self.once(key, lambda: self.stopwatch.of_batch(what, batch, make))
         return found
+
+    def operation(self, device: torch.device) -> float:
+        """Return the seconds of a floating-point operation of a convolution, with a batch of images in the cache."""
+        x = torch.rand(4, WIDTH, SIDE, SIDE, device=device)
+        layer = nn.Conv2d(WIDTH, WIDTH, 3, padding=1).to(device)
+        count = 2 * 9 * WIDTH**2 * x[:, 0].numel()
+
+        def convolve() -> object:
+            with torch.no_grad():
+                return layer(x)
+
+        found: float = self.once(
+            ("operation", device.type), lambda: self.stopwatch.seconds(convolve)
+        )
+        return found / count
 
     def frozen(self, network: nn.Module, running: models.Running) -> nn.Module:
         """Return a network in the form in which samplers use it."""

@@ -6,7 +6,7 @@ on its defaults (VGG-16 for precision and recall) or its cache (keyed by names, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.torchvision_operators import ensure_importable
+from diffbench.store.progress import Step
 
 #: Mean ``mu`` (d,) and covariance ``sigma`` (d, d).
 Statistics = dict[str, Features]
@@ -184,8 +186,27 @@ def precision_recall(
     )
 
     both = (torch.from_numpy(each).to(device) for each in (z, reference))
-    metric = prc_features_to_metric(*both, verbose=False, **PRC_OPTIONS)
+    # All distances within each set, and those between the sets twice.
+    count = (len(z) + len(reference)) ** 2
+    with Step("precision and recall", count, "distance") as step, Distances(step):
+        metric = prc_features_to_metric(*both, verbose=False, **PRC_OPTIONS)
     return float(metric[KEY_METRIC_PRECISION]), float(metric[KEY_METRIC_RECALL])
+
+
+class Distances(TorchFunctionMode):
+    """A block in which distances by ``torch.cdist`` are counted, since torch-fidelity says nothing meanwhile."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.cdist:
+            self.step.advance(found.numel())
+        return found
 
 
 def nearest_distances(
@@ -201,19 +222,27 @@ def nearest_distances(
     """
     a, b = (torch.from_numpy(each.reshape(len(each), -1)) for each in (images, reference))
     rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
-    nearest = [_nearest(part.to(device).double(), b.split(rows)) for part in a.split(rows)]
+    with Step("distances to the nearest images", len(a) * len(b), "distance") as step:
+        nearest = [
+            _nearest(part.to(device).double(), b.split(rows), step.advance)
+            for part in a.split(rows)
+        ]
     distances: NDArray[np.float64] = torch.cat(nearest).sqrt().cpu().numpy()
     return distances
 
 
-def _nearest(a: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Squared distance of each image of a (n, d), float64, to the nearest image of all parts (m, d)."""
+def _nearest(a: Tensor, parts: Sequence[Tensor], seen: Callable[[int], None]) -> Tensor:
+    """Squared distance of each image of a (n, d), float64, to the nearest image of all parts (m, d).
+
+    ``seen`` is called with the number of distances of each part.
+    """
     size = a.square().sum(1, keepdim=True)
     nearest = torch.full_like(size[:, 0], torch.inf)
     for part in parts:
         b = part.to(a.device).double()
         squares = (a @ b.T).mul_(-2).add_(size).add_(b.square().sum(1))
         nearest = nearest.minimum(squares.amin(1))
+        seen(squares.numel())
     return nearest
 
 

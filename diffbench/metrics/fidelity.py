@@ -53,6 +53,7 @@ from diffbench.metrics.floors import RealImages
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.metrics.scores import Score
 from diffbench.specs.floors import FloorSpec
+from diffbench.store.progress import Step
 
 
 class Fidelity:
@@ -193,8 +194,11 @@ class Fidelity:
 
     def _fid(self, z: Features, rows: NDArray[np.int64], to: str) -> Score:
         distance = self.reference.distances[to]
-        resampled = [distance(fitted(z[i])) for i in rows]
-        return _bootstrapped(distance(fitted(z)), resampled)
+        with Step(f"FID to {to}, with its bootstrap", 1 + len(rows), "FID") as step:
+            value, *resampled = step.over(
+                distance(fitted(each)) for each in (z, *(z[i] for i in rows))
+            )
+        return _bootstrapped(value, resampled)
 
     def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]

@@ -13,6 +13,7 @@ one that states none only accuracy and floor are reported.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,6 +38,10 @@ def validate_extractor(module: nn.Module, dataset: Dataset) -> dict[str, float]:
     Raises:
         ValueError: when a number is outside its limits, naming it.
     """
+    # Each pass through the extractor has a progress of its own.
+    print(
+        "extractor: validation on the data set and its damaged images", file=sys.stderr, flush=True
+    )
     reference, _ = features_and_logits(module, dataset.train)
     z, logits = features_and_logits(module, dataset.test)
     distance = FrechetTo(fid_statistics(reference))

@@ -41,9 +41,25 @@ class ExtractorSpec(Registered):
     tells_classes: ClassVar[bool] = False
     #: How it converts grey levels.
     conversion: ClassVar[str]
+    #: Floating-point operations of an image, two per multiplication, where it cannot be timed without its weights.
+    operations: ClassVar[float | None] = None
 
     name: str
     resamples: NonNegativeInt = 20
+
+    @property
+    def width(self) -> int | None:
+        """The number of features of an image; None where it is not known before the network is made."""
+        return None
+
+    @property
+    def others(self) -> int:
+        """The number of further extractors with an FID of their own."""
+        return 0
+
+    def passes(self, images: int) -> int:
+        """Return how many passes of an image it costs to make and validate it on that many training images."""
+        return 0
 
     @property
     def files(self) -> dict[str, str]:
@@ -91,6 +107,14 @@ class TrainedExtractorSpec(ExtractorSpec):
     seed: Int = 0
     threads: PositiveInt = 1
 
+    @property
+    def width(self) -> int:
+        return self.features
+
+    def passes(self, images: int) -> int:
+        """A step of training counts as three passes; validation is on the images and five damaged sets of them."""
+        return images * (3 * self.epochs + 7)
+
 
 class ReferenceFileSpec(Spec):
     """A published npz file of reference statistics, and perhaps images; ``reference: FILE`` is short for its path.
@@ -123,6 +147,8 @@ class InceptionSpec(ExtractorSpec):
     name: Literal["inception"] = "inception"
     implementation: ClassVar[str] = "diffbench.metrics.inception:PublishedInception"
     heavy: ClassVar[bool] = True
+    #: 5.7 billion multiplications (torchvision's table of its models).
+    operations: ClassVar[float | None] = 11.4e9
     conversion: ClassVar[str] = (
         "grey levels to 0..255, grey repeated to RGB, resized to 299x299 as TensorFlow 1 does, float32"
     )
@@ -132,6 +158,14 @@ class InceptionSpec(ExtractorSpec):
     reference: Annotated[ReferenceFileSpec | None, BeforeValidator(_named)] = None
     opinions: tuple[Literal["clean_fid"], ...] = ()
     resamples: NonNegativeInt = 0
+
+    @property
+    def width(self) -> int:
+        return 2048
+
+    @property
+    def others(self) -> int:
+        return len(self.opinions)
 
     @property
     def files(self) -> dict[str, str]:
