@@ -17,7 +17,7 @@ from diffbench.specs.jobs import DataStageSpec
 from diffbench.specs.registry import build
 from diffbench.store import files, mapped, paths
 from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
-from diffbench.store.progress import Step
+from diffbench.store.progress import announce
 from diffbench.training import machine
 
 #: The least number of images; fewer have no useful statistics.
@@ -31,19 +31,16 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
     """Write levels.npz and manifest.json."""
     path = paths.dataset(root)
     with machine.record(path, machine.prepare("cpu")):
-        title = f"data: reading {spec.data.name}, storing and describing it"
-        with Step(title, 3, "part") as step:
-            dataset: Dataset = build(spec.data).load()
-            step.advance()
-            if len(dataset.test) < FEWEST:
-                raise ValueError(
-                    f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
-                    "images, or a larger test_fraction)"
-                )
-            write_product(path, lambda file: save(dataset, file), spec)
-            step.advance()
-            files.write_json(paths.data_manifest(root), manifest(dataset))
-            step.advance()
+        announce(f"data: reading {spec.data.name}")
+        dataset: Dataset = build(spec.data).load()
+        if len(dataset.test) < FEWEST:
+            raise ValueError(
+                f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
+                "images, or a larger test_fraction)"
+            )
+        announce(f"data: storing {len(dataset.train) + len(dataset.test):,} images")
+        write_product(path, lambda file: save(dataset, file), spec)
+        files.write_json(paths.data_manifest(root), manifest(dataset))
 
 
 def cost(spec: DataStageSpec, timings: Timings) -> Cost:

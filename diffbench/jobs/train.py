@@ -86,10 +86,10 @@ def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: Make
     whole = found.step.images == training.batch
     if training.compile and not (whole and timings.device.type == "cuda"):
         notes += ("training is timed without compiling the network",)
-    whole = training.steps * found.step.seconds / 3600
-    hours = whole * (1 - saved / training.steps)
+    all_steps = training.steps * found.step.seconds / 3600
+    hours = all_steps * (1 - saved / training.steps)
     weights = len(spec.products) + len(snapshots_of(spec))
-    return Cost(hours, weights * found.weights + GENERATIONS * found.state, notes, whole=whole)
+    return Cost(hours, weights * found.weights + GENERATIONS * found.state, notes, whole=all_steps)
 
 
 def denoiser_trainer(

@@ -35,6 +35,11 @@ def spelled(seconds: float) -> str:
     )
 
 
+def announce(what: str) -> None:
+    """Print what is done next, where there is nothing to count."""
+    print(what, file=sys.stderr, flush=True)
+
+
 class Progress:
     """The display of a job's progress, as a block or until ``close``.
 
@@ -117,7 +122,7 @@ class Progress:
 
     def print(self, **values: float) -> None:
         """Print a line in the log."""
-        print(self.line(**values), file=sys.stderr, flush=True)
+        announce(self.line(**values))
 
     def line(self, **values: float) -> str:
         """The line of a log: units done, values, calls of the network since; once it is known, rate and time left."""
