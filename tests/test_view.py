@@ -114,7 +114,7 @@ def test_a_terminal_gets_a_block_below_what_was_said(began, tmp_path, monkeypatc
     view, logger, stream = began(live=True)
     start(logger, 1, tmp_path / "data.log")
     assert screen(stream.getvalue()) == [
-        "digits: 0 of 3 jobs done, 1 running, 2 w",
+        "digits: 0 of 3 jobs done, 1 running, 2 ",
         "  data  0 s",
     ]
     logger.warning("something is odd")

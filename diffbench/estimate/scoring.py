@@ -41,6 +41,8 @@ from diffbench.specs.registry import build
 ASSUMED = {"train": 50_000, "test": 10_000}
 #: The number of images whose features are timed together.
 FEW = 500
+#: The number of images in a batch of an extractor that does not say it.
+BATCH = 1000
 #: FIDs are timed with at most this many features.
 NARROW = 256
 #: Seconds in which a job reads the data set, the reference and the extractor: a guess.
@@ -125,7 +127,7 @@ class Scoring:
             return lambda: network(images)
 
         what = f"features: {self.extractor.name}"
-        batch = int(getattr(network, "batch", 1000))
+        batch = int(getattr(network, "batch", BATCH))
         timed = self.timings.once(
             ("features", self.extractor, self.spec.data.name),
             lambda: self.timings.stopwatch.of_batch(what, batch, make),
