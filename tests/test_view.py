@@ -38,6 +38,8 @@ def logger_of(stream, **settings):
 def began(tmp_path, monkeypatch):
     """A function that begins the view of three jobs."""
     monkeypatch.delenv(module.VARIABLE, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(module.progress, "now", lambda: 0.0)
     jobs = [[str(tmp_path / f"{name}.log")] for name in ("data", "train/vp/seed0", "tables")]
     views = []
 
@@ -127,6 +129,22 @@ def test_a_terminal_gets_a_block_below_what_was_said(began, tmp_path, monkeypatc
     assert screen(stream.getvalue())[0] == "something is odd"
     logger.info("Complete log(s): x")
     assert screen(stream.getvalue())[-1] == "Complete log(s): x"
+
+
+def test_a_mistake_in_the_view_does_not_end_the_run(began, tmp_path, monkeypatch, capsys):
+    _, logger, _ = began(live=True)
+    monkeypatch.setattr(module.lines, "summary", None)
+    start(logger, 1, tmp_path / "data.log")
+    assert "TypeError" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_a_dumb_terminal_is_a_log(began, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    _, logger, stream = began(live=True)
+    start(logger, 1, tmp_path / "data.log")
+    finish(logger, 1)
+    assert stream.getvalue() == "1 of 3 jobs done: data, 0 s\n"
 
 
 def test_snakemakes_lines_stay_where_they_are_asked_for(began, monkeypatch):

@@ -48,7 +48,7 @@ class View(logging.Handler):
         super().__init__()
         self.run, self.logs, self.under, self.calibration = run, logs, under, calibration
         self.stream: TextIO = under.stream
-        self.live = self.stream.isatty()
+        self.live = is_terminal(self.stream)
         self.drawn = 0
         self.over = threading.Event()
         self.events: dict[str, Callable[[Any], None]] = {
@@ -58,8 +58,14 @@ class View(logging.Handler):
         }
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record of Snakemake."""
-        event = str(getattr(record, "event", None) or "")
+        """Take a record of Snakemake; a mistake in the view must not end the run."""
+        try:
+            self.take(record, str(getattr(record, "event", None) or ""))
+        except Exception:
+            self.handleError(record)
+
+    def take(self, record: logging.LogRecord, event: str) -> None:
+        """Change the state of the run and the view as an event asks for; show what is no event of a job."""
         if event in self.events:
             self.events[event](record)
         elif not (event in UNSEEN or (not event and str(record.msg).startswith(NOISE))):
@@ -174,12 +180,17 @@ def begin(
     under = next((each for each in logger.handlers if each.name == DEFAULT), None)
     if os.environ.get(VARIABLE) == "" or under is None or asked(under):
         return None
-    live = under.stream.isatty()  # type: ignore[attr-defined]
+    live = is_terminal(under.stream)  # type: ignore[attr-defined]
     calibration = Calibration(estimated) if live and estimated is not None else None
     view = View(Run(title, [], slots, progress.now), logs, under, calibration)
     view.run = Run(title, [view.name_of(Path(log[0])) for log in jobs if log], slots, progress.now)
     view.begin(logger)
     return view
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether lines that were written to a stream can be removed again."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def asked(under: Any) -> bool:
