@@ -54,6 +54,9 @@ def _shape(text: str) -> tuple[int, ...]:
         help="shape of the images, where the data set does not say it",
     ),
     argument("--json", action="store_true", help="print the seconds of each job, as JSON"),
+    argument(
+        "--no-compile", action="store_true", help="time networks as they are, which is sooner done"
+    ),
     SET,
 )
 def estimate(options: argparse.Namespace) -> int:
@@ -61,7 +64,7 @@ def estimate(options: argparse.Namespace) -> int:
     plan = load(options, needs_files=False)
     report = importlib.import_module("diffbench.estimate.report")
     module = importlib.import_module("diffbench.estimate.estimate")
-    found = module.estimate(plan, options.steps, options.shape)
+    found = module.estimate(plan, options.steps, options.shape, compiled=not options.no_compile)
     print(json.dumps(report.as_json(found)) if options.json else report.text(found).rstrip("\n"))
     return 0
 

@@ -39,7 +39,11 @@ from diffbench.training import machine
 
 
 def estimate(
-    plan: Plan, repeats: int = 3, shape: Shape | None = None, clock: Clock | None = None
+    plan: Plan,
+    repeats: int = 3,
+    shape: Shape | None = None,
+    clock: Clock | None = None,
+    compiled: bool = True,
 ) -> Estimate:
     """Time what a plan needs on its device, and return the costs of its jobs.
 
@@ -48,12 +52,13 @@ def estimate(
         repeats: how often each call is timed, after one call to warm up.
         shape: the shape (C, H, W) of images, where the data set does not say.
         clock: a function that returns seconds; by default of a GPU, or of all of a CPU's cores.
+        compiled: whether networks are compiled, on a GPU, where their budget says so: it takes minutes.
 
     Raises:
         PlanError: when nothing says what shape images have.
         RuntimeError: when there is no such device, or it has too little memory for a batch.
     """
-    timings = Timings(plan, repeats, shape or known_shape(plan), clock)
+    timings = Timings(plan, repeats, shape or known_shape(plan), clock, compiled)
     name = machine.name(timings.device)
     raw = [job_cost(job, timings, name) for job in plan.jobs]
     known = factors(raw)

@@ -84,14 +84,19 @@ class Timings:
     Attributes:
         root: the results, where a job may have begun.
         device: the device that is timed.
+        compiles: whether networks are compiled where their budget says so.
         dataset: images of noise; ``small`` ones are for counting.
         timed: what was measured so far.
     """
 
-    def __init__(self, plan: Plan, repeats: int, shape: Shape, clock: Clock | None) -> None:
+    def __init__(
+        self, plan: Plan, repeats: int, shape: Shape, clock: Clock | None, compiled: bool = True
+    ) -> None:
         self.root: Path = plan.root
         trained = (each.training for each in plan.variants.values() if each.training)
         self.device = machine.prepare(plan.device, next(trained, None))
+        # The compiler takes minutes on a CPU.
+        self.compiles = compiled and self.device.type == "cuda"
         self.stopwatch = Stopwatch(self.device, repeats, clock)
         self.dataset = noise_images(plan.benchmark.data, shape)
         channels, height, width = shape
@@ -129,8 +134,8 @@ class Timings:
 
         def step(batch: int) -> Callable[[], object]:
             parts = min(training.accumulate, batch)
-            # The compiler takes minutes on a CPU, and as long for a few images as for a batch.
-            worth_it = self.device.type == "cuda" and batch == training.batch
+            # Compiling takes as long for a few images as for a batch.
+            worth_it = self.compiles and batch == training.batch
             changes = {
                 "batch": batch,
                 "accumulate": parts,

@@ -84,7 +84,7 @@ def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: Make
     if saved:
         notes += (f"{spec.variant} seed {spec.seed} goes on from step {saved}",)
     whole = found.step.images == training.batch
-    if training.compile and not (whole and timings.device.type == "cuda"):
+    if training.compile and not (whole and timings.compiles):
         notes += ("training is timed without compiling the network",)
     all_steps = training.steps * found.step.seconds / 3600
     hours = all_steps * (1 - saved / training.steps)

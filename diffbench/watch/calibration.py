@@ -12,6 +12,9 @@ from pathlib import Path
 
 from diffbench.server.client import PACKAGE, THREAD_VARIABLES, VARIABLE
 
+#: What makes an estimate short; finished jobs correct it.
+SHORT = ("--steps", "1", "--no-compile", "--json")
+
 
 class Calibration:
     """The command ``diffbench estimate``, as a process.
@@ -49,16 +52,7 @@ class Calibration:
         others = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *others])
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "diffbench",
-                "estimate",
-                *self.arguments,
-                "--steps",
-                "1",
-                "--json",
-            ],
+            [sys.executable, "-m", "diffbench", "estimate", *self.arguments, *SHORT],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
