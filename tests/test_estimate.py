@@ -228,7 +228,7 @@ def test_done_jobs_of_this_machine_correct_their_stage(here):
     sample = by_job["sample", "ddpm-cosine", "ancestral-10"]
     assert (sample.hours, sample.known) == (pytest.approx(2 * 10 * EACH / 3600), Known.TIMED)
     text = report.text(found)
-    said = f"1 jobs of this machine that are done, {factor:.2f} of what was timed or counted"
+    said = f"1 done job here, which took {factor:.2f} of what was timed or counted"
     assert said in text
 
 

@@ -26,7 +26,7 @@ class Known(IntEnum):
     @property
     def text(self) -> str:
         """The way in words."""
-        return ("jobs of this machine that are done", "timed here", "a guess from counts")[self]
+        return ("done jobs here", "timed here", "a guess from counts")[self]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def _how_known(estimate: Estimate, stage: str, costs: Sequence[JobCost]) -> str:
     if known is not Known.RECORDED:
         return known.text
     factor, count = estimate.factors[stage]
-    return f"{count} {known.text}, {factor:.2f} of what was timed or counted"
+    jobs = "1 done job" if count == 1 else f"{count} done jobs"
+    return f"{jobs} here, which took {factor:.2f} of what was timed or counted"
 
 
 def _tables(estimate: Estimate) -> str:
