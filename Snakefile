@@ -43,8 +43,14 @@ onstart:
     ):
         SERVER, socket = start_server()
         os.environ[VARIABLE] = str(socket)
+    begin_view()
+
+
+onsuccess:
+    end_view()
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.
 onerror:
+    end_view()
     shell(RESCUE)

@@ -1,5 +1,7 @@
 """What a benchmark would cost: counted evaluations, and times by a clock that the tests hold."""
 
+import json
+import platform
 import re
 import time
 from itertools import count
@@ -12,13 +14,18 @@ from commands import CONFIG, REPOSITORY, TINY, merged, plan_of, write_config
 
 from diffbench import cli
 from diffbench.estimate import counting, report
-from diffbench.estimate.costs import JobCost, left, size, with_upstream
+from diffbench.estimate import scoring as scoring_module
+from diffbench.estimate.costs import Cost, JobCost, Known, hours_taken, left, size, with_upstream
 from diffbench.estimate.estimate import estimate, known_shape
+from diffbench.estimate.scoring import Scoring
 from diffbench.estimate.stopwatch import FEW, PATIENCE, Stopwatch
-from diffbench.estimate.timings import noise_images
+from diffbench.estimate.timings import Timings, noise_images
 from diffbench.jobs import data, restore
 from diffbench.plan.loading import load_plan
+from diffbench.plan.rules import rules
 from diffbench.specs.errors import PlanError
+from diffbench.specs.extractors import InceptionSpec
+from diffbench.specs.floors import FloorSpec
 from diffbench.store import paths
 from diffbench.store.products import write_product
 
@@ -42,6 +49,10 @@ def here(tmp_path, monkeypatch):
     """A working directory with the tiny benchmark's file, where no data can be read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", None)
+    # What scores are made of is timed with few features, and one batch of few images.
+    monkeypatch.setattr(scoring_module, "FEW", 8)
+    monkeypatch.setattr(scoring_module, "NARROW", 8)
+    monkeypatch.setattr(scoring_module, "BATCH", 8)
     write_config(tmp_path, FEWER)
     return tmp_path
 
@@ -71,7 +82,10 @@ def test_costs_are_times_the_counts(here):
     assert adaptive.hours == pytest.approx(2 * counting.ADAPTIVE_CALLS * EACH / 3600)
     assert adaptive.notes == ("step size control is assumed to take 150 evaluations",)
     assert by_job["sample", "control-test", "draw"].hours == 0
-    assert by_job["data", "", ""].hours is by_job["score", "ve", ""].hours is None
+    # Of a data set only counts are known.
+    assert by_job["data", "", ""].known is Known.COUNTED
+    for stage in ("reference", "score", "analysis"):
+        assert all(each.hours > 0 for each in found.costs if each.job.stage == stage)
     assert not (here / "results").exists()
 
 
@@ -195,6 +209,108 @@ def test_what_is_done_is_not_counted_and_what_is_begun_only_in_part(here):
     assert "- ddpm-cosine seed 0 goes on from step 3" in text
 
 
+def recorded(job, **changes):
+    """The products of a job that is done, with a run record of this machine."""
+    for path in job.products:
+        write_product(path, b"content", job.spec)
+    record = {"host": platform.node(), "device": "cpu", "cpu_seconds": 8.0, "seconds": 9.0}
+    paths.run_record(job.product).write_text(json.dumps(record | {"notes": {}} | changes))
+
+
+def test_done_jobs_of_this_machine_correct_their_stage(here):
+    recorded(plan_of(here).job("train", "ve"))
+    found, by_job = costs(here, {"only": ["ve", "ddpm-cosine"]})
+    # Four steps of EACH seconds took 8 seconds of the processor.
+    factor = 8 / (4 * EACH)
+    assert found.factors == {"train": (pytest.approx(factor), 1)}
+    other = by_job["train", "ddpm-cosine", ""]
+    assert (other.hours, other.known) == (pytest.approx(8 / 3600), Known.RECORDED)
+    sample = by_job["sample", "ddpm-cosine", "ancestral-10"]
+    assert (sample.hours, sample.known) == (pytest.approx(2 * 10 * EACH / 3600), Known.TIMED)
+    text = report.text(found)
+    said = f"1 done job here, which took {factor:.2f} of what was timed or counted"
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "hours"),
+    [
+        ({}, 8 / 3600),
+        ({"host": "another"}, None),
+        ({"device": "cuda:0: NVIDIA H200"}, None),
+        ({"notes": {"start": 2}}, None),
+        ({"notes": 1}, None),
+    ],
+    ids=["here", "another machine", "another device", "only the end of a training", "torn"],
+)
+def test_what_a_job_took_here(here, changes, hours):
+    job = plan_of(here).job("train", "ve")
+    recorded(job, **changes)
+    assert hours_taken(job, "cpu") == hours
+    gpu = hours_taken(job, "cuda:0: NVIDIA H200")
+    assert gpu == (9 / 3600 if "device" in changes else None)
+
+
+def test_costs_are_added():
+    one, other = Cost(1.0, 5, ("a",)), Cost(2.0, 6, ("a", "b"), Known.COUNTED)
+    assert one + other == Cost(3.0, 11, ("a", "b"), Known.COUNTED)
+    assert (one + Cost(None)).hours is None
+
+
+def test_the_numbers_of_each_job_can_be_read_by_programs(here, capsys):
+    changes = ["--set", "only=ve", "--set", "shards=2"]
+    assert cli.main(["estimate", CONFIG, "--steps", "1", "--json", *changes]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["machine"] == "cpu"
+    plan = load_plan([here / CONFIG], {"only": "ve", "shards": 2}, REPOSITORY)
+    names = {rule.job for rule in rules(plan)}
+    jobs = [*plan.jobs, *(shard for job in plan.jobs for shard in plan.shards(job))]
+    assert set(found["jobs"]) == {job.name for job in jobs}
+    # A job's name is the path of its log.
+    assert all(fits(job.name, names) for job in jobs)
+    names = ("sample/ve/seed0/pc-3", "shard/ve/seed0/pc-3/1of2", "shard/ve/seed0/pc-3/2of2")
+    whole, *parts = (found["jobs"][name] for name in names)
+    assert whole["seconds"] == 0 and len({part["seconds"] for part in parts}) == 1
+    assert {each["known"] for each in found["jobs"].values()} == {"timed", "counted"}
+
+
+def fits(name, templates):
+    patterns = (re.sub(r"\{\w+\}", "[^/]+", template) for template in templates)
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def test_an_extractor_that_cannot_be_timed_is_counted(here):
+    plan = plan_of(here)
+    timings = Timings(plan, 1, known_shape(plan), ticking())
+    reference = plan.job("reference").spec
+    large = Scoring(
+        reference.model_copy(update={"extractor": InceptionSpec(opinions=("clean_fid",))}), timings
+    )
+    # Two passes of each image of 11.4e9 operations; a convolution of 4 images takes TICK.
+    operations = 2 * 9 * 128**2 * 4 * 32**2
+    assert large.features(2 * 50) == pytest.approx(100 * 11.4e9 * TICK / operations)
+    assert large.cost(lambda: 7200.0) == Cost(2.0, known=Known.COUNTED)
+    # An extractor of which neither is known is not estimated.
+    unknown = Scoring(reference, timings)
+    unknown.width = 0
+    assert unknown.cost(lambda: 7200.0).hours is None
+
+
+def test_scores_grow_as_their_counts_do(here):
+    plan = plan_of(here)
+    scoring = Scoring(plan.job("reference").spec, Timings(plan, 1, known_shape(plan), ticking()))
+    assert (scoring.train, scoring.test, scoring.width) == (1500, 297, 32)
+    seconds = {"image": 2.0**-8, "distance": 2.0**-20, "pixels": 2.0**-18, "kernel": 2.0**-24}
+    vars(scoring).update(seconds | {"row": 2.0**-12, "frechet": 2.0**-6, "logits": 2.0**-14})
+    n, times = 2000, 21
+    # KID's subsets have half of the smaller set: 750 of 1,500.
+    kernels = 20 * 3 * 750**2 * 2.0**-24
+    fids = times * (n * 2.0**-12 + 2 * 2.0**-6)
+    wanted = n * 2.0**-8 + 3500**2 * 2.0**-20 + n * 1500 * 2.0**-18 + kernels + fids
+    assert scoring.samples(n) == pytest.approx(wanted + times * n * 2.0**-14)
+    assert scoring.floors(n, FloorSpec(redraws=10)) == pytest.approx(fids * 10 / times)
+
+
 def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
     found, by_job = costs(here)
     tables = report.table_costs(found)
@@ -235,19 +351,18 @@ def test_the_command_prints_an_estimate_without_data(here, capsys):
     assert out.startswith("bench.yaml on cpu: CPU-hours")
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["variant"] == [
-        "variant",
-        "train",
-        "classifier",
-        "sample",
-        "likelihood",
-        "restore",
-        "hours",
-        "disk",
+        *("variant", "data", "reference", "train", "sample", "score", "likelihood"),
+        *("hours", "disk"),
     ]
-    assert float(rows["ddpm-cosine"][1]) > 0 and float(rows["ddpm-cosine"][3]) > 0
-    assert rows["all"][1:] == rows["ddpm-cosine"][1:]
+    assert rows["ddpm-cosine"][1:3] == ["-", "-"]
+    assert all(float(hours) > 0 for hours in rows["ddpm-cosine"][3:8])
+    shared, own = float(rows["(shared)"][-3]), float(rows["ddpm-cosine"][-3])
+    # Three digits of each.
+    assert float(rows["all"][-3]) == pytest.approx(shared + own, rel=0.02)
     assert float(rows["overview"][2]) > 0
-    assert "- not estimated: data, reference, score" in out
+    assert " ".join(rows["data"]).endswith("a guess from counts")
+    assert " ".join(rows["score"]).endswith("timed here")
+    assert "not estimated" not in out
     assert not Path("results").exists()
 
 

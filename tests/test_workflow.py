@@ -71,6 +71,16 @@ def test_the_run_finds_its_profile(first):
     assert "profiles/default for setting default command line arguments" in printed
 
 
+def test_the_log_of_a_run_has_a_line_for_each_job(first):
+    _, printed = first
+    lines = re.findall(r"^(\d+) of (\d+) jobs done: [\w/@.-]+, \d", printed, re.MULTILINE)
+    total = len(lines)
+    assert [int(done) for done, _ in lines] == list(range(1, total + 1))
+    assert {int(each) for _, each in lines} == {total}
+    assert f"tiny: {total} of {total} jobs done; " in printed
+    assert "\nlocalrule " not in printed
+
+
 def test_every_cell_of_the_tables_is_filled(first):
     folder, _ = first
     rows = overview(folder)

@@ -1,7 +1,7 @@
 """The inputs of an analysis.
 
 An analysis' class is built from its spec, and from the training spec of its variant, if it is about one;
-``measure(bench)`` returns the content of its JSON file, and a PNG or None.
+``measure(bench)`` returns the content of its JSON file, and a PNG or None; ``cost(timings)`` the expected cost.
 """
 
 from __future__ import annotations

@@ -9,12 +9,15 @@ import torch
 from diffbench.analyses.bench import Bench
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
+from diffbench.diffusion.denoisers.denoiser import Counted
 from diffbench.diffusion.likelihoods.progressive import coded
 from diffbench.diffusion.likelihoods.vlb import VLB
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.specs.analyses import ProgressiveCodingSpec
 from diffbench.specs.jobs import TrainSpec
+from diffbench.store.progress import Progress
 from diffbench.training import models
-from diffbench.training.progress import Progress
 
 
 class ProgressiveCoding:
@@ -22,6 +25,15 @@ class ProgressiveCoding:
 
     def __init__(self, spec: ProgressiveCodingSpec, train: TrainSpec) -> None:
         self.spec, self.train = spec, train
+
+    def cost(self, timings: Timings) -> Cost:
+        """Return the cost of one call of the network for each level and batch."""
+        if self.train.network is None:
+            return Cost(None)
+        batch = min(self.spec.bound.batch, self.spec.images)
+        labelled = self.train.denoiser.takes_labels
+        call = timings.call(self.train, batch, "fp32", labelled)
+        return Cost(self.spec.steps * call.seconds * self.spec.images / batch / 3600)
 
     def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
         """Code the first test images.
@@ -33,12 +45,12 @@ class ProgressiveCoding:
         dataset = bench.dataset
         denoiser = bench.denoiser(self.train)
         grey = models.grey_levels_of(dataset, self.train.process)
-        bound = VLB(self.spec.bound, denoiser, grey)
         x = grey.to_model(dataset.test[: self.spec.images]).to(bench.device)
         known = dataset.test_labels[: len(x)]
         labels = torch.from_numpy(known).to(bench.device) if denoiser.classes else None
         title = f"analysis {self.train.variant}"
         progress, parts = Progress(title, len(x), "image"), []
+        bound = VLB(self.spec.bound, Counted(denoiser, progress.call), grey)
         for i, (batch, y) in enumerate(models.in_batches(x, labels, self.spec.bound.batch)):
             draws = stream("progressive coding", bench.seed, i)
             parts.append(coded(bound, batch, self.spec.steps, draws, Condition(y)))

@@ -27,6 +27,8 @@ from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.objectives.losses import Objective
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.jobs.train import denoiser_trainer
 from diffbench.specs.analyses import GradientNoiseSpec
 from diffbench.specs.jobs import TrainSpec
@@ -38,8 +40,8 @@ from diffbench.specs.objectives import (
     VLBObjectiveSpec,
 )
 from diffbench.specs.registry import build
+from diffbench.store.progress import Progress, Step
 from diffbench.training import models
-from diffbench.training.progress import Progress
 from diffbench.training.trainer import Trainer
 
 OBJECTIVES: dict[str, ObjectiveSpec] = {
@@ -60,6 +62,21 @@ class GradientNoise:
         self.label_dropout = train.objective.label_dropout
         neutral = SimpleSpec(times=train.objective.times, label_dropout=self.label_dropout)
         self.train = train.model_copy(update={"objective": neutral})
+
+    def cost(self, timings: Timings) -> Cost:
+        """Return the cost of the training, and of the gradients and losses at each checkpoint, in steps of it."""
+        if self.train.network is None:
+            return Cost(None)
+        training = self.train.training
+        assert training is not None
+        checkpoints = len(self.checkpoints(training.steps))
+        gradients = self.spec.draws * len(OBJECTIVES)
+        levels, history = self.train.process.level_count or 0, ImportanceTimesSpec().history
+        # Losses take a third of a step, which has a backward pass too.
+        losses = levels * history / training.batch / 3
+        step = timings.training(self.train, denoiser_trainer).step.seconds
+        steps = training.steps + checkpoints * (gradients + losses)
+        return Cost(steps * step / 3600)
 
     def measure(self, bench: Bench) -> tuple[dict[str, Any], None]:
         """Train, stop at each checkpoint, measure, and save; continue from what was saved.
@@ -85,10 +102,12 @@ class GradientNoise:
         for step in steps[len(measured) :]:
             while trainer.step < step:
                 progress.advance(loss=trainer.advance())
-            found = [
-                noise_of(self.draws(trainer, objective))
-                for objective in self.objectives(trainer, denoiser)
-            ]
+            many = self.spec.draws * len(OBJECTIVES)
+            with Step(f"{title}: gradients at step {step}", many, "gradient") as part:
+                found = [
+                    noise_of(part.over(self.draws(trainer, objective)))
+                    for objective in self.objectives(trainer, denoiser)
+                ]
             measured = torch.cat([measured, torch.tensor([found], dtype=torch.float64)])
             state.save(trainer.state() | {"measured.values": measured}, trainer.step)
         progress.close()

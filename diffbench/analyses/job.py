@@ -5,9 +5,12 @@ An analysis may save intermediate results in the job's state folder, and continu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from diffbench.analyses.bench import Bench
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.specs.jobs import AnalysisStageSpec
 from diffbench.specs.registry import build
@@ -15,6 +18,13 @@ from diffbench.store import files, paths
 from diffbench.store.products import write_json_product
 from diffbench.store.state import StateStore
 from diffbench.training import machine
+
+
+def cost(spec: AnalysisStageSpec, timings: Timings) -> Cost:
+    """Return the cost of an analysis; one that does not know it (``cost(timings)``) is not estimated."""
+    analysis = build(spec.analysis, spec.train) if spec.train else build(spec.analysis)
+    own: Callable[[Timings], Cost] | None = getattr(analysis, "cost", None)
+    return Cost(None) if own is None else own(timings)
 
 
 def run(spec: AnalysisStageSpec, root: Path, device_name: str) -> None:

@@ -21,11 +21,14 @@ from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.solvers.encoding import encode, slerp
 from diffbench.diffusion.solvers.loop import Solver, solve
+from diffbench.estimate import counting
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.specs.analyses import LatentsSpec
 from diffbench.specs.jobs import TrainSpec
 from diffbench.specs.registry import build
+from diffbench.store.progress import Progress
 from diffbench.training import models
-from diffbench.training.progress import Progress
 
 #: The number of images in a batch of the network.
 TOGETHER = 500
@@ -36,6 +39,24 @@ class Latents:
 
     def __init__(self, spec: LatentsSpec, train: TrainSpec) -> None:
         self.spec, self.train = spec, train
+
+    def cost(self, timings: Timings) -> Cost:
+        """Return the cost of encoding and decoding with each number of steps, and of the picture."""
+        if self.train.network is None:
+            return Cost(None)
+        calls = [self.calls(steps, timings) for steps in self.spec.steps]
+        batch = min(TOGETHER, self.spec.images)
+        call = timings.call(self.train, batch, "fp32", self.train.denoiser.takes_labels)
+        drawn = min(self.spec.pairs, self.spec.images // 2) * self.spec.between
+        images = 2 * self.spec.images * sum(calls) + drawn * calls[-1]
+        return Cost(images * call.seconds / batch / 3600)
+
+    def calls(self, steps: int, timings: Timings) -> int:
+        """Return the calls of the network for a batch in one direction."""
+        solver = self.spec.with_steps(steps)
+        key = ("latents", solver, self.train.process, self.train.denoiser)
+        count = partial(counting.of_solver, self.train, solver, timings.small)
+        return timings.calls(key, solver.adaptive, count)[0].network
 
     def measure(self, bench: Bench) -> tuple[dict[str, Any], bytes]:
         """Encode and decode test images.
@@ -53,7 +74,7 @@ class Latents:
         rows, solver, z = [], None, x
         progress = Progress(f"analysis {self.train.variant}", len(self.spec.steps), "solver")
         for steps in self.spec.steps:
-            counted = Counted(denoiser)
+            counted = Counted(denoiser, progress.call)
             solver = build(self.spec.with_steps(steps), counted)
             z = in_parts(partial(encode, solver), x, y)
             calls = counted.calls // len(x.split(TOGETHER))

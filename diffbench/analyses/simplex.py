@@ -32,6 +32,8 @@ from diffbench.diffusion.objectives.losses import ScoreMatching
 from diffbench.diffusion.objectives.times import UniformTimes
 from diffbench.diffusion.processes.simplex import StickBreaking
 from diffbench.diffusion.solvers.loop import sample
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
 from diffbench.metrics.scores import Score, mean_of
 from diffbench.networks.categories import CategoryNetwork
 from diffbench.networks.ema import EMA
@@ -42,9 +44,11 @@ from diffbench.specs.objectives import ScoreMatchingSpec, UniformTimesSpec
 from diffbench.specs.processes import ReflectedSpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import EulerMaruyamaSpec, SolverSpec, TransportSpec
-from diffbench.training.progress import Progress
+from diffbench.store.progress import Progress, Step
 from diffbench.training.trainer import TrainingError, learning_rate
 
+#: The number of steps that an estimate times.
+TIMED = 4
 #: The grey levels that a likelihood is built with; they are not used for points.
 NO_CELLS = GreyLevels(256, 0.0, 1.0, inside=True)
 
@@ -66,6 +70,22 @@ class Simplex:
             distributions.Dirichlet(self.concentrations),
         )
 
+    def cost(self, timings: Timings) -> Cost:
+        """Return the cost of two trainings, timed in a few steps, and a guess of that of samples and likelihoods."""
+        few = self.spec.training.model_copy(update={"steps": TIMED})
+        small = type(self)(self.spec.model_copy(update={"training": few}))
+        device = timings.device
+        step: float = timings.once(
+            ("simplex", self.spec),
+            lambda: timings.stopwatch.seconds(lambda: small.trained(device, 0)) / TIMED,
+        )
+        spec, batch = self.spec, self.spec.training.batch
+        passes = spec.probes or spec.categories - 1
+        # A step is three passes of a batch; Dormand and Prince's method has six calls a step.
+        calls = 2 * spec.samples * 2 * spec.steps + 2 * spec.held_out * 24 * 6 * (1 + 2 * passes)
+        seconds = 2 * spec.training.steps * step + calls / batch * step / 3
+        return Cost.guess(seconds)
+
     def points(self, count: int, purpose: str, seed: int) -> Tensor:
         """Return points of the simplex, float64 (count, K): a function of the purpose and the seed."""
         # Gamma variables divided by their sum; torch draws them only from its global generator.
@@ -84,11 +104,20 @@ class Simplex:
             metrics: metric (``config/tables.yaml`` describes them) -> value and standard error; those of samples are by
             the reflected SDE.  transport: the same metrics of samples by the exact transport.
         """
-        denoiser, alone = (self.trained(bench, coupled) for coupled in (True, False))
-        sde = self.sampled(EulerMaruyamaSpec(steps=2 * self.spec.steps), denoiser, bench)
-        transport = self.sampled(TransportSpec(steps=self.spec.steps), denoiser, bench)
-        uncoupled = self.likelihood(alone, bench)
-        metrics = self.likelihood(denoiser, bench) | sde
+        denoiser, alone = (
+            self.trained(bench.device, bench.seed, coupled) for coupled in (True, False)
+        )
+        title = f"analysis simplex {self.spec.categories}: samples and likelihoods"
+        with Step(title, 4, "part") as parts:
+            denoiser.seen = alone.seen = parts.call
+            sde = self.sampled(EulerMaruyamaSpec(steps=2 * self.spec.steps), denoiser, bench)
+            parts.advance()
+            transport = self.sampled(TransportSpec(steps=self.spec.steps), denoiser, bench)
+            parts.advance()
+            uncoupled = self.likelihood(alone, bench)
+            parts.advance()
+            metrics = self.likelihood(denoiser, bench) | sde
+            parts.advance()
         metrics |= {
             "simplex_uncoupled_excess_nats": uncoupled["simplex_excess_nats"],
             "simplex_coupling_nats": mean_of(self.coupling(self.held_out(bench))),
@@ -116,7 +145,7 @@ class Simplex:
         whole = logs.sum(2).logsumexp(1) - weight
         return (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
 
-    def trained(self, bench: Bench, coupled: bool = True) -> Counted:
+    def trained(self, device: torch.device, seed: int, coupled: bool = True) -> Counted:
         """Return the denoiser with averaged weights; its calls in training are counted.
 
         With ``coupled`` its coordinates depend on one another.
@@ -125,9 +154,9 @@ class Simplex:
             TrainingError: when the loss is no longer finite.
         """
         spec, training = self.spec, self.spec.training
-        torch.manual_seed(key("initial weights", bench.seed))
+        torch.manual_seed(key("initial weights", seed))
         network = CategoryNetwork(spec.categories - 1, spec.width, spec.blocks, coupled)
-        network = network.to(bench.device)
+        network = network.to(device)
         denoiser = Counted(Gated(GatedSpec(), self.process, network))
         times = UniformTimes(UniformTimesSpec(draw="stratified"), self.process)
         objective = ScoreMatching(ScoreMatchingSpec(), denoiser, times)
@@ -136,14 +165,14 @@ class Simplex:
         )
         average, images = (
             EMA(network, build(training.ema, training.batch)),
-            self.cube(self.points(spec.points, "simplex", bench.seed)),
+            self.cube(self.points(spec.points, "simplex", seed)),
         )
         progress = Progress(f"analysis simplex {spec.categories}", training.steps, "step")
         for step in range(training.steps):
-            generator = stream("training", bench.seed, step)
+            generator = stream("training", seed, step)
             x0 = images[torch.randint(len(images), (training.batch,), generator=generator)]
             eps = torch.randn(x0.shape, generator=generator)
-            loss = objective(x0.to(bench.device), eps.to(bench.device), generator).mean()
+            loss = objective(x0.to(device), eps.to(device), generator).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if training.clip is not None:

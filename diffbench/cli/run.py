@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 from pathlib import Path
 
 from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, setting
@@ -52,6 +53,10 @@ def _shape(text: str) -> tuple[int, ...]:
         metavar="C,H,W",
         help="shape of the images, where the data set does not say it",
     ),
+    argument("--json", action="store_true", help="print the seconds of each job, as JSON"),
+    argument(
+        "--no-compile", action="store_true", help="time networks as they are, which is sooner done"
+    ),
     SET,
 )
 def estimate(options: argparse.Namespace) -> int:
@@ -59,7 +64,8 @@ def estimate(options: argparse.Namespace) -> int:
     plan = load(options, needs_files=False)
     report = importlib.import_module("diffbench.estimate.report")
     module = importlib.import_module("diffbench.estimate.estimate")
-    print(report.text(module.estimate(plan, options.steps, options.shape)), end="")
+    found = module.estimate(plan, options.steps, options.shape, compiled=not options.no_compile)
+    print(json.dumps(report.as_json(found)) if options.json else report.text(found).rstrip("\n"))
     return 0
 
 

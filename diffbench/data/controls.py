@@ -15,6 +15,7 @@ from diffbench.data.decoding import FORMATS, Decoder
 from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import ImagesControlSpec, NoiseControlSpec, SplitControlSpec
 from diffbench.store.image_files import TORN, find_images
+from diffbench.store.progress import Step
 
 
 def some(images: Images, count: int, generator: np.random.Generator) -> Images:
@@ -71,7 +72,11 @@ class ImagesControl:
         if not found.names:
             raise ValueError(f"control.path: there are no PNG images in {path}")
         decoder = Decoder(None, dataset.shape[2], FORMATS[self.spec.lossy], None)
-        decoded = [decoder.read(found.files.read(name), f"{path}/{name}") for name in found.names]
+        with Step("reading images", len(found.names), "image") as step:
+            decoded = [
+                decoder.read(found.files.read(name), f"{path}/{name}")
+                for name in step.over(found.names)
+            ]
         for name, image in zip(found.names, decoded, strict=True):
             if image.shape != decoded[0].shape:
                 raise ValueError(

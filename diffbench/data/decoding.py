@@ -24,6 +24,7 @@ from PIL import Image
 
 from diffbench.data.grey_levels import Images
 from diffbench.specs.data import Resize
+from diffbench.store.progress import Step
 from diffbench.store.status import one_line
 
 LOSSLESS = ("PNG",)
@@ -176,6 +177,7 @@ class Splits:
         self.filled = dict.fromkeys(self.counts, 0)
         self.arrays: dict[str, Images] = {}
         self.first = ""
+        self.progress = Step("reading images", train + test, "image")
 
     @property
     def train(self) -> Images:
@@ -207,3 +209,4 @@ class Splits:
             )
         self.arrays[split][self.filled[split]] = image
         self.filled[split] += 1
+        self.progress.advance()

@@ -27,6 +27,7 @@ from diffbench.data.grey_levels import Images
 from diffbench.specs.data import ImageNetSpec
 from diffbench.store.image_files import TORN
 from diffbench.store.mapped import header
+from diffbench.store.progress import Step
 from diffbench.store.status import one_line
 
 CLASSES = 1000
@@ -78,12 +79,14 @@ def _read(files: list[Path], size: int) -> tuple[Images, Labels]:
     images = np.empty((sum(counts), size, size, 3), np.uint8)
     labels = []
     start = 0
-    for file, count in zip(files, counts, strict=True):
-        labels.append(_labels(file, count))
-        for rows in _rows(file, values):
-            part = images[start : start + len(rows)]
-            part[:] = rows.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
-            start += len(rows)
+    with Step("reading images", len(images), "image") as progress:
+        for file, count in zip(files, counts, strict=True):
+            labels.append(_labels(file, count))
+            for rows in _rows(file, values):
+                part = images[start : start + len(rows)]
+                part[:] = rows.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
+                start += len(rows)
+                progress.advance(len(rows))
     return images, np.concatenate(labels)
 
 

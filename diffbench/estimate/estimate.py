@@ -1,12 +1,17 @@
 """The expected cost of a plan on this machine: a few steps and calls are timed and multiplied.
 
+    data                  bytes, and files where images are decoded: a guess
+    reference             passes of images through the extractor, distances to the nearest images
     train, classifier     steps x seconds of a step
     sample                samples/chunk x (network calls x seconds of a call + classifier gradients x theirs)
     likelihood            test images/batch x calls x (seconds of a call + backward passes x theirs)
-    restore               images x draws/chunk x calls x seconds of a call
+    restore               images x draws/chunk x calls x seconds of a call, and scores
+    score                 images, distances, kernels and FIDs x seconds of each (``scoring``)
+    analysis              steps and calls as above, of its own counts
 
 The module of a stage computes the cost of its jobs, with ``cost(spec, timings)``.  Stages whose modules have no such
-function, and models without a network, are not estimated.
+function, and models without a network, are not estimated.  Where jobs of a stage are done and were run on this machine,
+all hours of the stage are multiplied by what these took in place of their estimate.
 """
 
 from __future__ import annotations
@@ -15,7 +20,16 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from diffbench.estimate.costs import Cost, Estimate, JobCost, Timed, is_done
+from diffbench.estimate.costs import (
+    Cost,
+    Estimate,
+    JobCost,
+    Timed,
+    corrected,
+    factors,
+    hours_taken,
+    is_done,
+)
 from diffbench.estimate.stopwatch import Clock
 from diffbench.estimate.timings import Shape, Timings, Training
 from diffbench.plan.jobs import Job, Plan
@@ -25,7 +39,11 @@ from diffbench.training import machine
 
 
 def estimate(
-    plan: Plan, repeats: int = 3, shape: Shape | None = None, clock: Clock | None = None
+    plan: Plan,
+    repeats: int = 3,
+    shape: Shape | None = None,
+    clock: Clock | None = None,
+    compiled: bool = True,
 ) -> Estimate:
     """Time what a plan needs on its device, and return the costs of its jobs.
 
@@ -34,19 +52,22 @@ def estimate(
         repeats: how often each call is timed, after one call to warm up.
         shape: the shape (C, H, W) of images, where the data set does not say.
         clock: a function that returns seconds; by default of a GPU, or of all of a CPU's cores.
+        compiled: whether networks are compiled, on a GPU, where their budget says so: it takes minutes.
 
     Raises:
         PlanError: when nothing says what shape images have.
         RuntimeError: when there is no such device, or it has too little memory for a batch.
     """
-    timings = Timings(plan, repeats, shape or known_shape(plan), clock)
-    costs = tuple(job_cost(plan, job, timings) for job in plan.jobs)
+    timings = Timings(plan, repeats, shape or known_shape(plan), clock, compiled)
+    name = machine.name(timings.device)
+    raw = [job_cost(job, timings, name) for job in plan.jobs]
+    known = factors(raw)
     measured = timings.timed.values()
     timed = [each.step for each in measured if isinstance(each, Training)]
     timed += [each for each in measured if isinstance(each, Timed)]
-    stages = tuple(name for name, stage in STAGES.items() if cost_of(stage))
-    name = machine.name(timings.device)
-    return Estimate(plan, costs, tuple(timed), stages, name, repeats)
+    stages = tuple(stage for stage in STAGES if any(cost.job.stage == stage for cost in raw))
+    costs = tuple(corrected(raw, known))
+    return Estimate(plan, costs, tuple(timed), stages, known, name, repeats)
 
 
 def cost_of(stage: type[StageSpec]) -> Callable[[Any, Timings], Cost] | None:
@@ -54,11 +75,12 @@ def cost_of(stage: type[StageSpec]) -> Callable[[Any, Timings], Cost] | None:
     return getattr(importlib.import_module(stage.module()), "cost", None)
 
 
-def job_cost(plan: Plan, job: Job, timings: Timings) -> JobCost:
-    """Return the cost of one job."""
-    cost = cost_of(type(job.spec))
+def job_cost(job: Job, timings: Timings, machine_name: str) -> JobCost:
+    """Return the cost of one job, and what it took if it is done."""
+    cost, done = cost_of(type(job.spec)), is_done(job)
     found = Cost(None) if cost is None else cost(job.spec, timings)
-    return JobCost(job=job, done=is_done(plan, job), **vars(found))
+    took = hours_taken(job, machine_name) if done else None
+    return JobCost(job=job, done=done, took=took, **vars(found))
 
 
 def known_shape(plan: Plan) -> Shape:

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from diffbench.estimate.costs import Estimate, JobCost, left, size, with_upstream
+from diffbench.estimate.costs import Estimate, JobCost, Known, left, size, with_upstream
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.layout import of_plan
+
+#: The row of what all variants share.
+SHARED = "(shared)"
 
 
 def text(estimate: Estimate) -> str:
     """Return the whole estimate as paragraphs."""
-    parts = [_heading(estimate), _variants(estimate), _tables(estimate), _timed(estimate)]
+    parts = [
+        _heading(estimate),
+        _variants(estimate),
+        _stages(estimate),
+        _tables(estimate),
+        _timed(estimate),
+    ]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in _notes(estimate))]) + "\n"
+
+
+def as_json(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as plain numbers: the machine, and for each job what it costs or took, in seconds."""
+    plan, jobs = estimate.plan, {}
+    for cost in estimate.costs:
+        parts = plan.shards(cost.job)
+        # The shards do the work of a job that is spread over them; gathering them takes no time.
+        hours = 0.0 if parts else cost.hours
+        jobs[cost.job.name] = _job(cost, hours)
+        for part in parts:
+            jobs[part.name] = _job(cost, cost.hours and cost.hours / len(parts))
+    return {"config": str(plan.config), "machine": estimate.machine, "jobs": jobs}
+
+
+def _job(cost: JobCost, hours: float | None) -> dict[str, Any]:
+    return {
+        "seconds": None if hours is None else float(f"{3600 * hours:.4g}"),
+        "known": cost.known.name.lower(),
+        "done": cost.done,
+        "took": None if cost.took is None else float(f"{3600 * cost.took:.4g}"),
+    }
 
 
 def unit(machine: str) -> str:
@@ -29,8 +61,10 @@ def _heading(estimate: Estimate) -> str:
 
 def _variants(estimate: Estimate) -> str:
     every = estimate.costs
-    names = dict.fromkeys(cost.job.variant for cost in every if cost.job.variant)
-    groups = {name: [cost for cost in every if cost.job.variant == name] for name in names}
+    names = dict.fromkeys(cost.job.variant for cost in every)
+    groups = {
+        name or SHARED: [cost for cost in every if cost.job.variant == name] for name in names
+    }
     rows = [_row(name, costs, estimate.stages) for name, costs in {**groups, "all": every}.items()]
     return _aligned([["variant", *estimate.stages, "hours", "disk"], *rows])
 
@@ -38,6 +72,26 @@ def _variants(estimate: Estimate) -> str:
 def _row(name: str, costs: Sequence[JobCost], stages: Sequence[str]) -> list[str]:
     parts = [[cost for cost in costs if cost.job.stage == stage] for stage in stages]
     return [name, *(hours(part) for part in parts), hours(costs), bytes_of(size(costs))]
+
+
+def _stages(estimate: Estimate) -> str:
+    """Return a row for each stage: its hours, and how they are known."""
+    rows = []
+    for stage in estimate.stages:
+        costs = [cost for cost in estimate.costs if cost.job.stage == stage]
+        rows.append([stage, str(len(costs)), hours(costs), _how_known(estimate, stage, costs)])
+    return _aligned([["stage", "jobs", "hours", "known from"], *rows])
+
+
+def _how_known(estimate: Estimate, stage: str, costs: Sequence[JobCost]) -> str:
+    known = max((cost.known for cost in costs if cost.hours is not None), default=None)
+    if known is None:
+        return DASH
+    if known is not Known.RECORDED:
+        return known.text
+    factor, count = estimate.factors[stage]
+    jobs = "1 done job" if count == 1 else f"{count} done jobs"
+    return f"{jobs} here, which took {factor:.2f} of what was timed or counted"
 
 
 def _tables(estimate: Estimate) -> str:
@@ -82,7 +136,7 @@ def _notes(estimate: Estimate) -> Iterator[str]:
     for note, count in counted.items():
         yield f"{note} ({count} jobs)" if count > 1 else note
     without = dict.fromkeys(
-        cost.job.variant if cost.job.stage in estimate.stages else cost.job.stage
+        f"{cost.job.stage} of {cost.job.variant or 'the data set'}"
         for cost in costs
         if cost.hours is None
     )

@@ -5,6 +5,8 @@ The latter does not depend on what else runs on the machine.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -36,11 +38,13 @@ class Stopwatch:
 
     def seconds(self, call: Callable[[], object]) -> float:
         """Return the seconds of one call."""
-        call()
-        start = self.now()
-        for _ in range(self.repeats):
+        # A call may show a progress, which says nothing about the estimate's.
+        with contextlib.redirect_stderr(io.StringIO()):
             call()
-        return (self.now() - start) / self.repeats
+            start = self.now()
+            for _ in range(self.repeats):
+                call()
+            return (self.now() - start) / self.repeats
 
     def of_batch(self, what: str, batch: int, make: Callable[[int], Callable[[], object]]) -> Timed:
         """Return the time of the call that ``make`` makes for a batch; scaled from a few images where it is long."""

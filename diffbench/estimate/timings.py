@@ -34,6 +34,8 @@ from diffbench.training.trainer import Trainer
 IMAGES = 64
 #: Evaluations are counted on images no larger than this.
 SMALL = 8
+#: Channels and side of the images of a timed convolution.
+WIDTH, SIDE = 128, 32
 
 #: The keys of a budget that do not change the time of a step.
 OF_NO_STEP = {
@@ -82,14 +84,19 @@ class Timings:
     Attributes:
         root: the results, where a job may have begun.
         device: the device that is timed.
+        compiles: whether networks are compiled where their budget says so.
         dataset: images of noise; ``small`` ones are for counting.
         timed: what was measured so far.
     """
 
-    def __init__(self, plan: Plan, repeats: int, shape: Shape, clock: Clock | None) -> None:
+    def __init__(
+        self, plan: Plan, repeats: int, shape: Shape, clock: Clock | None, compiled: bool = True
+    ) -> None:
         self.root: Path = plan.root
         trained = (each.training for each in plan.variants.values() if each.training)
         self.device = machine.prepare(plan.device, next(trained, None))
+        # The compiler takes minutes on a CPU.
+        self.compiles = compiled and self.device.type == "cuda"
         self.stopwatch = Stopwatch(self.device, repeats, clock)
         self.dataset = noise_images(plan.benchmark.data, shape)
         channels, height, width = shape
@@ -127,8 +134,8 @@ class Timings:
 
         def step(batch: int) -> Callable[[], object]:
             parts = min(training.accumulate, batch)
-            # The compiler takes minutes on a CPU, and as long for a few images as for a batch.
-            worth_it = self.device.type == "cuda" and batch == training.batch
+            # Compiling takes as long for a few images as for a batch.
+            worth_it = self.compiles and batch == training.batch
             changes = {
                 "batch": batch,
                 "accumulate": parts,
@@ -213,6 +220,21 @@ class Timings:
 
         found: Timed = self.once(key, lambda: self.stopwatch.of_batch(what, batch, make))
         return found
+
+    def operation(self, device: torch.device) -> float:
+        """Return the seconds of a floating-point operation of a convolution, with a batch of images in the cache."""
+        x = torch.rand(4, WIDTH, SIDE, SIDE, device=device)
+        layer = nn.Conv2d(WIDTH, WIDTH, 3, padding=1).to(device)
+        count = 2 * 9 * WIDTH**2 * x[:, 0].numel()
+
+        def convolve() -> object:
+            with torch.no_grad():
+                return layer(x)
+
+        found: float = self.once(
+            ("operation", device.type), lambda: self.stopwatch.seconds(convolve)
+        )
+        return found / count
 
     def frozen(self, network: nn.Module, running: models.Running) -> nn.Module:
         """Return a network in the form in which samplers use it."""

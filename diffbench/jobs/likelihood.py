@@ -20,8 +20,8 @@ from diffbench.specs.jobs import LikelihoodStageSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths
 from diffbench.store.products import write_json_product
+from diffbench.store.progress import Progress
 from diffbench.training import machine, models
-from diffbench.training.progress import Progress
 
 #: The number of images, where a data set does not give it.
 ASSUMED_IMAGES = 10_000
@@ -68,14 +68,14 @@ def evaluate(spec: LikelihoodStageSpec, root: Path, device: torch.device) -> dic
     """Return the likelihood of the whole split; each batch of ``batch`` images has a random stream of its own."""
     dataset = data.load(root, spec.train.data)
     model = models.load_denoiser(spec.train, root, dataset, device, spec.precision, spec.likelihood)
-    denoiser = Counted(model)
+    title = f"likelihood {spec.variant} {spec.kind_id}"
+    progress = Progress(title, len(dataset.split(spec.likelihood.split)[0]), "image")
+    denoiser = Counted(model, progress.call)
     grey = models.grey_levels_of(dataset, spec.train.process)
     likelihood = build(spec.likelihood, denoiser, grey)
     stored, known = dataset.split(spec.likelihood.split)
     images = grey.to_model(stored).to(device)
     labels = torch.from_numpy(known).to(device) if denoiser.classes else None
-    title = f"likelihood {spec.variant} {spec.kind_id}"
-    progress = Progress(title, len(images), "image")
     parts: list[dict[str, Tensor]] = []
     batches = models.in_batches(images, labels, likelihood.spec.batch)
     for i, (batch, y) in enumerate(batches):

@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from diffbench.data.datasets import Dataset
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.scoring import Scoring
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import torch_fidelity
@@ -21,8 +24,8 @@ from diffbench.specs.measures import MeasureSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths
 from diffbench.store.products import read_product, write_product
+from diffbench.store.progress import Progress
 from diffbench.training import machine
-from diffbench.training.progress import Progress
 
 
 def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
@@ -40,7 +43,7 @@ def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
         opinions, published = extractor.opinions(module), extractor.reference(dataset)
         known = reference_statistics.images_of(dataset.train, published)
         images = len(known) + len(dataset.test) + len(opinions) * len(dataset.train)
-        progress = Progress("reference: features", images, "image")
+        progress = Progress("reference: features of the data set", images, "image")
         measured = reference_statistics.measure(
             module,
             {"train": dataset.train, "test": dataset.test},
@@ -51,6 +54,12 @@ def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
         )
         progress.close()
         write_product(path, measured.save, spec)
+
+
+def cost(spec: ReferenceSpec, timings: Timings) -> Cost:
+    """Return the cost of making and validating the extractor, and of measuring both splits."""
+    scoring = Scoring(spec, timings)
+    return scoring.cost(scoring.reference)
 
 
 def prepare(spec: ReferenceSpec, device_name: str) -> torch.device:

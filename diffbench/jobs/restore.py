@@ -28,6 +28,7 @@ from diffbench.diffusion.inverse.restorers.baselines import PosteriorMean
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.counting import Calls, cheap_denoiser
+from diffbench.estimate.scoring import OPENING, Scoring
 from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.jobs.reference import load_fidelity
@@ -39,8 +40,8 @@ from diffbench.specs.registry import build
 from diffbench.specs.restorers import PosteriorMeanSpec
 from diffbench.store import files, paths
 from diffbench.store.products import write_json_product, write_product
+from diffbench.store.progress import Progress
 from diffbench.training import machine, models
-from diffbench.training.progress import Progress
 
 #: The number of images that are stored and shown.
 SHOWN = 10
@@ -101,7 +102,19 @@ def run(spec: RestoreSpec, root: Path, device_name: str) -> None:
 
 
 def cost(spec: RestoreSpec, timings: Timings) -> Cost:
-    """Return the cost of all draws of the task; without a model they cost nothing."""
+    """Return the cost of all draws of the task and of their FID, that of the true images and its floor."""
+    scoring = Scoring(spec.reference, timings)
+    count = spec.images * spec.draws
+
+    def scores() -> float:
+        fids = 2 * (1 + spec.reference.extractor.resamples) + spec.floors.redraws
+        return OPENING + scoring.features(2 * count) + fids * scoring.one_fid(count)
+
+    return drawing_cost(spec, timings) + scoring.cost(scores)
+
+
+def drawing_cost(spec: RestoreSpec, timings: Timings) -> Cost:
+    """Return the cost of all draws of the task; without a model they are taken to cost nothing."""
     train, inner = spec.train, spec.restorer.inner
     if train is None or train.network is None:
         return Cost(0.0 if train is None else None)
@@ -173,11 +186,11 @@ def restore(
         ValueError: when a restoration is not finite.
     """
     model = load_denoiser(spec, root, dataset, device)
-    denoiser = None if model is None else Counted(model)
-    restorer = build_restorer(spec, dataset, problem.grey, denoiser)
     y, std = problem.repeated(spec.draws), problem.measurement.std
     title = f"restore {spec.variant} {spec.task_id} {spec.method_id}"
     progress = Progress(title, len(y), "image")
+    denoiser = None if model is None else Counted(model, progress.call)
+    restorer = build_restorer(spec, dataset, problem.grey, denoiser)
     parts: list[Tensor] = []
     calls = 0
     for chunk, part in enumerate(y.split(spec.chunk)):

@@ -28,9 +28,9 @@ from diffbench.specs.registry import build
 from diffbench.store import files, paths
 from diffbench.store.chunks import Chunk, ChunkStore, indices, share
 from diffbench.store.products import read_product, write_product
+from diffbench.store.progress import Progress
 from diffbench.store.run_record import RunRecord
 from diffbench.training import machine, models
-from diffbench.training.progress import Progress
 
 #: The seconds after which finished chunks are saved on disk.
 KEEP_AFTER = 10.0
@@ -215,11 +215,11 @@ def draw(
     missing = [index for index in wanted if index not in drawn]
     if not missing:
         return
-    one = _drawing(spec, root, dataset, device)
     title = f"sample {spec.variant} {spec.solver_id}"
     sizes = {index: min(spec.chunk, spec.samples - index * spec.chunk) for index in wanted}
     done = sum(sizes[index] for index in wanted if index in drawn)
     progress = Progress(title, sum(sizes.values()), "image", done)
+    one = _drawing(spec, root, dataset, device, progress.call)
     unsaved: list[int] = []
     saved_at = time.monotonic()
     for index in missing:
@@ -234,9 +234,13 @@ def draw(
 
 
 def _drawing(
-    spec: SampleSpec, root: Path, dataset: Dataset, device: torch.device
+    spec: SampleSpec,
+    root: Path,
+    dataset: Dataset,
+    device: torch.device,
+    seen: Callable[[], None],
 ) -> Callable[[int], Chunk]:
-    """Return the function that draws a chunk, given its number."""
+    """Return the function that draws a chunk, given its number; ``seen`` is called at each call of the network."""
     assert spec.train is not None
     assert spec.solver is not None
     process, chosen = spec.train.process, spec.solver
@@ -248,7 +252,7 @@ def _drawing(
     def one(index: int) -> Chunk:
         begin, start = time.monotonic(), index * spec.chunk
         count = min(spec.chunk, spec.samples - start)
-        counted = Counted(denoiser)
+        counted = Counted(denoiser, seen)
         solver = build(chosen, counted, classifier)
         generator = stream("sample", spec.seed, index)
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)

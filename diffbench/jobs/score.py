@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.scoring import OPENING, Scoring
+from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.jobs.reference import load_fidelity, prepare
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.specs.jobs import SampleSpec, ScoreSpec
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, write_json_product
+from diffbench.store.progress import Progress
 from diffbench.training import machine
-from diffbench.training.progress import Progress
 
 
 def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False) -> None:
@@ -31,6 +34,18 @@ def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False)
     with machine.record(path, device):
         write_json_product(path, score_all(spec, root, device, skip=False), spec)
     leftover.unlink(missing_ok=True)
+
+
+def cost(spec: ScoreSpec, timings: Timings) -> Cost:
+    """Return the cost of scoring all samples, and of the floors for each number of them."""
+    scoring = Scoring(spec.reference, timings)
+    counts = [sample.samples for sample in spec.samples.values()]
+
+    def seconds() -> float:
+        floors = sum(scoring.floors(count, spec.floors) for count in set(counts))
+        return OPENING + sum(map(scoring.samples, counts)) + floors
+
+    return scoring.cost(seconds)
 
 
 def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) -> dict[str, Any]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffbench.estimate.costs import Cost
+from diffbench.estimate.timings import Timings
+from diffbench.jobs.sample import cost as sample_cost
 from diffbench.jobs.sample import drawn_chunks
 from diffbench.specs.jobs import ShardSpec
 from diffbench.store import paths
 from diffbench.store.chunks import share
 from diffbench.store.products import write_product
+
+
+def cost(spec: ShardSpec, timings: Timings) -> Cost:
+    """Return the shard's share of the cost of the samples."""
+    whole = sample_cost(spec.sample, timings)
+    return replace(whole, hours=whole.hours and whole.hours / spec.shards)
 
 
 def run(spec: ShardSpec, root: Path, device_name: str) -> None:

@@ -36,11 +36,11 @@ from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import Weights
 from diffbench.store import paths
 from diffbench.store.products import StoreError, write_product
+from diffbench.store.progress import Progress, Silent
 from diffbench.store.state import GENERATIONS, SpectatorStore, StateStore, generations
 from diffbench.training import machine, models
 from diffbench.training.launch import STOPPED
 from diffbench.training.meter import Meter, matrix_peak, operations
-from diffbench.training.progress import Progress, Silent
 from diffbench.training.team import Team, joined_team
 from diffbench.training.trainer import Trainer, TrainingError
 
@@ -84,11 +84,12 @@ def training_cost(spec: TrainSpec | ClassifierSpec, timings: Timings, make: Make
     if saved:
         notes += (f"{spec.variant} seed {spec.seed} goes on from step {saved}",)
     whole = found.step.images == training.batch
-    if training.compile and not (whole and timings.device.type == "cuda"):
+    if training.compile and not (whole and timings.compiles):
         notes += ("training is timed without compiling the network",)
-    hours = (training.steps - saved) * found.step.seconds / 3600
+    all_steps = training.steps * found.step.seconds / 3600
+    hours = all_steps * (1 - saved / training.steps)
     weights = len(spec.products) + len(snapshots_of(spec))
-    return Cost(hours, weights * found.weights + GENERATIONS * found.state, notes)
+    return Cost(hours, weights * found.weights + GENERATIONS * found.state, notes, whole=all_steps)
 
 
 def denoiser_trainer(

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.torchvision_operators import ensure_importable
+from diffbench.store.progress import Step
 
 #: Mean ``mu`` (d,) and covariance ``sigma`` (d, d).
 Statistics = dict[str, Features]
@@ -187,8 +189,27 @@ def precision_recall(
     )
 
     both = (torch.from_numpy(each).to(device) for each in (z, reference))
-    metric = prc_features_to_metric(*both, verbose=False, **PRC_OPTIONS)
+    # All distances within each set, and those between the sets twice.
+    count = (len(z) + len(reference)) ** 2
+    with Step("precision and recall", count, "distance") as step, Distances(step):
+        metric = prc_features_to_metric(*both, verbose=False, **PRC_OPTIONS)
     return float(metric[KEY_METRIC_PRECISION]), float(metric[KEY_METRIC_RECALL])
+
+
+class Distances(TorchFunctionMode):
+    """A block in which distances by ``torch.cdist`` are counted, since torch-fidelity says nothing meanwhile."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.cdist:
+            self.step.advance(found.numel())
+        return found
 
 
 def nearest_distances(
@@ -203,8 +224,10 @@ def nearest_distances(
     """
     a, b = (each.reshape(len(each), -1) for each in (images, reference))
     nearest = torch.full((len(a),), torch.inf, dtype=torch.float64, device=device)
-    for rows, _, squares in squared_distances(a, b, device, numbers):
-        nearest[rows] = nearest[rows].minimum(squares.amin(1))
+    with Step("distances to the nearest images", len(a) * len(b), "distance") as step:
+        for rows, _, squares in squared_distances(a, b, device, numbers):
+            nearest[rows] = nearest[rows].minimum(squares.amin(1))
+            step.advance(squares.numel())
     distances: NDArray[np.float64] = nearest.sqrt().cpu().numpy()
     return distances
 

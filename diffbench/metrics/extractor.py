@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
+from diffbench.store.progress import Step
 
 Features = NDArray[np.float64]
 #: The channels of a convolution that sFID compares, and the largest number of features that these make.
@@ -35,6 +36,10 @@ class Extractor(ABC):
         Raises:
             StoreError: when its weights are published and there is no complete copy of them.
         """
+
+    def untrained(self, dataset: Dataset) -> nn.Module | None:
+        """The network with any weights, to be timed; None where it cannot be built without its own."""
+        return None
 
     def load(self, dataset: Dataset, weights: Path | None) -> nn.Module:
         """The extractor as it was made: from its stored weights, or made again where the spec stores none."""
@@ -77,26 +82,25 @@ def spatial_features(maps: Tensor) -> Tensor:
     return maps[:, :kept].permute(0, 2, 3, 1).flatten(1)
 
 
-def ignored(count: int) -> None:
-    """Take the number of images that were done, and do nothing."""
-
-
 def features_and_logits(
     module: nn.Module,
     images: Images,
     batch: int | None = None,
-    seen: Callable[[int], None] = ignored,
+    seen: Callable[[int], None] | None = None,
 ) -> tuple[Features, Features]:
     """Features (N, d) and logits (N, classes), float64, of images, uint8 (N, H, W, C).
 
     ``batch``: images in a forward pass; the module's own ``batch`` by default, else 1,000.
-    ``seen``: called with the number of images of each pass.
+    ``seen``: called with the number of images of each pass; by default a progress of these images is shown.
 
     Raises:
         ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise ValueError(f"images must be uint8 (N, H, W, C), not {images.dtype} {images.shape}")
+    if seen is None:
+        with Step("features", len(images), "image") as step:
+            return features_and_logits(module, images, batch, step.advance)
     device = next(module.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     outputs = []

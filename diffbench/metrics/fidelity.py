@@ -56,6 +56,7 @@ from diffbench.metrics.scores import Score
 from diffbench.specs.floors import FloorSpec
 from diffbench.specs.measures import MeasureSpec
 from diffbench.specs.registry import build
+from diffbench.store.progress import Step
 
 
 class Fidelity:
@@ -219,8 +220,11 @@ class Fidelity:
 
     def _fid(self, z: Features, rows: NDArray[np.int64], to: str) -> Score:
         distance = self.reference.distances[to]
-        resampled = [distance(fitted(z[i])) for i in rows]
-        return _bootstrapped(distance(fitted(z)), resampled)
+        with Step(f"FID to {to}, with its bootstrap", 1 + len(rows), "FID") as step:
+            value, *resampled = step.over(
+                distance(fitted(each)) for each in (z, *(z[i] for i in rows))
+            )
+        return _bootstrapped(value, resampled)
 
     def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]

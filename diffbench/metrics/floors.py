@@ -31,6 +31,7 @@ from diffbench.metrics.distances import FrechetTo, fitted
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
+from diffbench.store.progress import Step
 
 #: A metric -> ``mean`` and ``sd`` of real images' scores, and their floor as ``value``.
 Floors = dict[str, dict[str, float]]
@@ -83,7 +84,9 @@ class RealImages:
         floors: Floors = {}
         for features, targets in sets:
             known = {metric: reference.distances[name] for metric, name in targets.items()}
-            floors |= _floors(known, (features[rows] for rows in redraws.rows(count)))
+            drawn = (features[rows] for rows in redraws.rows(count))
+            with Step(f"floors of {', '.join(known)}", self.spec.redraws, "redraw") as step:
+                floors |= _floors(known, step.over(drawn))
         return floors
 
     def _of_restorations(self, images: int, draws: int) -> Floors:
@@ -91,7 +94,8 @@ class RealImages:
         features = self.reference.test_features
         redraws = Redraws(self.spec, "floor of restorations", len(features), replace=False)
         sets = (features[rows].repeat(draws, 0) for rows in redraws.rows(images))
-        return _floors({"fid": self.reference.distances["train"]}, sets)
+        with Step("floor of the restorations' FID", self.spec.redraws, "redraw") as step:
+            return _floors({"fid": self.reference.distances["train"]}, step.over(sets))
 
 
 def _floors(distances: Mapping[str, FrechetTo], sets: Iterator[Features]) -> Floors:

@@ -28,7 +28,7 @@ from torch import nn
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics, nearest_distances
-from diffbench.metrics.extractor import Features, features_and_logits, ignored
+from diffbench.metrics.extractor import Features, features_and_logits
 
 #: The number of images whose features are in memory at a time.
 PART = 10_000
@@ -111,11 +111,11 @@ def measure(
     published: Batch | None = None,
     batch: int | None = None,
     part: int = PART,
-    seen: Callable[[int], None] = ignored,
+    seen: Callable[[int], None] | None = None,
 ) -> Reference:
     """Measure the splits "train" and "test", uint8 (N, H, W, C); ``published`` replaces the statistics of "train".
 
-    ``seen`` is called with the number of images of each pass through an extractor.
+    ``seen`` is called with the number of images of each pass through an extractor; by default progress is shown.
 
     Raises:
         ValueError: when a feature is not finite, or a split has fewer than four images.
@@ -186,7 +186,11 @@ def joined(parts: Iterator[Features]) -> Statistics:
 
 
 def _parts(
-    module: nn.Module, images: Images, part: int, batch: int | None, seen: Callable[[int], None]
+    module: nn.Module,
+    images: Images,
+    part: int,
+    batch: int | None,
+    seen: Callable[[int], None] | None,
 ) -> Iterator[Features]:
     for start in range(0, len(images), part):
         yield features_and_logits(module, images[start : start + part], batch, seen)[0]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.metrics.extractor import Extractor, features_and_logits, spatial_features
 from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
+from diffbench.store.progress import Step
 
 
 class FeatureNetwork(nn.Module):
@@ -109,6 +111,10 @@ class Trained(Extractor):
         """Train the classifier."""
         return train_extractor(self.spec, dataset)
 
+    def untrained(self, dataset: Dataset) -> FeatureNetwork:
+        """Build the classifier with random weights."""
+        return build_extractor(self.spec, dataset)
+
     def load(self, dataset: Dataset, weights: Path | None) -> FeatureNetwork:
         """Build the classifier with its stored weights."""
         assert weights is not None
@@ -164,8 +170,9 @@ def _fit(module: FeatureNetwork, spec: TrainedExtractorSpec, x: Tensor, y: Tenso
     batches = -(-len(x) // spec.batch)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, spec.epochs * batches)
     module.train()
-    for _ in range(spec.epochs):
-        for rows in torch.randperm(len(x)).tensor_split(batches):
+    with Step("extractor: training", spec.epochs * batches, "step") as step:
+        every = (torch.randperm(len(x)).tensor_split(batches) for _ in range(spec.epochs))
+        for rows in step.over(chain.from_iterable(every)):
             noisy = x[rows] + spec.noise * torch.randn_like(x[rows])
             loss = nn.functional.cross_entropy(module.embed(noisy)[1], y[rows])
             optimiser.zero_grad()

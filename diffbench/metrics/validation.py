@@ -23,6 +23,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.metrics.distances import FrechetTo, fid_statistics, fitted
 from diffbench.metrics.extractor import Features, features_and_logits
+from diffbench.store.progress import announce
 
 NOISES = (0.05, 0.1, 0.2, 0.4)
 BLUR = 1 / 16
@@ -37,6 +38,8 @@ def validate_extractor(module: nn.Module, dataset: Dataset) -> dict[str, float]:
     Raises:
         ValueError: when a number is outside its limits, naming it.
     """
+    # Each pass through the extractor has a progress of its own.
+    announce("extractor: validation on the data set and its damaged images")
     reference, _ = features_and_logits(module, dataset.train)
     z, logits = features_and_logits(module, dataset.test)
     distance = FrechetTo(fid_statistics(reference))

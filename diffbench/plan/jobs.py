@@ -67,6 +67,13 @@ class Job:
         """The item's id; empty where the stage has no items."""
         return self.key[3]
 
+    @cached_property
+    def name(self) -> str:
+        """The job's name in the workflow, which is also the path of its log: ``sample/vp/seed0/heun-18``."""
+        values = self.spec.values
+        seeds = {"seed": f"seed{values['seed']}"} if "seed" in values else {}
+        return "/".join([self.stage, *map(str, (dict(values) | seeds).values())])
+
     @property
     def root(self) -> Path:
         """The folder of the benchmark's results, relative to the working directory."""

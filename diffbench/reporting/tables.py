@@ -26,6 +26,7 @@ from diffbench.specs.benchmark import names
 from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
 from diffbench.store import files, paths
+from diffbench.store.progress import announce
 
 #: Increased when the same results are to be shown differently.
 VERSION = 6
@@ -45,8 +46,10 @@ def make(plan: Plan, root: Path) -> list[Path]:
         PlanError: when tables.yaml or claims.yaml is wrong or lacks what the benchmark names;
             nothing is written then.
     """
+    announce(f"tables: reading the results of {len(plan.jobs):,} jobs")
     known, results = _known(plan), Records(plan, root)
     made_tables, made_charts = _tables(known, results), _charts(known, results)
+    announce(f"tables: drawing {len(made_charts)} figures")
     made = {
         paths.table(root, name, suffix): content.encode()
         for name, table in made_tables.items()
@@ -56,6 +59,7 @@ def make(plan: Plan, root: Path) -> list[Path]:
     for name, chart in made_charts.items():
         made[paths.figure(root, name, "png")] = pictures[name]
         made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
+    announce("tables: writing the export and the page")
     exported = exports.contents(results, known.metrics)
     for suffix, content in exported.items():
         made[paths.table(root, exports.NAME, suffix)] = content

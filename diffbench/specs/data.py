@@ -34,6 +34,8 @@ class DataSpec(Registered):
     levels: ClassVar[int]
     #: The keys that name files or folders from which the images are read.
     read_from: ClassVar[tuple[str, ...]] = ()
+    #: Whether its images are picture files, decoded one by one.
+    decoded: ClassVar[bool] = False
 
     name: str
 
@@ -201,6 +203,8 @@ class ImageFilesSpec(DataSpec):
     channels: 1 or 3, which all images must have; ``none`` takes the number that the first image has.
     lossy: whether JPEG and WebP are read; every table then says so.
     """
+
+    decoded: ClassVar[bool] = True
 
     levels: ClassVar[int] = 256
 

@@ -50,10 +50,26 @@ class ExtractorSpec(Registered):
     has_logits: ClassVar[bool] = True
     #: How it converts grey levels.
     conversion: ClassVar[str]
+    #: Floating-point operations of an image, two per multiplication, where it cannot be timed without its weights.
+    operations: ClassVar[float | None] = None
 
     name: str
     resamples: NonNegativeInt = 20
     opinions: tuple[str, ...] = Field(default=(), exclude_if=untold)
+
+    @property
+    def width(self) -> int | None:
+        """The number of features of an image; None where it is not known before the network is made."""
+        return None
+
+    @property
+    def others(self) -> int:
+        """The number of further extractors with an FID of their own."""
+        return len(self.opinions)
+
+    def passes(self, images: int) -> int:
+        """Return how many passes of an image it costs to make and validate it on that many training images."""
+        return 0
 
     @property
     def files(self) -> dict[str, str]:
@@ -107,6 +123,14 @@ class TrainedExtractorSpec(ExtractorSpec):
     seed: Int = 0
     threads: PositiveInt = 1
     opinions: tuple[Literal["sfid"], ...] = Field(default=(), exclude_if=untold)
+
+    @property
+    def width(self) -> int:
+        return self.features
+
+    def passes(self, images: int) -> int:
+        """A step of training counts as three passes; validation is on the images and five damaged sets of them."""
+        return images * (3 * self.epochs + 7)
 
 
 class Dinov2File(Spec):
@@ -192,6 +216,8 @@ class InceptionSpec(ExtractorSpec):
     implementation: ClassVar[str] = "diffbench.metrics.inception:PublishedInception"
     heavy: ClassVar[bool] = True
     offers: ClassVar[tuple[str, ...]] = ("clean_fid", "sfid")
+    #: 5.7 billion multiplications (torchvision's table of its models).
+    operations: ClassVar[float | None] = 11.4e9
     conversion: ClassVar[str] = (
         "grey levels to 0..255, grey repeated to RGB, resized to 299x299 as TensorFlow 1 does, float32"
     )
@@ -202,6 +228,14 @@ class InceptionSpec(ExtractorSpec):
     opinions: tuple[Literal["clean_fid", "sfid"], ...] = ()
     dinov2: Dinov2File | None = Field(default=None, exclude_if=untold)
     resamples: NonNegativeInt = 0
+
+    @property
+    def width(self) -> int:
+        return 2048
+
+    @property
+    def others(self) -> int:
+        return len(self.opinions) + (self.dinov2 is not None)
 
     @property
     def files(self) -> dict[str, str]:

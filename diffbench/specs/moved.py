@@ -101,7 +101,7 @@ MOVED = {
     "stages.machine": "training.machine",
     "stages.meter": "training.meter",
     "stages.models": "training.models",
-    "stages.progress": "training.progress",
+    "stages.progress": "store.progress",
     "stages.reference": "jobs.reference",
     "stages.restore": "jobs.restore",
     "stages.sample": "jobs.sample",
@@ -118,6 +118,7 @@ MOVED = {
     "store.listing.Listing": "store.image_files.ImageFiles",
     "store.listing.listing": "store.image_files.find_images",
     "store.runs": "store.run_record",
+    "training.progress": "store.progress",
 }
 
 

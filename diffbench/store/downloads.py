@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
 from diffbench.store import files
 from diffbench.store.products import StoreError
+from diffbench.store.progress import Step
 from diffbench.store.status import one_line
 
 #: Seconds without a byte after which a download ends with an error.
 TIMEOUT = 60.0
+#: The number of bytes that are read at a time.
+BLOCK = 2**20
 
 
 def cache() -> Path:
@@ -87,7 +90,7 @@ class PublishedFile:
             with _alone(self.cached), files.temporary(self.cached) as unfinished:
                 if self.cached.is_file():
                     return
-                _fetch(url, unfinished)
+                _fetch(url, unfinished, f"{self.name}: downloading")
                 self._check(unfinished, "what was downloaded")
                 files.publish(unfinished, self.cached)
         except (OSError, HTTPException) as error:
@@ -110,11 +113,14 @@ class PublishedFile:
         )
 
 
-def _fetch(url: str, path: Path) -> None:
+def _fetch(url: str, path: Path, title: str) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "diffbench"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file, 2**20)
+            size = int(answer.headers.get("Content-Length") or 0)
+            with Step(title, -(-size // BLOCK), "MiB") as step:
+                for block in step.over(iter(partial(answer.read, BLOCK), b"")):
+                    file.write(block)
     except HTTPError as error:
         # The error is an open response too.
         error.close()

@@ -14,6 +14,8 @@ from diffbench.reporting.shown import shown_as
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
 from diffbench.store import paths
+from diffbench.watch import view
+from snakemake.logging import logger
 
 OVERRIDES = dict(workflow.config_settings.config)
 
@@ -46,6 +48,8 @@ shell.prefix(
     f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
 )
 
+#: The view of the run, once it has begun; None where Snakemake's own lines are wanted.
+VIEW = None
 #: The number of jobs from which a run starts a job server.
 SERVED = 4
 ROOT = str(PLAN.root)
@@ -63,6 +67,29 @@ RESCUE = (
     f"diffbench score --partial {quoted(*PLAN_ARGUMENTS)} || true;"
     f" diffbench table {quoted(*PLAN_ARGUMENTS)} || true"
 )
+
+
+def slots():
+    """How many jobs run at a time: on this machine by its cores, or by its GPUs where the benchmark uses them."""
+    limits = [workflow.cores if workflow.local_exec else workflow.nodes]
+    gpu = workflow.global_resources.get("gpu")
+    if PLAN.device != "cpu" and gpu is not None:
+        limits.append(gpu.value)
+    return max(min(limit for limit in limits if limit), 1)
+
+
+# The view of the run takes the place of Snakemake's own lines; DIFFBENCH_VIEW= (empty) keeps these.
+def begin_view():
+    global VIEW
+    jobs = [list(job.log) for job in workflow.dag.needrun_jobs()]
+    # Elsewhere than here, on the nodes of a cluster, nothing can be timed.
+    estimated = PLAN_ARGUMENTS[1:] if workflow.local_exec else None
+    VIEW = view.begin(logger, PLAN.benchmark.name, LOGS, jobs, slots(), estimated)
+
+
+def end_view():
+    if VIEW is not None:
+        VIEW.end(logger)
 
 
 def job_of(rule, wildcards):

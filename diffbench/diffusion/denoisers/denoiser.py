@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -50,13 +51,21 @@ class Wrapper(Denoiser):
         self.classes, self.takes_masks = denoiser.classes, denoiser.takes_masks
 
 
-class Counted(Wrapper):
-    """A wrapper that counts the calls of another denoiser: the number of function evaluations (NFE)."""
+def ignored() -> None:
+    """Do nothing."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+
+class Counted(Wrapper):
+    """A wrapper that counts the calls of another denoiser: the number of function evaluations (NFE).
+
+    ``seen`` is called before each of them.
+    """
+
+    def __init__(self, denoiser: Denoiser, seen: Callable[[], None] = ignored) -> None:
         super().__init__(denoiser)
-        self.calls = 0
+        self.calls, self.seen = 0, seen
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         self.calls += 1
+        self.seen()
         return self.denoiser(x_t, t, condition)

@@ -54,6 +54,10 @@ class VariationalBound(Described):
         times = grids.descending(self.process, self.spec.grid, steps)
         return grids.to_data(self.process, times)
 
+    def calls(self) -> int:
+        """The denoiser's calls for a batch: one for each term."""
+        return len(self.times()) - 1
+
     @abstractmethod
     def prior(self, x0: Tensor) -> Tensor:
         """The prior's term, bits/dim (B,)."""

@@ -1,0 +1,1 @@
+"""What a run shows while it goes on: its jobs, and the time that is left by the estimate."""
