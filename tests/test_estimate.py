@@ -234,17 +234,9 @@ def test_the_command_prints_an_estimate_without_data(here, capsys):
     out = capsys.readouterr().out
     assert out.startswith("bench.yaml on cpu: CPU-hours")
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
-    assert rows["variant"] == [
-        "variant",
-        "train",
-        "classifier",
-        "sample",
-        "likelihood",
-        "restore",
-        "hours",
-        "disk",
-    ]
-    assert float(rows["ddpm-cosine"][1]) > 0 and float(rows["ddpm-cosine"][3]) > 0
+    # Stages without a job here have no column.
+    assert rows["variant"] == ["variant", "train", "sample", "likelihood", "hours", "disk"]
+    assert float(rows["ddpm-cosine"][1]) > 0 and float(rows["ddpm-cosine"][2]) > 0
     assert rows["all"][1:] == rows["ddpm-cosine"][1:]
     assert float(rows["overview"][2]) > 0
     assert "- not estimated: data, reference, score" in out

@@ -49,7 +49,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The costs of all jobs of a plan, the timings behind them, the stages that are estimated, and the machine."""
+    """The costs of all jobs of a plan, the timings behind them, its stages that are estimated, and the machine."""
 
     plan: Plan
     costs: tuple[JobCost, ...]

@@ -44,7 +44,7 @@ def estimate(
     measured = timings.timed.values()
     timed = [each.step for each in measured if isinstance(each, Training)]
     timed += [each for each in measured if isinstance(each, Timed)]
-    stages = tuple(name for name, stage in STAGES.items() if cost_of(stage))
+    stages = tuple(name for name, stage in STAGES.items() if cost_of(stage) and plan.of(name))
     name = machine.name(timings.device)
     return Estimate(plan, costs, tuple(timed), stages, name, repeats)
 

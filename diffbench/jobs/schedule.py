@@ -21,8 +21,6 @@ from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
-from diffbench.estimate.costs import Cost
-from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.specs.jobs import ScheduleSpec
 from diffbench.specs.registry import build
@@ -42,11 +40,6 @@ def run(spec: ScheduleSpec, root: Path, device_name: str) -> None:
     path = paths.product(root, spec)
     with machine.record(path, machine.prepare("cpu")):
         write_json_product(path, schedule(spec, data.load(root, spec.data)), spec)
-
-
-def cost(spec: ScheduleSpec, timings: Timings) -> Cost:
-    """Return the cost, which is too small to be measured."""
-    return Cost(0.0)
 
 
 def schedule(spec: ScheduleSpec, dataset: Dataset) -> dict[str, Any]:

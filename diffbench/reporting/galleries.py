@@ -126,7 +126,7 @@ def _draw(axes: Axes, pane: Pane, grey_levels: int) -> None:
     axes.set_yticks(middles, [each.label for each in pane.rows], fontsize="x-small")
     width = pane.shape[2] + 1
     columns = [index * width + width / 2 for index in range(len(pane.feet))]
-    axes.set_xticks(columns, pane.feet, fontsize="xx-small")
+    axes.set_xticks(columns, pane.feet, fontsize="x-small")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_anchor("N")

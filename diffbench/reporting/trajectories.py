@@ -24,7 +24,8 @@ from diffbench.store import paths
 NOTE = (
     "From the solver's start on the left to the image on the right, with sigma/alpha below each state: the noise over "
     "the signal, for data in [-1, 1]; two numbers are those of the lowest and of the highest frequency. States are "
-    "divided by sqrt(alpha^2 + sigma^2), except between walls. All start from the same random numbers."
+    "divided by sqrt(alpha^2 + sigma^2), except between walls. All start from the same random numbers, which are "
+    "added to blurred training images where only blur changes."
 )
 NONE = "This benchmark keeps no trajectories: its file has no key `trajectory`, such as {images: 8, states: 12}."
 #: Shown levels: 0 to 255; and that of a place without a state.
@@ -140,7 +141,7 @@ def _feet(kept: Mapping[str, Any]) -> list[str]:
 
 
 def short(value: float) -> str:
-    """Return a number in at most five letters: ``0.013``, ``80``, ``3e5``."""
+    """Return a number in at most six letters: ``0.013``, ``80``, ``3e5``."""
     if 100 <= value < 10_000:
         return f"{value:.0f}"
     return f"{value:.2g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
