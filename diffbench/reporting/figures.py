@@ -199,7 +199,7 @@ def _placed(item: str, took: float | None, cell: Cell, metric: MetricSpec, lacki
     """Return a cell as a point at what it took; without that it has no place on a logarithmic axis."""
     if cell.mean is not None and not took:
         cell = Cell("missing", lacking)
-    return _point(took, cell, metric, f"{item}: {cell.note}" if cell.note else item)
+    return _point(took or None, cell, metric, f"{item}: {cell.note}" if cell.note else item)
 
 
 def _machines(results: Records) -> list[str]:
