@@ -125,8 +125,11 @@ def _draw(axes: Axes, pane: Pane, grey_levels: int) -> None:
     middles = [index * height + height / 2 for index in range(len(pane.rows))]
     axes.set_yticks(middles, [each.label for each in pane.rows], fontsize="x-small")
     width = pane.shape[2] + 1
-    columns = [index * width + width / 2 for index in range(len(pane.feet))]
-    axes.set_xticks(columns, pane.feet, fontsize="x-small")
+    axes.set_xticks([])
+    # Text, not ticks: the layout measures a tick's label several times.
+    below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": "x-small"}
+    for index, foot in enumerate(pane.feet):
+        axes.text((index + 0.5) * width, (len(pane.rows) + 0.15) * height, foot, **below)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_anchor("N")

@@ -130,6 +130,7 @@ def _draw(axes: Axes, schedule: Schedule) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     lowest = min(point.y or 0.0 for point in drawn[0])
     axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest - BELOW))
+    axes.locator_params(axis="y", nbins=5)
     _marks(axes, schedule.grids)
 
 
