@@ -9,7 +9,7 @@ import pytest
 from layouts import FIDS, REPOSITORY, SEEDS, configured, fill, rows_of, scores
 from matplotlib.figure import Figure
 from PIL import Image
-from test_reporting import PROTOCOL, fail, plan_of, remove
+from test_reporting import PROTOCOL, fail, plan_of, record, remove
 
 from diffbench.reporting import charts as charting
 from diffbench.reporting import exports, layout
@@ -171,6 +171,23 @@ def test_each_variant_has_a_panel_with_the_solvers_it_was_given(tmp_path):
         ("FID test, vp", "vp", "-", "this benchmark has no such variant"),
     ]
     assert charts(plan, tmp_path)["nfe"].log == "xy"
+
+
+def test_scores_are_also_plotted_against_the_seconds_of_the_samples(tmp_path):
+    plan = configured(tmp_path, figures=nfe(against="seconds", variants=["ddpm-cosine", "edm"]))
+    fill(plan, tmp_path)
+    for seed, seconds in zip(SEEDS, (4.0, 8.0, 9.0), strict=True):
+        record(paths.product(tmp_path, plan.job("sample", "edm", seed, "heun-3").spec), seconds)
+    chart = charts(plan, tmp_path)["nfe"]
+    assert [panel.name for panel in chart.panels] == ["FID test, ddpm-cosine", "FID test, edm"]
+    (line,) = chart.panels[1].lines
+    (point,) = line.points
+    assert (line.label, point.x, point.seeds) == ("Heun", 7.0, 3)
+    assert (chart.x, chart.log) == ("seconds for 64 samples", "xy")
+    assert chart.note == "Wall time on: cpu."
+    paths.run_record(paths.product(tmp_path, plan.job("sample", "edm", 0, "heun-3").spec)).unlink()
+    (point,) = charts(plan, tmp_path)["nfe"].panels[1].lines[0].points
+    assert (point.x, point.status) == (8.5, "ok")  # of the seeds that have a record
 
 
 @pytest.mark.parametrize(

@@ -847,7 +847,8 @@ def test_a_wrong_value_of_the_base_is_reported_where_it_was_written(tmp_path, mo
 
 def test_every_spec_survives_the_command_line(planned):
     files = [REPOSITORY / f"config/{name}.yaml" for name in ("digits-full", "digits-guidance")]
-    plans = *(load_plan([file], {}, REPOSITORY) for file in files), planned(RESTORED)
+    shown = "trajectory: {images: 2}\nschedules: true\n"
+    plans = *(load_plan([file], {}, REPOSITORY) for file in files), planned(RESTORED + shown)
     runs = [run for plan in plans for run in plan.jobs]
     assert {run.stage for run in runs} == set(jobs.STAGES) - {"shard"}
     for run in runs:

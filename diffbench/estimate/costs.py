@@ -86,7 +86,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The costs of all jobs of a plan, the timings behind them, the stages that it has, and the machine.
+    """The costs of all jobs of a plan, the timings behind them, its stages that are estimated, and the machine.
 
     ``factors``: by stage, what done jobs took as a multiple of what was timed or counted, and how many these are; the
     costs are multiplied by it already.

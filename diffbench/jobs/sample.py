@@ -18,7 +18,7 @@ from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.denoiser import Counted
-from diffbench.diffusion.solvers.loop import sample
+from diffbench.diffusion.solvers.loop import Solver, Watch, sample, unwatched
 from diffbench.estimate import counting
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import Timings
@@ -219,7 +219,7 @@ def draw(
     sizes = {index: min(spec.chunk, spec.samples - index * spec.chunk) for index in wanted}
     done = sum(sizes[index] for index in wanted if index in drawn)
     progress = Progress(title, sum(sizes.values()), "image", done)
-    one = _drawing(spec, root, dataset, device, progress.call)
+    one = drawing(spec, root, dataset, device, progress.call)
     unsaved: list[int] = []
     saved_at = time.monotonic()
     for index in missing:
@@ -233,14 +233,18 @@ def draw(
     progress.close()
 
 
-def _drawing(
+def drawing(
     spec: SampleSpec,
     root: Path,
     dataset: Dataset,
     device: torch.device,
-    seen: Callable[[], None],
+    seen: Callable[[], None] = lambda: None,
+    watching: Callable[[Solver], Watch] = lambda solver: unwatched,
 ) -> Callable[[int], Chunk]:
-    """Return the function that draws a chunk, given its number; ``seen`` is called at each call of the network."""
+    """Return the function that draws a chunk, given its number.
+
+    ``seen`` is called at each call of the network; ``watching`` gives what is shown a solver's states.
+    """
     assert spec.train is not None
     assert spec.solver is not None
     process, chosen = spec.train.process, spec.solver
@@ -256,7 +260,8 @@ def _drawing(
         solver = build(chosen, counted, classifier)
         generator = stream("sample", spec.seed, index)
         y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
-        x = sample(solver, (count, *shape), generator, Condition(y), device=device)
+        watch, condition = watching(solver), Condition(y)
+        x = sample(solver, (count, *shape), generator, condition, device, watch=watch)
         images = grey.from_model(x.cpu())
         moved = solver.moved if process.bounded else 0.0
         return Chunk(images, counted.calls, moved, time.monotonic() - begin)

@@ -18,9 +18,9 @@ from diffbench.plan import reading
 from diffbench.plan.along import each_step
 from diffbench.plan.jobs import Job, Refusal
 from diffbench.plan.reading import Tree
-from diffbench.plan.variants import matches, refusal, seeds_of
+from diffbench.plan.variants import matches, refusal
 from diffbench.specs import registry
-from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec
+from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec, seeds_of
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import (
     STAGES,

@@ -20,8 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diffbench.plan.along import at_step
-from diffbench.plan.variants import seeds_of
-from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
+from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.weights import CellAt, OfWeights, step_of
 from diffbench.store import paths

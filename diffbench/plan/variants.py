@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from diffbench.plan import pretrained
 from diffbench.plan.reading import Tree, nearest, validated
 from diffbench.specs.analyses import AnalysisSpec
-from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec
+from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec, seeds_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.errors import PlanError
@@ -346,8 +346,3 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
         origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
         raise PlanError(f"{origin}: seeds: none of the chosen variants has a seed among {seeds}")
     return variants
-
-
-def seeds_of(benchmark: BenchmarkSpec, variant: VariantSpec) -> list[int]:
-    """Return the benchmark's seeds, or those of them that the variant names."""
-    return [each for each in benchmark.seeds if variant.seeds is None or each in variant.seeds]

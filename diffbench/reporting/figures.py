@@ -4,8 +4,9 @@ curve            a metric against a number that solvers stand for (a guidance we
                  standard deviation over seeds
 learning         a metric against the training step, of one solver or likelihood with the weights of
                  every step that the benchmark asks for: mean and standard deviation over seeds
-nfe              a metric against the function evaluations that each solver took, as its results say, a
-                 panel each variant: mean and standard deviation over seeds
+nfe              a metric against the function evaluations that each solver took, as its results say, or
+                 against the seconds of its run record, a panel each variant: mean and standard deviation
+                 over seeds
 extrapolation    FD of sets of N samples against 1/N, and the line that is fitted to it, at the left end FD at
                  infinite N: mean and standard deviation over seeds; there, with one seed, its standard error
 terms            the terms of the discrete variational bound, L_0 (decoder) to L_{T-1}, in bits/dim: mean
@@ -46,8 +47,9 @@ from diffbench.reporting.layout import (
     TermsFigureSpec,
 )
 from diffbench.reporting.records import Records, absent, stages_of
-from diffbench.reporting.results import Outcome
+from diffbench.reporting.results import Outcome, run_record
 from diffbench.specs.weights import step_of
+from diffbench.store import paths
 
 Series = Mapping[float, float]
 #: Terms below this fraction of the largest are not drawn: with few grey levels the decoder's term is nearly 0.
@@ -156,7 +158,11 @@ class Evaluations:
             for variant in self.spec.variants
         ]
         title = f"{self.spec.title}: {results.plan.benchmark.name}"
-        return Chart(title, "function evaluations", panels, log="xy", note=self.spec.note)
+        if self.spec.against == "nfe":
+            return Chart(title, "function evaluations", panels, log="xy", note=self.spec.note)
+        x = f"seconds for {results.plan.benchmark.samples:,} samples"
+        note = f"{self.spec.note} Wall time on: {'; '.join(_machines(results)) or 'not known'}."
+        return Chart(title, x, panels, log="xy", note=note.strip())
 
     def _lines(self, results: Records, variant: str, metric: MetricSpec) -> list[Line]:
         """Return a variant's series, without the solvers that it does not have."""
@@ -183,16 +189,30 @@ class Evaluations:
     def _points(
         self, results: Records, variant: str, items: Sequence[str], metric: MetricSpec
     ) -> list[Point]:
-        cells = {item: results.number(variant, item, self.spec.metric) for item in items}
-        points = [_evaluated(item, cell, metric) for item, cell in cells.items()]
+        points = []
+        for item in items:
+            cell = results.number(variant, item, self.spec.metric)
+            if self.spec.against == "nfe":
+                took, lacking = cell.nfe, "its scores have no function evaluations"
+            else:
+                seconds = results.number(variant, item, "sample_seconds")
+                took, lacking = seconds.mean, f"no seconds: {seconds.note}"
+            points.append(_placed(item, took, cell, metric, lacking))
         return sorted(points, key=lambda point: (point.x is None, point.x))
 
 
-def _evaluated(item: str, cell: Cell, metric: MetricSpec) -> Point:
-    """Return a cell as a point at its function evaluations; without any it has no place on a logarithmic axis."""
-    if cell.mean is not None and not cell.nfe:
-        cell = Cell("missing", "its scores have no function evaluations")
-    return _point(cell.nfe, cell, metric, f"{item}: {cell.note}" if cell.note else item)
+def _placed(item: str, took: float | None, cell: Cell, metric: MetricSpec, lacking: str) -> Point:
+    """Return a cell as a point at what it took; without that it has no place on a logarithmic axis."""
+    if cell.mean is not None and not took:
+        cell = Cell("missing", lacking)
+    return _point(took or None, cell, metric, f"{item}: {cell.note}" if cell.note else item)
+
+
+def _machines(results: Records) -> list[str]:
+    """Return what the samples were drawn on, from their run records."""
+    ran = [run_record(paths.product(results.root, job.spec)) for job in results.plan.of("sample")]
+    told = (", ".join(each[key] for key in ("device", "platform") if key in each) for each in ran)
+    return list(dict.fromkeys(filter(None, told)))
 
 
 class Extrapolation:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffbench.reporting.charts import COLUMNS, DPI, Point, row
 from diffbench.reporting.formats import csv_of
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 IMAGE_INCHES = 0.42
+FOOT_INCHES = 0.13
 #: Inches for a letter of a row's label, for a pane's title, and for the figure's title and note.
 LETTER_INCHES, HEAD_INCHES, AROUND_INCHES = 0.07, 0.35, 0.8
-PANES_ABREAST = 3
 #: Height in inches for the title and the note.
 NARROWEST_INCHES = 4.0
 #: Grey value of the space between images, and of a row without images.
@@ -42,10 +42,11 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Pane:
-    """Rows of the same images, the true ones first."""
+    """Rows of the same images, the true ones first; ``feet`` are words below each column."""
 
     name: str
     rows: Sequence[ImageRow]
+    feet: Sequence[str] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,6 +64,8 @@ class Gallery:
     panes: Sequence[Pane]
     grey_levels: int
     note: str = ""
+    #: The largest number of panes side by side.
+    abreast: ClassVar[int] = 3
 
     def csv(self, name: str) -> str:
         """Return the PSNR of each picture, computed from its grey levels, as CSV."""
@@ -91,7 +94,7 @@ class Gallery:
         content = io.BytesIO()
         with mpl.rc_context():
             mpl.rcdefaults()
-            columns = max(1, min(len(self.panes), PANES_ABREAST))
+            columns = max(1, min(len(self.panes), self.abreast))
             rows = max(1, -(-len(self.panes) // columns))
             width, height = self._pane_inches()
             size = max(width * columns, NARROWEST_INCHES), height * rows + AROUND_INCHES
@@ -111,8 +114,9 @@ class Gallery:
         labels = [len(each.label) for pane in self.panes for each in pane.rows]
         across = max((pane.shape[0] for pane in self.panes), default=1)
         down = max((len(pane.rows) for pane in self.panes), default=1)
+        lines = max((foot.count("\n") + 1 for pane in self.panes for foot in pane.feet), default=0)
         width = max(labels, default=1) * LETTER_INCHES + across * IMAGE_INCHES
-        return width + HEAD_INCHES, down * IMAGE_INCHES + HEAD_INCHES
+        return width + HEAD_INCHES, down * IMAGE_INCHES + lines * FOOT_INCHES + HEAD_INCHES
 
 
 def _draw(axes: Axes, pane: Pane, grey_levels: int) -> None:
@@ -120,15 +124,20 @@ def _draw(axes: Axes, pane: Pane, grey_levels: int) -> None:
     axes.imshow(mosaic(pane, grey_levels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     middles = [index * height + height / 2 for index in range(len(pane.rows))]
     axes.set_yticks(middles, [each.label for each in pane.rows], fontsize="x-small")
+    width = pane.shape[2] + 1
     axes.set_xticks([])
+    # Text, not ticks: the layout measures a tick's label several times.
+    below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": "x-small"}
+    for index, foot in enumerate(pane.feet):
+        axes.text((index + 0.5) * width, (len(pane.rows) + 0.15) * height, foot, **below)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_anchor("N")
     axes.set_title(pane.name, fontsize="small")
     for middle, each in zip(middles, pane.rows, strict=True):
         if each.images is None:
-            width = pane.shape[0] * (pane.shape[2] + 1)
-            axes.text(width / 2, middle, each.status, ha="center", va="center", fontsize="x-small")
+            centre = pane.shape[0] * width / 2
+            axes.text(centre, middle, each.status, ha="center", va="center", fontsize="x-small")
 
 
 def mosaic(pane: Pane, grey_levels: int) -> Any:

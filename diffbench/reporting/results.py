@@ -88,6 +88,13 @@ class Results:
             timed if timed.seconds is not None else Outcome("missing", "its run record is missing")
         )
 
+    def whole(self, job: Job) -> Outcome:
+        """Return whether a job's products are whole and made from the plan's specs, or why not."""
+        above = self.plan.upstream(job)
+        if self._state(job).status != "ok":
+            return self._trouble([*above, job])
+        return self._linked(Outcome("ok"), above)
+
     def status(self, job: Job) -> str:
         """Return the state of a job's product, as ``status_of``."""
         return self._status(paths.product(self.root, job.spec), job)

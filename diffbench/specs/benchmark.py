@@ -8,12 +8,14 @@ variant and validates the result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec
+from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec, nothing
 from diffbench.specs.choices import (
     AnyAnalysis,
     AnyClassifierNetwork,
@@ -141,6 +143,31 @@ class RestorationsSpec(Spec):
         return self
 
 
+class TrajectorySettings(Spec):
+    """Which states are kept on the way from noise to image, of one solver of a variant, with its first seed.
+
+    images: of how many images, the first ones.
+    states: how many states of each, evenly spaced over the solver's steps, from the start to the image; all of them
+        where the solver takes fewer steps.
+    of: ids or patterns of variant and solver (``vp/heun-18``); of a variant's solvers the first that one of them names
+        is taken, the patterns in order.
+    """
+
+    images: PositiveInt = 8
+    states: Annotated[Int, Field(ge=2)] = 12
+    of: Annotated[Patterns, Field(min_length=1)] = ["*"]
+
+    def chosen(self, variant: str, solvers: Sequence[str]) -> str | None:
+        """Return the solver that is taken among a variant's; None where no pattern names one."""
+        named = (
+            each
+            for pattern in self.of
+            for each in solvers
+            if fnmatchcase(f"{variant}/{each}", pattern)
+        )
+        return next(named, None)
+
+
 class TunedSpec(Spec):
     """Settings that were chosen by looking at numbers, and the seeds of these numbers, which claims may not use.
 
@@ -173,6 +200,8 @@ class BenchmarkSpec(Spec):
     samples, chunk: images per sampling job, and how many are drawn at a time.
     shards: how many jobs share the chunks of each solver's images; the images do not depend on it.
     sampling: how solvers, likelihoods, restorers and analyses run a trained network.
+    trajectory: which states are kept on the way from noise to image; ``none`` keeps none.
+    schedules: whether the noise of each process over time, and of each solver's grid, is kept for figures.
     gpus: how many GPUs a training job uses, each for a share of the batch; Snakemake must be told that they are there.
     classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: those that are tried on every variant besides the variant's own; where one cannot serve
@@ -204,6 +233,8 @@ class BenchmarkSpec(Spec):
     samples: Annotated[Int, Field(ge=20)]
     chunk: PositiveInt = 500
     shards: PositiveInt = 1
+    trajectory: Annotated[TrajectorySettings | None, BeforeValidator(nothing)] = None
+    schedules: bool = False
     variants: Annotated[Patterns, Field(min_length=1)]
     only: Patterns = []
     solvers: dict[Id, AnySolver] = {}
@@ -247,6 +278,11 @@ class BenchmarkSpec(Spec):
             for key, path in each.files.items()
         }
         return self.extractor.files | named
+
+
+def seeds_of(benchmark: BenchmarkSpec, variant: VariantSpec) -> list[int]:
+    """Return the benchmark's seeds, or those of them that the variant names."""
+    return [each for each in benchmark.seeds if variant.seeds is None or each in variant.seeds]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ A move is the solver's step and the corrector's updates: at t before the step, o
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -25,6 +26,13 @@ from diffbench.diffusion.denoisers.guidance import Classifier, guided
 from diffbench.diffusion.denoisers.thresholds import thresholded
 from diffbench.diffusion.solvers.corrector import Impose, Langevin, Noise, unchanged
 from diffbench.specs.solvers import SolverSpec
+
+#: A function that is shown a time, shape (), and the state there (B, C, H, W); it must not change the state.
+Watch = Callable[[Tensor, Tensor], object]
+
+
+def unwatched(t: Tensor, x: Tensor) -> None:
+    """Look at no state."""
 
 
 class Solver(Described):
@@ -105,6 +113,7 @@ def solve(
     noise: Noise,
     times: Tensor | None = None,
     impose: Impose = unchanged,
+    watch: Watch = unwatched,
 ) -> Tensor:
     """The state at the last time, from x (B, C, H, W) at the first, by the solver's steps.
 
@@ -115,6 +124,7 @@ def solve(
         noise: draws the noise of each update.
         times: decreasing times, a part of the solver's grid; by default the whole grid.
         impose: a change of the state after every update of the solver and of the corrector.
+        watch: is shown the state before every step.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
@@ -122,6 +132,7 @@ def solve(
     solver.begin()
     pairs = list(pairwise(solver.times() if times is None else times))
     for i, (t, s) in enumerate(pairs, start=1):
+        watch(t, x)
         quiet = solver.quiet_end and i == len(pairs)
         x = solver.move(x, t, s, condition, noise, quiet, impose)
         check_finite(x, f"step {i} of {len(pairs)}, from time {float(t):.6g} to {float(s):.6g}")
@@ -136,12 +147,18 @@ def sample(
     condition: Condition = UNCONDITIONAL,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    watch: Watch = unwatched,
 ) -> Tensor:
     """Images drawn by the solver, of the given shape (B, C, H, W); all noise comes from the generator, in order of use.
+
+    ``watch`` is shown the state before every step, and then the images.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
     """
     like = torch.empty(shape, dtype=dtype, device=device)
     start = solver.draw(normal_like(like, generator), generator)
-    return solver.returned(solve(solver, start, condition, lambda x: normal_like(x, generator)))
+    x = solve(solver, start, condition, lambda x: normal_like(x, generator), watch=watch)
+    images = solver.returned(x)
+    watch(solver.times()[-1], images)
+    return images

@@ -88,8 +88,9 @@ class LearningFigureSpec(FigureSpec):
 
 
 class NFEFigureSpec(FigureSpec):
-    """A metric against the function evaluations that the solvers took.
+    """A metric against what the solvers took: function evaluations, or seconds.
 
+    against: ``nfe``, or ``seconds`` of wall time for all samples, which belong to one machine.
     variants: one panel each, in this order.
     series: a curve's name in the legend -> ids of its solvers; a variant may lack some or all of them.
     """
@@ -98,6 +99,7 @@ class NFEFigureSpec(FigureSpec):
     implementation: ClassVar[str] = "diffbench.reporting.figures:Evaluations"
 
     metric: str = "fid_test"
+    against: Literal["nfe", "seconds"] = "nfe"
     variants: Annotated[list[str], Field(min_length=1)]
     series: Annotated[dict[str, Items], Field(min_length=1)]
 
@@ -156,6 +158,22 @@ class RestorationsFigureSpec(FigureSpec):
     implementation: ClassVar[str] = "diffbench.reporting.restorations:RestoredImages"
 
     images: PositiveInt = 6
+
+
+class TrajectoriesFigureSpec(FigureSpec):
+    """States of the first ``images`` images on the way from noise, a pane for each process and solver."""
+
+    layout: Literal["trajectories"] = "trajectories"
+    implementation: ClassVar[str] = "diffbench.reporting.trajectories:TrajectoriesFigure"
+
+    images: PositiveInt = 2
+
+
+class SchedulesFigureSpec(FigureSpec):
+    """The noise of each process over time, and the noise levels of the solvers' grids and of training."""
+
+    layout: Literal["schedules"] = "schedules"
+    implementation: ClassVar[str] = "diffbench.reporting.schedules:SchedulesFigure"
 
 
 AnyFigure = Annotated[SerializeAsAny[FigureSpec], BeforeValidator(FigureSpec.choose)]

@@ -14,7 +14,9 @@ from diffbench.specs.jobs.data import DataStageSpec
 from diffbench.specs.jobs.reference import ReferenceSpec
 from diffbench.specs.jobs.train import AskingSpec, TrainSpec, weights_refusal
 from diffbench.specs.jobs.classifier import ClassifierSpec
+from diffbench.specs.jobs.schedule import ScheduleSpec
 from diffbench.specs.jobs.sample import SampleSpec, ShardSpec
+from diffbench.specs.jobs.trajectory import TrajectorySpec
 from diffbench.specs.jobs.score import ScoreSpec
 from diffbench.specs.jobs.likelihood import LikelihoodStageSpec
 from diffbench.specs.jobs.restore import RestoreSpec
@@ -35,9 +37,11 @@ __all__ = [
     "ReferenceSpec",
     "RestoreSpec",
     "SampleSpec",
+    "ScheduleSpec",
     "ScoreSpec",
     "ShardSpec",
     "StageSpec",
     "TrainSpec",
+    "TrajectorySpec",
     "weights_refusal",
 ]

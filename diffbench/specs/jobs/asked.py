@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from diffbench.specs.analyses import AnalysisSpec
-from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
+from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
 from diffbench.specs.likelihoods import LikelihoodSpec
 from diffbench.specs.restorers import RestorerSpec
 from diffbench.specs.sampling import Precision
@@ -51,6 +51,11 @@ class Asked:
     def train(self) -> Any:
         """The spec of the training; None where the variant has no model."""
         return next(iter(self.made.get("train", ())), None)
+
+    @property
+    def first(self) -> bool:
+        """Whether the seed is the variant's first."""
+        return self.seed == seeds_of(self.benchmark, self.variant)[0]
 
     def precision(self, asking: SolverSpec | LikelihoodSpec | AnalysisSpec | None) -> Precision:
         """Return the precision in which the network is run; fp32 without one, or where rounding would be an error."""

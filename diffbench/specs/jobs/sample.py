@@ -78,30 +78,10 @@ class SampleSpec(AskingSpec):
         return tuple(ShardSpec.every(self, count))
 
 
-class ShardSpec(StageSpec):
-    """Draw one part of the samples of one solver.
-
-    A part is some of the chunks.  The samples' spec does not have the number of parts, because the images do not
-    depend on it: each chunk has its own random stream.
-    """
-
-    template: ClassVar[str] = f"{SAMPLES}/{{shard}}/chunks.npz"
-    temporary: ClassVar[bool] = True
-
-    stage: Literal["shard"] = "shard"
-    version: PositiveInt = 1
+class PartSpec(StageSpec):
+    """Base of jobs that draw some of the images of a sample job, from what that job is made from."""
 
     sample: SampleSpec
-    shard: PositiveInt
-    shards: PositiveInt
-
-    @classmethod
-    def every(cls, sample: SampleSpec, count: int) -> list[ShardSpec]:
-        """All ``count`` shards of a sample job, in order."""
-        return [
-            cls(sample=sample, shard=shard, shards=count, extensions=sample.extensions)
-            for shard in range(1, count + 1)
-        ]
 
     @property
     def variant(self) -> str:
@@ -119,14 +99,39 @@ class ShardSpec(StageSpec):
         return self.sample.solver_id
 
     @property
-    def shard_id(self) -> str:
-        """The shard's name: ``2of3``."""
-        return f"{self.shard}of{self.shards}"
-
-    @property
     def upstream(self) -> tuple[StageSpec, ...]:
         """The jobs that the samples are made from."""
         return self.sample.upstream
+
+
+class ShardSpec(PartSpec):
+    """Draw one part of the samples of one solver.
+
+    A part is some of the chunks.  The samples' spec does not have the number of parts, because the images do not
+    depend on it: each chunk has its own random stream.
+    """
+
+    template: ClassVar[str] = f"{SAMPLES}/{{shard}}/chunks.npz"
+    temporary: ClassVar[bool] = True
+
+    stage: Literal["shard"] = "shard"
+    version: PositiveInt = 1
+
+    shard: PositiveInt
+    shards: PositiveInt
+
+    @classmethod
+    def every(cls, sample: SampleSpec, count: int) -> list[ShardSpec]:
+        """All ``count`` shards of a sample job, in order."""
+        return [
+            cls(sample=sample, shard=shard, shards=count, extensions=sample.extensions)
+            for shard in range(1, count + 1)
+        ]
+
+    @property
+    def shard_id(self) -> str:
+        """The shard's name: ``2of3``."""
+        return f"{self.shard}of{self.shards}"
 
     @property
     def state(self) -> Path:

@@ -1,0 +1,200 @@
+"""A figure of schedules: the log SNR of each process over time, and where grids and training evaluate it.
+
+A panel is a process; variants whose processes have the same noise share one.  Beside its curve is a column of marks for
+each solver, at the log SNR at which its steps begin, and one for training, at quantiles of its times.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from diffbench.reporting.charts import COLOURS, DPI, Chart, Line, Panel, Point, to_csv
+from diffbench.reporting.layout import Metrics, SchedulesFigureSpec
+from diffbench.reporting.records import Records
+from diffbench.store import paths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NOTE = (
+    "log SNR = ln(alpha^2/sigma^2), for data in [-1, 1], over time as a fraction of the largest; of the lowest and of "
+    "the highest frequency where blur makes them differ, and of the noise before it is reflected at walls. Marks: "
+    "where the steps of each solver begin, and 20 quantiles of the training times, at the lowest frequency (at the "
+    "highest where only blur changes)."
+)
+NONE = "This benchmark keeps no schedules: its file has no key `schedules`, which must be true for this figure."
+TRAINING = "training"
+SLOPES = ("log SNR", "log SNR, highest frequency")
+PANEL_INCHES = (4.0, 2.8)
+#: Inches for the title and the note.
+AROUND_INCHES = 0.9
+ABREAST = 3
+#: Columns of marks that are drawn; the CSV has all.
+MOST_GRIDS = 10
+#: Where the first of these columns begins, and from one to the next, in units of the time axis.
+FIRST_MARK, MARK = 1.08, 0.11
+#: How far below the curve of the lowest frequency a panel reaches.
+BELOW = 15.0
+
+
+@dataclass
+class Schedule:
+    """The curves of a process, the marks beside it by name, and the variants that it is of; or why there is none."""
+
+    variants: list[str]
+    curves: Sequence[Line]
+    grids: dict[str, Sequence[float | None]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The variants' names."""
+        return ", ".join(self.variants)
+
+    @property
+    def lines(self) -> list[Line]:
+        """The curves, and the marks numbered from 0 on."""
+        marks = {
+            name: [Point(float(i), y, seeds=1) for i, y in enumerate(levels)]
+            for name, levels in self.grids.items()
+        }
+        return [*self.curves, *(Line(name, points) for name, points in marks.items())]
+
+    def add(self, variant: str, grids: Mapping[str, Sequence[float | None]]) -> None:
+        """Add another variant of the same noise; its marks have its name where others have theirs already."""
+        self.variants.append(variant)
+        for name, levels in grids.items():
+            own = name if self.grids.get(name, levels) == levels else f"{name}, {variant}"
+            self.grids[own] = levels
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """The whole figure."""
+
+    title: str
+    schedules: Sequence[Schedule]
+    note: str = ""
+
+    def csv(self, name: str) -> str:
+        """Return the curves and the marks as CSV."""
+        panels = [Panel(each.name, each.lines) for each in self.schedules]
+        return to_csv(name, Chart(self.title, "t / t_max", panels))
+
+    def png(self) -> bytes:
+        """Return the picture as the bytes of a PNG file."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        content, count = io.BytesIO(), max(len(self.schedules), 1)
+        columns = min(count, ABREAST)
+        rows = -(-count // columns)
+        size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + AROUND_INCHES
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            figure = Figure(size, dpi=DPI, layout="constrained")
+            grid = figure.subplots(rows, columns, squeeze=False).flatten()
+            for axes, schedule in zip(grid, self.schedules, strict=False):
+                _draw(axes, schedule)
+            for axes in grid[len(self.schedules) :]:
+                axes.set_axis_off()
+            figure.suptitle(self.title, fontsize="medium")
+            figure.supxlabel(fill(self.note, int(size[0] * 14)), fontsize="x-small")
+            figure.savefig(content, format="png", metadata={"Software": None})
+        return content.getvalue()
+
+
+def _draw(axes: Axes, schedule: Schedule) -> None:
+    """Draw the curves over time, and to the right of them a column of marks for each grid."""
+    drawn = [line.drawn for line in schedule.curves]
+    axes.set_title(fill(schedule.name, 44), fontsize="small", loc="left")
+    if not any(drawn):
+        (why,) = schedule.curves[0].points
+        words: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "parse_math": False}
+        text = fill(f"{why.status}: {why.note}".removesuffix(": "), 44)
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, **words)
+        axes.set(xticks=[], yticks=[])
+        return
+    for points, colour, name in zip(drawn, COLOURS, ("lowest", "highest"), strict=False):
+        x, y = [point.x or 0.0 for point in points], [point.y or 0.0 for point in points]
+        axes.plot(x, y, color=colour, linewidth=1.2, label=f"{name} frequency")
+    if len(drawn) > 1:
+        axes.legend(fontsize="xx-small", frameon=False, loc="lower left")
+    axes.set_ylabel("log SNR", fontsize="small")
+    axes.tick_params(labelsize="x-small")
+    axes.grid(alpha=0.3, linewidth=0.5, axis="y")
+    axes.spines[["top", "right"]].set_visible(False)
+    lowest = min(point.y or 0.0 for point in drawn[0])
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest - BELOW))
+    axes.locator_params(axis="y", nbins=5)
+    _marks(axes, schedule.grids)
+
+
+def _marks(axes: Axes, grids: Mapping[str, Sequence[float | None]]) -> None:
+    """Draw a column of marks for each grid to the right of time 1, that of training last."""
+    shown = sorted(grids, key=lambda name: name.startswith(TRAINING))
+    shown, more = shown[:MOST_GRIDS], shown[MOST_GRIDS:]
+    for place, name in enumerate(shown):
+        colour = COLOURS[-1] if name.startswith(TRAINING) else COLOURS[2]
+        levels = [each for each in grids[name] if each is not None]
+        begin = FIRST_MARK + MARK * place
+        axes.hlines(levels, begin, begin + 0.7 * MARK, color=colour, linewidth=0.8)
+    names = [fill(each, 16) for each in shown] + ([f"and {len(more)} more"] if more else [])
+    below: dict[str, Any] = {"rotation": 90, "fontsize": "xx-small", "ha": "center", "va": "top"}
+    for place, name in enumerate(names):
+        at = FIRST_MARK + MARK * (place + 0.35)
+        axes.text(at, -0.03, name, transform=axes.get_xaxis_transform(), **below)
+    axes.set_xticks([0, 0.5, 1], ["0", "t / t_max", "1"])
+
+
+class SchedulesFigure:
+    """The figure of a benchmark (see the module)."""
+
+    def __init__(self, spec: SchedulesFigureSpec) -> None:
+        self.spec = spec
+
+    def make(self, results: Records, metrics: Metrics) -> Schedules:
+        """Return the figure: a panel for each process."""
+        title = f"{self.spec.title}: {results.plan.benchmark.name}"
+        found = list(_schedules(results))
+        if found:
+            return Schedules(title, found, f"{NOTE} {self.spec.note}".strip())
+        lacking = Line(SLOPES[0], [Point(None, status="missing", note=NONE)])
+        return Schedules(title, [Schedule(["none"], [lacking])], self.spec.note)
+
+
+def _schedules(results: Records) -> Iterator[Schedule]:
+    """Yield the processes in the plan's order, each with its variants."""
+    same: dict[str, Schedule] = {}
+    lacking = []
+    for job in results.plan.of("schedule"):
+        outcome = results.files.whole(job)
+        if outcome.status != "ok":
+            why = Point(None, status=outcome.status, note=outcome.reason)
+            lacking.append(Schedule([job.variant], [Line(SLOPES[0], [why])]))
+            continue
+        # The checksum has just been verified.
+        content = json.loads(paths.product(results.root, job.spec).read_bytes())
+        curves = [
+            Line(name, _curve(content["times"], content[key]))
+            for name, key in zip(SLOPES, ("log_snr", "highest"), strict=True)
+            if key in content
+        ]
+        one = same.setdefault(repr(curves), Schedule([], curves))
+        one.add(job.variant, _grids(content))
+    yield from same.values()
+    yield from lacking
+
+
+def _curve(times: Sequence[float], levels: Sequence[float | None]) -> list[Point]:
+    return [Point(t, y, seeds=1) for t, y in zip(times, levels, strict=True)]
+
+
+def _grids(content: Mapping[str, Any]) -> dict[str, Sequence[float | None]]:
+    """Return the marks by name: of each solver's grid, and of training."""
+    training = {TRAINING: content["training"]} if "training" in content else {}
+    return content["solvers"] | training
