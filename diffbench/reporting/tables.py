@@ -28,7 +28,7 @@ from diffbench.specs.registry import build
 from diffbench.store import files, paths
 
 #: Increased when the same results are to be shown differently.
-VERSION = 5
+VERSION = 6
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
