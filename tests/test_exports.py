@@ -209,6 +209,15 @@ def test_a_parquet_file_of_other_rows_or_types_is_refused(results, change, said)
         exports.read(changed_parquet(results, change))
 
 
+def test_a_parquet_file_that_grows_when_it_is_read_is_refused(results, monkeypatch):
+    """A dictionary holds a word once, however many rows have it."""
+    table = changed_parquet(results, lambda frame: frame.assign(reason="a" * 10_000))
+    monkeypatch.setattr(exports, "MOST_BYTES", most := 5_000 * len(exports.read(results[1]).frame))
+    assert table.stat().st_size < most
+    with pytest.raises(ExportError, match="bytes are more than an export has"):
+        exports.read(table)
+
+
 def test_what_is_no_parquet_is_refused(results):
     table = changed_parquet(results, lambda frame: frame)
     table.write_bytes(b"PAR1" + bytes(50))

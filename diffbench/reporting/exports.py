@@ -356,10 +356,10 @@ def _described(table: Path, path: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> bytes:
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise ExportError(
-            f"{shown(path)}: {size:,} bytes are more than an export has ({MOST_BYTES:,})"
-        )
+    try:
+        _check_bytes(path.stat().st_size)
+    except ValueError as error:
+        raise ExportError(f"{shown(path)}: {error}") from None
     return path.read_bytes()
 
 
@@ -397,23 +397,45 @@ def _of_parquet(content: bytes) -> Rows:
     parquet = _arrow()
     import pyarrow as pa
 
+    words = [name for name, (kind, _) in COLUMNS.items() if kind == "string"]
     try:
-        file = parquet.ParquetFile(io.BytesIO(content))
-        _check_columns(file.schema_arrow.names)
+        schema = parquet.read_schema(io.BytesIO(content))
+        _check_columns(schema.names)
         for name, (kind, _) in COLUMNS.items():
-            column = file.schema_arrow.field(name).type
-            if not any(check(column) for check in _arrow_types(pa.types, kind)):
+            column = schema.field(name).type
+            if not _is_of(column, kind):
                 raise ValueError(f"the column {name} has the type {column}, and must be a {kind}")
+        file = parquet.ParquetFile(io.BytesIO(content), read_dictionary=words)
         _check_size(file.metadata.num_rows)
-        table = file.read().to_pylist()
+        groups = range(file.metadata.num_row_groups)
+        _check_bytes(sum(file.metadata.row_group(i).total_byte_size for i in groups))
+        table = file.read()
+        _check_bytes(sum(_bytes(chunk) for name in words for chunk in table[name].chunks))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it is not a Parquet file: {_brief(str(error))}") from None
-    return [{name: _text(kind, row[name]) for name, (kind, _) in COLUMNS.items()} for row in table]
+    return [
+        {name: _text(kind, row[name]) for name, (kind, _) in COLUMNS.items()}
+        for row in table.to_pylist()
+    ]
 
 
-def _arrow_types(types: Any, kind: str) -> list[Callable[[Any], bool]]:
-    words = [types.is_string, types.is_large_string, types.is_null]
-    return words if kind == "string" else [types.is_floating, types.is_integer, types.is_null]
+def _is_of(column: Any, kind: str) -> bool:
+    """Return whether a type of Arrow is that of an export's column."""
+    from pyarrow import types
+
+    words, numbers = (types.is_string, types.is_large_string), (types.is_floating, types.is_integer)
+    checks = (types.is_null, *(words if kind == "string" else numbers))
+    return any(check(column) for check in checks)
+
+
+def _bytes(chunk: Any) -> int:
+    """Return the bytes of all words of a chunk, of which a dictionary holds each once."""
+    from pyarrow import compute, types
+
+    if not types.is_dictionary(chunk.type):
+        return 0  # a column without any word
+    lengths = compute.binary_length(chunk.dictionary).cast("int64")
+    return int(compute.sum(lengths.take(chunk.indices)).as_py() or 0)
 
 
 #: What reads the rows of a table, by the suffix of its file; CSV by others.
@@ -428,6 +450,11 @@ def _check_columns(names: Sequence[str]) -> None:
 def _check_size(count: int) -> None:
     if count > MOST_ROWS:
         raise ValueError(f"{count:,} rows are more than an export has ({MOST_ROWS:,})")
+
+
+def _check_bytes(count: int) -> None:
+    if count > MOST_BYTES:
+        raise ValueError(f"{count:,} bytes are more than an export has ({MOST_BYTES:,})")
 
 
 def _check(found: Rows) -> None:
