@@ -166,6 +166,16 @@ def test_a_plan_that_was_not_run_cites_its_tables_papers_and_metrics():
     assert not {"cifar10", "palette", "snips", "ssim"} & set(keys)
 
 
+def test_restorers_that_a_benchmark_tries_on_a_variant_are_cited_with_it():
+    plan = load_plan([REPOSITORY / "config" / "digits.yaml"], {}, REPOSITORY)
+    used = citations.of_plan(plan)
+    assert "ddrm" in citations.cited(used.of_variants(["vp"], ""), WORKS)[0]
+    assert "ddrm" not in citations.cited(used.of_variants(["edm"], ""), WORKS)[0]
+    line = {"metric": "psnr", "paper": "score-sde", "variant": "vp", "solver": "mri/impute-25"}
+    keys, _ = citations.cited(used.of_table([line]), WORKS)
+    assert {"score-sde", "digits"} <= set(keys) and not {"ddrm", "fid", "edm"} & set(keys)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cite")

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -170,7 +171,8 @@ def of_export(export: Export, lines: Iterable[Mapping[str, str]] = ()) -> Used:
     metrics = frozenset(export.frame["metric"])
     published = {each["paper"] for each in lines if each.get("published", DASH) != DASH}
     about = export.about
-    return Used(about["variants"], about["settings"], metrics, frozenset(published))
+    variants = _with_shared(about["variants"], about["settings"])
+    return Used(variants, about["settings"], metrics, frozenset(published))
 
 
 def of_plan(plan: Plan) -> Used:
@@ -182,7 +184,21 @@ def of_plan(plan: Plan) -> Used:
         name: each.model_dump(mode="json", exclude_none=True)
         for name, each in plan.variants.items()
     }
-    return Used(variants, plan.benchmark.model_dump(mode="json"), metrics, published)
+    settings = plan.benchmark.model_dump(mode="json")
+    return Used(_with_shared(variants, settings), settings, metrics, published)
+
+
+def _with_shared(
+    variants: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the variants with the restorers that the benchmark tries on their models."""
+    shared = settings.get("restorations", {})
+    found = dict(variants)
+    for name, each in variants.items():
+        if any(fnmatchcase(name, pattern) for pattern in shared.get("variants", [])):
+            both = {**shared.get("restorers", {}), **each.get("restorers", {})}
+            found[name] = {**each, "restorers": both}
+    return found
 
 
 def rows_of(results: Path, name: str | None) -> list[dict[str, str]]:

@@ -49,6 +49,10 @@ class VariantAbout(_Described):
 
     paper: Name = ""
     control: ControlAbout | None = None
+    solvers: dict[Name, Any] = {}
+    likelihoods: dict[Name, Any] = {}
+    restorers: dict[Name, Any] = {}
+    analyses: dict[Name, Any] = {}
 
 
 class EnvironmentAbout(_Described):
@@ -60,10 +64,18 @@ class EnvironmentAbout(_Described):
     versions: dict[Name, list[Name]] = {}
 
 
+class RestorationsAbout(_Described):
+    """The restorations of an export."""
+
+    variants: list[Name] = []
+    restorers: dict[Name, Any] = {}
+
+
 class SettingsAbout(_Described):
     """The keys of a benchmark file that all numbers of an export depend on."""
 
     data: dict[str, Any] = {}
+    restorations: RestorationsAbout = RestorationsAbout()
 
 
 class About(_Described):
