@@ -153,7 +153,7 @@ def inspect(tmp_path_factory):
             subprocess.run(install, cwd=shared, check=True, timeout=300)
 
     def found(*pages: Path) -> list[dict]:
-        command = ["node", shared / "inspect.mjs", CHROMIUM, *pages]
+        command = ["node", shared / "inspect.mjs", *pages, CHROMIUM]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

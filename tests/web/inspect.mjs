@@ -1,11 +1,12 @@
-// node inspect.mjs CHROMIUM PAGE..: what pages of results do in a browser, as a JSON list.
+// node inspect.mjs PAGE.. CHROMIUM: what pages of results do in a browser, as a JSON list.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { HtmlValidate } from "html-validate";
 import puppeteer from "puppeteer-core";
 
-const [executablePath, ...paths] = process.argv.slice(2);
+const paths = process.argv.slice(2);
+const executablePath = paths.pop();
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 // Whether the tables can be sorted, filtered and narrowed.
