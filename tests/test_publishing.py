@@ -221,12 +221,13 @@ def test_pictures_that_a_page_links_to_come_with_it(made, tmp_path):
     assert (tmp_path / "site" / "tiny" / "runs" / "a&b" / "grid.png").read_bytes() == b"png"
 
 
-def test_files_of_others_in_the_sites_folder_stay(made, tmp_path):
+def test_files_of_others_in_the_sites_folder_stay(made, tmp_path, monkeypatch):
     site = tmp_path / "site"
     (site / ".git").mkdir(parents=True)
     (site / "CNAME").write_text("example.org")
     publish([made], site)
-    publish([made], site)
+    monkeypatch.chdir(site)
+    publish([made], Path())
     assert (site / "CNAME").read_text() == "example.org" and (site / ".git").is_dir()
     other = tmp_path / "other"
     (other / "tiny").mkdir(parents=True)

@@ -59,7 +59,8 @@ def update(folder: Path, before: Collection[str]) -> Iterator[Path]:
     Raises:
         FileExistsError: when a name is there that is not of an earlier call.
     """
-    unfinished = folder.with_name(TEMPORARY + folder.name)
+    whole = folder.resolve()
+    unfinished = whole.with_name(TEMPORARY + whole.name)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
