@@ -2,15 +2,18 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 
 import fast_yaml
 from commands import REPOSITORY
 from test_reporting import METRICS, PROTOCOL, bits_content, plan_of, record
 
-from diffbench.reporting import layout
+from diffbench.reporting import exports, layout
 from diffbench.reporting.claims import CLAIMS
+from diffbench.reporting.formats import csv_of
 from diffbench.store import paths
 from diffbench.store.products import write_json_product, write_product
 
@@ -79,3 +82,23 @@ def grid_row(text, first):
     """The cells of a Markdown table's row."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {first} "))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def forged(export, path, change=None, **told):
+    """A copy of an export with other rows and other keys of its JSON file, whose checksums agree.
+
+    A function changes each row, and leaves out those for which it returns False.
+    """
+    rows = [row for row in rows_of(export) if change is None or change(row) is not False]
+    for row in rows:
+        row["check"] = exports.check_of(row)
+    about = json.loads(export.with_suffix(".json").read_bytes()) | {"rows": len(rows)}
+    return whole(path, csv_of(rows, list(exports.COLUMNS)).encode(), about | told)
+
+
+def whole(path, content, about):
+    """An export of this content, with the JSON file that says that it is whole."""
+    about = about | {"sha256": sha256(content).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(about))
+    path.write_bytes(content)
+    return path

@@ -1,5 +1,6 @@
 """Comparisons of two results, or of two variants: the numbers of known truths, and what is not compared."""
 
+import html
 import math
 
 import numpy as np
@@ -9,11 +10,14 @@ from layouts import configured, fill
 from scipy import stats
 
 from diffbench import cli
-from diffbench.reporting import exports, inference
+from diffbench.reporting import exports, inference, layout
 from diffbench.reporting.compare import Comparison, compare, spec_differences, table
 from diffbench.reporting.exports import COLUMNS, typed
 from diffbench.reporting.formats import to_markdown
+from diffbench.reporting.numbers import plain
+from diffbench.reporting.records import Records
 from diffbench.reporting.tables import make
+from diffbench.reporting.web.versus import versus
 from diffbench.store import paths
 
 BETTER = {"fid": "lower", "is": "higher", "nfe": None}
@@ -21,8 +25,6 @@ BETTER = {"fid": "lower", "is": "higher", "nfe": None}
 
 def frame(values, metric="fid", first_seed=0, variant="vp", **columns):
     """Rows of an export with one value a seed."""
-    import pandas as pd
-
     row = dict.fromkeys(COLUMNS, "") | {"variant": variant, "stage": "sample", "item": "heun"}
     row |= {"metric": metric, "status": "ok", "samples": "100", "protocol": "p"}
     value = columns.pop("value", None)
@@ -30,7 +32,7 @@ def frame(values, metric="fid", first_seed=0, variant="vp", **columns):
         row | {"seed": str(seed), "value": repr(float(value))} | columns
         for seed, value in enumerate(values, start=first_seed)
     ]
-    made = typed(pd.DataFrame(rows, columns=list(COLUMNS)))
+    made = typed(rows)
     return made if value is None else made.assign(value=value)
 
 
@@ -232,6 +234,63 @@ def test_two_folders_are_compared_by_the_command(two_results, capsys, tmp_path):
         == 0
     )
     assert (tmp_path / "c.csv").read_text().startswith("variant,stage,item,at,metric,seeds")
+
+
+def test_the_page_has_every_cell_its_interval_and_what_differs(two_results, tmp_path, capsys):
+    a, b = map(str, two_results)
+    path = tmp_path / "c.html"
+    assert cli.main(["compare", a, b, "--metric", "fid", "--page", str(path)]) == 0
+    page = path.read_text().partition("<body>")[2].partition('<script type="module">')[0]
+    exported = [exports.read(each) for each in two_results]
+    found = compare(*(each.frame for each in exported), BETTER, names=(a, b), metrics=["fid"])
+    intervals = [each for each in found.compared if each.low is not None]
+    assert len(intervals) == page.count("<svg") > 0
+    for each in intervals:
+        assert each.effect is not None and each.low is not None and each.high is not None
+        # The text of a chart has three significant digits.
+        words = f"{plain(each.effect)} ({plain(each.low)} to {plain(each.high)})"
+        assert f'aria-label="{words}"' in page
+    assert page.count('<td class="worse">worse</td>') == len(found.of("worse")) == 1
+    rows = page.partition("<tbody>")[2].partition("</tbody>")[0].count("<tr>")
+    assert rows == len(found.compared)
+    for title in ("Settings and variants", "Protocol", "Environment"):
+        assert f"<h3>{title}</h3>" in page
+    assert "http" not in page
+
+
+def test_the_page_lists_what_is_not_compared_and_escapes_it():
+    hostile = "</script><script>alert(1)</script>"
+    sides = frame([1.0, 2.0], variant=hostile), frame([1.5, 2.5], variant=hostile, protocol="q")
+    found = compare(
+        *sides, BETTER, names=(hostile, "b"), differences=[hostile, f"environment: {hostile}"]
+    )
+    page = versus(found)
+    assert hostile not in page and "No cell could be compared" in page
+    assert "protocol differs: p in A, q in B (1 cell)" in page
+    # The title, the side, two differences and the cell.
+    assert page.count(html.escape(hostile)) == 5
+
+
+def test_words_of_a_comparison_are_no_formulas_in_its_csv():
+    found = compare(
+        frame([1.0], variant="=1+1"), frame([2.0], variant="=1+1"), BETTER, names=("a", "b")
+    )
+    assert found.cells[0].line("")["variant"] == "'=1+1"
+    assert found.cells[0].line("")["effect"] == "-1"
+    alone = compare(frame([1.0]), frame([2.0]), BETTER, names=("a", "b"), by_variant=False)
+    assert alone.cells[0].line("")["variant"] == "-"
+
+
+def test_parquet_and_csv_of_one_export_are_the_same(tmp_path, capsys):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: make test")
+    plan = configured(tmp_path)
+    fill(plan, tmp_path)
+    records, metrics = Records(plan, tmp_path), layout.of_plan(plan).metrics
+    sides = [tmp_path / "one.csv", tmp_path / "other.parquet"]
+    for path in sides:
+        exports.write(records, metrics, path)
+    assert cli.main(["compare", *map(str, sides), "--metric", "fid", "--fail-if-worse"]) == 0
+    assert "the same" in capsys.readouterr().out
 
 
 def test_a_changed_export_is_refused(two_results, capsys):

@@ -173,9 +173,69 @@ def test_parquet_has_the_same_numbers(results):
     table, beside = exports.write(Records(plan, folder), METRICS, folder / "all.parquet")
     assert pd.read_parquet(table).equals(exports.read(folder).frame)
     assert beside.name == "all.json"
+    assert json.loads(beside.read_bytes())["sha256"] == files.sha256(table)
+    assert exports.read(table).frame.equals(exports.read(folder).frame)
     with pytest.raises(ExportError, match=r"ends in .csv or .parquet, not in '.xlsx'"):
         exports.write(Records(plan, folder), METRICS, folder / "all.xlsx")
     assert not (folder / "all.xlsx").exists()
+
+
+def changed_parquet(folder, change):
+    """A Parquet export whose frame was changed and whose JSON file says that it is whole."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: make test")
+    plan, root = folder
+    table, beside = exports.write(Records(plan, root), METRICS, root / "all.parquet")
+    content = io.BytesIO()
+    change(pd.read_parquet(table)).to_parquet(content, index=False)
+    table.write_bytes(content.getvalue())
+    about = json.loads(beside.read_bytes())
+    files.write_json(beside, about | {"sha256": files.sha256(table)})
+    return table
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frame: frame.assign(value=9.0), "line 2 .*: the row was changed"),
+        (lambda frame: frame.assign(value=float("inf")), "line 2 .*: the row was changed"),
+        (lambda frame: frame.assign(value="=1"), "the column value has the type .*string"),
+        (lambda frame: frame.assign(reason=[[1]] * len(frame)), "the column reason has the type"),
+        (lambda frame: frame.drop(columns="se"), "does not have the columns"),
+    ],
+)
+def test_a_parquet_file_of_other_rows_or_types_is_refused(results, change, said):
+    with pytest.raises(ExportError, match=said):
+        exports.read(changed_parquet(results, change))
+
+
+def test_a_parquet_file_that_grows_when_it_is_read_is_refused(results, monkeypatch):
+    """A dictionary holds a word once, however many rows have it."""
+    table = changed_parquet(results, lambda frame: frame.assign(reason="a" * 10_000))
+    monkeypatch.setattr(exports, "MOST_BYTES", most := 5_000 * len(exports.read(results[1]).frame))
+    assert table.stat().st_size < most
+    with pytest.raises(ExportError, match="bytes are more than an export has"):
+        exports.read(table)
+
+
+def test_what_is_no_parquet_is_refused(results):
+    table = changed_parquet(results, lambda frame: frame)
+    table.write_bytes(b"PAR1" + bytes(50))
+    with pytest.raises(ExportError, match="it is not a Parquet file"):
+        exports.read(table)
+
+
+def test_an_export_says_who_made_it_and_when_its_jobs_ran(results):
+    plan, folder = results
+    product = paths.product(folder, plan.job("sample", "edm", 1, "heun-3").spec)
+    files.write_json(
+        paths.run_record(product), {"seconds": 1.0, "start": "2026-01-02T03:04:05+00:00"}
+    )
+    _, beside = exports.write(Records(plan, folder), METRICS, folder / "mine.csv", "  Jane\n Doe ")
+    about = exports.read(folder / "mine.csv").about
+    assert about["origin"] == "Jane Doe" and about["title"] == plan.benchmark.data.title
+    assert about["ran"] == ["2026-01-02T03:04:05+00:00"] * 2
+    assert "origin" not in exports.read(folder).about
 
 
 def test_a_table_cannot_take_the_exports_name(tmp_path):

@@ -11,7 +11,9 @@ from diffbench.plan.schema import documented
 from diffbench.specs.data import FolderSpec
 
 #: Files of config/ that are no benchmarks.
-OTHERS = {"tables.yaml", "claims.yaml", "methods.yaml", "settings.yaml", "coverage.yaml"}
+OTHERS = {
+    f"{name}.yaml" for name in ("tables", "claims", "methods", "settings", "coverage", "papers")
+}
 BENCHMARKS = [
     TINY,
     *(path for path in sorted((REPOSITORY / "config").glob("*.yaml")) if path.name not in OTHERS),

@@ -248,5 +248,8 @@ def test_repeatable_kernels_are_chosen_without_importing_the_compiler():
 
 def test_logs_of_scores_and_of_their_reference_say_how_far_they_are(first):
     logs = first[0] / "results" / "tiny" / "logs"
-    assert "reference: features of the data set: image 1797/1797, " in (logs / "reference.log").read_text()
+    assert (
+        "reference: features of the data set: image 1797/1797, "
+        in (logs / "reference.log").read_text()
+    )
     assert "score edm: solver 1/1, " in (logs / "score" / "edm" / "seed0.log").read_text()

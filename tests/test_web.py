@@ -1,4 +1,4 @@
-"""The page of results: what is in it, and what it does in a browser (``web/inspect.mjs``)."""
+"""Pages of results: what is in them, and what they do in a browser (``web/inspect.mjs``)."""
 
 import html
 import json
@@ -11,16 +11,18 @@ from types import SimpleNamespace
 import pytest
 from commands import CONFIG, REPOSITORY
 from filelock import FileLock
+from layouts import forged
 
 from diffbench.plan.loading import load_plan
 from diffbench.reporting import exports
 from diffbench.reporting.charts import Chart, Line, Panel, Point
 from diffbench.reporting.formats import Grid, Source, Table
+from diffbench.reporting.publishing import publish
 from diffbench.reporting.records import Records
 from diffbench.reporting.tables import outputs
 from diffbench.reporting.web import page as page_module
 from diffbench.reporting.web.page import page
-from diffbench.store import paths
+from diffbench.store import files, paths
 
 WEB = Path(__file__).parent / "web"
 CHROMIUM = next(
@@ -166,8 +168,10 @@ def test_a_table_says_why_there_is_no_number(tiny):
 
 @pytest.fixture(scope="session")
 def inspect(tmp_path_factory):
-    """The function that opens a page in Chromium and returns what it does there; its packages are installed once."""
-    shared = tmp_path_factory.getbasetemp().parent / "web"
+    """The function that opens pages in Chromium and returns what each does there; its packages are installed once."""
+    # In one process the folder is shared with other checkouts, which may have other scripts.
+    version = files.sha256(WEB / "inspect.mjs")[:8]
+    shared = tmp_path_factory.getbasetemp().parent / f"web-{version}"
     with FileLock(f"{shared}.lock"):
         if not (shared / "node_modules" / ".package-lock.json").exists():
             shutil.copytree(
@@ -176,8 +180,8 @@ def inspect(tmp_path_factory):
             install = ["npm", "ci", "--no-fund", "--no-audit", "--silent"]
             subprocess.run(install, cwd=shared, check=True, timeout=300)
 
-    def found(path: Path) -> dict:
-        command = ["node", shared / "inspect.mjs", path, CHROMIUM]
+    def found(*pages: Path) -> list[dict]:
+        command = ["node", shared / "inspect.mjs", *pages, CHROMIUM]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -185,20 +189,42 @@ def inspect(tmp_path_factory):
     return found
 
 
+def attack(row):
+    """Put an attack into a row; of one metric, since what is wrong with a page takes long to find in many rows."""
+    row["item"] = f"{HOSTILE}{row['item']}"
+    return row["metric"] == "fid"
+
+
+@pytest.fixture(scope="module")
+def theirs(tiny, tmp_path_factory):
+    """The page of another's export, with attacks in it, on a site beside ours."""
+    _, path = tiny
+    folder = tmp_path_factory.mktemp("theirs")
+    export = forged(
+        paths.table(path.parent, exports.NAME, "csv"), folder / "a.csv", attack, origin=HOSTILE
+    )
+    _, _, address = publish([path.parent, export], folder / "site")
+    return folder / "site" / address
+
+
 @pytest.mark.slow
 @browser
-def test_in_a_browser_it_is_valid_usable_and_accessible(tiny, inspect):
+def test_in_a_browser_pages_are_valid_usable_and_accessible(tiny, theirs, inspect):
     records, path = tiny
-    found = inspect(path)
-    assert found["invalid"] == []
-    assert found["unscripted"] > 5
-    assert [(each["width"], each["scheme"]) for each in found["opened"]] == [
-        (width, scheme) for width in (1280, 390) for scheme in ("light", "dark")
-    ]
-    for each in found["opened"]:
-        assert each["errors"] == []
-        assert each["violations"] == []
-        assert each["overflow"] <= 0
+    ours, of_others = inspect(path, theirs)
+    for found in (ours, of_others):
+        assert found["invalid"] == []
+        assert found["unscripted"] > 5
+        assert [(each["width"], each["scheme"]) for each in found["opened"]] == [
+            (width, scheme) for width in (1280, 390) for scheme in ("light", "dark")
+        ]
+        for each in found["opened"]:
+            assert each["errors"] == []
+            assert each["violations"] == []
+            assert each["overflow"] <= 0
+            assert 0 < each["filtered"] < each["before"]
+            assert each["fewer"] == each["heads"][:-1]
+    for each in ours["opened"]:
         # The figures, and samples of each variant that has some.
         sampled = {job.variant for job in records.plan.of("sample")}
         assert len(each["pictures"]) == len(records.plan.benchmark.figures) + len(sampled)
@@ -206,10 +232,11 @@ def test_in_a_browser_it_is_valid_usable_and_accessible(tiny, inspect):
         numbers = [float(text) for text in each["sorted"] if text[:1].isdigit()]
         assert numbers == sorted(numbers)
         assert len(set(numbers)) > 1
-        assert 0 < each["filtered"] < each["before"]
-        assert each["fewer"] == each["heads"][:-1]
         assert "snakemake --cores 1" in each["source"]
         assert "sha256" in each["source"]
         assert "seed 0" in each["ofRow"]
         # The first number that has a source of its own is a likelihood's.
         assert "likelihood" in each["ofCell"]
+    for each in of_others["opened"]:
+        whose = each["whose"]
+        assert 0 < whose["theirs"] == whose["ours"] == whose[""] / 2

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from diffbench.cli import compare, look, run, upkeep  # noqa: F401, each makes its commands known
+from diffbench.cli import compare, look, run, share, upkeep  # noqa: F401, each makes its commands known
 from diffbench.cli.command import COMMANDS, Command, fail, parser
 
 

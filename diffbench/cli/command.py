@@ -161,6 +161,17 @@ SET = argument(
 WRITE = argument("--write", type=Path, metavar="FILE", help="write to this file, not to the screen")
 
 
+def deliver(text: str, path: Path | None) -> int:
+    """Write what a command made to the file of ``WRITE``, or print it; return the exit status."""
+    from diffbench.store import files
+
+    if path:
+        files.write(path, text.encode())
+    else:
+        print(text, end="")
+    return 0
+
+
 def repository() -> Path:
     """Return the folder of the Snakefile and config: this checkout, or the working directory if it has none."""
     checkout = Path(__file__).resolve().parents[2]

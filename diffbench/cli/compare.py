@@ -6,34 +6,35 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffbench.cli.command import CONFIG, SET, WRITE, argument, command, load, repository
+from diffbench.cli.command import CONFIG, SET, WRITE, argument, command, deliver, load, repository
 from diffbench.specs.errors import PlanError
 
 if TYPE_CHECKING:
     from diffbench.reporting.compare import Comparison
-    from diffbench.reporting.formats import Table
 
 
 @command("compare", "coverage --write docs/coverage.md", WRITE)
 def coverage(options: argparse.Namespace) -> int:
     """Say which published number which cell fills, or why none does."""
     from diffbench.reporting.coverage import coverage
+    from diffbench.reporting.formats import to_markdown
 
-    return _page(coverage(repository()), options.write)
+    return deliver(to_markdown(coverage(repository())), options.write)
 
 
 @command("compare", "settings --write docs/settings.md", WRITE)
 def settings(options: argparse.Namespace) -> int:
     """Show the papers' settings beside those of their benchmarks."""
+    from diffbench.reporting.formats import to_markdown
     from diffbench.reporting.settings import settings
 
-    return _page(settings(repository()), options.write)
+    return deliver(to_markdown(settings(repository())), options.write)
 
 
 @command(
     "compare",
     "compare results/before results/after --metric fid_test",
-    argument("a", metavar="A", help="a results folder or an export (records.csv); or a variant"),
+    argument("a", metavar="A", help="a results folder or an export (CSV, Parquet); or a variant"),
     argument("b", metavar="B", help="what is compared with A, of the same kind"),
     argument(
         "--metric",
@@ -47,6 +48,7 @@ def settings(options: argparse.Namespace) -> int:
         help="status 1 when a cell of B is worse than that of A, 2 when a cell could not be tested",
     ),
     argument("--write", type=Path, metavar="FILE", help="also write the cells to this CSV file"),
+    argument("--page", type=Path, metavar="FILE", help="also write a page, HTML, to this file"),
     CONFIG,
     SET,
 )
@@ -63,6 +65,10 @@ def compare(options: argparse.Namespace) -> int:
     print(to_markdown(table), end="")
     if options.write:
         files.write(options.write, to_csv("compare", table).encode())
+    if options.page:
+        from diffbench.reporting.web.versus import versus
+
+        files.write(options.page, versus(found).encode())
     return found.status if options.fail_if_worse else 0
 
 
@@ -126,6 +132,12 @@ def _of_variants(options: argparse.Namespace) -> Comparison:
     argument(
         "--schema", action="store_true", help="print the JSON schema of a row, and write nothing"
     ),
+    argument(
+        "--origin",
+        default="",
+        metavar="TEXT",
+        help="who made the results: a site of several people's exports (publish) shows it",
+    ),
     CONFIG,
     SET,
 )
@@ -140,7 +152,8 @@ def export(options: argparse.Namespace) -> int:
         return 0
     plan = load(options, needs_files=False)
     path = options.write or paths.table(plan.root, exports.NAME, "csv")
-    for each in exports.write(Records(plan, plan.root), layout.of_plan(plan).metrics, path):
+    metrics = layout.of_plan(plan).metrics
+    for each in exports.write(Records(plan, plan.root), metrics, path, options.origin):
         print(each)
     return 0
 
@@ -170,18 +183,6 @@ def check(options: argparse.Namespace) -> int:
     )
     print(f"{options.results}: {len(export.frame)} numbers, {said}")
     return int(count["error"] > 0)
-
-
-def _page(table: Table, path: Path | None) -> int:
-    from diffbench.reporting.formats import to_markdown
-    from diffbench.store import files
-
-    text = to_markdown(table)
-    if path:
-        files.write(path, text.encode())
-    else:
-        print(text, end="")
-    return 0
 
 
 @command("compare", "manifest results/digits", argument("root", type=Path))

@@ -6,7 +6,7 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffbench.cli.command import CONFIG, SET, WRITE, argument, command, load
+from diffbench.cli.command import CONFIG, SET, WRITE, argument, command, deliver, load
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -142,8 +142,7 @@ def show(options: argparse.Namespace) -> int:
     """Print a variant with everything merged into it, or where a number of it came from."""
     import yaml
 
-    from diffbench.plan.reading import nearest
-    from diffbench.specs.errors import PlanError
+    from diffbench.plan.reading import refuse_unknown
 
     plan = load(options, needs_files=False)
     if "/" in options.variant:
@@ -154,9 +153,7 @@ def show(options: argparse.Namespace) -> int:
         found = {job.stage: provenance(results, job) for job in named(plan, options.variant)}
         print(yaml.safe_dump(found, sort_keys=False, width=100, allow_unicode=True), end="")
         return 0
-    if options.variant not in plan.variants:
-        hint = nearest(options.variant, plan.variants)
-        raise PlanError(f"no variant {options.variant!r} in {plan.config}{hint}")
+    refuse_unknown("variant", options.variant, plan.variants, plan.config)
     variant = plan.variants[options.variant].model_dump(mode="json", exclude_none=True)
     print(yaml.safe_dump({options.variant: variant}, sort_keys=False), end="")
     for refusal in plan.refusals:
@@ -176,12 +173,7 @@ def schema(options: argparse.Namespace) -> int:
 
     if options.config:
         load(options, needs_files=False)
-    content = files.json_bytes(schema())
-    if options.write:
-        files.write(options.write, content)
-    else:
-        print(content.decode(), end="")
-    return 0
+    return deliver(files.json_bytes(schema()).decode(), options.write)
 
 
 @command("look", "completion bash", argument("shell", choices=("bash", "zsh", "tcsh")))

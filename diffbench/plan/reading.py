@@ -265,6 +265,17 @@ def nearest(word: object, known: Iterable[str]) -> str:
     return f"; known: {', '.join(sorted(names))}" if names else ""
 
 
+def refuse_unknown(what: str, name: str, known: Iterable[str], where: object) -> None:
+    """Refuse a name that is not among the known ones of a file.
+
+    Raises:
+        PlanError: with the nearest name.
+    """
+    names = list(known)
+    if name not in names:
+        raise PlanError(f"no {what} {name!r} in {where}{nearest(name, names)}")
+
+
 def validated(make: Callable[[Any], T], model: Any, tree: Tree, prefix: Keys = ()) -> T:
     """Return what a tree is validated to, or raise an error of one line.
 

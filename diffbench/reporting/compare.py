@@ -23,11 +23,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffbench.reporting import inference
-from diffbench.reporting.cells import text
+from diffbench.reporting.cells import DASH, text
 from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.exports import lines
 from diffbench.reporting.formats import NOTHING, Footnotes, Grid, Table
 from diffbench.reporting.numbers import decimals, plain
+from diffbench.reporting.untrusted import neutral
 from diffbench.store import products
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ COLUMNS = (
     "variant", "stage", "item", "at", "metric", "seeds", "paired", "a", "b", "effect", "low", "high", "p", "p_adjusted",
     "verdict", "note",
 )  # fmt: skip
+DIFFERS = " differs: "
+EXPLAINED = (
+    "An effect is how much better B is than A; of a metric without a direction, B - A.",
+    "p: Student's t test over pairs of one seed, or Welch's where no seed is common (u). Holm: adjusted for "
+    "all cells of this table; the verdict is by it.",
+)
 #: Metrics that are times: compared only where they are asked for, since machines differ.
 TIMES = "_seconds"
 
@@ -76,12 +83,18 @@ class Compared:
     p: float | None = None
     adjusted: float | None = None
 
+    @property
+    def unlike(self) -> bool:
+        """Whether both sides have the cell, and made it otherwise."""
+        return self.verdict == "not compared" and DIFFERS in self.note
+
     def line(self, table: str) -> dict[str, str]:
         """Return the row of the CSV."""
         paired = "yes" if self.paired else "no"
         numbers = (self.a, self.b, self.effect, self.low, self.high, self.p, self.adjusted)
         values = (*self.key, self.seeds, paired, *numbers, self.verdict, self.note)
-        return {name: text(value) for name, value in zip(COLUMNS, values, strict=True)}
+        fields = [neutral(each) if isinstance(each, str) else text(each) for each in values]
+        return {name: each or DASH for name, each in zip(COLUMNS, fields, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,11 @@ class Comparison:
     def of(self, *verdicts: Verdict) -> list[Compared]:
         """Return the cells with one of these verdicts."""
         return [each for each in self.cells if each.verdict in verdicts]
+
+    @property
+    def compared(self) -> list[Compared]:
+        """The cells that were compared."""
+        return [each for each in self.cells if each.verdict != "not compared"]
 
     @property
     def status(self) -> int:
@@ -172,9 +190,7 @@ def _compared(
         if not any(effects):
             return replace(found, verdict="the same")
         if len(common) < FEWEST:
-            return replace(
-                found, note=f"{_counted(len(common), 'pair')}: no p value below {FEWEST}"
-            )
+            return replace(found, note=f"{counted(len(common), 'pair')}: no p value below {FEWEST}")
         low, high = inference.interval(effects)
         p = inference.p_value(effects, 0.0)
         return replace(found, low=low, high=high, p=p, verdict="no difference seen")
@@ -184,7 +200,7 @@ def _compared(
     )
     if fewer < FEWEST:
         note = (
-            f"no seed in common, and {_counted(fewer, 'seed')} on a side: no p value below {FEWEST}"
+            f"no seed in common, and {counted(fewer, 'seed')} on a side: no p value below {FEWEST}"
         )
         return replace(found, note=note)
     test = inference.welch(
@@ -214,7 +230,7 @@ def _unlike(a: Mapping[int, Mapping[str, Any]], b: Mapping[int, Mapping[str, Any
         found = [{_shown(row[column]) for row in side.values()} for side in (a, b)]
         if found[0] != found[1] or len(found[0]) > 1:
             left, right = (" and ".join(sorted(each)) for each in found)
-            return f"{what} differs: {left} in A, {right} in B"
+            return f"{what}{DIFFERS}{left} in A, {right} in B"
     return ""
 
 
@@ -229,7 +245,8 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(found) / len(found)
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 pair``, ``3 pairs``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -280,8 +297,7 @@ def about_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def table(found: Comparison) -> Table:
     """Return a comparison as a table: the cells that were compared first, then those that were not."""
-    tested = [each for each in found.cells if each.verdict != "not compared"]
-    footnotes = Footnotes()
+    tested, footnotes = found.compared, Footnotes()
     heads = ["cell", "metric", "seeds", "A", "B", "effect (95 % interval)", "p", "Holm", "verdict"]
     grids = [Grid(heads, [_row(each, footnotes) for each in tested], labels=2)] if tested else []
     rest: dict[tuple[str, str], list[str]] = {}
@@ -294,12 +310,7 @@ def table(found: Comparison) -> Table:
         title=f"A: {found.a}, B: {found.b}",
         records=found.cells,
         grids=grids,
-        notes=[
-            *(f"Differs: {line}" for line in found.differences),
-            "An effect is how much better B is than A; of a metric without a direction, B - A.",
-            "p: Student's t test over pairs of one seed, or Welch's where no seed is common (u). Holm: adjusted for "
-            "all cells of this table; the verdict is by it.",
-        ],
+        notes=[*(f"Differs: {line}" for line in found.differences), *EXPLAINED],
         footnotes=footnotes.lines,
         columns=COLUMNS,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffbench.plan.jobs import Job, Plan
-from diffbench.plan.reading import nearest
+from diffbench.plan.reading import nearest, refuse_unknown
 from diffbench.reporting import context
 from diffbench.reporting.cells import DASH, text
 from diffbench.reporting.records import stages_of
@@ -29,8 +29,7 @@ def named(plan: Plan, name: str) -> list[Job]:
         PlanError: when the benchmark has none, with the nearest name.
     """
     variant, seed, item = [*name.split("/", 2), "", ""][:3]
-    if variant not in plan.variants:
-        raise PlanError(f"no variant {variant!r} in {plan.config}{nearest(variant, plan.variants)}")
+    refuse_unknown("variant", variant, plan.variants, plan.config)
     seeds = plan.seeds(variant)
     if seed not in map(str, seeds):
         known = ", ".join(map(str, seeds))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffbench.plan.jobs import Plan
-from diffbench.reporting import claims_table, comparability, exports, layout
+from diffbench.reporting import citations, claims_table, comparability, exports, layout
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.claims import Claims, of_plan
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
@@ -184,5 +184,7 @@ def table_params(plan: Plan) -> dict[str, str | int]:
         "tables": known.digest(),
         "published": files.sha256(plan.repository / layout.PUBLISHED),
     }
+    if (plan.repository / citations.PAPERS).is_file():
+        params["papers"] = files.sha256(plan.repository / citations.PAPERS)
     tuned = " ".join(f"{name}={each.digest()}" for name, each in plan.benchmark.tuned.items())
     return params | ({"claims": f"{asked} {tuned}".strip()} if asked else {})

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,45 @@ def temporary(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def update(folder: Path, before: Collection[str]) -> Iterator[Path]:
+    """Yield an empty folder, and move what is in it into ``folder`` in the end: all of it, or after an error nothing.
+
+    Args:
+        folder: where it goes; what else is there stays.
+        before: names in the folder that an earlier call has moved there; they are replaced or removed.
+
+    Raises:
+        FileExistsError: when a name is there that is not of an earlier call.
+    """
+    whole = folder.resolve()
+    unfinished = whole.with_name(TEMPORARY + whole.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        made = {path.name: path for path in unfinished.iterdir()}
+        for name in made:
+            if (folder / name).exists() and name not in before:
+                raise FileExistsError(
+                    f"{folder / name} is there already, and not of an earlier call"
+                )
+        folder.mkdir(exist_ok=True)
+        for name in {*before, *made}:
+            _remove(folder / name)
+            if name in made:
+                os.replace(made[name], folder / name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes | Callable[[Path], object]) -> str:

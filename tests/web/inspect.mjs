@@ -1,15 +1,15 @@
-// node inspect.mjs PAGE CHROMIUM: what a page of results does in a browser, as JSON.
+// node inspect.mjs PAGE.. CHROMIUM: what pages of results do in a browser, as a JSON list.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { HtmlValidate } from "html-validate";
 import puppeteer from "puppeteer-core";
 
-const [path, executablePath] = process.argv.slice(2);
-const url = pathToFileURL(path).href;
+const paths = process.argv.slice(2);
+const executablePath = paths.pop();
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-// Whether the tables can be sorted, filtered and narrowed, and what a number's source says.
+// Whether the tables can be sorted, filtered and narrowed.
 async function used(page) {
   // The first table alone.
   const first = `#${await page.$eval("table.results", (table) => table.id)}`;
@@ -33,6 +33,24 @@ async function used(page) {
   const fewer = await heads();
   await page.keyboard.press("Escape");
   await page.waitForSelector(".dt-button-collection", { hidden: true });
+  return { before, sorted, filtered, heads: all, fewer };
+}
+
+// How many rows are left of each choice of whose are shown; nothing where there is no choice.
+async function chosen(page) {
+  const select = await page.$("select[data-filters]");
+  if (!select) return {};
+  const whose = {};
+  for (const choice of ["ours", "theirs", ""]) {
+    await select.select(choice);
+    whose[choice] = await page.$$eval("table.results tbody tr:has(td:nth-child(2))", (rows) => rows.length);
+  }
+  return { whose };
+}
+
+// What a number's source says; nothing where the page has no sources.
+async function sources(page) {
+  if (!(await page.$("#long"))) return {};
   const start = performance.now();
   await page.$$eval("#long thead th", (cells) => cells[5].click());
   await page.waitForSelector("#long thead th[aria-sort]");
@@ -42,7 +60,7 @@ async function used(page) {
   const source = await page.$eval("dialog[open]", (dialog) => dialog.innerText);
   await page.keyboard.press("Escape");
   await page.waitForSelector("dialog[open]", { hidden: true });
-  await page.$eval(`${first} button.source`, (button) => button.click());
+  await page.$eval("table.results button.source", (button) => button.click());
   await page.waitForSelector("dialog[open]");
   const ofRow = await page.$eval("dialog[open]", (dialog) => dialog.innerText);
   await page.keyboard.press("Escape");
@@ -51,7 +69,7 @@ async function used(page) {
   await page.waitForSelector("dialog[open]");
   const ofCell = await page.$eval("dialog[open]", (dialog) => dialog.innerText);
   await page.keyboard.press("Escape");
-  return { ofRow, ofCell, before, sorted, filtered, heads: all, fewer, milliseconds, source };
+  return { ofRow, ofCell, milliseconds, source };
 }
 
 // What axe finds wrong, a line each.
@@ -61,31 +79,41 @@ async function violations(page) {
   return all.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes[0].html.slice(0, 200)}`);
 }
 
-const browser = await puppeteer.launch({ executablePath, args: ["--no-sandbox"] });
-const found = { opened: [] };
-for (const width of [1280, 390]) {
-  for (const scheme of ["light", "dark"]) {
-    const page = await browser.newPage();
-    const errors = [];
-    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-    page.on("pageerror", (error) => errors.push(String(error)));
-    page.on("request", (request) => /^https?:/.test(request.url()) && errors.push(`asked for ${request.url()}`));
-    await page.setViewport({ width, height: 900 });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
-    await page.goto(url);
-    await page.waitForSelector("html.ready");
-    const pictures = await page.$$eval("figure img", (images) => images.map((image) => image.naturalWidth));
-    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-    const seen = { width, scheme, pictures, overflow, violations: await violations(page), ...(await used(page)) };
-    found.opened.push({ ...seen, errors });
-    await page.close();
+// What the page at a path does.
+async function inspected(browser, path) {
+  const url = pathToFileURL(path).href;
+  const found = { opened: [] };
+  for (const width of [1280, 390]) {
+    for (const scheme of ["light", "dark"]) {
+      const page = await browser.newPage();
+      const errors = [];
+      page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+      page.on("pageerror", (error) => errors.push(String(error)));
+      page.on("request", (request) => /^https?:/.test(request.url()) && errors.push(`asked for ${request.url()}`));
+      page.on("dialog", (dialog) => errors.push(dialog.message()) && dialog.dismiss());
+      await page.setViewport({ width, height: 900 });
+      await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+      await page.goto(url);
+      await page.waitForSelector("html.ready");
+      const pictures = await page.$$eval("figure img", (images) => images.map((image) => image.naturalWidth));
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      const seen = { width, scheme, pictures, overflow, violations: await violations(page), ...(await used(page)) };
+      found.opened.push({ ...seen, ...(await chosen(page)), ...(await sources(page)), errors });
+      await page.close();
+    }
   }
+  const plain = await browser.newPage();
+  await plain.setJavaScriptEnabled(false);
+  await plain.goto(url);
+  found.unscripted = await plain.$$eval("table.results tbody tr", (rows) => rows.length);
+  await plain.close();
+  const report = await new HtmlValidate({ extends: ["html-validate:standard"] }).validateString(readFileSync(path, "utf8"));
+  found.invalid = report.results.flatMap(({ messages }) => messages.map((each) => `${each.line}: ${each.ruleId}: ${each.message}`));
+  return found;
 }
-const plain = await browser.newPage();
-await plain.setJavaScriptEnabled(false);
-await plain.goto(url);
-found.unscripted = await plain.$$eval("table.results tbody tr", (rows) => rows.length);
+
+const browser = await puppeteer.launch({ executablePath, args: ["--no-sandbox"] });
+const all = [];
+for (const path of paths) all.push(await inspected(browser, path));
 await browser.close();
-const report = await new HtmlValidate({ extends: ["html-validate:standard"] }).validateString(readFileSync(path, "utf8"));
-found.invalid = report.results.flatMap(({ messages }) => messages.map((each) => `${each.line}: ${each.ruleId}: ${each.message}`));
-console.log(JSON.stringify(found));
+console.log(JSON.stringify(all));

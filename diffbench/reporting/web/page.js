@@ -1,24 +1,7 @@
-// Tables that are sorted, filtered and narrowed, and the window that says where a number came from.
-followColourScheme();
+// The window that says where a number came from, and all numbers.
 const data = JSON.parse(document.getElementById("data").textContent);
 
-// "1.6 (0.2)†*" is sorted by 1.6; a cell without a number comes last.
-const valueOf = (text) => {
-  const found = /^-?\d[\d,]*(\.\d+)?(e[-+]?\d+)?/.exec(text.trim());
-  return found ? Number(found[0].replaceAll(",", "")) : Infinity;
-};
-const buttons = [{ extend: "colvis", text: "Columns" }];
-const layout = { topStart: { buttons }, topEnd: "search", bottomStart: "info", bottomEnd: null };
-
-for (const table of document.querySelectorAll("table.results")) {
-  const numbers = [...table.tHead.rows[0].cells].flatMap((head, i) => (head.classList.contains("number") ? [i] : []));
-  new DataTable(table, {
-    paging: false,
-    order: [],
-    layout,
-    columnDefs: [{ targets: numbers, type: "num", render: { _: (text) => text, sort: valueOf } }],
-  });
-}
+sortable();
 
 // The first cell of a row that has a source opens it, and so does a cell that has one of its own. After the tables have
 // read their cells, which they sort and filter as text.

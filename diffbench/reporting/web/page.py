@@ -1,23 +1,18 @@
 """The page of a benchmark: its tables, figures, claims and concerns, and where each number came from, in one file.
 
-It needs no network: pictures, style and scripts are inside.  Tables are sorted, filtered and narrowed by DataTables,
-from the package itables, which brings it as one file; without scripts they are plain HTML.  Text of results is escaped
-by Jinja; data for the scripts are JSON in which ``<`` is escaped.
+It needs no network: pictures, style and scripts are inside (``templates``).
 """
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from diffbench.reporting import quality
+from diffbench.reporting import citations, quality
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.charts import Drawing
 from diffbench.reporting.exports import Export, lines
@@ -26,6 +21,7 @@ from diffbench.reporting.layout import CLAIMS_TABLE
 from diffbench.reporting.numbers import plain
 from diffbench.reporting.provenance import provenance
 from diffbench.reporting.records import TIMED, Records
+from diffbench.reporting.web.templates import embedded, render, url
 from diffbench.store import paths
 
 #: The bytes of pictures of samples that the page holds; it links to further ones.
@@ -103,63 +99,33 @@ def page(
     """
     benchmark = records.plan.benchmark
     data = _data(records, export)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            benchmark=benchmark,
-            config=records.plan.config.name,
-            commits=[each[:12] for each in export.about["environment"]["commits"]],
-            devices=export.about["environment"]["devices"],
-            statuses=_statuses(export),
-            tables=tables,
-            figures=[_figure(name, chart, pictures[name]) for name, chart in charts.items()],
-            claims_table=CLAIMS_TABLE,
-            effects=list(_effects(tables, export)),
-            gallery=list(_gallery(records)),
-            concerns=quality.concerns(export),
-            shown=list(SHOWN.values()),
-            data=_embedded(data),
-            jobs_of=_finder(data["jobs"]),
-            style=_text("page.css"),
-            script=_text("page.js"),
-            library=_url("text/javascript", _bundled("dt_bundle.js")),
-            library_style=_bundled("dt_bundle.css").decode(),
-            state=_state,
-        )
+    return render(
+        "page.html",
+        ("tables.js", "page.js"),
+        benchmark=benchmark,
+        config=records.plan.config.name,
+        commits=[each[:12] for each in export.about["environment"]["commits"]],
+        devices=export.about["environment"]["devices"],
+        statuses=_statuses(export),
+        tables=tables,
+        figures=[_figure(name, chart, pictures[name]) for name, chart in charts.items()],
+        claims_table=CLAIMS_TABLE,
+        effects=list(_effects(tables, export)),
+        gallery=list(_gallery(records)),
+        concerns=quality.concerns(export),
+        shown=list(SHOWN.values()),
+        data=embedded(data),
+        jobs_of=_finder(data["jobs"]),
+        digest=export.about["sha256"],
+        cite=_cited(records, export, tables),
+        state=_state,
     )
 
 
-def _environment() -> Any:
-    import jinja2
-
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("diffbench.reporting.web", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    made.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    return made
-
-
-def _text(name: str) -> str:
-    return resources.files("diffbench.reporting.web").joinpath(name).read_text()
-
-
-def _bundled(name: str) -> bytes:
-    """Return a file of DataTables, with which itables ships."""
-    return resources.files("itables").joinpath("html", name).read_bytes()
-
-
-def _url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _embedded(data: Any) -> str:
-    """Return data as JSON that cannot end the script element that it is in."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def _cited(records: Records, export: Export, tables: Mapping[str, Table]) -> str:
+    """Return the BibTeX of what the page's numbers build on."""
+    rows = [record.line(name) for name, table in tables.items() for record in table.records]
+    return citations.bibtex(citations.of_export(export, rows), records.plan.repository)
 
 
 def _statuses(export: Export) -> list[tuple[str, int]]:
@@ -179,7 +145,7 @@ def _state(text: str) -> str:
 
 def _figure(name: str, chart: Drawing, png: bytes) -> Figure:
     heads, *rows = csv.reader(io.StringIO(chart.csv(name)))
-    picture = _url("image/png", png)
+    picture = url("image/png", png)
     return Figure(name, chart.title, chart.note, picture, heads[1:], [row[1:] for row in rows])
 
 
@@ -192,9 +158,14 @@ def _effects(tables: Mapping[str, Table], export: Export) -> Iterator[Effect]:
         if DASH in (found["effect"], found["low"], found["high"]):
             continue
         values = [float(found[name]) for name in ("effect", "low", "high")]
-        point, low, high = (value / (max(map(abs, values)) or 1) for value in values)
         words = f"{plain(values[0])} ({plain(values[1])} to {plain(values[2])}) in {metrics[found['metric']]['head']}"
-        yield Effect(found["id"], found["claim"], found["verdict"], words, point, low, high)
+        yield Effect(found["id"], found["claim"], found["verdict"], words, *scaled(values))
+
+
+def scaled(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return a point and the ends of its interval on a scale of their own, as ``Effect`` has them."""
+    point, low, high = (value / (max(map(abs, values)) or 1) for value in values)
+    return point, low, high
 
 
 def _gallery(records: Records) -> Iterator[Samples]:
@@ -210,7 +181,7 @@ def _gallery(records: Records) -> Iterator[Samples]:
             left += size
             yield Samples(job.variant, job.item, picture.relative_to(records.root).as_posix())
         else:
-            yield Samples(job.variant, job.item, _url("image/png", picture.read_bytes()))
+            yield Samples(job.variant, job.item, url("image/png", picture.read_bytes()))
 
 
 def _data(records: Records, export: Export) -> dict[str, Any]:
