@@ -23,7 +23,7 @@ means.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -44,7 +44,7 @@ from diffbench.reporting.formats import (
 )
 from diffbench.reporting.layout import CellSpec, ComparisonSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
-from diffbench.reporting.recorded import BUDGETS, FOLDER, Entry, Key, Recorded, fresh
+from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
 from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.errors import PlanError
 
@@ -94,6 +94,11 @@ class RecordedBenchmark:
     @cached_property
     def _fresh(self) -> set[Key]:
         return fresh(self.plan, self._all)
+
+    @property
+    def samples(self) -> Recorded:
+        """What is recorded, which is asked for its samples."""
+        return self._all
 
     @property
     def _all(self) -> Recorded:
@@ -236,7 +241,7 @@ class RecordedBenchmark:
             spreads: those that are shown with their spread.
             only: the rows, as ``variant solver``, in their order; every row by default.
         """
-        rows = [tuple(row.split()) for row in only] or self._samples()
+        rows = [tuple(row.split()) for row in only] or self._all.samples()
         lines = [
             [variant, item, count(self._entry(variant, item, metrics[0]).cell.nfe)]
             + [self._cell(variant, item, name, name in spreads) for name in metrics]
@@ -254,10 +259,6 @@ class RecordedBenchmark:
             for variant in dict.fromkeys(variant for variant, *_ in found)
         ]
         return pipes(Grid([head, *items], lines))
-
-    def _samples(self) -> Iterator[tuple[str, str]]:
-        keys = ((key[0], key[2]) for key in self._all.entries if key[1] == "sample")
-        return iter(dict.fromkeys(keys))
 
     def _claim(self, name: str) -> Mapping[str, str]:
         if name not in self._all.claims:
@@ -319,34 +320,6 @@ class RecordedBenchmark:
             return NOTHING
         return self._marked(with_interval(entry.cell, self._metric(metric)), entry.key)
 
-    def repeated(self, least: int) -> list[tuple[str, str]]:
-        """Return the variant and solver of the samples that have at least so many seeds; not of controls."""
-        entries, trained = self._all.entries, self._all.budgets
-        if not trained:
-            raise PlanError(f"{FOLDER / self.name}: no {BUDGETS}.csv: record the benchmark again")
-        return [
-            (variant, item)
-            for variant, item in self._samples()
-            if variant in trained
-            and any(
-                each.cell.seeds >= least
-                for key, each in entries.items()
-                if (key[0], key[1], key[2]) == (variant, "sample", item)
-            )
-        ]
-
-    def run_of(self, named: Sequence[tuple[str, str]]) -> list[str]:
-        """Return a sentence for each way in which these samples' models were trained: run, budget, N and commit."""
-        groups: dict[tuple[str, str, str], list[str]] = {}
-        for key, entry in self._all.entries.items():
-            if key[1] == "sample" and (key[0], key[2]) in named:
-                how = self._all.budgets[key[0]], count(entry.cell.images), entry.commit
-                groups.setdefault(how, []).append(key[0])
-        return [
-            f"{self.name} ({', '.join(dict.fromkeys(variants))}): {budget}; N = {images}; commit {commit}."
-            for (budget, images, commit), variants in groups.items()
-        ]
-
 
 def over_seeds(
     runs: Sequence[RecordedBenchmark],
@@ -362,9 +335,9 @@ def over_seeds(
         like: only the variants and solvers that this benchmark has recorded too.
         least: the fewest seeds of a row.
     """
-    wanted = None if like is None else set(like.repeated(1))
+    wanted = None if like is None else set(like.samples.repeated(1))
     found = {
-        run.name: [each for each in run.repeated(least) if wanted is None or each in wanted]
+        run.name: [each for each in run.samples.repeated(least) if wanted is None or each in wanted]
         for run in runs
     }
     if not any(found.values()):
@@ -377,7 +350,7 @@ def over_seeds(
     ]
     heads = [runs[0].head(name) for name in metrics]
     table = pipes(Grid(["variant", "solver", "run", "seeds", *heads], lines, labels=3))
-    told = [f"- {line}" for run in runs for line in run.run_of(found[run.name])]
+    told = [f"- {line}" for run in runs for line in run.samples.run_of(found[run.name])]
     return "\n".join([table, "", *told])
 
 

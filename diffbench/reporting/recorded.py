@@ -17,7 +17,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +25,16 @@ from diffbench.plan.jobs import Job, Plan
 from diffbench.reporting import context, layout, tables
 from diffbench.reporting.cells import DASH, Cell, Key, text
 from diffbench.reporting.formats import csv_of, to_csv
+from diffbench.reporting.numbers import count
 from diffbench.reporting.records import Records, with_numbers
 from diffbench.reporting.results import run_record
+from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import SampleSpec, ScoreSpec, StageSpec
 from diffbench.store import files, paths
 
-FOLDER = Path("docs") / "records"
-CELLS = "cells"
+FOLDER = layout.RECORDS
+CELLS, BUDGETS = layout.RECORDED
 CLAIMS = "claims"
-BUDGETS = "budgets"
 COLUMNS = (
     "variant",
     "stage",
@@ -140,6 +141,38 @@ class Recorded:
         """Return a number by its item, whichever stage made it; None where none is recorded."""
         keys = ((variant, stage, item, metric) for stage in with_numbers())
         return next((self.entries[key] for key in keys if key in self.entries), None)
+
+    def samples(self) -> list[tuple[str, str]]:
+        """Return the variant and solver of all samples."""
+        return list(dict.fromkeys((key[0], key[2]) for key in self.entries if key[1] == "sample"))
+
+    def repeated(self, least: int) -> list[tuple[str, str]]:
+        """Return the variant and solver of the samples that have at least so many seeds; not of controls.
+
+        Raises:
+            PlanError: when nothing says what was trained.
+        """
+        if not self.budgets:
+            raise PlanError(
+                f"{FOLDER / self.benchmark}: no {BUDGETS}.csv: record the benchmark again"
+            )
+        seeds: dict[tuple[str, str], int] = {}
+        for (variant, stage, item, _), entry in self.entries.items():
+            if stage == "sample" and variant in self.budgets:
+                seeds[variant, item] = max(seeds.get((variant, item), 0), entry.cell.seeds)
+        return [named for named, most in seeds.items() if most >= least]
+
+    def run_of(self, named: Sequence[tuple[str, str]]) -> list[str]:
+        """Return a sentence for each way in which these samples' models were trained: run, budget, N and commit."""
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for key, entry in self.entries.items():
+            if key[1] == "sample" and (key[0], key[2]) in named:
+                how = self.budgets[key[0]], count(entry.cell.images), entry.commit
+                groups.setdefault(how, []).append(key[0])
+        return [
+            f"{self.benchmark} ({', '.join(dict.fromkeys(variants))}): {budget}; N = {images}; commit {commit}."
+            for (budget, images, commit), variants in groups.items()
+        ]
 
 
 def _lines(path: Path) -> list[dict[str, str]]:

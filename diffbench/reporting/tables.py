@@ -186,5 +186,8 @@ def table_params(plan: Plan) -> dict[str, str | int]:
     }
     if (plan.repository / citations.PAPERS).is_file():
         params["papers"] = files.sha256(plan.repository / citations.PAPERS)
+    recorded = [plan.repository / file for each in known.tables.values() for file in each.files]
+    if recorded:
+        params["recorded"] = " ".join(files.sha256(each) for each in recorded if each.is_file())
     tuned = " ".join(f"{name}={each.digest()}" for name, each in plan.benchmark.tuned.items())
     return params | ({"claims": f"{asked} {tuned}".strip()} if asked else {})

@@ -32,6 +32,8 @@ from diffbench.reporting.layout.figure import (
     TrajectoriesFigureSpec,
 )
 from diffbench.reporting.layout.table import (
+    RECORDED,
+    RECORDS,
     ComparisonSpec,
     Facets,
     IntervalsSpec,
@@ -40,6 +42,7 @@ from diffbench.reporting.layout.table import (
     PaperTableSpec,
     ProtocolSpec,
     PublishedCellSpec,
+    RecordedSpec,
     RowSpec,
     TableSpec,
 )
@@ -81,6 +84,9 @@ __all__ = [
     "PaperTableSpec",
     "ProtocolSpec",
     "PublishedCellSpec",
+    "RECORDED",
+    "RECORDS",
+    "RecordedSpec",
     "ReconstructionFigureSpec",
     "RestorationsFigureSpec",
     "RowSpec",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -12,6 +13,9 @@ from diffbench.plan.treatments import Facet
 from diffbench.reporting.layout.cell import BITS, Asking, CellSpec, Column, listed
 from diffbench.specs.base import PositiveInt, Registered, Spec, nothing
 from diffbench.specs.weights import CellAt
+
+#: Where numbers of finished benchmarks are kept in a repository, and which files of each have those of samples.
+RECORDS, RECORDED = Path("docs") / "records", ("cells", "budgets")
 
 
 class TableSpec(Asking, Registered):
@@ -23,6 +27,11 @@ class TableSpec(Asking, Registered):
     layout: str
     title: str
     note: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the repository that the table is made of, besides results."""
+        return []
 
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Return whether the table shows what a job of that stage makes."""
@@ -85,6 +94,29 @@ class IntervalsSpec(TableSpec):
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Return whether the stage draws samples."""
         return stage == "sample"
+
+
+class RecordedSpec(TableSpec):
+    """Samples of several seeds of other benchmarks, which are recorded: means and intervals as ``IntervalsSpec`` has.
+
+    Only variants and solvers that the benchmark has too are shown, and for each the run that it is of.
+
+    runs: the benchmarks.
+    columns: metrics.
+    seeds: the fewest seeds that a row has.
+    """
+
+    layout: Literal["recorded"] = "recorded"
+    implementation: ClassVar[str] = "diffbench.reporting.recorded_intervals:RecordedIntervals"
+
+    runs: Annotated[list[str], Field(min_length=1)]
+    columns: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[PositiveInt, Field(ge=2)] = 3
+
+    @property
+    def files(self) -> list[Path]:
+        """The records of the benchmarks."""
+        return [RECORDS / run / f"{name}.csv" for run in self.runs for name in RECORDED]
 
 
 class ProtocolSpec(Spec):
