@@ -66,8 +66,11 @@ class Server:
         self.start = start_of(os.environ)
         self.clients: dict[int, Client] = {}
         self.listening = socket.socket(socket.AF_UNIX)
-        self.listening.bind(str(path))
+        # A client that finds the path must be heard: the socket gets it when it listens.
+        unheard = path.with_name(f"{path.name}.new")
+        self.listening.bind(str(unheard))
         self.listening.listen(64)
+        unheard.rename(path)
         self.selector = selectors.DefaultSelector()
         self.ended, self.child_ended = socket.socketpair()
         self.child_ended.setblocking(False)
