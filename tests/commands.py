@@ -113,6 +113,14 @@ def until(ready: Callable[[], Any], what: str) -> Any:
     return found
 
 
+def the_reason(written: str) -> str:
+    """The last line that a failed job wrote; those before it may say only what was done."""
+    *before, last = written.splitlines()
+    assert last.startswith("diffbench ")
+    assert not [line for line in before if re.search(r"^diffbench |^Traceback|^ |Error", line)]
+    return last
+
+
 def planned(done: Done) -> set[str]:
     """The jobs of a dry run, as ``sample edm heun-3``; without seeds, and without ``all``."""
     assert done.returncode == 0, said(done)
@@ -122,7 +130,7 @@ def planned(done: Done) -> set[str]:
             jobs.append(found[1])
         elif found := re.match(r" +wildcards: (.*)", line):
             wildcards = dict(each.split("=", 1) for each in found[1].split(", "))
-            wildcards.pop("seed")
+            wildcards.pop("seed", None)
             jobs[-1] = " ".join([jobs[-1], *wildcards.values()])
     return set(jobs) - {"all"}
 
