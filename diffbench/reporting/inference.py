@@ -27,11 +27,24 @@ LEVEL = 0.05
 K = TypeVar("K")
 
 
+def _quantile(freedom: float) -> float:
+    """Return where the 95 % interval of Student's t distribution ends."""
+    # scipy.stats has it too, and takes a second to be imported.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def _both_tails(t: float, freedom: float) -> float:
+    """Return the probability that Student's t is at least as far from 0 as t >= 0."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(freedom, -t))
+
+
 def half_width(sd: float, n: int) -> float:
     """Return half the 95 % interval of the mean of n >= 2 numbers with standard deviation ``sd``."""
-    from scipy.stats import t as student
-
-    return float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+    return _quantile(n - 1) * sd / n**0.5
 
 
 def half_width_of_one(se: float) -> float:
@@ -47,13 +60,11 @@ def interval(effects: Sequence[float]) -> tuple[float, float]:
 
 def p_value(effects: Sequence[float], margin: float) -> float:
     """Return the two-sided p value of at least two effects against ``margin``; 1 or 0 where all effects are equal."""
-    from scipy.stats import t as student
-
     n, sd = len(effects), statistics.stdev(effects)
     apart = abs(statistics.fmean(effects) - margin)
     if sd == 0:
         return float(apart == 0)
-    return float(2 * student.sf(apart * n**0.5 / sd, n - 1))
+    return _both_tails(apart * n**0.5 / sd, n - 1)
 
 
 class Welch(NamedTuple):
@@ -66,8 +77,6 @@ class Welch(NamedTuple):
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
     """Return what at least two numbers on each side say of mean b - mean a; p is 1 or 0 where no side varies."""
-    from scipy.stats import t as student
-
     squares = [statistics.variance(each) / len(each) for each in (a, b)]
     apart, se = statistics.fmean(b) - statistics.fmean(a), sum(squares) ** 0.5
     if se == 0:
@@ -75,8 +84,8 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
     freedom = se**4 / sum(
         square**2 / (len(each) - 1) for square, each in zip(squares, (a, b), strict=True)
     )
-    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * se
-    return Welch(apart - half, apart + half, float(2 * student.sf(abs(apart) / se, freedom)))
+    half = _quantile(freedom) * se
+    return Welch(apart - half, apart + half, _both_tails(abs(apart) / se, freedom))
 
 
 def outlier(value: float, others: Sequence[float]) -> float:
@@ -85,13 +94,11 @@ def outlier(value: float, others: Sequence[float]) -> float:
     Of n others with mean m and standard deviation s, (value - m)/(s sqrt(1 + 1/n)) has the t distribution with n - 1
     degrees of freedom.
     """
-    from scipy.stats import t as student
-
     n, sd = len(others), statistics.stdev(others)
     apart = abs(value - statistics.fmean(others))
     if sd == 0:
         return float(apart == 0)
-    return float(2 * student.sf(apart / (sd * (1 + 1 / n) ** 0.5), n - 1))
+    return _both_tails(apart / (sd * (1 + 1 / n) ** 0.5), n - 1)
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:

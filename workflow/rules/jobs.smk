@@ -14,6 +14,7 @@ for rule in RULES:
             LOGS / f"{RULES[rule].job}.log",
         wildcard_constraints:
             **RULES[rule].constraints,
+        priority: RULES[rule].stage.priority
         conda:
             "../../environment.yml"
         threads: threads_of(rule)

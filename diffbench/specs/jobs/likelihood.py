@@ -18,6 +18,7 @@ class LikelihoodStageSpec(AskingSpec):
 
     template: ClassVar[str] = f"{RUN}/likelihood/{{kind}}.json"
     numbers: ClassVar[str] = "likelihood"
+    priority: ClassVar[int] = 1
 
     stage: Literal["likelihood"] = "likelihood"
     version: PositiveInt = 4

@@ -37,6 +37,8 @@ class StageSpec(Spec):
         shared: whether several processes can share a job, each with a GPU.
         spread: whether a job can be spread over others (``parts``), whose products it then gathers.
         partial: whether a job can use the products of a benchmark that has failed.
+        priority: of jobs that can start, those of the highest start first: jobs that take long, lest one of them be
+            left alone at the end of a run.
         numbers: the stage whose products hold the numbers that tables show of a job; empty where there are none.
     """
 
@@ -47,6 +49,7 @@ class StageSpec(Spec):
     shared: ClassVar[bool] = False
     spread: ClassVar[bool] = False
     partial: ClassVar[bool] = False
+    priority: ClassVar[int] = 0
     numbers: ClassVar[str] = ""
 
     stage: str
