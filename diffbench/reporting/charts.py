@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -178,6 +179,27 @@ def _values(name: str, panel: str, series: str, point: Point) -> tuple[object, .
 
 def to_png(chart: Chart) -> bytes:
     """Return the picture as the bytes of a PNG file."""
+    rows, columns = _shape(len(chart.panels))
+    size = _size(chart, rows, columns)
+    return picture(size, chart.title, len(chart.panels), columns, partial(_draw, chart))
+
+
+def picture(
+    size: tuple[float, float],
+    title: str,
+    panels: int,
+    columns: int,
+    draw: Callable[[Figure, Sequence[Axes]], None],
+) -> bytes:
+    """Return a figure as the bytes of a PNG file.
+
+    Args:
+        size: width and height in inches.
+        title: the words above it.
+        panels: the number of its panels.
+        columns: how many of them are side by side.
+        draw: what fills the panels, and draws what is below them.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -185,11 +207,19 @@ def to_png(chart: Chart) -> bytes:
     # A figure made without pyplot is always drawn by Agg, whatever backend is set.
     with mpl.rc_context():
         mpl.rcdefaults()
-        rows, columns = _shape(len(chart.panels))
-        figure = Figure(_size(chart, rows, columns), dpi=DPI, layout="constrained")
-        _draw(figure, chart, rows, columns)
+        figure = Figure(size, dpi=DPI, layout="constrained")
+        grid = figure.subplots(max(1, -(-panels // columns)), columns, squeeze=False).flatten()
+        for axes in grid[panels:]:
+            axes.set_axis_off()
+        figure.suptitle(title, fontsize="medium")
+        draw(figure, list(grid[:panels]))
         figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
+
+
+def annotate(figure: Figure, note: str) -> None:
+    """Write a note below all panels."""
+    figure.supxlabel(fill(note, int(figure.get_figwidth() * 14)), fontsize="x-small")
 
 
 def _shape(panels: int) -> tuple[int, int]:
@@ -211,14 +241,10 @@ def _labels(chart: Chart) -> list[str]:
     return list(dict.fromkeys(line.label for panel in chart.panels for line in panel.lines))
 
 
-def _draw(figure: Figure, chart: Chart, rows: int, columns: int) -> None:
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+def _draw(chart: Chart, figure: Figure, grid: Sequence[Axes]) -> None:
     labels = _labels(chart)
-    for axes, panel in zip(grid, chart.panels, strict=False):
+    for axes, panel in zip(grid, chart.panels, strict=True):
         _panel(axes, chart, panel, labels)
-    for axes in grid[len(chart.panels) :]:
-        axes.set_axis_off()
-    figure.suptitle(chart.title, fontsize="medium")
     figure.legend(
         handles=[_handle(chart, i, label) for i, label in enumerate(labels)],
         loc="outside lower center",

@@ -6,18 +6,17 @@ row a picture, with its PSNR to the picture in the pane's first row.  The same g
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from diffbench.reporting.charts import COLUMNS, DPI, Point, row
+from diffbench.reporting.charts import COLUMNS, Point, annotate, picture, row
 from diffbench.reporting.formats import csv_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 IMAGE_INCHES = 0.42
 FOOT_INCHES = 0.13
@@ -88,26 +87,16 @@ class Gallery:
 
     def png(self) -> bytes:
         """Return the picture as the bytes of a PNG file."""
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
+        columns = max(1, min(len(self.panes), self.abreast))
+        rows = max(1, -(-len(self.panes) // columns))
+        width, height = self._pane_inches()
+        size = max(width * columns, NARROWEST_INCHES), height * rows + AROUND_INCHES
+        return picture(size, self.title, len(self.panes), columns, self._draw)
 
-        content = io.BytesIO()
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            columns = max(1, min(len(self.panes), self.abreast))
-            rows = max(1, -(-len(self.panes) // columns))
-            width, height = self._pane_inches()
-            size = max(width * columns, NARROWEST_INCHES), height * rows + AROUND_INCHES
-            figure = Figure(size, dpi=DPI, layout="constrained")
-            grid = figure.subplots(rows, columns, squeeze=False).flatten()
-            for axes, pane in zip(grid, self.panes, strict=False):
-                _draw(axes, pane, self.grey_levels)
-            for axes in grid[len(self.panes) :]:
-                axes.set_axis_off()
-            figure.suptitle(self.title, fontsize="medium")
-            figure.supxlabel(fill(self.note, int(size[0] * 14)), fontsize="x-small")
-            figure.savefig(content, format="png", metadata={"Software": None})
-        return content.getvalue()
+    def _draw(self, figure: Figure, grid: Sequence[Axes]) -> None:
+        for axes, pane in zip(grid, self.panes, strict=True):
+            _draw(axes, pane, self.grey_levels)
+        annotate(figure, self.note)
 
     def _pane_inches(self) -> tuple[float, float]:
         """Return the width and height in inches that the largest pane needs."""

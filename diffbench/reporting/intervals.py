@@ -12,6 +12,7 @@ from diffbench.reporting import context
 from diffbench.reporting.cells import Cell, Record
 from diffbench.reporting.formats import Footnotes, Grid, Table, with_interval
 from diffbench.reporting.layout import IntervalsSpec, Metrics
+from diffbench.reporting.listing import record_of
 from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.records import Records
@@ -30,20 +31,7 @@ class Intervals:
     def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Return the table; published values are not used."""
         plan, footnotes = results.plan, Footnotes()
-        jobs = dict.fromkeys((job.variant, job.item) for job in plan.of("sample"))
-        rows = {
-            named: {
-                name: results.cell(named[0], "sample", named[1], name) for name in self.spec.columns
-            }
-            for named in jobs
-            if len(plan.seeds(named[0])) >= self.spec.seeds
-        }
-        rows = {
-            named: cells
-            for named, cells in rows.items()
-            if any(cell.seeds >= self.spec.seeds for cell in cells.values())
-        }
-        lines = []
+        rows, lines = self._rows(results), []
         for (variant, item), cells in rows.items():
             first = next(iter(cells.values()))
             numbers = [
@@ -52,7 +40,7 @@ class Intervals:
             ]
             lines.append([variant, item, str(first.seeds), count(first.nfe), *numbers])
         records = [
-            self._record(results, named, name, cell, metrics)
+            record_of(plan, named, name, metrics, cell)
             for named, cells in rows.items()
             for name, cell in cells.items()
         ]
@@ -65,20 +53,20 @@ class Intervals:
             footnotes.lines,
         )
 
-    def _record(
-        self, results: Records, named: tuple[str, str], name: str, cell: Cell, metrics: Metrics
-    ) -> Record:
-        variant, item = named
-        return Record(
-            row=f"{variant} {item}",
-            paper=results.plan.variants[variant].paper,
-            variant=variant,
-            solver=item,
-            metric=name,
-            unit=metrics[name].unit,
-            cell=cell,
-            protocol=context.protocol(name, cell.protocol),
-        )
+    def _rows(self, results: Records) -> dict[tuple[str, str], dict[str, Cell]]:
+        """Return the cells by metric of each variant and solver that has enough seeds."""
+        rows = {}
+        jobs = ((job.variant, job.item) for job in results.plan.of("sample"))
+        for variant, item in dict.fromkeys(jobs):
+            if len(results.plan.seeds(variant)) >= self.spec.seeds:
+                rows[variant, item] = {
+                    name: results.cell(variant, "sample", item, name) for name in self.spec.columns
+                }
+        return {
+            named: cells
+            for named, cells in rows.items()
+            if any(cell.seeds >= self.spec.seeds for cell in cells.values())
+        }
 
     def _notes(self, results: Records, records: list[Record]) -> list[str]:
         plan = results.plan

@@ -132,7 +132,7 @@ class Listing:
                     cells[name] = results.cells[key]
         ordered = [name for name in self.spec.columns if name in cells]
         return {
-            name: _record(results.plan, row_key, name, metrics, cells[name]) for name in ordered
+            name: record_of(results.plan, row_key, name, metrics, cells[name]) for name in ordered
         }
 
     def _ranked(
@@ -173,7 +173,7 @@ class Listing:
         for refusal in _refusals(plan) if self.spec.stage != RESTORE else ():
             for name in self._scores if refusal.stage == "sample" else [BITS]:
                 row_key, found = (refusal.variant, refusal.item), Cell("refused", refusal.reason)
-                yield _record(plan, row_key, name, metrics, found)
+                yield record_of(plan, row_key, name, metrics, found)
 
     def _notes(self, plan: Plan, records: Sequence[Record], metrics: Metrics) -> list[str]:
         own = [line for line in (self.spec.note, plan.benchmark.note) if line]
@@ -228,7 +228,8 @@ def _refusals(plan: Plan) -> list[Refusal]:
     return [each for each in plan.refusals if each.stage != RESTORE]
 
 
-def _record(plan: Plan, row_key: RowKey, metric: str, metrics: Metrics, found: Cell) -> Record:
+def record_of(plan: Plan, row_key: RowKey, metric: str, metrics: Metrics, found: Cell) -> Record:
+    """Return the line of a number in the table's CSV; ``row_key`` is the variant and the item."""
     variant, item = row_key
     words = f"{item} {variant}" if "/" in item else f"{variant} {item}".strip()
     return Record(
@@ -267,7 +268,7 @@ def _bits(results: Records, metrics: Metrics) -> dict[tuple[str, tuple[str, str]
     plan = results.plan
     planned = {(job.variant, _kind(job)) for job in plan.of("likelihood")}
     return {
-        (variant, kind): _record(
+        (variant, kind): record_of(
             plan,
             (variant, kind[1]),
             BITS,

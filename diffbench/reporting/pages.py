@@ -93,15 +93,11 @@ class RecordedBenchmark:
 
     @cached_property
     def _fresh(self) -> set[Key]:
-        return fresh(self.plan, self._all)
+        return fresh(self.plan, self.record)
 
     @property
-    def samples(self) -> Recorded:
-        """What is recorded, which is asked for its samples."""
-        return self._all
-
-    @property
-    def _all(self) -> Recorded:
+    def record(self) -> Recorded:
+        """What is recorded."""
         if self._records is None:
             raise PlanError(f"{FOLDER / self.name}: nothing is recorded; ask `recorded` first")
         return self._records
@@ -123,12 +119,12 @@ class RecordedBenchmark:
     def verdicts(self) -> Mapping[str, int]:
         """The number of claims with each verdict."""
         found: dict[str, int] = {}
-        for line in self._all.claims.values():
+        for line in self.record.claims.values():
             found[line["verdict"]] = found.get(line["verdict"], 0) + 1
         return found
 
     def _entry(self, variant: str, item: str, metric: str) -> Entry:
-        entry = self._all.find(variant, item, metric)
+        entry = self.record.find(variant, item, metric)
         if entry is None:
             raise PlanError(f"{FOLDER / self.name}: no {metric} of {variant} {item} is recorded")
         return entry
@@ -155,7 +151,7 @@ class RecordedBenchmark:
         return self._metric(metric).head
 
     def _cell(self, variant: str, item: str, metric: str, spread: bool) -> str:
-        entry = self._all.find(variant, item, metric)
+        entry = self.record.find(variant, item, metric)
         if entry is None:
             return NOTHING
         return self._marked(shown(entry.cell, _spread(self._metric(metric), spread)), entry.key)
@@ -241,7 +237,7 @@ class RecordedBenchmark:
             spreads: those that are shown with their spread.
             only: the rows, as ``variant solver``, in their order; every row by default.
         """
-        rows = [tuple(row.split()) for row in only] or self._all.samples()
+        rows = [tuple(row.split()) for row in only] or self.record.samples()
         lines = [
             [variant, item, count(self._entry(variant, item, metrics[0]).cell.nfe)]
             + [self._cell(variant, item, name, name in spreads) for name in metrics]
@@ -252,7 +248,7 @@ class RecordedBenchmark:
 
     def bits(self, head: str, items: Sequence[str]) -> str:
         """Return the bits per dimension of all variants with one of these likelihoods, which must be of one kind."""
-        keys = self._all.entries
+        keys = self.record.entries
         found = [key for key in keys if key[1] == "likelihood" and key[2] in items]
         lines = [
             [variant, *(self._cell(variant, item, layout.BITS, True) for item in items)]
@@ -261,9 +257,9 @@ class RecordedBenchmark:
         return pipes(Grid([head, *items], lines))
 
     def _claim(self, name: str) -> Mapping[str, str]:
-        if name not in self._all.claims:
+        if name not in self.record.claims:
             raise PlanError(f"{FOLDER / self.name}: no claim {name!r} is recorded")
-        return self._all.claims[name]
+        return self.record.claims[name]
 
     def verdict(self, claim: str, expected: str) -> str:
         """Return a claim's verdict, which must be the one that the sentence around it expects.
@@ -291,7 +287,7 @@ class RecordedBenchmark:
         """Return the claims of these ids or patterns as Markdown: effect with its interval, p values and verdict."""
         lines = [
             [line["claim"], *self._judged(name), line["verdict"]]
-            for name, line in self._all.claims.items()
+            for name, line in self.record.claims.items()
             if any(fnmatchcase(name, pattern) for pattern in patterns)
         ]
         if not lines:
@@ -315,7 +311,7 @@ class RecordedBenchmark:
 
     def over_seeds(self, variant: str, item: str, metric: str) -> str:
         """Return a number with its 95 % interval over seeds; a dash where it is not recorded."""
-        entry = self._all.find(variant, item, metric)
+        entry = self.record.find(variant, item, metric)
         if entry is None:
             return NOTHING
         return self._marked(with_interval(entry.cell, self._metric(metric)), entry.key)
@@ -335,9 +331,9 @@ def over_seeds(
         like: only the variants and solvers that this benchmark has recorded too.
         least: the fewest seeds of a row.
     """
-    wanted = None if like is None else set(like.samples.repeated(1))
+    wanted = None if like is None else set(like.record.repeated(1))
     found = {
-        run.name: [each for each in run.samples.repeated(least) if wanted is None or each in wanted]
+        run.name: [each for each in run.record.repeated(least) if wanted is None or each in wanted]
         for run in runs
     }
     if not any(found.values()):
@@ -350,7 +346,7 @@ def over_seeds(
     ]
     heads = [runs[0].head(name) for name in metrics]
     table = pipes(Grid(["variant", "solver", "run", "seeds", *heads], lines, labels=3))
-    told = [f"- {line}" for run in runs for line in run.samples.run_of(found[run.name])]
+    told = [f"- {line}" for run in runs for line in run.record.run_of(found[run.name])]
     return "\n".join([table, "", *told])
 
 

@@ -6,20 +6,20 @@ each solver, at the log SNR at which its steps begin, and one for training, at q
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from diffbench.reporting.charts import COLOURS, DPI, Chart, Line, Panel, Point, to_csv
+from diffbench.reporting.charts import COLOURS, Chart, Line, Panel, Point, annotate, picture, to_csv
 from diffbench.reporting.layout import Metrics, SchedulesFigureSpec
 from diffbench.reporting.records import Records
 from diffbench.store import paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NOTE = (
     "log SNR = ln(alpha^2/sigma^2), for data in [-1, 1], over time as a fraction of the largest; of the lowest and of "
@@ -87,25 +87,15 @@ class Schedules:
 
     def png(self) -> bytes:
         """Return the picture as the bytes of a PNG file."""
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-
-        content, count = io.BytesIO(), max(len(self.schedules), 1)
+        count = max(len(self.schedules), 1)
         columns = min(count, ABREAST)
-        rows = -(-count // columns)
-        size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + AROUND_INCHES
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            figure = Figure(size, dpi=DPI, layout="constrained")
-            grid = figure.subplots(rows, columns, squeeze=False).flatten()
-            for axes, schedule in zip(grid, self.schedules, strict=False):
-                _draw(axes, schedule)
-            for axes in grid[len(self.schedules) :]:
-                axes.set_axis_off()
-            figure.suptitle(self.title, fontsize="medium")
-            figure.supxlabel(fill(self.note, int(size[0] * 14)), fontsize="x-small")
-            figure.savefig(content, format="png", metadata={"Software": None})
-        return content.getvalue()
+        size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * -(-count // columns) + AROUND_INCHES
+        return picture(size, self.title, len(self.schedules), columns, self._draw)
+
+    def _draw(self, figure: Figure, grid: Sequence[Axes]) -> None:
+        for axes, schedule in zip(grid, self.schedules, strict=True):
+            _draw(axes, schedule)
+        annotate(figure, self.note)
 
 
 def _draw(axes: Axes, schedule: Schedule) -> None:
