@@ -32,7 +32,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test test-system lint clean-env anew
+.PHONY: help setup tables test test-slow test-system lint clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -88,8 +88,12 @@ tables: $(STAMP)  ## run the benchmark and print its overview table
 	    $(BENCHMARK) $$status $$((seconds / 60)) $$((seconds % 60)) results/$(BENCHMARK)/index.html; \
 	exit $$status
 
-test: $(STAMP)-test  ## run the tests, on all cores
-	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+test test-slow: PYTEST = $(BIN)/pytest -n auto --dist loadgroup
+test: $(STAMP)-test  ## run the tests, on all cores, but for the slow ones
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: $(STAMP)-test  ## run the slow tests: whole runs, a browser, distributions of many samples
+	$(PYTEST) -m slow $(ARGS)
 
 test-system:  ## print the Debian packages that the tests of the page need: a browser, and npm for its tools
 	@echo chromium nodejs npm

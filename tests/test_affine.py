@@ -582,6 +582,7 @@ def test_whole_grids_are_the_papers_formulas(spec: SolverSpec, process: ProcessS
 IMAGES = 10_000
 
 
+@pytest.mark.slow
 @some_pairs
 def test_samples_have_the_predicted_moments(spec: SolverSpec, process: ProcessSpec) -> None:
     """Mean and variance of 10,000 draws within 4 standard errors, v/n and 2 v^2/n squared, per
@@ -680,6 +681,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "options", "order", "process"),
     ORDERS,

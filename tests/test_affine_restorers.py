@@ -393,6 +393,7 @@ on_processes = pytest.mark.parametrize("process", PROCESSES)
 on_problems = pytest.mark.parametrize(("operator", "std"), CASES, ids=word)
 
 
+@pytest.mark.slow
 @on_problems
 @pytest.mark.parametrize("given", STEERED, ids=word)
 @on_processes
@@ -457,6 +458,7 @@ def test_snips(process: str, operator: dict, std: float) -> None:
 NOISY = [(operator, std) for operator, std in CASES if std >= 0.1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operator", "std"), NOISY, ids=word)
 @on_processes
 def test_snips_nears_the_posterior(process: str, operator: dict, std: float) -> None:

@@ -146,6 +146,7 @@ def test_the_plan_reads_the_images_and_misses_them_at_once(folder):
         planned_with(folder / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_folder_is_scored_without_a_benchmark_file(folder, made, tmp_path, monkeypatch, capsys):
     """As often as it is asked: other images of the same name are not mistaken for the first ones."""
     monkeypatch.chdir(tmp_path)

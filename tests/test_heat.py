@@ -186,6 +186,7 @@ def test_the_bound_is_above_the_entropy_and_falls_with_steps() -> None:
     assert totals[2] - truth < 1.2 / 4 * (totals[1] - truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["euler-maruyama", "ode", "reverse-diffusion", "ddim", "ancestral"]
 )

@@ -151,6 +151,7 @@ print(data.train.nbytes, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_max
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kB on Linux alone")
 def test_a_large_set_is_in_memory_once(tmp_path):
     assert resource

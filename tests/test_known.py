@@ -348,6 +348,7 @@ def posterior(ratio: float, told: bool) -> Tensor:
     return torch.linalg.inv(precision).diagonal()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 3.0])
 def test_what_is_told_is_used_as_bayes_would(tuned, ratio) -> None:
     """Errors are the closed form's, to a tenth and a fiftieth of what the data vary by; the first pixel's is 0, and
@@ -415,6 +416,7 @@ def informed_by_hand(process: Process, y: Tensor) -> Toy:
     return Toy(process, "x0", x0)
 
 
+@pytest.mark.slow
 def test_the_other_pixel_is_drawn_from_its_posterior(tuned) -> None:
     """The same solver with the same noise and the exact denoiser ends in the same images: to a fifth of the posterior's
     standard deviation in the root mean square, and a seventh on average, for each of a few y."""
@@ -432,12 +434,14 @@ def test_the_other_pixel_is_drawn_from_its_posterior(tuned) -> None:
     assert (error.mean(1).abs() < std / 7).all()
 
 
+@pytest.mark.slow
 def test_draws_are_a_function_of_the_generator(tuned) -> None:
     y = torch.tensor([[0.3], [-0.2]])
     first, again, other = (restored(tuned, y, 0.0, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_noisy_measurement_is_told_but_not_put_back(tuned) -> None:
     y = torch.tensor([[0.3], [-0.2]])
     noisy, exact = restored(tuned, y, 0.1), restored(tuned, y, 0.0)
@@ -461,6 +465,7 @@ def test_the_mask_of_an_operator_on_colours_is_one_for_all_channels() -> None:
     assert torch.equal(mask * x, mask * x_t)
 
 
+@pytest.mark.slow
 def test_what_it_cannot_restore_is_refused(tuned) -> None:
     restorer = InpaintTuned(SPEC, Ancestral(SPEC.solver, tuned))
     identity = Selection(IdentitySpec(), (1, 1, 2), torch.ones(1, 2))

@@ -127,6 +127,7 @@ def test_latents_of_gaussian_data_converge_to_the_flow_with_the_solvers_order(
     assert errors[1] <= {1: 0.05, 2: 2e-3, 4: 4e-7}[order]
 
 
+@pytest.mark.slow
 @every_method
 def test_round_trips_err_by_the_order_and_one_more_where_it_is_even(
     name: str, spec: Callable[[int], SolverSpec], order: int
@@ -140,6 +141,7 @@ def test_round_trips_err_by_the_order_and_one_more_where_it_is_even(
     assert abs(order_of(errors) - (order + (order % 2 == 0))) <= 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "vp-cosine", "edm"])
 def test_decoding_ends_in_the_posterior_mean_of_the_image_as_noisy(name: str) -> None:
     """An image is taken for x_t of the lowest level, so the last step gives E[x_0 | x_t = image], however many steps

@@ -120,6 +120,7 @@ FLOWS = {
 }
 
 
+@pytest.mark.slow
 @every_process
 @pytest.mark.parametrize("flow", FLOWS)
 def test_flows_approach_the_fine_path_with_their_order(process: str, flow: str) -> None:
@@ -185,6 +186,7 @@ NOISY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["edm", "vp", "vp-cosine"])
 @pytest.mark.parametrize("noisy", NOISY)
 def test_noisy_solvers_have_the_fine_moments(process: str, noisy: str) -> None:
@@ -199,6 +201,7 @@ def test_noisy_solvers_have_the_fine_moments(process: str, noisy: str) -> None:
     assert deviations(x.reshape(DRAWS, PIXELS), fine_draws(process)).abs().max() <= 4.5
 
 
+@pytest.mark.slow
 def test_langevin_alone_approaches_the_fine_moments() -> None:
     """The corrector lags behind the levels: with four times as many its largest deviation, far outside 4.5
     standard errors at 32, comes inside."""
@@ -264,6 +267,7 @@ def many(solver: Solver, seed: int) -> np.ndarray:
     return x.reshape(MANY, PIXELS).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["vp", "ve", "edm"])
 def test_sde_and_ode_have_the_same_marginals(process: str) -> None:
     """Two-sample tests of 8,000 draws each on eight projections, at a level of 1 % in all, which would detect a
@@ -280,6 +284,7 @@ def test_sde_and_ode_have_the_same_marginals(process: str) -> None:
     assert differ(flow, many(WrongDrift(spec, denoiser_of(process)), 3))
 
 
+@pytest.mark.slow
 def test_the_family_between_has_them_too_but_not_with_half_the_noise() -> None:
     """noise: 0.5 against the flow; and its noise with the drift of noise: 0."""
     flow = many(solver_of("vp", "heun", steps=64), 1)
@@ -297,6 +302,7 @@ def test_the_family_between_has_them_too_but_not_with_half_the_noise() -> None:
     assert differ(flow, many(HalfWrong(between.spec, denoiser_of("vp")), 3))
 
 
+@pytest.mark.slow
 def test_the_test_keeps_its_level_and_detects_what_it_says() -> None:
     """The empirical distributions differ in the middle by at least 2 Phi(0.11/2) - 1 = 0.0439, give or take
     sqrt(1/2/8000) = 0.0079 (standard deviation), against a critical 0.0304: 0.0135 or 1.7 of them below, so

@@ -211,6 +211,7 @@ def test_bits_with_probes(name: str, probe: str, probes: int) -> None:
 ORDERS = {"euler": (1, 200), "heun": (2, 100), "rk4": (4, 20), "dormand-prince": (5, 40)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "edm"])
 @pytest.mark.parametrize("method", ORDERS)
 def test_fixed_steps_have_their_order(name: str, method: str) -> None:
@@ -484,6 +485,7 @@ def test_what_serves_one_alpha_a_coordinate(options: dict) -> None:
     assert ODELikelihoodSpec(**options).refusal(TWO_RATES) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [("vp", (1, 8, 8), 10, 0.3), ("ve", (1, 16, 16), 4, 0.1, 0.1, 0.9)], ids=str
 )

@@ -143,6 +143,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_other_released_kinds_against_the_second_implementation(name):
     """Small, of random labels, on images of the least size, whose attention is where it was at the official one."""

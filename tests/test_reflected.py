@@ -170,6 +170,7 @@ INSIDE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", INSIDE, ids=lambda each: "-".join(map(str, each.values())))
 @pytest.mark.parametrize("steps", [2, 7, 30])
 @pytest.mark.parametrize("w", [None, 0, 4, 15, 1000])
@@ -224,6 +225,7 @@ def spread(x: Tensor) -> Tensor:
     return torch.cat([*features, features[0] * features[0].roll(1, 1)], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -268,6 +270,7 @@ def test_the_analytic_score_is_the_gradient_of_its_density() -> None:
         close(denoiser(x, t).score.detach(), gradient, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_bits_are_the_closed_form() -> None:
     """The prior is uniform to 2e-(pi 3)^2/2 = 1e-19 at sigma = 3; the density at time ``last`` is known."""
     process = made(ReflectedSpec(sigma_min=0.01, sigma_max=3))

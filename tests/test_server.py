@@ -99,6 +99,7 @@ def test_the_server_forks_commands_that_start_as_it_did_and_leaves_others_alone(
     assert parents[0] != os.getpid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "status"),
     [
@@ -217,7 +218,7 @@ def test_jobs_make_the_same_bytes_with_and_without_it(made):
 @pytest.mark.slow
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_run_of_several_jobs_starts_a_server_of_its_own_unless_told_not_to(made, wanted):
-    for job in plan_of(made).of("score")[:4]:
+    for job in plan_of(made).of("likelihood")[:2]:
         (made / job.product).unlink()
     surroundings = environment(XDG_CACHE_HOME=str(made / ".cache"), **{client.VARIABLE: ""})
     if wanted:

@@ -70,6 +70,7 @@ def made(root, spec, shards):
     return product.read_bytes(), paths.sidecar(product).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: "/".join(job))
 def test_samples_do_not_depend_on_the_number_of_shards(trained, root, job):
     spec = trained[1][job]
@@ -249,6 +250,7 @@ def test_more_shards_than_chunks_are_refused(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_plans_shards(tmp_path):
     write_config(tmp_path, {"shards": 2, "only": ["edm", "control-test"]})
     jobs = planned(bench("-n", cwd=tmp_path))

@@ -374,6 +374,7 @@ def test_doctor_and_clean_know_them(trained, copied, monkeypatch):
     assert unneeded(plan_of(Path())) == [paths.state(root, copied[1]).relative_to(Path.cwd())]
 
 
+@pytest.mark.slow
 def test_an_estimate_counts_their_bytes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -87,6 +87,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CLOSED)
 def test_every_closed_construction_has_a_density(name: str, method: str) -> None:

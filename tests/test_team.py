@@ -219,6 +219,7 @@ def test_spectators_read_and_write_nothing(tmp_path):
     assert len(generations(state.folder)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NetworkSpec.known))
 def test_every_parameter_of_a_network_gets_a_gradient(name):
     """DistributedDataParallel waits for all of them."""

@@ -35,25 +35,30 @@ def small(shape: tuple[int, int, int], classes: int, count: int = 40) -> Dataset
     return Dataset(images[8:], images[:8], labels[8:], labels[:8], 256, names, name="small")
 
 
+@pytest.mark.slow
 def test_the_extractor_tells_digits_apart(report: dict[str, float]) -> None:
     assert report["accuracy"] >= 0.985
 
 
+@pytest.mark.slow
 def test_the_floor_is_in_its_range(report: dict[str, float]) -> None:
     assert 0.8 <= report["floor"] <= 1.6
 
 
+@pytest.mark.slow
 def test_damage_costs_more_than_chance(report: dict[str, float]) -> None:
     assert report["dropped_class"] >= 8 and report["dropped_class_least"] >= 8
     assert report["blur"] >= 15
     assert report["noise_0.2"] >= 2
 
 
+@pytest.mark.slow
 def test_fid_grows_with_noise(report: dict[str, float]) -> None:
     noises = [report[f"noise_{sigma}"] for sigma in NOISES]
     assert noises == sorted(noises) and noises[-1] > 10
 
 
+@pytest.mark.slow
 def test_features_have_the_total_variance_of_the_spec(
     module: FeatureNetwork, digits: Dataset
 ) -> None:
@@ -73,6 +78,7 @@ def test_training_is_a_function_of_the_spec(digits: Dataset) -> None:
     assert weights_sha256(train_extractor(BRIEF.model_copy(update={"seed": 1}), digits)) != first
 
 
+@pytest.mark.slow
 def test_stored_weights_give_the_same_features(module: FeatureNetwork, digits: Dataset) -> None:
     again = build_extractor(TrainedExtractorSpec(), digits)
     again.load_state_dict(module.state_dict())
@@ -82,6 +88,7 @@ def test_stored_weights_give_the_same_features(module: FeatureNetwork, digits: D
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_batches_do_not_matter(module: FeatureNetwork, digits: Dataset) -> None:
     whole, _ = features_and_logits(module, digits.test)
     parts, _ = features_and_logits(module, digits.test, batch=64)
@@ -109,6 +116,7 @@ def test_blur_is_of_half_a_pixel(digits: Dataset) -> None:
     assert np.allclose(blurred[2:7, 2:7], 16 * np.outer(weights, weights), atol=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIGITS_LIMITS)
 def test_a_number_outside_its_limits_is_named(report: dict[str, float], name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0.5, outside"):
@@ -120,11 +128,13 @@ def test_an_untrained_extractor_fails_validation(digits: Dataset) -> None:
         validate_extractor(build_extractor(TrainedExtractorSpec(), digits).eval(), digits)
 
 
+@pytest.mark.slow
 def test_noise_that_lowers_fid_is_refused(report: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="does not grow with noise"):
         check_limits(report | {"noise_0.05": 5.0}, DIGITS_LIMITS)
 
 
+@pytest.mark.slow
 def test_non_finite_features_are_refused(module: FeatureNetwork, digits: Dataset) -> None:
     broken = build_extractor(TrainedExtractorSpec(), digits).eval()
     torch.nn.init.constant_(broken.features.bias, torch.nan)

@@ -59,9 +59,6 @@ def cells(rows, status):
     return {(row["variant"], row["solver"]) for row in rows if row["status"] == status}
 
 
-pytestmark = pytest.mark.slow
-
-
 # One real run.
 
 
@@ -130,6 +127,7 @@ def test_every_product_fits_its_sidecar_and_every_cell_has_a_picture(first):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_whatever_is_touched_or_remarked(made, monkeypatch):
     before = products(made)
     write_config(made, text="\n# a remark\n")
@@ -164,6 +162,7 @@ def check_report(folder):
         assert len(each["caption"].split()) > 15 and all(each["labels"].values())
 
 
+@pytest.mark.slow
 def test_one_core_makes_what_two_made(first, tmp_path):
     write_config(tmp_path)
     done = bench("-c1", cwd=tmp_path)
@@ -179,6 +178,7 @@ def matching(pattern, folder):
     return {job for job in jobs_of(plan_of(folder)) if re.fullmatch(pattern, job)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "jobs"),
     [
@@ -196,6 +196,7 @@ def test_a_change_plans_what_depends_on_it_and_nothing_else(made, changes, jobs)
     assert planned(bench("-n", cwd=made)) == matching(jobs, made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["samples.npz", "grid.png"])
 def test_what_was_deleted_is_made_again(made, suffix):
     folder = made / "results" / "tiny" / "runs" / "edm" / "seed0" / "samples" / "heun-3"
@@ -203,6 +204,7 @@ def test_what_was_deleted_is_made_again(made, suffix):
     assert "sample edm heun-3" in planned(bench("-n", cwd=made))
 
 
+@pytest.mark.slow
 def test_a_failed_score_says_why(made):
     scores = made / "results" / "tiny" / "runs" / "edm" / "seed0" / "scores.json"
     remove_product(scores)
@@ -224,6 +226,7 @@ def test_a_failed_score_says_why(made):
     assert all("sha256" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_two_benchmarks_in_one_folder_do_not_mix(made):
     write_config(made, {"name": "other", "seeds": [0]})
     done = bench("-n", cwd=made)
@@ -232,6 +235,7 @@ def test_two_benchmarks_in_one_folder_do_not_mix(made):
     assert "results/tiny" not in said(done)
 
 
+@pytest.mark.slow
 def test_results_of_another_spec_are_stale_until_the_doctor_removes_them(made):
     shutil.rmtree(made / ".snakemake")
     write_config(made, override("edm", training={"lr": 2e-3}))
@@ -314,6 +318,7 @@ def extension(made):
     sys.modules.pop(module_name(path), None)
 
 
+@pytest.mark.slow
 def test_what_fails_costs_nothing_else_its_cells(made, extension):
     """Two trainings fail, if two cores train two variants at a time, and one of many solvers."""
     broken = {
@@ -391,6 +396,7 @@ def restoring(made):
     sys.modules.pop(module_name(path), None)
 
 
+@pytest.mark.slow
 def test_restorations_are_jobs_like_all_others(restoring):
     write_config(restoring, RESTORATIONS)
     jobs = matching(r"restore .*|tables", restoring)
@@ -423,6 +429,7 @@ LOUDER = {"restorations": {"tasks": {"noisy": {"noise": 0.2}}}}
 # Mistakes, before any job. All kinds of them: test_plan.py.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -447,6 +454,7 @@ def test_a_mistake_is_one_line_and_status_1_and_no_job(tmp_path, changes, named)
 # What else the Snakefile promises.
 
 
+@pytest.mark.slow
 def test_without_a_file_the_digits_are_planned_in_the_folder_that_is_named(tmp_path):
     done = snakemake("-n", "--directory", "else where", "--config", "only=[edm]", cwd=tmp_path)
     jobs = planned(done)
@@ -455,6 +463,7 @@ def test_without_a_file_the_digits_are_planned_in_the_folder_that_is_named(tmp_p
     assert "results/digits/runs/edm/seed0/model.safetensors" in said(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extractor", "without"),
     [("classifier", {"data", "reference", "score"}), ("inception", {"data"})],
@@ -471,6 +480,7 @@ def test_a_gpu_is_asked_for_where_one_is_used(tmp_path, extractor, without):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_training_job_gets_as_many_processes_as_gpus_are_allowed(tmp_path):
     write_config(tmp_path, {"device": "cuda", "gpus": 4, "only": ["edm"]})
     for limit, found in (("4", 4), ("2", 2)):
@@ -481,6 +491,7 @@ def test_a_training_job_gets_as_many_processes_as_gpus_are_allowed(tmp_path):
     assert " --processes 0 " in said(bench("-np", cwd=tmp_path))
 
 
+@pytest.mark.slow
 def test_the_linter_is_content(tmp_path):
     done = snakemake("--lint", cwd=tmp_path)
     assert done.returncode == 0, said(done)
