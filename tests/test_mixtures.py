@@ -139,6 +139,7 @@ def test_flows_approach_the_fine_path_with_their_order(process: str, flow: str) 
     assert 0.8 <= errors[1] * 2**order / errors[0] <= 1.2
 
 
+@pytest.mark.slow
 @every_process
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
 def test_the_adaptive_solver_finds_the_fine_path(process: str, tolerance: float) -> None:

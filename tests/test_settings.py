@@ -37,6 +37,7 @@ def stated(repository: Path, **settings: object) -> None:
     write(repository, tree)
 
 
+@pytest.mark.slow
 def test_the_page_in_docs_says_what_the_plans_have() -> None:
     page = (REPOSITORY / "docs" / "settings.md").read_text()
     made = to_markdown(settings(REPOSITORY))
