@@ -197,7 +197,7 @@ def test_a_cpu_is_timed_by_what_the_process_used():
 
 
 def test_what_is_done_is_not_counted_and_what_is_begun_only_in_part(here):
-    _, before = costs(here)
+    _, before = unchanged()
     plan = plan_of(here)
     done, begun = plan.job("train", "ve"), plan.job("train", "ddpm-cosine")
     write_product(done.product, b"weights", done.spec)
@@ -319,7 +319,7 @@ def test_scores_grow_as_their_counts_do(here):
 
 
 def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
-    found, by_job = costs(here)
+    found, by_job = unchanged()
     tables = report.table_costs(found)
     assert set(tables) == {"overview", "iddpm-variance"}
     plan = found.plan
@@ -339,7 +339,7 @@ def test_a_table_costs_its_jobs_and_what_they_are_built_on(here):
 
 def test_the_disk_is_what_training_leaves(here):
     """Weights in float32 and, twice, those, their average and two moments."""
-    _, by_job = costs(here)
+    _, by_job = unchanged()
     spec = by_job["train", "ve", ""].job.spec
     from diffbench.training import models
 

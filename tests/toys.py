@@ -132,7 +132,7 @@ def column(values: Tensor) -> Tensor:
 def close(got: Tensor, want: Tensor, rtol: float = 1e-9, atol: float = 1e-10) -> None:
     """Assert elementwise agreement; by default at the reference vectors' float64 tolerance."""
     assert got.shape == want.shape
-    # torch asks the same in a tenth of the time; numpy says where they differ.
+    # torch asks the same in a sixth of the time; numpy says where they differ.
     if got.dtype != want.dtype or not torch.allclose(got, want, rtol, atol):
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=rtol, atol=atol)
 
