@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench.specs.errors import UserError
+from diffbench.store.stopping import Stopped
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -127,6 +128,10 @@ def fail(name: str, error: BaseException) -> int:
 
 def reason(error: BaseException) -> str:
     """Return an error in one line, with its type unless the message was written for users."""
+    if isinstance(error, Stopped):
+        return error.line
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called"
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text

@@ -108,9 +108,22 @@ def peak_memory(device: torch.device) -> float:
     return peak_resident()
 
 
-def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
+def kernels() -> dict[str, str]:
+    """The kernels that sums and products of matrices run on: torch's vector instructions, and each library of BLAS."""
+    from threadpoolctl import threadpool_info
+
+    found = {"torch": torch.backends.cpu.get_cpu_capability()}
+    if torch.backends.mkl.is_available():
+        found["mkl"] = os.environ.get("MKL_CBWR", "default")
+    for each in threadpool_info():
+        if each["user_api"] == "blas":
+            found[f"{each['internal_api']} {each['version']}"] = str(each.get("architecture"))
+    return found
+
+
+def record(product: Path, device: torch.device, earlier: float | None = 0.0) -> RunRecord:
     """The run record of a product, with the device's name and peak memory."""
     if device.type != "cuda":
-        return RunRecord(product, name(device), earlier=earlier)
+        return RunRecord(product, name(device), None, earlier, kernels)
     torch.cuda.reset_peak_memory_stats(device)
-    return RunRecord(product, name(device), lambda: peak_memory(device), earlier)
+    return RunRecord(product, name(device), lambda: peak_memory(device), earlier, kernels)
