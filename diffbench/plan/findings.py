@@ -12,7 +12,7 @@ Every file below the folder is one of these, or a stray:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -213,6 +213,16 @@ def _tables(root: Path) -> Iterator[Finding]:
 def _unmake(root: Path, path: Path) -> None:
     files.remove(path)
     files.remove(paths.tables_complete(root))
+
+
+def altered(made: Iterable[Path]) -> Iterator[str]:
+    """Yield a line for each of these products, where it is there, that is not as it was made."""
+    for path in made:
+        if path.is_file():
+            try:
+                products.read_product(path)
+            except StoreError as error:
+                yield str(error)
 
 
 def strays(plan: Plan) -> Iterator[Finding]:

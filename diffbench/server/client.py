@@ -193,7 +193,8 @@ def asked(
         "ignored": [each for each in PASSED_ON if signal.getsignal(each) is signal.SIG_IGN],
     }
     try:
-        send(connection, request, [0, 1, 2])
+        own = runtime.own_stderr()
+        send(connection, request, [0, 1, 2, *([] if own is None else [own])])
         heed()
         return receive(connection.makefile("rb"))
     except OSError:

@@ -28,7 +28,7 @@ from diffbench.cli import main
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.server.client import PASSED_ON, die_with_parent, send, start_of
 from diffbench.specs.jobs import STAGES
-from diffbench.store import stopping
+from diffbench.store import runtime, stopping
 
 #: What jobs import late, beside their own modules.
 LATE = ("scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter")
@@ -109,7 +109,7 @@ class Server:
     def read(self, client: Client) -> None:
         """Take what a client sends: its request, then signals for its command; where it has ended, end its command."""
         try:
-            data, files, _, _ = socket.recv_fds(client.connection, 2**16, 3)
+            data, files, _, _ = socket.recv_fds(client.connection, 2**16, 4)
         except OSError:
             data, files = b"", []
         client.files.extend(files)
@@ -150,13 +150,17 @@ class Server:
             stopping.heed()
             os.setsid()
             die_with_parent()
-            for standard, file in enumerate(client.files):
+            for standard, file in enumerate(client.files[:3]):
                 os.dup2(file, standard)
+            others = [os.dup(file) for file in client.files[3:]]
             self.leave()
             os.chdir(request["folder"])
             os.umask(request["umask"])
             os.environ.clear()
             os.environ.update(request["environment"])
+            # The number that the environment names is free now.
+            for file in others:
+                os.dup2(file, int(os.environ[runtime.OWN_STDERR]))
             sys.argv, sys.path[0] = ["diffbench", *request["arguments"]], request["folder"]
             status = exit_status(request["arguments"])
         finally:

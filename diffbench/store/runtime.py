@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from diffbench.specs.errors import UserError
 
 #: The environment variable with the folder that a login makes for its user.
 VARIABLE = "XDG_RUNTIME_DIR"
+#: The environment variable with the number of the open file that is a run's own stderr, where a job's is its log.
+OWN_STDERR = "DIFFBENCH_STDERR"
 
 
 class RuntimeFolderError(UserError, RuntimeError):
@@ -63,6 +67,25 @@ def private(path: Path) -> Path:
                 f"{VARIABLE} to such a folder"
             ) from None
     return path
+
+
+def own_stderr() -> int | None:
+    """Return the number of the open file that is a run's own stderr; None where none is named or open."""
+    with suppress(OSError, ValueError):
+        number = int(os.environ.get(OWN_STDERR, ""))
+        os.fstat(number)
+        return number
+    return None
+
+
+def tell(line: str) -> None:
+    """Print a line to stderr; where that is a log on a full disk, to the run's own stderr."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError as error:
+        if (number := own_stderr()) is not None:
+            with suppress(OSError):
+                os.write(number, f"{line} (not in its log: {error.strerror})\n".encode())
 
 
 def umask() -> int:

@@ -13,6 +13,7 @@ import torch
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.sampling import Precision
 from diffbench.specs.training import TrainingSpec
+from diffbench.store import downloads
 from diffbench.store.run_record import RunRecord
 from diffbench.store.run_record import peak_memory as peak_resident
 from diffbench.training import gpus
@@ -27,6 +28,8 @@ def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = No
     """
     torch.set_num_threads(running.threads if running else 1)
     keep_freed_memory()
+    # By default compiled kernels lie under a name that others can guess, in the folder of temporary files.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(downloads.cache() / "torchinductor"))
     if device_name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():
