@@ -32,7 +32,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test test-system lint clean-env anew
+.PHONY: help setup tables test faults test-system lint clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -90,6 +90,12 @@ tables: $(STAMP)  ## run the benchmark and print its overview table
 
 test: $(STAMP)-test  ## run the tests, on all cores
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+# The subjects of tests/faults/README.md; some of its tests lie beside those of a module.
+FAULTS = tests/faults $(addprefix tests/test_,$(addsuffix .py,downloads gpus pickled_arrays products server shard state train workflow))
+
+faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long ones too (half an hour of 2 cores)
+	$(BIN)/pytest -n auto --dist loadgroup --faults $(FAULTS) $(ARGS)
 
 test-system:  ## print the Debian packages that the tests of the page need: a browser, and npm for its tools
 	@echo chromium nodejs npm

@@ -36,6 +36,8 @@ THREAD_VARIABLES = tuple(
     f"{name}{THREADS}"
     for name in ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
 )
+#: Seconds after which the attempt to record a death is given up.
+PATIENCE = 60
 #: prctl's option for the signal that a process gets when its parent ends.
 PARENT_DEATH = 1
 #: Process, user and group at the other end of a socket.
@@ -93,16 +95,28 @@ def watched(arguments: Sequence[str]) -> int | None:
         answer = forked() if is_stage(arguments) else None
     if answer is None or "signal" not in answer:
         return None if answer is None else int(answer["status"])
-    with contextlib.suppress(Exception, SystemExit):
-        if is_stage(arguments):
-            from diffbench.cli.jobs import record_death
-
-            record_death(arguments, answer["signal"], time.monotonic() - begin)
+    if is_stage(arguments):
+        record_death(arguments, answer["signal"], time.monotonic() - begin)
     with contextlib.suppress(OSError):
         # SIGKILL has no handler.
         signal.signal(answer["signal"], signal.SIG_DFL)
     os.kill(os.getpid(), answer["signal"])
     return 1
+
+
+def record_death(arguments: Sequence[str], number: int, seconds: float) -> None:
+    """Record that a signal ended a stage's command, in a process of its own: an extension may end that one too."""
+    process = os.fork()
+    if process:
+        os.waitpid(process, 0)
+        return
+    try:
+        signal.alarm(PATIENCE)
+        from diffbench.cli import jobs
+
+        jobs.record_death(arguments, number, seconds)
+    finally:
+        os._exit(0)
 
 
 def is_stage(arguments: Sequence[str]) -> bool:
