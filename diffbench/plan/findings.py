@@ -203,11 +203,11 @@ def _tables(root: Path) -> Iterator[Finding]:
         return
     for name, digest in made.items():
         path = root / name
-        if not path.is_file() or files.sha256(path) != digest:
-            reason = "was altered" if path.is_file() else "is not there"
-            yield Finding(
-                path, "corrupt", f"{reason} since it was made", partial(_unmake, root, path)
-            )
+        if not os.path.lexists(path):
+            yield Finding(path, "missing", "")
+        elif not path.is_file() or files.sha256(path) != digest:
+            reason = "was altered since it was made"
+            yield Finding(path, "corrupt", reason, partial(_unmake, root, path))
 
 
 def _unmake(root: Path, path: Path) -> None:

@@ -26,6 +26,9 @@ from diffbench.store.seals import opened, sealed
 
 PACKAGES = ("diffbench", "torch", "numpy", "torch-fidelity", "torchvision", "safetensors")
 
+#: What every record has, those of earlier versions too, which name no product.
+ALWAYS = {"start", "end", "seconds", "device", "host", "versions"}
+
 
 def versions() -> dict[str, str | None]:
     """Return the versions of the packages that numbers depend on; None for one that is not installed."""
@@ -101,6 +104,8 @@ def read(product: Path) -> dict[str, Any]:
         raise StoreError(f"{path} does not exist: run the job again to have one") from None
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} is damaged, {error}: {products.REMEDY}") from None
+    if "product" not in record and not record.keys() >= ALWAYS:
+        raise StoreError(f"{path} is damaged, it is no run record: {products.REMEDY}")
     if record.get("product") not in (None, _digest(product)):
         raise StoreError(f"{path} is not the record of {product.name} there: {products.REMEDY}")
     return record

@@ -62,6 +62,7 @@ class Run:
         for path, content in self.before.items():
             if self.changed(path):
                 files.remove(path)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
 
     def harmless(self, path):
@@ -116,7 +117,7 @@ class Run:
 
     def check_mended(self):
         """Of each job all files are as they were, or one that Snakemake has as its output is gone."""
-        assert not [each for each in examine(self.plan) if each.wrong]
+        assert not [each.line() for each in examine(self.plan) if each.wrong]
         for job in self.plan.jobs:
             made = [each for each in self.files_of(job) if each in self.before]
             outputs = [*job.products, *map(paths.sidecar, job.products), *job.extras]
@@ -140,7 +141,7 @@ class Run:
         outcomes = []
         for path in damaged:
             named = self.names(found, path)
-            assert named or self.harmless(path), (kind, path)
+            assert named or self.harmless(path), (kind, path, damaged)
             outcomes.append((kind, "named" if named else "harmless"))
         for each in found:
             if each.wrong:
