@@ -19,7 +19,7 @@ from pathlib import Path
 
 from diffbench.plan.jobs import Job, Plan
 from diffbench.specs.jobs import STAGES
-from diffbench.store import chunks, files, paths, products, run_record, seals, state, status
+from diffbench.store import files, paths, products, run_record, seals, state, status
 from diffbench.store.manifest import LOGS
 from diffbench.store.products import StoreError
 
@@ -144,7 +144,7 @@ def _belonging(path: Path, job: Job) -> Iterator[Finding]:
 
 
 def _whole(path: Path, job: Job) -> Iterator[Finding]:
-    if not (state.is_named(path) or chunks.is_named(path)):
+    if not state.is_named(path):
         return
     try:
         whole = state.is_whole(path)

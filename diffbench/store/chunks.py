@@ -43,11 +43,6 @@ class Chunk:
     seconds: float = 0.0
 
 
-def is_named(path: Path) -> bool:
-    """Say whether a file has the name of a chunk."""
-    return _NAME.fullmatch(path.name) is not None
-
-
 def indices(samples: int, chunk: int) -> range:
     """Return the numbers of the chunks of ``samples`` images, ``chunk`` at a time; the last may be smaller."""
     return range(-(-samples // chunk))

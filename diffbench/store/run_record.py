@@ -27,7 +27,7 @@ from diffbench.store.seals import opened, sealed
 PACKAGES = ("diffbench", "torch", "numpy", "torch-fidelity", "torchvision", "safetensors")
 
 #: What every record has, those of earlier versions too, which name no product.
-ALWAYS = {"start", "end", "seconds", "device", "host", "versions"}
+ALWAYS = {"seconds"}
 
 
 def versions() -> dict[str, str | None]:

@@ -37,6 +37,7 @@ PARTS = ("model", "ema", "optimiser", "rng")
 GENERATIONS = 2
 SPEC, EVENTS, LOCK = "spec.json", "events.jsonl", "lock"
 _NAME = re.compile(r"state-(\d{9,})-([0-9a-f]{16})\.safetensors")
+_CHECKED = re.compile(r"(state|kept|chunk)-[\d-]+-[0-9a-f]{16}\.\w+")
 _KEPT = re.compile(r"kept-(\d{9,})-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
@@ -57,8 +58,8 @@ def kept(folder: Path) -> list[Path]:
 
 
 def is_named(path: Path) -> bool:
-    """Say whether a file has the name of a state, or of weights that are kept."""
-    return bool(_NAME.fullmatch(path.name) or _KEPT.fullmatch(path.name))
+    """Say whether a file has a checksum in its name: a state, weights that are kept, a chunk of samples."""
+    return _CHECKED.fullmatch(path.name) is not None
 
 
 def step_of(path: Path) -> int:

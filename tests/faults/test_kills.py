@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,22 +39,27 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_at_random_moments_ends_in_the_same_bytes(first, tmp_path, number):
+    root = Path("results/tiny")
     write_config(tmp_path)
     moments = random.Random(int(number))
-    stopped = 0
-    for _ in range(MOMENTS):
+    stops = ends = 0
+    while stops < MOMENTS:
         running = start(tmp_path)
         try:
-            running.wait(moments.uniform(0.0, LONGEST))
+            assert running.wait(moments.uniform(0.0, LONGEST)) == 0
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, number)
-            stopped += 1
+            stops += 1
             running.wait()
-        # After a kill Snakemake's lock is still there.
-        bench("--unlock", cwd=tmp_path)
+            # After a kill Snakemake's lock is still there.
+            bench("--unlock", cwd=tmp_path)
+            continue
+        # It came to its end: it is compared, and another begins.
+        assert manifest(tmp_path / root) == manifest(first[0] / root)
+        shutil.rmtree(tmp_path / root)
+        ends += 1
     done = bench("-c2", cwd=tmp_path)
     assert done.returncode == 0, said(done)
-    root = Path("results/tiny")
     assert manifest(tmp_path / root) == manifest(first[0] / root)
     left = [path.name for path in (tmp_path / root).rglob(f"{files.TEMPORARY}*")]
-    print(f"{signal.Signals(number).name}: {stopped} stops; unfinished files left: {len(left)}")
+    print(f"{signal.Signals(number).name}: {stops} stops, {ends + 1} runs; files left: {left}")
