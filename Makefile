@@ -32,7 +32,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test test-slow test-system lint clean-env anew
+.PHONY: help setup tables test test-slow faults test-system lint clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -94,6 +94,12 @@ test: $(STAMP)-test  ## run the tests, on all cores, but for the slow ones
 
 test-slow: $(STAMP)-test  ## run the slow tests: whole runs, a browser, distributions of many samples
 	$(PYTEST) -m slow $(ARGS)
+
+# The subjects of tests/faults/README.md; some of its tests lie beside those of a module.
+FAULTS = tests/faults $(addprefix tests/test_,$(addsuffix .py,downloads gpus pickled_arrays products server shard state train workflow))
+
+faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long ones too (half an hour of 2 cores)
+	$(BIN)/pytest -n auto --dist loadgroup --faults $(FAULTS) $(ARGS)
 
 test-system:  ## print the Debian packages that the tests of the page need: a browser, and npm for its tools
 	@echo chromium nodejs npm

@@ -35,6 +35,7 @@ rule all:
 # (empty) goes without.
 onstart:
     global SERVER
+    check_inputs()
     if (
         sys.platform == "linux"
         and workflow.local_exec

@@ -2,12 +2,18 @@
 
 import sys
 
-from diffbench.server.client import served
+from diffbench.store import stopping
 
 if __name__ == "__main__":
-    status = served(sys.argv[1:])
-    if status is None:
-        from diffbench.cli import main
+    stopping.heed()
+    try:
+        from diffbench.server.client import watched
 
-        status = main()
+        status = watched(sys.argv[1:])
+        if status is None:
+            from diffbench.cli import main
+
+            status = main(sys.argv[1:])
+    except stopping.Stopped as stopped:
+        status = stopping.last_words(" ".join(sys.argv[1:2]), stopped)
     sys.exit(status)

@@ -30,6 +30,10 @@ def pytest_xdist_auto_num_workers():
     return min(len(allowed(0)), 8)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--faults", action="store_true", help="run the tests that take minutes too")
+
+
 @cache
 def shared_fixtures(module: Path) -> frozenset[str]:
     """The names of a module's fixtures that its tests share."""
@@ -37,8 +41,12 @@ def shared_fixtures(module: Path) -> frozenset[str]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that share what their module makes once go to one process; slow ones start first."""
+def pytest_collection_modifyitems(config, items):
+    """Tests that share what their module makes once go to one process; slow ones come first, long ones if asked for."""
+    if not config.getoption("--faults"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     for item in items:
         if not shared_fixtures(item.path).isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))

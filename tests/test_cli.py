@@ -18,6 +18,7 @@ from diffbench.specs.jobs import STAGES
 from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
+from diffbench.store.stopping import Stopped
 
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "sklearn", "torchvision", "torch_fidelity"}
 
@@ -230,7 +231,7 @@ def test_a_failing_stage_leaves_its_reason_for_the_tables(tiny, capsys):
     assert "Traceback" in found["traceback"]
 
 
-def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypatch):
+def test_a_stop_takes_the_place_of_an_earlier_failure(tiny, monkeypatch):
     job = tiny.job("score", "edm")
     folder = paths.state(tiny.root, job.spec)
 
@@ -238,13 +239,12 @@ def test_success_forgets_an_earlier_failure_and_stopping_is_none(tiny, monkeypat
         @staticmethod
         def run(spec, root, device_name):
             assert (spec, root, device_name) == (job.spec, tiny.root, "cpu")
-            raise SystemExit(85)
+            raise Stopped(line="stopped at step 3")
 
     monkeypatch.setattr("importlib.import_module", lambda name: Stage)
     status.record_failure(folder, "score", "earlier")
-    with pytest.raises(SystemExit, match="85"):
-        cli.main(stage(job, "--device", "cpu"))
-    assert status.read_status(folder) is None
+    assert cli.main(stage(job, "--device", "cpu")) == 85
+    assert status.quoted(status.read_status(folder)) == "stopped at step 3 (attempt 2)"
 
 
 def test_partial_scoring_runs_where_samples_are_and_scores_are_not(tiny, monkeypatch):
@@ -294,7 +294,9 @@ def test_doctor_finds_and_removes_what_is_not_as_planned(tiny, capsys):
     printed = capsys.readouterr().out
     assert "stale" in printed and "samples = 7, and 64 is expected" in printed
     assert "corrupt" in printed and "sha256" in printed
-    assert "1 products whole" in printed and "2 wrong" in printed
+    # The whole one has no run record.
+    assert "1 products whole" in printed and "3 wrong" in printed
+    assert f"lost     {paths.run_record(whole.product)}" in printed
     assert cli.main([*arguments, "--fix"]) == 0
     found = [status_of(job.product, job.spec) for job in (whole, stale, corrupt)]
     assert found == ["ok", "missing", "missing"]

@@ -25,7 +25,7 @@ def locks(tmp_path, monkeypatch):
     machine.own_gpu.cache_clear()
     yield tmp_path / "locks"
     for file in gpus._held:
-        file.close()
+        os.close(file)
     machine.own_gpu.cache_clear()
 
 
@@ -56,7 +56,7 @@ def test_when_all_are_taken_a_job_waits_and_says_so_once(monkeypatch, capsys, lo
     def pause(seconds):
         pauses.append(seconds)
         if len(pauses) == 3:
-            gpus._held[1].close()
+            os.close(gpus._held.pop(1))
 
     monkeypatch.setattr(gpus.time, "sleep", pause)
     assert gpus.claim(NAMES) == [1]

@@ -23,6 +23,7 @@ from diffbench.reporting.tables import make, table_params, tables
 from diffbench.specs.errors import PlanError
 from diffbench.store import files, paths, status
 from diffbench.store.products import write_json_product, write_product
+from diffbench.store.seals import sealed
 
 METRICS = ["fid", "fid_test", "is", "kid", "precision", "recall", "nearest_ratio", "confidence"]
 PROTOCOL = {
@@ -196,7 +197,7 @@ def test_a_failed_job_gives_its_reason_and_costs_its_siblings_nothing(plan, tmp_
     spec = plan.job("score", "ddpm-cosine", 0).spec
     content = score_content(spec, 4.0) | {"spec": spec.model_dump(mode="json")}
     del content["solvers"]["ddim-5"]
-    files.write_json(paths.partial_scores(tmp_path, "ddpm-cosine", 0), content)
+    files.write_json(paths.partial_scores(tmp_path, "ddpm-cosine", 0), sealed(content))
     fail(plan, tmp_path, "sample", "not a\nnumber", item="ddim-5")
     failed = row(plan, tmp_path, "ddim-5")
     assert (failed["status"], failed["note"]) == ("failed", "sample: not a number")
@@ -212,7 +213,7 @@ def test_partial_scores_of_another_spec_do_not_count(plan, tmp_path):
     remove(plan, tmp_path, "score")
     spec = plan_of(training={"lr": 0.5}).job("score", "ddpm-cosine", 0).spec
     content = score_content(spec) | {"spec": spec.model_dump(mode="json")}
-    files.write_json(paths.partial_scores(tmp_path, "ddpm-cosine", 0), content)
+    files.write_json(paths.partial_scores(tmp_path, "ddpm-cosine", 0), sealed(content))
     assert row(plan, tmp_path)["status"] == "missing"
 
 

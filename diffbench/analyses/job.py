@@ -14,7 +14,7 @@ from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.specs.jobs import AnalysisStageSpec
 from diffbench.specs.registry import build
-from diffbench.store import files, paths
+from diffbench.store import paths
 from diffbench.store.products import write_json_product
 from diffbench.store.state import StateStore
 from diffbench.training import machine
@@ -39,6 +39,5 @@ def run(spec: AnalysisStageSpec, root: Path, device_name: str) -> None:
         content, picture = analysis.measure(
             Bench(dataset, device, state, root, spec.seed, spec.precision)
         )
-        if picture is not None:
-            files.write(path.with_suffix(".png"), picture)
-        write_json_product(path, content, spec)
+        beside = {} if picture is None else {path.with_suffix(".png"): picture}
+        write_json_product(path, content, spec, beside)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench.specs.errors import UserError
+from diffbench.store import runtime
+from diffbench.store.stopping import Stopped
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -121,12 +122,16 @@ def fail(name: str, error: BaseException) -> int:
     """Print the reason in one line (and the traceback if DIFFBENCH_DEBUG is set), and return 1."""
     if os.environ.get("DIFFBENCH_DEBUG"):
         traceback.print_exception(error)
-    print(f"diffbench {name}: {reason(error)}", file=sys.stderr)
+    runtime.tell(f"diffbench {name}: {reason(error)}")
     return 1
 
 
 def reason(error: BaseException) -> str:
     """Return an error in one line, with its type unless the message was written for users."""
+    if isinstance(error, Stopped):
+        return error.line
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called"
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text

@@ -8,8 +8,8 @@ import json
 import os
 import re
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from diffbench.cli.command import (
     argument,
     fail,
     load,
+    parser,
     reason,
     repository,
 )
@@ -33,6 +34,7 @@ from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.registry import content_hash, load_extension
 from diffbench.store import paths, status
 from diffbench.store.products import status_of
+from diffbench.store.stopping import Stopped
 from diffbench.training import launch
 
 #: The arguments with which images that were made elsewhere are scored without a benchmark file.
@@ -133,28 +135,62 @@ def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int
     words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
     for file in options.extension:
         words += ["--extension", str(file)]
-    state = paths.state(options.root, spec)
-    return launch.launch(options.processes, words, state, on_gpus=device == "cuda")
+    folder = paths.state(options.root, spec)
+    try:
+        with status.started(folder, spec.stage):
+            code = launch.launch(options.processes, words, folder, on_gpus=device == "cuda")
+            if code:
+                raise SystemExit(code)
+    except SystemExit:
+        if status.read_status(folder) is None or code != 1:
+            ended = "stopped when asked to" if code != 1 else "its processes ended early"
+            status.record_failure(folder, spec.stage, f"{ended}: run the command again")
+    return code
 
 
 def run_job(spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
-    """Run one job and return the exit status; record why it failed, or remove the record of an earlier failure."""
+    """Run one job and return the exit status; record why it failed, or remove the record of an earlier failure.
+
+    Raises:
+        Stopped: when the process was asked to stop.
+    """
     check_writable(root)
     folder = paths.state(root, spec)
-    if not (extra.get("partial") or launch.launched()):
-        # Scoring what a failed run left must not remove the record of its failure.  Nor must one of several processes:
-        # the launcher has removed it already, and another process may just have failed.
-        status.clear(folder)
+    # Scoring what a failed run left must not remove the record of its failure.  Nor must one of several processes: the
+    # launcher has removed it already, and another process may just have failed.
+    alone = not (extra.get("partial") or launch.launched())
     try:
-        importlib.import_module(spec.module()).run(spec, root, device, **extra)
-    except Exception as error:
+        with (
+            status.started(folder, spec.stage) if alone else nullcontext(),
+            recorded(spec, folder),
+        ):
+            importlib.import_module(spec.module()).run(spec, root, device, **extra)
+    except Stopped:
+        raise
+    except (Exception, SystemExit) as error:
+        return fail(spec.stage, error)
+    return 0
+
+
+@contextmanager
+def recorded(spec: StageSpec, folder: Path) -> Iterator[None]:
+    """Record why the block failed, for the tables to quote."""
+    try:
+        yield
+    except BaseException as error:
         # A full disk may be the reason; then the status cannot be written either.
         # Of several processes the first that fails records the reason; the others fail because of it.
         with suppress(OSError):
             if not (launch.launched() and status.read_status(folder)):
                 status.record_failure(folder, spec.stage, reason(error), traceback.format_exc())
-        return fail(spec.stage, error)
-    return 0
+        raise
+
+
+def record_death(words: Sequence[str], number: int, seconds: float) -> None:
+    """Record, for the tables to quote, that a signal ended the process of a stage's command after so many seconds."""
+    options = parser(commands()).parse_args(list(words))
+    spec = read_spec(options.name, options.spec, options.extension)
+    status.record_death(paths.state(options.root, spec), spec.stage, number, seconds)
 
 
 def run_partly(plan: Plan, stage: str) -> int:

@@ -16,23 +16,28 @@ from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, re
     SET,
 )
 def doctor(options: argparse.Namespace) -> int:
-    """Verify every product and training state.
+    """Verify every file of the results: products, states, records and tables.
 
     Status 1 when something is wrong and stays so.
     """
-    from diffbench.plan.findings import examine
+    from diffbench.plan.findings import examine, strays
 
     plan = load(options, needs_files=False)
     found = list(examine(plan))
-    wrong = [finding for finding in found if finding.status != "missing"]
+    wrong = [finding for finding in found if finding.wrong]
     for finding in wrong:
         print(finding.line())
         if options.fix:
-            finding.remove()
-    missing, whole = len(found) - len(wrong), sum(len(job.products) for job in plan.jobs)
-    whole -= sum(finding.status != "torn" for finding in found)
+            finding.mend()
+    if plan.benchmark.only:
+        options.set.append({"only": []})
+    for finding in strays(load(options, needs_files=False) if plan.benchmark.only else plan):
+        print(finding.line())
+    every = {path for job in plan.jobs for path in job.products}
+    whole = every - {finding.path for finding in found}
+    missing = sum(not finding.wrong for finding in found)
     action = "removed: run snakemake to make them again" if options.fix else "wrong"
-    print(f"{plan.root}: {whole} products whole, {missing} missing, {len(wrong)} {action}")
+    print(f"{plan.root}: {len(whole)} products whole, {missing} missing, {len(wrong)} {action}")
     return int(bool(wrong) and not options.fix)
 
 
@@ -73,18 +78,26 @@ def merge(options: argparse.Namespace) -> int:
     argument(
         "--dry-run", action="store_true", help="print what would be removed, and remove nothing"
     ),
+    argument(
+        "--strays",
+        action="store_true",
+        help="remove products of jobs that the benchmark no longer has, too",
+    ),
     CONFIG,
     SET,
 )
 def clean(options: argparse.Namespace) -> int:
     """Remove training states that no variant needs, and unfinished files."""
-    from diffbench.plan.findings import remove, unneeded
+    from diffbench.plan.findings import are_of_jobs, strays, unneeded
+    from diffbench.store import files
 
     options.set.append({"only": []})
-    for path in unneeded(load(options, needs_files=False)):
+    plan = load(options, needs_files=False)
+    gone = [each.path for each in strays(plan) if are_of_jobs(each, plan.root)]
+    for path in [*unneeded(plan), *(gone if options.strays else [])]:
         print(path)
         if not options.dry_run:
-            remove(path)
+            files.remove(path)
     return 0
 
 

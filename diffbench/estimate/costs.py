@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.plan.jobs import Job, Plan
-from diffbench.store import paths
-from diffbench.store.products import status_of
+from diffbench.store import run_record
+from diffbench.store.products import StoreError, status_of
 
 
 class Known(IntEnum):
@@ -112,11 +111,11 @@ def hours_taken(job: Job, machine: str) -> float | None:
     They are of the same clock as timings: CPU time on a CPU, else time.
     """
     try:
-        record = json.loads(paths.run_record(job.product).read_bytes())
+        record = run_record.read(job.product)
         here = (record["host"], record["device"]) == (platform.node(), machine)
         resumed = record["notes"].get("start", 0) > 0
         seconds = float(record["cpu_seconds" if machine == "cpu" else "seconds"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (StoreError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return seconds / 3600 if here and not resumed else None
 

@@ -39,8 +39,8 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
                 "images, or a larger test_fraction)"
             )
         announce(f"data: storing {len(dataset.train) + len(dataset.test):,} images")
-        write_product(path, lambda file: save(dataset, file), spec)
-        files.write_json(paths.data_manifest(root), manifest(dataset))
+        beside = {paths.data_manifest(root): files.json_bytes(manifest(dataset))}
+        write_product(path, lambda file: save(dataset, file), spec, beside)
 
 
 def cost(spec: DataStageSpec, timings: Timings) -> Cost:

@@ -38,7 +38,7 @@ from diffbench.metrics.scores import Score
 from diffbench.specs.jobs import RestoreSpec
 from diffbench.specs.registry import build
 from diffbench.specs.restorers import PosteriorMeanSpec
-from diffbench.store import files, paths
+from diffbench.store import paths
 from diffbench.store.products import write_json_product, write_product
 from diffbench.store.progress import Progress
 from diffbench.training import machine, models
@@ -96,8 +96,8 @@ def run(spec: RestoreSpec, root: Path, device_name: str) -> None:
         content["metrics"] |= measures(spec, problem, drawn, device)
         shown = pictures(problem, drawn[:SHOWN])
         (picture,) = paths.extras(root, spec)
-        files.write(picture, strip(shown, dataset.levels))
-        write_product(archive, lambda file: np.savez(file, **shown), spec)
+        beside = {picture: strip(shown, dataset.levels)}
+        write_product(archive, lambda file: np.savez(file, **shown), spec, beside)
         write_json_product(path, content, spec)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,11 +24,11 @@ from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.specs.jobs import SampleSpec, ShardSpec
 from diffbench.specs.registry import build
-from diffbench.store import files, paths
+from diffbench.store import paths, run_record
 from diffbench.store.chunks import Chunk, ChunkStore, indices, share
 from diffbench.store.products import read_product, write_product
 from diffbench.store.progress import Progress
-from diffbench.store.run_record import RunRecord
+from diffbench.store.stopping import Stopped
 from diffbench.training import machine, models
 
 #: The seconds after which finished chunks are saved on disk.
@@ -125,15 +124,14 @@ def gather(spec: SampleSpec, root: Path, shards: int) -> None:
     machine.prepare("cpu")
     parts = ShardSpec.every(spec, shards)
     chunks = [chunk for part in parts for chunk in read_shard(part, root)]
-    records = [
-        json.loads(paths.run_record(paths.product(root, part)).read_bytes()) for part in parts
-    ]
-    memory = [each["device_memory_mib"] for each in records if each["device_memory_mib"]]
-    with RunRecord(
+    records = [run_record.known(paths.product(root, part)) for part in parts]
+    memory = [each["device_memory_mib"] for each in records if each.get("device_memory_mib")]
+    seconds = [each.get("seconds") for each in records]
+    with run_record.RunRecord(
         paths.product(root, spec),
-        records[0]["device"],
+        next((each["device"] for each in records if "device" in each), "unknown"),
         (lambda: max(memory)) if memory else None,
-        sum(each["seconds"] for each in records),
+        None if None in seconds else sum(filter(None, seconds)),
     ) as record:
         record.note(shards=shards)
         write(spec, root, data.load(root, spec.data), assemble(spec, chunks))
@@ -158,9 +156,9 @@ def write(spec: SampleSpec, root: Path, dataset: Dataset, arrays: dict[str, Any]
     labels = labels_of(spec, dataset)
     if labels is not None:
         arrays["labels"] = labels
-    write_product(paths.product(root, spec), lambda file: np.savez(file, **arrays), spec)
     (picture,) = paths.extras(root, spec)
-    files.write(picture, grid_png(arrays["levels"][:100], dataset.levels))
+    beside = {picture: grid_png(arrays["levels"][:100], dataset.levels)}
+    write_product(paths.product(root, spec), lambda file: np.savez(file, **arrays), spec, beside)
 
 
 def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
@@ -207,10 +205,12 @@ def draw(
 ) -> None:
     """Draw the wanted chunks that are missing in ``drawn``, each from a stream of its own, and add them to it.
 
-    Chunks that take longer than a few seconds are also saved on disk, so that a stopped job continues from them.
+    Chunks that take longer than a few seconds are also saved on disk, and all of them where the job is asked to stop:
+    it continues from them.
 
     Raises:
         ValueError: when a step's result is not finite, with the step.
+        Stopped: when asked to stop.
     """
     missing = [index for index in wanted if index not in drawn]
     if not missing:
@@ -221,15 +221,27 @@ def draw(
     progress = Progress(title, sum(sizes.values()), "image", done)
     one = drawing(spec, root, dataset, device, progress.call)
     unsaved: list[int] = []
+
+    def save() -> None:
+        for each in unsaved:
+            kept.save(each, drawn[each])
+        unsaved.clear()
+
     saved_at = time.monotonic()
-    for index in missing:
-        drawn[index] = one(index)
-        unsaved.append(index)
-        if time.monotonic() - saved_at > KEEP_AFTER:
-            for each in unsaved:
-                kept.save(each, drawn[each])
-            unsaved, saved_at = [], time.monotonic()
-        progress.advance(sizes[index])
+    try:
+        for index in missing:
+            drawn[index] = one(index)
+            unsaved.append(index)
+            if time.monotonic() - saved_at > KEEP_AFTER:
+                save()
+                saved_at = time.monotonic()
+            progress.advance(sizes[index])
+    except Stopped as stopped:
+        save()
+        done = sum(sizes[index] for index in drawn)
+        kept_so_far = f"stopped after {done} of {progress.total} images, which are kept"
+        line = f"{title}: {kept_so_far}: run the command again to go on"
+        raise Stopped(stopped.number, line) from None
     progress.close()
 
 

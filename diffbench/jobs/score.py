@@ -19,6 +19,7 @@ from diffbench.specs.jobs import SampleSpec, ScoreSpec
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, write_json_product
 from diffbench.store.progress import Progress
+from diffbench.store.seals import sealed
 from diffbench.training import machine
 
 
@@ -27,9 +28,9 @@ def run(spec: ScoreSpec, root: Path, device_name: str, *, partial: bool = False)
     device = prepare(spec.reference, device_name)
     path, leftover = paths.product(root, spec), paths.partial_scores(root, spec.variant, spec.seed)
     if partial:
-        # Not a declared output, so without a sidecar: the spec is inside.
+        # Not a declared output, so without a sidecar: spec and seal are inside.
         content = score_all(spec, root, device, skip=True) | {"spec": spec.model_dump(mode="json")}
-        files.write_json(leftover, content)
+        files.write_json(leftover, sealed(content))
         return
     with machine.record(path, device):
         write_json_product(path, score_all(spec, root, device, skip=False), spec)

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Self
 
 import torch
 from safetensors.torch import save_file
@@ -34,12 +32,12 @@ from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import Weights
-from diffbench.store import paths
+from diffbench.store import paths, stopping
 from diffbench.store.products import StoreError, write_product
 from diffbench.store.progress import Progress, Silent
 from diffbench.store.state import GENERATIONS, SpectatorStore, StateStore, generations
+from diffbench.store.stopping import Stopped
 from diffbench.training import machine, models
-from diffbench.training.launch import STOPPED
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.team import Team, joined_team
 from diffbench.training.trainer import Trainer, TrainingError
@@ -135,10 +133,10 @@ def train_network(
             trainer = make(processes)
             earlier = resume(trainer, state)
             record = machine.record(paths.product(root, spec), device, earlier)
-            with record if processes.first else nullcontext():
-                with Stop() as stop:
-                    meter = metered(trainer)
-                    executed = train(trainer, state, earlier, stop, meter)
+            # A request that comes after the last step finds a training that is done: its products are written.
+            with record if processes.first else nullcontext(), stopping.noted():
+                meter = metered(trainer)
+                executed = train(trainer, state, earlier, meter)
                 if processes.first:
                     steps = trainer.training.steps
                     record.note(steps=steps, executed=executed, start=trainer.step - executed)
@@ -197,8 +195,8 @@ def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
         write_product(root / product, file.read_bytes(), spec)
 
 
-def resume(trainer: Trainer, state: StateStore) -> float:
-    """Restore the newest state, if any, and return the seconds of training that led to it.
+def resume(trainer: Trainer, state: StateStore) -> float | None:
+    """Restore the newest state, if any, and return the seconds of training that led to it; None where nothing says so.
 
     A state after a missing snapshot is not used: training resumes from a state before it.
 
@@ -225,38 +223,22 @@ def resume(trainer: Trainer, state: StateStore) -> float:
             f"must see the same {state.folder}"
         )
     state.event("resume" if tensors is not None else "start", step=trainer.step)
+    if tensors is None:
+        return 0.0
     saved = [
         event
         for event in state.events()
-        if event["event"] == "saved" and event["step"] <= trainer.step
+        if event.get("event") == "saved" and event.get("step") == trainer.step
     ]
-    return float(saved[-1]["seconds"]) if tensors is not None and saved else 0.0
+    return saved[-1].get("seconds") if saved else None
 
 
-class Stop:
-    """A block that notes whether the process was asked to stop (SIGTERM, SIGUSR1)."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-    def __enter__(self) -> Self:
-        self.asked = False
-        self._before = [signal.signal(number, self._ask) for number in self.SIGNALS]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in zip(self.SIGNALS, self._before, strict=True):
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-
-
-def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter: Meter) -> int:
+def train(trainer: Trainer, state: StateStore, earlier: float | None, meter: Meter) -> int:
     """Train to the end of the budget, saving about ten times, and return the number of steps done.
 
     Raises:
         TrainingError: when the loss is no longer finite, and the budget does not allow for that.
-        SystemExit: with status 85 when asked to stop, after saving.
+        Stopped: when asked to stop, after saving.
     """
     steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
     every, saved_at = max(1, math.ceil(steps / 10)), start
@@ -268,7 +250,8 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
             raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
         speed = meter.stop(trainer.step)
         state.save(trainer.state(), trainer.step)
-        facts = {"seconds": round(earlier + time.monotonic() - start, 3), "loss": float(loss)}
+        took = None if earlier is None else round(earlier + time.monotonic() - start, 3)
+        facts = {"seconds": took, "loss": float(loss)}
         memory = {"memory_mib": round(machine.peak_memory(trainer.device), 1)}
         state.event("saved", step=trainer.step, **facts, **speed, **memory)
         meter.go(trainer.step)
@@ -280,17 +263,15 @@ def train(trainer: Trainer, state: StateStore, earlier: float, stop: Stop, meter
             if step == trainer.step:
                 state.keep(trainer.averaged(index), step, index)
         late = time.monotonic() - saved_at > 300
-        late, asked = trainer.team.agreed(trainer.step, late, stop.asked)
+        number = stopping.asked()
+        late, asked = trainer.team.agreed(trainer.step, late, number is not None)
         if trainer.step % every == 0 or late or asked or trainer.step == steps:
             save(loss)
             saved_at = time.monotonic()
         if asked and trainer.step < steps:
             progress.close()
-            print(
-                f"{title}: stopped at step {trainer.step}, state saved: run the command again to go on",
-                file=sys.stderr,
-            )
-            raise SystemExit(STOPPED)
+            saved = f"stopped at step {trainer.step}, state saved: run the command again to go on"
+            raise Stopped(number or signal.SIGTERM, f"{title}: {saved}")
         progress.advance(loss=loss)
     progress.close()
     state.event("end", step=trainer.step, executed=trainer.step - first)

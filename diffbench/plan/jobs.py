@@ -146,10 +146,11 @@ class Plan:
 
     @cached_property
     def _index(self) -> dict[Key, Job]:
-        return {job.key: job for job in self._every}
+        return {job.key: job for job in self.every}
 
     @cached_property
-    def _every(self) -> list[Job]:
+    def every(self) -> list[Job]:
+        """All jobs, with shards."""
         return [*self.jobs, *(shard for job in self.jobs for shard in self.shards(job))]
 
     def seeds(self, variant: str) -> list[int]:
@@ -203,7 +204,7 @@ class Plan:
 
     def of(self, stage: str) -> list[Job]:
         """Return all jobs of a stage, with its shards."""
-        return [job for job in self._every if job.stage == stage]
+        return [job for job in self.every if job.stage == stage]
 
     def shards(self, job: Job) -> list[Job]:
         """Return the jobs that a job is spread over; none where it does all the work itself, as for a control."""

@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any
 from diffbench.reporting import context, layout, untrusted
 from diffbench.reporting.published import PublishedValues, differences, packaged
 from diffbench.reporting.records import Records
-from diffbench.reporting.results import run_record
 from diffbench.specs.errors import UserError, shown
-from diffbench.store import files, paths
+from diffbench.store import files, paths, run_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +157,7 @@ def _text(kind: str, value: object) -> str:
 def _ran(records: Records) -> RunRecords:
     """Return the run record of each job."""
     return {
-        (job.variant, job.stage, job.item, job.seed): run_record(
+        (job.variant, job.stage, job.item, job.seed): run_record.known(
             paths.product(records.root, job.spec)
         )
         for job in records.plan.jobs

@@ -47,9 +47,9 @@ from diffbench.reporting.layout import (
     TermsFigureSpec,
 )
 from diffbench.reporting.records import Records, absent, stages_of
-from diffbench.reporting.results import Outcome, run_record
+from diffbench.reporting.results import Outcome
 from diffbench.specs.weights import step_of
-from diffbench.store import paths
+from diffbench.store import paths, run_record
 
 Series = Mapping[float, float]
 #: Terms below this fraction of the largest are not drawn: with few grey levels the decoder's term is nearly 0.
@@ -210,7 +210,9 @@ def _placed(item: str, took: float | None, cell: Cell, metric: MetricSpec, lacki
 
 def _machines(results: Records) -> list[str]:
     """Return what the samples were drawn on, from their run records."""
-    ran = [run_record(paths.product(results.root, job.spec)) for job in results.plan.of("sample")]
+    ran = [
+        run_record.known(paths.product(results.root, job.spec)) for job in results.plan.of("sample")
+    ]
     told = (", ".join(each[key] for key in ("device", "platform") if key in each) for each in ran)
     return list(dict.fromkeys(filter(None, told)))
 

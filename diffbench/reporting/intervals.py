@@ -16,8 +16,7 @@ from diffbench.reporting.listing import record_of
 from diffbench.reporting.numbers import count
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.records import Records
-from diffbench.reporting.results import run_record
-from diffbench.store import paths
+from diffbench.store import paths, run_record
 
 HEADS = ("variant", "solver", "seeds", "NFE")
 
@@ -88,7 +87,7 @@ def _commits(results: Records, named: Iterable[tuple[str, str]]) -> str:
     wanted = set(named)
     jobs = [job for job in results.plan.of("sample") if (job.variant, job.item) in wanted]
     found = {
-        str(run_record(paths.product(results.root, job.spec)).get("commit") or "unknown")
+        str(run_record.known(paths.product(results.root, job.spec)).get("commit") or "unknown")
         for job in jobs
     }
     return ", ".join(sorted(each[:12] for each in found)) or "unknown"

@@ -14,9 +14,9 @@ from diffbench.plan.reading import nearest, refuse_unknown
 from diffbench.reporting import context
 from diffbench.reporting.cells import DASH, text
 from diffbench.reporting.records import stages_of
-from diffbench.reporting.results import Results, run_record
+from diffbench.reporting.results import Results
 from diffbench.specs.errors import PlanError
-from diffbench.store import paths, products
+from diffbench.store import paths, products, run_record
 
 #: What of a run record is shown, in this order.
 SHOWN = ("start", "seconds", "cpu_seconds", "peak_memory_mib", "device", "platform", "commit", "versions")  # fmt: skip
@@ -118,7 +118,7 @@ def _number(score: Mapping[str, Any]) -> str:
 
 
 def _ran(root: Path, job: Job) -> dict[str, Any]:
-    record = run_record(paths.product(root, job.spec))
+    record = run_record.known(paths.product(root, job.spec))
     return {name: record[name] for name in SHOWN if record.get(name) not in (None, {})}
 
 

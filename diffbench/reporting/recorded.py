@@ -27,10 +27,9 @@ from diffbench.reporting.cells import DASH, Cell, Key, text
 from diffbench.reporting.formats import csv_of, to_csv
 from diffbench.reporting.numbers import count
 from diffbench.reporting.records import Records, with_numbers
-from diffbench.reporting.results import run_record
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import SampleSpec, ScoreSpec, StageSpec
-from diffbench.store import files, paths
+from diffbench.store import files, paths, run_record
 
 FOLDER = layout.RECORDS
 CELLS, BUDGETS = layout.RECORDED
@@ -261,7 +260,7 @@ def _specs(plan: Plan, job: Job) -> list[StageSpec]:
 
 
 def _commits(root: Path, jobs: list[Job]) -> list[str]:
-    found = (run_record(paths.product(root, job.spec)).get("commit") for job in jobs)
+    found = (run_record.known(paths.product(root, job.spec)).get("commit") for job in jobs)
     return sorted({shortened(str(each)) for each in found if each})
 
 

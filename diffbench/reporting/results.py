@@ -22,9 +22,10 @@ from typing import Any, Literal
 from diffbench.plan.jobs import Job, Plan
 from diffbench.reporting.layout import BITS
 from diffbench.specs.jobs import AskingSpec
-from diffbench.store import paths, products
+from diffbench.store import paths, products, run_record
 from diffbench.store.products import StoreError
-from diffbench.store.status import one_line, read_status
+from diffbench.store.seals import opened
+from diffbench.store.status import one_line, quoted, read_status
 
 Status = Literal["ok", "failed", "stale", "missing"]
 SECONDS = "seconds"
@@ -84,9 +85,16 @@ class Results:
         if self._link(job).status != "ok":
             return self._trouble([*self.plan.upstream(job), job])
         timed = self._timed(Outcome("ok"), [job])
-        return (
-            timed if timed.seconds is not None else Outcome("missing", "its run record is missing")
-        )
+        return timed if timed.seconds is not None else Outcome("missing", self._untimed(job))
+
+    def _untimed(self, job: Job) -> str:
+        """Return why the time of a job is not known."""
+        path = paths.product(self.root, job.spec)
+        try:
+            run_record.read(path)
+        except StoreError as error:
+            return shortened(paths.run_record(path), error)
+        return "the time of its earlier attempts is not known"
 
     def whole(self, job: Job) -> Outcome:
         """Return whether a job's products are whole and made from the plan's specs, or why not."""
@@ -121,8 +129,9 @@ class Results:
     def measure(self, name: str) -> float | None:
         """Return a measure of the training images, from the data set's manifest; None where it has none."""
         try:
-            return float(json.loads(paths.data_manifest(self.root).read_bytes())[name]["train"])
-        except (OSError, ValueError, KeyError, TypeError):
+            path, made = paths.data_manifest(self.root), paths.dataset(self.root)
+            return float(json.loads(products.read_beside(path, made))[name]["train"])
+        except (OSError, StoreError, ValueError, KeyError, TypeError):
             return None
 
     def _file(self, jobs: Sequence[Job], outcome_of: Callable[[Any], Outcome]) -> Outcome:
@@ -148,10 +157,10 @@ class Results:
             return Outcome("failed", shortened(path, error))
 
     def _partly_scored(self, job: Job, solver: str) -> Outcome:
-        """Return the outcome in a file that was scored after a failure; it has no sidecar, its spec is inside."""
+        """Return the outcome in a file that was scored after a failure; it has no sidecar: spec and seal are inside."""
         try:
             path = paths.partial_scores(self.root, job.variant, job.seed)
-            content = json.loads(path.read_bytes())
+            content = opened(path.read_bytes(), needed=True)
             return _of_solver(content, content["spec"], job, solver)
         except (OSError, ValueError, KeyError, TypeError):
             return MISSING
@@ -211,13 +220,13 @@ class Results:
         status = read_status(paths.state(self.root, job.spec))
         if not status or status.get("status") != "failed":
             return MISSING
-        return Outcome("failed", one_line(f"{job.stage}: {status.get('reason') or 'no reason'}"))
+        return Outcome("failed", f"{job.stage}: {quoted(status)}")
 
     def _timed(self, outcome: Outcome, jobs: Sequence[Job]) -> Outcome:
         if outcome.status != "ok":
             return outcome
-        records = [run_record(paths.product(self.root, job.spec)) for job in jobs]
-        times = [float(record[SECONDS]) for record in records if SECONDS in record]
+        records = [run_record.known(paths.product(self.root, job.spec)) for job in jobs]
+        times = [float(each[SECONDS]) for each in records if each.get(SECONDS) is not None]
         if len(times) < len(jobs):
             return outcome
         on_gpu = [str(record.get("device", "")).startswith("cuda") for record in records]
@@ -302,14 +311,6 @@ def _part(spec: Mapping[str, Any], solver: str) -> dict[str, Any]:
     """Return what one solver's scores depend on; extensions count where they are used."""
     kept = {key: value for key, value in spec.items() if key not in ("samples", "extensions")}
     return kept | {"sample": spec["samples"][solver]}
-
-
-def run_record(product: Path) -> dict[str, Any]:
-    """Return the record of how a product was made; empty when there is none."""
-    try:
-        return dict(json.loads(paths.run_record(product).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def shortened(path: Path, error: Exception) -> str:

@@ -27,6 +27,7 @@ from diffbench.specs.errors import PlanError
 from diffbench.specs.registry import build
 from diffbench.store import files, paths
 from diffbench.store.progress import announce
+from diffbench.store.seals import sealed
 
 #: Increased when the same results are to be shown differently.
 VERSION = 6
@@ -66,8 +67,11 @@ def make(plan: Plan, root: Path) -> list[Path]:
     export = exports.held(root, exported)
     whole = page(results, export, made_tables, made_charts, pictures)
     made[paths.page(root)] = whole.encode()
-    for path, content in made.items():
-        files.write(path, content)
+    digests = {
+        path.relative_to(root).as_posix(): files.write(path, content)
+        for path, content in made.items()
+    }
+    files.write_json(paths.tables_record(root), sealed({"sha256": digests}))
     return list(made)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import atexit
-import ctypes
 import gc
 import importlib
 import json
@@ -27,13 +26,12 @@ from typing import Any
 
 from diffbench.cli import main
 from diffbench.metrics.distances import torch_fidelity
-from diffbench.server.client import send, start_of
+from diffbench.server.client import PASSED_ON, die_with_parent, send, start_of
 from diffbench.specs.jobs import STAGES
+from diffbench.store import runtime, stopping
 
 #: What jobs import late, beside their own modules.
 LATE = ("scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter")
-#: prctl's option for the signal that a process gets when its parent ends.
-PARENT_DEATH = 1
 
 
 def preload() -> None:
@@ -111,7 +109,7 @@ class Server:
     def read(self, client: Client) -> None:
         """Take what a client sends: its request, then signals for its command; where it has ended, end its command."""
         try:
-            data, files, _, _ = socket.recv_fds(client.connection, 2**16, 3)
+            data, files, _, _ = socket.recv_fds(client.connection, 2**16, 4)
         except OSError:
             data, files = b"", []
         client.files.extend(files)
@@ -131,9 +129,12 @@ class Server:
         if request["start"] != self.start:
             self.answer(client, refused=True)
             return
+        # A signal waits until the command can heed it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         process = os.fork()
         if process == 0:
             self.become(client, request)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         client.process = process
         self.close_files(client)
 
@@ -142,20 +143,24 @@ class Server:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGCHLD, *PASSED_ON):
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             for ignored in request["ignored"]:
                 signal.signal(ignored, signal.SIG_IGN)
+            stopping.heed()
             os.setsid()
             die_with_parent()
-            for standard, file in enumerate(client.files):
+            for standard, file in enumerate(client.files[:3]):
                 os.dup2(file, standard)
+            others = [os.dup(file) for file in client.files[3:]]
             self.leave()
             os.chdir(request["folder"])
             os.umask(request["umask"])
             os.environ.clear()
             os.environ.update(request["environment"])
+            # The number that the environment names is free now.
+            for file in others:
+                os.dup2(file, int(os.environ[runtime.OWN_STDERR]))
             sys.argv, sys.path[0] = ["diffbench", *request["arguments"]], request["folder"]
             status = exit_status(request["arguments"])
         finally:
@@ -223,22 +228,15 @@ class Server:
 def exit_status(arguments: list[str]) -> int:
     """Run a command and return the exit status, as the interpreter would at its end."""
     try:
+        # What came since the process was forked can be heeded now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         return main(arguments)
+    except stopping.Stopped as stopped:
+        return stopping.last_words(" ".join(arguments[:1]), stopped)
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
         print(error.code, file=sys.stderr)
-    except KeyboardInterrupt:
-        traceback.print_exc()
-        # The interpreter ends by the signal, for the shell to see.
-        sys.stderr.flush()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
     return 1
-
-
-def die_with_parent() -> None:
-    """Let this process be killed when the server is."""
-    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from diffbench.store import runtime
+
 TEMPORARY = ".tmp."
 
 
@@ -30,7 +32,9 @@ def force(path: Path) -> None:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a complete temporary file of the same folder its final name, durably."""
+    """Give a complete temporary file of the same folder its final name, durably, and the mode that the umask leaves."""
+    # Some libraries make files that only their owner can read.
+    temporary.chmod(0o666 & ~runtime.umask())
     force(temporary)
     os.replace(temporary, path)
     force(path.parent)
@@ -73,14 +77,15 @@ def update(folder: Path, before: Collection[str]) -> Iterator[Path]:
                 )
         folder.mkdir(exist_ok=True)
         for name in {*before, *made}:
-            _remove(folder / name)
+            remove(folder / name)
             if name in made:
                 os.replace(made[name], folder / name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

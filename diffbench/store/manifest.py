@@ -13,8 +13,10 @@ from pathlib import Path
 from diffbench.store import files
 
 LEFT_OUT_SUFFIXES = (".run.json", ".partial.json", ".log")
+#: Folders at the top of the results with what nobody reads back.
+LOGS = ("logs", "benchmarks")
 #: Files and folders at the top of the results.
-LEFT_OUT = ("logs", "benchmarks", "tables", "figures", "index.html")
+LEFT_OUT = (*LOGS, "tables", "figures", "index.html")
 
 
 def is_product(relative: Path) -> bool:

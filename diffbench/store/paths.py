@@ -83,6 +83,11 @@ def tables_complete(root: Path) -> Path:
     return root / "tables" / ".complete"
 
 
+def tables_record(root: Path) -> Path:
+    """Return the path of the record of the tables, figures and page that were made, with their checksums."""
+    return root / "tables" / ".made.json"
+
+
 def sidecar(product: Path) -> Path:
     """Return the path of the sidecar, which holds a product's spec and checksum."""
     name = f"{product.stem}.spec.json" if product.suffix == ".json" else "spec.json"

@@ -9,14 +9,19 @@ a flipped bit without an error.
     missing   there is no product
     stale     the product is whole, but of another spec
     corrupt   the sidecar is missing or unreadable, or the checksum differs
+
+Pictures and other files that a job makes beside a product have their checksums in its sidecar too.  A sidecar is itself
+checked: its text is the one that `files.json_bytes` makes of its value.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from diffbench.specs.base import Spec
@@ -31,22 +36,28 @@ class StoreError(UserError, RuntimeError):
     """Something on disk is not what it should be; the message says what to do."""
 
 
-def write_product(path: Path, content: bytes | Callable[[Path], object], spec: Spec) -> str:
-    """Write a product (bytes, or what a callable writes to the path it is given) and its sidecar.
+def write_product(
+    path: Path,
+    content: bytes | Callable[[Path], object],
+    spec: Spec,
+    beside: Mapping[Path, bytes] = MappingProxyType({}),
+) -> str:
+    """Write a product (bytes, or what a callable writes to the path it is given), files beside it, and its sidecar.
 
     Returns:
         The product's SHA-256.
     """
-    digest = files.write(path, content)
-    files.write_json(
-        paths.sidecar(path), {"spec": spec.model_dump(mode="json"), "sha256": {path.name: digest}}
-    )
-    return digest
+    digests = {path.name: files.write(path, content)}
+    digests |= {each.name: files.write(each, made) for each, made in beside.items()}
+    files.write_json(paths.sidecar(path), {"spec": spec.model_dump(mode="json"), "sha256": digests})
+    return digests[path.name]
 
 
-def write_json_product(path: Path, value: Any, spec: Spec) -> str:
-    """Write a JSON product and its sidecar; return the product's SHA-256."""
-    return write_product(path, files.json_bytes(value), spec)
+def write_json_product(
+    path: Path, value: Any, spec: Spec, beside: Mapping[Path, bytes] = MappingProxyType({})
+) -> str:
+    """Write a JSON product, files beside it, and its sidecar; return the product's SHA-256."""
+    return write_product(path, files.json_bytes(value), spec, beside)
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -57,13 +68,29 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """
     sidecar = paths.sidecar(path)
     try:
-        content = json.loads(sidecar.read_bytes())
-        content["spec"], content["sha256"][path.name]
+        text = sidecar.read_bytes()
+        content = json.loads(text)
+        digests = content["sha256"]
+        whole = text == files.json_bytes(content) and isinstance(content["spec"], dict)
+        whole = whole and all(isinstance(digest, str) for digest in digests.values())
+        whole = whole and path.name in digests and all(Path(each).name == each for each in digests)
     except FileNotFoundError:
         raise StoreError(f"{path} has no sidecar {sidecar.name}: {REMEDY}") from None
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{sidecar} is not a whole sidecar of {path.name}: {REMEDY}") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise StoreError(f"{sidecar} is not a whole sidecar of {path.name}: {REMEDY}")
     return dict(content)
+
+
+def beside(path: Path) -> dict[Path, str]:
+    """Return the files beside a product of which its sidecar has the SHA-256, with it.
+
+    Raises:
+        StoreError: when there is no whole sidecar.
+    """
+    digests = read_sidecar(path)["sha256"]
+    return {path.with_name(name): digest for name, digest in digests.items() if name != path.name}
 
 
 def _check(path: Path, found: str, spec: Spec | None) -> None:
@@ -101,23 +128,36 @@ def read_json(path: Path, spec: Spec | None = None) -> Any:
     return json.loads(read_bytes(path, spec))
 
 
+def read_beside(file: Path, path: Path) -> bytes:
+    """Return the content of a file beside a product, verified where the product's sidecar has its checksum.
+
+    Raises:
+        StoreError: when it is altered, or there is no whole sidecar.
+    """
+    content = file.read_bytes()
+    expected = beside(path).get(file)
+    if expected not in (None, hashlib.sha256(content).hexdigest()):
+        raise StoreError(f"{file} was altered since it was made: {REMEDY}")
+    return content
+
+
 def status_of(path: Path, spec: Spec) -> Status:
     """Return the status of a product for a plan that needs it made from ``spec``."""
     if not path.is_file():
-        return "missing"
+        return "corrupt" if os.path.lexists(path) else "missing"
     try:
         sidecar = read_sidecar(path)
-    except StoreError:
+        if sidecar["spec"] != spec.model_dump(mode="json"):
+            return "stale"
+        return "ok" if files.sha256(path) == sidecar["sha256"][path.name] else "corrupt"
+    except (StoreError, OSError):
         return "corrupt"
-    if sidecar["spec"] != spec.model_dump(mode="json"):
-        return "stale"
-    return "ok" if files.sha256(path) == sidecar["sha256"][path.name] else "corrupt"
 
 
 def remove_product(path: Path) -> None:
     """Remove a product, its sidecar and its run record, so that the next run makes it again."""
     for file in (path, paths.sidecar(path), paths.run_record(path)):
-        file.unlink(missing_ok=True)
+        files.remove(file)
 
 
 def difference(found: Any, wanted: Any) -> str | None:

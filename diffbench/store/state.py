@@ -9,7 +9,8 @@ Each is one safetensors file whose name carries its step and the first 16 digits
 so one rename publishes content and checksum together.  The two newest are kept; when the newest
 does not fit its name the one before it is used, with a warning.  Weights of earlier steps, which become
 products when the training ends, wait in files of the same kind, ``kept-{step:09d}-{index}-{sha256[:16]}.safetensors``.
-``spec.json`` says which job the folder belongs to, ``events.jsonl`` what happened there over all attempts.
+``spec.json`` says which job the folder belongs to, ``events.jsonl`` what happened there over all attempts; each of its
+lines is a record with a seal (``seals``), and one that does not fit is left out.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from typing import TYPE_CHECKING, Any
 from diffbench.specs.base import Spec
 from diffbench.store import files
 from diffbench.store.products import StoreError, difference
+from diffbench.store.seals import opened, sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PARTS = ("model", "ema", "optimiser", "rng")
 GENERATIONS = 2
+SPEC, EVENTS, LOCK = "spec.json", "events.jsonl", "lock"
 _NAME = re.compile(r"state-(\d{9,})-([0-9a-f]{16})\.safetensors")
+_CHECKED = re.compile(r"(state|kept|chunk)-[\d-]+-[0-9a-f]{16}\.\w+")
 _KEPT = re.compile(r"kept-(\d{9,})-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
@@ -53,6 +57,11 @@ def kept(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _KEPT.fullmatch(path.name))
 
 
+def is_named(path: Path) -> bool:
+    """Say whether a file has a checksum in its name: a state, weights that are kept, a chunk of samples."""
+    return _CHECKED.fullmatch(path.name) is not None
+
+
 def step_of(path: Path) -> int:
     """Return the step of a state."""
     return int(path.stem.split("-")[1])
@@ -61,6 +70,34 @@ def step_of(path: Path) -> int:
 def is_whole(path: Path) -> bool:
     """Say whether a state file has the checksum in its name."""
     return files.sha256(path)[:16] == path.stem.rpartition("-")[2]
+
+
+def spec_of(folder: Path) -> dict[str, Any]:
+    """Return the spec that a state folder says it belongs to.
+
+    Raises:
+        ValueError: when what it says is damaged.
+    """
+    try:
+        return dict(opened((folder / SPEC).read_bytes(), folder.name)["spec"])
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"it has no spec ({type(error).__name__})") from None
+
+
+def event_lines(folder: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """Return the lines of a folder's events with what they say; None for one that is damaged."""
+    try:
+        lines = (folder / EVENTS).read_bytes().split(b"\n")
+    except OSError:
+        return []
+    return [(line, _event(line, folder.name)) for line in lines if line]
+
+
+def _event(line: bytes, of: str) -> dict[str, Any] | None:
+    try:
+        return opened(line, of)
+    except ValueError:
+        return None
 
 
 def missing_part(names: set[str]) -> str | None:
@@ -88,14 +125,17 @@ class StateStore:
         self._claim()
 
     def _claim(self) -> None:
-        stored, wanted = self.folder / "spec.json", self.spec.model_dump(mode="json")
+        stored, wanted = self.folder / SPEC, self.spec.model_dump(mode="json")
         if not stored.exists():
-            files.write_json(stored, {"spec": wanted})
+            files.write_json(stored, sealed({"spec": wanted}, self.folder.name))
             return
         try:
-            found = json.loads(stored.read_bytes())["spec"]
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{stored} is unreadable: {self._remedy}") from None
+            found = spec_of(self.folder)
+        except ValueError as error:
+            # The folder's name and the states' own are enough to go on from them.
+            raise StoreError(
+                f"{stored} is unreadable, {error}: remove it (diffbench doctor --fix does) and run the command again"
+            ) from None
         if reason := difference(found, wanted):
             raise StoreError(f"training state {self.folder} was {reason}: {self._remedy}")
 
@@ -110,7 +150,7 @@ class StateStore:
         Raises:
             StoreError: when another process holds it.
         """
-        with (self.folder / "lock").open("w") as file:
+        with (self.folder / LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -197,16 +237,14 @@ class StateStore:
     def event(self, name: str, **values: Any) -> None:
         """Append one line to ``events.jsonl``."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": name, **values}
-        path = self.folder / "events.jsonl"
+        path = self.folder / EVENTS
         cut = path.exists() and not path.read_bytes().endswith(b"\n")
         with path.open("a") as file:
-            file.write("\n" * cut + json.dumps(line) + "\n")
+            file.write("\n" * cut + json.dumps(sealed(line, self.folder.name)) + "\n")
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all events; a line that a kill cut short is left out."""
-        path = self.folder / "events.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [event for line in lines if (event := _parsed(line)) is not None]
+        """Return all events; a line that is damaged, or that a kill cut short, is left out."""
+        return [event for _, event in event_lines(self.folder) if event is not None]
 
 
 class SpectatorStore(StateStore):
@@ -235,10 +273,3 @@ class SpectatorStore(StateStore):
 
     def event(self, name: str, **values: Any) -> None:
         """Do nothing."""
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(line))
-    except ValueError:
-        return None

@@ -2,7 +2,8 @@
 
 Snakemake counts GPUs but does not say which one a job has.  So each GPU has a lock, a file with the GPU's UUID as its
 name, which does not depend on CUDA_VISIBLE_DEVICES.  Only visible GPUs are taken.  The kernel frees a lock when its
-process ends, however it ends.
+process ends, however it ends.  Locks lie in a folder that is this user's alone (``store.runtime``); they are empty, and
+are opened without following links and without changing what is there.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
-#: The environment variable with the folder of the locks; by default it is a temporary folder of this user.
+from diffbench.store import runtime
+
+#: The environment variable with the folder of the locks; by default it is in this user's runtime folder.
 FOLDER = "DIFFBENCH_GPU_LOCKS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: Seconds between two attempts while too few GPUs are free.
 PAUSE = 1.0
 
-#: The lock files that this process holds until it ends.
-_held: list[IO[str]] = []
+#: The open lock files that this process holds until it ends.
+_held: list[int] = []
 
 
 def folder() -> Path:
-    """The folder of the locks."""
-    own = f"diffbench-gpus-{os.getuid()}"
-    return Path(os.environ.get(FOLDER) or Path(tempfile.gettempdir()) / own)
+    """The folder of the locks, which is made when it is missing."""
+    if chosen := os.environ.get(FOLDER):
+        Path(chosen).mkdir(parents=True, exist_ok=True)
+        return Path(chosen)
+    return runtime.private(runtime.folder() / "gpus")
+
+
+def _open(path: Path) -> int:
+    """Open a lock file, which is made when it is missing."""
+    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
 def visible() -> list[str]:
@@ -82,13 +90,19 @@ def claim(names: Sequence[str], count: int = 1) -> list[int]:
 def _attempt(names: Sequence[str], count: int) -> list[int] | None:
     """Take the first free GPUs and return their indices; None, with nothing taken, where too few are free."""
     locks = folder()
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / "gate").open("w") as gate, ExitStack() as stack:
+    with ExitStack() as stack:
+
+        def opened(name: str) -> int:
+            file = _open(locks / name)
+            stack.callback(os.close, file)
+            return file
+
         # One job at a time: two jobs that want both of two GPUs would each take one.
+        gate = opened("gate")
         fcntl.flock(gate, fcntl.LOCK_EX)
-        taken: dict[int, IO[str]] = {}
+        taken: dict[int, int] = {}
         for index, name in enumerate(names):
-            file = stack.enter_context((locks / f"{name.replace('/', '-')}.lock").open("w"))
+            file = opened(f"{name.replace('/', '-')}.lock")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -96,6 +110,7 @@ def _attempt(names: Sequence[str], count: int) -> list[int] | None:
             taken[index] = file
             if len(taken) == count:
                 stack.pop_all()
+                os.close(gate)
                 _held.extend(taken.values())
                 return list(taken)
     return None

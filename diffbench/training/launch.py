@@ -1,7 +1,7 @@
 """One training job on several processes: torchrun starts them on this machine, each with a GPU of its own.
 
-The launcher waits, passes on the request to stop (SIGTERM, SIGUSR1) and takes no part in the training.  Without GPUs
-the processes share the CPU, for tests.
+The launcher waits, passes on the request to stop (SIGTERM, SIGUSR1, Ctrl-C) and takes no part in the training.  Without
+GPUs the processes share the CPU, for tests.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from pathlib import Path
 from types import FrameType
 
 from diffbench.store import status
+from diffbench.store.stopping import INTERRUPTED, SIGNALS, STOPPED
 from diffbench.training import gpus
 
-#: The exit status of a run that saved its state when asked to stop; the same call continues it.
-STOPPED = 85
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: The arguments of torchrun: a rendezvous for this run alone, on a free port.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
 #: The environment variable for the seconds that torchrun waits at a stop before it kills its processes, and its value
@@ -50,13 +48,12 @@ def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bo
     Args:
         processes: the number of processes, two or more.
         arguments: the arguments of the command line, the stage first.
-        state: the job's state folder; an earlier failure in it is deleted, and the processes write theirs.
+        state: the job's state folder, in which the processes write why they failed.
         on_gpus: whether each process gets a GPU of its own; this process waits until enough are free.
 
     Raises:
         RuntimeError: when there are fewer GPUs than processes.
     """
-    status.clear(state)
     command = [sys.executable, *TORCHRUN, "--nproc-per-node", str(processes), "-m", "diffbench"]
     environment = dict([("OMP_NUM_THREADS", "1"), PATIENCE]) | os.environ
     if on_gpus:
@@ -67,11 +64,11 @@ def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bo
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     child = subprocess.Popen([*command, *arguments], env=environment)
-    asked = False
+    asked: int | None = None
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked = True
+        asked = number
         child.terminate()
 
     for number in SIGNALS:
@@ -79,8 +76,8 @@ def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bo
     code = child.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
-    if code and asked:
-        return STOPPED
+    if code and asked is not None:
+        return INTERRUPTED if asked == signal.SIGINT else STOPPED
     if code:
         failure = status.read_status(state) or {"reason": f"{processes} processes ended early"}
         print(f"diffbench {arguments[0]}: {failure['reason']}", file=sys.stderr)

@@ -13,6 +13,7 @@ import torch
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.sampling import Precision
 from diffbench.specs.training import TrainingSpec
+from diffbench.store import downloads
 from diffbench.store.run_record import RunRecord
 from diffbench.store.run_record import peak_memory as peak_resident
 from diffbench.training import gpus
@@ -27,6 +28,8 @@ def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = No
     """
     torch.set_num_threads(running.threads if running else 1)
     keep_freed_memory()
+    # By default compiled kernels lie under a name that others can guess, in the folder of temporary files.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(downloads.cache() / "torchinductor"))
     if device_name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():
@@ -108,9 +111,22 @@ def peak_memory(device: torch.device) -> float:
     return peak_resident()
 
 
-def record(product: Path, device: torch.device, earlier: float = 0.0) -> RunRecord:
+def kernels() -> dict[str, str]:
+    """The kernels that sums and products of matrices run on: torch's vector instructions, and each library of BLAS."""
+    from threadpoolctl import threadpool_info
+
+    found = {"torch": torch.backends.cpu.get_cpu_capability()}
+    if torch.backends.mkl.is_available():
+        found["mkl"] = os.environ.get("MKL_CBWR", "default")
+    for each in threadpool_info():
+        if each["user_api"] == "blas":
+            found[f"{each['internal_api']} {each['version']}"] = str(each.get("architecture"))
+    return found
+
+
+def record(product: Path, device: torch.device, earlier: float | None = 0.0) -> RunRecord:
     """The run record of a product, with the device's name and peak memory."""
     if device.type != "cuda":
-        return RunRecord(product, name(device), earlier=earlier)
+        return RunRecord(product, name(device), None, earlier, kernels)
     torch.cuda.reset_peak_memory_stats(device)
-    return RunRecord(product, name(device), lambda: peak_memory(device), earlier)
+    return RunRecord(product, name(device), lambda: peak_memory(device), earlier, kernels)

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 from diffbench.specs.errors import PlanError
+from diffbench.plan.findings import altered
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
 from diffbench.reporting.shown import shown_as
@@ -15,6 +16,7 @@ from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
 from diffbench.store import paths
 from diffbench.watch import view
+from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 OVERRIDES = dict(workflow.config_settings.config)
@@ -40,7 +42,8 @@ FILES = "".join(
     for key, file in PLAN.benchmark.files.items()
 )
 shell.prefix(
-    f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
+    # A job's stderr is its log; what a full disk keeps out of it goes to the run's own stderr.
+    f"exec 9>&2; export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
     f"{FILES}"
@@ -76,6 +79,25 @@ def slots():
     if PLAN.device != "cpu" and gpu is not None:
         limits.append(gpu.value)
     return max(min(limit for limit in limits if limit), 1)
+
+
+def newer_inputs(jobs):
+    """Products that make jobs run again because they are newer than what those jobs have made of them."""
+    made = {str(path) for job in jobs for path in job.output}
+    products = {str(path) for job in PLAN.every for path in job.products} - made
+    found = {}
+    for job in jobs:
+        times = [os.path.getmtime(path) for path in job.output if os.path.exists(path)]
+        for path in map(str, job.input if times else ()):
+            if path in products and os.path.exists(path) and os.path.getmtime(path) > min(times):
+                found[Path(path)] = None
+    return found
+
+
+def check_inputs():
+    """Refuse to run where a product was altered: Snakemake would remove good results before their jobs can refuse it."""
+    if wrong := list(altered(newer_inputs(list(workflow.dag.needrun_jobs())))):
+        raise WorkflowError("\n".join(f"diffbench: {line}" for line in wrong))
 
 
 # The view of the run takes the place of Snakemake's own lines; DIFFBENCH_VIEW= (empty) keeps these.
