@@ -86,7 +86,7 @@ def test_jpegs_are_refused(tmp_path: Path) -> None:
 def test_a_jpeg_named_png_is_refused(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.fromarray(noise(0, 8, 8)).save(tmp_path / name, format="JPEG")
-    with pytest.raises(ValueError, match=r"a\.png is JPEG, not PNG"):
+    with pytest.raises(ValueError, match=r"2 of 2 .*a\.png is JPEG, not PNG.*likewise .*b\.png"):
         folder(tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_a_torn_png_is_one_line(tmp_path: Path, kept: int) -> None:
     content = png(noise(0, 16, 16, 3))
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(content[:kept])
-    with pytest.raises(ValueError, match=r"a\.png is not a complete image") as error:
+    with pytest.raises(ValueError, match=r"a\.png is (empty|not a complete image)") as error:
         folder(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -117,7 +117,7 @@ def test_jpegs_need_to_be_allowed(tmp_path):
         (png(random_images(1, 1, 8, 1)[0]), {}, "image 22 is 8x8 with 1 channel, but .*image 0 is"),
         (png(random_images(1, 1, 9)[0]), {}, "image 22 is 9x9 .*image 0 is 8x8"),
         (FILES[0][:50], {}, "image 22 is not a complete image"),
-        (b"", {}, "image 22 is not a complete image"),
+        (b"", {}, "image 22 is empty"),
         (None, {}, "image 22 has no bytes; a file that it names is not read"),
     ],
 )

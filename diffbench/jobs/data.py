@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffbench.data.datasets import Dataset, manifest
+from diffbench.data.datasets import Dataset, checked, manifest
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.scoring import ASSUMED
 from diffbench.estimate.timings import Timings
@@ -38,6 +38,9 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
                 f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
                 "images, or a larger test_fraction)"
             )
+        dataset = checked(dataset)
+        for note in dataset.notes:
+            announce(f"data: {note}")
         announce(f"data: storing {len(dataset.train) + len(dataset.test):,} images")
         write_product(path, lambda file: save(dataset, file), spec)
         files.write_json(paths.data_manifest(root), manifest(dataset))

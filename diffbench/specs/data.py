@@ -315,7 +315,8 @@ class ParquetSpec(ImageFilesSpec):
 
     test: how the names of the test split's files begin; on the hub it may be ``validation``.
     image, label: the names of the columns; ``none`` takes the only possible one.  Without labels there is one class.
-    classes: the number of classes, for plans made before the data are there; it is checked when data are read.
+    classes: the number of classes, for plans made before the data are there; it is checked when data are read.  With 1,
+        and without ``label``, no labels are read.
     """
 
     name: Literal["parquet"] = "parquet"
