@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import ImagesControlSpec, NoiseControlSpec, SplitControlSpec
+from diffbench.specs.data import FORMATS
 from diffbench.store.image_files import TORN, find_images
 from diffbench.store.progress import announce
 

@@ -106,7 +106,7 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
     """
     images = {"train": dataset.train, "test": dataset.test}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-    known = {} if dataset.identity is None else {"identity": dataset.identity}
+    known: dict[str, Any] = {} if dataset.identity is None else {"identity": dataset.identity}
     known |= {"notes": list(dataset.notes)} if dataset.notes else {}
     return known | {
         "name": dataset.name,

@@ -24,17 +24,13 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from diffbench.data.grey_levels import Images
-from diffbench.data.picture_files import HEAD, Faults, PictureError, fault
-from diffbench.specs.data import Resize
+from diffbench.specs.data import FORMATS, Resize
+from diffbench.store.picture_files import HEAD, Faults, PictureError, fault
 from diffbench.store.progress import Step
 from diffbench.store.status import one_line
 
-LOSSLESS = ("PNG",)
-LOSSY = ("JPEG", "WEBP")
 #: Pillow's mode of a file -> the mode it is read in.  Images with transparency or more than 8 bits are refused.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
-#: The formats that are read, by whether the configuration allows lossy ones.
-FORMATS = {False: LOSSLESS, True: LOSSLESS + LOSSY}
 KINDS = {1: "grey (1 channel)", 3: "RGB (3 channels)"}
 #: What is said of the images that were read in a way that not every program reads them.
 TURNED = "turned upright, as their orientation tag says"
@@ -53,7 +49,7 @@ class Decoder:
 
     size: int | None = None
     channels: int | None = None
-    formats: tuple[str, ...] = LOSSLESS
+    formats: tuple[str, ...] = FORMATS[False]
     resize: Resize | None = "bicubic"
 
     def read(self, content: bytes, name: str, done: Counter[str] | None = None) -> Images:
@@ -213,11 +209,11 @@ class Splits:
             name: the name of the file in messages.
             content: a function that returns the bytes of the file.
         """
+        image: Images | None = None
         with self.faults.one(name):
             image = self.decoder.read(content(), name, self.done)
             self._add(split, image, name)
-            return image
-        return None
+        return image
 
     def _add(self, split: str, image: Images, name: str) -> None:
         if not self.arrays:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
-from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FolderSpec
 from diffbench.store.image_files import LABELS, LOSSY, ImageFiles, find_images
@@ -73,7 +73,7 @@ class ImageFolder:
         labels = {key: np.array(each.labels, np.int64) for key, each in listed.items()}
         tests = self._tests(listed, labels)
         count = sum(int(held.sum()) for held in tests.values())
-        decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize)
+        decoder = Decoder(spec.size, spec.channels, spec.formats, spec.resize)
         images = Splits(sum(map(len, tests.values())) - count, count, decoder)
         identity = ImagesIdentity()
         for key, each in listed.items():

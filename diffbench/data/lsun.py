@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 
 from diffbench.data.datasets import Dataset, check_split, stratified_mask
-from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.extras import package
-from diffbench.specs.data import LSUNSpec
+from diffbench.specs.data import FORMATS, LSUNSpec
 from diffbench.store.image_files import find_images
 from diffbench.store.status import one_line
 
@@ -41,9 +41,9 @@ class Source(Protocol):
 class FolderSource:
     """The images of a folder, in sub-folders or not, or of a zip, in the order of their names."""
 
-    def __init__(self, path: Path, lossy: bool) -> None:
+    def __init__(self, path: Path, formats: tuple[str, ...]) -> None:
         self.path = path
-        self.formats = FORMATS[True] if lossy else (*LOSSLESS, "WEBP")
+        self.formats: tuple[str, ...] = formats
         self.listed = find_images(path, flat=True)
         self.notes = tuple(f"{path}: {note}" for note in self.listed.notes)
 
@@ -63,7 +63,7 @@ class LMDBSource:
     """
 
     formats = FORMATS[True]
-    notes = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -140,7 +140,7 @@ class LSUN:
     def _source(self, path: str) -> Source:
         root = Path(path)
         is_lmdb = (root / "data.mdb").is_file() or root.suffix == ".mdb"
-        source: Source = LMDBSource(root) if is_lmdb else FolderSource(root, self.spec.lossy)
+        source: Source = LMDBSource(root) if is_lmdb else FolderSource(root, self.spec.formats)
         if not len(source):
             raise ValueError(f"{path} holds no images; expected: {self.spec.origin}")
         return source

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 
 from diffbench.data.datasets import Dataset, Labels, mixed
-from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.extras import package
-from diffbench.data.picture_files import PictureError, listed
 from diffbench.specs.data import ParquetSpec
 from diffbench.store.image_files import MOST_CLASSES
+from diffbench.store.picture_files import PictureError, listed
 from diffbench.store.status import one_line
 
 #: Number of rows that are read at a time.
@@ -73,7 +73,7 @@ class ParquetImages:
         counts = {split: sum(map(_rows, each)) for split, each in files.items()}
         if empty := [split for split, count in counts.items() if not count]:
             raise ValueError(f"{root}: the {empty[0]} split has no rows")
-        decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize)
+        decoder = Decoder(spec.size, spec.channels, spec.formats, spec.resize)
         images = Splits(counts["train"], counts["test"], decoder)
         labels = {split: np.zeros(count, np.int64) for split, count in counts.items()}
         for split in files:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
+
+from diffbench.store.picture_files import HEAD, PictureError
 
 #: Suffixes of lossy images, and of all images.
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -53,6 +56,10 @@ class Files(Protocol):
         """Return the content of the file with a name."""
         ...
 
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        ...
+
 
 class FolderFiles:
     """The files below a folder."""
@@ -71,6 +78,15 @@ class FolderFiles:
     def read(self, name: str) -> bytes:
         """Return the content of the file with a name."""
         return (self.root / name).read_bytes()
+
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        path = self.root / name
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("it is not a regular file")
+        with path.open("rb") as file:
+            return file.read(HEAD), facts.st_size
 
 
 class ZipFiles:
@@ -106,7 +122,15 @@ class ZipFiles:
                 raise OSError(f"it would unpack to {member.file_size:,} bytes")
             return self.zip.read(member)
         except (*TORN, KeyError) as error:
-            raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
+
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        try:
+            with self.zip.open(self.members[name]) as file:
+                return file.read(HEAD), self.members[name].file_size
+        except (*TORN, KeyError) as error:
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
 
 
 class TarFiles:
@@ -156,10 +180,19 @@ class TarFiles:
             assert stream is not None
             content = stream.read()
         except (tarfile.TarError, *TORN, KeyError) as error:
-            raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
         if len(content) != member.size:
-            raise ValueError(f"{self.path}: {name} cannot be read (it ends early)")
+            raise PictureError(f"{self.path}: {name}", "cannot be read (it ends early)")
         return content
+
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        try:
+            stream = self.tar.extractfile(self.members[name])
+            assert stream is not None
+            return stream.read(HEAD), self.members[name].size
+        except (tarfile.TarError, *TORN, KeyError) as error:
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
 
 
 @dataclass(frozen=True)
