@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FORMATS, Resize
-from diffbench.store.picture_files import HEAD, Faults, PictureError, fault
+from diffbench.store.picture_files import HEAD, PNG, Faults, PictureError, fault
 from diffbench.store.progress import Step
 from diffbench.store.status import one_line
 
@@ -66,6 +66,9 @@ class Decoder:
         try:
             if reason := fault(content[:HEAD], len(content), self.formats):
                 raise _RefusedError(reason)
+            # Pillow accepts a PNG whose end is missing if all pixels are there.
+            if content.startswith(PNG) and b"IEND" not in content:
+                raise _RefusedError("is not a complete image (it has no end)")
             # Pillow warns of large images and refuses larger ones; both are refused here.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -122,17 +122,14 @@ def _files(root: Path, split: str) -> list[Path]:
         raise ValueError(
             f"{root} has no {split}*.parquet: `path:` must be a folder with both splits"
         )
-    named = {(file.parent, *_piece(file)[:2]) for file in found}
-    if len(named) > 1:
-        one, other = (
-            next(f for f in found if f.parent == p and _piece(f)[:2] == (stem, count))
-            for p, stem, count in sorted(named, key=str)[:2]
-        )
+    sets = {(file.parent, *_piece(file)[:2]): file for file in found}
+    if len(sets) > 1:
+        one, other, *_ = (file.relative_to(root) for file in sets.values())
         raise ValueError(
-            f"{root}: {one.relative_to(root)} and {other.relative_to(root)} are not pieces of one {split} split: set "
-            "`path:` to a folder that holds one data set, each split once"
+            f"{root}: {one} and {other} are not pieces of one {split} split: set `path:` to a folder that holds one "
+            "data set, each split once"
         )
-    _, _, count = next(iter(named))
+    ((_, _, count),) = sets
     numbers = {_piece(file)[2] for file in found}
     if count is not None and (missing := [n for n in range(count) if n not in numbers]):
         lacking = listed([f"{split}-{n:05}-of-{count:05}.parquet" for n in missing])

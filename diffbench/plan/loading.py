@@ -42,7 +42,8 @@ def load_plan(
         repository: the folder that holds the Snakefile and ``config/methods.yaml``.
         origin: the option that the overrides came from, for messages.
         needs_files: whether the files that the data set is read from must be there, as they must for any job to run.
-        looks: whether the first bytes of all image files are looked at, so that what is wrong with them is said.
+        looks: whether image files are counted and the first bytes of each looked at, so that what the data stage would
+            refuse is refused.
 
     Raises:
         PlanError: for the first mistake, with the file, the line, the key, the value and the nearest valid name.
@@ -54,12 +55,13 @@ def load_plan(
     if needs_files:
         _check_sources(benchmark, tree)
         _check_files(benchmark, tree)
-        _check_pictures(benchmark, tree, looks)
     benchmark = _identified(benchmark)
     _check_tasks(benchmark, tree)
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    if looks:
+        _check_pictures(benchmark, tree)
     if needs_files:
         _check_controls(variants, tree)
     expansion = Expansion(benchmark, tree, extensions)
@@ -103,14 +105,13 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
             raise PlanError(f"{origin}: data.{key}: there is no file or folder {path!r}{wanted}")
 
 
-def _check_pictures(benchmark: BenchmarkSpec, tree: Tree, looks: bool) -> None:
-    """Refuse a data set with too few test images or, where they are looked at, with files that cannot be used."""
+def _check_pictures(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse a data set with files that cannot be used or with too few test images, as the data stage would."""
     data = benchmark.data
-    if looks:
-        try:
-            pictures.faults(data).check()
-        except ValueError as error:
-            raise PlanError(f"{tree.where(('data', 'path'))}: data.path: {error}") from None
+    try:
+        pictures.faults(data).check()
+    except ValueError as error:
+        raise PlanError(f"{tree.where(('data', 'path'))}: data.path: {error}") from None
     tests = pictures.tests_of(data)
     if tests is not None and tests[1] < FEWEST:
         key, count = tests
