@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffbench.data.datasets import Dataset, Digits, manifest, stratified_mask
+from diffbench.data.datasets import Dataset, Digits, checked, manifest, stratified_mask
 from diffbench.specs.data import DigitsSpec
 
 
@@ -50,3 +50,29 @@ def test_manifest_counts_classes(digits: Dataset) -> None:
     assert sum(facts["class_counts"]["train"]) == 1500
     assert facts["class_counts"]["test"] == [29, 30, 30, 30, 30, 30, 30, 29, 29, 30]
     assert facts["shape"] == [8, 8, 1] and facts["levels"] == 17
+
+
+def set_of(train: np.ndarray, test: np.ndarray) -> Dataset:
+    labels = [np.zeros(len(each), np.int64) for each in (train, test)]
+    return Dataset(train, test, *labels, levels=256, classes=("all",))
+
+
+def test_copies_across_the_split_and_within_it_are_counted():
+    images = np.random.RandomState(0).randint(0, 256, (20, 4, 4, 1), np.uint8)
+    train, test = np.concatenate([images[:10], images[:3]]), images[8:14]
+    notes = checked(set_of(train, test)).notes
+    assert notes == (
+        "2 of 6 test images are copies of training images",
+        "3 of 13 training images are copies of others",
+    )
+    assert manifest(checked(set_of(train, test)))["notes"] == list(notes)
+    distinct = set_of(images[:10], images[10:])
+    assert checked(distinct) == distinct and "notes" not in manifest(distinct)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_one_image_again_and_again_is_refused(split):
+    images = np.random.RandomState(0).randint(0, 256, (20, 4, 4, 1), np.uint8)
+    splits = {"train": images[:10], "test": images[10:]} | {split: images[:1].repeat(10, 0)}
+    with pytest.raises(ValueError, match=f"all 10 images of the {split} split are the same"):
+        checked(set_of(splits["train"], splits["test"]))

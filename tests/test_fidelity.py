@@ -29,6 +29,7 @@ from diffbench.metrics.distances import (
 )
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
+from diffbench.metrics.measures import Measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -395,14 +396,38 @@ def test_without_resamples_there_are_no_bootstrap_errors() -> None:
     )
 
 
-def test_nan_weights_and_nan_metrics_are_refused(fidelity: Fidelity) -> None:
+def test_nan_weights_are_refused() -> None:
     broken = Projection()
     broken.head.bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="NaN"):
         measured(SPLITS, broken)
-    same = np.zeros((40, 4, 4, 1), np.uint8)
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="nearest_ratio has value"):
-        measured({"train": same, "test": same}).score(images(40, seed=0))
+
+
+def test_a_metric_that_is_not_defined_leaves_the_others_alone() -> None:
+    copied = {"train": SPLITS["train"], "test": SPLITS["train"][:40]}
+    scores = measured(copied).score(images(40, seed=3))
+    reason = "every test image is a copy of a training image"
+    assert scores.pop("nearest_ratio") == {"value": None, "se": None, "reason": reason}
+    others = measured(SPLITS).score(images(40, seed=3))
+    same = scores.keys() - {"fid_test"}
+    assert {name: scores[name] for name in same} == {name: others[name] for name in same}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_measure_that_is_not_finite_leaves_the_others_alone(value: float) -> None:
+    fidelity = measured(SPLITS)
+
+    class Odd:
+        def of(self, z: object, rows: object) -> Measured:
+            return Measured(
+                {"odd": {"value": value, "se": 0.1}, "even": {"value": 1.0, "se": value}}
+            )
+
+    fidelity.measures = {None: Odd()}  # type: ignore[assignment, dict-item]
+    scores = fidelity.score(images(40, seed=3))
+    reason = f"it is {value} for these images"
+    assert scores["odd"] == {"value": None, "se": None, "reason": reason}
+    assert scores["even"] == {"value": 1.0, "se": None} and scores["fid"]["value"] > 0
 
 
 def test_samples_of_another_shape_or_too_few_are_refused(fidelity: Fidelity) -> None:

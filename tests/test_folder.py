@@ -86,7 +86,7 @@ def test_jpegs_are_refused(tmp_path: Path) -> None:
 def test_a_jpeg_named_png_is_refused(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.fromarray(noise(0, 8, 8)).save(tmp_path / name, format="JPEG")
-    with pytest.raises(ValueError, match=r"a\.png is JPEG, not PNG"):
+    with pytest.raises(ValueError, match=r"2 of 2 .*a\.png is JPEG, not PNG.*likewise .*b\.png"):
         folder(tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_a_torn_png_is_one_line(tmp_path: Path, kept: int) -> None:
     content = png(noise(0, 16, 16, 3))
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(content[:kept])
-    with pytest.raises(ValueError, match=r"a\.png is not a complete image") as error:
+    with pytest.raises(ValueError, match=r"a\.png is (empty|not a complete image)") as error:
         folder(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -276,3 +276,113 @@ def test_a_folder_below_a_class_folder_is_refused(tmp_path: Path) -> None:
         write(tmp_path / name, noise(0, 4, 4))
     with pytest.raises(ValueError, match="folders in class sub-folders"):
         folder(tmp_path)
+
+
+def files(path: Path, *names: str) -> None:
+    for i, name in enumerate(names):
+        write(path / name, noise(i, 4, 4))
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
+    files(
+        tmp_path,
+        *(f"{i}.png" for i in range(10)),
+        "a.bmp",
+        "b.tif",
+        "c.tif",
+        ".hidden.png",
+        "._0.png",
+    )
+    (tmp_path / "labels.csv").write_text("")
+    (tmp_path / ".DS_Store").write_text("")
+    (note,) = folder(tmp_path).notes
+    assert note == f"{tmp_path}: 5 of 15 files are left out: 1 .bmp, 1 .csv, 2 .tif, 1 hidden .png"
+
+
+def test_nothing_is_said_where_nothing_is_left_out(tmp_path: Path) -> None:
+    files(tmp_path, *(f"{i}.png" for i in range(10)))
+    assert folder(tmp_path).notes == ()
+
+
+def test_a_folder_of_other_kinds_alone_says_which_it_has(tmp_path: Path) -> None:
+    files(tmp_path, "a.bmp", "b.bmp")
+    with pytest.raises(
+        ValueError, match=r"holds 0 PNG images .2 of 2 files are left out: 2 \.bmp.: "
+    ):
+        folder(tmp_path)
+
+
+NUMBERED = {f"{i // 20:05}/img{i:08}.png": png(noise(i, 4, 4, 3)) for i in range(40)}
+TENS = json.dumps({"labels": [[name, i % 10] for i, name in enumerate(NUMBERED)]}).encode()
+
+
+@pytest.mark.parametrize("prefix", ["", "mydata/", "./", "a/b/", "./mydata/"])
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_classes_of_a_zip_do_not_depend_on_its_folders_or_separators(
+    tmp_path: Path, prefix: str, separator: str
+) -> None:
+    members = {
+        prefix + name: content for name, content in (NUMBERED | {"dataset.json": TENS}).items()
+    }
+    archive = write_zip(
+        tmp_path / "a.zip", {name.replace("/", separator): each for name, each in members.items()}
+    )
+    plain = write_zip(tmp_path / "b.zip", NUMBERED | {"dataset.json": TENS})
+    data, expected = folder(archive), folder(plain)
+    assert len(data.classes) == 10
+    assert np.array_equal(data.train, expected.train) and np.array_equal(
+        data.train_labels, expected.train_labels
+    )
+    assert data.identity == expected.identity
+
+
+@pytest.mark.parametrize("spelled", ["./{}", "{}"])
+def test_names_in_a_dataset_json_may_have_other_separators(tmp_path: Path, spelled: str) -> None:
+    pairs = [[spelled.format(name).replace("/", "\\"), i % 10] for i, name in enumerate(NUMBERED)]
+    text = json.dumps({"labels": pairs}).encode()
+    assert (
+        len(folder(write_zip(tmp_path / "a.zip", NUMBERED | {"dataset.json": text})).classes) == 10
+    )
+
+
+@pytest.mark.parametrize("place", ["00000/dataset.json", "Dataset.json", "labels/dataset.json"])
+def test_a_dataset_json_that_would_not_count_is_refused(tmp_path: Path, place: str) -> None:
+    archive = write_zip(tmp_path / "a.zip", NUMBERED | {place: TENS})
+    with pytest.raises(ValueError, match=rf"has {place}, which must be called dataset\.json"):
+        folder(archive)
+
+
+def test_an_image_with_two_classes_is_refused(tmp_path: Path) -> None:
+    pairs = [[name, 0] for name in NUMBERED] + [["./00000/img00000003.png", 1]]
+    text = json.dumps({"labels": pairs}).encode()
+    with pytest.raises(ValueError, match=r"dataset\.json names '00000/img00000003\.png' twice"):
+        folder(write_zip(tmp_path / "a.zip", NUMBERED | {"dataset.json": text}))
+
+
+@pytest.mark.parametrize(
+    "splits", [("train", "test"), ("Train", "Val"), ("train", "validation", "test")]
+)
+def test_splits_are_no_classes(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    files(tmp_path, *(f"{split}/{i}.png" for split in splits for i in range(4)))
+    with pytest.raises(ValueError, match="which are splits, not classes: set `path:`"):
+        folder(tmp_path)
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
+    files(tmp_path, *(f"{name}/{i}.png" for name in ("car", "train") for i in range(4)))
+    assert folder(tmp_path).classes == ("car", "train")
+
+
+def test_backslashes_in_a_folder_are_refused(tmp_path: Path) -> None:
+    """As Python's zipfile unpacks an archive of Windows: one class of files with strange names."""
+    files(tmp_path, *(f"{name}\\{i}.png" for name in ("cat", "dog") for i in range(4)))
+    with pytest.raises(ValueError, match="a backslash separates folders on Windows only"):
+        folder(tmp_path)
+
+
+def test_a_zip_that_names_a_file_with_both_separators_is_refused(tmp_path: Path) -> None:
+    archive = write_zip(
+        tmp_path / "a.zip", {"a/0.png": png(noise(0, 4, 4)), "a\\0.png": png(noise(1, 4, 4))}
+    )
+    with pytest.raises(ValueError, match=r"it holds 'a/0\.png' twice"):
+        folder(archive)

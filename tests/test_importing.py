@@ -13,6 +13,7 @@ from commands import REPOSITORY
 from safetensors.torch import load_file
 
 from diffbench import cli
+from diffbench.pretrained import importing
 from diffbench.pretrained.conversion import CheckpointError
 from diffbench.pretrained.families import FAMILIES
 from diffbench.pretrained.importing import import_checkpoint
@@ -198,3 +199,21 @@ def test_networks_are_listed_with_their_parameters(capsys):
         "reflected": "107,587,075",
     }.items():
         assert rows[name].split()[1] == count
+
+
+NAMES = {
+    "ema_0.9999_500000.pt": True,
+    "cifar10_ema_0.9999_250000.pt": True,
+    "model_non_ema.pt": None,
+    "no-ema.pt": None,
+    "net-ema.pt": None,
+    "cinema.pt": None,
+    "ema.pt": None,
+    "schema_0.9999_500000.txt": None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_an_official_name_says_that_weights_are_averages(name):
+    assert importing._averaged({}, Path(name)) is NAMES[name]
+    assert importing._averaged({"ema": {}}, Path(name)) is True

@@ -117,7 +117,7 @@ def test_jpegs_need_to_be_allowed(tmp_path):
         (png(random_images(1, 1, 8, 1)[0]), {}, "image 22 is 8x8 with 1 channel, but .*image 0 is"),
         (png(random_images(1, 1, 9)[0]), {}, "image 22 is 9x9 .*image 0 is 8x8"),
         (FILES[0][:50], {}, "image 22 is not a complete image"),
-        (b"", {}, "image 22 is not a complete image"),
+        (b"", {}, "image 22 is empty"),
         (None, {}, "image 22 has no bytes; a file that it names is not read"),
     ],
 )
@@ -166,4 +166,152 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     wanted = r"a parquet file needs the package pyarrow: `pip install 'diffbench\[parquet\]'`$"
     with pytest.raises(ValueError, match=wanted):
+        load(tmp_path)
+
+
+def columns(path, split="train", part="", count=20, **more):
+    """A file of images with these columns beside them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": FILES[i % 30], "path": None} for i in range(count)], kind)
+    path.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": images, **more}), path / f"{split}{part}.parquet")
+
+
+def both(path, **more):
+    """Both splits, with columns that are functions of the number of images."""
+    for split, count in (("train", 20), ("test", 10)):
+        columns(path, split, count=count, **{name: make(count) for name, make in more.items()})
+    return path
+
+
+def words(count):
+    return ["cat", "dog"] * (count // 2)
+
+
+def classes(count):
+    return [i % 3 for i in range(count)]
+
+
+NUMBERED = [
+    "__index_level_0__",
+    "Unnamed: 0",
+    "index",
+    "idx",
+    "id",
+    "image_id",
+    "img id",
+    "row",
+    "image_number",
+]
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+@pytest.mark.parametrize("make", [range, classes])
+def test_numbers_of_images_are_no_labels(tmp_path, name, make):
+    both(tmp_path, **{name: lambda count: list(make(count))})
+    message = rf"train\.parquet: no column is sure .*{name} numbers the images. Set data\.label"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+    assert load(tmp_path, classes=1).classes == ("all",)
+    assert len(load(tmp_path, label=name).classes) > 1
+
+
+@pytest.mark.parametrize(
+    "name", ["label", "labels", "class", "fine_label", "class_name", "category", "Target"]
+)
+def test_integers_beside_labels_in_words_are_not_taken_for_them(tmp_path, name):
+    both(tmp_path, **{name: words}, width=classes)
+    with pytest.raises(
+        ValueError, match=rf"no column is sure .*{name} is text, not integers.*data\.label"
+    ):
+        load(tmp_path)
+
+
+def test_a_column_of_labels_beside_an_index_and_names_is_taken(tmp_path):
+    both(tmp_path, label=classes, label_name=words, image_id=lambda count: list(range(count)))
+    assert load(tmp_path).classes == ("0", "1", "2")
+
+
+def test_words_that_are_no_labels_do_not_matter(tmp_path):
+    both(tmp_path, digit=classes, caption=words)
+    assert load(tmp_path).classes == ("0", "1", "2")
+
+
+def test_a_number_of_its_own_for_each_image_is_no_label(tmp_path):
+    both(tmp_path, what=lambda count: list(range(count)))
+    with pytest.raises(
+        ValueError,
+        match=r"'what' is not sure .*every image has a number of its own.*data\.classes: 1",
+    ):
+        load(tmp_path)
+
+
+def test_measurements_are_no_labels(tmp_path):
+    both(tmp_path, width=lambda count: [224, 300] * (count // 2))
+    with pytest.raises(ValueError, match=r"'width' is not sure .*there are 2 numbers up to 300"):
+        load(tmp_path)
+
+
+def test_a_class_label_of_the_metadata_is_believed(tmp_path):
+    write(tmp_path, labels=range(30), names=list(map(str, range(30))))
+    assert len(load(tmp_path).classes) == 30
+
+
+@pytest.mark.parametrize(
+    ("have", "missing"),
+    [([0], "1.*, .*2.* and .*4"), ([0, 1, 2, 4], "train-00003-of-00005"), ([], "")],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_missing_shards_are_named(tmp_path, split, have, missing):
+    for number in have or range(5):
+        columns(tmp_path, split, f"-{number:05}-of-00005", label=classes(20))
+    columns(tmp_path, "test" if split == "train" else "train", "-00000-of-00001", label=classes(20))
+    if not have:
+        assert len(load(tmp_path).classes) == 3
+        return
+    with pytest.raises(
+        ValueError,
+        match=rf"the {split} split has {len(have)} of 5 files: missing are .*{missing.replace('train', split)}",
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("train-00000-of-00001", "train-00000-of-00002"),
+        ("train-00000-of-00001", "train"),
+        ("train", "training"),
+        ("a/train", "b/train"),
+    ],
+)
+def test_two_data_sets_in_one_folder_are_not_joined(tmp_path, one, other):
+    for name in (one, other):
+        columns((tmp_path / name).parent, (tmp_path / name).name, label=classes(20))
+    columns(tmp_path, "test", label=classes(20))
+    with pytest.raises(
+        ValueError, match=rf"{one}\.parquet and {other}\.parquet are not pieces of one train split"
+    ):
+        load(tmp_path)
+
+
+def test_files_of_neither_split_are_said_to_be_left_out(tmp_path):
+    write(tmp_path)
+    columns(tmp_path, "validation", label=classes(20))
+    assert load(tmp_path).notes == (
+        f"{tmp_path}: 1 files of neither split are left out: validation.parquet",
+    )
+
+
+def test_bad_images_are_one_message(tmp_path):
+    files = list(FILES)
+    files[3], files[25], files[7] = b"", FILES[0][:50], b"<html>"
+    write(tmp_path, files=files)
+    with pytest.raises(
+        ValueError,
+        match=r"^3 of 30 .*image 3 is empty; .*7 is a web page.*; .*test\.parquet: image 5 is not a complete",
+    ):
         load(tmp_path)

@@ -55,6 +55,27 @@ MISTAKES = [
     ("", {"data": "{name: folder, path: nowhere}"}, ["data.path", "no file or folder 'nowhere'"]),
     (
         "",
+        {"network": "{name: ddpmpp, channels: 8, multipliers: [1, 1, 1, 1, 1, 1]}"},
+        [
+            "bench.yaml",
+            "network: multipliers: ddpmpp halves the image 5 times",
+            "multiples of 32, not 8x8",
+        ],
+    ),
+    (
+        "",
+        {
+            "network": "{name: iddpm, groups: 8, channels: 8, multipliers: [1, 1], heads: 1, attention: [16]}"
+        },
+        ["bench.yaml", "network: attention: 16 has no effect", "iddpm works at heights of 8, 4"],
+    ),
+    (
+        "",
+        {"network": "{name: ddpmpp, channels: 8, multipliers: [1, 1], attention: [8, 2]}"},
+        ["network: attention: 2 has no effect"],
+    ),
+    (
+        "",
         {"data": "{name: cifar10, archive: nowhere.tar.gz}"},
         ["data.archive", "no file or folder 'nowhere.tar.gz'", "toronto", "6d958be0"],
     ),

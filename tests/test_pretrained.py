@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -270,7 +271,7 @@ def test_without_training_it_is_sampled_and_scored_as_the_network_itself(planned
 
 
 def pictures(size):
-    Path("images").mkdir()
+    Path("images").mkdir(exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (24, size, size, 3), dtype=np.uint8)
     for index, each in enumerate(noise):
         Image.fromarray(each).save(f"images/{index:02}.png")
@@ -289,14 +290,18 @@ def test_a_folder_of_colour_images_is_sampled_so_too(planned):
 
 def test_images_of_another_size_are_refused_when_they_are_known(planned, capsys):
     again(checkpoints.network(image_shape=(3, 8, 8)))
-    pictures(10)
+    pictures(8)
     plan = planned(("{name: digits}", "{name: folder, path: images}"))
+    pictures(10)
     prepared(plan)
     job = plan.job("train", "mine")
     assert jobs.run_job(job.spec, plan.root, "cpu") == 1
     error = the_reason(capsys.readouterr().err)
     assert "mine.pretrained.folder: model is a model of 8x8 images with 3 channels" in error
     assert "10x10" in error and not job.product.exists()
+    os.utime("images", (0, 0))
+    with pytest.raises(PlanError, match=r"mine\.pretrained: folder: model is .* 8x8 .*has 10x10"):
+        planned(("{name: digits}", "{name: folder, path: images}"))
 
 
 def test_weights_that_changed_after_the_plan_are_refused(planned):

@@ -145,7 +145,7 @@ def test_sinusoids_follow_their_formula(kind):
 
 @pytest.mark.parametrize("size", [(3, 7, 8), (3, 8, 5)])
 def test_a_size_that_does_not_halve_is_refused(size):
-    with pytest.raises(ValueError, match="must be multiples of 2"):
+    with pytest.raises(ValueError, match="halves the image once: height and width must be even"):
         made(image_shape=size)
 
 

@@ -202,7 +202,7 @@ def test_other_specs_are_refused(changes, named):
 
 def test_images_that_cannot_be_halved_are_refused_in_one_line():
     with pytest.raises(
-        ValueError, match="halves the image 3 times .* multiples of 8, not 28x28"
+        ValueError, match="halves the image 3 times.* multiples of 8, not 28x28"
     ) as error:
         small("ddpmpp", image_shape=(1, 28, 28), multipliers=[1, 2, 2, 2])
     assert "\n" not in str(error.value)

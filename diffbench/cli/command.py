@@ -183,11 +183,11 @@ def repository() -> Path:
     return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
 
 
-def load(options: argparse.Namespace, needs_files: bool = True) -> Plan:
+def load(options: argparse.Namespace, needs_files: bool = True, looks: bool = False) -> Plan:
     """Return the plan that the options name; a command that runs no job does not need the files that jobs read."""
     from diffbench.plan.loading import load_plan
 
     chosen: Path | None = getattr(options, "file", None) or getattr(options, "config", None)
     overrides = {key: value for each in options.set for key, value in each.items()}
     files: Sequence[Path] = [chosen] if chosen else []
-    return load_plan(files, overrides, repository(), "--set", needs_files)
+    return load_plan(files, overrides, repository(), "--set", needs_files, looks)

@@ -13,13 +13,16 @@ from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, se
 @command("run", "check-config config/digits.yaml", FILE, SET)
 def check_config(options: argparse.Namespace) -> int:
     """Check a benchmark file and say what it would run."""
+    from diffbench.plan import pictures
     from diffbench.reporting import tables
     from diffbench.specs.jobs import STAGES
 
-    plan = load(options)
+    plan = load(options, looks=True)
     tables.check(plan)
     jobs = ", ".join(f"{len(plan.of(stage))} {stage}" for stage in STAGES)
     print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
+    for remark in pictures.remarks(plan.benchmark.data):
+        print(f"  {remark}")
     for refusal in plan.refusals:
         print(f"  {refusal.variant}: {refusal.item} is left out: {refusal.reason}")
     for name, variant in plan.variants.items():
@@ -97,7 +100,7 @@ def import_(options: argparse.Namespace) -> int:
         options.family, options.file, options.to, options.called, denoiser
     )
     channels, height, width = spec.image_shape
-    averaged = ", averaged" if spec.ema else ""
+    averaged = ", averaged" if spec.ema else ", averaged or not is not known"
     print(
         f"{folder}: {spec.network.name} of {spec.family}, {spec.parameters:,} parameters{averaged}, for "
         f"{height}x{width} images with {channels} channel{'s' if channels > 1 else ''}"

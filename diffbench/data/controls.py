@@ -6,16 +6,18 @@ noise what every model must beat.  Images that were made elsewhere are scored be
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.decoding import FORMATS, Decoder
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import ImagesControlSpec, NoiseControlSpec, SplitControlSpec
+from diffbench.specs.data import FORMATS
 from diffbench.store.image_files import TORN, find_images
-from diffbench.store.progress import Step
+from diffbench.store.progress import announce
 
 
 def some(images: Images, count: int, generator: np.random.Generator) -> Images:
@@ -71,19 +73,14 @@ class ImagesControl:
         found = find_images(path, flat=True)
         if not found.names:
             raise ValueError(f"control.path: there are no PNG images in {path}")
-        decoder = Decoder(None, dataset.shape[2], FORMATS[self.spec.lossy], None)
-        with Step("reading images", len(found.names), "image") as step:
-            decoded = [
-                decoder.read(found.files.read(name), f"{path}/{name}")
-                for name in step.over(found.names)
-            ]
-        for name, image in zip(found.names, decoded, strict=True):
-            if image.shape != decoded[0].shape:
-                raise ValueError(
-                    f"{path}/{name} has the shape {image.shape}, and {found.names[0]} has {decoded[0].shape}: all "
-                    "images must have one"
-                )
-        return np.stack(decoded)
+        images = Splits(
+            len(found.names), 0, Decoder(None, dataset.shape[2], FORMATS[self.spec.lossy], None)
+        )
+        for name in found.names:
+            images.read("train", f"{path}/{name}", partial(found.files.read, name))
+        for note in (*images.finish(), *(f"{path}: {each}" for each in found.notes)):
+            announce(f"control.path: {note}")
+        return images.train
 
     def _of_npz(self, path: Path) -> Images:
         """Return the only array of images of an npz."""

@@ -42,6 +42,7 @@ class Dataset:
     ``limits`` are the least and the greatest values of what `diffbench.metrics.validation` measures of an extractor
     trained on this set; without limits it is not tested on damaged images.  ``inception_score`` says whether the
     Inception score of its classes means anything.  ``identity`` is the checksum of a set of image files.
+    ``notes`` are remarks on what was read and what was not.
     """
 
     train: Images
@@ -54,6 +55,7 @@ class Dataset:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inception_score: bool = True
     identity: str | None = None
+    notes: tuple[str, ...] = ()
 
     def split(self, name: Literal["train", "test"]) -> tuple[Images, Labels]:
         """Return the images and labels of a split."""
@@ -104,7 +106,8 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
     """
     images = {"train": dataset.train, "test": dataset.test}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-    known = {} if dataset.identity is None else {"identity": dataset.identity}
+    known: dict[str, Any] = {} if dataset.identity is None else {"identity": dataset.identity}
+    known |= {"notes": list(dataset.notes)} if dataset.notes else {}
     return known | {
         "name": dataset.name,
         "counts": {split: len(array) for split, array in images.items()},
@@ -120,6 +123,36 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
         "sha256": {split: _sha256(array) for split, array in images.items()},
         "labels_sha256": {split: _sha256(array) for split, array in labels.items()},
     }
+
+
+def checked(dataset: Dataset) -> Dataset:
+    """Return the data set with remarks on images that are there several times.
+
+    Raises:
+        ValueError: when all images of a split are the same: nothing can be learnt from them, or measured of them.
+    """
+    known = {
+        split: _digests(images)
+        for split, images in (("train", dataset.train), ("test", dataset.test))
+    }
+    for split, digests in known.items():
+        if len(set(digests)) == 1:
+            raise ValueError(
+                f"all {len(digests):,} images of the {split} split are the same: nothing can be learnt from them "
+                "or measured of them"
+            )
+    train = set(known["train"])
+    copies, again = sum(each in train for each in known["test"]), len(known["train"]) - len(train)
+    notes = dataset.notes
+    if copies:
+        notes += (f"{copies:,} of {len(dataset.test):,} test images are copies of training images",)
+    if again:
+        notes += (f"{again:,} of {len(dataset.train):,} training images are copies of others",)
+    return replace(dataset, notes=notes)
+
+
+def _digests(images: Images) -> list[bytes]:
+    return [hashlib.blake2b(each.tobytes(), digest_size=16).digest() for each in images]
 
 
 def _saturated(images: Images, grey_levels: int) -> float:

@@ -15,25 +15,25 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from diffbench.data.grey_levels import Images
-from diffbench.specs.data import Resize
+from diffbench.specs.data import FORMATS, Resize
+from diffbench.store.picture_files import HEAD, PNG, Faults, PictureError, fault
 from diffbench.store.progress import Step
 from diffbench.store.status import one_line
 
-LOSSLESS = ("PNG",)
-LOSSY = ("JPEG", "WEBP")
 #: Pillow's mode of a file -> the mode it is read in.  Images with transparency or more than 8 bits are refused.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
-#: The formats that are read, by whether the configuration allows lossy ones.
-FORMATS = {False: LOSSLESS, True: LOSSLESS + LOSSY}
 KINDS = {1: "grey (1 channel)", 3: "RGB (3 channels)"}
+#: What is said of the images that were read in a way that not every program reads them.
+TURNED = "turned upright, as their orientation tag says"
 
 
 @dataclass(frozen=True)
@@ -49,39 +49,47 @@ class Decoder:
 
     size: int | None = None
     channels: int | None = None
-    formats: tuple[str, ...] = LOSSLESS
+    formats: tuple[str, ...] = FORMATS[False]
     resize: Resize | None = "bicubic"
 
-    def read(self, content: bytes, name: str) -> Images:
-        """Decode one image, uint8 (H, W, C).
+    def read(self, content: bytes, name: str, done: Counter[str] | None = None) -> Images:
+        """Decode one image, uint8 (H, W, C), upright.
 
         Args:
             content: the bytes of the file.
             name: its name in messages.
+            done: where to count the images that were turned.
 
         Raises:
-            ValueError: when it is damaged, or of another format or kind.
+            PictureError: when it is damaged, or of another format or kind.
         """
         try:
+            if reason := fault(content[:HEAD], len(content), self.formats):
+                raise _RefusedError(reason)
+            # Pillow accepts a PNG whose end is missing if all pixels are there.
+            if content.startswith(PNG) and b"IEND" not in content:
+                raise _RefusedError("is not a complete image (it has no end)")
             # Pillow warns of large images and refuses larger ones; both are refused here.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                return self._read(content)
+                return self._read(content, Counter() if done is None else done)
         except _RefusedError as error:
-            raise ValueError(f"{name} {error}") from None
+            raise PictureError(name, str(error)) from None
         except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
-            reason = one_line(error).replace("<_io.BytesIO object at", "<")
-            raise ValueError(f"{name} is not a complete image ({reason})") from None
+            raise PictureError(name, f"is not a complete image ({_reason(error)})") from None
 
-    def _read(self, content: bytes) -> Images:
-        with Image.open(io.BytesIO(content), formats=(*LOSSLESS, *LOSSY)) as image:
-            if image.format not in self.formats:
-                raise _RefusedError(_other_format(str(image.format)))
+    def _read(self, content: bytes, done: Counter[str]) -> Images:
+        with Image.open(io.BytesIO(content), formats=self.formats) as image:
             if image.mode not in MODES:
                 raise _RefusedError(f"has mode {image.mode}: images must be 8-bit grey or RGB")
             if "transparency" in image.info:
                 raise _RefusedError("has transparent pixels: images must be 8-bit grey or RGB")
-            converted = image.convert(MODES[image.mode])
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise _RefusedError(f"is an animation of {frames} pictures: each must be a file")
+            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNS
+            upright = ImageOps.exif_transpose(image) if turned else image
+            converted = upright.convert(MODES[image.mode])
+        done.update([TURNED] * turned)
         if self.size is not None:
             converted = self._resized(converted, self.size)
         array = np.asarray(converted, dtype=np.uint8)
@@ -107,14 +115,15 @@ class _RefusedError(Exception):
     """An image file that is not accepted; the message says what it is."""
 
 
+#: The values of the tag that mean another orientation than the stored one.
+TURNS = range(2, 9)
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def _other_format(found: str) -> str:
-    return (
-        f"is {found}, not PNG, whatever its name says: its artefacts would be learnt and scored; make PNGs from the "
-        "lossless originals, or set `lossy: true`"
-    )
+def _reason(error: Exception) -> str:
+    """Return the error in one line; Pillow's about a file that it cannot open names only an object of its own."""
+    line = one_line(error)
+    return "its header is damaged" if "BytesIO" in line else line
 
 
 def centre(image: Image.Image, side: int) -> Image.Image:
@@ -168,15 +177,21 @@ def describe(shape: tuple[int, ...]) -> str:
 class Splits:
     """Arrays of a train and a test split that are filled image by image, so that a set is in memory only once.
 
+    What is wrong with single files is gathered, and said together by ``finish``.
+
     Args:
         train, test: the number of images in each.
+        decoder: how files become arrays.
     """
 
-    def __init__(self, train: int, test: int) -> None:
+    def __init__(self, train: int, test: int, decoder: Decoder) -> None:
         self.counts = {"train": train, "test": test}
+        self.decoder = decoder
         self.filled = dict.fromkeys(self.counts, 0)
         self.arrays: dict[str, Images] = {}
         self.first = ""
+        self.faults = Faults()
+        self.done: Counter[str] = Counter()
         self.progress = Step("reading images", train + test, "image")
 
     @property
@@ -189,12 +204,21 @@ class Splits:
         """The test images, uint8 (N, H, W, C)."""
         return self.arrays["test"]
 
-    def add(self, split: str, image: Images, name: str) -> None:
-        """Add the next image of a split.
+    def read(self, split: str, name: str, content: Callable[[], bytes]) -> Images | None:
+        """Add the next image of a split and return it; None where its file cannot be used.
 
-        Raises:
-            ValueError: when its shape is not that of the first image.
+        Args:
+            split: "train" or "test".
+            name: the name of the file in messages.
+            content: a function that returns the bytes of the file.
         """
+        image: Images | None = None
+        with self.faults.one(name):
+            image = self.decoder.read(content(), name, self.done)
+            self._add(split, image, name)
+        return image
+
+    def _add(self, split: str, image: Images, name: str) -> None:
         if not self.arrays:
             self.first = name
             self.arrays = {
@@ -203,10 +227,22 @@ class Splits:
             }
         shape = self.train.shape[1:]
         if image.shape != shape:
-            raise ValueError(
-                f"{name} is {describe(image.shape)}, but {self.first} is {describe(shape)}: all images must have "
-                "one size and one number of channels (`size:` crops and resizes)"
+            hint = "" if self.decoder.resize is None else " (`size:` crops and resizes)"
+            raise PictureError(
+                name,
+                f"is {describe(image.shape)}, but {self.first} is {describe(shape)}: all images must have one size and "
+                f"one number of channels{hint}",
             )
         self.arrays[split][self.filled[split]] = image
         self.filled[split] += 1
         self.progress.advance()
+
+    def finish(self) -> tuple[str, ...]:
+        """Return remarks on how the images were read.
+
+        Raises:
+            ValueError: when files cannot be used, are damaged, or differ in shape: all of them in one message.
+        """
+        self.progress.close()
+        self.faults.check()
+        return tuple(f"{count:,} images were {what}" for what, count in self.done.items())

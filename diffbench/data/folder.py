@@ -10,13 +10,14 @@ the identity does not depend on where a set is or how it is packed, but differs 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
-from diffbench.data.decoding import FORMATS, Decoder, Splits
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FolderSpec
 from diffbench.store.image_files import LABELS, LOSSY, ImageFiles, find_images
@@ -72,16 +73,23 @@ class ImageFolder:
         labels = {key: np.array(each.labels, np.int64) for key, each in listed.items()}
         tests = self._tests(listed, labels)
         count = sum(int(held.sum()) for held in tests.values())
-        images, identity = Splits(sum(map(len, tests.values())) - count, count), ImagesIdentity()
-        decoder = Decoder(spec.size, spec.channels, FORMATS[spec.lossy], spec.resize)
+        decoder = Decoder(spec.size, spec.channels, spec.formats, spec.resize)
+        images = Splits(sum(map(len, tests.values())) - count, count, decoder)
+        identity = ImagesIdentity()
         for key, each in listed.items():
             if each.numbered:
                 identity.add_labels(f"{key}/{LABELS}", each.labels)
             for name, inner, held in zip(each.names, each.inner, tests[key], strict=True):
                 where = f"{spec.paths[key]}/{name}"
-                image = decoder.read(each.files.read(name), where)
-                identity.add(f"{key}/{inner}", image)
-                images.add("test" if held else "train", image, where)
+                image = images.read(
+                    "test" if held else "train", where, partial(each.files.read, name)
+                )
+                if image is not None:
+                    identity.add(f"{key}/{inner}", image)
+        notes = images.finish()
+        notes += tuple(
+            f"{spec.paths[key]}: {note}" for key, each in listed.items() for note in each.notes
+        )
         dataset = Dataset(
             images.train,
             images.test,
@@ -91,6 +99,7 @@ class ImageFolder:
             classes=listed["path"].classes,
             name=spec.called or Path(spec.paths["path"]).resolve().name,
             identity=self._checked(identity.sha256()),
+            notes=notes,
         )
         return mixed(dataset, spec.seed)
 
@@ -121,9 +130,10 @@ class ImageFolder:
     def _check(self, key: str, listed: ImageFiles) -> None:
         path, names = self.spec.paths[key], listed.names
         if len(names) < 2:
+            others = "".join(f" ({note})" for note in listed.notes)
             raise ValueError(
-                f"{path} holds {len(names)} PNG images: `{key}:` must be a folder, zip or tar of at least two, in "
-                "itself or in one sub-folder for each class"
+                f"{path} holds {len(names)} PNG images{others}: `{key}:` must be a folder, zip or tar of at least "
+                "two, in itself or in one sub-folder for each class"
             )
         if self.spec.classes not in (None, len(listed.classes)):
             raise ValueError(

@@ -10,16 +10,17 @@ Images are cropped to the centred square and resized, antialiased, in one of sev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from diffbench.data.datasets import Dataset, check_split, stratified_mask
-from diffbench.data.decoding import FORMATS, LOSSLESS, Decoder, Splits
+from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.extras import package
-from diffbench.specs.data import LSUNSpec
+from diffbench.specs.data import FORMATS, LSUNSpec
 from diffbench.store.image_files import find_images
 from diffbench.store.status import one_line
 
@@ -28,28 +29,30 @@ class Source(Protocol):
     """Image files in a fixed order."""
 
     formats: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        """Yield each file's name and content."""
+    def __iter__(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield each file's name, and a function that returns its content."""
         ...
 
 
 class FolderSource:
     """The images of a folder, in sub-folders or not, or of a zip, in the order of their names."""
 
-    def __init__(self, path: Path, lossy: bool) -> None:
+    def __init__(self, path: Path, formats: tuple[str, ...]) -> None:
         self.path = path
-        self.formats = FORMATS[True] if lossy else (*LOSSLESS, "WEBP")
+        self.formats: tuple[str, ...] = formats
         self.listed = find_images(path, flat=True)
+        self.notes = tuple(f"{path}: {note}" for note in self.listed.notes)
 
     def __len__(self) -> int:
         return len(self.listed.names)
 
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+    def __iter__(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for name in self.listed.names:
-            yield f"{self.path}/{name}", self.listed.files.read(name)
+            yield f"{self.path}/{name}", partial(self.listed.files.read, name)
 
 
 class LMDBSource:
@@ -60,6 +63,7 @@ class LMDBSource:
     """
 
     formats = FORMATS[True]
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,11 +84,11 @@ class LMDBSource:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+    def __iter__(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         try:
             with self.environment.begin() as transaction:
                 for key, content in transaction.cursor():
-                    yield f"{self.path}: {key.decode('latin-1')}", content
+                    yield f"{self.path}: {key.decode('latin-1')}", partial(bytes, content)
         except self.lmdb.Error as error:
             raise self._torn(error) from None
 
@@ -111,13 +115,17 @@ class LSUN:
             test = max(1, round(spec.test_fraction * len(source)))
             check_split(test, len(source))
             held = stratified_mask(np.zeros(len(source), np.int64), test, spec.seed)
-            images = Splits(len(source) - test, test)
+            images = Splits(len(source) - test, test, self._decoder(source))
             self._fill(images, source, ["test" if each else "train" for each in held])
+            notes = source.notes
         else:
             tests = self._source(spec.test_path)
-            images = Splits(len(source), len(tests))
+            images = Splits(len(source), len(tests), self._decoder(source))
             self._fill(images, source, ["train"] * len(source))
+            images.decoder = self._decoder(tests)
             self._fill(images, tests, ["test"] * len(tests))
+            notes = (*source.notes, *tests.notes)
+        notes = (*images.finish(), *notes)
         return Dataset(
             images.train,
             images.test,
@@ -126,17 +134,20 @@ class LSUN:
             levels=spec.levels,
             classes=("all",),
             name=Path(spec.path).resolve().name,
+            notes=notes,
         )
 
     def _source(self, path: str) -> Source:
         root = Path(path)
         is_lmdb = (root / "data.mdb").is_file() or root.suffix == ".mdb"
-        source: Source = LMDBSource(root) if is_lmdb else FolderSource(root, self.spec.lossy)
+        source: Source = LMDBSource(root) if is_lmdb else FolderSource(root, self.spec.formats)
         if not len(source):
             raise ValueError(f"{path} holds no images; expected: {self.spec.origin}")
         return source
 
+    def _decoder(self, source: Source) -> Decoder:
+        return Decoder(self.spec.size, 3, source.formats, self.spec.resize)
+
     def _fill(self, images: Splits, source: Source, splits: list[str]) -> None:
-        decoder = Decoder(self.spec.size, 3, source.formats, self.spec.resize)
         for split, (name, content) in zip(splits, source, strict=True):
-            images.add(split, decoder.read(content, name), name)
+            images.read(split, name, content)

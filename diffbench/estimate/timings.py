@@ -22,7 +22,7 @@ from diffbench.estimate.costs import Timed
 from diffbench.estimate.counting import ADAPTIVE_CALLS, Calls
 from diffbench.estimate.stopwatch import Clock, Stopwatch
 from diffbench.plan.jobs import Plan
-from diffbench.plan.variants import classes_of
+from diffbench.plan.pictures import classes_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.processes import ProcessSpec

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffbench.data.datasets import Dataset, manifest
+from diffbench.data.datasets import Dataset, checked, manifest
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.scoring import ASSUMED
 from diffbench.estimate.timings import Timings
-from diffbench.specs.data import DataSpec
+from diffbench.specs.data import FEWEST, DataSpec
 from diffbench.specs.jobs import DataStageSpec
 from diffbench.specs.registry import build
 from diffbench.store import files, mapped, paths
@@ -20,8 +20,6 @@ from diffbench.store.products import StoreError, read_product, read_sidecar, wri
 from diffbench.store.progress import announce
 from diffbench.training import machine
 
-#: The least number of images; fewer have no useful statistics.
-FEWEST = 20
 #: Guesses, seconds: of imports, of a byte that is read, hashed and written, and of a picture file that is decoded.
 IMPORTING, STORING, DECODING = 1.5, 25e-9, 2e-4
 FACTS = ("levels", "classes", "name", "limits", "inception_score")
@@ -38,6 +36,9 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
                 f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
                 "images, or a larger test_fraction)"
             )
+        dataset = checked(dataset)
+        for note in dataset.notes:
+            announce(f"data: {note}")
         announce(f"data: storing {len(dataset.train) + len(dataset.test):,} images")
         beside = {paths.data_manifest(root): files.json_bytes(manifest(dataset))}
         write_product(path, lambda file: save(dataset, file), spec, beside)

@@ -35,6 +35,7 @@ from diffbench.jobs.reference import load_fidelity
 from diffbench.metrics import restoration
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.scores import Score
+from diffbench.specs.data import FEWEST
 from diffbench.specs.jobs import RestoreSpec
 from diffbench.specs.registry import build
 from diffbench.specs.restorers import PosteriorMeanSpec
@@ -253,7 +254,7 @@ def score(
     count = spec.images * spec.draws
     counts = {"images": spec.images, "draws": spec.draws}
     found: dict[str, Any] = {"metrics": metrics, "floors": {}, "truth": {}}
-    if count >= data.FEWEST:
+    if count >= FEWEST:
         images = problem.grey.from_model(drawn.flatten(0, 1))
         metrics["fid"] = fidelity.frechet(images, spec.draws)
         true = dataset.test[: spec.images].repeat(spec.draws, axis=0)

@@ -52,7 +52,7 @@ from diffbench.metrics.extractor import Features, features_and_logits, weights_s
 from diffbench.metrics.floors import RealImages
 from diffbench.metrics.measures import Curve, Measure, Measured
 from diffbench.metrics.reference_statistics import Reference
-from diffbench.metrics.scores import Score
+from diffbench.metrics.scores import Score, defined, undefined
 from diffbench.specs.floors import FloorSpec
 from diffbench.specs.measures import MeasureSpec
 from diffbench.specs.registry import build
@@ -161,8 +161,8 @@ class Fidelity:
         ``labels`` (N,) that were asked for, ``class_accuracy`` is the share that the extractor agrees with.
 
         Raises:
-            ValueError: when samples differ in shape from the reference or are fewer than 20, or
-                when a feature or a metric is not finite.
+            ValueError: when samples differ in shape from the reference or are fewer than 20, or when a feature is not
+                finite.  A metric that is not finite, or not defined for these images, has no value but a ``reason``.
         """
         self._check(images)
         z, logits = features_and_logits(self.module, images, self.batch)
@@ -179,7 +179,7 @@ class Fidelity:
             },
             "precision": {"value": precision, "se": (precision * (1 - precision) / len(z)) ** 0.5},
             "recall": {"value": recall, "se": None},
-            "nearest_ratio": _mean(nearest / self.reference.nearest_of_test),
+            "nearest_ratio": self._nearest_ratio(nearest),
         }
         if logits.size:
             scores["confidence"] = _mean(torch.from_numpy(logits).softmax(1).amax(1).numpy())
@@ -198,8 +198,7 @@ class Fidelity:
             found = measure.of(z, rows)
             scores |= found.scores
             curves |= found.curves
-        _refuse_nonfinite(scores)
-        return Measured(scores, curves)
+        return Measured({name: _checked(each) for name, each in scores.items()}, curves)
 
     def frechet(self, images: Images, together: int = 1) -> Score:
         """FID of images, uint8 (N, H, W, C), to the train split.
@@ -214,9 +213,12 @@ class Fidelity:
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
         rows = rows.reshape(len(rows), groups.shape[1] * together)
-        found = {"fid": self._fid(z, rows, "train")}
-        _refuse_nonfinite(found)
-        return found["fid"]
+        return _checked(self._fid(z, rows, "train"))
+
+    def _nearest_ratio(self, nearest: NDArray[np.float64]) -> Score:
+        if self.reference.nearest_of_test == 0:
+            return undefined("every test image is a copy of a training image")
+        return _mean(nearest / self.reference.nearest_of_test)
 
     def _fid(self, z: Features, rows: NDArray[np.int64], to: str) -> Score:
         distance = self.reference.distances[to]
@@ -244,8 +246,5 @@ def _bootstrapped(value: float, resampled: list[float]) -> Score:
     return {"value": value, "se": float(np.std(resampled, ddof=1)) if len(resampled) > 1 else None}
 
 
-def _refuse_nonfinite(scores: dict[str, Score]) -> None:
-    for name, score in scores.items():
-        for what, number in score.items():
-            if number is not None and not np.isfinite(number):
-                raise ValueError(f"{name} has {what} {number}")
+def _checked(score: Score) -> Score:
+    return score if score["value"] is None else defined(score["value"], score["se"])

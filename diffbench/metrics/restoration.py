@@ -89,6 +89,8 @@ def _over_pixels(values: Tensor) -> Tensor:
 
 def _root(squares: Tensor) -> Score:
     """Root of the mean over images of one square an image, and its standard error."""
-    mean, error = mean_of(squares).values()
-    value = max(mean or 0.0, 0.0) ** 0.5
+    found = mean_of(squares)
+    if found["value"] is None:
+        return found
+    value, error = max(found["value"], 0.0) ** 0.5, found["se"]
     return {"value": value, "se": error / (2 * value) if error is not None and value else None}

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.norms import GroupNorm
+from diffbench.networks.parts import check_halvings
 from diffbench.networks.unet import Attention, NoiseEmbedding, ResidualBlock
 from diffbench.specs.networks.network import EncoderSpec
 
@@ -36,11 +37,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         in_channels, height, width = image_shape
-        if height % 2 or width % 2:
-            raise ValueError(
-                "the encoder halves the image once: height and width must be even, not "
-                f"{height}x{width}"
-            )
+        check_halvings(spec, image_shape)
         outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
         self.noise_embedding = NoiseEmbedding(embedding)
         self.stem = nn.Conv2d(in_channels, outer, 3, padding=1)

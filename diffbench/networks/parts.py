@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.specs.networks.network import Halving
+
 
 def attended(qkv: Tensor, heads: int) -> Tensor:
     """The attention's result (B, C, H, W), from q, k and v (B, 3 C, H, W) with channels (3, heads, d)."""
@@ -69,14 +71,11 @@ def with_features(x: Tensor, features: nn.Module | None, raw: Tensor | None) -> 
     return torch.cat([x, features(raw).to(x)], dim=1)
 
 
-def check_halvings(network: str, height: int, width: int, halvings: int) -> None:
-    """Refuse images whose height or width is not a multiple of 2^halvings.
+def check_halvings(spec: Halving, shape: tuple[int, int, int]) -> None:
+    """Refuse images (C, H, W) that the network cannot halve.
 
     Raises:
-        ValueError: when it is not, with both.
+        ValueError: when height or width is not a multiple of 2^halvings, with both.
     """
-    if height % 2**halvings or width % 2**halvings:
-        raise ValueError(
-            f"network {network} halves the image {halvings} times (multipliers): height and width must be multiples "
-            f"of {2**halvings}, not {height}x{width}"
-        )
+    if reason := spec.halving_refusal(shape):
+        raise ValueError(f"network {reason}")

@@ -81,8 +81,8 @@ class ResidualUNet(Network):
         classes: int,
     ) -> None:
         super().__init__()
-        _, height, width = image_shape
-        check_halvings(spec.name, height, width, len(spec.widths) - 1)
+        height = image_shape[1]
+        check_halvings(spec, image_shape)
         features = FEATURES[spec.features]
         self.conditioning = Conditioning(features, spec.channels, spec.embedding, classes)
         outer, inner = spec.widths[0], spec.widths[-1]

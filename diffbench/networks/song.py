@@ -169,8 +169,8 @@ class Song(Network):
         classes: int,
     ) -> None:
         super().__init__()
-        _, height, width = image_shape
-        check_halvings(spec.name, height, width, len(spec.multipliers) - 1)
+        height = image_shape[1]
+        check_halvings(spec, image_shape)
         blocks = Blocks(spec)
         widths = [spec.channels * multiplier for multiplier in spec.multipliers]
         attends = [height >> level in spec.attention for level in range(len(widths))]

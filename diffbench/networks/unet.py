@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from diffbench.networks.network import Network
 from diffbench.networks.norms import AdaptiveNorm, GroupNorm
-from diffbench.networks.parts import FourierFeatures, with_class, with_features
+from diffbench.networks.parts import FourierFeatures, check_halvings, with_class, with_features
 from diffbench.specs.networks.network import UNetSpec
 
 
@@ -120,10 +120,7 @@ class UNet(Network):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        if height % 2 or width % 2:
-            raise ValueError(
-                f"the U-Net halves the image once: height and width must be even, not {height}x{width}"
-            )
+        check_halvings(spec, image_shape)
         outer, inner, embedding = spec.channels, spec.inner_channels, spec.embedding
         self.noise_embedding = NoiseEmbedding(embedding)
         self.class_embedding = nn.Embedding(classes + 1, embedding) if classes else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffbench.plan import reading
+from diffbench.plan import pictures, reading
 from diffbench.plan.devices import resolved
 from diffbench.plan.expansion import Expansion
 from diffbench.plan.jobs import Plan
@@ -15,6 +15,7 @@ from diffbench.plan.reading import Tree
 from diffbench.plan.variants import variants_of
 from diffbench.specs import registry
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
+from diffbench.specs.data import FEWEST
 from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.extractors import ExtractorSpec
 from diffbench.specs.image_measures import ImageMeasureSpec
@@ -31,6 +32,7 @@ def load_plan(
     repository: Path,
     origin: str = "--config",
     needs_files: bool = True,
+    looks: bool = False,
 ) -> Plan:
     """Read a benchmark and expand it to its jobs.
 
@@ -40,6 +42,8 @@ def load_plan(
         repository: the folder that holds the Snakefile and ``config/methods.yaml``.
         origin: the option that the overrides came from, for messages.
         needs_files: whether the files that the data set is read from must be there, as they must for any job to run.
+        looks: whether image files are counted and the first bytes of each looked at, so that what the data stage would
+            refuse is refused.
 
     Raises:
         PlanError: for the first mistake, with the file, the line, the key, the value and the nearest valid name.
@@ -56,6 +60,8 @@ def load_plan(
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
     variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    if looks:
+        _check_pictures(benchmark, tree)
     if needs_files:
         _check_controls(variants, tree)
     expansion = Expansion(benchmark, tree, extensions)
@@ -97,6 +103,22 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
             wanted = f"; expected: {data.origin}" if data.origin else ""
             origin = tree.where(("data", key))
             raise PlanError(f"{origin}: data.{key}: there is no file or folder {path!r}{wanted}")
+
+
+def _check_pictures(benchmark: BenchmarkSpec, tree: Tree) -> None:
+    """Refuse a data set with files that cannot be used or with too few test images, as the data stage would."""
+    data = benchmark.data
+    try:
+        pictures.faults(data).check()
+    except ValueError as error:
+        raise PlanError(f"{tree.where(('data', 'path'))}: data.path: {error}") from None
+    tests = pictures.tests_of(data)
+    if tests is not None and tests[1] < FEWEST:
+        key, count = tests
+        raise PlanError(
+            f"{tree.where(('data', key))}: data.{key}: {getattr(data, key)} gives {count} test images, and at least "
+            f"{FEWEST} are needed to be scored against; give more images, or a larger part of them"
+        )
 
 
 def _check_controls(variants: Mapping[str, VariantSpec], tree: Tree) -> None:

@@ -16,13 +16,13 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from diffbench.plan import pretrained
+from diffbench.plan.pictures import classes_of, shape_of
 from diffbench.plan.reading import Tree, nearest, validated
 from diffbench.specs.analyses import AnalysisSpec
 from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec, seeds_of
@@ -36,7 +36,6 @@ from diffbench.specs.objectives import ObjectiveSpec
 from diffbench.specs.restorers import RestorerSpec
 from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.weights import OfWeights
-from diffbench.store.image_files import find_images
 
 Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)
@@ -189,13 +188,16 @@ def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
 def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec) -> None:
     """Refuse a denoiser that cannot serve its process or data, and an objective that cannot train it."""
     process, denoiser, objective = variant.process, variant.denoiser, variant.objective
+    shape = shape_of(data)
     if process is None or denoiser is None:
         return
     reasons: list[tuple[str, str | None]] = [("denoiser", denoiser.refusal(process))]
     if variant.pretrained is not None:
         classes = classes_of(data) if variant.pretrained.classes else 0
-        of_data = variant.pretrained.refusal(data.known_shape, classes, data.name)
+        of_data = variant.pretrained.refusal(shape, classes, data.name)
         reasons.insert(0, ("pretrained", of_data))
+    elif variant.network is not None and shape is not None:
+        reasons.append(("network", variant.network.refusal(shape)))
     if denoiser.takes_labels:
         reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
     if objective is not None:
@@ -289,23 +291,6 @@ def _classes_refusal(wanted_by: str, data: DataSpec) -> str | None:
     if classes == 0 or classes >= 2:
         return None
     return f"{wanted_by} needs at least two classes, and the data set {data.name} has fewer"
-
-
-def classes_of(data: DataSpec) -> int:
-    """Return the number of classes: known, or that of the images in a folder, zip or tar; 0 where not known yet."""
-    if data.known_classes is not None or data.listed is None:
-        return data.known_classes or 0
-    path = Path(data.listed)
-    return _listed_classes(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _listed_classes(path: Path, _time: int) -> int:
-    """Return the number of classes of listed images; it is kept until the time of the path changes."""
-    try:
-        return len(find_images(path).classes)
-    except ValueError as error:
-        raise PlanError(f"data.path: {error}") from None
 
 
 def _is_trained(value: Mapping[str, Any]) -> bool:

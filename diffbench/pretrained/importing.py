@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from diffbench.store.pickles import LONGEST
 from diffbench.store.products import StoreError, read_sidecar, write_product
 from diffbench.store.status import one_line
 
+#: The name under which improved-diffusion and guided-diffusion save an average.
+OFFICIAL_AVERAGE = re.compile(r"(.*_)?ema_0\.\d+_\d+\.pt")
 #: The errors that unexpected tensors may cause while sizes are read from them.
 STUMBLES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -131,8 +134,11 @@ def _stated(layout: Layout, contents: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _averaged(contents: Mapping[str, Any], file: Path) -> bool | None:
-    """Whether the weights are averages; official files say so by a key or by their name."""
-    return True if "ema" in contents or "ema" in file.name.lower() else None
+    """Whether the weights are averages, by what the file holds or by its official name; None where neither says so.
+
+    Only the whole name that official code gives its averages counts, `ema_RATE_STEP.pt`: any other name is a user's.
+    """
+    return True if "ema" in contents or OFFICIAL_AVERAGE.fullmatch(file.name) else None
 
 
 def _check_free(folder: Path) -> None:

@@ -12,6 +12,11 @@ from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing
 Resize = Literal["bicubic", "lanczos", "bilinear", "box-bicubic"]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
+#: The kinds of picture files that are read, by whether lossy ones are allowed.
+FORMATS = {False: ("PNG",), True: ("PNG", "JPEG", "WEBP")}
+#: The least number of test images; fewer have no useful statistics.
+FEWEST = 20
+
 #: The archives of downsampled ImageNet by size, with the checksums that TensorFlow Datasets has recorded
 #: (https://github.com/tensorflow/datasets, imagenet_resized/checksums.tsv).
 IMAGENET = {
@@ -76,9 +81,23 @@ class DataSpec(Registered):
         return self.model_copy(update=dict.fromkeys(self.places)) if self.places else self
 
     @property
-    def listed(self) -> str | None:
-        """The folder, zip or tar in which `diffbench.store.image_files` finds the classes; None of other data sets."""
-        return None
+    def pictures(self) -> dict[str, str]:
+        """Configuration key -> folder, zip or tar of picture files that a plan can list; empty of other data sets."""
+        return {}
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The kinds of picture files that are read."""
+        return FORMATS[False]
+
+    def tests_of(self, counts: Mapping[str, int]) -> tuple[str, int] | None:
+        """Return how many test images there will be, and the key that says so; None where it is not known yet.
+
+        Args:
+            counts: the number of listed picture files by the key of their path.
+        """
+        known = self.known_counts.get("test")
+        return None if known is None else ("test", known)
 
     @property
     def origin(self) -> str:
@@ -221,6 +240,11 @@ class ImageFilesSpec(DataSpec):
         return self.channels, self.size, self.size
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """PNG, and the lossy kinds where they are allowed."""
+        return FORMATS[self.lossy]
+
+    @property
     def remark(self) -> str:
         """A remark that scores of lossy images compare with no published ones."""
         if not self.lossy:
@@ -306,8 +330,15 @@ class FolderSpec(ImageFilesSpec):
         return "path: none; it must be a folder, zip or tar of PNGs" if self.path is None else None
 
     @property
-    def listed(self) -> str | None:
-        return self.path
+    def pictures(self) -> dict[str, str]:
+        return self.paths
+
+    def tests_of(self, counts: Mapping[str, int]) -> tuple[str, int] | None:
+        if self.test_path is not None:
+            return ("test_path", counts["test_path"]) if "test_path" in counts else None
+        if "path" not in counts:
+            return None
+        return "test_fraction", max(1, round(self.test_fraction * counts["path"]))
 
 
 class ParquetSpec(ImageFilesSpec):
@@ -315,7 +346,8 @@ class ParquetSpec(ImageFilesSpec):
 
     test: how the names of the test split's files begin; on the hub it may be ``validation``.
     image, label: the names of the columns; ``none`` takes the only possible one.  Without labels there is one class.
-    classes: the number of classes, for plans made before the data are there; it is checked when data are read.
+    classes: the number of classes, for plans made before the data are there; it is checked when data are read.  With 1,
+        and without ``label``, no labels are read.
     """
 
     name: Literal["parquet"] = "parquet"
@@ -413,3 +445,8 @@ class LSUNSpec(ImageFilesSpec):
         return (
             "an unpacked LMDB of http://dl.yf.io/lsun/scenes/, e.g. church_outdoor_train_lmdb.zip"
         )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """PNG and WebP, which the databases have; JPEG only where it is allowed."""
+        return FORMATS[self.lossy] if self.lossy else ("PNG", "WEBP")

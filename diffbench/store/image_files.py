@@ -7,25 +7,36 @@
                                           keep the number of files small
 
 Folders around all images are ignored.  A zip or a tar is read without unpacking it.  It is refused when a name in it
-would lead out of the folder that it is unpacked to.
+would lead out of the folder that it is unpacked to.  In a zip a backslash is a separator, as some programs of Windows
+write it.
+
+Nothing is guessed: refused are a `dataset.json` that does not lie above all images, one that names an image twice,
+folders that are splits and would become classes, and names of files with a backslash in them.  What is left out, files
+that are no images or lie in hidden folders, is counted.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
+
+from diffbench.store.picture_files import HEAD, PictureError
 
 #: Suffixes of lossy images, and of all images.
 LOSSY = (".jpg", ".jpeg", ".webp")
 SUFFIXES = {".png", *LOSSY}
 LABELS = "dataset.json"
+#: Names of folders that are splits of a data set, not classes.
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 #: The size in bytes of the largest file that is unpacked: far above every image of a data set, far below a zip bomb.
 LARGEST = 2**28
 #: Labels are below this: each number up to the largest is a class with a name.
@@ -43,6 +54,10 @@ class Files(Protocol):
 
     def read(self, name: str) -> bytes:
         """Return the content of the file with a name."""
+        ...
+
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
         ...
 
 
@@ -64,6 +79,15 @@ class FolderFiles:
         """Return the content of the file with a name."""
         return (self.root / name).read_bytes()
 
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        path = self.root / name
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("it is not a regular file")
+        with path.open("rb") as file:
+            return file.read(HEAD), facts.st_size
+
 
 class ZipFiles:
     """The files in a zip.
@@ -78,21 +102,35 @@ class ZipFiles:
             self.zip = zipfile.ZipFile(path)
         except TORN as error:
             raise ValueError(f"{path} is not a complete zip ({error})") from None
+        found = [
+            (_plain(each.filename), each)
+            for each in self.zip.infolist()
+            if not each.filename.endswith(("/", "\\"))
+        ]
+        check_names([name for name, _ in found], path)
+        self.members = dict(found)
 
     def names(self) -> list[str]:
         """Return all names, in any order."""
-        found = [each.filename for each in self.zip.infolist() if not each.is_dir()]
-        check_names(found, self.path)
-        return found
+        return list(self.members)
 
     def read(self, name: str) -> bytes:
         """Return the content of the file with a name."""
         try:
-            if (size := self.zip.getinfo(name).file_size) > LARGEST:
-                raise OSError(f"it would unpack to {size:,} bytes")
-            return self.zip.read(name)
+            member = self.members[name]
+            if member.file_size > LARGEST:
+                raise OSError(f"it would unpack to {member.file_size:,} bytes")
+            return self.zip.read(member)
         except (*TORN, KeyError) as error:
-            raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
+
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        try:
+            with self.zip.open(self.members[name]) as file:
+                return file.read(HEAD), self.members[name].file_size
+        except (*TORN, KeyError) as error:
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
 
 
 class TarFiles:
@@ -142,10 +180,19 @@ class TarFiles:
             assert stream is not None
             content = stream.read()
         except (tarfile.TarError, *TORN, KeyError) as error:
-            raise ValueError(f"{self.path}: {name} cannot be read ({error})") from None
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
         if len(content) != member.size:
-            raise ValueError(f"{self.path}: {name} cannot be read (it ends early)")
+            raise PictureError(f"{self.path}: {name}", "cannot be read (it ends early)")
         return content
+
+    def start(self, name: str) -> tuple[bytes, int]:
+        """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""
+        try:
+            stream = self.tar.extractfile(self.members[name])
+            assert stream is not None
+            return stream.read(HEAD), self.members[name].size
+        except (tarfile.TarError, *TORN, KeyError) as error:
+            raise PictureError(f"{self.path}: {name}", f"cannot be read ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -153,6 +200,7 @@ class ImageFiles:
     """Names of images, sorted, the class of each, the classes' names, and the files to read them from.
 
     numbered: whether a `dataset.json` gives the classes, so that the names do not.
+    left_out: how many files of each suffix are no images that are read, or lie in hidden folders.
     """
 
     names: list[str]
@@ -160,6 +208,16 @@ class ImageFiles:
     classes: tuple[str, ...]
     files: Files
     numbered: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A remark that says what is left out; none where nothing is."""
+        if not self.left_out:
+            return ()
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.left_out.items()))
+        total = sum(self.left_out.values())
+        return (f"{total:,} of {total + len(self.names):,} files are left out: {kinds}",)
 
     @property
     def inner(self) -> list[str]:
@@ -215,23 +273,68 @@ def find_images(path: Path, flat: bool = False) -> ImageFiles:
     files = opened(path)
     found = files.names()
     names = sorted(filter(_is_image, found))
+    _check_backslashes(names, path)
+    left_out = _left_out(found)
     if flat:
-        return ImageFiles(names, [0] * len(names), ("all",), files)
+        return ImageFiles(names, [0] * len(names), ("all",), files, left_out=left_out)
     # A folder around the whole set may lie in the archive too.
     around = PurePosixPath(names[0]).parts[: _around(names)] if names else ()
     above = [PurePosixPath(*around[:depth]) for depth in range(len(around) + 1)]
     given = next((folder for folder in above if (folder / LABELS).as_posix() in found), None)
     if given is None:
-        return ImageFiles(names, *_by_folder(names, path), files)
+        _check_no_labels(found, path)
+        return ImageFiles(names, *_by_folder(names, path), files, left_out=left_out)
     content = files.read((given / LABELS).as_posix())
     labels, classes = _numbered(content, names, path, given)
-    return ImageFiles(names, labels, classes, files, numbered=len(classes) > 1)
+    return ImageFiles(names, labels, classes, files, len(classes) > 1, left_out)
+
+
+def _plain(name: str) -> str:
+    """Return a name in a zip with ``/`` between folders, and without ``./`` at its start."""
+    slashed = name.replace("\\", "/")
+    return slashed if slashed.startswith("/") else PurePosixPath(slashed).as_posix()
 
 
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in SUFFIXES and not _is_hidden(path)
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _left_out(found: list[str]) -> dict[str, int]:
+    """Return how many files of each suffix are not read; notes of operating systems do not count."""
+    counts: Counter[str] = Counter()
+    for name in found:
+        path = PurePosixPath(name)
+        system = path.name.startswith("._") or "__MACOSX" in path.parts
+        hidden = _is_hidden(path) and path.suffix.lower() in SUFFIXES and not system
+        if hidden:
+            counts[f"hidden {path.suffix.lower()}"] += 1
+        elif not _is_hidden(path) and not _is_image(name) and path.name != LABELS:
+            counts[path.suffix.lower() or "without a suffix"] += 1
+    return dict(counts)
+
+
+def _check_backslashes(names: list[str], path: Path) -> None:
+    if strange := next((name for name in names if "\\" in name), None):
+        raise ValueError(
+            f"{path} has the file {strange!r}: a backslash separates folders on Windows only; unpack or pack the "
+            "images again with folders"
+        )
+
+
+def _check_no_labels(found: list[str], path: Path) -> None:
+    """Refuse a `dataset.json` that gives the classes of only a part of the images, or has another spelling."""
+    for name in found:
+        each = PurePosixPath(name)
+        if each.name.lower() == LABELS and not _is_hidden(each):
+            raise ValueError(
+                f"{path} has {name}, which must be called {LABELS} and lie in a folder around all images to give their "
+                "classes: set `path:` to its folder, or remove it"
+            )
 
 
 def _around(names: list[str]) -> int:
@@ -252,6 +355,11 @@ def _by_folder(names: list[str], path: Path) -> tuple[list[int], tuple[str, ...]
             f"{path} holds folders in class sub-folders: only one level of folders is read"
         )
     classes = sorted({parts[0] for parts in own if parts})
+    if len(classes) > 1 and {name.lower() for name in classes} <= SPLITS:
+        raise ValueError(
+            f"{path} has the folders {', '.join(classes)}, which are splits, not classes: set `path:` to the one to "
+            "train on and `test_path:` to the other"
+        )
     number = {name: index for index, name in enumerate(classes)}
     return [number[parts[0]] if parts else 0 for parts in own], tuple(classes) or ("all",)
 
@@ -263,11 +371,14 @@ def _numbered(
     where = f"{path}: {LABELS}"
     try:
         pairs = json.loads(content)["labels"]
-        given: dict[str, Any] = {(folder / name).as_posix(): label for name, label in pairs or []}
-    except (ValueError, TypeError, KeyError, RecursionError):
+        named = [((folder / _plain(name)).as_posix(), label) for name, label in pairs or []]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError(f'{where} must be {{"labels": [[name, class], ...]}}') from None
     if pairs is None:
         return [0] * len(names), ("all",)
+    given: dict[str, Any] = dict(named)
+    if twice := [name for name, count in Counter(name for name, _ in named).items() if count > 1]:
+        raise ValueError(f"{where} names {twice[0]!r} twice")
     known = set(names)
     if strange := next((name for name in given if name not in known), None):
         raise ValueError(f"{where} names {strange!r}, which is not an image there")

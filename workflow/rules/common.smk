@@ -19,6 +19,13 @@ from diffbench.watch import view
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+# Snakemake takes braces in the path of a rule's environment for wildcards.
+if {*"{}"} & {*str(workflow.basedir)}:
+    sys.exit(
+        f"diffbench: {workflow.basedir}: Snakemake cannot run a workflow in a folder with braces in its name; move or"
+        " rename it"
+    )
+
 OVERRIDES = dict(workflow.config_settings.config)
 
 try:

@@ -26,7 +26,38 @@ def sizes_divide(spec: Any) -> Any:
     return spec
 
 
-class NetworkSpec(Registered):
+Shape = tuple[int, int, int]
+
+
+class Halving:
+    """What halves images a number of times."""
+
+    name: str
+
+    @property
+    def halvings(self) -> int:
+        """How often the network halves the image."""
+        return 0
+
+    def halving_refusal(self, shape: Shape) -> str | None:
+        """Return why the network cannot work on images (C, H, W); None when it can."""
+        _, height, width = shape
+        factor, once = 2**self.halvings, self.halvings == 1
+        if height % factor == 0 and width % factor == 0:
+            return None
+        times = "once" if once else f"{self.halvings} times"
+        wanted = "must be even" if once else f"must be multiples of {factor}"
+        return (
+            f"{self.name} halves the image {times}: height and width {wanted}, not {height}x{width}; resize the images "
+            f"to {factor * -(-max(height, width) // factor)} pixels, or choose a network that halves less"
+        )
+
+    def refusal(self, shape: Shape) -> str | None:
+        """Return why the network cannot work on images (C, H, W) as it is configured; None when it can."""
+        return self.halving_refusal(shape)
+
+
+class NetworkSpec(Halving, Registered):
     """A network F(x, c_noise, y)."""
 
     kind: ClassVar[str] = "network"
@@ -34,12 +65,29 @@ class NetworkSpec(Registered):
     name: str
 
     @property
+    def attends_at(self) -> tuple[int, ...]:
+        """The heights (pixels) at which the configuration asks for attention, where that is a choice."""
+        return ()
+
+    def refusal(self, shape: Shape) -> str | None:
+        """Return why the network cannot work on images (C, H, W) as it is configured; None when it can."""
+        if reason := self.halving_refusal(shape):
+            return f"{'multipliers: ' if 'multipliers' in type(self).model_fields else ''}{reason}"
+        heights = [shape[1] >> level for level in range(self.halvings + 1)]
+        if idle := [height for height in self.attends_at if height not in heights]:
+            return (
+                f"attention: {idle[0]} has no effect: on {shape[1]}x{shape[2]} images {self.name} works at heights of "
+                f"{', '.join(map(str, heights))}"
+            )
+        return None
+
+    @property
     def augmentation_labels(self) -> int:
         """How many numbers tell the network how an image was augmented."""
         return 0
 
 
-class ClassifierNetworkSpec(Registered):
+class ClassifierNetworkSpec(Halving, Registered):
     """A network that gives the logits of p(y | x_t) from (x, c_noise)."""
 
     kind: ClassVar[str] = "classifier network"
@@ -64,6 +112,11 @@ class EncoderSpec(ClassifierNetworkSpec):
     dropout: Fraction = 0.1
 
     _sizes_divide = model_validator(mode="after")(sizes_divide)
+
+    @property
+    def halvings(self) -> int:
+        """One: most of the work is at half the resolution."""
+        return 1
 
 
 class UNetSpec(NetworkSpec):
@@ -90,3 +143,8 @@ class UNetSpec(NetworkSpec):
     dropout: Fraction = 0.0
 
     _sizes_divide = model_validator(mode="after")(sizes_divide)
+
+    @property
+    def halvings(self) -> int:
+        """One: most of the work is at half the resolution."""
+        return 1

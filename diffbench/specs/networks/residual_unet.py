@@ -47,6 +47,16 @@ class ResidualUNetSpec(NetworkSpec):
     dropout: Fraction = 0.1
 
     @property
+    def halvings(self) -> int:
+        """One less than there are resolutions."""
+        return len(self.multipliers) - 1
+
+    @property
+    def attends_at(self) -> tuple[int, ...]:
+        """The heights in ``attention``, where it is stated: those of its default are for the paper's images."""
+        return self.attention if "attention" in self.model_fields_set else ()
+
+    @property
     def embedding(self) -> int:
         """The width of the embedding of noise level and class."""
         return 4 * self.channels

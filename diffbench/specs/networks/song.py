@@ -53,6 +53,16 @@ class SongSpec(NetworkSpec):
     augmentation: NonNegativeInt = 0
 
     @property
+    def halvings(self) -> int:
+        """One less than there are resolutions."""
+        return len(self.multipliers) - 1
+
+    @property
+    def attends_at(self) -> tuple[int, ...]:
+        """The heights in ``attention``, where it is stated: those of its default are for the paper's images."""
+        return self.attention if "attention" in self.model_fields_set else ()
+
+    @property
     def augmentation_labels(self) -> int:
         return self.augmentation
 
