@@ -22,6 +22,7 @@ from diffbench.reporting.records import Records
 from diffbench.reporting.tables import outputs
 from diffbench.reporting.web import page as page_module
 from diffbench.reporting.web.page import page
+from diffbench.specs.benchmark import names
 from diffbench.store import files, paths
 
 WEB = Path(__file__).parent / "web"
@@ -121,7 +122,16 @@ def test_text_of_results_is_never_markup(tiny):
     text = made(records, {"overview": table}, {"curve": chart})
     assert HOSTILE not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == made(records).count("<script")
+    # plotly's, and nothing of the results.
+    assert text.count("<script") == made(records).count("<script") + 1
+    (drawn,) = data_of(text)["plots"]["curve"]["panels"][0]["traces"]
+    assert drawn["legend"] == HOSTILE
+
+
+def test_only_a_page_with_charts_has_plotly(tiny):
+    records, path = tiny
+    assert len(path.read_text()) - len(made(records)) > 4e6
+    assert data_of(made(records))["plots"] == {}
 
 
 def test_a_claims_effect_is_drawn_on_a_scale_of_its_own(tiny):
@@ -225,6 +235,11 @@ def test_in_a_browser_pages_are_valid_usable_and_accessible(tiny, theirs, inspec
             assert 0 < each["filtered"] < each["before"]
             assert each["fewer"] == each["heads"][:-1]
     for each in ours["opened"]:
+        plots = each["plots"]
+        assert plots["names"] == list(names(records.plan.benchmark.figures))
+        assert plots["fewer"] < plots["all"]
+        assert plots["words"]
+        assert plots["links"] == 0
         # The figures, and samples of each variant that has some.
         sampled = {job.variant for job in records.plan.of("sample")}
         assert len(each["pictures"]) == len(records.plan.benchmark.figures) + len(sampled)

@@ -76,4 +76,3 @@ document.addEventListener("click", ({ target }) => {
   document.getElementById("source-content").replaceChildren(...parts);
   dialog.showModal();
 });
-document.documentElement.classList.add("ready");

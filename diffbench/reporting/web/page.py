@@ -9,7 +9,7 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffbench.reporting import citations, quality
@@ -26,6 +26,7 @@ from diffbench.store import paths
 
 #: The bytes of pictures of samples that the page holds; it links to further ones.
 GALLERY_BYTES = 3_000_000
+SCRIPTS = ("tables.js", "page.js")
 #: The columns of the long table that the page shows, each with its head.
 SHOWN = {
     "variant": "variant",
@@ -98,10 +99,12 @@ def page(
         pictures: the figures drawn, as PNG.
     """
     benchmark = records.plan.benchmark
-    data = _data(records, export)
+    plots = {name: plot for name, chart in charts.items() if (plot := chart.plot())}
+    data = {**_data(records, export), "plots": {name: asdict(plot) for name, plot in plots.items()}}
     return render(
         "page.html",
-        ("tables.js", "page.js"),
+        SCRIPTS + (("plots.js",) if plots else ()),
+        plots=bool(plots),
         benchmark=benchmark,
         config=records.plan.config.name,
         commits=[each[:12] for each in export.about["environment"]["commits"]],
