@@ -212,12 +212,20 @@ def picture(
     # A figure made without pyplot is always drawn by Agg, whatever backend is set.
     with mpl.rc_context():
         mpl.rcdefaults()
+        # No title has to make room for ticks above its panel: to look for them takes as long as to draw.
+        mpl.rcParams["axes.titley"] = 1.0
         figure = Figure(size, dpi=DPI, layout="constrained")
-        grid = figure.subplots(max(1, -(-panels // columns)), columns, squeeze=False).flatten()
+        places = figure.add_gridspec(max(1, -(-panels // columns)), columns)
+        figure.suptitle(title, fontsize="medium")
+        grid = [figure.add_subplot(places[panel]) for panel in range(max(1, panels))]
         for axes in grid[panels:]:
             axes.set_axis_off()
-        figure.suptitle(title, fontsize="medium")
-        draw(figure, list(grid[:panels]))
+        draw(figure, grid[:panels])
+        # Laid out here: to save a figure that has a layout draws it twice.
+        layout = figure.get_layout_engine()
+        assert layout is not None
+        layout.execute(figure)
+        figure.set_layout_engine("none")
         figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
 
