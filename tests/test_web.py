@@ -104,12 +104,13 @@ def test_a_cell_opens_the_jobs_of_its_own_number(tiny):
     assert opened["claims"] >= both
 
 
-def test_a_published_number_opens_its_paper(tiny):
+@pytest.mark.parametrize("kind", ["published", "recorded"])
+def test_a_published_or_recorded_number_opens_its_row(tiny, kind):
     records, _ = tiny
     row = {"paper": "ddpm", "value": "3.17", "method": HOSTILE, "address": "https://arxiv.org/a"}
-    grid = Grid(["row", "FID"], [["eps", "3.17"]], cells={(0, 1): Source(published=row)})
+    grid = Grid(["row", "FID"], [["eps", "3.17"]], cells={(0, 1): Source(**{kind: row})})
     text = made(records, {"paper": Table("t", [], [grid])})
-    (held,) = re.findall(r'data-published="([^"]*)">3.17<', text)
+    (held,) = re.findall(rf'data-{kind}="([^"]*)">3.17<', text)
     assert json.loads(html.unescape(held)) == row
     assert HOSTILE not in text
 
@@ -137,13 +138,18 @@ def test_only_a_page_with_charts_has_plotly(tiny):
 def test_a_claims_effect_is_drawn_on_a_scale_of_its_own(tiny):
     records, _ = tiny
     numbers = {"effect": "-2", "low": "-4", "high": "1", "metric": "fid", "verdict": "undecided"}
-    line = SimpleNamespace(line=lambda table: {"id": "a", "claim": HOSTILE, **numbers})
+    line = SimpleNamespace(
+        line=lambda table: {"id": "a", "claim": HOSTILE, **numbers},
+        source=Source([("ddpm-cosine", "ancestral-10")]),
+    )
     lacking = SimpleNamespace(
         line=lambda table: {"id": "b", "claim": "none", **numbers, "effect": "-"}
     )
     text = made(records, {"claims": Table("Claims", [line, lacking], [Grid(["claim"], [["a"]])])})
     drawn = text.partition('<table class="effects">')[2].partition("</table>")[0]
     assert drawn.count("<svg") == 1
+    (index,) = re.findall(r'<tr data-jobs="(\d+)">', drawn)
+    assert data_of(text)["jobs"][int(index)]["name"] == "ddpm-cosine ancestral-10 seed 0"
     assert 'x1="-100.0" y1="0" x2="25.0"' in drawn
     assert 'cx="-50.0"' in drawn
     assert "-2.00 (-4.00 to 1.00) in FID" in drawn
