@@ -424,12 +424,6 @@ def test_a_reconstruction_that_no_job_makes_is_said(tmp_path):
     assert (row["y"], row["note"]) == ("-", "this benchmark has no such latents")
 
 
-def test_twice_as_many_lines_as_colours_can_be_told_apart():
-    styles = [charting._style(i, 3) for i in range(14)]
-    for look in (("color", "linestyle"), ("color", "marker"), ("color", "markerfacecolor")):
-        assert len({tuple(style[key] for key in look) for style in styles}) == 14
-
-
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
     [(3, 300, ["5", "10", "20", "50", "100", "200"]), (2, 3, ["2", "2.4"])],

@@ -452,6 +452,11 @@ MISTAKES = [
         ["bench.yaml:8", "restorations.variants: no variant 'edmm'", "did you mean 'edm'"],
     ),
     (
+        "trajectory: {of: ['edm/*', '*/hoin-3']}",
+        {},
+        ["bench.yaml:8", "trajectory.of: no variant/solver '*/hoin-3'", "known: "],
+    ),
+    (
         "restorations: {restorers: {d: {name: ddmr}}}",
         {},
         ["restorations.restorers.d", "'ddmr' is not a known restorer", "did you mean 'ddrm'"],

@@ -53,6 +53,14 @@ def test_rows_are_those_that_the_benchmark_has_with_their_interval(results):
         assert [float(each) for each in numbers] == pytest.approx(
             [mean, mean - half, mean + half], abs=0.05
         )
+    # A number opens its row of the record.
+    for i, (variant, item, *_) in enumerate(rows):
+        source = table.grids[0].cells[i, 4].recorded
+        assert source["file"] == f"{layout.RECORDS}/{RUN}/cells.csv"
+        line = {key: value for key, value in lines[variant, item].items() if value != "-"}
+        assert {**source, **line} == source
+        assert source["spec"]
+        assert source["commit"]
     assert any(f"{RUN} (" in note and "1500 steps" in note for note in table.notes)
     assert [record.variant for record in table.records] == [variant for variant, _ in expected]
 

@@ -119,13 +119,15 @@ def test_the_samples_job_does_not_depend_on_it(run):
 def test_it_is_of_the_first_seed_and_of_the_first_solver_that_is_named(run):
     plan, _ = run
     assert {(job.variant, job.seed) for job in plan.of("trajectory")} == {(v, 0) for v in ITEMS}
-    named = {"trajectory": {"of": ["nothing/*", "v*/ode-adaptive", "*/pc-3", "ihdm/*"]}}
+    named = {"trajectory": {"of": ["v*/ode-adaptive", "*/pc-3", "ihdm/*"]}}
     chosen = load_plan([TINY], SETTINGS | named, REPOSITORY).of("trajectory")
     assert [(job.variant, job.item) for job in chosen] == [
         ("ve", "ode-adaptive"),
         ("ihdm", "deblur"),
     ]
     assert load_plan([TINY], SETTINGS | {"trajectory": "none"}, REPOSITORY).of("trajectory") == []
+    with pytest.raises(PlanError, match=r"trajectory\.of: no variant/solver 'nothing/\*'"):
+        load_plan([TINY], SETTINGS | {"trajectory": {"of": ["nothing/*"]}}, REPOSITORY)
     with pytest.raises(PlanError, match=r"trajectory\.states: .*1"):
         load_plan([TINY], SETTINGS | {"trajectory": {"states": 1}}, REPOSITORY)
 

@@ -22,6 +22,7 @@ from diffbench.reporting.records import Records
 from diffbench.reporting.tables import outputs
 from diffbench.reporting.web import page as page_module
 from diffbench.reporting.web.page import page
+from diffbench.specs.benchmark import names
 from diffbench.store import files, paths
 
 WEB = Path(__file__).parent / "web"
@@ -103,12 +104,13 @@ def test_a_cell_opens_the_jobs_of_its_own_number(tiny):
     assert opened["claims"] >= both
 
 
-def test_a_published_number_opens_its_paper(tiny):
+@pytest.mark.parametrize("kind", ["published", "recorded"])
+def test_a_published_or_recorded_number_opens_its_row(tiny, kind):
     records, _ = tiny
     row = {"paper": "ddpm", "value": "3.17", "method": HOSTILE, "address": "https://arxiv.org/a"}
-    grid = Grid(["row", "FID"], [["eps", "3.17"]], cells={(0, 1): Source(published=row)})
+    grid = Grid(["row", "FID"], [["eps", "3.17"]], cells={(0, 1): Source(**{kind: row})})
     text = made(records, {"paper": Table("t", [], [grid])})
-    (held,) = re.findall(r'data-published="([^"]*)">3.17<', text)
+    (held,) = re.findall(rf'data-{kind}="([^"]*)">3.17<', text)
     assert json.loads(html.unescape(held)) == row
     assert HOSTILE not in text
 
@@ -121,19 +123,33 @@ def test_text_of_results_is_never_markup(tiny):
     text = made(records, {"overview": table}, {"curve": chart})
     assert HOSTILE not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == made(records).count("<script")
+    # plotly's, and nothing of the results.
+    assert text.count("<script") == made(records).count("<script") + 1
+    (drawn,) = data_of(text)["plots"]["curve"]["panels"][0]["traces"]
+    assert drawn["legend"] == HOSTILE
+
+
+def test_only_a_page_with_charts_has_plotly(tiny):
+    records, path = tiny
+    assert len(path.read_text()) - len(made(records)) > 4e6
+    assert data_of(made(records))["plots"] == {}
 
 
 def test_a_claims_effect_is_drawn_on_a_scale_of_its_own(tiny):
     records, _ = tiny
     numbers = {"effect": "-2", "low": "-4", "high": "1", "metric": "fid", "verdict": "undecided"}
-    line = SimpleNamespace(line=lambda table: {"id": "a", "claim": HOSTILE, **numbers})
+    line = SimpleNamespace(
+        line=lambda table: {"id": "a", "claim": HOSTILE, **numbers},
+        source=Source([("ddpm-cosine", "ancestral-10")]),
+    )
     lacking = SimpleNamespace(
         line=lambda table: {"id": "b", "claim": "none", **numbers, "effect": "-"}
     )
     text = made(records, {"claims": Table("Claims", [line, lacking], [Grid(["claim"], [["a"]])])})
     drawn = text.partition('<table class="effects">')[2].partition("</table>")[0]
     assert drawn.count("<svg") == 1
+    (index,) = re.findall(r'<tr data-jobs="(\d+)">', drawn)
+    assert data_of(text)["jobs"][int(index)]["name"] == "ddpm-cosine ancestral-10 seed 0"
     assert 'x1="-100.0" y1="0" x2="25.0"' in drawn
     assert 'cx="-50.0"' in drawn
     assert "-2.00 (-4.00 to 1.00) in FID" in drawn
@@ -225,6 +241,11 @@ def test_in_a_browser_pages_are_valid_usable_and_accessible(tiny, theirs, inspec
             assert 0 < each["filtered"] < each["before"]
             assert each["fewer"] == each["heads"][:-1]
     for each in ours["opened"]:
+        plots = each["plots"]
+        assert plots["names"] == list(names(records.plan.benchmark.figures))
+        assert plots["fewer"] < plots["all"]
+        assert plots["words"]
+        assert plots["links"] == 0
         # The figures, and samples of each variant that has some.
         sampled = {job.variant for job in records.plan.of("sample")}
         assert len(each["pictures"]) == len(records.plan.benchmark.figures) + len(sampled)

@@ -125,7 +125,9 @@ def _filled(chosen: Mapping[str, Any], template: str, origin: str, value: Any) -
     return _PLACEHOLDER.sub(lambda match: str(chosen[match[1]]), value)
 
 
-def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> list[str]:
+def selected(
+    known: Iterable[str], tree: Tree, key: str, prefix: str = "", what: str = "variant"
+) -> list[str]:
     """Return the names that the patterns under ``key`` choose, in the patterns' order.
 
     Args:
@@ -133,6 +135,7 @@ def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> li
         tree: the mapping that has the key.
         key: the key of the patterns.
         prefix: the keys above it, each with a dot behind it, for messages.
+        what: what the names are of, for messages.
 
     Raises:
         PlanError: when a pattern chooses none.
@@ -147,7 +150,7 @@ def selected(known: Iterable[str], tree: Tree, key: str, prefix: str = "") -> li
             # A pattern is compared with the beginnings that it could have meant.
             near = {f"{name[: len(start)]}*" for name in names} if start != pattern else names
             hint = nearest(pattern, near)
-            raise PlanError(f"{origin}: {prefix}{key}: no variant {pattern!r}{hint}")
+            raise PlanError(f"{origin}: {prefix}{key}: no {what} {pattern!r}{hint}")
         found |= dict.fromkeys(chosen)
     return list(found)
 
@@ -314,6 +317,12 @@ def _dropped(tree: Tree, key: str) -> Tree:
     return tree.without(key).having({key: part})
 
 
+def _solvers(variant: Tree, benchmark: Tree) -> list[str]:
+    """Return the ids of a variant's solvers before it is resolved."""
+    named = [each.part("solvers").value for each in (benchmark.part("defaults"), variant)]
+    return [solver for each in named if isinstance(each, dict) for solver in each]
+
+
 def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
     """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses."""
     every = expanded(joined(methods, tree.part("methods")), tree.part("overrides"))
@@ -322,6 +331,10 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     restorations = benchmark.restorations
     patterns = Tree({"variants": restorations.variants}, tree.part("restorations").origins)
     selected(every, patterns, "variants", "restorations.")
+    if benchmark.trajectory is not None:
+        solvers = [f"{name}/{solver}" for name in every for solver in _solvers(every[name], tree)]
+        patterns = Tree({"of": benchmark.trajectory.of}, tree.part("trajectory").origins)
+        selected(solvers, patterns, "of", "trajectory.", "variant/solver")
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]

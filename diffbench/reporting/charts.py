@@ -1,15 +1,16 @@
-"""A figure as data, and the two files it is written to: a picture, and the numbers in it.
+"""A figure as data, and what it is written to: a picture, the numbers in it, and a plot for browsers.
 
 A chart is panels, a panel is lines, a line is points; a point may have a range (error bar or band)
 and, where there is nothing to plot, the reason.  The CSV has one row a point and holds exactly what
-is plotted.  The same chart gives the same bytes: no date, no version, no user's matplotlib style.
+is plotted; the picture and the plot (``plots``) show it alike.  The same chart gives the same bytes:
+no date, no version, no user's matplotlib style.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from textwrap import fill
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffbench.reporting.cells import text
 from diffbench.reporting.formats import csv_of
+from diffbench.reporting.plots import COLOURS, UNJOINED, Plot, PlotPanel, Style, Trace, style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 COLUMNS = ("figure", "panel", "series", "x", "y", "low", "high", "seeds", "status", "note")
-#: Okabe and Ito's colours, which the colour-blind can tell apart too; their yellow is too light for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = "osD^vPX"
-DASHES = ("-", "--", ":")
 DPI = 200
 PANEL_INCHES = (3.8, 2.9)
 ALONE_INCHES = (5.6, 3.9)
@@ -40,7 +38,6 @@ AROUND_INCHES, ROW_INCHES = 0.6, 0.18
 LETTER_INCHES, HANDLE_INCHES = 0.075, 0.8
 #: Length in letters of a line in the legend: enough to show its dashes on both sides of a marker.
 HANDLE_LENGTH = 3.2
-MOST_MARKED = 40
 #: A logarithmic axis that spans fewer decades has plain numbers at its ticks, no powers of ten.
 PLAIN_DECADES = 2.5
 
@@ -64,6 +61,10 @@ class Drawing(Protocol):
 
     def csv(self, name: str) -> str:
         """Return the content as CSV: one row a point, or a picture."""
+        ...
+
+    def plot(self) -> Plot | None:
+        """Return it for a browser to draw; None of pictures."""
         ...
 
 
@@ -142,6 +143,10 @@ class Chart:
         """Return the plotted numbers as CSV."""
         return to_csv(name, self)
 
+    def plot(self) -> Plot:
+        """Return the chart for a browser to draw."""
+        return to_plot(self)
+
 
 def to_csv(name: str, chart: Chart) -> str:
     """Return the plotted numbers as CSV: one row a point, a dash for what does not exist."""
@@ -207,12 +212,20 @@ def picture(
     # A figure made without pyplot is always drawn by Agg, whatever backend is set.
     with mpl.rc_context():
         mpl.rcdefaults()
+        # No title has to make room for ticks above its panel: to look for them takes as long as to draw.
+        mpl.rcParams["axes.titley"] = 1.0
         figure = Figure(size, dpi=DPI, layout="constrained")
-        grid = figure.subplots(max(1, -(-panels // columns)), columns, squeeze=False).flatten()
+        places = figure.add_gridspec(max(1, -(-panels // columns)), columns)
+        figure.suptitle(title, fontsize="medium")
+        grid = [figure.add_subplot(places[panel]) for panel in range(max(1, panels))]
         for axes in grid[panels:]:
             axes.set_axis_off()
-        figure.suptitle(title, fontsize="medium")
-        draw(figure, list(grid[:panels]))
+        draw(figure, grid[:panels])
+        # Laid out here: to save a figure that has a layout draws it twice.
+        layout = figure.get_layout_engine()
+        assert layout is not None
+        layout.execute(figure)
+        figure.set_layout_engine("none")
         figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
 
@@ -278,18 +291,25 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, labels: Sequence[str]) -> Non
         axes.text(0.5, 0.5, _nothing(panel), transform=axes.transAxes, **words)
         axes.set(xticks=[], yticks=[])
         return
-    heights = [point.y or 0.0 for line in panel.lines for point in line.drawn]
-    # Where no value is above 0 (KID may be below), nothing can be drawn on a logarithmic axis.
-    log = chart.log if max(heights) > 0 else chart.log.replace("y", "")
+    log, bottom = _scale(chart, panel)
     for name, set_scale in (("x", axes.set_xscale), ("y", axes.set_yscale)):
         if name in log:
             set_scale("log")
-    if chart.floor and min(heights) < chart.floor * max(heights):
-        axes.set_ylim(bottom=chart.floor * max(heights))
+    if bottom is not None:
+        axes.set_ylim(bottom=bottom)
     for name in log:
         _plain_ticks(axes.xaxis if name == "x" else axes.yaxis)
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scale(chart: Chart, panel: Panel) -> tuple[str, float | None]:
+    """Return which axes of a panel with points are logarithmic, and where its y axis begins: None for by itself."""
+    heights = [point.y or 0.0 for line in panel.lines for point in line.drawn]
+    # Where no value is above 0 (KID may be below), nothing can be drawn on a logarithmic axis.
+    log = chart.log if max(heights) > 0 else chart.log.replace("y", "")
+    bottom = chart.floor * max(heights)
+    return log, bottom if chart.floor and min(heights) < bottom else None
 
 
 def _plain_ticks(axis: Axis) -> None:
@@ -306,16 +326,16 @@ def _plain_ticks(axis: Axis) -> None:
 
 
 def _line(axes: Axes, line: Line, index: int, band: bool) -> None:
-    points, style = line.drawn, _style(index, len(line.drawn))
+    points, own = line.drawn, style_of(index, len(line.drawn))
     if line.fitted:
         ends = [point for point in line.fitted if point.low is not None]
         for part in ([replace(point, low=None) for point in line.fitted], ends):
-            _points(axes, part, False, style | {"marker": ""})
-        style["linestyle"] = ""
-    _points(axes, points, band, style)
+            _points(axes, part, False, replace(own, marker=""))
+        own = replace(own, dash=UNJOINED)
+    _points(axes, points, band, own)
 
 
-def _points(axes: Axes, points: Sequence[Point], band: bool, style: dict[str, Any]) -> None:
+def _points(axes: Axes, points: Sequence[Point], band: bool, style: Style) -> None:
     x, y = [point.x or 0.0 for point in points], [point.y or 0.0 for point in points]
     low = [
         value if point.low is None else point.low for point, value in zip(points, y, strict=True)
@@ -324,27 +344,25 @@ def _points(axes: Axes, points: Sequence[Point], band: bool, style: dict[str, An
         value if point.high is None else point.high for point, value in zip(points, y, strict=True)
     ]
     if band:
-        axes.plot(x, y, **style)
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+        axes.plot(x, y, **_keywords(style))
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.2, linewidth=0)
         return
     below = [value - end for value, end in zip(y, low, strict=True)]
     above = [end - value for value, end in zip(y, high, strict=True)]
     ranged = any(point.low is not None for point in points)
     bars: dict[str, Any] = {"capsize": 2, "elinewidth": 0.8}
-    axes.errorbar(x, y, yerr=[below, above] if ranged else None, **bars, **style)
+    axes.errorbar(x, y, yerr=[below, above] if ranged else None, **bars, **_keywords(style))
 
 
-def _style(index: int, points: int) -> dict[str, Any]:
-    """Return a line's style; when a colour is used again, the dash differs and the marker is another, hollow one."""
-    turn, colour = divmod(index, len(COLOURS))
-    marker = MARKERS[(colour + 3 * turn) % len(MARKERS)]
+def _keywords(style: Style) -> dict[str, Any]:
+    """Return a style in matplotlib's keywords."""
     return {
-        "color": COLOURS[colour],
-        "marker": marker if points <= MOST_MARKED else "",
-        "markersize": 4.5 if turn else 4,
-        "markerfacecolor": "white" if turn else COLOURS[colour],
+        "color": style.colour,
+        "marker": style.marker,
+        "markersize": 4.5 if style.hollow else 4,
+        "markerfacecolor": "white" if style.hollow else style.colour,
         "linewidth": 1.2,
-        "linestyle": DASHES[turn % len(DASHES)],
+        "linestyle": style.dash,
     }
 
 
@@ -352,7 +370,7 @@ def _handle(chart: Chart, index: int, label: str) -> Line2D:
     from matplotlib.lines import Line2D
 
     points = max(len(line.points) for line in _lines(chart, label))
-    return Line2D([], [], label=_legend(chart, label), **_style(index, points))
+    return Line2D([], [], label=_legend(chart, label), **_keywords(style_of(index, points)))
 
 
 def _lines(chart: Chart, label: str) -> list[Line]:
@@ -376,3 +394,58 @@ def _nothing(panel: Panel) -> str:
     reasons = dict.fromkeys(f"{each.status}: {each.note}".removesuffix(": ") for each in lacking)
     shown = [fill(reason, 44) for reason in list(reasons)[:3]]
     return "\n".join(["nothing to plot", *shown])
+
+
+def to_plot(chart: Chart) -> Plot:
+    """Return a chart for a browser to draw."""
+    panels = [_plotted(chart, panel) for panel in chart.panels]
+    return Plot(chart.x, panels, _shape(len(chart.panels))[1], chart.band)
+
+
+def _plotted(chart: Chart, panel: Panel) -> PlotPanel:
+    labels = _labels(chart)
+    traces = [
+        each
+        for line in panel.lines
+        if line.drawn
+        for each in _traces(chart, panel, line, labels.index(line.label))
+    ]
+    if not traces:
+        return PlotPanel(panel.name, nothing=_nothing(panel))
+    return PlotPanel(panel.name, traces, "", *_scale(chart, panel))
+
+
+def _traces(chart: Chart, panel: Panel, line: Line, index: int) -> Iterator[Trace]:
+    legend, own = _legend(chart, line.label), style_of(index, len(line.drawn))
+    if line.fitted:
+        words = [_said(chart, panel, f"{line.label}, fitted", point) for point in line.fitted]
+        yield trace(legend, replace(own, marker=""), line.fitted, words)
+        own = replace(own, dash=UNJOINED)
+    words = [_said(chart, panel, line.label, point) for point in line.drawn]
+    yield trace(legend, own, line.drawn, words)
+
+
+def trace(legend: str, style: Style, points: Sequence[Point], words: Sequence[str]) -> Trace:
+    """Return points that have a place and a number as a trace."""
+    return Trace(
+        legend,
+        style,
+        [_short(point.x or 0.0) for point in points],
+        [_short(point.y or 0.0) for point in points],
+        [None if point.low is None else _short(point.low) for point in points],
+        [None if point.high is None else _short(point.high) for point in points],
+        words,
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _said(chart: Chart, panel: Panel, label: str, point: Point) -> str:
+    """Return what is said of a point: a line each for label, places, range, seeds and note."""
+    ends = "" if point.low is None or point.high is None else f"{point.low:.4g} to {point.high:.4g}"
+    seeds = f"{point.seeds} seed{'s' if point.seeds > 1 else ''}" if point.seeds else ""
+    value = f"{panel.name}: {point.y:.4g}" + (f" ({ends})" if ends else "")
+    lines = [label, f"{chart.x}: {point.x:.4g}", value, seeds, fill(point.note, 60)]
+    return "\n".join(filter(None, lines))

@@ -59,6 +59,7 @@ class ClaimLine:
 
     verdict: Verdict
     metric: MetricSpec
+    source: Source
 
     def line(self, table: str) -> dict[str, str]:
         """Return the row: every value as text, a dash where there is none."""
@@ -96,7 +97,10 @@ def table(results: Records, claims: Claims, metrics: Metrics) -> Table:
     grids = [_grid(results, name, found, metrics, footnotes) for name, found in groups.items()]
     return Table(
         f"Claims: {results.plan.benchmark.name}",
-        [ClaimLine(each, metrics[each.claim.metric]) for each in verdicts],
+        [
+            ClaimLine(each, metrics[each.claim.metric], _source(results, each.claim.cells))
+            for each in verdicts
+        ],
         grids,
         _notes(results.plan, verdicts),
         footnotes.lines,
@@ -118,11 +122,15 @@ def _grid(
 ) -> Grid:
     rows = [_row(each, metrics[each.claim.metric], footnotes) for each in verdicts]
     sources = {
-        (i, HEADS.index(head)): Source([(cell.variant, results.find(cell)[0]) for cell in cells])
+        (i, HEADS.index(head)): _source(results, cells)
         for i, each in enumerate(verdicts)
         for head, cells in _sides(each.claim).items()
     }
     return Grid(HEADS, rows, caption=caption, cells=sources)
+
+
+def _source(results: Records, cells: Sequence[CellSpec]) -> Source:
+    return Source([(cell.variant, results.find(cell)[0]) for cell in cells])
 
 
 def _sides(claim: ClaimSpec) -> dict[str, Sequence[CellSpec]]:

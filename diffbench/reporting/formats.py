@@ -22,10 +22,11 @@ AT_FLOOR, BEST = "†", "*"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a number is from: jobs of ours, each a variant and an item, or a row of the published values."""
+    """Where a number is from: jobs of ours, each a variant and an item, or a row of what is published or recorded."""
 
     jobs: Sequence[tuple[str, str]] = ()
     published: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

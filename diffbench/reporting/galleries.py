@@ -93,6 +93,9 @@ class Gallery:
         size = max(width * columns, NARROWEST_INCHES), height * rows + AROUND_INCHES
         return picture(size, self.title, len(self.panes), columns, self._draw)
 
+    def plot(self) -> None:
+        """Return None: pictures are shown as they are."""
+
     def _draw(self, figure: Figure, grid: Sequence[Axes]) -> None:
         for axes, pane in zip(grid, self.panes, strict=True):
             _draw(axes, pane, self.grey_levels)

@@ -40,6 +40,8 @@ SCRIPTS = ("tables.js", "listing.js")
 MOST_CELLS = 5_000
 #: The most commits in a row of the overview.
 MOST_COMMITS = 3
+#: The link of a page to the overview.
+BACK = '<p><a href="../index.html">All benchmarks</a></p>'
 HEADS = ("from", "variant", "item", "metric", "value", "SE", "seeds", "N", "NFE", "protocol", "status")  # fmt: skip
 
 
@@ -223,8 +225,13 @@ def _write(folder: Path, source: Source, sources: Sequence[Source]) -> None:
         files.write(folder / f"{exports.NAME}.{suffix}", content)
     for picture in source.pictures:
         files.write(folder / picture, (source.path / picture).read_bytes())
-    page = cells_page(source, sources) if source.page is None else source.page
+    page = cells_page(source, sources) if source.page is None else linked(source.page)
     files.write(folder / "index.html", page.encode())
+
+
+def linked(page: str) -> str:
+    """Return our own page with a link to the site's overview, for its copy on the site."""
+    return page.replace("<header>", f"<header>\n{BACK}", 1)
 
 
 def index(rows: Sequence[Row]) -> str:
@@ -253,6 +260,7 @@ def cells_page(source: Source, sources: Sequence[Source]) -> str:
         protocols=protocols.lines,
         left_out=max(0, len(rows) - MOST_CELLS),
         ours=OURS,
+        back=BACK,
         beside=beside,
     )
 

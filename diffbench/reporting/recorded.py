@@ -80,6 +80,11 @@ class Entry:
         values = (*self.key, *spread, *rest)
         return {column: text(value) for column, value in zip(COLUMNS, values, strict=True)}
 
+    def source(self, benchmark: str) -> dict[str, str]:
+        """Return where the number is from: the file that records it, and its row without what is not there."""
+        row = {column: value for column, value in self.line().items() if value != DASH}
+        return {"benchmark": benchmark, "file": f"{FOLDER / benchmark / CELLS}.csv", **row}
+
     @classmethod
     def read(cls, line: Mapping[str, str]) -> Entry:
         """Return the entry of a row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from diffbench.reporting.cells import Record
-from diffbench.reporting.formats import NOTHING, Grid, Table, with_interval
+from diffbench.reporting.formats import NOTHING, Grid, Source, Table, with_interval
 from diffbench.reporting.layout import Metrics, RecordedSpec
 from diffbench.reporting.published import PublishedValues
 from diffbench.reporting.recorded import FOLDER, Recorded
@@ -22,7 +22,9 @@ class RecordedIntervals:
 
     def make(self, results: Records, metrics: Metrics, published: PublishedValues) -> Table:
         """Return the table; neither results nor published values are used."""
-        plan, lines, records, told = results.plan, [], [], []
+        plan, records, told = results.plan, [], []
+        lines: list[list[str]] = []
+        sources: dict[tuple[int, int], Source] = {}
         planned = {(job.variant, job.item) for job in plan.of("sample")}
         for name in self.spec.runs:
             run = Recorded.read(plan.repository, name)
@@ -30,7 +32,9 @@ class RecordedIntervals:
                 told.append(f"{name}: nothing is recorded in {FOLDER / name}.")
                 continue
             named = [each for each in run.repeated(self.spec.seeds) if each in planned]
-            lines += [self._line(run, *each, metrics) for each in named]
+            for each in named:
+                sources |= self._sources(run, *each, len(lines))
+                lines.append(self._line(run, *each, metrics))
             records += [
                 record
                 for variant, item in named
@@ -41,7 +45,7 @@ class RecordedIntervals:
         return Table(
             f"{self.spec.title}: {plan.benchmark.name}",
             records,
-            [Grid(heads, lines, labels=3)],
+            [Grid(heads, lines, labels=3, cells=sources)],
             [
                 *([self.spec.note] if self.spec.note else []),
                 "a (b to c): mean and 95 % interval, by Student's t over seeds, of other runs than this one.",
@@ -57,6 +61,17 @@ class RecordedIntervals:
             for name, each in found.items()
         ]
         return [variant, item, run.benchmark, str(seeds), *numbers]
+
+    def _sources(
+        self, run: Recorded, variant: str, item: str, row: int
+    ) -> dict[tuple[int, int], Source]:
+        """Return where the numbers of a row are from, by row and column."""
+        found = [run.find(variant, item, name) for name in self.spec.columns]
+        return {
+            (row, column): Source(recorded=entry.source(run.benchmark))
+            for column, entry in enumerate(found, start=len(HEADS))
+            if entry is not None
+        }
 
     def _records(
         self, results: Records, run: Recorded, variant: str, item: str, metrics: Metrics

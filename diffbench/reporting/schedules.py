@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from diffbench.reporting.charts import COLOURS, Chart, Line, Panel, Point, annotate, picture, to_csv
+from diffbench.reporting.charts import Chart, Line, Panel, Point, annotate, picture, to_csv, trace
 from diffbench.reporting.layout import Metrics, SchedulesFigureSpec
+from diffbench.reporting.plots import COLOURS, STROKE, UNJOINED, Plot, PlotPanel, Style
 from diffbench.reporting.records import Records
 from diffbench.store import paths
 
@@ -30,6 +31,7 @@ NOTE = (
 NONE = "This benchmark keeps no schedules: its file has no key `schedules`, which must be true for this figure."
 TRAINING = "training"
 SLOPES = ("log SNR", "log SNR, highest frequency")
+FREQUENCIES = ("lowest frequency", "highest frequency")
 PANEL_INCHES = (4.0, 2.8)
 #: Inches for the title and the note.
 AROUND_INCHES = 0.9
@@ -92,6 +94,10 @@ class Schedules:
         size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * -(-count // columns) + AROUND_INCHES
         return picture(size, self.title, len(self.schedules), columns, self._draw)
 
+    def plot(self) -> Plot:
+        """Return the curves and the marks for a browser to draw."""
+        return Plot("t / t_max", list(map(_plotted, self.schedules)), ABREAST)
+
     def _draw(self, figure: Figure, grid: Sequence[Axes]) -> None:
         for axes, schedule in zip(grid, self.schedules, strict=True):
             _draw(axes, schedule)
@@ -103,33 +109,29 @@ def _draw(axes: Axes, schedule: Schedule) -> None:
     drawn = [line.drawn for line in schedule.curves]
     axes.set_title(fill(schedule.name, 44), fontsize="small", loc="left")
     if not any(drawn):
-        (why,) = schedule.curves[0].points
         words: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "parse_math": False}
-        text = fill(f"{why.status}: {why.note}".removesuffix(": "), 44)
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, **words)
+        axes.text(0.5, 0.5, _nothing(schedule), transform=axes.transAxes, **words)
         axes.set(xticks=[], yticks=[])
         return
-    for points, colour, name in zip(drawn, COLOURS, ("lowest", "highest"), strict=False):
+    for points, colour, name in zip(drawn, COLOURS, FREQUENCIES, strict=False):
         x, y = [point.x or 0.0 for point in points], [point.y or 0.0 for point in points]
-        axes.plot(x, y, color=colour, linewidth=1.2, label=f"{name} frequency")
+        axes.plot(x, y, color=colour, linewidth=1.2, label=name)
     if len(drawn) > 1:
         axes.legend(fontsize="xx-small", frameon=False, loc="lower left")
     axes.set_ylabel("log SNR", fontsize="small")
     axes.tick_params(labelsize="x-small")
     axes.grid(alpha=0.3, linewidth=0.5, axis="y")
     axes.spines[["top", "right"]].set_visible(False)
-    lowest = min(point.y or 0.0 for point in drawn[0])
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest - BELOW))
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], _bottom(schedule)))
     axes.locator_params(axis="y", nbins=5)
     _marks(axes, schedule.grids)
 
 
 def _marks(axes: Axes, grids: Mapping[str, Sequence[float | None]]) -> None:
     """Draw a column of marks for each grid to the right of time 1, that of training last."""
-    shown = sorted(grids, key=lambda name: name.startswith(TRAINING))
-    shown, more = shown[:MOST_GRIDS], shown[MOST_GRIDS:]
+    shown, more = _ordered(grids)
     for place, name in enumerate(shown):
-        colour = COLOURS[-1] if name.startswith(TRAINING) else COLOURS[2]
+        colour = _mark(name)[1]
         levels = [each for each in grids[name] if each is not None]
         begin = FIRST_MARK + MARK * place
         axes.hlines(levels, begin, begin + 0.7 * MARK, color=colour, linewidth=0.8)
@@ -139,6 +141,54 @@ def _marks(axes: Axes, grids: Mapping[str, Sequence[float | None]]) -> None:
         at = FIRST_MARK + MARK * (place + 0.35)
         axes.text(at, -0.03, name, transform=axes.get_xaxis_transform(), **below)
     axes.set_xticks([0, 0.5, 1], ["0", "t / t_max", "1"])
+
+
+def _nothing(schedule: Schedule) -> str:
+    (why,) = schedule.curves[0].points
+    return fill(f"{why.status}: {why.note}".removesuffix(": "), 44)
+
+
+def _bottom(schedule: Schedule) -> float:
+    """Return the log SNR below which nothing is shown."""
+    return min(point.y or 0.0 for point in schedule.curves[0].drawn) - BELOW
+
+
+def _ordered(grids: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the names of the columns that are drawn, that of training last, and those that are not."""
+    ordered = sorted(grids, key=lambda name: name.startswith(TRAINING))
+    return ordered[:MOST_GRIDS], ordered[MOST_GRIDS:]
+
+
+def _mark(name: str) -> tuple[str, str]:
+    """Return what the marks of a column are, and their colour."""
+    if name.startswith(TRAINING):
+        return "training times", COLOURS[-1]
+    return "where the steps of a solver begin", COLOURS[2]
+
+
+def _plotted(schedule: Schedule) -> PlotPanel:
+    """Return a process's curves and marks for a browser to draw, as the picture has them."""
+    if not any(line.drawn for line in schedule.curves):
+        return PlotPanel("log SNR", title=fill(schedule.name, 44), nothing=_nothing(schedule))
+    traces = [
+        trace(name, Style(colour), line.drawn, _said(name, line))
+        for line, colour, name in zip(schedule.curves, COLOURS, FREQUENCIES, strict=False)
+    ]
+    for place, name in enumerate(_ordered(schedule.grids)[0]):
+        (legend, colour), x = _mark(name), FIRST_MARK + MARK * (place + 0.35)
+        points = [Point(x, y) for y in schedule.grids[name] if y is not None]
+        words = [f"{name}\nlog SNR: {point.y:.4g}" for point in points]
+        traces.append(trace(legend, Style(colour, STROKE, UNJOINED), points, words))
+    lowest = min(y for each in traces for y in each.y)
+    bottom = _bottom(schedule)
+    ticks = [(0.0, "0"), (0.5, "0.5"), (1.0, "1")]
+    return PlotPanel(
+        "log SNR", traces, fill(schedule.name, 44), "", bottom if lowest < bottom else None, ticks
+    )
+
+
+def _said(name: str, line: Line) -> list[str]:
+    return [f"{name}\nt / t_max: {each.x:.4g}\nlog SNR: {each.y:.4g}" for each in line.drawn]
 
 
 class SchedulesFigure:

@@ -72,6 +72,33 @@ async function sources(page) {
   return { ofRow, ofCell, milliseconds, source };
 }
 
+// What the first figure that is drawn in the page shows; nothing where none is.
+async function plotted(page) {
+  const names = await page.evaluate(() => Object.keys(JSON.parse(document.getElementById("data")?.textContent ?? "{}").plots ?? {}));
+  if (!names.length) return {};
+  for (const name of names) {
+    await page.$eval(`#figure-${name}`, (each) => each.scrollIntoView());
+    await page.waitForSelector(`#figure-${name}.drawn .main-svg`);
+  }
+  const first = `#figure-${names[0]}`;
+  const marks = () => page.$$eval(`${first} .scatterlayer .trace`, (found) => found.length);
+  const all = await marks();
+  await page.click(`${first} .legend button`);
+  await page.waitForSelector(`${first} .legend [aria-pressed="false"]`);
+  const fewer = await marks();
+  await page.click(`${first} .legend button`);
+  await page.waitForSelector(`${first} .legend :not([aria-pressed="false"])`);
+  const { x, y, width, height } = await page.$eval(`${first} .scatterlayer .point`, (point) => {
+    point.scrollIntoView({ block: "center" });
+    return point.getBoundingClientRect().toJSON();
+  });
+  await page.mouse.move(x + width / 2, y + height / 2);
+  await page.waitForSelector(`${first} .hoverlayer text`);
+  const words = await page.$eval(`${first} .hoverlayer`, (layer) => layer.textContent);
+  const links = await page.$$eval(".plot a", (found) => found.length);
+  return { plots: { names, all, fewer, words, links } };
+}
+
 // What axe finds wrong, a line each.
 async function violations(page) {
   await page.evaluate(axe);
@@ -96,8 +123,9 @@ async function inspected(browser, path) {
       await page.goto(url);
       await page.waitForSelector("html.ready");
       const pictures = await page.$$eval("figure img", (images) => images.map((image) => image.naturalWidth));
+      const drawn = await plotted(page);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-      const seen = { width, scheme, pictures, overflow, violations: await violations(page), ...(await used(page)) };
+      const seen = { width, scheme, pictures, overflow, ...drawn, violations: await violations(page), ...(await used(page)) };
       found.opened.push({ ...seen, ...(await chosen(page)), ...(await sources(page)), errors });
       await page.close();
     }

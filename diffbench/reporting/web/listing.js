@@ -5,4 +5,3 @@ for (const select of document.querySelectorAll("select[data-filters]")) {
   const column = new DataTable.Api(`#${select.dataset.filters}`).column(0);
   select.addEventListener("change", () => column.search(select.value && `^${select.value}`, true, false).draw());
 }
-document.documentElement.classList.add("ready");

@@ -5,8 +5,8 @@ sortable();
 
 // The first cell of a row that has a source opens it, and so does a cell that has one of its own. After the tables have
 // read their cells, which they sort and filter as text.
-const SOURCES = ":is([data-jobs], [data-published])";
-for (const place of document.querySelectorAll(`table.results :is(tr, td)${SOURCES}`)) {
+const SOURCES = ":is([data-jobs], [data-published], [data-recorded])";
+for (const place of document.querySelectorAll(`:is(.results, .effects) :is(tr, td)${SOURCES}`)) {
   const cell = place.cells ? place.cells[0] : place;
   const button = document.createElement("button");
   Object.assign(button, { className: "source", textContent: cell.textContent, title: "Where it came from" });
@@ -54,26 +54,25 @@ function described(job) {
   return element("details", null, element("summary", name), list);
 }
 
-// A row of published.csv, with a link to its source.
-function cited(row) {
+// A row of what is published, with a link to its source, or of what is recorded.
+function cited(kind, row) {
   const list = element("dl", null);
   for (const [key, text] of Object.entries(row)) {
     const value = key === "address" ? Object.assign(element("a", text), { href: text }) : element("span", text);
     list.append(element("dt", key), element("dd", null, value));
   }
-  return element("details", null, element("summary", "published"), list);
+  return element("details", null, element("summary", kind), list);
 }
 
 document.addEventListener("click", ({ target }) => {
   // Anywhere in a cell or a row that has a source, but not where text is being marked.
   const place = target.closest(SOURCES);
   if (!place || !getSelection().isCollapsed) return;
-  const { jobs, published } = place.dataset;
-  const parts = published
-    ? [cited(JSON.parse(published))]
-    : jobs.split(" ").map((index) => described(data.jobs[Number(index)]));
+  const { jobs, ...rows } = place.dataset;
+  const parts = jobs
+    ? jobs.split(" ").map((index) => described(data.jobs[Number(index)]))
+    : Object.entries(rows).map(([kind, row]) => cited(kind, JSON.parse(row)));
   parts[0].open = true;
   document.getElementById("source-content").replaceChildren(...parts);
   dialog.showModal();
 });
-document.documentElement.classList.add("ready");

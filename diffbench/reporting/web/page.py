@@ -9,12 +9,13 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 from diffbench.reporting import citations, quality
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.charts import Drawing
+from diffbench.reporting.claims_table import ClaimLine
 from diffbench.reporting.exports import Export, lines
 from diffbench.reporting.formats import AT_FLOOR, BEST, Table
 from diffbench.reporting.layout import CLAIMS_TABLE
@@ -26,6 +27,7 @@ from diffbench.store import paths
 
 #: The bytes of pictures of samples that the page holds; it links to further ones.
 GALLERY_BYTES = 3_000_000
+SCRIPTS = ("tables.js", "page.js")
 #: The columns of the long table that the page shows, each with its head.
 SHOWN = {
     "variant": "variant",
@@ -61,7 +63,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Effect:
-    """A claim's effect on a scale of its own, from -1 to 1 with 0 in the middle: its point and its interval."""
+    """A claim's effect on a scale of its own, from -1 to 1 with 0 in the middle: its point and its interval.
+
+    ``jobs`` are the variant and the item of each of its cells.
+    """
 
     name: str
     claim: str
@@ -70,6 +75,7 @@ class Effect:
     point: float
     low: float
     high: float
+    jobs: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,12 @@ def page(
         pictures: the figures drawn, as PNG.
     """
     benchmark = records.plan.benchmark
-    data = _data(records, export)
+    plots = {name: plot for name, chart in charts.items() if (plot := chart.plot())}
+    data = {**_data(records, export), "plots": {name: asdict(plot) for name, plot in plots.items()}}
     return render(
         "page.html",
-        ("tables.js", "page.js"),
+        SCRIPTS + (("plots.js",) if plots else ()),
+        plots=bool(plots),
         benchmark=benchmark,
         config=records.plan.config.name,
         commits=[each[:12] for each in export.about["environment"]["commits"]],
@@ -153,13 +161,15 @@ def _effects(tables: Mapping[str, Table], export: Export) -> Iterator[Effect]:
     """Yield the effects of the claims that have one."""
     metrics = export.about["metrics"]
     lines = tables[CLAIMS_TABLE].records if CLAIMS_TABLE in tables else ()
-    for line in lines:
+    for line in cast("Sequence[ClaimLine]", lines):
         found = line.line(CLAIMS_TABLE)
         if DASH in (found["effect"], found["low"], found["high"]):
             continue
         values = [float(found[name]) for name in ("effect", "low", "high")]
         words = f"{plain(values[0])} ({plain(values[1])} to {plain(values[2])}) in {metrics[found['metric']]['head']}"
-        yield Effect(found["id"], found["claim"], found["verdict"], words, *scaled(values))
+        yield Effect(
+            found["id"], found["claim"], found["verdict"], words, *scaled(values), line.source.jobs
+        )
 
 
 def scaled(values: Sequence[float]) -> tuple[float, float, float]:
