@@ -2,6 +2,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from diffbench.server.client import VARIABLE, start as start_server
 from diffbench.store import paths
 from diffbench.watch import view
 from snakemake.logging import logger
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
 
 OVERRIDES = dict(workflow.config_settings.config)
 
@@ -35,12 +38,15 @@ def quoted(*words):
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
 # Device, extensions, the number of shards and where the files of extractor and measures lie go by the environment: they are
 # no part of a job's identity and must not cause reruns.
+# A request to stop (SIGUSR1, which Slurm sends before a time limit, and SIGTERM) goes to all processes of a job: the shell and
+# Snakemake wait for the stage, which saves its state.
 FILES = "".join(
     f" export DIFFBENCH_{key.upper()}={quoted(Path(file).resolve())};"
     for key, file in PLAN.benchmark.files.items()
 )
 shell.prefix(
-    f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
+    "trap : USR1 TERM;"
+    f" export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
     f"{FILES}"
