@@ -91,8 +91,8 @@ tables: $(STAMP)  ## run the benchmark and print its overview table
 test: $(STAMP)-test  ## run the tests, on all cores
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
-test-system:  ## print the Debian packages that the tests of the page need: a browser, and npm for its tools
-	@echo chromium nodejs npm
+test-system:  ## print the Debian packages that tests need: a browser and npm for the page; Slurm, for root
+	@echo chromium nodejs npm munge slurmctld slurmd
 
 lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/ruff check .
