@@ -101,8 +101,8 @@ FAULTS = tests/faults $(addprefix tests/test_,$(addsuffix .py,downloads gpus pic
 faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long ones too (half an hour of 2 cores)
 	$(BIN)/pytest -n auto --dist loadgroup --faults $(FAULTS) $(ARGS)
 
-test-system:  ## print the Debian packages that the tests of the page need: a browser, and npm for its tools
-	@echo chromium nodejs npm
+test-system:  ## print the Debian packages that tests need: a browser and npm for the page; Slurm, for root
+	@echo chromium nodejs npm munge slurmctld slurmd
 
 lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/ruff check .

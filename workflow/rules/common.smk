@@ -2,6 +2,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from diffbench.store import paths
 from diffbench.watch import view
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+
+# Slurm's warning before a time limit (SIGUSR1) is for the stage; Snakemake waits for it.
+signal.signal(signal.SIGUSR1, lambda *_: None)
 
 # Snakemake takes braces in the path of a rule's environment for wildcards.
 if {*"{}"} & {*str(workflow.basedir)}:
@@ -44,13 +48,16 @@ def quoted(*words):
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
 # Device, extensions, the number of shards and where the files of extractor and measures lie go by the environment: they are
 # no part of a job's identity and must not cause reruns.
+# A request to stop (SIGUSR1, which Slurm sends before a time limit, and SIGTERM) goes to all processes of a job: the shell and
+# Snakemake wait for the stage, which saves its state.
 FILES = "".join(
     f" export DIFFBENCH_{key.upper()}={quoted(Path(file).resolve())};"
     for key, file in PLAN.benchmark.files.items()
 )
 shell.prefix(
     # A job's stderr is its log; what a full disk keeps out of it goes to the run's own stderr.
-    f"exec 9>&2; export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
+    "trap : USR1 TERM; exec 9>&2;"
+    f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
     f"{FILES}"
