@@ -237,7 +237,7 @@ MISTAKES = [
     ),
     ("", {"samples": "true"}, ["samples", "must be a number, not true"]),
     ("", {"samples": ".nan"}, ["samples", "not nan"]),
-    ("", {"samples": "1.5"}, ["samples", "1.5", "integer"]),
+    ("", {"samples": "1.5"}, ["samples", "1.5", "whole number"]),
     ("", {"samples": "many"}, ["samples", "'many'"]),
     ("", {"samples": ""}, ["samples", "the word for nothing is none"]),
     ("", {"seeds": "[0, 1, 0]"}, ["seeds", "0 appears twice"]),
@@ -337,7 +337,7 @@ MISTAKES = [
     (
         "overrides: {vp: {solvers: {a/b: {name: heun, steps: 9}}}}",
         {},
-        ["vp.solvers.a/b", "pattern"],
+        ["vp.solvers.a/b", "letters, digits"],
     ),
     (
         "overrides: {vp: {process: {beta_mni: 1}}}",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffbench.specs.errors import UserError
+from diffbench.specs.errors import UserError, printable
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -127,7 +127,7 @@ def fail(name: str, error: BaseException) -> int:
 
 def reason(error: BaseException) -> str:
     """Return an error in one line, with its type unless the message was written for users."""
-    text = " ".join(str(error).split())
+    text = printable(error)
     if isinstance(error, UserError):
         return text
     return f"{text} ({type(error).__name__})" if text else type(error).__name__

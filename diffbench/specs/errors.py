@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def printable(text: object) -> str:
+    r"""Return text in one line that a terminal shows as it is: control characters as ``\x1b``."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class UserError(Exception):
     """A mistake that the user can correct; its message is one line, printed without the error's type."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(message))
 
 
 class PlanError(UserError, ValueError):

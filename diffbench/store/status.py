@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from diffbench.specs.errors import printable
 from diffbench.store import files
 
 NAME = "status.json"
@@ -17,7 +18,7 @@ NAME = "status.json"
 
 def one_line(reason: object, longest: int | None = None) -> str:
     """Return a reason as one line, for an error without a message its type; of a line above ``longest`` the end."""
-    line = " ".join(str(reason).split())
+    line = printable(reason)
     if not line and isinstance(reason, BaseException):
         line = type(reason).__name__
     return line if longest is None else line[-longest:]
