@@ -241,7 +241,7 @@ def children(process: int) -> list[int]:
 
 def serves(process: int) -> bool:
     """Whether a process is a job server."""
-    return "diffbench.server" in text(Path(f"/proc/{process}/cmdline"))
+    return "diffbench/server" in text(Path(f"/proc/{process}/cmdline"))
 
 
 def text(path: Path) -> str:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has exited; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:
         return fail(options.name, error)
 
 

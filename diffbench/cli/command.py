@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench.specs.errors import UserError, printable
+from diffbench.specs.registry import extension_line
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -127,10 +128,11 @@ def fail(name: str, error: BaseException) -> int:
 
 def reason(error: BaseException) -> str:
     """Return an error in one line, with its type unless the message was written for users."""
-    text = printable(error)
+    text, place = printable(error), extension_line(error)
     if isinstance(error, UserError):
         return text
-    return f"{text} ({type(error).__name__})" if text else type(error).__name__
+    found = f"{text} ({type(error).__name__})" if text else type(error).__name__
+    return f"{place}: {found}" if place else found
 
 
 # The options that name the plan of a command.

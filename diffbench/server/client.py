@@ -40,12 +40,10 @@ def start() -> tuple[subprocess.Popen[bytes], Path]:
     The server ends with this process, or when the standard input of the returned process is closed.
     """
     path = Path(tempfile.mkdtemp(prefix="diffbench-")) / "socket"
-    others = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *others])
     # A session of its own: Ctrl-C in a terminal is for the clients, which pass it on.
     process = subprocess.Popen(
-        [sys.executable, "-m", "diffbench.server", str(path)],
+        [sys.executable, str(PACKAGE / "server"), str(path)],
         env=environment,
         stdin=subprocess.PIPE,
         start_new_session=True,
@@ -60,8 +58,8 @@ def start_of(environment: Mapping[str, str]) -> dict[str, Any]:
         for name, value in environment.items()
         if (name.startswith(READ_AT_START) or name.endswith(THREADS)) and name != "PYTHONPATH"
     }
-    # The first entry is the folder in which a process started.
-    path = list(dict.fromkeys(sys.path[1:]))
+    # The first entry is the checkout, or the folder in which a process started.
+    path = [each for each in dict.fromkeys(sys.path[1:]) if each != str(PACKAGE.parent)]
     return {"python": sys.prefix, "package": str(PACKAGE), "path": path, "environment": read}
 
 

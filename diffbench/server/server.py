@@ -156,7 +156,7 @@ class Server:
             os.umask(request["umask"])
             os.environ.clear()
             os.environ.update(request["environment"])
-            sys.argv, sys.path[0] = ["diffbench", *request["arguments"]], request["folder"]
+            sys.argv = ["diffbench", *request["arguments"]]
             status = exit_status(request["arguments"])
         finally:
             with suppress(Exception):

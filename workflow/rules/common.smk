@@ -7,7 +7,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from diffbench.specs.errors import PlanError
+# Snakemake takes braces in any path for the names of variables.
+if set("{}") & set(str(workflow.basedir)):
+    sys.exit(f"diffbench: {workflow.basedir}: Snakemake cannot run a workflow below a folder with braces in its name")
+
+import diffbench
+
+#: The package beside the Snakefile, which every job runs by its path: a list of paths cannot name one with a colon.
+PACKAGE = Path(workflow.basedir).resolve() / "diffbench"
+if Path(diffbench.__file__).resolve().parent != PACKAGE:
+    sys.exit(f"diffbench: the workflow in {workflow.basedir} found another package, {diffbench.__file__}")
+
+from diffbench.cli.command import reason
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
 from diffbench.reporting.shown import shown_as
@@ -23,8 +34,10 @@ try:
     PLAN = load_plan(workflow.configfiles, OVERRIDES, Path(workflow.basedir))
     check_writable(PLAN.root)
     TABLE_PARAMS = table_params(PLAN)
-except PlanError as error:
-    sys.exit(f"diffbench: {error}")
+except Exception as error:
+    if os.environ.get("DIFFBENCH_DEBUG"):
+        raise
+    sys.exit(f"diffbench: {reason(error)}")
 
 
 def quoted(*words):
@@ -41,11 +54,10 @@ FILES = "".join(
 )
 shell.prefix(
     f"export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
-    f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
+    f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
     f"{FILES}"
-    f" diffbench() {{{{ PYTHONPATH={quoted(workflow.basedir)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
-    f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
+    f' diffbench() {{{{ {quoted(sys.executable, PACKAGE)} "$@"; }}}}; '
 )
 
 #: The view of the run, once it has begun; None where Snakemake's own lines are wanted.
