@@ -111,7 +111,7 @@ def test_every_stage_has_a_command_and_a_line(capsys):
         (["train", "--root", "results/x", "--spec", "{"], "diffbench train: --spec is not JSON"),
         (
             ["train", "--root", "results/x", "--spec", '{"variant": 3}'],
-            "diffbench train: --spec: variant: must be a valid string, not 3",
+            "diffbench train: --spec: variant: must be text, not 3",
         ),
         (
             ["sample", "--root", "results/x", "--spec", '{"extensions": {"mine.py": "0"}}'],

@@ -14,6 +14,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.decoding import FORMATS, Decoder
 from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import ImagesControlSpec, NoiseControlSpec, SplitControlSpec
+from diffbench.specs.errors import told
 from diffbench.store.image_files import TORN, find_images
 from diffbench.store.progress import Step
 
@@ -91,7 +92,9 @@ class ImagesControl:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except (ValueError, OSError, EOFError, *TORN) as error:
-            raise ValueError(f"control.path: {path} is not a complete npz file ({error})") from None
+            raise ValueError(
+                f"control.path: {path} is not a complete npz file ({told(error)})"
+            ) from None
         images = {name: each for name, each in arrays.items() if each.ndim in (3, 4)}
         if len(images) != 1:
             held = ", ".join(f"{name} {each.shape}" for name, each in arrays.items()) or "nothing"

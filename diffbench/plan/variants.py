@@ -107,8 +107,11 @@ def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
     origin = tree.where(("sweep",))
     if not isinstance(tree.value, dict):
         raise PlanError(f"{origin}: {template}: a variant must be a mapping, not {tree.value!r}")
-    if not isinstance(sweep, dict) or not all(isinstance(each, list) for each in sweep.values()):
+    if not isinstance(sweep, dict):
         raise PlanError(f"{origin}: {template}.sweep: must be a mapping of lists, not {sweep!r}")
+    if wrong := [key for key, values in sweep.items() if not isinstance(values, list)]:
+        place = f"{tree.where(('sweep', wrong[0]))}: {template}.sweep.{wrong[0]}"
+        raise PlanError(f"{place}: must be a list of values, not {sweep[wrong[0]]!r}")
     if empty := [key for key, values in sweep.items() if not values]:
         raise PlanError(f"{tree.where(('sweep', empty[0]))}: {template}.sweep.{empty[0]}: is empty")
     if (count := math.prod(map(len, sweep.values()))) > MOST_SWEPT:

@@ -11,6 +11,16 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+#: Arguments of numpy and torch that let a file run code; their messages advise to set them.
+UNSAFE = ("allow_pickle", "weights_only")
+
+
+def told(error: BaseException) -> str:
+    """Return what a library says of a file, without its advice to load the file in a way that runs code in it."""
+    text = printable(error)
+    return "it holds Python objects" if any(word in text for word in UNSAFE) else text
+
+
 class UserError(Exception):
     """A mistake that the user can correct; its message is one line, printed without the error's type."""
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
+from diffbench.store.files import read_bytes
+
 #: Suffixes of lossy images, and of all images.
 LOSSY = (".jpg", ".jpeg", ".webp")
 SUFFIXES = {".png", *LOSSY}
@@ -61,8 +63,16 @@ class FolderFiles:
         ]
 
     def read(self, name: str) -> bytes:
-        """Return the content of the file with a name."""
-        return (self.root / name).read_bytes()
+        """Return the content of the file with a name.
+
+        Raises:
+            ValueError: when it is not a regular file, too large, or cannot be opened.
+        """
+        try:
+            return read_bytes(self.root / name, LARGEST)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"{self.root / name} cannot be read ({reason})") from None
 
 
 class ZipFiles:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from diffbench.specs.base import Spec
-from diffbench.specs.errors import UserError
+from diffbench.specs.errors import UserError, told
 from diffbench.store import files, paths
 
 Status = Literal["ok", "missing", "stale", "corrupt"]
@@ -98,7 +99,26 @@ def read_bytes(path: Path, spec: Spec | None = None) -> bytes:
 
 def read_json(path: Path, spec: Spec | None = None) -> Any:
     """Return the value of a JSON product, verified as in ``read_product``."""
-    return json.loads(read_bytes(path, spec))
+    content = read_bytes(path, spec)
+    with reading(path):
+        return json.loads(content)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A block that reads a verified product: any error in it becomes one that names the file.
+
+    Raises:
+        StoreError: when the product, although whole, does not hold what its job writes.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{path} does not hold what its job writes ({told(error)}, {type(error).__name__}): {REMEDY}"
+        ) from error
 
 
 def status_of(path: Path, spec: Spec) -> Status:
