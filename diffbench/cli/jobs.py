@@ -28,7 +28,7 @@ from diffbench.plan.devices import resolved
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.reading import Tree, validated
-from diffbench.specs.errors import PlanError
+from diffbench.specs.errors import PlanError, asked_to_stop
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.registry import load_used
 from diffbench.store import paths, status
@@ -142,7 +142,7 @@ def run_job(spec: StageSpec, root: Path, device: str, **extra: Any) -> int:
     try:
         importlib.import_module(spec.module()).run(spec, root, device, **extra)
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and error.code == launch.STOPPED:
+        if asked_to_stop(error):
             raise
         # A full disk may be the reason; then the status cannot be written either.
         # Of several processes the first that fails records the reason; the others fail because of it.

@@ -11,6 +11,8 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+#: The exit status of a run that saved its state when asked to stop; the same call continues it.
+STOPPED = 85
 #: Arguments of numpy and torch that let a file run code; their messages advise to set them.
 UNSAFE = ("allow_pickle", "weights_only")
 
@@ -19,6 +21,11 @@ def told(error: BaseException) -> str:
     """Return what a library says of a file, without its advice to load the file in a way that runs code in it."""
     text = printable(error)
     return "it holds Python objects" if any(word in text for word in UNSAFE) else text
+
+
+def asked_to_stop(error: BaseException) -> bool:
+    """Whether an error is the exit of a run that was asked to stop, which is no failure."""
+    return isinstance(error, SystemExit) and error.code == STOPPED
 
 
 class UserError(Exception):

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from diffbench.specs.base import Registered
-from diffbench.specs.errors import PlanError, shown
+from diffbench.specs.errors import PlanError, asked_to_stop, shown
 from diffbench.specs.moved import moved_imports
 
 PREFIX = "diffbench_extension_"
@@ -58,6 +58,8 @@ def load_extension(path: Path) -> ModuleType:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
+        if asked_to_stop(error):
+            raise
         if isinstance(error, ImportError) and (moved := moved_imports(path.read_text())):
             now = "; ".join(f"{old} is now {new}" for old, new in moved.items())
             raise PlanError(f"extensions: {shown(path)} imports what has moved: {now}") from error

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from diffbench.specs.errors import STOPPED
 from diffbench.store import status
 from diffbench.training import gpus
 
-#: The exit status of a run that saved its state when asked to stop; the same call continues it.
-STOPPED = 85
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: The arguments of torchrun: a rendezvous for this run alone, on a free port.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
