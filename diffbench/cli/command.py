@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench.specs.errors import UserError, printable
-from diffbench.specs.registry import extension_line
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -128,9 +127,12 @@ def fail(name: str, error: BaseException) -> int:
 
 def reason(error: BaseException) -> str:
     """Return an error in one line, with its type unless the message was written for users."""
-    text, place = printable(error), extension_line(error)
+    text = printable(error)
     if isinstance(error, UserError):
         return text
+    from diffbench.specs.registry import extension_line
+
+    place = extension_line(error)
     found = f"{text} ({type(error).__name__})" if text else type(error).__name__
     return f"{place}: {found}" if place else found
 
