@@ -77,6 +77,8 @@ $(STAMP)-test $(STAMP)-lint: $(STAMP)-%: $(STAMP)
 	@touch $@
 
 tables: $(STAMP)  ## run the benchmark and print its overview table
+	@# Snakemake runs code in some YAML files before it reads the workflow: such a file is refused here.
+	@$(if $(filter-out digits,$(BENCHMARK)),$(BIN)/diffbench check-config --text config/$(BENCHMARK).yaml)
 	@start=$$(date +%s); status=0; \
 	$(BIN)/snakemake --cores $(CORES) \
 	    $(if $(filter-out digits,$(BENCHMARK)),--configfile config/$(BENCHMARK).yaml) $(ARGS) || status=$$?; \

@@ -1,6 +1,14 @@
-"""``python -m diffbench`` is ``diffbench``; where there is a job server, it runs the command."""
+"""``python -m diffbench`` is ``diffbench``; where there is a job server, it runs the command.
+
+The workflow calls this package by its path, ``python CHECKOUT/diffbench``: then it is this one, wherever it lies and
+whatever else is installed.
+"""
 
 import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from diffbench.store import stopping
 
@@ -14,6 +22,6 @@ if __name__ == "__main__":
             from diffbench.cli import main
 
             status = main(sys.argv[1:])
-    except stopping.Stopped as stopped:
+    except Stopped as stopped:
         status = stopping.last_words(" ".join(sys.argv[1:2]), stopped)
     sys.exit(status)

@@ -18,10 +18,13 @@ from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.solvers.loop import sample
 from diffbench.jobs import data
+from diffbench.plan.reading import Tree, validated
+from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
-from diffbench.specs.registry import build, load_extension
+from diffbench.specs.registry import build, load_used
 from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.weights import OfWeights
+from diffbench.store.paths import sidecar
 from diffbench.store.products import read_sidecar
 from diffbench.training import models
 
@@ -124,14 +127,22 @@ def load(
     Raises:
         ValueError: for weights that the run did not keep.
         StoreError: when the model or its data set is missing or altered.
-        PlanError: when an extension is missing or does not import.
+        PlanError: when the folder is none of a run, its spec is not one, or an extension is missing, has changed or
+            does not import.
     """
-    for extension in extensions:
-        load_extension(Path(extension))
     folder = Path(path)
-    root = folder.parents[2]
-    spec = TrainSpec.model_validate(read_sidecar(folder / "model.safetensors")["spec"])
-    chosen = torch.device(device)
+    if not folder.is_dir():
+        raise PlanError(f"{folder}: there is no such folder of a run")
+    root = folder.resolve().parents[2]
+    given = read_sidecar(folder / "model.safetensors")["spec"]
+    used = given.get("extensions") if isinstance(given, dict) else None
+    load_used(used or {}, map(Path, extensions), f"diffbench.load({str(path)!r}, extensions=[..])")
+    where = shown(sidecar(folder / "model.safetensors"))
+    spec = validated(TrainSpec.model_validate, TrainSpec, Tree(given, {(): where}))
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise PlanError(f"device: {device!r} is not cpu, cuda or mps") from None
     dataset = data.load(root, spec.data)
     denoiser = models.load_denoiser(
         spec, root, dataset, chosen, choice=OfWeights(at=at, ema_std=ema_std)

@@ -18,7 +18,7 @@ from diffbench.specs.jobs import STAGES
 from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
-from diffbench.store.stopping import Stopped
+from diffbench.specs.errors import Stopped
 
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "sklearn", "torchvision", "torch_fidelity"}
 
@@ -112,7 +112,7 @@ def test_every_stage_has_a_command_and_a_line(capsys):
         (["train", "--root", "results/x", "--spec", "{"], "diffbench train: --spec is not JSON"),
         (
             ["train", "--root", "results/x", "--spec", '{"variant": 3}'],
-            "diffbench train: --spec: variant: must be a valid string, not 3",
+            "diffbench train: --spec: variant: must be text, not 3",
         ),
         (
             ["sample", "--root", "results/x", "--spec", '{"extensions": {"mine.py": "0"}}'],

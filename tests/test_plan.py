@@ -258,7 +258,7 @@ MISTAKES = [
     ),
     ("", {"samples": "true"}, ["samples", "must be a number, not true"]),
     ("", {"samples": ".nan"}, ["samples", "not nan"]),
-    ("", {"samples": "1.5"}, ["samples", "1.5", "integer"]),
+    ("", {"samples": "1.5"}, ["samples", "1.5", "whole number"]),
     ("", {"samples": "many"}, ["samples", "'many'"]),
     ("", {"samples": ""}, ["samples", "the word for nothing is none"]),
     ("", {"seeds": "[0, 1, 0]"}, ["seeds", "0 appears twice"]),
@@ -358,7 +358,7 @@ MISTAKES = [
     (
         "overrides: {vp: {solvers: {a/b: {name: heun, steps: 9}}}}",
         {},
-        ["vp.solvers.a/b", "pattern"],
+        ["vp.solvers.a/b", "letters, digits"],
     ),
     (
         "overrides: {vp: {process: {beta_mni: 1}}}",
@@ -404,7 +404,7 @@ MISTAKES = [
     (
         "methods: {'v-{b}': {sweep: {b: 3}, process: vp}}",
         {},
-        ["v-{b}.sweep", "a mapping of lists", "3"],
+        ["v-{b}.sweep", "a list of values", "3"],
     ),
     (
         "methods: {'v-{beta}': {sweep: {betta: [3]}, process: vp}}",
@@ -1217,3 +1217,49 @@ def test_what_has_no_network_is_asked_in_no_precision(planned):
         planned(
             methods.replace("solvers", "sampling: {precision: bf16}, solvers"), variants="[exact]"
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "methods: {'a-{x}{y}': {sweep: {x: [%s], y: [%s]}}}"
+            % ((",".join(map(str, range(40))),) * 2),
+            ["a-{x}{y}.sweep", "1,600 variants", "at most 1,000"],
+        ),
+        ("methods: {'a-{x}': {sweep: {x: []}}}", ["bench.yaml:8", "a-{x}.sweep.x", "empty"]),
+        (
+            "methods: {'a-{x}': {sweep: {x: 3}}}",
+            ["bench.yaml:8", "sweep.x", "list of values, not 3"],
+        ),
+        (f"seeds: [{','.join(map(str, range(10001)))}]", ["bench.yaml:8: seeds", "20,002 runs"]),
+        ("shards: 100000", ["bench.yaml:8: shards", "at most 10,000"]),
+        ("base: [a]", ["bench.yaml:8: base: must be the path of a file"]),
+        ("extensions: [3]", ["bench.yaml:8: extensions: must be paths", "not 3"]),
+        ("overrides: {vp: {denoiser: }}", ["bench.yaml:8: vp.denoiser: is empty"]),
+    ],
+)
+def test_a_plan_is_bounded_and_says_what_is_left_empty(planned, text, said):
+    with pytest.raises(PlanError) as error:
+        planned(text)
+    for part in said:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(200, True), (201, False)])
+def test_an_id_fits_into_the_name_of_a_file(planned, length, fits):
+    """`.tmp.`, the id, `@`, a step and `.spec.json` are less than 255 bytes."""
+    text = f"overrides: {{vp: {{solvers: {{{'s' * length}: {{name: heun, steps: 2}}}}}}}}"
+    if fits:
+        assert planned(text).jobs
+        return
+    with pytest.raises(PlanError, match="at most 200 characters; it has 201"):
+        planned(text)
+
+
+@pytest.mark.parametrize("key", ["network", "training"])
+def test_what_a_benchmark_lacks_is_not_blamed_on_the_methods(tmp_path, key):
+    lines = [line for line in BENCHMARK.splitlines() if not line.startswith(f"{key}:")]
+    (tmp_path / "bench.yaml").write_text("\n".join(lines))
+    with pytest.raises(PlanError, match=rf"bench\.yaml:\d: {key}: this key is missing, and vp"):
+        load_plan([tmp_path / "bench.yaml"], {}, REPOSITORY)

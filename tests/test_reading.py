@@ -4,7 +4,8 @@ import pytest
 import yaml
 from commands import REPOSITORY
 
-from diffbench.plan.reading import Tree, composed, nearest, overriding, read, scalar
+from diffbench.plan.document import composed, scalar
+from diffbench.plan.reading import Tree, nearest, overriding, read
 from diffbench.specs.errors import PlanError
 
 

@@ -103,7 +103,8 @@ def test_the_server_forks_commands_that_start_as_it_did_and_leaves_others_alone(
 @pytest.mark.parametrize(
     ("code", "status"),
     [
-        ("import sys; sys.exit(7)", 7),
+        ("import sys; sys.exit(85)", 85),
+        ("import os; os._exit(7)", 7),
         ("import sys; sys.exit('so')", 1),
         ("raise KeyError('so')", 1),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
@@ -242,7 +243,7 @@ def children(process: int) -> list[int]:
 
 def serves(process: int) -> bool:
     """Whether a process is a job server."""
-    return "diffbench.server" in text(Path(f"/proc/{process}/cmdline"))
+    return "diffbench/server" in text(Path(f"/proc/{process}/cmdline"))
 
 
 def text(path: Path) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from diffbench.cli import compare, look, run, share, upkeep  # noqa: F401, each makes its commands known
 from diffbench.cli.command import COMMANDS, Command, fail, parser
+from diffbench.specs.errors import Stopped
 from diffbench.store import stopping
 
 
@@ -33,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has exited; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except stopping.Stopped as stopped:
+    except Stopped as stopped:
         return stopping.last_words(name, stopped)
     except KeyboardInterrupt:
-        return stopping.last_words(name, stopping.Stopped(signal.SIGINT))
-    except (ValueError, RuntimeError, OSError) as error:
+        return stopping.last_words(name, Stopped(signal.SIGINT))
+    except Exception as error:
         return fail(name, error)
 
 

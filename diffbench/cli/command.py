@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffbench.specs.errors import UserError
+from diffbench.specs.errors import Stopped, UserError, printable
 from diffbench.store import runtime
-from diffbench.store.stopping import Stopped
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -132,10 +131,14 @@ def reason(error: BaseException) -> str:
         return error.line
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r}) was called"
-    text = " ".join(str(error).split())
+    text = printable(error)
     if isinstance(error, UserError):
         return text
-    return f"{text} ({type(error).__name__})" if text else type(error).__name__
+    from diffbench.specs.registry import extension_line
+
+    place = extension_line(error)
+    found = f"{text} ({type(error).__name__})" if text else type(error).__name__
+    return f"{place}: {found}" if place else found
 
 
 # The options that name the plan of a command.

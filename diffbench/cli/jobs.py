@@ -29,12 +29,11 @@ from diffbench.plan.devices import resolved
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.reading import Tree, validated
-from diffbench.specs.errors import PlanError
+from diffbench.specs.errors import PlanError, Stopped
 from diffbench.specs.jobs import STAGES, StageSpec
-from diffbench.specs.registry import content_hash, load_extension
+from diffbench.specs.registry import load_used
 from diffbench.store import paths, status
 from diffbench.store.products import status_of
-from diffbench.store.stopping import Stopped
 from diffbench.training import launch
 
 #: The arguments with which images that were made elsewhere are scored without a benchmark file.
@@ -69,14 +68,12 @@ def commands() -> list[Command]:
 
 
 def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
-    named = os.environ.get("DIFFBENCH_EXTENSIONS", "").split(os.pathsep)
+    named = json.loads(os.environ.get("DIFFBENCH_EXTENSIONS") or "[]")
     found = [
         argument("--root", type=Path, help="the results folder, e.g. results/digits"),
         argument("--spec", help="the spec of the job, as JSON: `snakemake -np` prints it"),
         argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto")),
-        argument(
-            "--extension", type=Path, action="append", default=[*map(Path, filter(None, named))]
-        ),
+        argument("--extension", type=Path, action="append", default=[*map(Path, named)]),
     ]
     if stage.spread:
         shards = os.environ.get("DIFFBENCH_SHARDS", "1")
@@ -118,13 +115,9 @@ def read_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
         value = json.loads(text)
     except ValueError as error:
         raise PlanError(f"--spec is not JSON: {error}") from None
-    files = {path.name: path for path in extensions}
-    for name, wanted in (value.get("extensions") or {}).items():
-        if name not in files:
-            raise PlanError(f"the spec uses {name}: give its path with --extension")
-        if content_hash(files[name]) != wanted:
-            raise PlanError(f"{files[name]} has changed since the plan was made: plan again")
-        load_extension(files[name])
+    if not isinstance(value, dict):
+        raise PlanError("--spec must be a JSON mapping")
+    load_used(value.get("extensions") or {}, extensions, "--extension")
     model = STAGES[stage]
     return validated(model.model_validate, model, Tree(value, {(): "--spec"}))
 

@@ -10,10 +10,25 @@ from pathlib import Path
 from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, setting
 
 
-@command("run", "check-config config/digits.yaml", FILE, SET)
+@command(
+    "run",
+    "check-config config/digits.yaml",
+    FILE,
+    argument(
+        "--text",
+        action="store_true",
+        help="only read the file: nothing in it is looked up or imported",
+    ),
+    SET,
+)
 def check_config(options: argparse.Namespace) -> int:
     """Check a benchmark file and say what it would run."""
     from diffbench.plan import pictures
+    from diffbench.plan.reading import read
+
+    if options.text:
+        read(options.file)
+        return 0
     from diffbench.reporting import tables
     from diffbench.specs.jobs import STAGES
 

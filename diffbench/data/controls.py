@@ -16,6 +16,7 @@ from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.controls import ImagesControlSpec, NoiseControlSpec, SplitControlSpec
 from diffbench.specs.data import FORMATS
+from diffbench.specs.errors import told
 from diffbench.store.image_files import TORN, find_images
 from diffbench.store.progress import announce
 
@@ -88,7 +89,9 @@ class ImagesControl:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except (ValueError, OSError, EOFError, *TORN) as error:
-            raise ValueError(f"control.path: {path} is not a complete npz file ({error})") from None
+            raise ValueError(
+                f"control.path: {path} is not a complete npz file ({told(error)})"
+            ) from None
         images = {name: each for name, each in arrays.items() if each.ndim in (3, 4)}
         if len(images) != 1:
             held = ", ".join(f"{name} {each.shape}" for name, each in arrays.items()) or "nothing"

@@ -21,6 +21,7 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.data.pictures import grid_png
 from diffbench.diffusion.core.integrators import check_finite
+from diffbench.diffusion.core.returned import check_rows
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.denoiser import Counted, Denoiser
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
@@ -150,7 +151,7 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
     """Return the task on the first test images, degraded.
 
     Raises:
-        ValueError: when the data set has fewer, or the operator cannot degrade them.
+        ValueError: when the data set has fewer, the operator cannot degrade them, or what it returns is no measurement.
     """
     if spec.images > len(dataset.test):
         raise ValueError(
@@ -165,6 +166,9 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
     operator: Degradation = build(chosen, **{name: facts[name] for name in chosen.facts})
     x = grey.to_model(dataset.test[: spec.images])
     clean, std = operator.apply(x), spec.task.noise * (grey.high - grey.low)
+    what = f"{type(operator).__name__}.apply"
+    check_rows(clean, (len(x), *operator.measurement_shape), what)
+    check_finite(clean, what)
     return Problem(grey, x, Measurement(operator, clean + std * noise_like(clean), std))
 
 
@@ -184,7 +188,7 @@ def restore(
     """Return restorations (N, K, C, H, W), in chunks with a stream each, and the denoiser's calls for an image.
 
     Raises:
-        ValueError: when a restoration is not finite.
+        ValueError: when a restoration is not finite, or not one image for each measurement.
     """
     model = load_denoiser(spec, root, dataset, device)
     y, std = problem.repeated(spec.draws), problem.measurement.std
@@ -198,6 +202,7 @@ def restore(
         measurement = Measurement(problem.operator, part.to(device), std)
         before = denoiser.calls if denoiser else 0
         x = restorer.restore(measurement, stream("restore", spec.seed, chunk))
+        check_rows(x, (len(part), *problem.x.shape[1:]), f"{type(restorer).__name__}.restore")
         check_finite(x, "the restoration")
         parts.append(x.cpu())
         calls += (denoiser.calls - before) * len(part) if denoiser else 0

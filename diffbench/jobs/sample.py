@@ -26,9 +26,9 @@ from diffbench.specs.jobs import SampleSpec, ShardSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths, run_record
 from diffbench.store.chunks import Chunk, ChunkStore, indices, share
-from diffbench.store.products import read_product, write_product
+from diffbench.store.products import read_product, reading, write_product
 from diffbench.store.progress import Progress
-from diffbench.store.stopping import Stopped
+from diffbench.specs.errors import Stopped
 from diffbench.training import machine, models
 
 #: The seconds after which finished chunks are saved on disk.
@@ -142,7 +142,8 @@ def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
     """Return the chunks of one shard, from its verified product."""
     sample = spec.sample
     numbers = share(sample.samples, sample.chunk, spec.shard, spec.shards)
-    with np.load(read_product(paths.product(root, spec), spec)) as archive:
+    path = read_product(paths.product(root, spec), spec)
+    with reading(path), np.load(path) as archive:
         images, calls, moved = archive["levels"], archive["calls"], archive["moved"]
     parts = np.split(images, np.arange(1, len(numbers)) * sample.chunk)
     return [

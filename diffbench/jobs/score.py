@@ -17,7 +17,7 @@ from diffbench.jobs.reference import load_fidelity, prepare
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.specs.jobs import SampleSpec, ScoreSpec
 from diffbench.store import files, paths
-from diffbench.store.products import StoreError, read_product, write_json_product
+from diffbench.store.products import StoreError, read_product, reading, write_json_product
 from diffbench.store.progress import Progress
 from diffbench.store.seals import sealed
 from diffbench.training import machine
@@ -68,7 +68,8 @@ def score_all(spec: ScoreSpec, root: Path, device: torch.device, *, skip: bool) 
 
 def score(fidelity: Fidelity, spec: SampleSpec, root: Path) -> dict[str, Any]:
     """Return metrics, their floors, NFE and count of one solver's samples, and the curves of metrics that have any."""
-    with np.load(read_product(paths.product(root, spec), spec)) as archive:
+    path = read_product(paths.product(root, spec), spec)
+    with reading(path), np.load(path) as archive:
         images, nfe = archive["levels"], int(archive["nfe"])
         labels = archive.get("labels")
         moved = archive.get("moved")

@@ -36,7 +36,7 @@ from diffbench.store import paths, stopping
 from diffbench.store.products import StoreError, write_product
 from diffbench.store.progress import Progress, Silent
 from diffbench.store.state import GENERATIONS, SpectatorStore, StateStore, generations
-from diffbench.store.stopping import Stopped
+from diffbench.specs.errors import Stopped
 from diffbench.training import machine, models
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.team import Team, joined_team

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.grey_levels import Images
+from diffbench.specs.errors import told
 from diffbench.store.image_files import TORN
 
 KEYS, SPATIAL_KEYS = ("mu", "sigma"), ("mu_s", "sigma_s")
@@ -58,7 +59,7 @@ def read_batch(
             arrays = {key: archive[key] for key in keys if key in archive}
     except (ValueError, *TORN) as error:
         raise ValueError(
-            f"extractor.reference: {file} is not a complete npz file ({error})"
+            f"extractor.reference: {file} is not a complete npz file ({told(error)})"
         ) from None
     statistics = _statistics(file, arrays, KEYS, features)
     opinions = {}

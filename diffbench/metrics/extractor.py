@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import Images
+from diffbench.diffusion.core.returned import check_rows, described
 from diffbench.metrics.batch import Batch
 from diffbench.store.progress import Step
 
@@ -94,7 +95,7 @@ def features_and_logits(
     ``seen``: called with the number of images of each pass; by default a progress of these images is shown.
 
     Raises:
-        ValueError: when the images are not uint8 of four dimensions, or an output is not finite.
+        ValueError: when the images are not uint8 of four dimensions, or an output is not floats (B, any) or not finite.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise ValueError(f"images must be uint8 (N, H, W, C), not {images.dtype} {images.shape}")
@@ -106,7 +107,7 @@ def features_and_logits(
     outputs = []
     with torch.no_grad():
         for part in x.split(batch or int(getattr(module, "batch", 1000))):
-            outputs.append(module(part.to(device)))
+            outputs.append(_pair(module, part.to(device)))
             seen(len(part))
     features, logits = (
         torch.cat(parts).double().cpu().numpy() for parts in zip(*outputs, strict=True)
@@ -114,6 +115,16 @@ def features_and_logits(
     if not (np.isfinite(features).all() and np.isfinite(logits).all()):
         raise ValueError("the extractor returned NaN or infinite features")
     return features, logits
+
+
+def _pair(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The features (B, d) and logits (B, K) of a batch, once they are seen to be such."""
+    found, name = module(images), type(module).__name__
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise ValueError(f"{name} returned {described(found)}; expected: features and logits")
+    for part in found:
+        check_rows(part, (len(images), -1), name)
+    return found[0], found[1]
 
 
 def byte_levels(grey_levels: int) -> Tensor:

@@ -33,6 +33,7 @@ from diffbench.metrics.batch import Batch, read_batch
 from diffbench.metrics.dinov2 import opened
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor, byte_levels, spatial_features
+from diffbench.specs.errors import told
 from diffbench.specs.extractors import (
     INCEPTION_SHA256,
     INCEPTION_SIZE,
@@ -195,7 +196,7 @@ def read_network(file: Path) -> Any:
         torch.load(file, map_location="cpu", weights_only=True)
         return FeatureExtractorInceptionV3("inception-v3", list(FEATURES), str(file))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = told(error)[:200]
         raise ValueError(
             f"extractor.weights: {file} is not a state_dict of torch-fidelity's Inception-v3 ({reason})"
         ) from error

@@ -29,6 +29,7 @@ from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
 from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics, nearest_distances
 from diffbench.metrics.extractor import Features, features_and_logits
+from diffbench.store.products import reading
 
 #: The number of images whose features are in memory at a time.
 PART = 10_000
@@ -81,7 +82,7 @@ class Reference:
 
 def load(file: Path) -> Reference:
     """Read a reference that `Reference.save` wrote."""
-    with np.load(file) as archive:
+    with reading(file), np.load(file) as archive:
         facts = json.loads(str(archive["facts"]))
         both = {
             name: {key: archive[f"{name}_{key}"] for key in ("mu", "sigma")}

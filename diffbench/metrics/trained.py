@@ -36,6 +36,7 @@ from diffbench.data.grey_levels import GreyLevels, Images
 from diffbench.metrics.extractor import Extractor, features_and_logits, spatial_features
 from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
+from diffbench.store.products import reading
 from diffbench.store.progress import Step
 
 
@@ -119,7 +120,8 @@ class Trained(Extractor):
         """Build the classifier with its stored weights."""
         assert weights is not None
         module = build_extractor(self.spec, dataset)
-        module.load_state_dict(load_file(weights))
+        with reading(weights):
+            module.load_state_dict(load_file(weights))
         return module.eval().requires_grad_(False)
 
     def opinions(self, module: nn.Module) -> Mapping[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from diffbench.store import files
 
 DEFAULT = Path("config") / "digits.yaml"
 METHODS = Path("config") / "methods.yaml"
+#: The most jobs of a plan, and the most shards of one job: Snakemake keeps each in memory.
+MOST_JOBS = 100_000
+MOST_SHARDS = 10_000
 
 
 def load_plan(
@@ -65,7 +69,12 @@ def load_plan(
     if needs_files:
         _check_controls(variants, tree)
     expansion = Expansion(benchmark, tree, extensions)
-    jobs = tuple(expansion.jobs(variants))
+    jobs = tuple(itertools.islice(expansion.jobs(variants), MOST_JOBS + 1))
+    if len(jobs) > MOST_JOBS:
+        raise PlanError(
+            f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
+            "split the benchmark"
+        )
     return Plan(
         benchmark=benchmark,
         variants=variants,
@@ -82,9 +91,11 @@ def _on_base(tree: Tree, config: Path) -> Tree:
     """Lay a benchmark over the file that its ``base`` names, key by key; a base may not have a ``base``."""
     if "base" not in tree.value:
         return tree
-    base = config.parent / str(tree.value["base"])
+    origin, named = tree.where(("base",)), tree.value["base"]
+    if not isinstance(named, str):
+        raise PlanError(f"{origin}: base: must be the path of a file, not {named!r}")
+    base = config.parent / named
     if not base.is_file():
-        origin = tree.where(("base",))
         raise PlanError(f"{origin}: base: there is no file {shown(base)}")
     under = reading.read(base)
     if "base" in under.value:
@@ -183,6 +194,10 @@ def _check_measures(benchmark: BenchmarkSpec, tree: Tree) -> None:
 def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
     """Refuse more shards than there are chunks."""
     chunks = -(-benchmark.samples // benchmark.chunk)
+    if benchmark.shards > MOST_SHARDS:
+        raise PlanError(
+            f"{tree.where(('shards',))}: shards: {benchmark.shards:,}; at most {MOST_SHARDS:,}"
+        )
     if benchmark.shards > chunks:
         raise PlanError(
             f"{tree.where(('shards',))}: shards: {benchmark.shards}, but {benchmark.samples} samples in chunks of "
@@ -193,9 +208,15 @@ def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
 def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
     """Import the extension files, so that a benchmark can name what they register; return their paths."""
     named = tree.value.get("extensions", [])
-    files = [config.parent / str(name) for name in (named if isinstance(named, list) else [named])]
+    listed = named if isinstance(named, list) else [named]
+    for index, name in enumerate(listed):
+        if not isinstance(name, str):
+            origin = tree.where(("extensions", index))
+            raise PlanError(f"{origin}: extensions: must be paths of Python files, not {name!r}")
+    files = [config.parent / name for name in listed]
     for index, file in enumerate(files):
         try:
+            registry.named_once(files[: index + 1])
             registry.load_extension(file)
         except PlanError as error:
             origin = tree.where(("extensions", index))

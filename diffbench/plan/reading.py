@@ -3,9 +3,6 @@
 A ``Tree`` is a plain value with the origin (``config/digits.yaml:12``) of each of its keys; merging
 trees keeps the origins, so a mistake is reported where it was written even after defaults, methods,
 overrides and the command line have been laid over each other.
-
-Scalars follow YAML 1.2 where PyYAML follows 1.1: ``1e-4`` is a number, ``no`` is a word, ``010`` is
-ten.
 """
 
 from __future__ import annotations
@@ -13,53 +10,23 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
+from diffbench.plan import document
+from diffbench.plan.document import Keys
 from diffbench.specs.base import Registered, Spec
 from diffbench.specs.errors import PlanError, shown
+from diffbench.store import files
 
-Keys = tuple[str | int, ...]
 T = TypeVar("T")
 
-#: The levels of lists and mappings up to which a text is given to libyaml.
-DEEPEST = 10_000
-#: Why a text has no end for a reader.
-ENDLESS = "lists and mappings nest too deep, or an alias contains itself"
-
-_CORE = "tag:yaml.org,2002:"
-_KINDS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
-_TAGS = {_CORE + kind for kind in _KINDS}
-_WORDS: dict[str, Any] = {"": None, "~": None} | {
-    form: value
-    for word, value in {"null": None, "true": True, "false": False}.items()
-    for form in (word, word.capitalize(), word.upper())
-}
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-
-
-def scalar(text: str) -> Any:
-    """Read an unquoted YAML 1.2 scalar."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _BASED.fullmatch(text):
-        return int(text, 0)
-    if _DECIMAL.fullmatch(text):
-        return float(text)
-    if _SPECIAL.fullmatch(text):
-        return float(text.replace(".", ""))
-    return text
+#: The key at the top of a YAML file that lets Snakemake's own reader run code in it.
+CODE = "__use_yte__"
 
 
 @dataclass(frozen=True)
@@ -146,14 +113,17 @@ def read(path: Path) -> Tree:
     """Read a YAML file whose top is a mapping.
 
     Raises:
-        PlanError: when the file is missing or unreadable, is not YAML, or has a key twice.
+        PlanError: when the file is missing, unreadable or too large, is not YAML, or has a key twice.
     """
+    name = shown(path)
     try:
-        return parsed(path.read_text(encoding="utf-8"), shown(path))
-    except OSError as error:
-        raise PlanError(f"{shown(path)}: {(error.strerror or 'unreadable').lower()}") from None
+        text = files.read_bytes(path, document.LARGEST).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise PlanError(f"{shown(path)}: not UTF-8 text") from None
+        raise PlanError(f"{name}: not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PlanError(f"{name}: {reason.lower()}") from None
+    return parsed(text, name)
 
 
 @lru_cache(maxsize=16)
@@ -163,74 +133,17 @@ def parsed(text: str, name: str) -> Tree:
     All who read the same text share the tree, so that nobody may change it.
 
     Raises:
-        PlanError: when it is not YAML, or has a key twice.
+        PlanError: when it is not YAML, has a key twice, or is larger than a document may be.
     """
-    tree = Tree(None)
-    try:
-        node = composed(text)
-        if not isinstance(node, yaml.MappingNode):
-            raise PlanError(f"{name}: must be a mapping (key: value)")
-        return Tree(_value(node, (), name, tree.origins), tree.origins)
-    except RecursionError:
-        raise PlanError(f"{name}: {ENDLESS}") from None
-    except yaml.YAMLError as error:
-        raise PlanError(_yaml_reason(name, error)) from None
-
-
-def composed(text: str) -> yaml.Node | None:
-    """Return the nodes of a YAML text: by libyaml where there is one, several times as fast as PyYAML's own parser.
-
-    Raises:
-        yaml.YAMLError: when it is not YAML, in the words of PyYAML's own parser.
-        RecursionError: when its lists and mappings nest too deep.
-    """
-    # A level takes a bracket, or a place in the indentation of a line. At 200,000 levels
-    # libyaml's composer ends the process; at 20,000 it does not.
-    deepest = text.count("[") + text.count("{") + max(map(len, text.splitlines()), default=0)
-    if deepest <= DEEPEST:
-        with suppress(yaml.YAMLError):
-            fast: yaml.Node | None = yaml.compose(
-                text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            )
-            return fast
-    slow: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
-    return slow
-
-
-def _yaml_reason(name: str, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    origin = f"{name}:{mark.line + 1}" if mark else name
-    return f"{origin}: not YAML: {getattr(error, 'problem', None) or error}"
-
-
-def _value(node: yaml.Node, keys: Keys, name: str, origins: dict[Keys, str]) -> Any:
-    origins.setdefault(keys, f"{name}:{node.start_mark.line + 1}")
-    if node.tag not in _TAGS:
-        raise PlanError(f"{origins[keys]}: {dotted(keys)}: the tag {node.tag} is not known")
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(each, (*keys, i), name, origins) for i, each in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(node, keys, name, origins)
-    assert isinstance(node, yaml.ScalarNode)
-    return scalar(node.value) if not node.style else node.value
-
-
-def _mapping(
-    node: yaml.MappingNode, keys: Keys, name: str, origins: dict[Keys, str]
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        origin = f"{name}:{key_node.start_mark.line + 1}"
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise PlanError(
-                f"{origin}: {dotted(keys)}: a key must be a word, not a list or mapping"
-            )
-        key = key_node.value
-        if key in found:
-            raise PlanError(f"{origin}: {dotted((*keys, key))}: the key {key!r} appears twice")
-        origins[(*keys, key)] = origin
-        found[key] = _value(value_node, (*keys, key), name, origins)
-    return found
+    value, origins = document.parsed(text, name)
+    if not isinstance(value, dict):
+        raise PlanError(f"{name}: must be a mapping (key: value)")
+    if CODE in value:
+        raise PlanError(
+            f"{origins[CODE,]}: {CODE}: Snakemake would run the code in a file with this key: remove it, and take "
+            "benchmark files only from people whom you trust with your account"
+        )
+    return Tree(value, origins)
 
 
 def overriding(values: Mapping[str, Any], origin: str = "--config") -> Tree:
@@ -294,10 +207,51 @@ def validated(make: Callable[[Any], T], model: Any, tree: Tree, prefix: Keys = (
         # A misspelt key is reported rather than the key that is missing because of it.
         errors = error.errors(include_url=False)
         first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
-        keys = tuple(key for key in first["loc"] if key != "[key]")
+        keys = _keys(tree.value, first["loc"])
         reason = _reason(model, tree.value, keys, first)
         parts = [tree.where(keys), dotted((*prefix, *keys)), reason]
         raise PlanError(": ".join(part for part in parts if part)) from None
+
+
+def _keys(value: Any, located: tuple[str | int, ...]) -> Keys:
+    """Return the keys in the value of where pydantic located an error, without the kinds and branches between them."""
+    found: list[str | int] = []
+    for key in located:
+        inside = (isinstance(value, dict) and key in value) or (
+            isinstance(value, list | tuple) and isinstance(key, int) and 0 <= key < len(value)
+        )
+        # A key that is missing is not inside; nothing can lie below it.
+        if inside or (key == located[-1] and isinstance(value, dict) and key != "[key]"):
+            found.append(key)
+            value = value[key] if inside else None
+    return tuple(found)
+
+
+#: What users call the types that pydantic names.
+WORDS = {
+    "dict_type": "must be a mapping (key: value)",
+    "model_type": "must be a mapping (key: value)",
+    "model_attributes_type": "must be a mapping (key: value)",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "too_short": "must have at least {min_length} {items}",
+    "too_long": "must have at most {max_length} {items}",
+}
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """Return what is wrong, in a user's words."""
+    context = dict(error.get("ctx", {}))
+    count = context.get("min_length", context.get("max_length"))
+    if words := WORDS.get(error["type"]):
+        return words.format(**context, items="item" if count == 1 else "items")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return re.sub("^(Input|Value|String) should", "must", message)
 
 
 def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str:
@@ -305,32 +259,48 @@ def _reason(model: Any, value: Any, keys: Keys, error: Mapping[str, Any]) -> str
     if error["type"] == "extra_forbidden":
         parent = _model_at(model, value, keys[:-1])
         names = parent.model_fields if parent else ()
-        return f"unknown key {keys[-1]!r} (its value is {given!r}){nearest(keys[-1], names)}"
+        return f"unknown key {keys[-1]!r} (its value is {_short(given)}){nearest(keys[-1], names)}"
     if error["type"] == "missing":
         return "this key is missing"
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{given!r} is not one of {', '.join(choices)}{nearest(given, choices)}"
+        if given is None:
+            return f"it is empty; must be one of {', '.join(choices)}"
+        return f"{_short(given)} is not one of {', '.join(choices)}{nearest(given, choices)}"
     kind = _model_at(model, value, keys)
     if error["type"] == "value_error" and kind and Registered in kind.__bases__:
         name = given.get(kind.chosen_by) if isinstance(given, dict) else given
         if not isinstance(name, str) or name not in kind.known:
             return _unknown(kind, name)
-    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    message = _message(error)
     return f"{message}{_given(given, message)}"
+
+
+#: The number of characters of a value that a message shows.
+LONGEST_SHOWN = 80
+
+
+def _short(value: Any) -> str:
+    """Return a value as a message shows it: its start, where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}.."
 
 
 def _unknown(kind: type[Registered], name: object) -> str:
     if name is None:
         return f"a {kind.kind} needs a {kind.chosen_by}; known: {', '.join(sorted(kind.known))}"
-    return f"{name!r} is not a known {kind.kind}{nearest(name, kind.known)}"
+    return f"{_short(name)} is not a known {kind.kind}{nearest(name, kind.known)}"
 
 
 def _given(value: Any, message: str) -> str:
     """Return the end of a message that does not name the value yet; lists and mappings are too long to show."""
     if isinstance(value, dict | list) or " not " in message:
         return ""
-    return " (it is empty; the word for nothing is none)" if value is None else f", not {value!r}"
+    return (
+        " (it is empty; the word for nothing is none)"
+        if value is None
+        else f", not {_short(value)}"
+    )
 
 
 def _model_at(annotation: Any, value: Any, keys: Keys) -> type[Any] | None:

@@ -13,6 +13,7 @@ sampling, because their folder says what they are (`pretrained`).
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -39,6 +40,10 @@ from diffbench.specs.weights import OfWeights
 
 Choice = SolverSpec | LikelihoodSpec | AnalysisSpec | RestorerSpec
 _ID = TypeAdapter(Id)
+#: The most variants of one sweep.
+MOST_SWEPT = 1000
+#: The most runs, a variant with a seed each, of a benchmark.
+MOST_RUNS = 10_000
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -101,8 +106,15 @@ def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
     origin = tree.where(("sweep",))
     if not isinstance(tree.value, dict):
         raise PlanError(f"{origin}: {template}: a variant must be a mapping, not {tree.value!r}")
-    if not isinstance(sweep, dict) or not all(isinstance(each, list) for each in sweep.values()):
+    if not isinstance(sweep, dict):
         raise PlanError(f"{origin}: {template}.sweep: must be a mapping of lists, not {sweep!r}")
+    if wrong := [key for key, values in sweep.items() if not isinstance(values, list)]:
+        place = f"{tree.where(('sweep', wrong[0]))}: {template}.sweep.{wrong[0]}"
+        raise PlanError(f"{place}: must be a list of values, not {sweep[wrong[0]]!r}")
+    if empty := [key for key, values in sweep.items() if not values]:
+        raise PlanError(f"{tree.where(('sweep', empty[0]))}: {template}.sweep.{empty[0]}: is empty")
+    if (count := math.prod(map(len, sweep.values()))) > MOST_SWEPT:
+        raise PlanError(f"{origin}: {template}.sweep: {count:,} variants; at most {MOST_SWEPT:,}")
     bare = tree.without("sweep")
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))
@@ -170,8 +182,10 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
     if _is_trained(tree.value):
         base = _shared(benchmark, tree, "network", "training", "sampling")
         tree = base.under(benchmark.part("defaults")).under(tree)
+        _check_shared(name, tree, benchmark)
     elif "pretrained" in tree.value:
         tree = _shared(benchmark, tree, "sampling").under(tree)
+    _check_filled(name, tree)
     tree = pretrained.filled(name, tree)
     for key in ("solvers", "likelihoods", "restorers", "analyses"):
         tree = _dropped(tree, key)
@@ -180,6 +194,26 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
     _check_trainable(name, variant, tree, data)
     _check_served(name, variant, tree, data)
     return variant
+
+
+def _check_shared(name: str, tree: Tree, benchmark: Tree) -> None:
+    """Refuse a trained variant for which neither it nor the benchmark says the network or the training."""
+    if "process" not in tree.value or "denoiser" not in tree.value:
+        return
+    for key in ("network", "training"):
+        if key not in tree.value:
+            raise PlanError(
+                f"{benchmark.where(())}: {key}: this key is missing, and {name} is trained without one of its own"
+            )
+
+
+def _check_filled(name: str, tree: Tree) -> None:
+    """Refuse a key of a variant that was left empty, where it was."""
+    for key, value in tree.value.items():
+        if value is None:
+            raise PlanError(
+                f"{tree.where((key,))}: {name}.{key}: is empty; leave the key out, or write its value"
+            )
 
 
 def _shared(benchmark: Tree, tree: Tree, *keys: str) -> Tree:
@@ -343,4 +377,10 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     if not variants:
         origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
         raise PlanError(f"{origin}: seeds: none of the chosen variants has a seed among {seeds}")
+    runs = sum(len(seeds_of(benchmark, each)) for each in variants.values())
+    if runs > MOST_RUNS:
+        raise PlanError(
+            f"{tree.where(('seeds',))}: seeds: {runs:,} runs of {len(variants):,} variants and their seeds; at most "
+            f"{MOST_RUNS:,} in one benchmark: split it"
+        )
     return variants

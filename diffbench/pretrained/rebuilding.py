@@ -12,6 +12,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from diffbench.specs.errors import told
 from diffbench.store.pickles import (
     LONGEST,
     Call,
@@ -42,7 +43,7 @@ def torch_contents(file: IO[bytes]) -> Any:
         if named := re.search(r"GLOBAL (\S+\.\S+)", str(error)):
             raise RefusedError(needless(named[1])) from None
         raise RefusedError(
-            f"it is damaged, or holds more than weights ({one_line(error, LONGEST)})"
+            f"it is damaged, or holds more than weights ({one_line(told(error), LONGEST)})"
         ) from None
     except Exception as error:
         # torch checks little of a damaged file: it may raise errors of any kind.

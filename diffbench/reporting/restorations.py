@@ -14,6 +14,7 @@ from diffbench.reporting.layout import (
 from diffbench.reporting.listing import RESTORE, RowKey, planned_rows
 from diffbench.reporting.records import TRUTH, Records
 from diffbench.store import paths
+from diffbench.store.products import reading
 
 MEASUREMENT = "pseudo-inverse"
 
@@ -55,7 +56,8 @@ class RestoredImages:
             return Cell(*state(found))
         job = results.plan.job(RESTORE, row_key[0], seed, row_key[1])
         # The checksum has just been verified with that of the scores.
-        with np.load(paths.products(results.root, job.spec)[1]) as archive:
+        path = paths.products(results.root, job.spec)[1]
+        with reading(path), np.load(path) as archive:
             return {name: archive[name][: self.spec.images] for name in archive.files}
 
 

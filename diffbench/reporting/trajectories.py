@@ -20,6 +20,7 @@ from diffbench.reporting.results import Outcome
 from diffbench.specs.jobs import TrajectorySpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.store import paths
+from diffbench.store.products import reading
 
 NOTE = (
     "From the solver's start on the left to the image on the right, with sigma/alpha below each state: the noise over "
@@ -73,7 +74,8 @@ class TrajectoriesFigure:
         if outcome.status != "ok":
             return _lacking(name, outcome)
         # The checksum has just been verified.
-        with np.load(paths.product(results.root, job.spec)) as archive:
+        path = paths.product(results.root, job.spec)
+        with reading(path), np.load(path) as archive:
             kept = {key: archive[key] for key in archive.files}
         shown = pictures(kept, job.spec.sample.train.process)[:, : self.spec.images]
         spread = spaced(shown, job.spec.states)

@@ -4,6 +4,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+if not __package__:
+    # Called by its path, as the package is.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
 from diffbench.server.server import Server, preload
 
 if __name__ == "__main__":

@@ -56,12 +56,10 @@ def start() -> tuple[subprocess.Popen[bytes], Path]:
         # The name is random and the folder is new: it is this user's anywhere.
         within = None
     path = Path(tempfile.mkdtemp(prefix="diffbench-", dir=within)) / "socket"
-    others = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *others])
     # A session of its own: Ctrl-C in a terminal is for the clients, which pass it on.
     process = subprocess.Popen(
-        [sys.executable, "-m", "diffbench.server", str(path)],
+        [sys.executable, str(PACKAGE / "server"), str(path)],
         env=environment,
         stdin=subprocess.PIPE,
         start_new_session=True,
@@ -76,8 +74,8 @@ def start_of(environment: Mapping[str, str]) -> dict[str, Any]:
         for name, value in environment.items()
         if (name.startswith(READ_AT_START) or name.endswith(THREADS)) and name != "PYTHONPATH"
     }
-    # The first entry is the folder in which a process started.
-    path = list(dict.fromkeys(sys.path[1:]))
+    # The first entry is the checkout, or the folder in which a process started.
+    path = [each for each in dict.fromkeys(sys.path[1:]) if each != str(PACKAGE.parent)]
     return {"python": sys.prefix, "package": str(PACKAGE), "path": path, "environment": read}
 
 

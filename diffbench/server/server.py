@@ -161,7 +161,7 @@ class Server:
             # The number that the environment names is free now.
             for file in others:
                 os.dup2(file, int(os.environ[runtime.OWN_STDERR]))
-            sys.argv, sys.path[0] = ["diffbench", *request["arguments"]], request["folder"]
+            sys.argv = ["diffbench", *request["arguments"]]
             status = exit_status(request["arguments"])
         finally:
             with suppress(Exception):
@@ -231,7 +231,7 @@ def exit_status(arguments: list[str]) -> int:
         # What came since the process was forked can be heeded now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         return main(arguments)
-    except stopping.Stopped as stopped:
+    except Stopped as stopped:
         return stopping.last_words(" ".join(arguments[:1]), stopped)
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):

@@ -91,7 +91,8 @@ class PowerAverageSpec(AverageSpec):
 
 def _choose(value: Any) -> Any:
     """Return the rule with a name, or the warm average with a rate; the rate may be written as any number."""
-    if isinstance(value, AverageSpec | dict) or value in AverageSpec.known:
+    named = isinstance(value, str) and value in AverageSpec.known
+    if named or not isinstance(value, str | int | float):
         return AverageSpec.choose(value)
     return WarmAverageSpec.model_validate({"rate": number(value)})
 

@@ -8,12 +8,13 @@ variant and validates the result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec, nothing
 from diffbench.specs.choices import (
@@ -56,9 +57,11 @@ def _listed(value: object) -> object:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
+    found = set[Any]()
+    for value in values:
+        if value in found:
             raise ValueError(f"{value!r} appears twice")
+        found.add(value)
     return values
 
 
@@ -89,7 +92,21 @@ def _named_once(wanted: list[Any]) -> list[Any]:
     return wanted
 
 
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+#: The length of the longest id: with what is put around it in names of files, below their limit of 255 bytes.
+LONGEST_ID = 200
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def _identifies(name: str) -> str:
+    """Refuse a name that cannot be a part of a path."""
+    if not _ID.fullmatch(name):
+        raise ValueError("must be letters, digits and . _ + -, with a letter or digit first")
+    if len(name) > LONGEST_ID:
+        raise ValueError(f"must have at most {LONGEST_ID} characters; it has {len(name)}")
+    return name
+
+
+Id = Annotated[str, AfterValidator(_identifies)]
 Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_listed), AfterValidator(_distinct)]
 Measures = Annotated[list[AnyMeasure], BeforeValidator(_wanted), AfterValidator(_each_once)]
 Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distinct)]

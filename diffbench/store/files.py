@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,6 +117,25 @@ def json_bytes(value: Any) -> bytes:
 def write_json(path: Path, value: Any) -> str:
     """Write JSON atomically and return the file's SHA-256."""
     return write(path, json_bytes(value))
+
+
+def read_bytes(path: Path, largest: int) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: when it cannot be opened.
+        ValueError: when it is a pipe or a device, whose end may never come, or has more bytes than ``largest``.
+    """
+    # A pipe would keep a plain open waiting for a writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError("not a regular file")
+        content = file.read(largest + 1)
+        if len(content) > largest:
+            size = max(facts.st_size, len(content))
+            raise ValueError(f"{size:,} bytes; at most {largest:,} are read")
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
+from diffbench.store.files import read_bytes
 from diffbench.store.picture_files import HEAD, PictureError
 
 #: Suffixes of lossy images, and of all images.
@@ -76,8 +77,16 @@ class FolderFiles:
         ]
 
     def read(self, name: str) -> bytes:
-        """Return the content of the file with a name."""
-        return (self.root / name).read_bytes()
+        """Return the content of the file with a name.
+
+        Raises:
+            PictureError: when it is not a regular file, too large, or cannot be opened.
+        """
+        try:
+            return read_bytes(self.root / name, LARGEST)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise PictureError(str(self.root / name), f"cannot be read ({reason})") from None
 
     def start(self, name: str) -> tuple[bytes, int]:
         """Return the first bytes of a file, `HEAD` of them or fewer, and its size."""

@@ -20,12 +20,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from diffbench.specs.base import Spec
-from diffbench.specs.errors import UserError
+from diffbench.specs.errors import UserError, told
 from diffbench.store import files, paths
 
 Status = Literal["ok", "missing", "stale", "corrupt"]
@@ -125,7 +126,26 @@ def read_bytes(path: Path, spec: Spec | None = None) -> bytes:
 
 def read_json(path: Path, spec: Spec | None = None) -> Any:
     """Return the value of a JSON product, verified as in ``read_product``."""
-    return json.loads(read_bytes(path, spec))
+    content = read_bytes(path, spec)
+    with reading(path):
+        return json.loads(content)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A block that reads a verified product: any error in it becomes one that names the file.
+
+    Raises:
+        StoreError: when the product, although whole, does not hold what its job writes.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{path} does not hold what its job writes ({told(error)}, {type(error).__name__}): {REMEDY}"
+        ) from error
 
 
 def read_beside(file: Path, path: Path) -> bytes:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from diffbench.specs.errors import printable
 from diffbench.store import files
 from diffbench.store.products import StoreError
 from diffbench.store.seals import opened, sealed
@@ -30,7 +31,7 @@ GUESSES = {9: ": out of memory?", 11: ": a crash", 7: ": a crash, or a full disk
 
 def one_line(reason: object, longest: int | None = None) -> str:
     """Return a reason as one line, for an error without a message its type; of a line above ``longest`` the end."""
-    line = " ".join(str(reason).split())
+    line = printable(reason)
     if not line and isinstance(reason, BaseException):
         line = type(reason).__name__
     return line if longest is None else line[-longest:]

@@ -3,7 +3,7 @@
 A request ends what a command does by an exception, which a stage may catch to save what it has.  In a block under
 `noted` it does not: the block asks `asked` when it can stop, as a training does after a step.
 
-It imports the standard library alone, so that it is the first thing that a command does.
+It imports no library, so that it is the first thing that a command does.
 """
 
 from __future__ import annotations
@@ -15,25 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: The exit status of a command that was asked to stop, whose next call goes on, and of one that Ctrl-C ended.
-STOPPED, INTERRUPTED = 85, 130
+from diffbench.specs.errors import Stopped
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 #: Seconds within which several signals are one request: a terminal and a parent process may both send it.
 ONE_REQUEST = 1.0
-
-
-class Stopped(SystemExit):
-    """The end of a command that was asked to stop; ``line`` says what became of its work."""
-
-    def __init__(self, number: int = signal.SIGTERM, line: str = "") -> None:
-        super().__init__(INTERRUPTED if number == signal.SIGINT else STOPPED)
-        self.number = number
-        how = (
-            "interrupted"
-            if number == signal.SIGINT
-            else f"stopped by {signal.Signals(number).name}"
-        )
-        self.line = line or f"{how}: run the command again"
 
 
 class _Requests:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from diffbench.specs.errors import INTERRUPTED, STOPPED
 from diffbench.store import status
-from diffbench.store.stopping import INTERRUPTED, SIGNALS, STOPPED
+from diffbench.store.stopping import SIGNALS
 from diffbench.training import gpus
 
 #: The arguments of torchrun: a rendezvous for this run alone, on a free port.
@@ -23,6 +24,8 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"
 #: The environment variable for the seconds that torchrun waits at a stop before it kills its processes, and its value
 #: here, which leaves time to save the state (torchrun's default is 30).
 PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"
+#: This package, which the processes run by its path.
+PACKAGE = str(Path(__file__).resolve().parents[1])
 #: The environment variable that torchrun sets for each of its processes.
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 
@@ -54,7 +57,7 @@ def launch(processes: int, arguments: Sequence[str], state: Path, *, on_gpus: bo
     Raises:
         RuntimeError: when there are fewer GPUs than processes.
     """
-    command = [sys.executable, *TORCHRUN, "--nproc-per-node", str(processes), "-m", "diffbench"]
+    command = [sys.executable, *TORCHRUN, "--nproc-per-node", str(processes), PACKAGE]
     environment = dict([("OMP_NUM_THREADS", "1"), PATIENCE]) | os.environ
     if on_gpus:
         names = gpus.entries()

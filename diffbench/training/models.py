@@ -26,7 +26,7 @@ from diffbench.specs.sampling import Precision
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights, Weights
 from diffbench.store import files, paths
-from diffbench.store.products import StoreError, read_product
+from diffbench.store.products import StoreError, read_product, reading
 from diffbench.training import machine
 
 #: The specs that say how a network is run, except for its precision.
@@ -187,7 +187,9 @@ def load_classifier(
     if spec is None:
         return None
     network = build_classifier(spec, dataset)
-    network.load_state_dict(load_file(read_product(paths.product(root, spec), spec)))
+    path = read_product(paths.product(root, spec), spec)
+    with reading(path):
+        network.load_state_dict(load_file(path))
     network = placed(network, spec.training, device).eval().requires_grad_(False)
     return wrap_classifier(spec, network, dataset, device, precision)
 
@@ -215,7 +217,8 @@ def taken(spec: TrainSpec, dataset: Dataset) -> dict[str, Tensor]:
     path = read_product(paths.imported(spec.pretrained.folder))
     if files.sha256(path) != spec.pretrained.weights:
         raise StoreError(f"{path} has changed since the plan was made: plan again")
-    tensors = load_file(path)
+    with reading(path):
+        tensors = load_file(path)
     with torch.device("meta"):
         wanted = build_network(spec, dataset).state_dict()
     shapes = [{name: each.shape for name, each in state.items()} for state in (tensors, wanted)]
@@ -284,12 +287,15 @@ def load_denoiser(
         raise ValueError(f"{spec.variant}: {reason}")
     process = build_process(spec.process, dataset)
     if not spec.denoiser.trained:
-        tensors = load_file(read_product(paths.product(root, spec), spec), device=str(device))
-        denoiser: Denoiser = build(spec.denoiser, process, tensors)
+        path = read_product(paths.product(root, spec), spec)
+        with reading(path):
+            tensors = load_file(path, device=str(device))
+            denoiser: Denoiser = build(spec.denoiser, process, tensors)
         return denoiser
     network = build_network(spec, dataset)
     averaged = [name for name, _ in network.named_parameters()]
-    network.load_state_dict(weights_of(spec, root, choice, averaged))
+    with reading(paths.product(root, spec)):
+        network.load_state_dict(weights_of(spec, root, choice, averaged))
     assert spec.running is not None
     network = placed(network, spec.running, device).eval().requires_grad_(False)
     return wrap(spec, process, network, dataset, device, precision)

@@ -49,10 +49,8 @@ class Calibration:
             return
         self.output = tempfile.TemporaryFile()  # noqa: SIM115, read when the process has ended
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-        others = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-        environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *others])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "diffbench", "estimate", *self.arguments, *SHORT],
+            [sys.executable, str(PACKAGE), "estimate", *self.arguments, *SHORT],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.output,

@@ -13,7 +13,7 @@ from test_state import tensors
 from diffbench.jobs import sample
 from diffbench.store import files, paths, stopping
 from diffbench.store.chunks import Chunk, ChunkStore
-from diffbench.store.stopping import Stopped
+from diffbench.specs.errors import Stopped
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from diffbench.specs.errors import PlanError
+# Snakemake takes braces in any path for the names of variables.
+if set("{}") & set(str(workflow.basedir)):
+    sys.exit(
+        f"diffbench: {workflow.basedir}: Snakemake cannot run a workflow below a folder with braces in its name; move or"
+        " rename it"
+    )
+
+import diffbench
+
+#: The package beside the Snakefile, which every job runs by its path: a list of paths cannot name one with a colon.
+PACKAGE = Path(workflow.basedir).resolve() / "diffbench"
+if Path(diffbench.__file__).resolve().parent != PACKAGE:
+    sys.exit(f"diffbench: the workflow in {workflow.basedir} found another package, {diffbench.__file__}")
+
+from diffbench.cli.command import reason
 from diffbench.plan.findings import altered
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
@@ -23,21 +37,16 @@ from snakemake.logging import logger
 # Slurm's warning before a time limit (SIGUSR1) is for the stage; Snakemake waits for it.
 signal.signal(signal.SIGUSR1, lambda *_: None)
 
-# Snakemake takes braces in the path of a rule's environment for wildcards.
-if {*"{}"} & {*str(workflow.basedir)}:
-    sys.exit(
-        f"diffbench: {workflow.basedir}: Snakemake cannot run a workflow in a folder with braces in its name; move or"
-        " rename it"
-    )
-
 OVERRIDES = dict(workflow.config_settings.config)
 
 try:
     PLAN = load_plan(workflow.configfiles, OVERRIDES, Path(workflow.basedir))
     check_writable(PLAN.root)
     TABLE_PARAMS = table_params(PLAN)
-except PlanError as error:
-    sys.exit(f"diffbench: {error}")
+except Exception as error:
+    if os.environ.get("DIFFBENCH_DEBUG"):
+        raise
+    sys.exit(f"diffbench: {reason(error)}")
 
 
 def quoted(*words):
@@ -58,11 +67,10 @@ shell.prefix(
     # A job's stderr is its log; what a full disk keeps out of it goes to the run's own stderr.
     "trap : USR1 TERM; exec 9>&2;"
     f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
-    f" DIFFBENCH_EXTENSIONS={quoted(os.pathsep.join(str(path.resolve()) for path in PLAN.extensions))};"
+    f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
     f"{FILES}"
-    f" diffbench() {{{{ PYTHONPATH={quoted(workflow.basedir)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
-    f' {quoted(sys.executable)} -m diffbench "$@"; }}}}; '
+    f' diffbench() {{{{ {quoted(sys.executable, PACKAGE)} "$@"; }}}}; '
 )
 
 #: The view of the run, once it has begun; None where Snakemake's own lines are wanted.

@@ -11,6 +11,7 @@ from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.core.returned import check_like, described
 
 
 class Denoiser(Described):
@@ -32,10 +33,16 @@ class Denoiser(Described):
 
         Raises:
             TypeError: when known pixels are given to a denoiser that takes no masks.
+            ValueError: when ``predict`` returns no prediction, or one that has not x_t's shape, type and device.
         """
         if condition.known is not None and not self.takes_masks:
             raise TypeError(f"this {type(self).__name__} takes no masks")
-        return self.predict(x_t, t, condition)
+        found = self.predict(x_t, t, condition)
+        what = f"{type(self).__name__}.predict"
+        if not isinstance(found, Prediction):
+            raise ValueError(f"{what} returned {described(found)}; expected: a Prediction")
+        check_like(found.value, x_t, what)
+        return found
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:

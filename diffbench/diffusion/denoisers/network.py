@@ -33,6 +33,7 @@ from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import Known
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, linear_form
 from diffbench.diffusion.core.process import Process, cast, float64
+from diffbench.diffusion.core.returned import check_like
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 
@@ -211,6 +212,7 @@ class NetworkDenoiser(NetworkBased):
         seen = self.seen(scale(inside, centred), condition.known)
         answer = self.answer(seen, x_t, t, condition, centred / self.half_range)
         answer, learnt = self.split(answer)
+        check_like(answer, x_t, "the network")
         native = scale(skip, centred) + scale(out, answer)
         if LENGTHS[self.native] == 1:
             native = self.process.placed(native)

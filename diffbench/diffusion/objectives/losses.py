@@ -30,6 +30,7 @@ from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.known import Known, training_masks
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, Truth
 from diffbench.diffusion.core.process import cast
+from diffbench.diffusion.core.returned import check_rows
 from diffbench.diffusion.core.transitions import model_variance
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.objectives.augmentation import Augmentation
@@ -108,10 +109,16 @@ class Loss(Described):
         return Draws(eps, t, importance, y, mask, self.changes(len(eps), generator))
 
     def losses_for(self, x0: Tensor, draws: Draws) -> Tensor:
-        """Losses (B,) of images x0 (B, C, H, W) for these draws, before the weights of the times."""
+        """Losses (B,) of images x0 (B, C, H, W) for these draws, before the weights of the times.
+
+        Raises:
+            ValueError: when ``losses`` returns no float for each image.
+        """
         draws = draws.on(x0)
         t, told = draws.t[:, None, None, None], self.condition(x0, draws)
-        return self.losses(x0, t, draws.eps, told)
+        found = self.losses(x0, t, draws.eps, told)
+        check_rows(found, (len(x0),), f"{type(self).__name__}.losses")
+        return found
 
     def numbers(self, shape: tuple[int, int, int]) -> int:
         """The number of values of an image (C, H, W) over which the loss is a mean."""

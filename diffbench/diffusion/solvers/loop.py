@@ -20,6 +20,7 @@ from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.core.returned import check_like
 from diffbench.diffusion.core.streams import normal_like
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier, guided
@@ -100,7 +101,9 @@ class Solver(Described):
             x_t = after.correct(x_t, t, condition, noise, impose=impose)
             after = None
         drawn = torch.zeros_like if quiet and after is None else noise
-        x_s = impose(self.step(x_t, t, s, condition, drawn), s, noise)
+        stepped = self.step(x_t, t, s, condition, drawn)
+        check_like(stepped, x_t, f"{type(self).__name__}.step")
+        x_s = impose(stepped, s, noise)
         if after is None or float(s) == self.process.data_time:
             return x_s
         return after.correct(x_s, s, condition, noise, quiet, impose)
@@ -154,11 +157,14 @@ def sample(
     ``watch`` is shown the state before every step, and then the images.
 
     Raises:
-        ValueError: when a step's result is not finite, with the step.
+        ValueError: when a step's result is not finite, with the step; when a start, a step or the images have another
+            shape, type or device.
     """
     like = torch.empty(shape, dtype=dtype, device=device)
     start = solver.draw(normal_like(like, generator), generator)
+    check_like(start, like, f"{type(solver).__name__}.draw")
     x = solve(solver, start, condition, lambda x: normal_like(x, generator), watch=watch)
     images = solver.returned(x)
+    check_like(images, like, f"{type(solver).__name__}.returned")
     watch(solver.times()[-1], images)
     return images
