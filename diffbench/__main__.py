@@ -10,6 +10,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from diffbench.specs.errors import Stopped
 from diffbench.store import stopping
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from diffbench.cli.command import COMMANDS, GROUPS
 from diffbench.cli.command import parser as command_parser
 from diffbench.plan.loading import load_plan
 from diffbench.plan.matrix import matrix
+from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import STAGES
 from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths, status
 from diffbench.store.products import status_of, write_product
-from diffbench.specs.errors import Stopped
 
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "sklearn", "torchvision", "torch_fidelity"}
 

@@ -22,13 +22,13 @@ from diffbench.estimate import counting
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
+from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import SampleSpec, ShardSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths, run_record
 from diffbench.store.chunks import Chunk, ChunkStore, indices, share
 from diffbench.store.products import read_product, reading, write_product
 from diffbench.store.progress import Progress
-from diffbench.specs.errors import Stopped
 from diffbench.training import machine, models
 
 #: The seconds after which finished chunks are saved on disk.

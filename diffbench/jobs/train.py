@@ -28,6 +28,7 @@ from diffbench.diffusion.objectives.losses import Objective
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import MakeTrainer, Timings, size_of
 from diffbench.jobs import data
+from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
@@ -36,7 +37,6 @@ from diffbench.store import paths, stopping
 from diffbench.store.products import StoreError, write_product
 from diffbench.store.progress import Progress, Silent
 from diffbench.store.state import GENERATIONS, SpectatorStore, StateStore, generations
-from diffbench.specs.errors import Stopped
 from diffbench.training import machine, models
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.team import Team, joined_team

@@ -27,6 +27,7 @@ from typing import Any
 from diffbench.cli import main
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.server.client import PASSED_ON, die_with_parent, send, start_of
+from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import STAGES
 from diffbench.store import runtime, stopping
 

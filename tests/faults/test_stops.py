@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from test_state import tensors
 
 from diffbench.jobs import sample
+from diffbench.specs.errors import Stopped
 from diffbench.store import files, paths, stopping
 from diffbench.store.chunks import Chunk, ChunkStore
-from diffbench.specs.errors import Stopped
 
 
 @pytest.fixture(autouse=True)

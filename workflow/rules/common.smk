@@ -20,7 +20,9 @@ import diffbench
 #: The package beside the Snakefile, which every job runs by its path: a list of paths cannot name one with a colon.
 PACKAGE = Path(workflow.basedir).resolve() / "diffbench"
 if Path(diffbench.__file__).resolve().parent != PACKAGE:
-    sys.exit(f"diffbench: the workflow in {workflow.basedir} found another package, {diffbench.__file__}")
+    sys.exit(
+        f"diffbench: the workflow in {workflow.basedir} found another package, {diffbench.__file__}"
+    )
 
 from diffbench.cli.command import reason
 from diffbench.plan.findings import altered
