@@ -36,6 +36,7 @@ rule all:
 onstart:
     global SERVER
     check_inputs()
+    write_specs()
     if (
         sys.platform == "linux"
         and workflow.local_exec
@@ -49,6 +50,7 @@ onstart:
 
 onsuccess:
     end_view()
+    spec_files.clear(PLAN.root)
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.

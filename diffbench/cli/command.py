@@ -104,7 +104,7 @@ def overview(commands: Iterable[Command]) -> str:
         for each in commands:
             if each.group == group:
                 lines += [f"  {each.name:13} {each.summary}", f"{'':18}diffbench {each.example}"]
-    lines.append(f"{'':18}diffbench train --root results/digits --spec JSON")
+    lines.append(f"{'':18}diffbench train --root results/digits --spec FILE")
     return "\n".join(lines[1:])
 
 

@@ -32,7 +32,7 @@ from diffbench.plan.reading import Tree, validated
 from diffbench.specs.errors import PlanError, Stopped
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.registry import load_used
-from diffbench.store import paths, status
+from diffbench.store import paths, spec_files, status
 from diffbench.store.products import status_of
 from diffbench.training import launch
 
@@ -60,7 +60,7 @@ IMAGES = (
 
 def commands() -> list[Command]:
     """Return a command for every stage."""
-    example = "--root results/digits --spec JSON"
+    example = "--root results/digits --spec FILE"
     return [
         Command(name, "jobs", stage.summary(), f"{name} {example}", run_stage, _arguments(stage))
         for name, stage in STAGES.items()
@@ -71,7 +71,7 @@ def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
     named = json.loads(os.environ.get("DIFFBENCH_EXTENSIONS") or "[]")
     found = [
         argument("--root", type=Path, help="the results folder, e.g. results/digits"),
-        argument("--spec", help="the spec of the job, as JSON: `snakemake -np` prints it"),
+        argument("--spec", help="the spec of the job: the file that a run writes, or JSON"),
         argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto")),
         argument("--extension", type=Path, action="append", default=[*map(Path, named)]),
     ]
@@ -96,7 +96,7 @@ def run_stage(options: argparse.Namespace) -> int:
     if getattr(options, "images", None):
         return score_images(options)
     if options.root is None or options.spec is None:
-        raise ValueError("--root and --spec are required: `snakemake -np` prints them")
+        raise ValueError("--root and --spec are required")
     spec = read_spec(options.name, options.spec, options.extension)
     device = resolved(options.device)
     if getattr(options, "processes", 1) > 1 and spec.divided and not launch.launched():
@@ -108,9 +108,17 @@ def run_stage(options: argparse.Namespace) -> int:
 def read_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
     """Return a job's spec, parsed after the extensions that it uses are imported.
 
+    Args:
+        stage: the job's stage.
+        text: the spec as JSON, or the path of its file (``spec_files``).
+        extensions: the files that are given.
+
     Raises:
         PlanError: when an extension is not given or has changed since the plan was made.
+        StoreError: when the file is missing or altered.
     """
+    if text.endswith(".json"):
+        text = spec_files.read(Path(text))
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -4,7 +4,7 @@ Every file below the folder is one of these, or a stray:
 
     product    with its sidecar and the files beside it, which the sidecar has the checksums of
     record     run records, events, reasons of failures, what a state folder belongs to: with seals (`store.seals`)
-    state      training states, snapshots and chunks, with checksums in their names
+    state      training states, snapshots and chunks, with checksums in their names; specs of a run's jobs
     table      tables, figures and the page, with checksums in a record of their own
     log        logs, which nobody reads back
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from diffbench.plan.jobs import Job, Plan
 from diffbench.specs.jobs import STAGES
-from diffbench.store import files, paths, products, run_record, seals, state, status
+from diffbench.store import files, paths, products, run_record, seals, spec_files, state, status
 from diffbench.store.manifest import LOGS
 from diffbench.store.products import StoreError
 
@@ -63,6 +63,7 @@ def examine(plan: Plan) -> Iterator[Finding]:
             yield from (each for each in _product(job, path) if job in plan.jobs or each.wrong)
         yield from _run_record(job)
         yield from _state(plan.root, job)
+    yield from _spec_files(plan.root)
     yield from _partial_scores(plan)
     yield from _tables(plan.root)
 
@@ -184,6 +185,15 @@ def _sealed(path: Path, of: str, *, needed: bool) -> Iterator[Finding]:
         yield Finding(path, "torn", status.one_line(error), partial(files.remove, path))
 
 
+def _spec_files(root: Path) -> Iterator[Finding]:
+    """Yield the specs of a run that are not those that their names say; the next run writes them."""
+    folder = paths.spec_files(root)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not (path.is_file() and spec_files.is_whole(path, path.read_bytes())):
+            reason = "it is not the spec that its name says"
+            yield Finding(path, "torn", reason, partial(files.remove, path))
+
+
 def _partial_scores(plan: Plan) -> Iterator[Finding]:
     for job in plan.jobs:
         path = paths.partial_scores(plan.root, job.variant, job.seed)
@@ -235,7 +245,7 @@ def strays(plan: Plan) -> Iterator[Finding]:
     for path in sorted(plan.root.iterdir()) if plan.root.is_dir() else []:
         if path == paths.states(plan.root):
             for folder in sorted(path.iterdir()):
-                if folder not in needed:
+                if folder not in needed and folder != paths.spec_files(plan.root):
                     yield Finding(folder, "stray", "a state that no job of the plan needs")
         elif path.name not in LOGS:
             yield from _strays_in(path, known)
@@ -310,4 +320,5 @@ def unneeded(plan: Plan) -> list[Path]:
     folder = paths.states(plan.root)
     states = sorted(folder.iterdir()) if folder.is_dir() else []
     unfinished = sorted(plan.root.rglob(f"{files.TEMPORARY}*")) if plan.root.is_dir() else []
-    return [path for path in states if path.name not in needed] + unfinished
+    kept = needed | {paths.spec_files(plan.root).name}
+    return [path for path in states if path.name not in kept] + unfinished

@@ -104,6 +104,16 @@ def states(root: Path) -> Path:
     return root / STATES
 
 
+def spec_files(root: Path) -> Path:
+    """Return the folder of the specs of a run's jobs, while it lasts."""
+    return states(root) / "specs"
+
+
+def spec_file(root: Path, spec: StageSpec) -> Path:
+    """Return the path of the spec that a job is given."""
+    return spec_files(root) / f"{spec.digest()}.json"
+
+
 def state(root: Path, spec: StageSpec) -> Path:
     """Return the folder of one job's state, status and events; that of a shard is inside that of its samples."""
     return root / spec.state

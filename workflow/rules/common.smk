@@ -31,7 +31,7 @@ from diffbench.plan.rules import rules
 from diffbench.reporting.shown import shown_as
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
-from diffbench.store import paths
+from diffbench.store import paths, spec_files
 from diffbench.watch import view
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -193,8 +193,14 @@ def tables_reported():
 
 
 def spec_of(rule):
-    """A params function: the job's exact spec as JSON."""
-    return lambda wildcards: job_of(rule, wildcards).spec.canonical()
+    """A params function: the file of the job's exact spec, whose name is the spec's digest."""
+    return lambda wildcards: str(paths.spec_file(PLAN.root, job_of(rule, wildcards).spec))
+
+
+def write_specs():
+    """Write the specs of the jobs that will run."""
+    jobs = [each for each in workflow.dag.needrun_jobs() if each.rule.name in RULES]
+    spec_files.write(PLAN.root, [job_of(each.rule.name, each.wildcards).spec for each in jobs])
 
 
 def threads_of(rule):
