@@ -614,6 +614,7 @@ CLAIMING = [
     "digits-sde",
     "digits-churn",
     "digits-blur",
+    "digits-along",
     "digits-reflected",
     "digits-restore-seeds",
     "patches-along",
