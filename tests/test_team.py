@@ -16,6 +16,7 @@ from diffbench.cli import jobs
 from diffbench.jobs import data
 from diffbench.jobs.train import denoiser_trainer, train_network
 from diffbench.specs.data import DigitsSpec
+from diffbench.specs.errors import STOPPED
 from diffbench.specs.jobs import DataStageSpec, TrainSpec
 from diffbench.specs.networks.network import NetworkSpec
 from diffbench.specs.registry import build
@@ -23,7 +24,6 @@ from diffbench.store import files, paths, status
 from diffbench.store.products import write_product
 from diffbench.store.state import SpectatorStore, StateStore, generations
 from diffbench.training import launch
-from diffbench.training.launch import STOPPED
 from diffbench.training.team import ProcessGroup, SingleProcess
 from diffbench.training.trainer import Trainer, TrainingError
 
@@ -143,7 +143,8 @@ def test_asked_to_stop_all_processes_do_at_the_same_step(folder):
         f"stopped at step {stopped['step']}, state saved: run the command again to go on\n" in error
     )
     assert not paths.product(ROOT, spec).exists()
-    assert status.read_status(paths.state(ROOT, spec)) is None
+    reason = status.read_status(paths.state(ROOT, spec))["reason"]
+    assert reason == "stopped when asked to: run the command again"
 
 
 @pytest.mark.slow

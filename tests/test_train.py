@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from diffbench import cli
 from diffbench.jobs import data, train
+from diffbench.specs.errors import STOPPED
 from diffbench.specs.objectives import ImportanceTimesSpec, VLBObjectiveSpec
 from diffbench.store import files, paths
 from diffbench.store.state import PARTS, generations
@@ -96,7 +97,7 @@ def test_after_a_kill_training_goes_on_and_ends_in_the_same_bits(undisturbed, pr
 def test_asked_to_stop_training_saves_and_later_ends_in_the_same_bits(undisturbed, prepared):
     training = Training(prepared)
     status, error = training.interrupt(signal.SIGTERM)
-    assert status == train.STOPPED == 85, error
+    assert status == STOPPED == 85, error
     stopped = training.events("saved")[-1]["step"]
     assert f"stopped at step {stopped}, state saved: run the command again to go on\n" in error
     assert not training.model.exists()

@@ -346,11 +346,12 @@ def test_what_fails_costs_nothing_else_its_cells(made, extension):
     assert cells(rows, "ok") == {(job.variant, job.item) for job in cells_of(made)} - failed
     text = (made / "results" / "tiny" / "tables" / "overview.md").read_text()
     for variant, solver in failed:
-        part = "train: the objective" if solver != "broken-3" else "sample: the solver"
-        reason = f"{part} broke on purpose (RuntimeError)"
+        stage, part = ("train", "objective") if solver != "broken-3" else ("sample", "solver")
         found = [row for row in rows if (row["variant"], row["solver"]) == (variant, solver)]
-        assert {row["note"] for row in found} == {reason}
-        assert reason in text
+        (note,) = {row["note"] for row in found}
+        line = rf"{stage}: mine\.py:\d+: the {part} broke on purpose \(RuntimeError\)"
+        assert re.fullmatch(line, note)
+        assert note in text
         lines = [split(line, "|") for line in text.splitlines()]
         assert any(line[:2] == [variant, solver] and "failed" in line for line in lines)
     # With the mistakes mended all is as if they had never been; one core makes what two made, and

@@ -25,7 +25,7 @@ FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
 LINKS = [SETTINGS / name for name in FILES]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 #: Seconds after which something that should have come is given up: far more than it takes.
-PATIENCE = 180
+PATIENCE = 400
 
 NAME = "ClusterName=diffbench-test\n"
 SLURM = (

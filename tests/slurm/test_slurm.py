@@ -32,7 +32,7 @@ CHANGES = {
 }
 DATA = "results/tiny/data/levels.npz"
 MODEL = "results/tiny/runs/ddpm-cosine/seed0/model.safetensors"
-LIMIT = "train:slurm_extra='--signal=USR1@10'"
+LIMIT = "train:slurm_extra='--signal=USR1@20'"
 #: No accounting here, and two jobs have to fit into a small machine's memory.
 HERE = [
     "--slurm-no-account",
@@ -164,9 +164,10 @@ def test_a_whole_benchmark_in_one_allocation(slurm: Cluster, here, tmp_path):
 def test_a_time_limit_saves_the_training_and_a_cancelled_one_is_a_dash(slurm, here, tmp_path):
     folder, before = prepared(tmp_path / "run"), set(slurm.of("rule_train"))
     shutil.copytree(here / "results/tiny/data", folder / "results/tiny/data")
-    # Minutes of work, a limit of one minute, and a warning that Slurm may send earlier than asked.
-    arguments = ["--config", "training={steps: 20000}", "--retries", "1", "--set-resources"]
-    with started(folder, *arguments, "train:runtime=1", LIMIT) as process:
+    # A limit of two minutes, far more work, and a warning that Slurm may send up to a minute earlier than asked: 40 s
+    # after the start at the earliest, when a busy machine has begun to train too.
+    arguments = ["--config", "training={steps: 1000000}", "--retries", "1", "--set-resources"]
+    with started(folder, *arguments, "train:runtime=2", LIMIT) as process:
         until(lambda: resumed(folder), slurm, "the second job")
         assert resumed(folder)[0] == saved(folder)[-1] > 0
         first, second = sorted(set(slurm.of("rule_train")) - before, key=int)
