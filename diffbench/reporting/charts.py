@@ -272,7 +272,7 @@ def _scale(chart: Chart, panel: Panel) -> tuple[str, float | None]:
 
 def _plain_ticks(axis: Axis) -> None:
     """Write plain numbers beside the ticks of a logarithmic axis that spans few decades."""
-    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import AutoLocator, LogLocator, NullLocator, StrMethodFormatter
 
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
@@ -280,7 +280,7 @@ def _plain_ticks(axis: Axis) -> None:
         # Within half a decade, ticks at 1, 2 and 5 alone may leave one tick or none.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.5 else AutoLocator())
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
 
 
 def _line(axes: Axes, line: Line, index: int, band: bool) -> None:

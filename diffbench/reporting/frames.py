@@ -21,7 +21,7 @@ X_LABEL, Y_LABEL = 0.24, 0.19
 #: Height in inches of the title, and of a line of a note below the panels.
 TITLE_INCHES, LINE_INCHES = 0.3, 0.13
 #: What all panels share, in matplotlib's words; given before axes are made, which takes less time than to change them.
-STYLE: Mapping[str, Any] = {
+STYLE: Mapping[Any, Any] = {
     "axes.labelsize": "small",
     "axes.spines.right": False,
     "axes.spines.top": False,
