@@ -113,6 +113,8 @@ lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	@# The linter of containers is not there for every kind of machine.
+	$(if $(shell test -x $(BIN)/hadolint && echo yes),$(BIN)/hadolint Dockerfile)
 
 clean-env:  ## remove the virtual environment
 	rm -rf $(VENV)

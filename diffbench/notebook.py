@@ -135,8 +135,11 @@ def load(
         raise PlanError(f"{folder}: there is no such folder of a run")
     root = folder.resolve().parents[2]
     given = read_sidecar(folder / "model.safetensors")["spec"]
-    used = given.get("extensions") if isinstance(given, dict) else None
-    load_used(used or {}, map(Path, extensions), f"diffbench.load({str(path)!r}, extensions=[..])")
+    load_used(
+        given.get("extensions") or {},
+        map(Path, extensions),
+        f"diffbench.load({str(path)!r}, extensions=[..])",
+    )
     where = shown(sidecar(folder / "model.safetensors"))
     spec = validated(TrainSpec.model_validate, TrainSpec, Tree(given, {(): where}))
     try:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,9 @@ if WORKER in os.environ:
     # As many processes as cores: a thread each, here and in what they start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so, and commands that the tests start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -139,5 +139,5 @@ def test_the_launcher_shows_its_processes_what_it_holds(machine_of_three, monkey
     assert launch.launch(2, ["train", "--root", "r"], tmp_path / "state", on_gpus=True) == 0
     command, env = started[0]
     assert env[gpus.VISIBLE] == "5,7"
-    assert command[-5:] == ["-m", "diffbench", "train", "--root", "r"]
+    assert command[-4:] == [launch.PACKAGE, "train", "--root", "r"]
     assert signal.getsignal(signal.SIGTERM) == before

@@ -189,7 +189,8 @@ def test_a_key_that_a_need_is_restricted_to_is_one_of_the_spec() -> None:
 def test_no_spec_of_the_package_answers_in_place_of_its_needs() -> None:
     """``refusal`` is stated once; only restorers, whose model may be missing, hand on less than they are offered.
 
-    Operators, imported models and measures of images are asked about sizes of images, not about what they are for.
+    Networks, operators, imported models and measures of images are asked about sizes of images, not about what they are
+    for.
     """
     stated = {
         (path.stem, node.name)
@@ -200,6 +201,8 @@ def test_no_spec_of_the_package_answers_in_place_of_its_needs() -> None:
         if isinstance(each, ast.FunctionDef) and each.name == "refusal"
     }
     others = {
-        each for each in stated if each[0] not in ("operators", "pretrained", "image_measures")
+        each
+        for each in stated
+        if each[0] not in ("operators", "pretrained", "image_measures", "network")
     }
     assert others == {("needs", "HasNeeds"), ("restorers", "RestorerSpec")}

@@ -188,7 +188,7 @@ def test_a_mistake_is_one_line_that_names_it(planned, old, new, named):
 def test_a_folder_with_something_else_is_refused(planned):
     sidecar = Path("model/spec.json")
     whole = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps(whole | {"spec": {"stage": "train"}}))
+    files.write_json(sidecar, whole | {"spec": {"stage": "train"}})
     with pytest.raises(PlanError, match="does not hold an imported model"):
         planned()
     sidecar.write_text("{")
@@ -323,7 +323,7 @@ def test_weights_of_another_network_are_refused(planned):
     sidecar = json.loads(Path("model/spec.json").read_text())
     save_file({"a": torch.ones(1)}, path)
     sidecar["sha256"] = {path.name: files.sha256(path)}
-    Path("model/spec.json").write_text(json.dumps(sidecar))
+    files.write_json(Path("model/spec.json"), sidecar)
     plan = planned()
     prepared(plan)
     with pytest.raises(ValueError, match="weights of another network than that of its spec.json"):

@@ -176,3 +176,11 @@ def test_failures_are_recorded_on_one_line_and_forgotten(tmp_path):
     with status.started(folder, "sample"):
         assert status.read_status(folder) is None
     assert not folder.exists()
+
+
+def test_a_number_that_is_not_finite_is_named(tmp_path):
+    path = tmp_path / "analysis.json"
+    value = {"items": {"mine": [{"mean": 1.0}, {"mean": float("nan")}]}}
+    with pytest.raises(ValueError, match=r"^items\.mine\.1\.mean is nan: results must be finite"):
+        products.write_json_product(path, value, SPEC)
+    assert not path.exists()

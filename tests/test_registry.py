@@ -1,14 +1,14 @@
 """Extension files: what is said of one that fails, and how it is known again."""
 
-import json
 import sys
 
 import pytest
 
 import diffbench
 from diffbench.cli.command import reason
-from diffbench.specs.errors import PlanError
+from diffbench.specs.errors import PlanError, UserError
 from diffbench.specs.registry import content_hash, load_extension, load_used, named_once
+from diffbench.store import files
 
 
 @pytest.fixture
@@ -75,8 +75,7 @@ def test_an_extension_is_compared_with_what_made_the_results(written):
 def sidecar(folder, spec):
     """Write a model's sidecar."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"spec": spec, "sha256": {"model.safetensors": "0"}}
-    (folder / "spec.json").write_text(json.dumps(content))
+    files.write_json(folder / "spec.json", {"spec": spec, "sha256": {"model.safetensors": "0"}})
 
 
 def test_a_notebook_is_refused_as_the_command_line_is(written, tmp_path):
@@ -86,7 +85,7 @@ def test_a_notebook_is_refused_as_the_command_line_is(written, tmp_path):
         diffbench.load(folder)
     for spec in ([], 3, {"process": 3}):
         sidecar(folder, spec)
-        with pytest.raises(PlanError, match=r"seed0/spec\.json"):
+        with pytest.raises(UserError, match=r"seed0/spec\.json"):
             diffbench.load(folder)
     path = written("")
     sidecar(folder, {"extensions": {path.name: content_hash(path)}, "process": {"name": "mine"}})

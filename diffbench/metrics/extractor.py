@@ -124,6 +124,9 @@ def _pair(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{name} returned {described(found)}; expected: features and logits")
     for part in found:
         check_rows(part, (len(images), -1), name)
+    # Logits may be none: some networks know no classes.
+    if not found[0].shape[1]:
+        raise ValueError(f"{name} returned no features: {described(found[0])}")
     return found[0], found[1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -110,8 +111,31 @@ def write(path: Path, content: bytes | Callable[[Path], object]) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Turn a value into JSON for people and for checksums: sorted keys, no nan or infinity."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    """Turn a value into JSON for people and for checksums: sorted keys, no nan or infinity.
+
+    Raises:
+        ValueError: for nan and infinity, with the keys that lead to the first of them.
+    """
+    try:
+        return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    except ValueError as error:
+        place = next(_not_finite(value), None)
+        raise ValueError(f"{place}: results must be finite numbers" if place else error) from None
+
+
+def _not_finite(value: Any, keys: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield ``key.key is nan`` for each number that is not finite."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for key, each in inner:
+        yield from _not_finite(each, (*keys, str(key)))
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{'.'.join(keys)} is {value}"
 
 
 def write_json(path: Path, value: Any) -> str:

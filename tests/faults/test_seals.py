@@ -76,7 +76,9 @@ def test_a_run_record_is_of_its_product(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"[" * 100_000, b'{"spec": []}', b"\xff", b'{"sha256": "x"}']
+    "content",
+    [b"", b"[]", b"[" * 100_000, b'{"spec": []}', b"\xff", b'{"sha256": "x"}'],
+    ids=["empty", "a list", "deep", "an empty spec", "not UTF-8", "another checksum"],
 )
 def test_a_sidecar_of_anything_is_one_line(made, content):
     paths.sidecar(made).write_bytes(content)

@@ -12,8 +12,10 @@ from test_state import tensors
 
 from diffbench.jobs import sample
 from diffbench.specs.errors import Stopped
+from diffbench.specs.processes import VPSpec
 from diffbench.store import files, paths, stopping
 from diffbench.store.chunks import Chunk, ChunkStore
+from diffbench.store.state import StateStore
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,28 @@ def test_samples_that_are_drawn_are_kept_when_the_job_is_stopped(tmp_path, monke
 def images_of(index):
     """Eight images of one level."""
     return np.full((8, 2, 2, 1), index, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("early", "step"), [(True, 1), (False, 2)])
+def test_a_request_in_the_write_of_a_state_leaves_a_whole_one(tmp_path, monkeypatch, early, step):
+    """Before the file has its name the older state is the newest; after, the new one is."""
+    store = StateStore(tmp_path / "state", VPSpec())
+    store.save(tensors(1.0), 1)
+    rename = os.replace
+
+    def replace(*paths):
+        if early:
+            send(signal.SIGTERM)
+        rename(*paths)
+        send(signal.SIGTERM)
+
+    stopping.heed()
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Stopped):
+        store.save(tensors(2.0), 2)
+    loaded = store.load()
+    assert int(loaded["step"]) == loaded["ema.weight"][0, 0] == step
+    assert not list(tmp_path.rglob(f"{files.TEMPORARY}*"))
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])

@@ -32,7 +32,7 @@ def check_like(found: object, wanted: Tensor, what: str) -> None:
 
 
 def check_rows(found: object, shape: tuple[int, ...], what: str) -> None:
-    """Refuse what is not a tensor of real floating-point numbers of this shape; -1 stands for any size but 0.
+    """Refuse what is not a tensor of real floating-point numbers of this shape; -1 stands for any size.
 
     Raises:
         ValueError: when it is not; the message begins with ``what``.
@@ -41,7 +41,7 @@ def check_rows(found: object, shape: tuple[int, ...], what: str) -> None:
         isinstance(found, Tensor)
         and found.is_floating_point()
         and found.ndim == len(shape)
-        and all(size == n or (n == -1 and size) for size, n in zip(found.shape, shape, strict=True))
+        and all(n in (-1, size) for size, n in zip(found.shape, shape, strict=True))
     ):
         sizes = ", ".join("any" if n == -1 else str(n) for n in shape)
         raise ValueError(f"{what} returned {described(found)}; expected: floats ({sizes})")
