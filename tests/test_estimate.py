@@ -370,6 +370,8 @@ def test_the_command_prints_an_estimate_without_data(here, capsys):
     assert " ".join(rows["data"]).endswith("a guess from counts")
     assert " ".join(rows["score"]).endswith("timed here")
     assert "not estimated" not in out
+    # 2 s, a quarter of one for each of the four figures, and 15 ms for each of up to nine jobs.
+    assert "- tables, figures and the page, made at the end, are no job: about 3.1 s" in out
     assert not Path("results").exists()
 
 

@@ -472,9 +472,9 @@ def test_a_long_legend_takes_nothing_from_the_panels():
     def heights(count):
         lines = [Line(f"a long name of the line {i}", [Point(1, 2.0)]) for i in range(count)]
         chart = Chart("T", "x", [Panel(f"p{i}", lines) for i in range(2)])
-        figure = Figure(charting._size(chart, 1, 2), layout="constrained")
-        figure.suptitle(chart.title, fontsize="medium")
-        charting._draw(chart, figure, list(figure.subplots(1, 2)))
+        frame = charting.frame_of(chart)
+        figure = Figure(frame.size)
+        charting.draw(chart, figure, frame.grid(figure))
         figure.draw_without_rendering()
         boxes = [axes.get_window_extent() for axes in figure.axes]
         (legend,) = figure.legends

@@ -101,9 +101,9 @@ def test_a_row_with_a_field_too_many_is_refused(copied):
 
 
 def test_absurd_sizes_are_refused_before_they_are_read(copied, monkeypatch):
-    monkeypatch.setattr(exports, "MOST_ROWS", 3)
+    monkeypatch.setattr("diffbench.reporting.exports.row.MOST_ROWS", 3)
     assert "rows are more than an export has (3)" in refusal(copied)
-    monkeypatch.setattr(exports, "MOST_BYTES", 1000)
+    monkeypatch.setattr("diffbench.reporting.exports.table.MOST_BYTES", 1000)
     assert "bytes are more than an export has (1,000)" in refusal(copied)
 
 

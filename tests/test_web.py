@@ -51,8 +51,8 @@ def made(records: Records, tables=None, charts=None) -> str:
     from diffbench.reporting import layout
 
     export = exports.of(records, layout.of_plan(records.plan).metrics)
-    pictures = {name: chart.png() for name, chart in (charts or {}).items()}
-    return page(records, export, tables or {}, charts or {}, pictures)
+    drawn = {name: (chart.png(), chart.csv(name)) for name, chart in (charts or {}).items()}
+    return page(records, export, tables or {}, charts or {}, drawn)
 
 
 def data_of(text: str) -> dict:

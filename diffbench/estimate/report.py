@@ -8,9 +8,12 @@ from typing import Any
 from diffbench.estimate.costs import Estimate, JobCost, Known, left, size, with_upstream
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.layout import of_plan
+from diffbench.specs.benchmark import names
 
 #: The row of what all variants share.
 SHARED = "(shared)"
+#: CPU seconds that tables, figures and the page take: to begin, for each job that is read, and for each figure.
+BEGINNING, READING, DRAWING = 2.0, 0.015, 0.25
 
 
 def text(estimate: Estimate) -> str:
@@ -143,8 +146,18 @@ def _notes(estimate: Estimate) -> Iterator[str]:
     if without:
         yield f"not estimated: {', '.join(without)}"
     yield "disk: weights, two training states of each network, and samples; not the data set"
+    yield (
+        f"tables, figures and the page, made at the end, are no job: about {seconds(_making(estimate))} of one core, "
+        f"{Known.COUNTED.text}"
+    )
     if len(estimate.plan.benchmark.tables) > 1:
         yield "tables share jobs, so their hours do not add up"
+
+
+def _making(estimate: Estimate) -> float:
+    """Return the seconds that a benchmark's tables, figures and page take."""
+    plan = estimate.plan
+    return BEGINNING + READING * len(plan.jobs) + DRAWING * len(names(plan.benchmark.figures))
 
 
 def hours(costs: Iterable[JobCost]) -> str:

@@ -2,22 +2,21 @@
 
 A chart is panels, a panel is lines, a line is points; a point may have a range (error bar or band)
 and, where there is nothing to plot, the reason.  The CSV has one row a point and holds exactly what
-is plotted; the picture and the plot (``plots``) show it alike.  The same chart gives the same bytes:
-no date, no version, no user's matplotlib style.
+is plotted; the picture (in a ``frame``) and the plot (``plots``) show it alike.  The same chart gives the same bytes.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffbench.reporting.cells import text
 from diffbench.reporting.formats import csv_of
+from diffbench.reporting.frames import LINE_INCHES, Frame
 from diffbench.reporting.plots import COLOURS, UNJOINED, Plot, PlotPanel, Style, Trace, style_of
 
 if TYPE_CHECKING:
@@ -27,15 +26,14 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 COLUMNS = ("figure", "panel", "series", "x", "y", "low", "high", "seeds", "status", "note")
-DPI = 200
 PANEL_INCHES = (3.8, 2.9)
 ALONE_INCHES = (5.6, 3.9)
 #: Height in inches added to panels that have more lines than there are colours.
 CROWDED_INCHES = 0.9
-#: Height in inches of the title and note with a short legend, and of each row of a legend.
-AROUND_INCHES, ROW_INCHES = 0.6, 0.18
-#: Width in inches of a letter of the legend, and of what stands before a label.
-LETTER_INCHES, HANDLE_INCHES = 0.075, 0.8
+#: Height in inches of each row of the legend; width of a letter of it, and of what stands before a label.
+ROW_INCHES, LETTER_INCHES, HANDLE_INCHES = 0.18, 0.075, 0.8
+#: Letters of a note that fit into an inch.
+NOTE_LETTERS = 15
 #: Length in letters of a line in the legend: enough to show its dashes on both sides of a marker.
 HANDLE_LENGTH = 3.2
 #: A logarithmic axis that spans fewer decades has plain numbers at its ticks, no powers of ten.
@@ -107,7 +105,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes; ``name`` is the value of ``panel`` in the CSV and the label of the y axis."""
+    """One pair of axes; ``name`` is the value of ``panel`` in the CSV and says what the y axis has."""
 
     name: str
     lines: Sequence[Line]
@@ -184,55 +182,23 @@ def _values(name: str, panel: str, series: str, point: Point) -> tuple[object, .
 
 def to_png(chart: Chart) -> bytes:
     """Return the picture as the bytes of a PNG file."""
-    rows, columns = _shape(len(chart.panels))
-    size = _size(chart, rows, columns)
-    return picture(size, chart.title, len(chart.panels), columns, partial(_draw, chart))
+    return frame_of(chart).png(partial(draw, chart))
 
 
-def picture(
-    size: tuple[float, float],
-    title: str,
-    panels: int,
-    columns: int,
-    draw: Callable[[Figure, Sequence[Axes]], None],
-) -> bytes:
-    """Return a figure as the bytes of a PNG file.
-
-    Args:
-        size: width and height in inches.
-        title: the words above it.
-        panels: the number of its panels.
-        columns: how many of them are side by side.
-        draw: what fills the panels, and draws what is below them.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    content = io.BytesIO()
-    # A figure made without pyplot is always drawn by Agg, whatever backend is set.
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        # No title has to make room for ticks above its panel: to look for them takes as long as to draw.
-        mpl.rcParams["axes.titley"] = 1.0
-        figure = Figure(size, dpi=DPI, layout="constrained")
-        places = figure.add_gridspec(max(1, -(-panels // columns)), columns)
-        figure.suptitle(title, fontsize="medium")
-        grid = [figure.add_subplot(places[panel]) for panel in range(max(1, panels))]
-        for axes in grid[panels:]:
-            axes.set_axis_off()
-        draw(figure, grid[:panels])
-        # Laid out here: to save a figure that has a layout draws it twice.
-        layout = figure.get_layout_engine()
-        assert layout is not None
-        layout.execute(figure)
-        figure.set_layout_engine("none")
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+def frame_of(chart: Chart) -> Frame:
+    """Return where a chart's panels are; its legend and note add height, so panels keep their size."""
+    columns = _shape(len(chart.panels))[1]
+    width, height = PANEL_INCHES if columns > 1 else ALONE_INCHES
+    labels = _labels(chart)
+    height += CROWDED_INCHES if len(labels) > len(COLOURS) else 0
+    inches = width * columns
+    legend = -(-len(labels) // _legend_columns(chart, inches)) * ROW_INCHES
+    foot = 0.1 + legend + len(_note(chart, inches)) * LINE_INCHES
+    return Frame(chart.title, len(chart.panels), columns, (width, height), foot=foot)
 
 
-def annotate(figure: Figure, note: str) -> None:
-    """Write a note below all panels."""
-    figure.supxlabel(fill(note, int(figure.get_figwidth() * 14)), fontsize="x-small")
+def _note(chart: Chart, inches: float) -> list[str]:
+    return wrap(chart.note, int(inches * NOTE_LETTERS))
 
 
 def _shape(panels: int) -> tuple[int, int]:
@@ -241,31 +207,24 @@ def _shape(panels: int) -> tuple[int, int]:
     return -(-panels // columns), columns
 
 
-def _size(chart: Chart, rows: int, columns: int) -> tuple[float, float]:
-    """Return the figure's width and height in inches; the legend adds height, so panels keep their size."""
-    width, height = PANEL_INCHES if columns > 1 else ALONE_INCHES
-    labels = _labels(chart)
-    height += CROWDED_INCHES if len(labels) > len(COLOURS) else 0
-    legend_rows = -(-len(labels) // _legend_columns(chart, width * columns))
-    return width * columns, height * rows + max(1, AROUND_INCHES + ROW_INCHES * legend_rows)
-
-
 def _labels(chart: Chart) -> list[str]:
     return list(dict.fromkeys(line.label for panel in chart.panels for line in panel.lines))
 
 
-def _draw(chart: Chart, figure: Figure, grid: Sequence[Axes]) -> None:
-    labels = _labels(chart)
+def draw(chart: Chart, figure: Figure, grid: Sequence[Axes]) -> None:
+    """Draw a chart's panels, and its legend with its note at the bottom of the figure."""
+    labels, inches = _labels(chart), figure.get_figwidth()
     for axes, panel in zip(grid, chart.panels, strict=True):
         _panel(axes, chart, panel, labels)
     figure.legend(
         handles=[_handle(chart, i, label) for i, label in enumerate(labels)],
-        loc="outside lower center",
-        ncols=_legend_columns(chart, figure.get_figwidth()),
+        loc="lower center",
+        borderaxespad=0,
+        ncols=_legend_columns(chart, inches),
         fontsize="small",
         handlelength=HANDLE_LENGTH,
         frameon=False,
-        title=fill(chart.note, int(figure.get_figwidth() * 15)) or None,
+        title="\n".join(_note(chart, inches)) or None,
         title_fontsize="x-small",
     )
 
@@ -284,7 +243,7 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, labels: Sequence[str]) -> Non
             _line(axes, line, labels.index(line.label), chart.band)
             drawn = True
     axes.set_xlabel(chart.x)
-    axes.set_ylabel(panel.name)
+    axes.set_title(panel.name)
     if not drawn:
         # Reasons quote errors: a dollar sign in them starts no formula.
         words: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "parse_math": False}
@@ -299,8 +258,7 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, labels: Sequence[str]) -> Non
         axes.set_ylim(bottom=bottom)
     for name in log:
         _plain_ticks(axes.xaxis if name == "x" else axes.yaxis)
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid()
 
 
 def _scale(chart: Chart, panel: Panel) -> tuple[str, float | None]:
@@ -314,7 +272,7 @@ def _scale(chart: Chart, panel: Panel) -> tuple[str, float | None]:
 
 def _plain_ticks(axis: Axis) -> None:
     """Write plain numbers beside the ticks of a logarithmic axis that spans few decades."""
-    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import AutoLocator, LogLocator, NullLocator, StrMethodFormatter
 
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
@@ -322,7 +280,7 @@ def _plain_ticks(axis: Axis) -> None:
         # Within half a decade, ticks at 1, 2 and 5 alone may leave one tick or none.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.5 else AutoLocator())
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
 
 
 def _line(axes: Axes, line: Line, index: int, band: bool) -> None:

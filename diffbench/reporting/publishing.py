@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from diffbench.reporting import exports
-from diffbench.reporting.cells import ITEM, cells_of, text
+from diffbench.reporting.cells import ITEM, text
 from diffbench.reporting.exports import Export
 from diffbench.reporting.formats import Footnotes
 from diffbench.reporting.web.templates import render
@@ -267,7 +267,7 @@ def cells_page(source: Source, sources: Sequence[Source]) -> str:
 
 def _cells(source: Source) -> Iterator[tuple[str, ...]]:
     """Yield a row of text for each cell, with ``HEADS``."""
-    for (variant, stage, item, metric), cell in cells_of(source.export.frame).items():
+    for (variant, stage, item, metric), cell in source.export.cells.items():
         status = f"{cell.status}: {cell.note}" if cell.note else cell.status
         numbers = (cell.mean, cell.se, cell.seeds, cell.images, cell.nfe)
         protocol = str(cell.protocol or "")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from diffbench.reporting import inference
-from diffbench.reporting.cells import DASH, Cell, cells_of
+from diffbench.reporting.cells import DASH, Cell
 from diffbench.reporting.exports import Export, lines
 from diffbench.reporting.formats import Grid
 from diffbench.reporting.numbers import plain
@@ -89,7 +89,7 @@ def _outside_the_controls(export: Export, rows: Rows) -> Iterator[Concern]:
     kinds = _controls(export)
     scores = {
         key: cell
-        for key, cell in cells_of(export.frame).items()
+        for key, cell in export.cells.items()
         if key[1] == "sample" and cell.mean is not None
     }
     for metric, known in export.about["metrics"].items():
@@ -212,7 +212,7 @@ def _at_the_floor(export: Export, rows: Rows) -> Iterator[Concern]:
     """Cells that real images might have scored, together for each metric and floor; not of controls."""
     controls = _controls(export)
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for (variant, stage, item, metric), cell in cells_of(export.frame).items():
+    for (variant, stage, item, metric), cell in export.cells.items():
         if variant in controls or cell.mean is None or cell.floor is None:
             continue
         if cell.at_floor:

@@ -71,10 +71,19 @@ class Results:
         self.plan = plan
         self.root = root
         self._known: dict[Path, Outcome] = {}
+        self._outcomes: dict[tuple[str, str, int, str], Outcome] = {}
         self._statuses: dict[Path, str] = {}
 
     def outcome(self, job: Job) -> Outcome:
-        """Return a job's outcome: the scores of samples, bits per dimension, restorations' scores, or an analysis."""
+        """Return a job's outcome: the scores of samples, bits per dimension, restorations' scores, or an analysis.
+
+        It is kept.
+        """
+        if job.key not in self._outcomes:
+            self._outcomes[job.key] = self._read(job)
+        return self._outcomes[job.key]
+
+    def _read(self, job: Job) -> Outcome:
         jobs = [*self.plan.upstream(job), job]
         if job.stage == "sample":
             return self._score(jobs)

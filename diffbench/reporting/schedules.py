@@ -7,12 +7,14 @@ each solver, at the log SNR at which its steps begin, and one for training, at q
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
-from diffbench.reporting.charts import Chart, Line, Panel, Point, annotate, picture, to_csv, trace
+from diffbench.reporting.charts import Chart, Line, Panel, Point, to_csv, trace
+from diffbench.reporting.frames import LINE_INCHES, Frame, annotate
 from diffbench.reporting.layout import Metrics, SchedulesFigureSpec
 from diffbench.reporting.plots import COLOURS, STROKE, UNJOINED, Plot, PlotPanel, Style
 from diffbench.reporting.records import Records
@@ -32,9 +34,10 @@ NONE = "This benchmark keeps no schedules: its file has no key `schedules`, whic
 TRAINING = "training"
 SLOPES = ("log SNR", "log SNR, highest frequency")
 FREQUENCIES = ("lowest frequency", "highest frequency")
-PANEL_INCHES = (4.0, 2.8)
-#: Inches for the title and the note.
-AROUND_INCHES = 0.9
+#: In inches: width and height of a panel without its words, width of a letter below it, height of a line above it.
+PANEL_INCHES, LETTER_INCHES, HEAD_INCHES = (4.0, 1.85), 0.046, 0.14
+#: Letters of a line above a panel, of a name below it, and of the note in an inch.
+HEAD_LETTERS, NAME_LETTERS, NOTE_LETTERS = 44, 16, 14
 ABREAST = 3
 #: Columns of marks that are drawn; the CSV has all.
 MOST_GRIDS = 10
@@ -89,10 +92,25 @@ class Schedules:
 
     def png(self) -> bytes:
         """Return the picture as the bytes of a PNG file."""
-        count = max(len(self.schedules), 1)
-        columns = min(count, ABREAST)
-        size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * -(-count // columns) + AROUND_INCHES
-        return picture(size, self.title, len(self.schedules), columns, self._draw)
+        return self._frame().png(self._draw)
+
+    def _frame(self) -> Frame:
+        columns = max(1, min(len(self.schedules), ABREAST))
+        heads = [len(wrap(each.name, HEAD_LETTERS)) for each in self.schedules]
+        names = [
+            len(line)
+            for each in self.schedules
+            for name in _columns(each.grids)
+            for line in wrap(name, NAME_LETTERS)
+        ]
+        top = 0.08 + max(heads, default=0) * HEAD_INCHES
+        bottom = 0.15 + max(names, default=0) * LETTER_INCHES
+        panel = PANEL_INCHES[0], PANEL_INCHES[1] + top + bottom
+        foot = 0.1 + LINE_INCHES * len(self._note(PANEL_INCHES[0] * columns))
+        return Frame(self.title, len(self.schedules), columns, panel, 0.6, 0.1, bottom, top, foot)
+
+    def _note(self, inches: float) -> list[str]:
+        return wrap(self.note, int(inches * NOTE_LETTERS))
 
     def plot(self) -> Plot:
         """Return the curves and the marks for a browser to draw."""
@@ -101,13 +119,13 @@ class Schedules:
     def _draw(self, figure: Figure, grid: Sequence[Axes]) -> None:
         for axes, schedule in zip(grid, self.schedules, strict=True):
             _draw(axes, schedule)
-        annotate(figure, self.note)
+        annotate(figure, self._note(figure.get_figwidth()))
 
 
 def _draw(axes: Axes, schedule: Schedule) -> None:
     """Draw the curves over time, and to the right of them a column of marks for each grid."""
     drawn = [line.drawn for line in schedule.curves]
-    axes.set_title(fill(schedule.name, 44), fontsize="small", loc="left")
+    axes.set_title(fill(schedule.name, HEAD_LETTERS))
     if not any(drawn):
         words: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "parse_math": False}
         axes.text(0.5, 0.5, _nothing(schedule), transform=axes.transAxes, **words)
@@ -118,10 +136,8 @@ def _draw(axes: Axes, schedule: Schedule) -> None:
         axes.plot(x, y, color=colour, linewidth=1.2, label=name)
     if len(drawn) > 1:
         axes.legend(fontsize="xx-small", frameon=False, loc="lower left")
-    axes.set_ylabel("log SNR", fontsize="small")
-    axes.tick_params(labelsize="x-small")
-    axes.grid(alpha=0.3, linewidth=0.5, axis="y")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylabel("log SNR")
+    axes.grid(axis="y")
     axes.set_ylim(bottom=max(axes.get_ylim()[0], _bottom(schedule)))
     axes.locator_params(axis="y", nbins=5)
     _marks(axes, schedule.grids)
@@ -129,23 +145,34 @@ def _draw(axes: Axes, schedule: Schedule) -> None:
 
 def _marks(axes: Axes, grids: Mapping[str, Sequence[float | None]]) -> None:
     """Draw a column of marks for each grid to the right of time 1, that of training last."""
-    shown, more = _ordered(grids)
-    for place, name in enumerate(shown):
-        colour = _mark(name)[1]
-        levels = [each for each in grids[name] if each is not None]
+    marks: dict[str, tuple[list[float], list[float]]] = {}
+    for place, name in enumerate(_ordered(grids)[0]):
+        x, y = marks.setdefault(_mark(name)[1], ([], []))
         begin = FIRST_MARK + MARK * place
-        axes.hlines(levels, begin, begin + 0.7 * MARK, color=colour, linewidth=0.8)
-    names = [fill(each, 16) for each in shown] + ([f"and {len(more)} more"] if more else [])
+        for level in grids[name]:
+            if level is not None:
+                x += [begin, begin + 0.7 * MARK, math.nan]
+                y += [level, level, math.nan]
+    for colour, (x, y) in marks.items():
+        # One line with gaps: a line for each mark takes much longer to draw.
+        axes.plot(x, y, color=colour, linewidth=0.8, solid_capstyle="butt")
     below: dict[str, Any] = {"rotation": 90, "fontsize": "xx-small", "ha": "center", "va": "top"}
-    for place, name in enumerate(names):
+    for place, name in enumerate(_columns(grids)):
         at = FIRST_MARK + MARK * (place + 0.35)
-        axes.text(at, -0.03, name, transform=axes.get_xaxis_transform(), **below)
+        words = fill(name, NAME_LETTERS)
+        axes.text(at, -0.03, words, transform=axes.get_xaxis_transform(), **below)
     axes.set_xticks([0, 0.5, 1], ["0", "t / t_max", "1"])
+
+
+def _columns(grids: Mapping[str, Any]) -> list[str]:
+    """Return what stands below the columns of marks: their names, and how many are not drawn."""
+    shown, more = _ordered(grids)
+    return shown + ([f"and {len(more)} more"] if more else [])
 
 
 def _nothing(schedule: Schedule) -> str:
     (why,) = schedule.curves[0].points
-    return fill(f"{why.status}: {why.note}".removesuffix(": "), 44)
+    return fill(f"{why.status}: {why.note}".removesuffix(": "), HEAD_LETTERS)
 
 
 def _bottom(schedule: Schedule) -> float:
@@ -169,7 +196,9 @@ def _mark(name: str) -> tuple[str, str]:
 def _plotted(schedule: Schedule) -> PlotPanel:
     """Return a process's curves and marks for a browser to draw, as the picture has them."""
     if not any(line.drawn for line in schedule.curves):
-        return PlotPanel("log SNR", title=fill(schedule.name, 44), nothing=_nothing(schedule))
+        return PlotPanel(
+            "log SNR", title=fill(schedule.name, HEAD_LETTERS), nothing=_nothing(schedule)
+        )
     traces = [
         trace(name, Style(colour), line.drawn, _said(name, line))
         for line, colour, name in zip(schedule.curves, COLOURS, FREQUENCIES, strict=False)
@@ -183,7 +212,12 @@ def _plotted(schedule: Schedule) -> PlotPanel:
     bottom = _bottom(schedule)
     ticks = [(0.0, "0"), (0.5, "0.5"), (1.0, "1")]
     return PlotPanel(
-        "log SNR", traces, fill(schedule.name, 44), "", bottom if lowest < bottom else None, ticks
+        "log SNR",
+        traces,
+        fill(schedule.name, HEAD_LETTERS),
+        "",
+        bottom if lowest < bottom else None,
+        ticks,
     )
 
 

@@ -30,7 +30,7 @@ from diffbench.store.progress import announce
 from diffbench.store.seals import sealed
 
 #: Increased when the same results are to be shown differently.
-VERSION = 6
+VERSION = 7
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
@@ -56,16 +56,16 @@ def make(plan: Plan, root: Path) -> list[Path]:
         for name, table in made_tables.items()
         for suffix, content in texts(name, table).items()
     }
-    pictures = {name: chart.png() for name, chart in made_charts.items()}
-    for name, chart in made_charts.items():
-        made[paths.figure(root, name, "png")] = pictures[name]
-        made[paths.figure(root, name, "csv")] = chart.csv(name).encode()
+    drawn = {name: (chart.png(), chart.csv(name)) for name, chart in made_charts.items()}
+    for name, (picture, numbers) in drawn.items():
+        made[paths.figure(root, name, "png")] = picture
+        made[paths.figure(root, name, "csv")] = numbers.encode()
     announce("tables: writing the export and the page")
     exported = exports.contents(results, known.metrics)
     for suffix, content in exported.items():
         made[paths.table(root, exports.NAME, suffix)] = content
     export = exports.held(root, exported)
-    whole = page(results, export, made_tables, made_charts, pictures)
+    whole = page(results, export, made_tables, made_charts, drawn)
     made[paths.page(root)] = whole.encode()
     digests = {
         path.relative_to(root).as_posix(): files.write(path, content)

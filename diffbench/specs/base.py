@@ -53,7 +53,8 @@ Fraction = Annotated[Float, Field(ge=0, le=1)]
 class Spec(BaseModel):
     """A frozen model that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # A model's checks are made when it is first used: most of the specs are not used by a command.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def canonical(self) -> str:
         """Return this spec as JSON with sorted keys: the same text for the same spec, on any machine."""

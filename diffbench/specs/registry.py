@@ -56,6 +56,10 @@ def load_extension(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
+        # Now, so that a field that cannot be checked is found here.
+        for each in vars(module).values():
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                each.model_rebuild(raise_errors=False)
     except Stopped:
         del sys.modules[name]
         raise

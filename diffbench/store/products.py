@@ -21,6 +21,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -30,6 +31,8 @@ from diffbench.specs.errors import UserError, told
 from diffbench.store import files, paths
 
 Status = Literal["ok", "missing", "stale", "corrupt"]
+#: Sidecars that are kept in memory once read, of some 10 KB each.
+SIDECARS = 1024
 REMEDY = "remove it and run again (diffbench doctor --fix does both checks and removal)"
 
 
@@ -62,25 +65,37 @@ def write_json_product(
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return the sidecar of a product: its keys are ``spec`` and ``sha256``.
+    """Return the sidecar of a product: its keys are ``spec`` and ``sha256``, whose values no caller may change.
 
     Raises:
         StoreError: when there is none or it is not whole.
     """
     sidecar = paths.sidecar(path)
     try:
-        text = sidecar.read_bytes()
-        content = json.loads(text)
+        content = _parsed(sidecar.read_bytes())
         digests = content["sha256"]
-        whole = text == files.json_bytes(content) and isinstance(content["spec"], dict)
-        whole = whole and all(isinstance(digest, str) for digest in digests.values())
-        whole = whole and path.name in digests and all(Path(each).name == each for each in digests)
+        whole = path.name in digests and all(Path(each).name == each for each in digests)
     except FileNotFoundError:
         raise StoreError(f"{path} has no sidecar {sidecar.name}: {REMEDY}") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise StoreError(f"{sidecar} is not a whole sidecar of {path.name}: {REMEDY}")
+    return dict(content)
+
+
+@lru_cache(maxsize=SIDECARS)
+def _parsed(text: bytes) -> dict[str, Any]:
+    """Return the content of a sidecar.  It is kept: tables read each sidecar many times, and to write it takes longest.
+
+    Raises:
+        ValueError: when the text is not what ``write_product`` writes; other errors when it has no such keys.
+    """
+    content = json.loads(text)
+    digests = content["sha256"]
+    whole = text == files.json_bytes(content) and isinstance(content["spec"], dict)
+    if not whole or not all(isinstance(digest, str) for digest in digests.values()):
+        raise ValueError("not a whole sidecar")
     return dict(content)
 
 

@@ -9,7 +9,7 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 from diffbench.reporting import citations, quality
@@ -92,7 +92,7 @@ def page(
     export: Export,
     tables: Mapping[str, Table],
     charts: Mapping[str, Drawing],
-    pictures: Mapping[str, bytes],
+    drawn: Mapping[str, tuple[bytes, str]],
 ) -> str:
     """Return the page as HTML.
 
@@ -101,11 +101,11 @@ def page(
         export: the same results as an export, whose concerns the page lists.
         tables: the benchmark's tables by name.
         charts: the benchmark's figures by name.
-        pictures: the figures drawn, as PNG.
+        drawn: the figures drawn, as PNG, and their numbers as CSV.
     """
     benchmark = records.plan.benchmark
     plots = {name: plot for name, chart in charts.items() if (plot := chart.plot())}
-    data = {**_data(records, export), "plots": {name: asdict(plot) for name, plot in plots.items()}}
+    data = {**_data(records, export), "plots": plots}
     return render(
         "page.html",
         SCRIPTS + (("plots.js",) if plots else ()),
@@ -116,7 +116,7 @@ def page(
         devices=export.about["environment"]["devices"],
         statuses=_statuses(export),
         tables=tables,
-        figures=[_figure(name, chart, pictures[name]) for name, chart in charts.items()],
+        figures=[_figure(name, chart, *drawn[name]) for name, chart in charts.items()],
         claims_table=CLAIMS_TABLE,
         effects=list(_effects(tables, export)),
         gallery=list(_gallery(records)),
@@ -151,8 +151,8 @@ def _state(text: str) -> str:
     return " ".join(name for mark, name in MARKS.items() if mark in marks)
 
 
-def _figure(name: str, chart: Drawing, png: bytes) -> Figure:
-    heads, *rows = csv.reader(io.StringIO(chart.csv(name)))
+def _figure(name: str, chart: Drawing, png: bytes, numbers: str) -> Figure:
+    heads, *rows = csv.reader(io.StringIO(numbers))
     picture = url("image/png", png)
     return Figure(name, chart.title, chart.note, picture, heads[1:], [row[1:] for row in rows])
 

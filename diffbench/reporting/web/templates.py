@@ -54,8 +54,9 @@ def url(kind: str, content: bytes) -> str:
 
 
 def embedded(data: Any) -> str:
-    """Return data as JSON that cannot end the script element that it is in."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    """Return data, dataclasses among them, as JSON that cannot end the script element that it is in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, default=vars)
+    return text.replace("<", "\\u003c")
 
 
 def _environment() -> Any:
