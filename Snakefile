@@ -36,6 +36,7 @@ rule all:
 onstart:
     global SERVER
     check_inputs()
+    note_device()
     if (
         sys.platform == "linux"
         and workflow.local_exec

@@ -65,7 +65,9 @@ class Expansion:
             for seed in seeds_of(self.benchmark, variant):
                 classifier = partial(self._classifier, variant, seed)
                 given = (self.benchmark, name, variant, seed, self.reference)
-                specs += self._of(Asked(*given, *served, restored, classifier))
+                asked = Asked(*given, *served, restored, classifier)
+                specs += self._of(asked)
+                self._check_shown(asked)
         for spec in [*specs, *self.classifiers.values()]:
             yield Job(self.benchmark.name, spec)
 
@@ -74,6 +76,24 @@ class Expansion:
         for name, stage in STAGES.items():
             asked.made[name] = [self._stamped(spec) for spec in stage.wanted(asked)]
         return [spec for specs in asked.made.values() for spec in specs]
+
+    def _check_shown(self, asked: Asked) -> None:
+        """Refuse a model that nothing is asked of: it would be trained, and no number of it shown."""
+        made = [spec for specs in asked.made.values() for spec in specs]
+        model = type(asked.train)
+        if asked.train is None or any(
+            isinstance(each, model) for spec in made for each in spec.held
+        ):
+            return
+        left_out = "".join(
+            f"; {each.item} is left out: {each.reason}"
+            for each in self.refusals
+            if each.variant == asked.name
+        )
+        raise PlanError(
+            f"{origin_of(self.tree, asked.name)}: {asked.name}: nothing is asked of this model: give it a solver, a "
+            f"likelihood, an analysis or a restorer, or leave it out of `variants`{left_out}"
+        )
 
     def _classifier(
         self, variant: VariantSpec, seed: int, solver: SolverSpec | None
@@ -159,6 +179,13 @@ class Expansion:
             else:
                 kept[item] = choice
         return kept
+
+
+def origin_of(tree: Tree, variant: str) -> str:
+    """Return where a benchmark file speaks of a variant: in its overrides, its methods, or its list of variants."""
+    places = (key for key in ("overrides", "methods") if variant in tree.part(key).value)
+    key = next(places, None)
+    return tree.where((key, variant) if key else ("variants",))
 
 
 def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffbench.plan import pictures, reading
 from diffbench.plan.devices import resolved
-from diffbench.plan.expansion import Expansion
-from diffbench.plan.jobs import Plan
+from diffbench.plan.expansion import Expansion, origin_of
+from diffbench.plan.jobs import Job, Plan
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import variants_of
 from diffbench.specs import registry
@@ -53,7 +54,8 @@ def load_plan(
         PlanError: for the first mistake, with the file, the line, the key, the value and the nearest valid name.
     """
     config = Path(config_files[-1]) if config_files else repository / DEFAULT
-    tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
+    layers = [*_with_base(reading.read(config), config), reading.overriding(overrides, origin)]
+    tree = functools.reduce(Tree.merged, layers)
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     if needs_files:
@@ -63,7 +65,7 @@ def load_plan(
     _check_tasks(benchmark, tree)
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
-    variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    variants = variants_of(benchmark, tree, reading.read(repository / METHODS), layers)
     if looks:
         _check_pictures(benchmark, tree)
     if needs_files:
@@ -75,6 +77,7 @@ def load_plan(
             f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
             "split the benchmark"
         )
+    _check_apart(jobs, tree)
     return Plan(
         benchmark=benchmark,
         variants=variants,
@@ -87,10 +90,25 @@ def load_plan(
     )
 
 
-def _on_base(tree: Tree, config: Path) -> Tree:
-    """Lay a benchmark over the file that its ``base`` names, key by key; a base may not have a ``base``."""
+def _check_apart(jobs: Iterable[Job], tree: Tree) -> None:
+    """Refuse two variants, or two items of a variant, whose folders are one where names have no case."""
+    known: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for job in jobs:
+        name = (job.variant, job.item)
+        other = known.setdefault((job.stage, name[0].casefold(), name[1].casefold()), name)
+        if other != name:
+            one, two = next((a, b) for a, b in zip(other, name, strict=True) if a != b)
+            whose = "" if job.variant in (one, two) else f"{job.variant}: "
+            raise PlanError(
+                f"{origin_of(tree, job.variant)}: {whose}{one!r} and {two!r} differ only in the case of letters, and "
+                "name one folder on some disks: rename one"
+            )
+
+
+def _with_base(tree: Tree, config: Path) -> list[Tree]:
+    """Return a benchmark file, below it the file that its ``base`` names; a base may not have a ``base``."""
     if "base" not in tree.value:
-        return tree
+        return [tree]
     origin, named = tree.where(("base",)), tree.value["base"]
     if not isinstance(named, str):
         raise PlanError(f"{origin}: base: must be the path of a file, not {named!r}")
@@ -102,7 +120,7 @@ def _on_base(tree: Tree, config: Path) -> Tree:
         raise PlanError(
             f"{under.where(('base',))}: base: {shown(base)} names a base itself; a base must not"
         )
-    return under.merged(tree.without("base"))
+    return [under, tree.without("base")]
 
 
 def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
@@ -169,11 +187,17 @@ def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
 
 
 def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
-    """Refuse an operator that cannot degrade the data set's images, where their shape is known."""
-    shape = benchmark.data.known_shape
+    """Refuse more images than there are, and an operator that cannot degrade images of their shape, where known."""
+    shape, restorations = benchmark.data.known_shape, benchmark.restorations
+    tests = benchmark.data.known_counts.get("test")
+    if restorations.tasks and tests is not None and restorations.images > tests:
+        raise PlanError(
+            f"{tree.where(('restorations', 'images'))}: restorations.images: {restorations.images:,}; "
+            f"{benchmark.data.name} has {tests:,} test images"
+        )
     if shape is None:
         return
-    for name, task in benchmark.restorations.tasks.items():
+    for name, task in restorations.tasks.items():
         if reason := task.operator.refusal(shape):
             keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
             origin = tree.where(keys)

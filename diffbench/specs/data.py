@@ -14,6 +14,8 @@ SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 #: The kinds of picture files that are read, by whether lossy ones are allowed.
 FORMATS = {False: ("PNG",), True: ("PNG", "JPEG", "WEBP")}
+#: The seed of a split: NumPy's RandomState takes 32 bits.
+SplitSeed = Annotated[Int, Field(ge=0, lt=2**32)]
 #: The least number of test images; fewer have no useful statistics.
 FEWEST = 20
 
@@ -133,7 +135,7 @@ class DigitsSpec(DataSpec):
     levels: ClassVar[int] = 17
 
     test: Annotated[PositiveInt, Field(lt=1797)] = 297
-    seed: Int = 0
+    seed: SplitSeed = 0
 
     @property
     def known_classes(self) -> int | None:
@@ -281,7 +283,7 @@ class FolderSpec(ImageFilesSpec):
     path: str | None
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
-    seed: Int = 0
+    seed: SplitSeed = 0
     classes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     called: Annotated[str | None, BeforeValidator(nothing)] = None
     version: Annotated[str | None, BeforeValidator(nothing)] = None
@@ -432,7 +434,7 @@ class LSUNSpec(ImageFilesSpec):
     channels: Literal[3] = 3
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
-    seed: Int = 0
+    seed: SplitSeed = 0
 
     @property
     def known_classes(self) -> int | None:

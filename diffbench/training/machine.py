@@ -34,6 +34,8 @@ def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = No
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():
             raise RuntimeError(f"device {device_name}: this PyTorch sees no GPU (set device: cpu)")
+    if device_name == "mps" and not torch.backends.mps.is_available():
+        raise RuntimeError("device mps: this PyTorch has no MPS (set device: cpu)")
     # The same switch as use_deterministic_algorithms(True, warn_only=True), which also imports the
     # compiler: a second of CPU time in every job.
     torch.set_deterministic_debug_mode("warn")

@@ -25,6 +25,7 @@ if Path(diffbench.__file__).resolve().parent != PACKAGE:
     )
 
 from diffbench.cli.command import reason
+from diffbench.plan import devices
 from diffbench.plan.findings import altered
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
@@ -122,6 +123,12 @@ def check_inputs():
     """Refuse to run where a product was altered: Snakemake would remove good results before their jobs can refuse it."""
     if wrong := list(altered(newer_inputs(list(workflow.dag.needrun_jobs())))):
         raise WorkflowError("\n".join(f"diffbench: {line}" for line in wrong))
+
+
+def note_device():
+    """Say that this machine lacks the device, which may be planned for the nodes of a cluster."""
+    if remark := devices.remark(PLAN.benchmark.device):
+        print(f"diffbench: {remark}", file=sys.stderr)
 
 
 # The view of the run takes the place of Snakemake's own lines; DIFFBENCH_VIEW= (empty) keeps these.
