@@ -83,8 +83,8 @@ def expanded(
     }
     for layer in layers:
         for pattern in _items(layer, "overrides"):
-            for keys in _given(layer.part("overrides"), pattern, removed=False):
-                unused.pop((pattern, *keys), None)
+            for added in _given(layer.part("overrides"), pattern, removed=False):
+                unused.pop((pattern, *added), None)
     for template in methods.value:
         tree = _overridden(methods.part(template), template, overrides, unused, defaults)
         for name, variant in _swept(template, tree):
