@@ -36,7 +36,7 @@ rule all:
 onstart:
     global SERVER
     check_inputs()
-    note_device()
+    note_places()
     if (
         sys.platform == "linux"
         and workflow.local_exec

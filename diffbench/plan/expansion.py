@@ -21,6 +21,7 @@ from diffbench.plan.reading import Tree
 from diffbench.plan.variants import matches, refusal
 from diffbench.specs import registry
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec, seeds_of
+from diffbench.specs.data import DataSpec
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import (
     STAGES,
@@ -40,12 +41,18 @@ C = TypeVar("C", SolverSpec, LikelihoodSpec)
 
 
 class Expansion:
-    """The jobs of variants; ``refusals`` is filled while they are made."""
+    """The jobs of variants; ``refusals`` is filled while they are made.
 
-    def __init__(self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...]) -> None:
+    ``here`` is the data set with the paths of its files.
+    """
+
+    def __init__(
+        self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...], here: DataSpec
+    ) -> None:
         self.benchmark = benchmark
         self.tree = tree
         self.extensions = extensions
+        self.here = here
         self.refusals: list[Refusal] = []
         self.classifiers: dict[tuple[str, int], ClassifierSpec] = {}
         self.data = self._stamped(DataStageSpec(data=benchmark.data))
@@ -174,7 +181,7 @@ class Expansion:
         for item, choice in offered.items():
             if item in own:
                 continue
-            if reason := refusal(choice, variant, self.benchmark.data):
+            if reason := refusal(choice, variant, self.here):
                 self.refusals.append(Refusal(name, stage, item, reason))
             else:
                 kept[item] = choice

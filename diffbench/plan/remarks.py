@@ -13,7 +13,8 @@ def remarks(plan: Plan) -> Iterator[str]:
     """Yield the remarks on a plan, a line each."""
     if remark := devices.remark(plan.benchmark.device):
         yield remark
-    yield from pictures.remarks(plan.benchmark.data)
+    yield from plan.located.notes
+    yield from pictures.remarks(plan.located.here)
     for refusal in plan.refusals:
         yield f"{refusal.variant}: {refusal.item} is left out: {refusal.reason}"
     for name, variant in plan.variants.items():

@@ -401,11 +401,20 @@ def _solvers(variant: Tree, benchmark: Tree) -> list[str]:
 
 
 def variants_of(
-    benchmark: BenchmarkSpec, tree: Tree, methods: Tree, layers: Sequence[Tree] = ()
+    benchmark: BenchmarkSpec,
+    tree: Tree,
+    methods: Tree,
+    data: DataSpec,
+    layers: Sequence[Tree] = (),
 ) -> dict[str, VariantSpec]:
     """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses.
 
-    ``tree`` is the benchmark file, merged from ``layers``.
+    Args:
+        benchmark: the benchmark.
+        tree: its file, merged from ``layers``.
+        methods: the variants of ``methods.yaml``.
+        data: its data set, with the paths of its files.
+        layers: the files and options.
     """
     every = expanded(
         joined(methods, tree.part("methods")),
@@ -425,7 +434,7 @@ def variants_of(
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
-    resolved = {name: resolve(name, every[name], tree, benchmark.data) for name in names}
+    resolved = {name: resolve(name, every[name], tree, data) for name in names}
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
         origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))

@@ -73,6 +73,11 @@ class DataSpec(Registered):
         return {key: path for key, path in given.items() if path is not None}
 
     @property
+    def known_by_path(self) -> bool:
+        """Whether its images are known by their paths alone, until a plan adds the SHA-256 of their contents."""
+        return False
+
+    @property
     def path_refusal(self) -> str | None:
         """The key that should say where the images are, and what is wanted there; None where it does say so."""
         return None
@@ -274,6 +279,8 @@ class FolderSpec(ImageFilesSpec):
     version: whose version of it, as in ``published.csv``: ``van den Oord 2016``.  Images are not resized then.
     identity: the SHA-256 over the sorted names of all images and the SHA-256 of their pixels, as in the manifest.
         Where it is given, it is checked, and a copy elsewhere is the same data set.
+    contents: the SHA-256 over the sorted names of all images and the SHA-256 of their files, which a plan adds where
+        ``identity`` is not given: results belong to it, and not to a path.
     """
 
     name: Literal["folder"] = "folder"
@@ -288,6 +295,9 @@ class FolderSpec(ImageFilesSpec):
     called: Annotated[str | None, BeforeValidator(nothing)] = None
     version: Annotated[str | None, BeforeValidator(nothing)] = None
     identity: Annotated[SHA256 | None, BeforeValidator(nothing)] = None
+    contents: Annotated[SHA256 | None, BeforeValidator(nothing)] = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -297,7 +307,7 @@ class FolderSpec(ImageFilesSpec):
 
     @model_validator(mode="after")
     def _version_is_of_something(self) -> Self:
-        if self.path_refusal and self.identity is None:
+        if self.path_refusal and self.known_by_path:
             raise ValueError(self.path_refusal)
         if self.version is not None and self.called is None:
             raise ValueError(f"version: {self.version!r} needs `called:`, the name of the data set")
@@ -324,8 +334,12 @@ class FolderSpec(ImageFilesSpec):
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The paths, where ``identity`` gives the content."""
-        return self.read_from if self.identity else ()
+        """The paths, where ``identity`` or ``contents`` says what they hold."""
+        return () if self.known_by_path else self.read_from
+
+    @property
+    def known_by_path(self) -> bool:
+        return self.identity is None and self.contents is None
 
     @property
     def path_refusal(self) -> str | None:

@@ -58,7 +58,7 @@ def quoted(*words):
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
-# Device, extensions, the number of shards and where the files of extractor and measures lie go by the environment: they are
+# Device, extensions, the number of shards and where the files of data, extractor and measures lie go by the environment: they are
 # no part of a job's identity and must not cause reruns.
 # A request to stop (SIGUSR1, which Slurm sends before a time limit, and SIGTERM) goes to all processes of a job: the shell and
 # Snakemake wait for the stage, which saves its state.
@@ -72,6 +72,7 @@ shell.prefix(
     f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
+    f" export DIFFBENCH_DATA={quoted(json.dumps({key: str(path) for key, path in PLAN.located.places.items()}))};"
     f"{FILES}"
     f' diffbench() {{{{ {quoted(sys.executable, PACKAGE)} "$@"; }}}}; '
 )
@@ -125,9 +126,9 @@ def check_inputs():
         raise WorkflowError("\n".join(f"diffbench: {line}" for line in wrong))
 
 
-def note_device():
-    """Say that this machine lacks the device, which may be planned for the nodes of a cluster."""
-    if remark := devices.remark(PLAN.benchmark.device):
+def note_places():
+    """Say where data were found, and that this machine lacks the device, which may be planned for a cluster's nodes."""
+    for remark in filter(None, (devices.remark(PLAN.benchmark.device), *PLAN.located.notes)):
         print(f"diffbench: {remark}", file=sys.stderr)
 
 
