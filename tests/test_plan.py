@@ -558,10 +558,13 @@ def test_overrides_of_the_command_line_are_named_as_such(planned):
         planned(overrides={"sampels": 5})
 
 
-def test_a_folder_of_images_is_an_input_of_the_data_stage(planned, tmp_path):
+def test_what_is_known_by_its_path_is_an_input_of_the_data_stage(planned, tmp_path):
+    """Of a folder that is known by its contents a touched file must start nothing."""
     (tmp_path / "images" / "cats").mkdir(parents=True)
-    plan = planned(data="{name: folder, path: images}")
+    plan = planned(data="{name: lsun, path: images, size: 8}")
     assert plan.inputs(plan.job("data")) == [Path("images"), Path("images/cats")]
+    plan = planned(data="{name: folder, path: images}")
+    assert plan.inputs(plan.job("data")) == []
 
 
 @pytest.mark.parametrize(("steps", "served"), [(10, True), (7, True), (8, False)])
