@@ -15,13 +15,14 @@ the clock.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from diffbench.store import downloads, files
-from diffbench.store.image_files import LABELS, ImageFiles, find_images
+from diffbench.store.image_files import LABELS, SUFFIXES, ImageFiles, find_images
 from diffbench.store.picture_files import PictureError
 from diffbench.store.progress import announce
 
@@ -54,12 +55,11 @@ def contents(places: Mapping[str, Path]) -> str:
         ValueError: when a place is not laid out as a data set.
         OSError: when it cannot be read.
     """
-    listed = {key: find_images(path) for key, path in places.items()}
-    look, latest = _look(places, listed)
+    look, latest = _look(places)
     kept = _kept(look)
     with suppress(OSError, ValueError):
         return _checked(files.read_bytes(kept, 128).decode(), look)
-    found = read(listed)
+    found = read({key: find_images(path) for key, path in places.items()})
     if time.time_ns() - latest > TICK:
         with suppress(OSError):
             files.write(kept, _checkable(found, look).encode())
@@ -68,8 +68,7 @@ def contents(places: Mapping[str, Path]) -> str:
 
 def forget(places: Mapping[str, Path]) -> None:
     """Forget what the quick look at some places stands for, so that they are read again."""
-    listed = {key: find_images(path) for key, path in places.items()}
-    files.remove(_kept(_look(places, listed)[0]))
+    files.remove(_kept(_look(places)[0]))
 
 
 def read(listed: Mapping[str, ImageFiles]) -> str:
@@ -94,30 +93,25 @@ def add_labels(found: Contents, key: str, listed: ImageFiles) -> None:
         found.add(f"{key}/{LABELS}", " ".join(map(str, listed.labels)).encode())
 
 
-def _look(places: Mapping[str, Path], listed: Mapping[str, ImageFiles]) -> tuple[str, int]:
+def _look(places: Mapping[str, Path]) -> tuple[str, int]:
     """Return the hash of names, sizes and times of the files, and the latest of the times, in nanoseconds."""
     lines, latest = [], 0
     for key, path in places.items():
-        for name, file in _files(path, listed[key]):
-            with suppress(OSError):
-                facts = file.stat()
-                latest = max(latest, facts.st_mtime_ns, facts.st_ctime_ns)
-                name = f"{name} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
-            lines.append(f"{key}/{name}")
+        for name, facts in _within(path) if path.is_dir() else [("", path.stat())]:
+            latest = max(latest, facts.st_mtime_ns, facts.st_ctime_ns)
+            lines.append(f"{key}/{name} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}")
     text = "\n".join(sorted(lines)).encode(errors="surrogateescape")
     return hashlib.sha256(text).hexdigest(), latest
 
 
-def _files(path: Path, listed: ImageFiles) -> Iterator[tuple[str, Path]]:
-    """Yield the names and paths of the files that are looked at: the images with their classes, or the archive."""
-    if not path.is_dir():
-        yield "", path
-        return
-    for parent in PurePosixPath(listed.names[0]).parents if listed.names else ():
-        if (path / parent / LABELS).is_file():
-            yield (parent / LABELS).as_posix(), path / parent / LABELS
-    for name in listed.names:
-        yield name, path / name
+def _within(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the images below a folder and what gives their classes, each with its size and times."""
+    for inner, _, names in os.walk(folder, followlinks=True):
+        below = os.path.relpath(inner, folder)
+        for name in names:
+            if name == LABELS or os.path.splitext(name)[1].lower() in SUFFIXES:
+                with suppress(OSError):
+                    yield f"{below}/{name}", os.stat(f"{inner}/{name}")
 
 
 def _kept(look: str) -> Path:
