@@ -43,7 +43,6 @@ OVER = {
     "overrides": {
         "iddpm-hybrid": {
             "solvers": {
-                "ancestral-5-w1-c2": "none",
                 "ddim-2-w1": {"name": "ddim", "steps": 2, "w": 1},
             },
             "likelihoods": {"vlb-learned": "none"},
