@@ -46,7 +46,6 @@ OVER = {
                 "ddim-2-w1": {"name": "ddim", "steps": 2, "w": 1},
             },
             "likelihoods": {"vlb-learned": "none"},
-            "analyses": {"gradient-noise": "none"},
         }
     }
 }
