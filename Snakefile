@@ -37,6 +37,7 @@ onstart:
     global SERVER
     check_inputs()
     write_specs()
+    note_places()
     if (
         sys.platform == "linux"
         and workflow.local_exec

@@ -43,11 +43,9 @@ OVER = {
     "overrides": {
         "iddpm-hybrid": {
             "solvers": {
-                "ancestral-5-w1-c2": "none",
                 "ddim-2-w1": {"name": "ddim", "steps": 2, "w": 1},
             },
             "likelihoods": {"vlb-learned": "none"},
-            "analyses": {"gradient-noise": "none"},
         }
     }
 }
@@ -70,6 +68,8 @@ def test_each_layout_is_trained_on_sampled_and_scored(tmp_path, monkeypatch, lay
     monkeypatch.chdir(tmp_path)
     configured(tmp_path, layout)
     plan = plan_of(tmp_path)
+    places = {key: str(path) for key, path in plan.located.places.items()}
+    monkeypatch.setenv(stages_data.PLACES, json.dumps(places))
     for run in plan.jobs:
         spec = run.spec.canonical()
         words = [run.stage, "--root", str(plan.root), "--spec", spec, "--device", "cpu"]
@@ -81,7 +81,7 @@ def test_each_layout_is_trained_on_sampled_and_scored(tmp_path, monkeypatch, lay
     (row,) = (
         line
         for line in paths.table(plan.root, "overview", "csv").read_text().splitlines()
-        if ",fid," in line
+        if ",fid," in line and ",ddim-2-w1," in line
     )
     assert ",ok," in row, row
 

@@ -8,6 +8,7 @@ from commands import REPOSITORY, digests
 
 from diffbench.plan import devices
 from diffbench.plan.loading import check_writable, load_plan
+from diffbench.plan.remarks import remarks
 from diffbench.reporting import tables
 from diffbench.reporting.claims import chosen, read_claims
 from diffbench.reporting.layout import read_tables
@@ -49,6 +50,51 @@ def planned(tmp_path, monkeypatch):
 # Every row: what is added to or replaced in the file, and what the one line must name:
 # the key, the value, the nearest valid name.
 MISTAKES = [
+    ("", {"samples": "1e12"}, ["bench.yaml:7: samples", "at most 10,000,000", "1000000000000"]),
+    ("", {"training": "{steps: 1e18}"}, ["vp.training.steps", "at most 1,000,000,000", "1e+18"]),
+    ("", {"training": "{steps: 9, lr: 1e30}"}, ["vp.training.lr", "at most 1", "1e+30"]),
+    ("", {"training": "{steps: 9, lr: 1e-300}"}, ["vp.training.lr", "0 in float32", "1e-300"]),
+    ("", {"training": "{steps: 9, clip: 1e300}"}, ["vp.training.clip", "3.4e38", "1e+300"]),
+    ("", {"training": "{steps: 9, lr: 1, weight_decay: 3}"}, ["weight_decay: 3", "at most 2"]),
+    ("seeds: [9223372036854775808]", {}, ["bench.yaml:8: seeds.0", "below 2^63"]),
+    ("", {"data": "{name: digits, seed: 4294967296}"}, ["data.seed", "less than 4294967296"]),
+    ("", {"network": "{name: unet, channels: 1e9}"}, ["vp.network.channels", "at most 16,384"]),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 1e9}}}}",
+        {},
+        ["vp.solvers.h.steps", "at most 1,000,000"],
+    ),
+    (
+        "overrides:\n  edm:\n    solvers: {heun-19: none}",
+        {},
+        ["bench.yaml:10: overrides.edm.solvers.heun-19: none removes", "did you mean 'heun-18'"],
+    ),
+    (
+        "overrides: {ihdm: {solvers: {deblur: none}, likelihoods: {vlb: none}}}\n"
+        "solvers: {heun-9: {name: heun, steps: 9}}",
+        {"variants": "[ihdm]"},
+        ["ihdm: nothing is asked of this model", "give it a solver", "heun-9 is left out: "],
+    ),
+    (
+        "methods: {EDM: {control: noise}}",
+        {"variants": "[edm, EDM]"},
+        ["bench.yaml:7: 'edm' and 'EDM' differ only in the case"],
+    ),
+    (
+        "overrides: {edm: {solvers: {HEUN-18: {name: heun, steps: 9}}}}",
+        {},
+        ["bench.yaml:8: edm: 'heun-18' and 'HEUN-18' differ only in the case"],
+    ),
+    (
+        "overrides: {edm: {solvers: {%s: {name: heun, steps: 9}}}}" % ("h" * 300),
+        {},
+        ["edm.solvers.hhhh", "hhh..: must have at most 200 characters; it has 300"],
+    ),
+    (
+        "restorations: {tasks: {i: {operator: identity}}, images: 298}",
+        {},
+        ["bench.yaml:8: restorations.images: 298; digits has 297 test images"],
+    ),
     ("sede: [1]", {}, ["bench.yaml:8", "sede", "[1]", "did you mean 'seeds'"]),
     ("", {"samples": -5}, ["samples", "-5", "20"]),
     ("", {"samples": 10}, ["samples", "10", "20"]),
@@ -149,7 +195,7 @@ MISTAKES = [
     (
         "overrides: {ddpm-cosine: {solvers: {d: {name: ddim, steps: 7, eta: 1.5}}}}",
         {"variants": "[ddpm-cosine]"},
-        ["ddpm-cosine.solvers.d.eta", "1.5", "less than or equal to 1"],
+        ["ddpm-cosine.solvers.d.eta", "1.5", "at most 1"],
     ),
     (
         "overrides: {ddpm-cosine: {solvers: {d: {name: ddim, steps: 1001, grid: strided}}}}",
@@ -512,10 +558,13 @@ def test_overrides_of_the_command_line_are_named_as_such(planned):
         planned(overrides={"sampels": 5})
 
 
-def test_a_folder_of_images_is_an_input_of_the_data_stage(planned, tmp_path):
+def test_what_is_known_by_its_path_is_an_input_of_the_data_stage(planned, tmp_path):
+    """Of a folder that is known by its contents a touched file must start nothing."""
     (tmp_path / "images" / "cats").mkdir(parents=True)
-    plan = planned(data="{name: folder, path: images}")
+    plan = planned(data="{name: lsun, path: images, size: 8}")
     assert plan.inputs(plan.job("data")) == [Path("images"), Path("images/cats")]
+    plan = planned(data="{name: folder, path: images}")
+    assert plan.inputs(plan.job("data")) == []
 
 
 @pytest.mark.parametrize(("steps", "served"), [(10, True), (7, True), (8, False)])
@@ -816,6 +865,34 @@ def test_a_restorer_without_a_model_does_not_wait_for_one(planned):
     assert (run.spec.train, restored(plan)) == (None, [("vp", "clean/p")])
 
 
+def test_what_is_noted_and_not_refused(planned, monkeypatch):
+    monkeypatch.setattr(devices, "has_cuda", lambda: False)
+    text = "overrides: {edm: {solvers: {twin: {name: heun, steps: 18}, other: {name: heun, steps: 9}}}}"
+    found = list(remarks(planned(text, device="cuda")))
+    assert "edm: twin is the same as heun-18, and is computed again" in found
+    assert found[0].startswith("device: cuda: this machine has none")
+    assert not any("other" in line or "device" in line for line in found[1:])
+    assert not any("device" in line for line in remarks(planned(device="auto")))
+
+
+def test_a_benchmark_may_remove_what_its_base_adds(planned, tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "overrides: {edm: {solvers: {heun-9: {name: heun, steps: 9}}}}"
+    )
+    text = "base: base.yaml\noverrides: {edm: {solvers: {heun-9: none}}}"
+    assert "heun-9" not in planned(text).variants["edm"].solvers
+    added = "base: base.yaml"
+    removed = planned(added, {"overrides.edm.solvers.heun-9": "none"})
+    assert "heun-9" in planned(added).variants["edm"].solvers
+    assert "heun-9" not in removed.variants["edm"].solvers
+
+
+def test_a_line_names_where_tables_and_claims_are_asked_for(planned):
+    for key in ("tables", "figures", "claims"):
+        with pytest.raises(PlanError, match=rf"bench.yaml:8: {key}: no \w+ 'nosuch'"):
+            tables.table_params(planned(f"{key}: [nosuch]"))
+
+
 def test_without_tasks_there_is_nothing_to_restore(planned):
     plan = planned(variants="[vp, baselines]")
     assert (restored(plan), plan.refusals) == ([], ())
@@ -952,6 +1029,7 @@ def test_a_sweep_makes_one_variant_of_each_value(planned):
         "    process: {name: vp, beta_max: '{b}'}\n"
         "    denoiser: {predict: eps}\n"
         "    objective: simple\n"
+        "    solvers: {heun-3: {name: heun, steps: 3}}\n"
         "overrides:\n"
         "  'v-b{b}': {sweep: {b: [10, 30]}}\n"
         "  v-b30: {dequantise: uniform}\n",
@@ -1014,7 +1092,7 @@ def test_the_benchmarks_of_the_repository_are_valid(path):
     """With their tables, figures and claims; the files that they read need not be there."""
     plan = load_plan([path], {}, REPOSITORY, needs_files=False)
     assert plan.jobs
-    tables.check(plan)
+    tables.table_params(plan)
 
 
 def test_every_method_of_the_repository_is_valid(planned):

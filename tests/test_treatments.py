@@ -90,16 +90,16 @@ def test_edms_parameterisations_differ_in_nothing_else():
 def test_a_cancelled_treatment_is_refused(changes, named):
     plan = of("digits-full", overrides={"ddpm-linear-*": SKIP}, figures=[], **changes)
     with pytest.raises(PlanError) as caught:
-        tables.check(plan)
+        tables.table_params(plan)
     for words in named:
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_the_shipped_comparisons_are_about_what_they_say(full):
-    tables.check(full)
+    tables.table_params(full)
     for name in ("digits", "digits-sde", "digits-blur", "digits-reflected", "patches-full"):
-        tables.check(of(name))
+        tables.table_params(of(name))
 
 
 def test_one_function_is_said_below_tables(full, skipped):
@@ -143,27 +143,29 @@ def test_a_claim_of_two_names_of_one_thing_is_refused(tmp_path):
     with pytest.raises(
         PlanError, match=r"claims\.one: edm heun-3 and twin heun-3 differ in nothing$"
     ):
-        tables.check(plan)
+        tables.table_params(plan)
 
 
 def test_another_solver_is_a_treatment(tmp_path):
     other = {"solvers": {"heun-3": {"name": "heun", "steps": 4}}}
-    tables.check(with_claim(tmp_path, claim(cell("edm"), cell("twin"), about="solver"), **other))
+    tables.table_params(
+        with_claim(tmp_path, claim(cell("edm"), cell("twin"), about="solver"), **other)
+    )
 
 
 def test_a_claim_that_is_about_less_than_what_differs_is_refused(tmp_path):
     """All else equal is held to: here noise levels in training differ beside the loss."""
     other = {"objective": {"name": "simple", "times": {"name": "uniform"}}}
-    tables.check(
+    tables.table_params(
         with_claim(tmp_path, claim(cell("edm"), cell("twin"), about=["times", "loss"]), **other)
     )
     plan = with_claim(tmp_path, claim(cell("edm"), cell("twin"), about="loss"), **other)
     with pytest.raises(PlanError, match=r"about: loss, but .* differ in loss, times$"):
-        tables.check(plan)
+        tables.table_params(plan)
 
 
 def test_what_a_benchmark_lacks_is_not_compared(tmp_path):
-    tables.check(with_claim(tmp_path, claim(cell("edm"), cell("vp"), about="loss")))
+    tables.table_params(with_claim(tmp_path, claim(cell("edm"), cell("vp"), about="loss")))
 
 
 def test_bits_of_two_kinds_do_not_compare(tmp_path):
@@ -178,7 +180,7 @@ def test_bits_of_two_kinds_do_not_compare(tmp_path):
         r"\(bound on grey levels\) and twin ode \(ODE, density of dequantised levels\)"
     )
     with pytest.raises(PlanError, match=wanted):
-        tables.check(plan)
+        tables.table_params(plan)
 
 
 @pytest.mark.parametrize("part", ["tables", "figures"])
@@ -202,7 +204,7 @@ def test_bits_of_two_kinds_share_no_column_and_no_axis(tmp_path, part):
     }[part] | {"title": "Side by side"}
     plan = configured(tmp_path, **{part: {"side": made}}, **pair())
     with pytest.raises(PlanError, match=rf"{part}\.side\..*two kinds of .* cannot be compared"):
-        tables.check(plan)
+        tables.table_params(plan)
 
 
 def test_each_kind_of_bits_has_a_grid_of_its_own_in_the_overview(tmp_path):

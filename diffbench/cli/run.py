@@ -24,27 +24,24 @@ from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, se
 )
 def check_config(options: argparse.Namespace) -> int:
     """Check a benchmark file and say what it would run."""
-    from diffbench.plan import pictures
     from diffbench.plan.reading import read
 
     if options.text:
         read(options.file)
         return 0
+    from diffbench.plan.loading import check_writable
+    from diffbench.plan.remarks import remarks
     from diffbench.reporting import tables
     from diffbench.specs.jobs import STAGES
 
     plan = load(options, looks=True)
-    tables.check(plan)
+    # All that the workflow asks before it runs a job.
+    check_writable(plan.root)
+    tables.table_params(plan)
     jobs = ", ".join(f"{len(plan.of(stage))} {stage}" for stage in STAGES)
     print(f"{options.file}: {len(plan.variants)} variants on {plan.device}; jobs: {jobs}")
-    for remark in pictures.remarks(plan.benchmark.data):
+    for remark in remarks(plan):
         print(f"  {remark}")
-    for refusal in plan.refusals:
-        print(f"  {refusal.variant}: {refusal.item} is left out: {refusal.reason}")
-    for name, variant in plan.variants.items():
-        for item, solver in variant.solvers.items():
-            if variant.process is not None and (note := solver.note(variant.process)):
-                print(f"  {name}, {item}: {note}")
     return 0
 
 

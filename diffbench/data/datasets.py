@@ -41,7 +41,8 @@ class Dataset:
     The test split is in random order, so that its first images alone are a sample of it.
     ``limits`` are the least and the greatest values of what `diffbench.metrics.validation` measures of an extractor
     trained on this set; without limits it is not tested on damaged images.  ``inception_score`` says whether the
-    Inception score of its classes means anything.  ``identity`` is the checksum of a set of image files.
+    Inception score of its classes means anything.  ``identity`` is the checksum of the pixels of a set of image files,
+    ``contents`` that of the files.
     ``notes`` are remarks on what was read and what was not.
     """
 
@@ -55,6 +56,7 @@ class Dataset:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inception_score: bool = True
     identity: str | None = None
+    contents: str | None = None
     notes: tuple[str, ...] = ()
 
     def split(self, name: Literal["train", "test"]) -> tuple[Images, Labels]:
@@ -106,7 +108,8 @@ def manifest(dataset: Dataset) -> dict[str, Any]:
     """
     images = {"train": dataset.train, "test": dataset.test}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-    known: dict[str, Any] = {} if dataset.identity is None else {"identity": dataset.identity}
+    sums = {"identity": dataset.identity, "contents": dataset.contents}
+    known: dict[str, Any] = {key: value for key, value in sums.items() if value is not None}
     known |= {"notes": list(dataset.notes)} if dataset.notes else {}
     return known | {
         "name": dataset.name,

@@ -20,6 +20,7 @@ from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratif
 from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FolderSpec
+from diffbench.store.contents import Contents, add_labels
 from diffbench.store.image_files import LABELS, LOSSY, ImageFiles, find_images
 
 Mask = NDArray[np.bool_]
@@ -75,14 +76,21 @@ class ImageFolder:
         count = sum(int(held.sum()) for held in tests.values())
         decoder = Decoder(spec.size, spec.channels, spec.formats, spec.resize)
         images = Splits(sum(map(len, tests.values())) - count, count, decoder)
-        identity = ImagesIdentity()
+        identity, held_in = ImagesIdentity(), Contents()
+
+        def content(key: str, each: ImageFiles, name: str, inner: str) -> bytes:
+            found = each.files.read(name)
+            held_in.add(f"{key}/{inner}", found)
+            return found
+
         for key, each in listed.items():
+            add_labels(held_in, key, each)
             if each.numbered:
                 identity.add_labels(f"{key}/{LABELS}", each.labels)
             for name, inner, held in zip(each.names, each.inner, tests[key], strict=True):
                 where = f"{spec.paths[key]}/{name}"
                 image = images.read(
-                    "test" if held else "train", where, partial(each.files.read, name)
+                    "test" if held else "train", where, partial(content, key, each, name, inner)
                 )
                 if image is not None:
                     identity.add(f"{key}/{inner}", image)
@@ -97,8 +105,9 @@ class ImageFolder:
             np.concatenate([labels[key][held] for key, held in tests.items()]),
             levels=spec.levels,
             classes=listed["path"].classes,
-            name=spec.called or Path(spec.paths["path"]).resolve().name,
+            name=spec.called or self._name(),
             identity=self._checked(identity.sha256()),
+            contents=self._as_planned(held_in.sha256()),
             notes=notes,
         )
         return mixed(dataset, spec.seed)
@@ -124,6 +133,20 @@ class ImageFolder:
             raise ValueError(
                 f"data.identity: {self.spec.path} has the identity {found}, not {self.spec.identity}: it has other "
                 "images, or another version of them"
+            )
+        return found
+
+    def _name(self) -> str:
+        """The folder's name; the data set's where images are known by their contents, wherever they lie."""
+        return (
+            self.spec.name if self.spec.contents else Path(self.spec.paths["path"]).resolve().name
+        )
+
+    def _as_planned(self, found: str) -> str:
+        if self.spec.contents not in (None, found):
+            raise ValueError(
+                f"data.path: {self.spec.path} has other images than when the run was planned (contents {found}, not "
+                f"{self.spec.contents}): run it again"
             )
         return found
 

@@ -98,10 +98,10 @@ class Timings:
         # The compiler takes minutes on a CPU.
         self.compiles = compiled and self.device.type == "cuda"
         self.stopwatch = Stopwatch(self.device, repeats, clock)
-        self.dataset = noise_images(plan.benchmark.data, shape)
+        self.dataset = noise_images(plan.located.here, shape)
         channels, height, width = shape
         self.small = noise_images(
-            plan.benchmark.data, (channels, min(height, SMALL), min(width, SMALL))
+            plan.located.here, (channels, min(height, SMALL), min(width, SMALL))
         )
         self.timed: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from diffbench.training import machine
 
 #: Guesses, seconds: of imports, of a byte that is read, hashed and written, and of a picture file that is decoded.
 IMPORTING, STORING, DECODING = 1.5, 25e-9, 2e-4
+#: The environment variable with the paths of the data set's files: JSON, configuration key -> path.
+PLACES = "DIFFBENCH_DATA"
 FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
 
@@ -30,7 +33,7 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
     path = paths.dataset(root)
     with machine.record(path, machine.prepare("cpu")):
         announce(f"data: reading {spec.data.name}")
-        dataset: Dataset = build(spec.data).load()
+        dataset: Dataset = build(placed(spec.data)).load()
         if len(dataset.test) < FEWEST:
             raise ValueError(
                 f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
@@ -42,6 +45,12 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
         announce(f"data: storing {len(dataset.train) + len(dataset.test):,} images")
         beside = {paths.data_manifest(root): files.json_bytes(manifest(dataset))}
         write_product(path, lambda file: save(dataset, file), spec, beside)
+
+
+def placed(data: DataSpec) -> DataSpec:
+    """Return a data set with the paths of its files on this machine, where the environment says them."""
+    given = json.loads(os.environ.get(PLACES) or "{}")
+    return data.model_copy(update={key: given[key] for key in data.read_from if key in given})
 
 
 def cost(spec: DataStageSpec, timings: Timings) -> Cost:

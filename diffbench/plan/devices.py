@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def resolved(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if has_cuda() else "cpu"
+
+
+def remark(device: str) -> str | None:
+    """Return a remark on a device that a benchmark names and this machine lacks: it may plan for another machine."""
+    here = {"cuda": has_cuda, "mps": lambda: sys.platform == "darwin"}
+    if device not in here or here[device]():
+        return None
+    return (
+        f"device: {device}: this machine has none, and jobs that need it would refuse to run here"
+    )
 
 
 def has_cuda() -> bool:

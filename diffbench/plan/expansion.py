@@ -21,6 +21,7 @@ from diffbench.plan.reading import Tree
 from diffbench.plan.variants import matches, refusal
 from diffbench.specs import registry
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec, seeds_of
+from diffbench.specs.data import DataSpec
 from diffbench.specs.errors import PlanError
 from diffbench.specs.jobs import (
     STAGES,
@@ -40,12 +41,18 @@ C = TypeVar("C", SolverSpec, LikelihoodSpec)
 
 
 class Expansion:
-    """The jobs of variants; ``refusals`` is filled while they are made."""
+    """The jobs of variants; ``refusals`` is filled while they are made.
 
-    def __init__(self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...]) -> None:
+    ``here`` is the data set with the paths of its files.
+    """
+
+    def __init__(
+        self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...], here: DataSpec
+    ) -> None:
         self.benchmark = benchmark
         self.tree = tree
         self.extensions = extensions
+        self.here = here
         self.refusals: list[Refusal] = []
         self.classifiers: dict[tuple[str, int], ClassifierSpec] = {}
         self.data = self._stamped(DataStageSpec(data=benchmark.data))
@@ -65,7 +72,9 @@ class Expansion:
             for seed in seeds_of(self.benchmark, variant):
                 classifier = partial(self._classifier, variant, seed)
                 given = (self.benchmark, name, variant, seed, self.reference)
-                specs += self._of(Asked(*given, *served, restored, classifier))
+                asked = Asked(*given, *served, restored, classifier)
+                specs += self._of(asked)
+                self._check_shown(asked)
         for spec in [*specs, *self.classifiers.values()]:
             yield Job(self.benchmark.name, spec)
 
@@ -74,6 +83,24 @@ class Expansion:
         for name, stage in STAGES.items():
             asked.made[name] = [self._stamped(spec) for spec in stage.wanted(asked)]
         return [spec for specs in asked.made.values() for spec in specs]
+
+    def _check_shown(self, asked: Asked) -> None:
+        """Refuse a model that nothing is asked of: it would be trained, and no number of it shown."""
+        made = [spec for specs in asked.made.values() for spec in specs]
+        model = type(asked.train)
+        if asked.train is None or any(
+            isinstance(each, model) for spec in made for each in spec.held
+        ):
+            return
+        left_out = "".join(
+            f"; {each.item} is left out: {each.reason}"
+            for each in self.refusals
+            if each.variant == asked.name
+        )
+        raise PlanError(
+            f"{origin_of(self.tree, asked.name)}: {asked.name}: nothing is asked of this model: give it a solver, a "
+            f"likelihood, an analysis or a restorer, or leave it out of `variants`{left_out}"
+        )
 
     def _classifier(
         self, variant: VariantSpec, seed: int, solver: SolverSpec | None
@@ -154,11 +181,18 @@ class Expansion:
         for item, choice in offered.items():
             if item in own:
                 continue
-            if reason := refusal(choice, variant, self.benchmark.data):
+            if reason := refusal(choice, variant, self.here):
                 self.refusals.append(Refusal(name, stage, item, reason))
             else:
                 kept[item] = choice
         return kept
+
+
+def origin_of(tree: Tree, variant: str) -> str:
+    """Return where a benchmark file speaks of a variant: in its overrides, its methods, or its list of variants."""
+    places = (key for key in ("overrides", "methods") if variant in tree.part(key).value)
+    key = next(places, None)
+    return tree.where((key, variant) if key else ("variants",))
 
 
 def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:

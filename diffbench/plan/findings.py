@@ -66,6 +66,21 @@ def examine(plan: Plan) -> Iterator[Finding]:
     yield from _spec_files(plan.root)
     yield from _partial_scores(plan)
     yield from _tables(plan.root)
+    yield from _images(plan)
+
+
+def _images(plan: Plan) -> Iterator[Finding]:
+    """Yield the images of a data set that are not what a quick look took them for; all of them are read again."""
+    from diffbench.store import contents
+    from diffbench.store.image_files import find_images
+
+    here, known = plan.located.places, plan.located.contents
+    if known is None or not all(path.exists() for path in here.values()):
+        return
+    found = contents.read({key: find_images(path) for key, path in here.items()})
+    if found != known:
+        reason = f"its images have the contents {found}, and were taken for {known}"
+        yield Finding(here["path"], "stale", reason, partial(contents.forget, here))
 
 
 def _product(job: Job, path: Path) -> Iterator[Finding]:

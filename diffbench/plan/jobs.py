@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diffbench.plan.along import at_step
+from diffbench.plan.places import Located
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.weights import CellAt, OfWeights, step_of
@@ -128,6 +129,7 @@ class Plan:
         extensions: the extension files.
         config: the benchmark file's path.
         repository: the folder of the Snakefile.
+        located: the data set, with where its files lie.
     """
 
     benchmark: BenchmarkSpec
@@ -138,6 +140,7 @@ class Plan:
     extensions: tuple[Path, ...]
     config: Path
     repository: Path
+    located: Located
 
     @property
     def root(self) -> Path:
@@ -233,7 +236,10 @@ class Plan:
         beside = (paths.sidecar, paths.run_record)
         parts = [shard.product for shard in self.shards(job)]
         read = [path for part in parts for path in (part, *(each(part) for each in beside))]
-        return [*_sources(job.spec.sources), *above, *read]
+        here = dict(
+            zip(self.benchmark.data.paths.values(), self.located.here.paths.values(), strict=False)
+        )
+        return [*_sources(here.get(each, each) for each in job.spec.sources), *above, *read]
 
     def digest(self) -> str:
         """Return a hash of all that tables depend on; when it changes, tables are made again."""

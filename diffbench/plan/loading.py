@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffbench.plan import pictures, reading
+from diffbench.plan import pictures, places, reading
 from diffbench.plan.devices import resolved
-from diffbench.plan.expansion import Expansion
-from diffbench.plan.jobs import Plan
+from diffbench.plan.expansion import Expansion, origin_of
+from diffbench.plan.jobs import Job, Plan
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import variants_of
 from diffbench.specs import registry
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
-from diffbench.specs.data import FEWEST
+from diffbench.specs.data import FEWEST, DataSpec
 from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.extractors import ExtractorSpec
 from diffbench.specs.image_measures import ImageMeasureSpec
 from diffbench.specs.jobs import STAGES
-from diffbench.store import files
+from diffbench.store import files, paths
 
 DEFAULT = Path("config") / "digits.yaml"
 METHODS = Path("config") / "methods.yaml"
@@ -53,28 +54,34 @@ def load_plan(
         PlanError: for the first mistake, with the file, the line, the key, the value and the nearest valid name.
     """
     config = Path(config_files[-1]) if config_files else repository / DEFAULT
-    tree = _on_base(reading.read(config), config).merged(reading.overriding(overrides, origin))
+    layers = _with_base(reading.read(config), config)
+    layers.append((reading.overriding(overrides, origin), Path()))
+    trees = [each for each, _ in layers]
+    tree = functools.reduce(Tree.merged, trees)
     extensions = _extensions(tree, config)
     benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
+    found = places.located(benchmark.data, layers)
     if needs_files:
-        _check_sources(benchmark, tree)
+        _check_sources(found.here, tree)
         _check_files(benchmark, tree)
-    benchmark = _identified(benchmark)
+    found = places.identified(found, paths.root(benchmark.name))
+    benchmark = _identified(benchmark).model_copy(update={"data": found.named})
     _check_tasks(benchmark, tree)
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
-    variants = variants_of(benchmark, tree, reading.read(repository / METHODS))
+    variants = variants_of(benchmark, tree, reading.read(repository / METHODS), found.here, trees)
     if looks:
-        _check_pictures(benchmark, tree)
+        _check_pictures(found.here, tree)
     if needs_files:
         _check_controls(variants, tree)
-    expansion = Expansion(benchmark, tree, extensions)
+    expansion = Expansion(benchmark, tree, extensions, found.here)
     jobs = tuple(itertools.islice(expansion.jobs(variants), MOST_JOBS + 1))
     if len(jobs) > MOST_JOBS:
         raise PlanError(
             f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
             "split the benchmark"
         )
+    _check_apart(jobs, tree)
     return Plan(
         benchmark=benchmark,
         variants=variants,
@@ -84,13 +91,29 @@ def load_plan(
         extensions=extensions,
         config=config,
         repository=repository,
+        located=found,
     )
 
 
-def _on_base(tree: Tree, config: Path) -> Tree:
-    """Lay a benchmark over the file that its ``base`` names, key by key; a base may not have a ``base``."""
+def _check_apart(jobs: Iterable[Job], tree: Tree) -> None:
+    """Refuse two variants, or two items of a variant, whose folders are one where names have no case."""
+    known: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for job in jobs:
+        name = (job.variant, job.item)
+        other = known.setdefault((job.stage, name[0].casefold(), name[1].casefold()), name)
+        if other != name:
+            one, two = next((a, b) for a, b in zip(other, name, strict=True) if a != b)
+            whose = "" if job.variant in (one, two) else f"{job.variant}: "
+            raise PlanError(
+                f"{origin_of(tree, job.variant)}: {whose}{one!r} and {two!r} differ only in the case of letters, and "
+                "name one folder on some disks: rename one"
+            )
+
+
+def _with_base(tree: Tree, config: Path) -> list[places.Layer]:
+    """Return a benchmark file, below it the file that its ``base`` names; a base may not have a ``base``."""
     if "base" not in tree.value:
-        return tree
+        return [(tree, config.parent)]
     origin, named = tree.where(("base",)), tree.value["base"]
     if not isinstance(named, str):
         raise PlanError(f"{origin}: base: must be the path of a file, not {named!r}")
@@ -102,11 +125,10 @@ def _on_base(tree: Tree, config: Path) -> Tree:
         raise PlanError(
             f"{under.where(('base',))}: base: {shown(base)} names a base itself; a base must not"
         )
-    return under.merged(tree.without("base"))
+    return [(under, base.parent), (tree.without("base"), config.parent)]
 
 
-def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
-    data = benchmark.data
+def _check_sources(data: DataSpec, tree: Tree) -> None:
     if data.path_refusal:
         raise PlanError(f"{tree.where(('data', 'path'))}: data.{data.path_refusal}")
     for key, path in data.paths.items():
@@ -116,9 +138,8 @@ def _check_sources(benchmark: BenchmarkSpec, tree: Tree) -> None:
             raise PlanError(f"{origin}: data.{key}: there is no file or folder {path!r}{wanted}")
 
 
-def _check_pictures(benchmark: BenchmarkSpec, tree: Tree) -> None:
+def _check_pictures(data: DataSpec, tree: Tree) -> None:
     """Refuse a data set with files that cannot be used or with too few test images, as the data stage would."""
-    data = benchmark.data
     try:
         pictures.faults(data).check()
     except ValueError as error:
@@ -144,12 +165,12 @@ def _check_controls(variants: Mapping[str, VariantSpec], tree: Tree) -> None:
 
 def _check_files(benchmark: BenchmarkSpec, tree: Tree) -> None:
     """Refuse files of the extractor or of a measure that are not there."""
-    places: dict[tuple[str | int, ...], ExtractorSpec | ImageMeasureSpec] = {
+    choices: dict[tuple[str | int, ...], ExtractorSpec | ImageMeasureSpec] = {
         ("extractor",): benchmark.extractor
     }
     for number, measure in enumerate(benchmark.restorations.measures):
-        places["restorations", "measures", number] = measure
-    for keys, choice in places.items():
+        choices["restorations", "measures", number] = measure
+    for keys, choice in choices.items():
         for key, file in choice.files.items():
             if not Path(file).is_file():
                 named = ".".join(map(str, (*keys, key)))
@@ -169,11 +190,17 @@ def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
 
 
 def _check_tasks(benchmark: BenchmarkSpec, tree: Tree) -> None:
-    """Refuse an operator that cannot degrade the data set's images, where their shape is known."""
-    shape = benchmark.data.known_shape
+    """Refuse more images than there are, and an operator that cannot degrade images of their shape, where known."""
+    shape, restorations = benchmark.data.known_shape, benchmark.restorations
+    tests = benchmark.data.known_counts.get("test")
+    if restorations.tasks and tests is not None and restorations.images > tests:
+        raise PlanError(
+            f"{tree.where(('restorations', 'images'))}: restorations.images: {restorations.images:,}; "
+            f"{benchmark.data.name} has {tests:,} test images"
+        )
     if shape is None:
         return
-    for name, task in benchmark.restorations.tasks.items():
+    for name, task in restorations.tasks.items():
         if reason := task.operator.refusal(shape):
             keys = ("restorations", "tasks", name, "operator", reason.partition(":")[0])
             origin = tree.where(keys)

@@ -165,8 +165,8 @@ def _paths(value: Any, keys: Keys, origin: str) -> dict[Keys, str]:
 
 
 def dotted(keys: Iterable[str | int]) -> str:
-    """Return a path of keys as users write it."""
-    return ".".join(str(key) for key in keys)
+    """Return a path of keys as users write it; of a long key its start."""
+    return ".".join(_start(str(key)) for key in keys)
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
@@ -239,6 +239,7 @@ WORDS = {
     "int_type": "must be a whole number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
+    "less_than_equal": "must be at most {le:,}",
     "too_short": "must have at least {min_length} {items}",
     "too_long": "must have at most {max_length} {items}",
 }
@@ -282,7 +283,10 @@ LONGEST_SHOWN = 80
 
 def _short(value: Any) -> str:
     """Return a value as a message shows it: its start, where it is long."""
-    text = repr(value)
+    return _start(repr(value))
+
+
+def _start(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}.."
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, PlainValidator
 
-from diffbench.specs.base import Registered, nothing, number
+from diffbench.specs.base import Registered, nothing, number, real, whole
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
 from diffbench.specs.choices import AnyNetwork
 from diffbench.specs.sampling import SamplingSpec
@@ -151,7 +151,7 @@ def _shortens(validator: Any) -> bool:
         return False
     function = validator.func
     chooses = getattr(function, "__name__", "") == "choose"
-    return function not in (number, nothing) and not chooses
+    return function not in (number, whole, real, nothing) and not chooses
 
 
 def documented(spec: type[BaseModel]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from diffbench.plan import pretrained
 from diffbench.plan.pictures import classes_of, shape_of
-from diffbench.plan.reading import Tree, nearest, validated
+from diffbench.plan.reading import Tree, dotted, nearest, validated
 from diffbench.specs.analyses import AnalysisSpec
 from diffbench.specs.benchmark import ABOUT, ALONE, BenchmarkSpec, Id, VariantSpec, seeds_of
 from diffbench.specs.data import DataSpec
@@ -44,6 +44,9 @@ _ID = TypeAdapter(Id)
 MOST_SWEPT = 1000
 #: The most runs, a variant with a seed each, of a benchmark.
 MOST_RUNS = 10_000
+#: The keys of a variant that hold items by their ids, which an override removes by ``none``.
+ITEMS = ("solvers", "likelihoods", "restorers", "analyses")
+NOTHING = Tree({})
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -62,37 +65,77 @@ def joined(methods: Tree, own: Tree) -> Tree:
     return methods.under(own)
 
 
-def expanded(methods: Tree, overrides: Tree) -> dict[str, Tree]:
+def expanded(
+    methods: Tree, overrides: Tree, defaults: Tree = NOTHING, layers: Sequence[Tree] = ()
+) -> dict[str, Tree]:
     """Apply overrides and expand sweeps: one tree for each variant id.
 
+    ``layers`` are the files and options that the overrides were merged from: one may remove what another has added.
+
     Raises:
-        PlanError: when an override matches no variant, or two variants have one id.
+        PlanError: when an override matches no variant, or removes what none of them has, or two variants have one id.
     """
     variants: dict[str, Tree] = {}
-    unused = dict.fromkeys(overrides.value)
+    unused: dict[tuple[str, ...], None] = {
+        (pattern, *keys): None
+        for pattern in overrides.value
+        for keys in [(), *_given(overrides, pattern, removed=True)]
+    }
+    for layer in layers:
+        for pattern in _items(layer, "overrides"):
+            for added in _given(layer.part("overrides"), pattern, removed=False):
+                unused.pop((pattern, *added), None)
     for template in methods.value:
-        tree = _overridden(methods.part(template), template, overrides, unused)
+        tree = _overridden(methods.part(template), template, overrides, unused, defaults)
         for name, variant in _swept(template, tree):
             if name in variants:
                 raise PlanError(
                     f"{tree.where(())}: {template}: two variants have the name {name!r}"
                 )
             if name != template:
-                variant = _overridden(variant, name, overrides, unused)
+                variant = _overridden(variant, name, overrides, unused, defaults)
             variants[name] = variant
-    for pattern in unused:
-        origin = overrides.where((pattern,))
-        raise PlanError(
-            f"{origin}: overrides.{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
-        )
+    for keys in unused:
+        raise PlanError(f"{overrides.where(keys)}: overrides.{_without_effect(keys, variants)}")
     return variants
 
 
-def _overridden(tree: Tree, name: str, overrides: Tree, unused: dict[str, None]) -> Tree:
+def _without_effect(keys: tuple[str, ...], variants: Mapping[str, Tree]) -> str:
+    """Return what is wrong with an override that matches no variant, or that removes an item that none of them has."""
+    pattern, *removed = keys
+    if not removed:
+        return f"{pattern}: no variant {pattern!r}{nearest(pattern, variants)}"
+    key, item = removed
+    trees = (tree for name, tree in variants.items() if matches(name, pattern))
+    known = {each for tree in trees for each in _items(tree, key)} - {item}
+    return f"{dotted(keys)}: none removes {item!r}, and there is none{nearest(item, known)}"
+
+
+def _items(tree: Tree, key: str) -> dict[str, Any]:
+    """Return the mapping under a key, before it is validated; an empty one where there is none."""
+    value = tree.part(key).value
+    return value if isinstance(value, dict) else {}
+
+
+def _given(overrides: Tree, pattern: str, *, removed: bool) -> Iterator[tuple[str, str]]:
+    """Yield the keys of all items that an override removes, or those that it adds or changes."""
+    for key in ITEMS:
+        for item, value in _items(overrides.part(pattern), key).items():
+            if (value == "none") is removed:
+                yield key, item
+
+
+def _overridden(
+    tree: Tree, name: str, overrides: Tree, unused: dict[tuple[str, ...], None], defaults: Tree
+) -> Tree:
     for pattern in overrides.value:
-        if matches(name, pattern):
-            tree = tree.under(overrides.part(pattern))
-            unused.pop(pattern, None)
+        if not matches(name, pattern):
+            continue
+        for key, item in [each[1:] for each in unused if each[0] == pattern and len(each) > 1]:
+            if item in _items(tree, key) or item in _items(defaults, key):
+                unused.pop((pattern, key, item))
+        tree = tree.under(overrides.part(pattern))
+        unused.pop((pattern,), None)
     return tree
 
 
@@ -187,7 +230,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
         tree = _shared(benchmark, tree, "sampling").under(tree)
     _check_filled(name, tree)
     tree = pretrained.filled(name, tree)
-    for key in ("solvers", "likelihoods", "restorers", "analyses"):
+    for key in ITEMS:
         tree = _dropped(tree, key)
     validated(_ID.validate_python, Id, Tree(name, {(): tree.where(())}), (name,))
     variant = validated(VariantSpec.model_validate, VariantSpec, tree, (name,))
@@ -357,9 +400,28 @@ def _solvers(variant: Tree, benchmark: Tree) -> list[str]:
     return [solver for each in named if isinstance(each, dict) for solver in each]
 
 
-def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str, VariantSpec]:
-    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses."""
-    every = expanded(joined(methods, tree.part("methods")), tree.part("overrides"))
+def variants_of(
+    benchmark: BenchmarkSpec,
+    tree: Tree,
+    methods: Tree,
+    data: DataSpec,
+    layers: Sequence[Tree] = (),
+) -> dict[str, VariantSpec]:
+    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses.
+
+    Args:
+        benchmark: the benchmark.
+        tree: its file, merged from ``layers``.
+        methods: the variants of ``methods.yaml``.
+        data: its data set, with the paths of its files.
+        layers: the files and options.
+    """
+    every = expanded(
+        joined(methods, tree.part("methods")),
+        tree.part("overrides"),
+        tree.part("defaults"),
+        layers,
+    )
     whole = Tree({"variants": benchmark.variants, "only": benchmark.only}, tree.origins)
     names = selected(every, whole, "variants")
     restorations = benchmark.restorations
@@ -372,7 +434,7 @@ def variants_of(benchmark: BenchmarkSpec, tree: Tree, methods: Tree) -> dict[str
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
-    resolved = {name: resolve(name, every[name], tree, benchmark.data) for name in names}
+    resolved = {name: resolve(name, every[name], tree, data) for name in names}
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
         origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))

@@ -22,6 +22,7 @@ from diffbench.reporting.layout import (
     Metrics,
     Steps,
     listed,
+    place,
     refuse_known,
     written,
 )
@@ -143,7 +144,7 @@ def of_plan(plan: Plan, metrics: Metrics) -> Claims:
     mine = _validated(tree, plan.config, metrics, ("claims",))
     shared = read_claims(plan.repository, metrics) if set(names(wanted)) - set(mine) else {}
     refuse_known(plan, "claims", mine, shared, CLAIMS)
-    return chosen({**shared, **mine}, names(wanted))
+    return chosen({**shared, **mine}, names(wanted), place(plan, "claims"))
 
 
 def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> Claims:
@@ -167,7 +168,7 @@ def _validated(tree: Tree, file: Path, metrics: Metrics, prefix: Keys = ()) -> C
     return known
 
 
-def chosen(known: Claims, patterns: list[str]) -> Claims:
+def chosen(known: Claims, patterns: list[str], origin: str = "config") -> Claims:
     """Return the claims that a benchmark tests, in its order.
 
     Raises:
@@ -178,7 +179,7 @@ def chosen(known: Claims, patterns: list[str]) -> Claims:
         matches = _matching(known, pattern)
         if not matches:
             near = reading.nearest(pattern.strip("*"), known)
-            raise PlanError(f"claims: no claim {pattern!r} in {CLAIMS}{near}")
+            raise PlanError(f"{origin}: claims: no claim {pattern!r} in {CLAIMS}{near}")
         found |= matches
     return found
 

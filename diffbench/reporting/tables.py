@@ -121,15 +121,6 @@ def _charts(known: TablesSpec, results: Records) -> dict[str, Drawing]:
     return {name: build(spec).make(results, known.metrics) for name, spec in known.figures.items()}
 
 
-def check(plan: Plan) -> None:
-    """Check all tables, figures and claims that a benchmark wants.
-
-    Raises:
-        PlanError: for the first mistake in them.
-    """
-    _claims(plan, _known(plan))
-
-
 def _known(plan: Plan) -> TablesSpec:
     """Return the tables and figures that the benchmark wants, and all metrics."""
     known = layout.of_plan(plan)

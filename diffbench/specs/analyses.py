@@ -6,7 +6,15 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Int, PositiveFloat, PositiveInt, Registered, nothing
+from diffbench.specs.base import (
+    Int,
+    LevelCount,
+    PositiveFloat,
+    PositiveInt,
+    Registered,
+    StepCount,
+    nothing,
+)
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.likelihoods import VLBSpec
 from diffbench.specs.needs import LEARNED, LEVELS, HasNeeds, Needs, Rule, under
@@ -15,7 +23,6 @@ from diffbench.specs.solvers import GridSolverSpec, InnerSolver
 from diffbench.specs.training import TrainingSpec
 
 #: At least 2: a single step goes to the data, and there is no step back from it to a latent.
-Steps = Annotated[Int, Field(ge=2)]
 
 
 class AnalysisSpec(HasNeeds, Registered):
@@ -95,7 +102,7 @@ class LatentsSpec(AnalysisSpec):
     uses_model: ClassVar[bool] = True
 
     solver: InnerSolver
-    steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = (10, 20, 50, 100, 200)
+    steps: Annotated[tuple[LevelCount, ...], Field(min_length=1)] = (10, 20, 50, 100, 200)
     images: PositiveInt = 200
     pairs: PositiveInt = 8
     between: PositiveInt = 9
@@ -148,7 +155,7 @@ class ProgressiveCodingSpec(AnalysisSpec):
     )
     uses_model: ClassVar[bool] = True
 
-    steps: PositiveInt
+    steps: StepCount
     variance: Variance = "large"
     images: Annotated[Int, Field(ge=2)] = 500
 
@@ -191,7 +198,7 @@ class SimplexSpec(AnalysisSpec):
     points: PositiveInt = 20000
     held_out: Annotated[Int, Field(ge=2)] = 500
     samples: Annotated[Int, Field(ge=2)] = 1000
-    steps: Annotated[Int, Field(ge=2)] = 50
+    steps: LevelCount = 50
     sigma_max: Annotated[PositiveFloat, Field(gt=0.01)] = 1.25
     width: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
     blocks: PositiveInt = 3

@@ -20,6 +20,13 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+#: The largest whole number: arrays, tables and files keep 64 bits.
+LARGEST_INT = 2**63 - 1
+#: Numbers meet float32, whose largest is (2 - 2^-23) 2^127, and whose smallest above 0 is 2^-149.
+LARGEST_FLOAT, SMALLEST_FLOAT = (2 - 2.0**-23) * 2.0**127, 2.0**-149
+#: The most steps of a solver or levels of a process.  A step evaluates the network, in 0.1 ms at best: a million take
+#: minutes for each chunk of images.  The longest of the papers has 4,000.
+MOST_STEPS = 10**6
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -36,15 +43,35 @@ def number(value: object) -> object:
     return value
 
 
+def whole(value: object) -> object:
+    """Turn ``"1e3"`` into a number that 64 bits hold."""
+    value = number(value)
+    if isinstance(value, int | float) and abs(value) > LARGEST_INT:
+        raise ValueError("must be below 2^63 (9.2e18)")
+    return value
+
+
+def real(value: object) -> object:
+    """Turn ``"1e-4"`` into a number that float32 holds."""
+    value = number(value)
+    if isinstance(value, int | float) and value and abs(value) > LARGEST_FLOAT:
+        raise ValueError("must be at most 3.4e38, the largest number of float32")
+    if isinstance(value, int | float) and value and abs(value) < SMALLEST_FLOAT:
+        raise ValueError("is 0 in float32, whose smallest number is 1.4e-45")
+    return value
+
+
 def nothing(value: object) -> object:
     """Turn the configuration's word for nothing, ``none``, into None."""
     return None if value == "none" else value
 
 
-Int = Annotated[int, BeforeValidator(number)]
+Int = Annotated[int, BeforeValidator(whole)]
 PositiveInt = Annotated[Int, Field(gt=0)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
-Float = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
+StepCount = Annotated[PositiveInt, Field(le=MOST_STEPS)]
+LevelCount = Annotated[Int, Field(ge=2, le=MOST_STEPS)]
+Float = Annotated[float, BeforeValidator(real), Field(allow_inf_nan=False)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Int, NonNegativeInt, PositiveInt, Spec, nothing
+from diffbench.specs.base import Int, LevelCount, NonNegativeInt, PositiveInt, Spec, nothing
 from diffbench.specs.choices import (
     AnyAnalysis,
     AnyClassifierNetwork,
@@ -110,6 +110,10 @@ Id = Annotated[str, AfterValidator(_identifies)]
 Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_listed), AfterValidator(_distinct)]
 Measures = Annotated[list[AnyMeasure], BeforeValidator(_wanted), AfterValidator(_each_once)]
 Patterns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_distinct)]
+#: The most images that are scored.  Each has features, with Inception 2,048 of 4 bytes: of 10^7 images they have 82 GB.
+MOST_SAMPLES = 10**7
+#: The most GPUs of one training.
+MOST_GPUS = 2**12
 #: Definitions in a benchmark file: name -> definition.
 Own = dict[Id, dict[str, Any]]
 #: Ids, or patterns, of definitions in the repository, and mappings of definitions in the benchmark file, in order.
@@ -149,7 +153,7 @@ class RestorationsSpec(Spec):
 
     tasks: dict[Id, TaskSpec] = {}
     images: PositiveInt = 50
-    draws: Annotated[Int, Field(ge=2)] = 4
+    draws: Annotated[Int, Field(ge=2, le=MOST_SAMPLES)] = 4
     variants: Patterns = []
     restorers: dict[Id, AnyRestorer] = {}
     measures: tuple[AnyImageMeasure, ...] = ()
@@ -171,7 +175,7 @@ class TrajectorySettings(Spec):
     """
 
     images: PositiveInt = 8
-    states: Annotated[Int, Field(ge=2)] = 12
+    states: LevelCount = 12
     of: Annotated[Patterns, Field(min_length=1)] = ["*"]
 
     def chosen(self, variant: str, solvers: Sequence[str]) -> str | None:
@@ -245,9 +249,9 @@ class BenchmarkSpec(Spec):
     sampling: dict[str, Any] = {}
     classifier: ClassifierSettings = ClassifierSettings()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    gpus: PositiveInt = 1
+    gpus: Annotated[PositiveInt, Field(le=MOST_GPUS)] = 1
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
-    samples: Annotated[Int, Field(ge=20)]
+    samples: Annotated[Int, Field(ge=20, le=MOST_SAMPLES)]
     chunk: PositiveInt = 500
     shards: PositiveInt = 1
     trajectory: Annotated[TrajectorySettings | None, BeforeValidator(nothing)] = None

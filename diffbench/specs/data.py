@@ -14,6 +14,8 @@ SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 #: The kinds of picture files that are read, by whether lossy ones are allowed.
 FORMATS = {False: ("PNG",), True: ("PNG", "JPEG", "WEBP")}
+#: The seed of a split: NumPy's RandomState takes 32 bits.
+SplitSeed = Annotated[Int, Field(ge=0, lt=2**32)]
 #: The least number of test images; fewer have no useful statistics.
 FEWEST = 20
 
@@ -69,6 +71,11 @@ class DataSpec(Registered):
         """Configuration key -> file or folder that the images are read from, relative to the working directory."""
         given = {key: getattr(self, key) for key in self.read_from}
         return {key: path for key, path in given.items() if path is not None}
+
+    @property
+    def known_by_path(self) -> bool:
+        """Whether its images are known by their paths alone, until a plan adds the SHA-256 of their contents."""
+        return False
 
     @property
     def path_refusal(self) -> str | None:
@@ -133,7 +140,7 @@ class DigitsSpec(DataSpec):
     levels: ClassVar[int] = 17
 
     test: Annotated[PositiveInt, Field(lt=1797)] = 297
-    seed: Int = 0
+    seed: SplitSeed = 0
 
     @property
     def known_classes(self) -> int | None:
@@ -272,6 +279,8 @@ class FolderSpec(ImageFilesSpec):
     version: whose version of it, as in ``published.csv``: ``van den Oord 2016``.  Images are not resized then.
     identity: the SHA-256 over the sorted names of all images and the SHA-256 of their pixels, as in the manifest.
         Where it is given, it is checked, and a copy elsewhere is the same data set.
+    contents: the SHA-256 over the sorted names of all images and the SHA-256 of their files, which a plan adds where
+        ``identity`` is not given: results belong to it, and not to a path.
     """
 
     name: Literal["folder"] = "folder"
@@ -281,11 +290,14 @@ class FolderSpec(ImageFilesSpec):
     path: str | None
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
-    seed: Int = 0
+    seed: SplitSeed = 0
     classes: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     called: Annotated[str | None, BeforeValidator(nothing)] = None
     version: Annotated[str | None, BeforeValidator(nothing)] = None
     identity: Annotated[SHA256 | None, BeforeValidator(nothing)] = None
+    contents: Annotated[SHA256 | None, BeforeValidator(nothing)] = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -295,7 +307,7 @@ class FolderSpec(ImageFilesSpec):
 
     @model_validator(mode="after")
     def _version_is_of_something(self) -> Self:
-        if self.path_refusal and self.identity is None:
+        if self.path_refusal and self.known_by_path:
             raise ValueError(self.path_refusal)
         if self.version is not None and self.called is None:
             raise ValueError(f"version: {self.version!r} needs `called:`, the name of the data set")
@@ -322,8 +334,12 @@ class FolderSpec(ImageFilesSpec):
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The paths, where ``identity`` gives the content."""
-        return self.read_from if self.identity else ()
+        """The paths, where ``identity`` or ``contents`` says what they hold."""
+        return () if self.known_by_path else self.read_from
+
+    @property
+    def known_by_path(self) -> bool:
+        return self.identity is None and self.contents is None
 
     @property
     def path_refusal(self) -> str | None:
@@ -432,7 +448,7 @@ class LSUNSpec(ImageFilesSpec):
     channels: Literal[3] = 3
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
-    seed: Int = 0
+    seed: SplitSeed = 0
 
     @property
     def known_classes(self) -> int | None:

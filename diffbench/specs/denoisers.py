@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from diffbench.specs.base import Int, PositiveFloat, Registered
+from diffbench.specs.base import LevelCount, PositiveFloat, Registered
 from diffbench.specs.forms import VIEWS, Form, View
 from diffbench.specs.needs import (
     GAUSSIAN,
@@ -166,7 +166,7 @@ class NetworkDenoiserSpec(DenoiserSpec):
     noise_input: Literal[
         "log-ratio", "time", "rescaled-time", "descending-time", "log-sigma", "sigma-share"
     ] = "log-ratio"
-    levels: Annotated[Int, Field(ge=2)] = 1000
+    levels: LevelCount = 1000
 
     @model_validator(mode="after")
     def _levels_are_of_times(self) -> Self:

@@ -15,6 +15,7 @@ from diffbench.specs.base import (
     PositiveInt,
     Registered,
     Spec,
+    StepCount,
     nothing,
 )
 from diffbench.specs.weights import untold
@@ -115,7 +116,7 @@ class TrainedExtractorSpec(ExtractorSpec):
 
     features: PositiveInt = 32
     channels: tuple[PositiveInt, ...] = (24, 48, 96)
-    epochs: PositiveInt = 40
+    epochs: StepCount = 40
     batch: PositiveInt = 100
     lr: PositiveFloat = 3e-3
     noise: NonNegativeFloat = 0.1

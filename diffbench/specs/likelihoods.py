@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, nothing
+from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, StepCount, nothing
 from diffbench.specs.needs import (
     CONSTANT,
     GAUSSIAN,
@@ -82,7 +82,7 @@ class VLBSpec(LikelihoodSpec):
 
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"
-    steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    steps: Annotated[StepCount | None, BeforeValidator(nothing)] = None
     grid: Literal["uniform", "strided", "quadratic", "log-snr"] = "uniform"
     batch: PositiveInt = 500
 
@@ -139,12 +139,12 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
 
     trace: Literal["hutchinson", "exact"] = "hutchinson"
     probe: Literal["rademacher", "gaussian"] = "rademacher"
-    probes: PositiveInt = 1
-    passes: PositiveInt = 1
+    probes: StepCount = 1
+    passes: StepCount = 1
     method: Literal["adaptive", "euler", "heun", "rk4", "dormand-prince"] = "adaptive"
     rtol: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     atol: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
-    steps: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
+    steps: Annotated[StepCount | None, BeforeValidator(nothing)] = None
     grid: Grid = "log-snr"
     rho: PositiveFloat = 7.0
     last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None

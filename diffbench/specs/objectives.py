@@ -10,7 +10,7 @@ from diffbench.specs.augmentations import AnyAugmentation
 from diffbench.specs.base import (
     Float,
     Fraction,
-    Int,
+    LevelCount,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -68,7 +68,7 @@ class RangeTimesSpec(TimesSpec):
     )
 
     last: NonNegativeFloat = 1e-5
-    levels: Annotated[Annotated[Int, Field(ge=2)] | None, BeforeValidator(nothing)] = None
+    levels: Annotated[LevelCount | None, BeforeValidator(nothing)] = None
 
 
 class UniformTimesSpec(RangeTimesSpec):

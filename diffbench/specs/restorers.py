@@ -12,12 +12,12 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from diffbench.specs.base import (
     Fraction,
-    Int,
+    LevelCount,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     Registered,
     Spec,
+    StepCount,
     nothing,
 )
 from diffbench.specs.denoisers import DenoiserSpec
@@ -267,7 +267,7 @@ class DDRMSpec(RestorerSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.ddrm:DDRM"
     needs: ClassVar[Needs] = (LINEAR.where("eta_a"), *GRID)
 
-    steps: PositiveInt = 20
+    steps: StepCount = 20
     grid: Grid = "uniform"
     eta: Fraction = 0.85
     eta_a: Annotated[Fraction | None, BeforeValidator(nothing)] = None
@@ -299,8 +299,8 @@ class SNIPSSpec(RestorerSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.inverse.restorers.snips:SNIPS"
     needs: ClassVar[Needs] = (LINEAR, Rule(_levels_are_in_range))
 
-    levels: Annotated[Int, Field(ge=2)] = 200
-    updates: PositiveInt = 3
+    levels: LevelCount = 200
+    updates: StepCount = 3
     step: Annotated[PositiveFloat, Field(lt=1)] = 0.5
     sigma_max: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     sigma_min: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None

@@ -19,6 +19,17 @@ from diffbench.specs.base import (
 from diffbench.specs.sampling import Precision
 from diffbench.specs.weights import OfWeights, Step, StepName, Weights, step_of, untold
 
+#: At 1 ms, the least for the launches of a network's kernels and their gradients, 10^9 steps take 12 days.  The longest
+#: training of the papers has 2.5e6.
+MOST_STEPS = 10**9
+#: The images of a batch: 2^20 are 8,000 of the largest batches of the papers together.
+MOST_IMAGES = 2**20
+#: The threads of a job: more than any processor has.
+MOST_THREADS = 2**12
+#: Adam moves each weight by about the rate in a step (Kingma & Ba 2015, section 2.1), and weights begin below 1: a rate
+#: above it replaces them.
+LARGEST_RATE = 1.0
+
 
 class TrainingSpec(Spec):
     """AdamW with warm-up, a constant rate and a linear decay; gradients are clipped, weights are averaged.
@@ -46,10 +57,10 @@ class TrainingSpec(Spec):
     https://arxiv.org/abs/1710.03740).
     """
 
-    steps: PositiveInt
-    batch: PositiveInt = 128
+    steps: Annotated[PositiveInt, Field(le=MOST_STEPS)]
+    batch: Annotated[PositiveInt, Field(le=MOST_IMAGES)] = 128
     accumulate: PositiveInt = 1
-    lr: PositiveFloat = 2e-4
+    lr: Annotated[PositiveFloat, Field(le=LARGEST_RATE)] = 2e-4
     warmup: NonNegativeInt = 0
     flat: Fraction = 1.0
     final: Fraction = 1.0
@@ -65,7 +76,7 @@ class TrainingSpec(Spec):
     loss_scale: Literal["dynamic"] | PositiveFloat = "dynamic"
     channels_last: bool = False
     compile: bool = False
-    threads: PositiveInt = 1
+    threads: Annotated[PositiveInt, Field(le=MOST_THREADS)] = 1
     snapshots: tuple[Step, ...] = Field(default=(), exclude_if=untold)
 
     @field_validator("snapshots")
@@ -145,6 +156,12 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        # A step multiplies each weight by 1 - lr * weight_decay (Loshchilov & Hutter 2019): below -1 it grows for ever.
+        if self.lr * self.weight_decay > 2:
+            raise ValueError(
+                f"weight_decay: {self.weight_decay:g} with lr {self.lr:g} makes weights grow in every step; their "
+                "product must be at most 2"
+            )
         if self.accumulate > self.batch:
             raise ValueError(
                 f"accumulate: a batch of {self.batch} cannot be divided into {self.accumulate} parts"

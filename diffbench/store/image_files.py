@@ -70,11 +70,11 @@ class FolderFiles:
 
     def names(self) -> list[str]:
         """Return all names, in any order."""
-        return [
-            (Path(folder) / file).relative_to(self.root).as_posix()
-            for folder, _, files in os.walk(self.root, followlinks=True)
-            for file in files
-        ]
+        found: list[str] = []
+        for folder, _, files in os.walk(self.root, followlinks=True):
+            inner = Path(folder).relative_to(self.root).as_posix()
+            found += files if inner == "." else [f"{inner}/{file}" for file in files]
+        return found
 
     def read(self, name: str) -> bytes:
         """Return the content of the file with a name.

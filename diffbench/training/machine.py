@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from diffbench.specs.errors import UserError
 from diffbench.specs.pretrained import PretrainedSpec
 from diffbench.specs.sampling import Precision
 from diffbench.specs.training import TrainingSpec
@@ -20,11 +21,15 @@ from diffbench.training import gpus
 from diffbench.training.launch import launched, local_rank
 
 
+class DeviceError(UserError, RuntimeError):
+    """A device that this machine lacks."""
+
+
 def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = None) -> torch.device:
     """Set the spec's number of threads and deterministic kernels; return the device.
 
     Raises:
-        RuntimeError: when there is no such device.
+        DeviceError: when there is no such device.
     """
     torch.set_num_threads(running.threads if running else 1)
     keep_freed_memory()
@@ -33,7 +38,9 @@ def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = No
     if device_name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():
-            raise RuntimeError(f"device {device_name}: this PyTorch sees no GPU (set device: cpu)")
+            raise DeviceError(f"device {device_name}: this PyTorch sees no GPU (set device: cpu)")
+    if device_name == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device mps: this PyTorch has no MPS (set device: cpu)")
     # The same switch as use_deterministic_algorithms(True, warn_only=True), which also imports the
     # compiler: a second of CPU time in every job.
     torch.set_deterministic_debug_mode("warn")

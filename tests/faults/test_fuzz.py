@@ -162,7 +162,12 @@ SMALL = fast_yaml.load(TINY.read_text()) | {
 SMALL["overrides"] = {each: SMALL["overrides"][each] for each in ("edm", "blurring-s{sigma_max}")}
 SMALL |= {"claims": [], "figures": []}
 SMALL["methods"] = {
-    "own-{s}": {"sweep": {"s": [1, 2]}, "process": {"name": "vp"}, "denoiser": {"name": "gaussian"}}
+    "own-{s}": {
+        "sweep": {"s": [1, 2]},
+        "process": {"name": "vp"},
+        "denoiser": {"name": "gaussian"},
+        "solvers": {"heun-3": {"name": "heun", "steps": 3}},
+    }
 }
 SMALL["restorations"] = {
     "tasks": {"half": {"operator": {"name": "identity"}}},

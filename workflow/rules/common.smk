@@ -25,6 +25,7 @@ if Path(diffbench.__file__).resolve().parent != PACKAGE:
     )
 
 from diffbench.cli.command import reason
+from diffbench.plan import devices
 from diffbench.plan.findings import altered
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
@@ -57,7 +58,7 @@ def quoted(*words):
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
-# Device, extensions, the number of shards and where the files of extractor and measures lie go by the environment: they are
+# Device, extensions, the number of shards and where the files of data, extractor and measures lie go by the environment: they are
 # no part of a job's identity and must not cause reruns.
 # A request to stop (SIGUSR1, which Slurm sends before a time limit, and SIGTERM) goes to all processes of a job: the shell and
 # Snakemake wait for the stage, which saves its state.
@@ -71,6 +72,7 @@ shell.prefix(
     f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
+    f" export DIFFBENCH_DATA={quoted(json.dumps({key: str(path) for key, path in PLAN.located.places.items()}))};"
     f"{FILES}"
     f' diffbench() {{{{ {quoted(sys.executable, PACKAGE)} "$@"; }}}}; '
 )
@@ -122,6 +124,12 @@ def check_inputs():
     """Refuse to run where a product was altered: Snakemake would remove good results before their jobs can refuse it."""
     if wrong := list(altered(newer_inputs(list(workflow.dag.needrun_jobs())))):
         raise WorkflowError("\n".join(f"diffbench: {line}" for line in wrong))
+
+
+def note_places():
+    """Say where data were found, and that this machine lacks the device, which may be planned for a cluster's nodes."""
+    for remark in filter(None, (devices.remark(PLAN.benchmark.device), *PLAN.located.notes)):
+        print(f"diffbench: {remark}", file=sys.stderr)
 
 
 # The view of the run takes the place of Snakemake's own lines; DIFFBENCH_VIEW= (empty) keeps these.

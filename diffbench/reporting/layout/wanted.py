@@ -84,8 +84,8 @@ def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
     whole = reading.validated(TablesSpec.model_validate, TablesSpec, Tree(merged, origins))
     return whole.model_copy(
         update={
-            "tables": _chosen(whole.tables, names(benchmark.tables), "table"),
-            "figures": _chosen(whole.figures, names(benchmark.figures), "figure"),
+            "tables": _chosen(plan, whole.tables, names(benchmark.tables), "table"),
+            "figures": _chosen(plan, whole.figures, names(benchmark.figures), "figure"),
         }
     )
 
@@ -97,6 +97,11 @@ def written(plan: Plan) -> dict[Keys, str]:
         tuple(key for key in keys if not (key in keys[1:2] and isinstance(key, int))): origin
         for keys, origin in origins.items()
     } | {(): str(plan.config)}
+
+
+def place(plan: Plan, key: str) -> str:
+    """Return where a benchmark file has a key; the file where its base or the command line has it."""
+    return reading.read(plan.config).where((key,))
 
 
 def own_parts(plan: Plan) -> bool:
@@ -120,9 +125,11 @@ def refuse_known(
         )
 
 
-def _chosen(known: Mapping[str, C], names: list[str], what: str) -> dict[str, C]:
+def _chosen(plan: Plan, known: Mapping[str, C], names: list[str], what: str) -> dict[str, C]:
     for name in names:
         if name not in known:
             near = reading.nearest(name, known)
-            raise PlanError(f"{what}s: no {what} {name!r} in {TABLES}{near}")
+            raise PlanError(
+                f"{place(plan, what + 's')}: {what}s: no {what} {name!r} in {TABLES}{near}"
+            )
     return {name: known[name] for name in names}

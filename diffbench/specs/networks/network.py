@@ -7,11 +7,17 @@ level: 8 for 17 levels, 127.5 for 256.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from diffbench.specs.base import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Registered
+
+#: A 3x3 convolution of c channels to c has 9 c^2 weights of 4 bytes: of 2^14 channels 9.7 GB, four times that with
+#: its gradient and Adam's averages.
+Channels = Annotated[PositiveInt, Field(le=2**14)]
+#: The papers' deepest networks have 32 blocks at a resolution.
+Blocks = Annotated[PositiveInt, Field(le=2**10)]
 
 
 def sizes_divide(spec: Any) -> Any:
@@ -105,8 +111,8 @@ class EncoderSpec(ClassifierNetworkSpec):
     name: Literal["encoder"] = "encoder"
     implementation: ClassVar[str] = "diffbench.networks.classifier:Encoder"
 
-    channels: PositiveInt = 16
-    inner_channels: PositiveInt = 48
+    channels: Channels = 16
+    inner_channels: Channels = 48
     heads: PositiveInt = 2
     embedding: PositiveInt = 64
     dropout: Fraction = 0.1
@@ -134,8 +140,8 @@ class UNetSpec(NetworkSpec):
     name: Literal["unet"] = "unet"
     implementation: ClassVar[str] = "diffbench.networks.unet:UNet"
 
-    channels: PositiveInt = 16
-    inner_channels: PositiveInt = 48
+    channels: Channels = 16
+    inner_channels: Channels = 48
     heads: NonNegativeInt = 2
     embedding: PositiveInt = 64
     position_embedding: bool = True

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from diffbench.specs.base import Fraction, PositiveFloat, PositiveInt
-from diffbench.specs.networks.network import NetworkSpec
+from diffbench.specs.networks.network import Blocks, Channels, NetworkSpec
 
 Multipliers = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 Resampling = Literal["convolution", "same-convolution", "average", "block"]
@@ -32,9 +32,9 @@ class ResidualUNetSpec(NetworkSpec):
 
     implementation: ClassVar[str] = "diffbench.networks.residual_unet:ResidualUNet"
 
-    channels: PositiveInt = 128
+    channels: Channels = 128
     multipliers: Multipliers = (1, 2, 2, 2)
-    blocks: PositiveInt = 3
+    blocks: Blocks = 3
     attention: tuple[PositiveInt, ...] = (16, 8)
     heads: PositiveInt = 4
     head_channels: PositiveInt | None = None
@@ -109,7 +109,7 @@ class ADMSpec(ResidualUNetSpec):
 
     name: Literal["adm"] = "adm"
 
-    channels: PositiveInt = 192
+    channels: Channels = 192
     multipliers: Multipliers = (1, 2, 3, 4)
     attention: tuple[PositiveInt, ...] = (32, 16, 8)
     head_channels: PositiveInt | None = 64
@@ -125,7 +125,7 @@ class DDPMOriginalSpec(ResidualUNetSpec):
 
     name: Literal["ddpm-original"] = "ddpm-original"
 
-    blocks: PositiveInt = 2
+    blocks: Blocks = 2
     attention: tuple[PositiveInt, ...] = (16,)
     heads: PositiveInt = 1
     modulation: Literal["addition", "scale-shift"] = "addition"
@@ -144,7 +144,7 @@ class IHDMUNetSpec(ResidualUNetSpec):
     name: Literal["ihdm"] = "ihdm"
     implementation: ClassVar[str] = "diffbench.networks.residual_unet:IHDMUNet"
 
-    blocks: PositiveInt = 4
+    blocks: Blocks = 4
     attention: tuple[PositiveInt, ...] = (8, 4)
     heads: PositiveInt = 1
     modulation: Literal["addition", "scale-shift"] = "addition"

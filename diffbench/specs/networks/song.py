@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from diffbench.specs.base import Fraction, NonNegativeInt, PositiveInt
-from diffbench.specs.networks.network import NetworkSpec
+from diffbench.specs.networks.network import Blocks, Channels, NetworkSpec
 
 
 class SongSpec(NetworkSpec):
@@ -40,9 +40,9 @@ class SongSpec(NetworkSpec):
     implementation: ClassVar[str] = "diffbench.networks.song:Song"
 
     name: str
-    channels: PositiveInt = 128
+    channels: Channels = 128
     multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 2, 2)
-    blocks: PositiveInt = 4
+    blocks: Blocks = 4
     attention: tuple[PositiveInt, ...] = (16,)
     heads: PositiveInt = 1
     dropout: Fraction = 0.1
@@ -79,7 +79,7 @@ class DDPMSpec(SongSpec):
     """DDPM's network in the version of Song et al.; 35,218,947 parameters on CIFAR-10."""
 
     name: Literal["ddpm"] = "ddpm"
-    blocks: PositiveInt = 2
+    blocks: Blocks = 2
     resampling: Literal["box", "fir", "convolution"] = "convolution"
     rescaled: bool = False
 
@@ -124,6 +124,6 @@ class ReflectedNetworkSpec(SongSpec):
     """The deep network of reflected diffusion; 107,587,075 parameters on CIFAR-10, 128 of them frequencies."""
 
     name: Literal["reflected"] = "reflected"
-    blocks: PositiveInt = 8
+    blocks: Blocks = 8
     pyramid: Literal["none", "fir", "convolution"] = "convolution"
     embedding: Literal["positional", "fourier", "fourier-buffer"] = "fourier"

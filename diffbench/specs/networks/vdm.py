@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from diffbench.specs.base import Float, Fraction, PositiveFloat, PositiveInt
-from diffbench.specs.networks.network import NetworkSpec
+from diffbench.specs.networks.network import Blocks, Channels, NetworkSpec
 
 
 class FlatUNetSpec(NetworkSpec):
@@ -22,8 +22,8 @@ class FlatUNetSpec(NetworkSpec):
     """
 
     name: str
-    channels: PositiveInt = 128
-    blocks: PositiveInt = 32
+    channels: Channels = 128
+    blocks: Blocks = 32
     heads: PositiveInt = 1
     fourier: tuple[PositiveFloat, ...] = (64, 128)
     groups: PositiveInt = 32

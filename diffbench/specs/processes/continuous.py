@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Float, Int, PositiveFloat, nothing
+from diffbench.specs.base import Float, LevelCount, PositiveFloat, nothing
 from diffbench.specs.processes.process import ProcessSpec, Real, increasing
 
 
@@ -72,7 +72,7 @@ class VPChainSpec(LinearBetaSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.processes.continuous:VPChain"
     keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
-    levels: Annotated[Int, Field(ge=2)] = 1000
+    levels: LevelCount = 1000
 
     @model_validator(mode="after")
     def _betas_stay_below_half(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Int, PositiveFloat, nothing
+from diffbench.specs.base import LevelCount, PositiveFloat, nothing
 from diffbench.specs.processes.process import ProcessSpec
 
 #: What a level of a chain adds to the variance.
@@ -45,7 +45,7 @@ class DiscreteSpec(ProcessSpec):
     keeps: ClassVar[Literal["signal", "power", ""]] = "power"
 
     schedule: Literal["linear", "cosine"]
-    steps: Annotated[Int, Field(ge=2)] = 1000
+    steps: LevelCount = 1000
     beta_first: Annotated[Beta | None, BeforeValidator(nothing)] = None
     beta_last: Annotated[Beta | None, BeforeValidator(nothing)] = None
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from diffbench.specs.base import Float, Int, NonNegativeFloat, PositiveFloat
+from diffbench.specs.base import Float, LevelCount, NonNegativeFloat, PositiveFloat
 from diffbench.specs.processes.continuous import VPCosineSpec
 from diffbench.specs.processes.process import ProcessSpec, increasing
 
@@ -51,7 +51,7 @@ class IHDMSpec(ProcessSpec):
 
     low: Float = 0.0
     high: Float = 1.0
-    levels: Annotated[Int, Field(ge=2)] = 200
+    levels: LevelCount = 200
     blur_min: PositiveFloat = 0.5
     blur_max: PositiveFloat = 24.0
     spacing: Literal["geometric", "linear"] = "geometric"

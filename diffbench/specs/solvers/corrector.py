@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import Int, PositiveFloat, PositiveInt, nothing
+from diffbench.specs.base import LevelCount, PositiveFloat, StepCount, nothing
 from diffbench.specs.needs import HasNeeds, Needs, Rule, view
 from diffbench.specs.processes import ProcessSpec
 
@@ -49,8 +49,8 @@ class LangevinSpec(HasNeeds):
     rule: Literal["norms", "annealed"] = "norms"
     step_size: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     longest: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
-    updates: PositiveInt = 1
-    levels: Annotated[Int, Field(ge=2)] = 1000
+    updates: StepCount = 1
+    levels: LevelCount = 1000
     order: Literal["predictor-first", "corrector-first"] = "predictor-first"
 
     @model_validator(mode="after")
@@ -82,7 +82,7 @@ def a_corrector(value: object) -> object:
 class LangevinOnlySpec(LangevinSpec):
     """The Langevin corrector without a predictor: by default two updates at a level, then the next level."""
 
-    updates: PositiveInt = 2
+    updates: StepCount = 2
     order: Literal["corrector-first"] = "corrector-first"
 
 

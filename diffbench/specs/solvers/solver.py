@@ -11,8 +11,8 @@ from diffbench.specs.base import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     Registered,
+    StepCount,
     nothing,
 )
 from diffbench.specs.denoisers import DenoiserSpec
@@ -121,7 +121,7 @@ class GridSolverSpec(SolverSpec):
 
     needs: ClassVar[Needs] = (*GRID, inside("corrector", "process"))
 
-    steps: PositiveInt
+    steps: StepCount
     grid: Grid = "uniform"
     rho: PositiveFloat = 7.0
     corrector: Annotated[LangevinSpec | None, BeforeValidator(a_corrector)] = None

@@ -1,0 +1,140 @@
+"""Where a data set's files lie, and what they hold.
+
+A path is relative to the file that says it, as ``base`` and ``extensions`` are; one of the command line is relative to
+the working directory.  ``~`` is the home folder.  Specs keep paths as they were written, or none where the contents of
+the images are known; where the files lie goes to the data stage by the environment (``DATA``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffbench.plan.reading import Tree
+from diffbench.specs.data import DataSpec
+from diffbench.specs.errors import PlanError
+from diffbench.store import paths, products
+
+#: A file or the command line, and the folder to which its paths are relative.
+Layer = tuple[Tree, Path]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A data set as specs of jobs have it, and with the paths of its files on this machine; remarks on them."""
+
+    named: DataSpec
+    here: DataSpec
+    notes: tuple[str, ...] = ()
+    #: The SHA-256 of the images' contents that the plan has added; None where they are known by anything else.
+    contents: str | None = None
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """Configuration key -> absolute path of a file or folder."""
+        return {key: Path(path).absolute() for key, path in self.here.paths.items()}
+
+
+def located(data: DataSpec, layers: Sequence[Layer]) -> Located:
+    """Find a data set's files: what was written in each key, relative to the layer that has it."""
+    found, notes = {}, []
+    for key, written in data.paths.items():
+        place, note = _place(written, _folder(layers, key))
+        found[key] = str(place)
+        notes += [f"data.{key}: {note}"] if note else []
+    return Located(data, data.model_copy(update=found), tuple(notes))
+
+
+def _folder(layers: Sequence[Layer], key: str) -> Path:
+    for tree, folder in reversed(layers):
+        value = tree.part("data").value
+        if isinstance(value, dict) and key in value:
+            return folder
+    return Path()
+
+
+def _place(written: str, folder: Path) -> tuple[Path, str]:
+    """Return the path and, where older versions took another, a remark."""
+    path = Path(written)
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    beside = folder / path
+    if _is_same(beside, path):
+        return path, ""
+    if not path.exists():
+        return beside, ""
+    if beside.exists():
+        return (
+            beside,
+            f"{written!r} is {beside}, beside the file that says it, and not {path.absolute()}",
+        )
+    right = os.path.relpath(path, folder)
+    return path, (
+        f"{written!r} is relative to the working directory, as before; the next version takes it as relative to the "
+        f"file that says it: write {right!r}"
+    )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def identified(found: Located, root: Path) -> Located:
+    """Return a data set that was known by its paths alone with the contents of its images, where they can be known.
+
+    Without the images, as where results were copied to, they are those of the stored data set.  Results of an earlier
+    version, which have the paths in their specs, keep them.
+
+    Raises:
+        PlanError: when the images cannot be listed.
+    """
+    data, stored = found.named, _stored(root)
+    if not data.known_by_path:
+        return found
+    written = data.model_dump(mode="json")
+    if stored == written:
+        note = (
+            f"data: {root} knows its images by their path, as an earlier version wrote it: overwritten images are not "
+            "noticed; in a new results folder they are"
+        )
+        return Located(data, found.here, (*found.notes, note))
+    contents = _contents(found)
+    if (
+        contents is None
+        and stored.get("contents")
+        and _without_place(stored) == _without_place(written)
+    ):
+        contents = stored["contents"]
+    if contents is None:
+        return found
+    here = found.here.model_copy(update={"contents": contents})
+    return Located(here.unplaced, here, found.notes, contents)
+
+
+def _contents(found: Located) -> str | None:
+    from diffbench.store.contents import contents  # the cache's module takes long to import
+
+    if not found.places or not all(path.exists() for path in found.places.values()):
+        return None
+    try:
+        return contents({key: Path(path) for key, path in found.here.paths.items()})
+    except (ValueError, OSError) as error:
+        raise PlanError(f"data.path: {error}") from None
+
+
+def _stored(root: Path) -> dict[str, Any]:
+    """Return the data set that results hold, as JSON; nothing where there is none."""
+    try:
+        return dict(products.read_sidecar(paths.dataset(root))["spec"]["data"])
+    except (products.StoreError, OSError, LookupError, TypeError, ValueError):
+        return {}
+
+
+def _without_place(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in data.items() if key not in ("path", "test_path", "contents")
+    }
