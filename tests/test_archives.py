@@ -68,8 +68,7 @@ def test_each_layout_is_trained_on_sampled_and_scored(tmp_path, monkeypatch, lay
     monkeypatch.chdir(tmp_path)
     configured(tmp_path, layout)
     plan = plan_of(tmp_path)
-    places = {key: str(path) for key, path in plan.located.places.items()}
-    monkeypatch.setenv(stages_data.PLACES, json.dumps(places))
+    monkeypatch.setenv(stages_data.PLACES, plan.located.told)
     for run in plan.jobs:
         spec = run.spec.canonical()
         words = [run.stage, "--root", str(plan.root), "--spec", spec, "--device", "cpu"]

@@ -63,6 +63,7 @@ def test_from_the_keys_to_a_column(content, file, files, monkeypatch):
     assert set(named) == {"weights", "lpips_alex_backbone", "lpips_alex_weights"}
     for key, path in named.items():
         monkeypatch.setenv(f"DIFFBENCH_{key.upper()}", path)
+    monkeypatch.setenv("DIFFBENCH_DATA", plan.located.told)
     for job in plan.jobs:
         assert str(files) not in job.spec.canonical() and str(file) not in job.spec.canonical()
         arguments = ["--root", str(job.root), "--spec", job.spec.canonical(), "--device", "cpu"]

@@ -338,7 +338,9 @@ def benchmark(tmp_path, weights, digest, monkeypatch):
     }
     content["extractor"]["opinions"] = ["clean_fid"]
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
-    return load_plan([tmp_path / "small.yaml"], {}, REPOSITORY)
+    plan = load_plan([tmp_path / "small.yaml"], {}, REPOSITORY)
+    monkeypatch.setenv("DIFFBENCH_DATA", plan.located.told)
+    return plan
 
 
 @pytest.mark.slow

@@ -46,9 +46,8 @@ def planned(path, name="name: folder, test_fraction: 0.5", overrides=None, **kwa
 
 def made(plan):
     """Run the plan's data stage as the workflow does."""
-    places = json.dumps({key: str(path) for key, path in plan.located.places.items()})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(data_stage.PLACES, places)
+        patch.setenv(data_stage.PLACES, plan.located.told)
         data_stage.run(plan.job("data").spec, plan.root, "cpu")
 
 

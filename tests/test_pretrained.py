@@ -226,7 +226,7 @@ def test_what_the_weights_do_not_say_is_said_when_they_are_imported(planned):
 def prepared(plan):
     """The data stage's product."""
     spec = plan.job("data").spec
-    dataset = build(spec.data).load()
+    dataset = build(plan.located.here).load()
     write_product(paths.dataset(plan.root), lambda file: data.save(dataset, file), spec)
     return dataset
 

@@ -14,7 +14,7 @@ LONGEST = 131_072
 
 
 def test_a_score_of_a_thousand_solvers_starts(tmp_path):
-    """By a shell, as Snakemake runs it; what it says is that the samples are not there."""
+    """By a shell, as Snakemake runs it; what it says is that nothing is there to score."""
     many = {
         f"ddim-{steps}-{eta}": {"name": "ddim", "steps": steps, "eta": eta}
         for steps in range(2, 502)
@@ -34,7 +34,7 @@ def test_a_score_of_a_thousand_solvers_starts(tmp_path):
         ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "samples.npz" in done.stderr, said(done)
+    assert "levels.npz does not exist: run the job that makes it" in done.stderr, said(done)
 
 
 def test_a_file_of_another_spec_is_refused(tmp_path, capsys):

@@ -2,11 +2,12 @@
 
 A path is relative to the file that says it, as ``base`` and ``extensions`` are; one of the command line is relative to
 the working directory.  ``~`` is the home folder.  Specs keep paths as they were written, or none where the contents of
-the images are known; where the files lie goes to the data stage by the environment (``DATA``).
+the images are known; where the files lie goes to the data stage by the environment (``DIFFBENCH_DATA``).
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +38,11 @@ class Located:
     def places(self) -> dict[str, Path]:
         """Configuration key -> absolute path of a file or folder."""
         return {key: Path(path).absolute() for key, path in self.here.paths.items()}
+
+    @property
+    def told(self) -> str:
+        """The places as the data stage is told them by the environment (``DIFFBENCH_DATA``): JSON."""
+        return json.dumps({key: str(path) for key, path in self.places.items()})
 
 
 def located(data: DataSpec, layers: Sequence[Layer]) -> Located:

@@ -72,7 +72,7 @@ shell.prefix(
     f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
-    f" export DIFFBENCH_DATA={quoted(json.dumps({key: str(path) for key, path in PLAN.located.places.items()}))};"
+    f" export DIFFBENCH_DATA={quoted(PLAN.located.told)};"
     f"{FILES}"
     f' diffbench() {{{{ {quoted(sys.executable, PACKAGE)} "$@"; }}}}; '
 )
