@@ -98,9 +98,9 @@ test-slow: $(STAMP)-test  ## run the slow tests: whole runs, a browser, distribu
 	$(PYTEST) -m slow $(ARGS)
 
 # The subjects of tests/faults/README.md; some of its tests lie beside those of a module.
-FAULTS = tests/faults $(addprefix tests/test_,$(addsuffix .py,downloads gpus pickled_arrays products server shard state train workflow))
+FAULTS = tests/faults tests/slurm $(addprefix tests/test_,$(addsuffix .py,downloads gpus pickled_arrays products server shard state train workflow))
 
-faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long ones too (half an hour of 2 cores)
+faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long ones too (an hour of 2 cores)
 	$(BIN)/pytest -n auto --dist loadgroup --faults $(FAULTS) $(ARGS)
 
 test-system:  ## print the Debian packages that tests need: a browser and npm for the page; Slurm, for root
