@@ -91,10 +91,10 @@ def _product(job: Job, path: Path) -> Iterator[Finding]:
     known = products.beside(path)
     for file, digest in known.items():
         if not file.is_file() or files.sha256(file) != digest:
-            reason = "was altered" if file.is_file() else "is not there"
-            yield Finding(
-                file, "corrupt", f"{reason} since it was made", partial(_remove_product, path)
-            )
+            reason = "was altered since it was made"
+            if not file.is_file():
+                reason = f"is not there, or {paths.sidecar(path).name}, which names it, was altered"
+            yield Finding(file, "corrupt", reason, partial(_remove_product, path))
     if path == job.product:
         for file in job.extras:
             if not file.is_file():
