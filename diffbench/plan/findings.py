@@ -256,13 +256,10 @@ def strays(plan: Plan) -> Iterator[Finding]:
     The plan should be of the whole benchmark (no ``only``), else the rest of it counts as stray.
     """
     known = _known(plan)
-    needed = {paths.states(plan.root) / job.spec.digest() for job in plan.jobs}
+    for folder in _unneeded_states(plan):
+        yield Finding(folder, "stray", "a state that no job of the plan needs")
     for path in sorted(plan.root.iterdir()) if plan.root.is_dir() else []:
-        if path == paths.states(plan.root):
-            for folder in sorted(path.iterdir()):
-                if folder not in needed and folder != paths.spec_files(plan.root):
-                    yield Finding(folder, "stray", "a state that no job of the plan needs")
-        elif path.name not in LOGS:
+        if path != paths.states(plan.root) and path.name not in LOGS:
             yield from _strays_in(path, known)
 
 
@@ -331,9 +328,14 @@ def unneeded(plan: Plan) -> list[Path]:
 
     The plan should be of the whole benchmark (no ``only``), else the rest of it counts as unneeded.
     """
-    needed = {job.spec.digest() for job in plan.jobs}
-    folder = paths.states(plan.root)
-    states = sorted(folder.iterdir()) if folder.is_dir() else []
     unfinished = sorted(plan.root.rglob(f"{files.TEMPORARY}*")) if plan.root.is_dir() else []
-    kept = needed | {paths.spec_files(plan.root).name}
-    return [path for path in states if path.name not in kept] + unfinished
+    return _unneeded_states(plan) + unfinished
+
+
+def _unneeded_states(plan: Plan) -> list[Path]:
+    """Return the folders of states that no job needs; those of a run's specs are kept."""
+    folder = paths.states(plan.root)
+    needed = {folder / job.spec.digest() for job in plan.jobs} | {paths.spec_files(plan.root)}
+    return (
+        [path for path in sorted(folder.iterdir()) if path not in needed] if folder.is_dir() else []
+    )

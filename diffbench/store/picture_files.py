@@ -7,7 +7,7 @@ https://www.w3.org/TR/png-3/, sections 5.2 and 11.2.1; the other kinds are known
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from diffbench.store.status import one_line
@@ -152,13 +152,3 @@ def listed(names: Sequence[str], most: int = NAMED) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most:,} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def gathered(files: Iterable[tuple[str, Callable[[], str | None]]]) -> Faults:
-    """Return the faults of files: name -> a function that returns what is wrong with it, or None."""
-    faults = Faults()
-    for name, ask in files:
-        with faults.one(name):
-            if reason := ask():
-                raise PictureError(name, reason)
-    return faults

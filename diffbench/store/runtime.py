@@ -6,7 +6,7 @@ and that nobody else can enter:
 
     $XDG_RUNTIME_DIR/diffbench, else /run/user/UID/diffbench, else diffbench-UID in the folder of temporary files
 
-It imports the standard library alone.
+It imports no library.
 """
 
 from __future__ import annotations

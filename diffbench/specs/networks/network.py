@@ -71,26 +71,39 @@ class NetworkSpec(Halving, Registered):
     name: str
 
     @property
-    def attends_at(self) -> tuple[int, ...]:
-        """The heights (pixels) at which the configuration asks for attention, where that is a choice."""
-        return ()
+    def augmentation_labels(self) -> int:
+        """How many numbers tell the network how an image was augmented."""
+        return 0
+
+
+class ResolutionsSpec(NetworkSpec):
+    """A network that works at several resolutions, each half the one before.
+
+    multipliers: the width of each resolution.
+    attention: heights (pixels) of the images that blocks attend over.
+    """
+
+    multipliers: tuple[float, ...]
+    attention: tuple[PositiveInt, ...]
+
+    @property
+    def halvings(self) -> int:
+        """One less than there are resolutions."""
+        return len(self.multipliers) - 1
 
     def refusal(self, shape: Shape) -> str | None:
         """Return why the network cannot work on images (C, H, W) as it is configured; None when it can."""
         if reason := self.halving_refusal(shape):
-            return f"{'multipliers: ' if 'multipliers' in type(self).model_fields else ''}{reason}"
+            return f"multipliers: {reason}"
         heights = [shape[1] >> level for level in range(self.halvings + 1)]
-        if idle := [height for height in self.attends_at if height not in heights]:
+        # Those of a default are for the paper's images.
+        stated = self.attention if "attention" in self.model_fields_set else ()
+        if idle := [height for height in stated if height not in heights]:
             return (
                 f"attention: {idle[0]} has no effect: on {shape[1]}x{shape[2]} images {self.name} works at heights of "
                 f"{', '.join(map(str, heights))}"
             )
         return None
-
-    @property
-    def augmentation_labels(self) -> int:
-        """How many numbers tell the network how an image was augmented."""
-        return 0
 
 
 class ClassifierNetworkSpec(Halving, Registered):

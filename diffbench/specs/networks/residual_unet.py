@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from diffbench.specs.base import Fraction, PositiveFloat, PositiveInt
-from diffbench.specs.networks.network import Blocks, Channels, NetworkSpec
+from diffbench.specs.networks.network import Blocks, Channels, ResolutionsSpec
 
 Multipliers = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 Resampling = Literal["convolution", "same-convolution", "average", "block"]
 
 
-class ResidualUNetSpec(NetworkSpec):
+class ResidualUNetSpec(ResolutionsSpec):
     """A U-Net of residual blocks at several resolutions.
 
     channels: the width of a resolution whose multiplier is 1; even.
@@ -45,16 +45,6 @@ class ResidualUNetSpec(NetworkSpec):
     groups: PositiveInt = 32
     epsilon: PositiveFloat = 1e-5
     dropout: Fraction = 0.1
-
-    @property
-    def halvings(self) -> int:
-        """One less than there are resolutions."""
-        return len(self.multipliers) - 1
-
-    @property
-    def attends_at(self) -> tuple[int, ...]:
-        """The heights in ``attention``, where it is stated: those of its default are for the paper's images."""
-        return self.attention if "attention" in self.model_fields_set else ()
 
     @property
     def embedding(self) -> int:

@@ -15,10 +15,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from diffbench.specs.base import Fraction, NonNegativeInt, PositiveInt
-from diffbench.specs.networks.network import Blocks, Channels, NetworkSpec
+from diffbench.specs.networks.network import Blocks, Channels, ResolutionsSpec
 
 
-class SongSpec(NetworkSpec):
+class SongSpec(ResolutionsSpec):
     """A U-Net of residual blocks with attention at some resolutions.
 
     channels: width at full resolution; a multiple of 4 and of `heads`.
@@ -51,16 +51,6 @@ class SongSpec(NetworkSpec):
     embedding: Literal["positional", "fourier", "fourier-buffer"] = "positional"
     rescaled: bool = True
     augmentation: NonNegativeInt = 0
-
-    @property
-    def halvings(self) -> int:
-        """One less than there are resolutions."""
-        return len(self.multipliers) - 1
-
-    @property
-    def attends_at(self) -> tuple[int, ...]:
-        """The heights in ``attention``, where it is stated: those of its default are for the paper's images."""
-        return self.attention if "attention" in self.model_fields_set else ()
 
     @property
     def augmentation_labels(self) -> int:
