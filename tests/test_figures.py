@@ -14,6 +14,7 @@ from test_reporting import PROTOCOL, fail, plan_of, record, remove
 from diffbench.reporting import charts as charting
 from diffbench.reporting import exports, layout
 from diffbench.reporting.charts import COLUMNS, Chart, Line, Panel, Point, to_csv, to_png
+from diffbench.reporting.frames import DPI
 from diffbench.reporting.records import Records
 from diffbench.reporting.results import Outcome
 from diffbench.reporting.tables import charts, make, outputs
@@ -127,7 +128,7 @@ def test_nothing_on_disk_is_a_picture_that_says_so(tmp_path):
     assert make(plan, tmp_path) == outputs(plan, tmp_path)
     for name in figures:
         assert {row["y"] for row in rows_of(paths.figure(tmp_path, name, "csv"))} == {"-"}
-        assert picture(tmp_path, name).size[0] > 1000
+        assert picture(tmp_path, name).size[0] > 5 * DPI
     (row,) = rows_with(plan, tmp_path, "terms", series="ddpm-cosine")
     assert (row["status"], row["note"]) == ("failed", "train: a $ and a newline $x^{")
 
@@ -397,7 +398,7 @@ def test_fd_is_extrapolated_to_infinitely_many_samples(tmp_path):
     assert lacking["note"].startswith("its scores have no curve of FD: measures has no fd-infinity")
     (lacking,) = rows_with(plan, tmp_path, "fid-n", series="VP")
     assert lacking["note"] == "this benchmark has no such variant"
-    assert picture(tmp_path, "fid-n").size[0] > 1000
+    assert picture(tmp_path, "fid-n").size[0] > 5 * DPI
 
 
 def test_with_one_seed_fd_at_infinite_n_has_its_standard_error(tmp_path):
@@ -518,7 +519,7 @@ def test_the_csv_holds_what_is_plotted():
 def test_any_number_of_panels_and_lines_can_be_drawn(panels):
     lines = [Line(f"a long name of the line {i}", [Point(1, 2.0), Point(2, 3.0)]) for i in range(9)]
     picture = to_png(Chart("T", "x", [Panel(f"p{i}", lines) for i in range(panels)]))
-    assert Image.open(io.BytesIO(picture)).size[0] > 1000
+    assert Image.open(io.BytesIO(picture)).size[0] > 5 * DPI
 
 
 @pytest.mark.parametrize(

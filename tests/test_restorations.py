@@ -12,6 +12,7 @@ from PIL import Image
 from test_reporting import PROTOCOL, plan_of
 
 from diffbench.reporting import context, galleries
+from diffbench.reporting.frames import DPI
 from diffbench.reporting.galleries import Gallery, ImageRow, Pane, mosaic
 from diffbench.reporting.listing import planned_rows
 from diffbench.reporting.records import Records
@@ -253,7 +254,7 @@ def test_the_figure_shows_what_was_kept(plan, tmp_path):
     drawn = [row for row in rows if row["series"] == "edm ddrm-20"]
     assert {row["y"] for row in drawn} == {"100"} and len(drawn) == 12
     picture = paths.figure(tmp_path, "restorations", "png").read_bytes()
-    assert Image.open(io.BytesIO(picture)).size[0] > 1000
+    assert Image.open(io.BytesIO(picture)).size[0] > 5 * DPI
     assert charts(plan, tmp_path)["restorations"].png() == picture
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 200
+DPI = 150
 #: The level of grey above which a colour becomes white: 256 colours are means of like ones, as of white and its shades.
 NEARLY_WHITE = 252
 #: Inches from a panel's axes down to the x axis' label, and from its left end to the end of the y axis' label.

@@ -30,7 +30,7 @@ from diffbench.store.progress import announce
 from diffbench.store.seals import sealed
 
 #: Increased when the same results are to be shown differently.
-VERSION = 7
+VERSION = 8
 
 
 def make(plan: Plan, root: Path) -> list[Path]:
