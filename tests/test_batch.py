@@ -13,10 +13,11 @@ from diffbench.data.datasets import Dataset
 from diffbench.data.grey_levels import Images
 from diffbench.metrics import reference_statistics
 from diffbench.metrics.batch import read_batch
-from diffbench.metrics.distances import FrechetTo, fid_statistics, fitted, precision_recall
+from diffbench.metrics.distances import FrechetTo, fid_statistics, fitted
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.inception import PublishedInception
+from diffbench.metrics.neighbours import precision_recall
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import load_plan
 from diffbench.reporting.context import score_protocol

@@ -12,7 +12,6 @@ from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
-    PRC_OPTIONS,
     Fitted,
     FrechetTo,
     Statistics,
@@ -23,13 +22,12 @@ from diffbench.metrics.distances import (
     kernel_distance,
     kernel_distance_se,
     kid_subset_size,
-    nearest_distances,
-    precision_recall,
     torch_fidelity,
 )
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.measures import Measured
+from diffbench.metrics.neighbours import NEIGHBOURHOOD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -244,42 +242,6 @@ def test_kid_subsets_are_half_of_the_smaller_set_at_most() -> None:
     assert kid_subset_size(2000, 1500) == 750 and kid_subset_size(297, 1500) == 148
 
 
-def test_precision_and_recall_by_brute_force() -> None:
-    z, reference = normal(60, 0), normal(80, 1, 1.0)
-
-    def covered(points: NDArray[np.float64], centres: NDArray[np.float64]) -> float:
-        among = np.linalg.norm(centres[:, None] - centres, axis=-1)
-        radii = np.sort(among, axis=1)[:, 3]
-        distances = np.linalg.norm(points[:, None] - centres, axis=-1)
-        return float((distances <= radii).any(1).mean())
-
-    precision, recall = precision_recall(z, reference)
-    assert precision == pytest.approx(covered(z, reference)) and 0 < precision < 1
-    assert recall == pytest.approx(covered(reference, z)) and 0 < recall < 1
-
-
-def test_nearest_distances_by_hand() -> None:
-    reference = np.zeros((3, 1, 2, 1), np.uint8)
-    reference[:, 0, :, 0] = [[0, 0], [10, 0], [0, 200]]
-    levels = np.zeros((3, 1, 2, 1), np.uint8)
-    levels[:, 0, :, 0] = [[10, 0], [3, 4], [7, 200]]
-    for numbers in (1, 2, 8, 10**6):
-        assert nearest_distances(levels, reference, numbers=numbers).tolist() == [0, 5, 7]
-
-
-def test_no_more_numbers_than_allowed_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 3), np.uint8)
-    sizes, minimum = [], torch.Tensor.amin
-    monkeypatch.setattr(
-        torch.Tensor, "amin", lambda x, *dims: sizes.append(x.numel()) or minimum(x, *dims)
-    )
-    converted, double = [], torch.Tensor.double
-    monkeypatch.setattr(torch.Tensor, "double", lambda x: converted.append(x.numel()) or double(x))
-    assert nearest_distances(images, np.flip(images, 0).copy(), numbers=480).tolist() == [0] * 30
-    # Ten of 48 numbers each, and a hundred distances.
-    assert (max(converted), max(sizes)) == (480, 100)
-
-
 def test_nearest_ratio_is_in_units_of_the_test_images() -> None:
     train, test = np.zeros((8, 4, 4, 1), np.uint8), images(8, 0)
     test[:] = 0
@@ -365,7 +327,7 @@ def test_agrees_with_calculate_metrics_on_the_registered_extractor(fidelity: Fid
         kid_kernel_poly_gamma=fidelity.kid_gamma,
         kid_subset_size=kid_subset_size(250, 300),
         **KID_OPTIONS,
-        **PRC_OPTIONS,
+        prc_neighborhood=NEIGHBOURHOOD,
         batch_size=1000,
         cuda=False,
         cache=False,

@@ -20,10 +20,9 @@ from diffbench.metrics.distances import (
     bootstrap_rows,
     fid_statistics,
     fitted,
-    nearest_neighbours,
-    squared_distances,
 )
 from diffbench.metrics.measures import Measured
+from diffbench.metrics.neighbours import blocks
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import load_plan
@@ -66,20 +65,9 @@ def balls(z: Points, known: Points, k: int) -> NDArray[np.bool_]:
     return found
 
 
-@pytest.mark.parametrize("numbers", [4, 100, 2**27])
-def test_neighbours_are_those_of_sorted_differences(numbers: int) -> None:
-    a, b = normal(13, 0), normal(17, 1)
-    squares, names = nearest_neighbours(a, b, 3, numbers=numbers)
-    order = apart(a, b).argsort(axis=1)[:, :3]
-    assert names.tolist() == order.tolist()
-    assert np.allclose(squares.sqrt(), np.take_along_axis(apart(a, b), order, 1), rtol=1e-12)
-    sizes = [each.numel() for _, _, each in squared_distances(a, b, numbers=numbers)]
-    assert sum(sizes) == 13 * 17 and max(sizes) <= numbers
-
-
 @pytest.mark.parametrize("numbers", [300, 2**27])
 def test_density_and_coverage_by_counting(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "squared_distances", partial(squared_distances, numbers=numbers))
+    monkeypatch.setattr(measures, "blocks", partial(blocks, numbers=numbers))
     z, known = normal(40, 0), normal(30, 1, 0.5)
     scores = of(DensityCoverageSpec(neighbours=3), z, known).scores
     inside = balls(z, known, 3)

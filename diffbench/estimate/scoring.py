@@ -29,10 +29,9 @@ from diffbench.metrics.distances import (
     inception_score,
     kernel_distance,
     kid_subset_size,
-    nearest_distances,
-    precision_recall,
 )
 from diffbench.metrics.extractor import Extractor, Features
+from diffbench.metrics.neighbours import nearest_distances, precision_recall
 from diffbench.specs.floors import FloorSpec
 from diffbench.specs.jobs import ReferenceSpec
 from diffbench.specs.registry import build

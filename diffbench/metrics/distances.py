@@ -1,25 +1,20 @@
-"""Distances between sets of features or of images: FID, and by torch-fidelity IS, KID, precision and recall.
+"""Distances between sets of features: FID, and by torch-fidelity IS and KID.
 
 Features are computed once and passed to torch-fidelity's functions with every option given, so that no number depends
-on its defaults (VGG-16 for precision and recall) or its cache (keyed by names, not contents).
+on its defaults or its cache (keyed by names, not contents).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from diffbench.data.grey_levels import Images
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.torchvision_operators import ensure_importable
-from diffbench.store.progress import Step
 
 #: Mean ``mu`` (d,) and covariance ``sigma`` (d, d).
 Statistics = dict[str, Features]
@@ -32,13 +27,6 @@ KID_OPTIONS: dict[str, Any] = {
     "kid_kernel_poly_coef0": 1,
     "rng_seed": 2020,
 }
-#: How many numbers of images, and how many distances, are in memory at a time: a GiB in float64.
-NUMBERS = 2**27
-#: The share of |a|^2 below which |a - b|^2 is 0: float32 features of one image differ by 1e-7 of their size, and
-#: sums of 2,048 products in float64 by less.
-ROUNDING = 1e-12
-# torch-fidelity's memory-saving code agrees with its other code and limits memory to batch x N.
-PRC_OPTIONS: dict[str, Any] = {"prc_neighborhood": 3, "prc_batch_size": 2000, "save_cpu_ram": True}
 
 
 def torch_fidelity() -> Any:
@@ -175,106 +163,6 @@ def kernel_distance_se(z: Features, reference: Features, gamma: float, blocks: i
     values = [_within(part, gamma) - 2 * _kernel(part, reference, gamma).mean() for part in parts]
     # From the deviation of one block to that of all samples.
     return float(np.std(values, ddof=1) * (len(parts[0]) / len(z)) ** 0.5)
-
-
-def precision_recall(
-    z: Features, reference: Features, device: torch.device | str = "cpu"
-) -> tuple[float, float]:
-    """Improved precision and recall of features (N, d) against reference features (M, d)."""
-    torch_fidelity()
-    from torch_fidelity.metric_prc import (
-        KEY_METRIC_PRECISION,
-        KEY_METRIC_RECALL,
-        prc_features_to_metric,
-    )
-
-    both = (torch.from_numpy(each).to(device) for each in (z, reference))
-    # All distances within each set, and those between the sets twice.
-    count = (len(z) + len(reference)) ** 2
-    with Step("precision and recall", count, "distance") as step, Distances(step):
-        metric = prc_features_to_metric(*both, verbose=False, **PRC_OPTIONS)
-    return float(metric[KEY_METRIC_PRECISION]), float(metric[KEY_METRIC_RECALL])
-
-
-class Distances(TorchFunctionMode):
-    """A block in which distances by ``torch.cdist`` are counted, since torch-fidelity says nothing meanwhile."""
-
-    def __init__(self, step: Step) -> None:
-        super().__init__()
-        self.step = step
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if func is torch.cdist:
-            self.step.advance(found.numel())
-        return found
-
-
-def nearest_distances(
-    images: Images,
-    reference: Images,
-    device: torch.device | str = "cpu",
-    numbers: int = NUMBERS,
-) -> NDArray[np.float64]:
-    """L2 distance (N,), in grey levels, of each image to its nearest reference image.
-
-    Pixels are integers, so that distances are exact: a copy has distance 0.  Of memory: as `squared_distances`.
-    """
-    a, b = (each.reshape(len(each), -1) for each in (images, reference))
-    nearest = torch.full((len(a),), torch.inf, dtype=torch.float64, device=device)
-    with Step("distances to the nearest images", len(a) * len(b), "distance") as step:
-        for rows, _, squares in squared_distances(a, b, device, numbers):
-            nearest[rows] = nearest[rows].minimum(squares.amin(1))
-            step.advance(squares.numel())
-    distances: NDArray[np.float64] = nearest.sqrt().cpu().numpy()
-    return distances
-
-
-def nearest_neighbours(
-    a: Features,
-    b: Features,
-    k: int,
-    device: torch.device | str = "cpu",
-    numbers: int = NUMBERS,
-) -> tuple[Tensor, Tensor]:
-    """Squared distances (N, k) of each row of a (N, d) to its k nearest rows of b (M, d), and the numbers of those.
-
-    The nearest comes first; a row that is in both sets is its own neighbour.  Of memory: as `squared_distances`.
-    """
-    nearest = torch.full((len(a), k), torch.inf, dtype=torch.float64, device=device)
-    names = torch.zeros((len(a), k), dtype=torch.int64, device=device)
-    for rows, columns, squares in squared_distances(a, b, device, numbers):
-        near, at = squares.topk(min(k, squares.shape[1]), largest=False)
-        both = torch.cat([nearest[rows], near], 1), torch.cat([names[rows], at + columns.start], 1)
-        nearest[rows], chosen = both[0].topk(k, largest=False)
-        names[rows] = both[1].gather(1, chosen)
-    return nearest, names
-
-
-def squared_distances(
-    a: NDArray[Any], b: NDArray[Any], device: torch.device | str = "cpu", numbers: int = NUMBERS
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Squared distances of rows of a (N, d) and of b (M, d): the rows of a, those of b, and their squares, float64.
-
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, which is 0 where it is not above `ROUNDING` of |a|^2.  At most
-    ``numbers`` numbers of each set, and as many distances, are in memory at a time.
-    """
-    rows = max(1, min(numbers // a.shape[1], int(numbers**0.5)))
-    for first, part in _parts(a, rows):
-        x = part.to(device).double()
-        size = x.square().sum(1, keepdim=True)
-        for second, other in _parts(b, rows):
-            y = other.to(device).double()
-            squares = (x @ y.T).mul_(-2).add_(size).add_(y.square().sum(1))
-            yield first, second, squares.masked_fill_(squares <= ROUNDING * size, 0)
-
-
-def _parts(values: NDArray[Any], rows: int) -> Iterator[tuple[slice, Tensor]]:
-    for start in range(0, len(values), rows):
-        part = slice(start, min(start + rows, len(values)))
-        yield part, torch.from_numpy(values[part])
 
 
 def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -38,19 +39,17 @@ from diffbench.data.grey_levels import Images
 from diffbench.metrics.distances import (
     IS_OPTIONS,
     KID_OPTIONS,
-    PRC_OPTIONS,
     bootstrap_rows,
     fitted,
     inception_score,
     kernel_distance,
     kernel_distance_se,
-    nearest_distances,
-    precision_recall,
     torch_fidelity,
 )
 from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
 from diffbench.metrics.floors import RealImages
 from diffbench.metrics.measures import Curve, Measure, Measured
+from diffbench.metrics.neighbours import NEIGHBOURHOOD, nearest_distances, precision_recall
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.metrics.scores import Score, defined, undefined
 from diffbench.specs.floors import FloorSpec
@@ -143,7 +142,7 @@ class Fidelity:
                 "kid_kernel": "(gamma z.z' + 1)^3",
                 "kid_gamma": self.kid_gamma,
                 "kid_seed": KID_OPTIONS["rng_seed"],
-                "prc_neighborhood": PRC_OPTIONS["prc_neighborhood"],
+                "prc_neighborhood": NEIGHBOURHOOD,
                 "bootstrap": {"resamples": self.resamples, "seed": self.seed},
                 "floors": self.real_images.spec.model_dump(),
             }
@@ -168,11 +167,11 @@ class Fidelity:
         z, logits = features_and_logits(self.module, images, self.batch)
         rows = bootstrap_rows(len(z), self.resamples, self.seed)
         neighbours = self.reference.features
-        precision, recall = precision_recall(z, neighbours, self.device)
+        balls = self.reference.radii(NEIGHBOURHOOD, self.device)
+        precision, recall = precision_recall(z, neighbours, self.device, balls)
         nearest = nearest_distances(images, self.train, device=self.device)
         scores: dict[str, Score] = {
-            "fid": self._fid(z, rows, "train"),
-            "fid_test": self._fid(z, rows, "test"),
+            **self._fids(z, rows, {"fid": "train", "fid_test": "test"}),
             "kid": {
                 "value": kernel_distance(z, neighbours, self.kid_gamma),
                 "se": kernel_distance_se(z, neighbours, self.kid_gamma),
@@ -192,7 +191,7 @@ class Fidelity:
             scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
         for metric, opinion in self.opinions.items():
             other, _ = features_and_logits(opinion, images, self.batch)
-            scores[metric] = self._fid(other, rows, metric)
+            scores |= self._fids(other, rows, {metric: metric})
         curves: dict[str, Curve] = {}
         for measure in self.measures.values():
             found = measure.of(z, rows)
@@ -213,20 +212,27 @@ class Fidelity:
         groups = bootstrap_rows(len(z) // together, self.resamples, self.seed)
         rows = groups[:, :, None] * together + np.arange(together)
         rows = rows.reshape(len(rows), groups.shape[1] * together)
-        return _checked(self._fid(z, rows, "train"))
+        return _checked(self._fids(z, rows, {"fid": "train"})["fid"])
 
     def _nearest_ratio(self, nearest: NDArray[np.float64]) -> Score:
         if self.reference.nearest_of_test == 0:
             return undefined("every test image is a copy of a training image")
         return _mean(nearest / self.reference.nearest_of_test)
 
-    def _fid(self, z: Features, rows: NDArray[np.int64], to: str) -> Score:
-        distance = self.reference.distances[to]
-        with Step(f"FID to {to}, with its bootstrap", 1 + len(rows), "FID") as step:
-            value, *resampled = step.over(
-                distance(fitted(each)) for each in (z, *(z[i] for i in rows))
-            )
-        return _bootstrapped(value, resampled)
+    def _fids(
+        self, z: Features, rows: NDArray[np.int64], targets: Mapping[str, str]
+    ) -> dict[str, Score]:
+        """FIDs by metric, to the reference's statistics of these names; a Gaussian is fitted once for all of them."""
+        distances = [self.reference.distances[name] for name in targets.values()]
+        title = f"FID to {', '.join(targets.values())}, with its bootstrap"
+        with Step(title, 1 + len(rows), "FID") as step:
+            drawn = step.over(map(fitted, chain((z,), (z[i] for i in rows))))
+            found = [[distance(each) for distance in distances] for each in drawn]
+        columns = zip(*found, strict=True)
+        return {
+            metric: _bootstrapped(value, resampled)
+            for metric, (value, *resampled) in zip(targets, columns, strict=True)
+        }
 
     def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]

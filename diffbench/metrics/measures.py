@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffbench.diffusion.core.streams import stream
-from diffbench.metrics.distances import fitted, nearest_neighbours, squared_distances
+from diffbench.metrics.distances import fitted
 from diffbench.metrics.extractor import Features
+from diffbench.metrics.neighbours import blocks, nearest_neighbours
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.metrics.scores import Score, mean_of
 from diffbench.specs.measures import DensityCoverageSpec, FDInfinitySpec, MeasureSpec
@@ -95,8 +96,7 @@ class DensityCoverage(Measure):
     @cached_property
     def radii(self) -> Tensor:
         """Squared radii (M,)."""
-        known = self.reference.features
-        return nearest_neighbours(known, known, self.neighbours + 1, self.device)[0][:, -1]
+        return self.reference.radii(self.neighbours, self.device)
 
     def of(self, z: Features, rows: NDArray[np.int64]) -> Measured:
         """Density and coverage."""
@@ -117,8 +117,9 @@ class DensityCoverage(Measure):
         holding = inner.new_zeros(len(z))
         covering, only = torch.zeros_like(inner), torch.zeros_like(inner)
         numbers = torch.arange(len(z), device=inner.device).double()
-        for samples, balls, squares in squared_distances(z, self.reference.features, self.device):
-            inside = (squares < inner[balls]).double()
+        for block in blocks(z, self.reference.features, self.device):
+            samples, balls = block.rows, block.columns
+            inside = block.within(inner[None, balls]).double()
             holding[samples] += inside.sum(1)
             covering[balls] += inside.sum(0)
             only[balls] += numbers[samples] @ inside
@@ -131,8 +132,7 @@ class Authenticity(Measure):
     @cached_property
     def apart(self) -> Tensor:
         """Squared distance (M,) of each training image to the nearest other one."""
-        known = self.reference.features
-        return nearest_neighbours(known, known, 2, self.device)[0][:, 1]
+        return self.reference.radii(1, self.device)
 
     def of(self, z: Features, rows: NDArray[np.int64]) -> Measured:
         """Authenticity."""

@@ -17,22 +17,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
-from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics, nearest_distances
+from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics
 from diffbench.metrics.extractor import Features, features_and_logits
+from diffbench.metrics.neighbours import nearest_distances, radii
 from diffbench.store.products import reading
 
 #: The number of images whose features are in memory at a time.
 PART = 10_000
+#: The number of neighbours whose distances are computed at once: density and coverage ask for five.
+USUAL = 5
 SPLITS = ("train", "test")
 
 
@@ -56,6 +60,16 @@ class Reference:
     opinion_features: Mapping[str, Features]
     counts: Mapping[str, int]
     nearest_of_test: float
+    #: The squared distances that ``radii`` has computed, by device.
+    known: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def radii(self, k: int, device: torch.device | str = "cpu") -> Tensor:
+        """Squared distance (M,) of the features of each training image to their k-th nearest others, computed once."""
+        found = self.known.get(str(device))
+        if found is None or found.shape[1] < k:
+            found = radii(self.features, max(k, USUAL), device)
+            self.known[str(device)] = found
+        return found[:, k - 1]
 
     @cached_property
     def distances(self) -> Mapping[str, FrechetTo]:

@@ -1,0 +1,255 @@
+r"""Nearest neighbours and balls among points, which are features or images: in float32, with float64's answers.
+
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b
+
+is a matrix product, of points minus the mean of the second set, so that they are short.  In float32, u = 2^-24, its
+error is at most
+
+    e = (d u/(1 - d u) + 16 u) (max |a|^2 + max |b|^2)
+
+for points of d numbers: the first term is that of sums of d products in any order (Higham, "Accuracy and Stability of
+Numerical Algorithms", 2002, equation 3.5), with 2 |a||b| <= |a|^2 + |b|^2; the second is more than the roundings of the
+numbers (2 u), of the squares (u) and of the two sums (4 u).  An answer that an error of e could change is computed
+again in float64.  Features have few of these, so that the time is that of float32's product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffbench.data.grey_levels import Images
+from diffbench.store.progress import Step
+
+#: How many numbers of points, and how many distances, are in memory at a time: 16 MiB in float32.
+NUMBERS = 2**22
+#: The share of |a|^2 below which |a - b|^2 is 0: float32 features of one image differ by 1e-7 of their size, and
+#: sums of 2,048 products in float64 by less.
+ROUNDING = 1e-12
+#: Neighbours that are kept in float32 beyond those that are asked for, so that the nearest are surely among them.
+SPARE = 4
+#: Half the distance of 1 to the next number of float32.
+UNIT = 2.0**-24
+
+#: The neighbour to which the balls of precision and recall reach.
+NEIGHBOURHOOD = 3
+
+Points = NDArray[Any]
+
+
+def unseen(distances: int) -> None:
+    """Count no distances."""
+
+
+def squared_distances(
+    a: Points, b: Points, device: torch.device | str = "cpu", numbers: int = NUMBERS
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Squared distances of rows of a (N, d) and of b (M, d): the rows of a, those of b, and their squares, float64.
+
+    They are 0 where they are not above `ROUNDING` of |a|^2.  At most ``numbers`` numbers of each set, and as many
+    distances, are in memory at a time.
+    """
+    for first, x in _parts(a, device, numbers):
+        for second, y in _parts(b, device, numbers):
+            yield first, second, _squares(x, y)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Squared distances, float32, of some rows x (n, d) of one set and y (m, d) of another, float64.
+
+    Attributes:
+        rows, columns: the rows of either set.
+        squares: the squared distances (n, m).
+        error: the most by which they are wrong.
+    """
+
+    rows: slice
+    columns: slice
+    x: Tensor
+    y: Tensor
+    squares: Tensor
+    error: float
+
+    def within(self, limits: Tensor) -> Tensor:
+        """Which squared distances are at most ``limits``, float64 (n, 1) or (1, m): bool (n, m), as in float64."""
+        apart = self.squares - limits.to(self.squares.dtype)
+        # The limits and the difference are rounded too.
+        error = self.error + 4 * UNIT * float(limits.max())
+        inside = apart <= -error
+        doubtful = ((apart <= error) & ~inside).any(1)
+        if bool(doubtful.any()):
+            again = limits.expand(len(self.x), -1)[doubtful]
+            inside[doubtful] = _squares(self.x[doubtful], self.y) <= again
+        return inside
+
+
+def blocks(
+    a: Points, b: Points, device: torch.device | str = "cpu", numbers: int = NUMBERS
+) -> Iterator[Block]:
+    """Blocks of all rows of a (N, d) and b (M, d); where both are one array, those with columns after their rows.
+
+    Of memory: as `squared_distances`.
+    """
+    d = a.shape[1]
+    middle = torch.from_numpy(b.mean(0, dtype=np.float64)).to(device)
+    factor = d * UNIT / (1 - d * UNIT) + 16 * UNIT
+    for first, x in _parts(a, device, numbers):
+        near, size = _short(x - middle)
+        for second, y in _parts(b, device, numbers, first.start if a is b else 0):
+            others, sizes = _short(y - middle)
+            squares = (near @ others.T).mul_(-2).add_(size[:, None]).add_(sizes)
+            yield Block(first, second, x, y, squares, factor * float(size.max() + sizes.max()))
+
+
+def nearest_neighbours(
+    a: Points,
+    b: Points,
+    k: int,
+    device: torch.device | str = "cpu",
+    numbers: int = NUMBERS,
+    seen: Callable[[int], None] = unseen,
+) -> tuple[Tensor, Tensor]:
+    """Squared distances (N, k) of each row of a (N, d) to its k nearest rows of b (M, d), and the numbers of those.
+
+    The nearest comes first; a row that is in both sets is its own neighbour.  The squares are of differences in
+    float64, and infinite where b has fewer rows.  ``seen`` is told how many distances were looked at.  Of memory: as
+    `squared_distances`.
+    """
+    best = Nearest(len(a), k + SPARE, torch.float32, device)
+    error = torch.zeros(len(a), device=device)
+    for block in blocks(a, b, device, numbers):
+        best.add(block.rows, block.columns, block.squares)
+        error[block.rows] = error[block.rows].clamp(min=block.error)
+        seen(block.squares.numel())
+        if a is b and block.columns != block.rows:
+            best.add(block.columns, block.rows, block.squares.T)
+            error[block.columns] = error[block.columns].clamp(min=block.error)
+            seen(block.squares.numel())
+    squares, names = best.exact(a, b, numbers)
+    # All rows that are not among the candidates are farther than the last candidate, up to its error.
+    last = squares[:, k - 1]
+    certain = (best.squares[:, -1] - error >= last) | (last == 0)
+    unsure = (~certain).nonzero().flatten()
+    if len(unsure):
+        rest = a[unsure.cpu().numpy()]
+        again = Nearest(len(rest), k, torch.float64, device)
+        for rows, columns, found in squared_distances(rest, b, device, numbers):
+            again.add(rows, columns, found)
+        squares[unsure, :k], names[unsure, :k] = again.squares, again.names
+    return squares[:, :k], names[:, :k]
+
+
+def radii(
+    points: Points,
+    k: int,
+    device: torch.device | str = "cpu",
+    numbers: int = NUMBERS,
+    seen: Callable[[int], None] = unseen,
+) -> Tensor:
+    """Squared distances (N, k) of each point (N, d) to its k nearest others; all else is as in `nearest_neighbours`."""
+    return nearest_neighbours(points, points, k + 1, device, numbers, seen)[0][:, 1:]
+
+
+def precision_recall(
+    z: Points,
+    reference: Points,
+    device: torch.device | str = "cpu",
+    balls: Tensor | None = None,
+    numbers: int = NUMBERS,
+) -> tuple[float, float]:
+    """Improved precision and recall of features (N, d) against reference features (M, d).
+
+    ``balls`` are the squared radii (M,) of the reference's balls, where they are known.  Of memory: as
+    `squared_distances`.
+    """
+    count, known = len(z), len(reference)
+    total = count * (count + known) + (known**2 if balls is None else 0)
+    with Step("precision and recall", total, "distance") as step:
+        own = radii(z, NEIGHBOURHOOD, device, numbers, step.advance)[:, -1]
+        if balls is None:
+            balls = radii(reference, NEIGHBOURHOOD, device, numbers, step.advance)[:, -1]
+        sample_inside, image_inside = (
+            torch.zeros_like(each, dtype=torch.bool) for each in (own, balls)
+        )
+        for block in blocks(z, reference, device, numbers):
+            rows, columns = block.rows, block.columns
+            sample_inside[rows] |= block.within(balls[None, columns]).any(1)
+            image_inside[columns] |= block.within(own[rows, None]).any(0)
+            step.advance(block.squares.numel())
+    # Means in float32, as those of torch-fidelity.
+    return float(sample_inside.float().mean()), float(image_inside.float().mean())
+
+
+def nearest_distances(
+    images: Images,
+    reference: Images,
+    device: torch.device | str = "cpu",
+    numbers: int = NUMBERS,
+) -> NDArray[np.float64]:
+    """L2 distance (N,), in grey levels, of each image to its nearest reference image.
+
+    Pixels are integers, so that distances are exact: a copy has distance 0.  Of memory: as `squared_distances`.
+    """
+    a, b = (each.reshape(len(each), -1) for each in (images, reference))
+    with Step("distances to the nearest images", len(a) * len(b), "distance") as step:
+        squares, _ = nearest_neighbours(a, b, 1, device, numbers, step.advance)
+    distances: NDArray[np.float64] = squares[:, 0].sqrt().cpu().numpy()
+    return distances
+
+
+class Nearest:
+    """The nearest points so far to each of N points: squared distances (N, k), the least first, and their numbers."""
+
+    def __init__(self, count: int, k: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.squares = torch.full((count, k), torch.inf, dtype=dtype, device=device)
+        self.names = torch.zeros((count, k), dtype=torch.int64, device=device)
+
+    def add(self, rows: slice, columns: slice, squares: Tensor) -> None:
+        """Look at the squared distances (n, m) of some rows and columns."""
+        k = self.squares.shape[1]
+        near, at = squares.topk(min(k, squares.shape[1]), largest=False)
+        both = torch.cat([self.squares[rows], near], 1)
+        names = torch.cat([self.names[rows], at + columns.start], 1)
+        self.squares[rows], chosen = both.topk(k, largest=False)
+        self.names[rows] = names.gather(1, chosen)
+
+    def exact(self, a: Points, b: Points, numbers: int) -> tuple[Tensor, Tensor]:
+        """The squared distances of the same points by differences in float64, the least first, and their numbers."""
+        device, k = self.squares.device, self.squares.shape[1]
+        found = torch.full(self.squares.shape, torch.inf, dtype=torch.float64, device=device)
+        for rows, x in _parts(a, device, max(a.shape[1], numbers // k)):
+            y = torch.from_numpy(b[self.names[rows].cpu().numpy()]).to(device).double()
+            squares = (y - x[:, None]).square_().sum(2)
+            squares.masked_fill_(squares <= ROUNDING * x.square().sum(1, keepdim=True), 0)
+            found[rows] = squares.masked_fill_(self.squares[rows].isinf(), torch.inf)
+        squares, order = found.sort(dim=1, stable=True)
+        return squares, self.names.gather(1, order)
+
+
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (n, m) of points in float64."""
+    size = x.square().sum(1, keepdim=True)
+    squares = (x @ y.T).mul_(-2).add_(size).add_(y.square().sum(1))
+    return squares.masked_fill_(squares <= ROUNDING * size, 0)
+
+
+def _short(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Points in float64 (n, d) and their squared lengths (n,), both rounded to float32."""
+    return points.float(), torch.linalg.vector_norm(points, dim=1).square().float()
+
+
+def _parts(
+    values: Points, device: torch.device | str, numbers: int, begin: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of points, float64, as many as there may be numbers of them and distances of as many others."""
+    rows = max(1, min(numbers // values.shape[1], int(numbers**0.5)))
+    for start in range(begin, len(values), rows):
+        part = slice(start, min(start + rows, len(values)))
+        yield part, torch.from_numpy(values[part]).to(device).double()
