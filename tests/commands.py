@@ -21,7 +21,7 @@ from diffbench.plan.loading import load_plan
 from diffbench.server import client
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = REPOSITORY / "tests" / "tiny.yaml"
+TINY = REPOSITORY / "examples" / "tiny.yaml"
 #: The benchmark file's name in every working directory of these tests.
 CONFIG = "bench.yaml"
 #: Seconds after which an event that should have come is given up: far more than it takes.

@@ -157,7 +157,7 @@ def test_a_paper_without_an_entry_is_said_and_is_no_entry():
 
 
 def test_a_plan_that_was_not_run_cites_its_tables_papers_and_metrics():
-    plan = load_plan([REPOSITORY / "tests" / "tiny.yaml"], {}, REPOSITORY)
+    plan = load_plan([REPOSITORY / "examples" / "tiny.yaml"], {}, REPOSITORY)
     keys, lacking = citations.cited(citations.of_plan(plan), WORKS)
     assert lacking == []
     assert {"digits", "scikit-learn", "fid", "kid", "torch-fidelity", "edm", "ddim"} <= set(keys)

@@ -322,7 +322,7 @@ def test_two_variants_of_one_benchmark(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     one, other = "edm", "ddpm-cosine"
     assert {one, other} <= plan.variants.keys()
-    config = str(REPOSITORY / "tests" / "tiny.yaml")
+    config = str(REPOSITORY / "examples" / "tiny.yaml")
     seeds = ["--set", "seeds=[0, 1, 2]"]
     assert cli.main(["compare", one, other, "--config", config, *seeds]) == 0
     said = capsys.readouterr().out

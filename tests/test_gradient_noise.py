@@ -51,7 +51,7 @@ def test_what_cannot_be_measured_is_refused():
 @pytest.fixture(scope="module")
 def analysed():
     """The analysis of the tiny hybrid variant, and the digits."""
-    plan = load_plan([REPOSITORY / "tests" / "tiny.yaml"], {}, REPOSITORY)
+    plan = load_plan([REPOSITORY / "examples" / "tiny.yaml"], {}, REPOSITORY)
     job = plan.job("analysis", "iddpm-hybrid", 0, "gradient-noise")
     return job.spec, build(job.spec.train.data).load()
 

@@ -10,7 +10,7 @@ from diffbench.reporting.tables import make, outputs, table_params
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths
 
-TINY = fast_yaml.load((REPOSITORY / "tests" / "tiny.yaml").read_text())
+TINY = fast_yaml.load((REPOSITORY / "examples" / "tiny.yaml").read_text())
 CELL = {"variant": "ddpm-cosine", "metric": "mine"}
 OWN = {
     "metrics": {"mine": {"head": "my FID", "better": "lower", "spread": True}},

@@ -13,6 +13,21 @@ from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, se
 
 @command(
     "run",
+    "init my-benchmark",
+    argument("folder", type=Path, metavar="FOLDER", help="a new or empty folder"),
+)
+def init(options: argparse.Namespace) -> int:
+    """Make a folder to run benchmarks in, without a checkout: workflow, profiles, configuration and examples."""
+    from diffbench.plan import workspace
+
+    for path in workspace.lay(options.folder):
+        print(path)
+    print(f"cd {options.folder} && snakemake --cores all --configfile examples/tiny.yaml")
+    return 0
+
+
+@command(
+    "run",
     "check-config config/digits.yaml",
     FILE,
     argument(

@@ -15,20 +15,12 @@ if set("{}") & set(str(workflow.basedir)):
         " rename it"
     )
 
-import diffbench
-
-#: The package beside the Snakefile, which every job runs by its path: a list of paths cannot name one with a colon.
-PACKAGE = Path(workflow.basedir).resolve() / "diffbench"
-if Path(diffbench.__file__).resolve().parent != PACKAGE:
-    sys.exit(
-        f"diffbench: the workflow in {workflow.basedir} found another package, {diffbench.__file__}"
-    )
-
 from diffbench.cli.command import reason
 from diffbench.plan import devices
 from diffbench.plan.findings import altered
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
+from diffbench.plan.workspace import package_of
 from diffbench.reporting.shown import shown_as
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
@@ -43,6 +35,8 @@ signal.signal(signal.SIGUSR1, lambda *_: None)
 OVERRIDES = dict(workflow.config_settings.config)
 
 try:
+    #: The package that every job runs by its path: a list of paths cannot name one with a colon.
+    PACKAGE = package_of(Path(workflow.basedir))
     PLAN = load_plan(workflow.configfiles, OVERRIDES, Path(workflow.basedir))
     check_writable(PLAN.root)
     TABLE_PARAMS = table_params(PLAN)
