@@ -38,8 +38,9 @@ from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.scores import Score
 from diffbench.specs.data import FEWEST
 from diffbench.specs.jobs import RestoreSpec
+from diffbench.specs.operators import OperatorSpec
 from diffbench.specs.registry import build
-from diffbench.specs.restorers import PosteriorMeanSpec
+from diffbench.specs.restorers import PosteriorMeanSpec, RestorerSpec
 from diffbench.store import paths
 from diffbench.store.products import write_json_product, write_product
 from diffbench.store.progress import Progress
@@ -134,7 +135,7 @@ def calls_of(spec: RestoreSpec, dataset: Dataset) -> Calls:
     assert spec.train is not None
     denoiser, network = cheap_denoiser(spec.train, dataset)
     problem = pose(spec.model_copy(update={"images": 1}), dataset)
-    restorer = build_restorer(spec, dataset, problem.grey, denoiser)
+    restorer = build_restorer(spec.restorer, dataset, problem.grey, denoiser)
     with torch.no_grad():
         restorer.restore(problem.measurement, stream("estimate"))
     return Calls(network.calls)
@@ -161,15 +162,20 @@ def pose(spec: RestoreSpec, dataset: Dataset) -> Problem:
     grey = GreyLevels(dataset.levels)
     if spec.train is not None:
         grey = models.grey_levels_of(dataset, spec.train.process)
-    chosen, shape = spec.task.operator, models.image_shape(dataset)
-    facts = {"image_shape": shape, "low": grey.low, "high": grey.high}
-    operator: Degradation = build(chosen, **{name: facts[name] for name in chosen.facts})
+    operator = operator_of(spec.task.operator, dataset, grey)
     x = grey.to_model(dataset.test[: spec.images])
     clean, std = operator.apply(x), spec.task.noise * (grey.high - grey.low)
     what = f"{type(operator).__name__}.apply"
     check_rows(clean, (len(x), *operator.measurement_shape), what)
     check_finite(clean, what)
     return Problem(grey, x, Measurement(operator, clean + std * noise_like(clean), std))
+
+
+def operator_of(spec: OperatorSpec, dataset: Dataset, grey: GreyLevels) -> Degradation:
+    """Return the operator, built with the facts that it asks for."""
+    facts = {"image_shape": models.image_shape(dataset), "low": grey.low, "high": grey.high}
+    operator: Degradation = build(spec, **{name: facts[name] for name in spec.facts})
+    return operator
 
 
 def noise_like(y: Tensor) -> Tensor:
@@ -195,7 +201,7 @@ def restore(
     title = f"restore {spec.variant} {spec.task_id} {spec.method_id}"
     progress = Progress(title, len(y), "image")
     denoiser = None if model is None else Counted(model, progress.call)
-    restorer = build_restorer(spec, dataset, problem.grey, denoiser)
+    restorer = build_restorer(spec.restorer, dataset, problem.grey, denoiser)
     parts: list[Tensor] = []
     calls = 0
     for chunk, part in enumerate(y.split(spec.chunk)):
@@ -222,7 +228,7 @@ def load_denoiser(
 
 
 def build_restorer(
-    spec: RestoreSpec, dataset: Dataset, grey: GreyLevels, denoiser: Denoiser | None
+    spec: RestorerSpec, dataset: Dataset, grey: GreyLevels, denoiser: Denoiser | None
 ) -> Restorer:
     """Return the restorer, built with the facts that it asks for."""
 
@@ -237,7 +243,7 @@ def build_restorer(
         }
         return build(restorer, **{name: facts[name]() for name in restorer.facts})
 
-    restorer: Restorer = built(spec.restorer)
+    restorer: Restorer = built(spec)
     return restorer
 
 

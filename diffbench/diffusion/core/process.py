@@ -45,6 +45,30 @@ def float64(t: float | Sequence[float] | Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float64)
 
 
+def times_of(process: Process, t: float | Sequence[float] | Tensor, x: Tensor) -> Tensor:
+    """One time, or one for each image of x (B, C, H, W), as float64 of shape () or (B, 1, 1, 1).
+
+    Tensors of these shapes, which solvers have, are returned as they are; numbers and (B,) are checked.
+
+    Raises:
+        ValueError: for another shape, or a time at which no denoiser may be called.
+    """
+    if isinstance(t, Tensor) and t.ndim in (0, x.ndim):
+        return t
+    found = float64(t).to(x.device)
+    if found.shape not in ((), (len(x),)):
+        raise ValueError(
+            f"t has the shape {tuple(found.shape)}, but must be one time or {len(x)}, one for each image"
+        )
+    outside = found[~((found >= process.t_min) & (found <= process.t_max))].flatten()
+    if len(outside):
+        raise ValueError(
+            f"t: {float(outside[0]):g} is not a time of {process.spec.name}, from {process.t_min:g} to "
+            f"{process.t_max:g}"
+        )
+    return found.reshape(found.shape + (1,) * (x.ndim - 1)) if found.ndim else found
+
+
 def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     """The coefficient in x's precision; a scalar stays on the CPU, which saves a copy.
 

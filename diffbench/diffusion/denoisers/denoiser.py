@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process
+from diffbench.diffusion.core.process import Process, times_of
 from diffbench.diffusion.core.returned import check_like, described
 
 
@@ -28,13 +28,22 @@ class Denoiser(Described):
     def __init__(self, process: Process) -> None:
         self.process = process
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
-        """The prediction at images x_t (B, C, H, W) and times t (shape () or (B, 1, 1, 1)).
+    def __call__(
+        self,
+        x_t: Tensor,
+        t: Tensor | float | Sequence[float],
+        condition: Condition = UNCONDITIONAL,
+    ) -> Prediction:
+        """The prediction at images x_t (B, C, H, W) and times t: a number, or one for each image.
+
+        Solvers give t as float64 of shape () or (B, 1, 1, 1).
 
         Raises:
             TypeError: when known pixels are given to a denoiser that takes no masks.
-            ValueError: when ``predict`` returns no prediction, or one that has not x_t's shape, type and device.
+            ValueError: when ``predict`` returns no prediction, or one that has not x_t's shape, type and device; for
+                times of another shape or outside of the process's range.
         """
+        t = times_of(self.process, t, x_t)
         if condition.known is not None and not self.takes_masks:
             raise TypeError(f"this {type(self).__name__} takes no masks")
         found = self.predict(x_t, t, condition)
