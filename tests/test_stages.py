@@ -60,7 +60,7 @@ def test_the_readmes_notebook_example_runs(first, capsys):
     assert shown in code
     exec(code.replace(shown, str(first[0] / "results" / "tiny" / "runs" / "edm" / "seed0")), {})
     printed = capsys.readouterr().out
-    assert "(16, 8, 8, 1) 17\n" in printed
+    assert "(10, 4, 8, 8, 1) torch.Size([16, 1, 8, 8]) (16, 8, 8, 1)" in printed
     assert "torch.Size([4, 1, 8, 8])" in printed
 
 
