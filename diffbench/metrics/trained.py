@@ -153,8 +153,7 @@ def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetw
     with _isolated(spec.seed, spec.threads):
         module = build_extractor(spec, dataset)
         images, labels = _task(dataset)
-        x, y = module.grey.to_model(images), torch.from_numpy(labels)
-        _fit(module, spec, x, y)
+        _fit(module, spec, images, torch.from_numpy(labels))
         module.eval().requires_grad_(False)
         features, _ = features_and_logits(module, dataset.train)
         module.scale.fill_(float(np.sqrt(spec.variance / features.var(axis=0).sum())))
@@ -166,16 +165,20 @@ def _block(channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
 
 
-def _fit(module: FeatureNetwork, spec: TrainedExtractorSpec, x: Tensor, y: Tensor) -> None:
-    """Train with Adam and a cosine-decayed learning rate, ``epochs`` passes in random order."""
+def _fit(module: FeatureNetwork, spec: TrainedExtractorSpec, images: Images, y: Tensor) -> None:
+    """Train with Adam and a cosine-decayed learning rate, ``epochs`` passes in random order.
+
+    Images, uint8 (N, H, W, C), are put on [-1, 1] a batch at a time.
+    """
     optimiser = torch.optim.Adam(module.parameters(), lr=spec.lr)
-    batches = -(-len(x) // spec.batch)
+    batches = -(-len(images) // spec.batch)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, spec.epochs * batches)
     module.train()
     with Step("extractor: training", spec.epochs * batches, "step") as step:
-        every = (torch.randperm(len(x)).tensor_split(batches) for _ in range(spec.epochs))
+        every = (torch.randperm(len(images)).tensor_split(batches) for _ in range(spec.epochs))
         for rows in step.over(chain.from_iterable(every)):
-            noisy = x[rows] + spec.noise * torch.randn_like(x[rows])
+            x = module.grey.to_model(images[rows.numpy()])
+            noisy = x + spec.noise * torch.randn_like(x)
             loss = nn.functional.cross_entropy(module.embed(noisy)[1], y[rows])
             optimiser.zero_grad()
             loss.backward()
