@@ -893,6 +893,44 @@ def test_a_line_names_where_tables_and_claims_are_asked_for(planned):
             tables.table_params(planned(f"{key}: [nosuch]"))
 
 
+@pytest.mark.parametrize(
+    ("text", "shows"),
+    [
+        ("tables: [overview, guidance]", "'guidance' .*ddpm-cosine-cond "),
+        ("figures: [trajectories]", "'trajectories' .*any job of the stage trajectory"),
+        ("figures: [gradient-noise]", "'gradient-noise' .*iddpm-hybrid gradient-noise"),
+        ("figures: [digits-along]", "'digits-along' .*"),
+        ("seeds: [5]\nclaims: [iddpm-hybrid-*, ddpm-*]", "'ddpm-\\*' .*ddpm-"),
+    ],
+)
+def test_what_has_nothing_of_the_plan_to_show_is_refused_in_one_line(planned, text, shows):
+    key = text.splitlines()[-1].partition(":")[0]
+    # `variants` is moved from the seven lines of the benchmark to the end.
+    last = 6 + len(text.splitlines())
+    variants = "[vp, iddpm-hybrid]" if key == "claims" else "[vp]"
+    line = rf"^bench.yaml:{last}: {key}: {shows}[^\n]*leave '[^\n]*' out$"
+    with pytest.raises(PlanError, match=line):
+        tables.table_params(planned(text, variants=variants))
+
+
+def test_what_a_part_of_a_benchmark_leaves_out_is_not_refused(planned):
+    """``only`` and ``seeds`` run a part; a table of the rest is a table of dashes then."""
+    text = "overrides: {ddpm-cosine-cond: {seeds: [1]}}\ntables: [overview, guidance]"
+    variants = "[control-test, ddpm-cosine-cond]"
+    for part in ({"only": ["control-test"]}, {"seeds": [0]}):
+        plan = planned(text, {"seeds": [0, 1]} | part, variants=variants)
+        assert plan.left_out == {"ddpm-cosine-cond"}
+        tables.table_params(plan)
+    with pytest.raises(PlanError, match="'guidance'"):
+        tables.table_params(planned("tables: [guidance]", variants="[control-test]"))
+
+
+def test_the_tables_of_a_benchmark_that_names_none_are_not_refused(planned):
+    plan = planned(variants="[baselines]")
+    assert "sample" not in {job.stage for job in plan.jobs}
+    tables.table_params(plan)
+
+
 def test_without_tasks_there_is_nothing_to_restore(planned):
     plan = planned(variants="[vp, baselines]")
     assert (restored(plan), plan.refusals) == ([], ())

@@ -69,7 +69,8 @@ def load_plan(
     _check_tasks(benchmark, tree)
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
-    variants = variants_of(benchmark, tree, reading.read(repository / METHODS), found.here, trees)
+    methods = reading.read(repository / METHODS)
+    variants, left_out = variants_of(benchmark, tree, methods, found.here, trees)
     if looks:
         _check_pictures(found.here, tree)
     if needs_files:
@@ -92,6 +93,7 @@ def load_plan(
         config=config,
         repository=repository,
         located=found,
+        left_out=left_out,
     )
 
 

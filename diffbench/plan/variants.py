@@ -406,8 +406,10 @@ def variants_of(
     methods: Tree,
     data: DataSpec,
     layers: Sequence[Tree] = (),
-) -> dict[str, VariantSpec]:
-    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses.
+) -> tuple[dict[str, VariantSpec], frozenset[str]]:
+    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses, and what is left.
+
+    The second is the ids of chosen variants that ``only`` or the seeds leave out.
 
     Args:
         benchmark: the benchmark.
@@ -431,6 +433,7 @@ def variants_of(
         solvers = [f"{name}/{solver}" for name in every for solver in _solvers(every[name], tree)]
         patterns = Tree({"of": benchmark.trajectory.of}, tree.part("trajectory").origins)
         selected(solvers, patterns, "of", "trajectory.", "variant/solver")
+    all_chosen = frozenset(names)
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
@@ -445,4 +448,4 @@ def variants_of(
             f"{tree.where(('seeds',))}: seeds: {runs:,} runs of {len(variants):,} variants and their seeds; at most "
             f"{MOST_RUNS:,} in one benchmark: split it"
         )
-    return variants
+    return variants, all_chosen - set(variants)
