@@ -1380,3 +1380,85 @@ def test_what_a_benchmark_lacks_is_not_blamed_on_the_methods(tmp_path, key):
     (tmp_path / "bench.yaml").write_text("\n".join(lines))
     with pytest.raises(PlanError, match=rf"bench\.yaml:\d: {key}: this key is missing, and vp"):
         load_plan([tmp_path / "bench.yaml"], {}, REPOSITORY)
+
+
+# What is added or replaced, and the one line that says why a setting has no effect.
+IDLE = [
+    ("", {"training": "{steps: 9, warmup: 10}"}, "vp.training: warmup: 10 steps, .* has 9"),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 3, percentile: 0.9}}}}",
+        {},
+        "vp.solvers.h.percentile: 0.9 has no effect without threshold: dynamic, and threshold is none; leave",
+    ),
+    (
+        "solvers: {h: {name: heun, steps: 3, churn_min: 0.1}}",
+        {},
+        "^bench.yaml:8: solvers.h.churn_min: 0.1 has no effect without churn, and churn is 0; leave churn_min out$",
+    ),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 3, churn: 1, sigma_max: 5, churn_min: 9}}}}",
+        {},
+        "vp.solvers.h.churn_min: 9 leaves no step to churn: the grid goes from 0.002 to 5",
+    ),
+    (
+        "solvers: {e: {name: euler-maruyama, steps: 3, corrector: {step_size: 1e-3, levels: 9}}}",
+        {},
+        "solvers.e.corrector.levels: 9 has no effect without snr, and snr is none",
+    ),
+    (
+        "solvers: {d: {name: ddim, steps: 3, rho: 3}}",
+        {},
+        "solvers.d.rho: 3 has no effect without grid: karras, and grid is uniform",
+    ),
+    ("likelihoods: {o: {name: ode, trace: exact, probes: 4}}", {}, "probes: 4 .*trace: hutchinson"),
+    ("likelihoods: {o: {name: ode, grid: uniform}}", {}, "grid: uniform .*without steps"),
+    (
+        "overrides: {vp: {denoiser: {data_std: 0.7, skip: none}}}",
+        {},
+        "vp.denoiser.data_std: 0.7 has no effect without skip: edm or predict: edm; leave data_std out",
+    ),
+    (
+        "",
+        {
+            "variants": "[ddpm-linear]",
+            "defaults": "{objective: {times: {name: uniform, last: 0.1}}}",
+        },
+        "times.last: 0.1 has no effect on discrete, whose times are its levels",
+    ),
+    ("floors: {redraws: 0, seed: 3}", {}, "floors.seed: 3 has no effect without redraws"),
+    ("restorations: {images: 9}", {}, "images: 9 .*without tasks, and tasks is a mapping of 0"),
+    ("gpus: 2", {"device": "cpu"}, "gpus: 2 has no effect without device: auto or cuda"),
+    ("", {"data": "{name: folder, path: images, resize: lanczos}"}, "resize: lanczos .* size"),
+    (
+        "",
+        {"data": "{name: lsun, path: images, test_path: images, seed: 3, test_fraction: 0.5}"},
+        "data.test_fraction: 0.5 has no effect without test_path: none, and test_path is images",
+    ),
+    ("chunk: 1048577", {}, "chunk: must be at most 1,048,576"),
+    ("extractor: {resamples: 1e9}", {}, "extractor.resamples: must be at most 1,000,000"),
+]
+
+
+@pytest.mark.parametrize(("text", "replace", "line"), IDLE, ids=[line for *_, line in IDLE])
+def test_a_setting_without_effect_is_refused_in_one_line(planned, text, replace, line):
+    with pytest.raises(PlanError, match=r"^[^\n]*$") as error:
+        planned(text, **replace)
+    assert re.search(line, str(error.value)), error.value
+
+
+def test_a_shared_setting_with_an_effect_somewhere_is_accepted(planned):
+    """One line for two variants, of which one has EDM's skip."""
+    shared = "defaults: {denoiser: {data_std: 0.7}}\noverrides: {edm-eps: {denoiser: {skip: edm}}}"
+    planned(shared, variants="[vp, edm-eps]")
+    with pytest.raises(PlanError, match=r"^bench.yaml:7: vp.denoiser.data_std: 0.7 has no effect"):
+        planned(shared, variants="[vp]")
+    # A part of the benchmark: the line is for what is left out.
+    planned(shared, {"only": "vp"}, variants="[vp, edm-eps]")
+
+
+def test_a_later_option_may_turn_off_what_a_setting_belongs_to(planned):
+    text = "solvers: {h: {name: heun, steps: 3, churn: 1, churn_noise: 1.1}}"
+    planned(text)
+    planned(text, {"solvers.h.churn": 0})
+    with pytest.raises(PlanError, match="^--config: solvers.h.percentile"):
+        planned(text, {"solvers.h.percentile": 0.5})

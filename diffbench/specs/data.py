@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing, number
+from diffbench.specs.base import Fraction, Int, Only, PositiveInt, Registered, nothing, number
 
 Resize = Literal["bicubic", "lanczos", "bilinear", "box-bicubic"]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -233,6 +233,7 @@ class ImageFilesSpec(DataSpec):
     decoded: ClassVar[bool] = True
 
     levels: ClassVar[int] = 256
+    belonging: ClassVar[tuple[Only, ...]] = (Only("resize", "size"),)
 
     size: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     resize: Annotated[Resize | None, BeforeValidator(nothing)] = "bicubic"
@@ -285,6 +286,7 @@ class FolderSpec(ImageFilesSpec):
 
     name: Literal["folder"] = "folder"
     implementation: ClassVar[str] = "diffbench.data.folder:ImageFolder"
+    belonging: ClassVar[tuple[Only, ...]] = (Only("test_fraction", "test_path", (None,)),)
     read_from: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: str | None
@@ -441,6 +443,10 @@ class LSUNSpec(ImageFilesSpec):
 
     name: Literal["lsun"] = "lsun"
     implementation: ClassVar[str] = "diffbench.data.lsun:LSUN"
+    belonging: ClassVar[tuple[Only, ...]] = (
+        Only("test_fraction", "test_path", (None,)),
+        Only("seed", "test_path", (None,)),
+    )
     read_from: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: str

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from diffbench.specs.base import (
+    MOST_STEPS,
     Int,
     NonNegativeFloat,
     NonNegativeInt,
@@ -16,6 +17,7 @@ from diffbench.specs.base import (
     Registered,
     Spec,
     StepCount,
+    TogetherCount,
     nothing,
 )
 from diffbench.specs.weights import untold
@@ -27,6 +29,8 @@ INCEPTION_SIZE = 95_628_359
 #: Where the authors publish DINOv2's weights.
 DINOV2_URL = "https://github.com/facebookresearch/dinov2"
 
+#: The number of bootstrap resamples; each costs the eigenvalues of a covariance.
+Resamples = Annotated[NonNegativeInt, Field(le=MOST_STEPS)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -55,7 +59,7 @@ class ExtractorSpec(Registered):
     operations: ClassVar[float | None] = None
 
     name: str
-    resamples: NonNegativeInt = 20
+    resamples: Resamples = 20
     opinions: tuple[str, ...] = Field(default=(), exclude_if=untold)
 
     @property
@@ -117,7 +121,7 @@ class TrainedExtractorSpec(ExtractorSpec):
     features: PositiveInt = 32
     channels: tuple[PositiveInt, ...] = (24, 48, 96)
     epochs: StepCount = 40
-    batch: PositiveInt = 100
+    batch: TogetherCount = 100
     lr: PositiveFloat = 3e-3
     noise: NonNegativeFloat = 0.1
     variance: PositiveFloat = 350.0
@@ -170,7 +174,7 @@ class Dinov2Spec(Dinov2File, ExtractorSpec):
         "and deviation, float32"
     )
 
-    resamples: NonNegativeInt = 0
+    resamples: Resamples = 0
 
     @property
     def files(self) -> dict[str, str]:
@@ -228,7 +232,7 @@ class InceptionSpec(ExtractorSpec):
     reference: Annotated[ReferenceFileSpec | None, BeforeValidator(_named)] = None
     opinions: tuple[Literal["clean_fid", "sfid"], ...] = ()
     dinov2: Dinov2File | None = Field(default=None, exclude_if=untold)
-    resamples: NonNegativeInt = 0
+    resamples: Resamples = 0
 
     @property
     def width(self) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import LevelCount, PositiveFloat, StepCount, nothing
+from diffbench.specs.base import LevelCount, Only, PositiveFloat, StepCount, nothing
 from diffbench.specs.needs import HasNeeds, Needs, Rule, view
 from diffbench.specs.processes import ProcessSpec
 
@@ -21,6 +21,12 @@ def _scale_is_positive(spec: LangevinSpec, process: ProcessSpec) -> str | None:
         f"levels: {spec.levels} is too small: 1 - beta/N must be above 0, and {process.name} has beta up to "
         f"{beta:g}; take at least {math.floor(beta) + 1}"
     )
+
+
+def _levels_are_no_chains(spec: LangevinSpec, process: ProcessSpec) -> str | None:
+    if process.level_count is None or spec.levels == type(spec).model_fields["levels"].default:
+        return None
+    return f"levels: {spec.levels} has no effect on {process.name}, which has its own; leave it out"
 
 
 class LangevinSpec(HasNeeds):
@@ -43,7 +49,9 @@ class LangevinSpec(HasNeeds):
     needs: ClassVar[Needs] = (
         view("score").hinting("leave the corrector out"),
         Rule(_scale_is_positive),
+        Rule(_levels_are_no_chains),
     )
+    belonging: ClassVar[tuple[Only, ...]] = (Only("levels", "snr"),)
 
     snr: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     rule: Literal["norms", "annealed"] = "norms"
