@@ -1026,7 +1026,7 @@ def test_device_comments_and_notes_are_in_no_spec(planned):
 
 def test_the_variants_own_keys_lie_between_defaults_and_overrides(planned):
     plan = planned(
-        "defaults: {dequantise: none, denoiser: {data_std: 0.25}}\n"
+        "defaults: {dequantise: none, denoiser: {data_std: 0.25, skip: edm}}\n"
         "overrides: {'e*': {denoiser: {data_std: 0.75}}}"
     )
     assert plan.variants["vp"].dequantise == "uniform"

@@ -72,15 +72,15 @@ def examine(plan: Plan) -> Iterator[Finding]:
 def _images(plan: Plan) -> Iterator[Finding]:
     """Yield the images of a data set that are not what a quick look took them for; all of them are read again."""
     from diffbench.store import contents
-    from diffbench.store.image_files import find_images
 
     here, known = plan.located.places, plan.located.contents
     if known is None or not all(path.exists() for path in here.values()):
         return
-    found = contents.read({key: find_images(path) for key, path in here.items()})
+    listing = plan.located.here.listing
+    found = contents.again(here, listing)
     if found != known:
         reason = f"its images have the contents {found}, and were taken for {known}"
-        yield Finding(here["path"], "stale", reason, partial(contents.forget, here))
+        yield Finding(here["path"], "stale", reason, partial(contents.forget, here, listing))
 
 
 def _product(job: Job, path: Path) -> Iterator[Finding]:

@@ -87,6 +87,11 @@ class ExtractorSpec(Registered):
         return {}
 
     @property
+    def checksums(self) -> dict[str, str | None]:
+        """Configuration key -> the SHA-256 of such a file, by which results know it; None where it is not given."""
+        return {}
+
+    @property
     def reference_sha256(self) -> str | None:
         """The SHA-256 of the published reference; None without a reference, or where it is not known."""
         return None
@@ -186,6 +191,10 @@ class Dinov2Spec(Dinov2File, ExtractorSpec):
         """The address of the authors' files, and the SHA-256."""
         return {"weights": self.origin}
 
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        return {"weights": self.sha256}
+
 
 class ReferenceFileSpec(Spec):
     """A published npz file of reference statistics, and perhaps images; ``reference: FILE`` is short for its path.
@@ -264,6 +273,14 @@ class InceptionSpec(ExtractorSpec):
             "reference": "an npz file with mu and sigma, and perhaps arr_0, as guided-diffusion and EDM publish it"
             + known,
             "dinov2": self.dinov2.origin if self.dinov2 else "",
+        }
+
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        return {
+            "weights": self.sha256,
+            "reference": self.reference_sha256,
+            "dinov2": self.dinov2.sha256 if self.dinov2 else None,
         }
 
     @property
