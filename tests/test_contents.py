@@ -140,6 +140,16 @@ def test_large_files_are_read_whole_and_the_rest_beside_them_not_at_all(tmp_path
     assert contents({"path": images}, LARGE) == of(images)
 
 
+def test_a_pipe_or_a_device_is_refused_and_never_read(images):
+    (images / "deep").mkdir()
+    (images / "deep" / "val_data.npz").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="deep/val_data.npz is not a regular file"):
+        contents({"path": images}, LARGE)
+    os.mkfifo(images / "a.npz")
+    with pytest.raises(ValueError, match="a.npz is not a regular file"):
+        contents({"path": images / "a.npz"}, LARGE)
+
+
 def test_the_hash_of_one_file_is_remembered_until_it_is_overwritten(images, monkeypatch):
     read, found, file = files.sha256, [], images / "a.png"
     monkeypatch.setattr(

@@ -102,11 +102,17 @@ def forget(places: Places, listing: Listing = PICTURES) -> None:
 
 
 def whole_files(path: Path, listing: Listing) -> dict[str, Path]:
-    """Return name -> large file at a place whose images are in such files; none where they are picture files."""
+    """Return name -> large file at a place whose images are in such files; none where they are picture files.
+
+    Raises:
+        ValueError: when one is a pipe or a device, which may never end.
+    """
     if path.is_dir():
         found = [file for pattern in listing.whole for file in path.glob(pattern)]
     else:
         found = [path] if path.suffix in {Path(each).suffix for each in listing.whole} else []
+    if strange := [file for file in found if not file.is_file()]:
+        raise ValueError(f"{strange[0]} is not a regular file")
     return {file.name: file for file in found}
 
 
