@@ -59,7 +59,7 @@ def load_plan(
     trees = [each for each, _ in layers]
     tree = functools.reduce(Tree.merged, trees)
     extensions = _extensions(tree, config)
-    benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
+    written = benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     found = places.located(benchmark.data, layers)
     if needs_files:
         _check_sources(found.here, tree)
@@ -70,7 +70,7 @@ def load_plan(
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
     methods = reading.read(repository / METHODS)
-    variants, left_out = variants_of(benchmark, tree, methods, found.here, trees)
+    variants, left_out = variants_of(written, tree, methods, found.here, trees)
     if looks:
         _check_pictures(found.here, tree)
     if needs_files:
