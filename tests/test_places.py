@@ -231,6 +231,15 @@ def test_a_controls_images_are_known_by_their_contents(theirs):
     assert changed == {("sample", "theirs", "draw"), ("score", "theirs", "")}
 
 
+def test_doctor_reads_a_controls_images_again(theirs):
+    plan = with_control("theirs")
+    assert [each for each in examine(plan) if each.status == "stale"] == []
+    (theirs / "00.png").write_bytes((theirs / "01.png").read_bytes())
+    (found,) = [each for each in examine(plan) if each.status == "stale"]
+    assert found.path == theirs
+    assert "its images have the contents" in found.line()
+
+
 def drawn(plan):
     """Run the jobs of data and of the control as the workflow does."""
     with pytest.MonkeyPatch.context() as patch:

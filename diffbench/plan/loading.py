@@ -78,11 +78,7 @@ def load_plan(
     found, variants = places.with_controls(found, variants, benchmark)
     expansion = Expansion(benchmark, tree, extensions, found.here)
     jobs = tuple(itertools.islice(expansion.jobs(variants), MOST_JOBS + 1))
-    if len(jobs) > MOST_JOBS:
-        raise PlanError(
-            f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
-            "split the benchmark"
-        )
+    _check_count(jobs, tree)
     _check_apart(jobs, tree)
     return Plan(
         benchmark=benchmark,
@@ -96,6 +92,14 @@ def load_plan(
         located=found,
         left_out=left_out,
     )
+
+
+def _check_count(jobs: Sequence[Job], tree: Tree) -> None:
+    if len(jobs) > MOST_JOBS:
+        raise PlanError(
+            f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
+            "split the benchmark"
+        )
 
 
 def _check_apart(jobs: Iterable[Job], tree: Tree) -> None:

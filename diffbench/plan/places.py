@@ -24,6 +24,11 @@ from diffbench.store import paths, products
 
 #: The environment variable by which jobs are told the places.
 VARIABLE = "DIFFBENCH_DATA"
+#: What is said of results whose images are known by their path.
+BY_PATH = (
+    "its images are known by their path, as an earlier version wrote it: overwritten images are not noticed; in a new "
+    "results folder they are"
+)
 #: A file or the command line, and the folder to which its paths are relative.
 Layer = tuple[Tree, Path]
 
@@ -150,28 +155,24 @@ def with_controls(
     Raises:
         PlanError: when a control's images cannot be listed.
     """
-    changed, places, notes = dict(variants), dict(found.controls), list(found.notes)
+    changed, controls, notes = dict(variants), dict(found.controls), list(found.notes)
     for name, variant in variants.items():
         control = variant.control
         if control is None or not control.known_by_path:
             continue
-        path, seed = Path(*control.sources), seeds_of(benchmark, variant)[0]
-        stored = _stored(paths.control(paths.root(benchmark.name), name, seed), "control")
-        if stored == control.model_dump(mode="json"):
-            notes.append(
-                f"{name}: its images are known by their path, as an earlier version wrote it: overwritten images are "
-                "not noticed; in a new results folder they are"
-            )
+        product = paths.control(paths.root(benchmark.name), name, seeds_of(benchmark, variant)[0])
+        stored, written = _stored(product, "control"), control.model_dump(mode="json")
+        if stored == written:
+            notes.append(f"{name}: {BY_PATH}")
             continue
+        path = Path(*control.sources)
         known = _contents_of_control(name, path, control)
-        if known is None and _without_place(stored) == _without_place(
-            control.model_dump(mode="json")
-        ):
+        if known is None and _without_place(stored) == _without_place(written):
             known = stored.get("contents")
         if known is not None:
-            places[known] = path.absolute()
+            controls[known] = path.absolute()
             changed[name] = variant.model_copy(update={"control": control.at(None, known)})
-    return replace(found, controls=places, notes=tuple(notes)), changed
+    return replace(found, controls=controls, notes=tuple(notes)), changed
 
 
 def _contents_of_control(name: str, path: Path, control: ControlSpec) -> str | None:
