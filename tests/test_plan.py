@@ -1422,14 +1422,6 @@ IDLE = [
         {},
         "vp.denoiser.data_std: 0.7 has no effect without skip: edm or predict: edm; leave data_std out",
     ),
-    (
-        "",
-        {
-            "variants": "[ddpm-linear]",
-            "defaults": "{objective: {times: {name: uniform, last: 0.1}}}",
-        },
-        "times.last: 0.1 has no effect on discrete, whose times are its levels",
-    ),
     ("floors: {redraws: 0, seed: 3}", {}, "floors.seed: 3 has no effect without redraws"),
     ("restorations: {images: 9}", {}, "images: 9 .*without tasks, and tasks is a mapping of 0"),
     ("gpus: 2", {"device": "cpu"}, "gpus: 2 has no effect without device: auto or cuda"),

@@ -49,11 +49,7 @@ class TimesSpec(HasNeeds, Registered):
 
 
 def _last_is_below(spec: RangeTimesSpec, process: ProcessSpec) -> str | None:
-    if process.time == "discrete":
-        if spec.last == type(spec).model_fields["last"].default:
-            return None
-        return f"last: {spec.last:g} has no effect on {process.name}, whose times are its levels; leave it out"
-    if spec.last < process.t_max:
+    if process.time == "discrete" or spec.last < process.t_max:
         return None
     return f"last: {spec.last:g} must be below {process.name}'s largest time, {process.t_max:g}"
 

@@ -23,12 +23,6 @@ def _scale_is_positive(spec: LangevinSpec, process: ProcessSpec) -> str | None:
     )
 
 
-def _levels_are_no_chains(spec: LangevinSpec, process: ProcessSpec) -> str | None:
-    if process.level_count is None or spec.levels == type(spec).model_fields["levels"].default:
-        return None
-    return f"levels: {spec.levels} has no effect on {process.name}, which has its own; leave it out"
-
-
 class LangevinSpec(HasNeeds):
     """The Langevin corrector: x + eps score + sqrt(2 eps) z (Song et al. 2021, algorithms 4 and 5).
 
@@ -49,7 +43,6 @@ class LangevinSpec(HasNeeds):
     needs: ClassVar[Needs] = (
         view("score").hinting("leave the corrector out"),
         Rule(_scale_is_positive),
-        Rule(_levels_are_no_chains),
     )
     belonging: ClassVar[tuple[Only, ...]] = (Only("levels", "snr"),)
 
