@@ -20,6 +20,7 @@ from commands import CONFIG, bench, plan_of, planned, said, the_reason, write_co
 
 from diffbench import cli
 from diffbench.jobs import data as stages_data
+from diffbench.plan import places
 from diffbench.reporting import tables
 from diffbench.specs.data import CIFAR10Spec, DataSpec
 from diffbench.specs.jobs import DataStageSpec
@@ -68,7 +69,7 @@ def test_each_layout_is_trained_on_sampled_and_scored(tmp_path, monkeypatch, lay
     monkeypatch.chdir(tmp_path)
     configured(tmp_path, layout)
     plan = plan_of(tmp_path)
-    monkeypatch.setenv(stages_data.PLACES, plan.located.told)
+    monkeypatch.setenv(places.VARIABLE, plan.located.told)
     for run in plan.jobs:
         spec = run.spec.canonical()
         words = [run.stage, "--root", str(plan.root), "--spec", spec, "--device", "cpu"]

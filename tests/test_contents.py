@@ -6,7 +6,9 @@ import os
 import pytest
 from archives import write_zip
 
+from diffbench.specs.data import Listing
 from diffbench.store import contents as module
+from diffbench.store import files
 from diffbench.store.contents import contents, forget
 
 
@@ -29,7 +31,7 @@ def of(path):
 def reads(monkeypatch):
     """How often a whole set was read; a look is remembered however young the files are."""
     found, read = [], module.read
-    monkeypatch.setattr(module, "read", lambda listed: found.append(1) or read(listed))
+    monkeypatch.setattr(module, "read", lambda *given: found.append(1) or read(*given))
     monkeypatch.setattr(module, "TICK", 0)
     return found
 
@@ -116,3 +118,49 @@ def test_a_file_that_cannot_be_read_is_left_to_the_data_stage(images):
     (images / "a.png").unlink()
     os.mkfifo(images / "a.png")
     assert of(images) not in (known, None)
+
+
+LARGE = Listing(("data.mdb", "**/val*.npz"))
+
+
+def test_large_files_are_read_whole_and_the_rest_beside_them_not_at_all(tmp_path, images):
+    (images / "data.mdb").write_bytes(b"all")
+    (images / "lock.mdb").write_bytes(b"lock")
+    digest = hashlib.sha256(b"all").hexdigest()
+    known = hashlib.sha256(f"path/data.mdb {digest}".encode()).hexdigest()
+    assert contents({"path": images}, LARGE) == known
+    (images / "a.png").unlink()
+    (images / "lock.mdb").unlink()
+    assert contents({"path": images}, LARGE) == known
+    assert contents({"path": images / "data.mdb"}, LARGE) == known
+    (images / "data.mdb").write_bytes(b"ALL")
+    assert contents({"path": images}, LARGE) != known
+    # Without such a file the images are picture files.
+    (images / "data.mdb").unlink()
+    assert contents({"path": images}, LARGE) == of(images)
+
+
+def test_a_pipe_or_a_device_is_refused_and_never_read(images):
+    (images / "deep").mkdir()
+    (images / "deep" / "val_data.npz").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="deep/val_data.npz is not a regular file"):
+        contents({"path": images}, LARGE)
+    os.mkfifo(images / "a.npz")
+    with pytest.raises(ValueError, match="a.npz is not a regular file"):
+        contents({"path": images / "a.npz"}, LARGE)
+
+
+def test_the_hash_of_one_file_is_remembered_until_it_is_overwritten(images, monkeypatch):
+    read, found, file = files.sha256, [], images / "a.png"
+    monkeypatch.setattr(
+        files, "sha256", lambda path: path == file and found.append(path) or read(path)
+    )
+    monkeypatch.setattr(module, "TICK", 0)
+    facts = file.stat()
+    for _ in range(2):
+        assert module.sha256(file) == hashlib.sha256(b"a").hexdigest()
+    assert len(found) == 1
+    file.write_bytes(b"x")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert module.sha256(file) == hashlib.sha256(b"x").hexdigest()
+    assert len(found) == 2

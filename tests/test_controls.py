@@ -137,7 +137,7 @@ def planned_with(path):
 def test_the_plan_reads_the_images_and_misses_them_at_once(folder):
     plan = planned_with(folder)
     job = plan.job("sample", "mine", 0, "draw")
-    assert folder in plan.inputs(job)
+    assert plan.located.controls == {job.spec.control.contents: folder}
     with pytest.raises(
         PlanError, match=r"mine.control.path: there is no file or folder '.*nowhere'"
     ):
@@ -159,6 +159,7 @@ def test_a_folder_is_scored_without_a_benchmark_file(folder, made, tmp_path, mon
             path.write_bytes(png(255 - made[1][int(path.stem)]))
     assert values[1] > 2 * values[0]
     spec = json.loads((scores.parent / "samples/draw/spec.json").read_bytes())["spec"]
-    assert spec["control"] == {"name": "images", "path": "pngs", "levels": 256, "lossy": False}
+    assert spec["control"].keys() == {"name", "path", "levels", "lossy", "contents"}
+    assert spec["control"]["path"] is None
     assert cli.main(["score", "nowhere"]) == 1
     assert "nowhere: there is no such file or folder of images" in capsys.readouterr().err

@@ -1,6 +1,8 @@
+import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -558,13 +560,15 @@ def test_overrides_of_the_command_line_are_named_as_such(planned):
         planned(overrides={"sampels": 5})
 
 
-def test_what_is_known_by_its_path_is_an_input_of_the_data_stage(planned, tmp_path):
-    """Of a folder that is known by its contents a touched file must start nothing."""
+def test_what_is_known_by_its_contents_is_no_input_of_the_data_stage(planned, tmp_path):
+    """A touched file must start nothing; what is known by its path alone, as with earlier results, is an input."""
     (tmp_path / "images" / "cats").mkdir(parents=True)
-    plan = planned(data="{name: lsun, path: images, size: 8}")
-    assert plan.inputs(plan.job("data")) == [Path("images"), Path("images/cats")]
-    plan = planned(data="{name: folder, path: images}")
-    assert plan.inputs(plan.job("data")) == []
+    for data in ("{name: lsun, path: images, size: 8}", "{name: folder, path: images}"):
+        plan = planned(data=data)
+        assert plan.inputs(plan.job("data")) == []
+        by_path = jobs.DataStageSpec(data=plan.located.here.model_copy(update={"contents": None}))
+        job = replace(plan.job("data"), spec=by_path)
+        assert plan.inputs(job) == [Path("images"), Path("images/cats")]
 
 
 @pytest.mark.parametrize(("steps", "served"), [(10, True), (7, True), (8, False)])
@@ -893,6 +897,44 @@ def test_a_line_names_where_tables_and_claims_are_asked_for(planned):
             tables.table_params(planned(f"{key}: [nosuch]"))
 
 
+@pytest.mark.parametrize(
+    ("text", "shows"),
+    [
+        ("tables: [overview, guidance]", "'guidance' .*ddpm-cosine-cond "),
+        ("figures: [trajectories]", "'trajectories' .*any job of the stage trajectory"),
+        ("figures: [gradient-noise]", "'gradient-noise' .*iddpm-hybrid gradient-noise"),
+        ("figures: [digits-along]", "'digits-along' .*"),
+        ("seeds: [5]\nclaims: [iddpm-hybrid-*, ddpm-*]", "'ddpm-\\*' .*ddpm-"),
+    ],
+)
+def test_what_has_nothing_of_the_plan_to_show_is_refused_in_one_line(planned, text, shows):
+    key = text.splitlines()[-1].partition(":")[0]
+    # `variants` is moved from the seven lines of the benchmark to the end.
+    last = 6 + len(text.splitlines())
+    variants = "[vp, iddpm-hybrid]" if key == "claims" else "[vp]"
+    line = rf"^bench.yaml:{last}: {key}: {shows}[^\n]*leave '[^\n]*' out$"
+    with pytest.raises(PlanError, match=line):
+        tables.table_params(planned(text, variants=variants))
+
+
+def test_what_a_part_of_a_benchmark_leaves_out_is_not_refused(planned):
+    """``only`` and ``seeds`` run a part; a table of the rest is a table of dashes then."""
+    text = "overrides: {ddpm-cosine-cond: {seeds: [1]}}\ntables: [overview, guidance]"
+    variants = "[control-test, ddpm-cosine-cond]"
+    for part in ({"only": ["control-test"]}, {"seeds": [0]}):
+        plan = planned(text, {"seeds": [0, 1]} | part, variants=variants)
+        assert plan.left_out == {"ddpm-cosine-cond"}
+        tables.table_params(plan)
+    with pytest.raises(PlanError, match="'guidance'"):
+        tables.table_params(planned("tables: [guidance]", variants="[control-test]"))
+
+
+def test_the_tables_of_a_benchmark_that_names_none_are_not_refused(planned):
+    plan = planned(variants="[baselines]")
+    assert "sample" not in {job.stage for job in plan.jobs}
+    tables.table_params(plan)
+
+
 def test_without_tasks_there_is_nothing_to_restore(planned):
     plan = planned(variants="[vp, baselines]")
     assert (restored(plan), plan.refusals) == ([], ())
@@ -988,7 +1030,7 @@ def test_device_comments_and_notes_are_in_no_spec(planned):
 
 def test_the_variants_own_keys_lie_between_defaults_and_overrides(planned):
     plan = planned(
-        "defaults: {dequantise: none, denoiser: {data_std: 0.25}}\n"
+        "defaults: {dequantise: none, denoiser: {data_std: 0.25, skip: edm}}\n"
         "overrides: {'e*': {denoiser: {data_std: 0.75}}}"
     )
     assert plan.variants["vp"].dequantise == "uniform"
@@ -1208,7 +1250,8 @@ def test_planning_loads_no_torch():
     assert not {"'torch'", "'numpy'", "'pandas'"} & set(done.stdout.strip("[]\n").split(", "))
 
 
-INCEPTION = "name: inception, weights: network.pth, opinions: [clean_fid]"
+EMPTY = hashlib.sha256(b"").hexdigest()
+INCEPTION = f"name: inception, weights: network.pth, sha256: {EMPTY}, opinions: [clean_fid]"
 
 
 def test_scores_wait_for_the_reference_and_training_does_not(planned):
@@ -1237,9 +1280,9 @@ def test_where_weights_lie_is_in_no_spec_and_what_they_are_is(planned, tmp_path,
     spec = plan.job("reference").spec
     assert plan.benchmark.extractor.files == spec.extractor.files == {"weights": "network.pth"}
     assert "network.pth" not in spec.canonical()
-    assert "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2" in spec.canonical()
+    assert EMPTY in spec.canonical()
     assert jobs.STAGES["reference"].read(spec.canonical()).extractor.opinions == ("clean_fid",)
-    elsewhere = planned(extractor="{name: inception, opinions: [clean_fid]}")
+    elsewhere = planned(extractor=f"{{{INCEPTION.replace('weights: network.pth, ', '')}}}")
     assert elsewhere.job("reference").spec.digest() == spec.digest()
     assert plan.job("reference").products == (plan.root / "data/reference/statistics.npz",)
 
@@ -1342,3 +1385,77 @@ def test_what_a_benchmark_lacks_is_not_blamed_on_the_methods(tmp_path, key):
     (tmp_path / "bench.yaml").write_text("\n".join(lines))
     with pytest.raises(PlanError, match=rf"bench\.yaml:\d: {key}: this key is missing, and vp"):
         load_plan([tmp_path / "bench.yaml"], {}, REPOSITORY)
+
+
+# What is added or replaced, and the one line that says why a setting has no effect.
+IDLE = [
+    ("", {"training": "{steps: 9, warmup: 10}"}, "vp.training: warmup: 10 steps, .* has 9"),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 3, percentile: 0.9}}}}",
+        {},
+        "vp.solvers.h.percentile: 0.9 has no effect without threshold: dynamic, and threshold is none; leave",
+    ),
+    (
+        "solvers: {h: {name: heun, steps: 3, churn_min: 0.1}}",
+        {},
+        "^bench.yaml:8: solvers.h.churn_min: 0.1 has no effect without churn, and churn is 0; leave churn_min out$",
+    ),
+    (
+        "overrides: {vp: {solvers: {h: {name: heun, steps: 3, churn: 1, sigma_max: 5, churn_min: 9}}}}",
+        {},
+        "vp.solvers.h.churn_min: 9 leaves no step to churn: the grid goes from 0.002 to 5",
+    ),
+    (
+        "solvers: {e: {name: euler-maruyama, steps: 3, corrector: {step_size: 1e-3, levels: 9}}}",
+        {},
+        "solvers.e.corrector.levels: 9 has no effect without snr, and snr is none",
+    ),
+    (
+        "solvers: {d: {name: ddim, steps: 3, rho: 3}}",
+        {},
+        "solvers.d.rho: 3 has no effect without grid: karras, and grid is uniform",
+    ),
+    ("likelihoods: {o: {name: ode, trace: exact, probes: 4}}", {}, "probes: 4 .*trace: hutchinson"),
+    ("likelihoods: {o: {name: ode, grid: uniform}}", {}, "grid: uniform .*without steps"),
+    (
+        "overrides: {vp: {denoiser: {data_std: 0.7, skip: none}}}",
+        {},
+        "vp.denoiser.data_std: 0.7 has no effect without skip: edm or predict: edm; leave data_std out",
+    ),
+    ("floors: {redraws: 0, seed: 3}", {}, "floors.seed: 3 has no effect without redraws"),
+    ("restorations: {images: 9}", {}, "images: 9 .*without tasks, and tasks is a mapping of 0"),
+    ("gpus: 2", {"device": "cpu"}, "gpus: 2 has no effect without device: auto or cuda"),
+    ("", {"data": "{name: folder, path: images, resize: lanczos}"}, "resize: lanczos .* size"),
+    (
+        "",
+        {"data": "{name: lsun, path: images, test_path: images, seed: 3, test_fraction: 0.5}"},
+        "data.test_fraction: 0.5 has no effect without test_path: none, and test_path is images",
+    ),
+    ("chunk: 1048577", {}, "chunk: must be at most 1,048,576"),
+    ("extractor: {resamples: 1e9}", {}, "extractor.resamples: must be at most 1,000,000"),
+]
+
+
+@pytest.mark.parametrize(("text", "replace", "line"), IDLE, ids=[line for *_, line in IDLE])
+def test_a_setting_without_effect_is_refused_in_one_line(planned, text, replace, line):
+    with pytest.raises(PlanError, match=r"^[^\n]*$") as error:
+        planned(text, **replace)
+    assert re.search(line, str(error.value)), error.value
+
+
+def test_a_shared_setting_with_an_effect_somewhere_is_accepted(planned):
+    """One line for two variants, of which one has EDM's skip."""
+    shared = "defaults: {denoiser: {data_std: 0.7}}\noverrides: {edm-eps: {denoiser: {skip: edm}}}"
+    planned(shared, variants="[vp, edm-eps]")
+    with pytest.raises(PlanError, match=r"^bench.yaml:7: vp.denoiser.data_std: 0.7 has no effect"):
+        planned(shared, variants="[vp]")
+    # A part of the benchmark: the line is for what is left out.
+    planned(shared, {"only": "vp"}, variants="[vp, edm-eps]")
+
+
+def test_a_later_option_may_turn_off_what_a_setting_belongs_to(planned):
+    text = "solvers: {h: {name: heun, steps: 3, churn: 1, churn_noise: 1.1}}"
+    planned(text)
+    planned(text, {"solvers.h.churn": 0})
+    with pytest.raises(PlanError, match="^--config: solvers.h.percentile"):
+        planned(text, {"solvers.h.percentile": 0.5})

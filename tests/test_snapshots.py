@@ -487,7 +487,7 @@ def test_a_cell_at_a_step_that_is_not_kept_is_refused_at_plan_time(tmp_path, at,
     plan = asked(tmp_path, tables={"side": side | {"rows": rows}})
     with pytest.raises(PlanError, match=f"table side: ddpm-cosine: at: {reason}"):
         table_params(plan)
-    elsewhere = [rows[0] | {"variant": "vp"}]
+    elsewhere = [rows[0] | {"at": "last"}, rows[0] | {"variant": "vp"}]
     table_params(asked(tmp_path, tables={"side": side | {"rows": elsewhere}}))
 
 

@@ -25,6 +25,7 @@ from diffbench.cli.command import (
     reason,
     repository,
 )
+from diffbench.plan import places
 from diffbench.plan.devices import resolved
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import check_writable, load_plan
@@ -224,6 +225,7 @@ def score_images(options: argparse.Namespace) -> int:
     method = {name: {"control": control, "note": f"images of {options.images}"}}
     given = alone | {"variants": [name], "methods": method, "seeds": [0]}
     plan = load_plan([file], given, repository(), "score")
+    os.environ[places.VARIABLE] = plan.located.told
     for job in plan.jobs:
         # The images may be others than those of an earlier call; what belongs to the data set stays.
         known = not job.variant and status_of(job.product, job.spec) == "ok"

@@ -54,13 +54,26 @@ class ImagesControl:
     def __init__(self, spec: ImagesControlSpec) -> None:
         self.spec = spec
 
+    @property
+    def path(self) -> Path:
+        """Where the images are.
+
+        Raises:
+            ValueError: when nothing says so.
+        """
+        if self.spec.path is None:
+            raise ValueError(
+                "control.path: nothing says where the images are; run the job by the workflow"
+            )
+        return Path(self.spec.path)
+
     def draw(self, dataset: Dataset, samples: int, generator: np.random.Generator) -> Images:
         """Return all images when there are no more than ``samples``, else that many at random.
 
         Raises:
             ValueError: when there are none, when a file is damaged, or when they are not such as the data set's.
         """
-        path = Path(self.spec.path)
+        path = self.path
         images = self._of_npz(path) if path.suffix == ".npz" else self._of_files(path, dataset)
         if images.shape[1:] != dataset.shape:
             raise ValueError(
@@ -110,7 +123,7 @@ class ImagesControl:
         highest = self.spec.levels - 1
         if len(images) and images.max() > highest:
             raise ValueError(
-                f"control.levels: {self.spec.path} has the grey level {images.max()}, and control.levels is "
+                f"control.levels: {self.path} has the grey level {images.max()}, and control.levels is "
                 f"{self.spec.levels}"
             )
         if self.spec.levels == dataset.levels:

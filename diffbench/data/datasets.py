@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffbench.data.grey_levels import Images
-from diffbench.specs.data import DigitsSpec
+from diffbench.specs.data import DigitsSpec, PlacedSpec
 
 Labels = NDArray[np.int64]
 
@@ -99,6 +100,11 @@ class Digits:
             name="digits",
             limits=DIGITS_LIMITS,
         )
+
+
+def place_name(spec: PlacedSpec) -> str:
+    """Return the name of the images' place; the data set's own where results belong to contents, wherever these lie."""
+    return Path(spec.paths["path"]).resolve().name if spec.contents is None else spec.name
 
 
 def manifest(dataset: Dataset) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffbench.data.datasets import Dataset, Labels, check_split, mixed, stratified_mask
+from diffbench.data.datasets import (
+    Dataset,
+    Labels,
+    check_split,
+    mixed,
+    place_name,
+    stratified_mask,
+)
 from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.grey_levels import Images
 from diffbench.specs.data import FolderSpec
@@ -105,7 +112,7 @@ class ImageFolder:
             np.concatenate([labels[key][held] for key, held in tests.items()]),
             levels=spec.levels,
             classes=listed["path"].classes,
-            name=spec.called or self._name(),
+            name=spec.called or place_name(spec),
             identity=self._checked(identity.sha256()),
             contents=self._as_planned(held_in.sha256()),
             notes=notes,
@@ -135,12 +142,6 @@ class ImageFolder:
                 "images, or another version of them"
             )
         return found
-
-    def _name(self) -> str:
-        """The folder's name; the data set's where images are known by their contents, wherever they lie."""
-        return (
-            self.spec.name if self.spec.contents else Path(self.spec.paths["path"]).resolve().name
-        )
 
     def _as_planned(self, found: str) -> str:
         if self.spec.contents not in (None, found):

@@ -63,7 +63,7 @@ class ImageNet:
         )
 
     def _find(self, name: str) -> Path:
-        found = sorted(Path(self.spec.path).rglob(name))
+        found = sorted(Path(self.spec.paths["path"]).rglob(name))
         if len(found) != 1:
             raise ValueError(
                 f"{self.spec.path} has {len(found) or 'no'} {name}: `data.path` must be a folder with one; "

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from diffbench.data.datasets import Dataset, check_split, stratified_mask
+from diffbench.data.datasets import Dataset, check_split, place_name, stratified_mask
 from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.extras import package
 from diffbench.specs.data import FORMATS, LSUNSpec
@@ -110,7 +110,7 @@ class LSUN:
                 lmdb is missing.
         """
         spec = self.spec
-        source = self._source(spec.path)
+        source = self._source(spec.paths["path"])
         if spec.test_path is None:
             test = max(1, round(spec.test_fraction * len(source)))
             check_split(test, len(source))
@@ -133,7 +133,7 @@ class LSUN:
             np.zeros(len(images.test), np.int64),
             levels=spec.levels,
             classes=("all",),
-            name=Path(spec.path).resolve().name,
+            name=place_name(spec),
             notes=notes,
         )
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from diffbench.data.datasets import Dataset, Labels, mixed
+from diffbench.data.datasets import Dataset, Labels, mixed, place_name
 from diffbench.data.decoding import Decoder, Splits
 from diffbench.data.extras import package
 from diffbench.specs.data import ParquetSpec
@@ -66,7 +66,7 @@ class ParquetImages:
                 data set not, images differ in size or kind, labels do not fit, or the package pyarrow is missing.
         """
         spec = self.spec
-        root = Path(spec.path)
+        root = Path(spec.paths["path"])
         files = {"train": _files(root, "train"), "test": _files(root, spec.test)}
         columns = _columns(files["train"][0], spec)
         unread = _unread(root, files)
@@ -89,7 +89,7 @@ class ParquetImages:
             labels["test"],
             levels=spec.levels,
             classes=self._classes(files["train"][0], columns[1], labels),
-            name=root.resolve().name,
+            name=place_name(spec),
             notes=notes,
         )
         return mixed(dataset, seed=0) if _is_sorted(labels["test"]) else dataset

@@ -13,18 +13,17 @@ from diffbench.data.datasets import Dataset, checked, manifest
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.scoring import ASSUMED
 from diffbench.estimate.timings import Timings
+from diffbench.plan import places
 from diffbench.specs.data import FEWEST, DataSpec
 from diffbench.specs.jobs import DataStageSpec
 from diffbench.specs.registry import build
-from diffbench.store import files, mapped, paths
+from diffbench.store import contents, files, mapped, paths
 from diffbench.store.products import StoreError, read_product, read_sidecar, write_product
 from diffbench.store.progress import announce
 from diffbench.training import machine
 
 #: Guesses, seconds: of imports, of a byte that is read, hashed and written, and of a picture file that is decoded.
 IMPORTING, STORING, DECODING = 1.5, 25e-9, 2e-4
-#: The environment variable with the paths of the data set's files: JSON, configuration key -> path.
-PLACES = "DIFFBENCH_DATA"
 FACTS = ("levels", "classes", "name", "limits", "inception_score")
 
 
@@ -33,7 +32,14 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
     path = paths.dataset(root)
     with machine.record(path, machine.prepare("cpu")):
         announce(f"data: reading {spec.data.name}")
-        dataset: Dataset = build(placed(spec.data)).load()
+        here = placed(spec.data)
+        dataset: Dataset = build(here).load()
+        if here.planned_contents is not None and dataset.contents is None:
+            at = {key: Path(each) for key, each in here.paths.items()}
+            found = contents.contents(at, here.listing)
+            dataset = replace(
+                dataset, contents=as_planned("data.path", here.planned_contents, found)
+            )
         if len(dataset.test) < FEWEST:
             raise ValueError(
                 f"data: {len(dataset.test)} test images are too few for scores: at least {FEWEST} are needed (more "
@@ -49,8 +55,27 @@ def run(spec: DataStageSpec, root: Path, device_name: str) -> None:
 
 def placed(data: DataSpec) -> DataSpec:
     """Return a data set with the paths of its files on this machine, where the environment says them."""
-    given = json.loads(os.environ.get(PLACES) or "{}")
+    given = told()
     return data.model_copy(update={key: given[key] for key in data.read_from if key in given})
+
+
+def told() -> dict[str, str]:
+    """Return the paths in the environment: of the data set's files by their keys, of controls' by their contents."""
+    found: dict[str, str] = json.loads(os.environ.get(places.VARIABLE) or "{}")
+    return found
+
+
+def as_planned(key: str, planned: str, found: str) -> str:
+    """Return the contents of files that were read.
+
+    Raises:
+        ValueError: when they are not those of the plan.
+    """
+    if found != planned:
+        raise ValueError(
+            f"{key}: the files are others than when the run was planned (contents {found}, not {planned}): run it again"
+        )
+    return found
 
 
 def cost(spec: DataStageSpec, timings: Timings) -> Cost:

@@ -27,6 +27,7 @@ from diffbench.specs.jobs import SampleSpec, ShardSpec
 from diffbench.specs.registry import build
 from diffbench.store import paths, run_record
 from diffbench.store.chunks import Chunk, ChunkStore, indices, share
+from diffbench.store.contents import contents
 from diffbench.store.products import read_product, reading, write_product
 from diffbench.store.progress import Progress
 from diffbench.training import machine, models
@@ -190,8 +191,14 @@ def labels_of(spec: SampleSpec, dataset: Dataset) -> Labels | None:
 def draw_control(spec: SampleSpec, dataset: Dataset) -> dict[str, Any]:
     """Return a control's images; no function is evaluated."""
     assert spec.control is not None
+    control, planned = spec.control, spec.control.planned_contents
+    if planned is not None:
+        control = control.at(data.told().get(planned), planned)
     generator = np.random.default_rng(stream("control", spec.seed).initial_seed())
-    images: Images = build(spec.control).draw(dataset, spec.samples, generator)
+    images: Images = build(control).draw(dataset, spec.samples, generator)
+    if planned is not None:
+        found = contents({"path": Path(*control.sources)}, control.listing)
+        data.as_planned("control.path", planned, found)
     return {"levels": images, "nfe": np.array(0)}
 
 

@@ -70,17 +70,23 @@ def examine(plan: Plan) -> Iterator[Finding]:
 
 
 def _images(plan: Plan) -> Iterator[Finding]:
-    """Yield the images of a data set that are not what a quick look took them for; all of them are read again."""
+    """Yield images of the data set or of a control that are not what a quick look took them for; all are read again."""
     from diffbench.store import contents
-    from diffbench.store.image_files import find_images
 
-    here, known = plan.located.places, plan.located.contents
-    if known is None or not all(path.exists() for path in here.values()):
-        return
-    found = contents.read({key: find_images(path) for key, path in here.items()})
-    if found != known:
-        reason = f"its images have the contents {found}, and were taken for {known}"
-        yield Finding(here["path"], "stale", reason, partial(contents.forget, here))
+    located = plan.located
+    looks = [(located.places, located.here.listing, located.contents)]
+    for control in (each.control for each in plan.variants.values() if each.control):
+        path = located.controls.get(control.planned_contents or "")
+        if path is not None:
+            listing = control.at(str(path), None).listing
+            looks.append(({"path": path}, listing, control.planned_contents))
+    for here, listing, known in looks:
+        if known is None or not all(path.exists() for path in here.values()):
+            continue
+        found = contents.again(here, listing)
+        if found != known:
+            reason = f"its images have the contents {found}, and were taken for {known}"
+            yield Finding(here["path"], "stale", reason, partial(contents.forget, here, listing))
 
 
 def _product(job: Job, path: Path) -> Iterator[Finding]:

@@ -130,6 +130,7 @@ class Plan:
         config: the benchmark file's path.
         repository: the folder of the Snakefile.
         located: the data set, with where its files lie.
+        left_out: the ids of variants of the benchmark that ``only`` or the seeds leave out.
     """
 
     benchmark: BenchmarkSpec
@@ -141,6 +142,7 @@ class Plan:
     config: Path
     repository: Path
     located: Located
+    left_out: frozenset[str] = frozenset()
 
     @property
     def root(self) -> Path:

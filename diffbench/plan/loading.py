@@ -22,7 +22,7 @@ from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.extractors import ExtractorSpec
 from diffbench.specs.image_measures import ImageMeasureSpec
 from diffbench.specs.jobs import STAGES
-from diffbench.store import files, paths
+from diffbench.store import paths
 
 DEFAULT = Path("config") / "digits.yaml"
 METHODS = Path("config") / "methods.yaml"
@@ -59,7 +59,7 @@ def load_plan(
     trees = [each for each, _ in layers]
     tree = functools.reduce(Tree.merged, trees)
     extensions = _extensions(tree, config)
-    benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
+    written = benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     found = places.located(benchmark.data, layers)
     if needs_files:
         _check_sources(found.here, tree)
@@ -69,18 +69,16 @@ def load_plan(
     _check_tasks(benchmark, tree)
     _check_measures(benchmark, tree)
     _check_shards(benchmark, tree)
-    variants = variants_of(benchmark, tree, reading.read(repository / METHODS), found.here, trees)
+    methods = reading.read(repository / METHODS)
+    variants, left_out = variants_of(written, tree, methods, found.here, trees)
     if looks:
         _check_pictures(found.here, tree)
     if needs_files:
         _check_controls(variants, tree)
+    found, variants = places.with_controls(found, variants, benchmark)
     expansion = Expansion(benchmark, tree, extensions, found.here)
     jobs = tuple(itertools.islice(expansion.jobs(variants), MOST_JOBS + 1))
-    if len(jobs) > MOST_JOBS:
-        raise PlanError(
-            f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
-            "split the benchmark"
-        )
+    _check_count(jobs, tree)
     _check_apart(jobs, tree)
     return Plan(
         benchmark=benchmark,
@@ -92,7 +90,16 @@ def load_plan(
         config=config,
         repository=repository,
         located=found,
+        left_out=left_out,
     )
+
+
+def _check_count(jobs: Sequence[Job], tree: Tree) -> None:
+    if len(jobs) > MOST_JOBS:
+        raise PlanError(
+            f"{tree.where(('variants',))}: variants: more than {MOST_JOBS:,} jobs, the last of {jobs[-1].variant}; "
+            "split the benchmark"
+        )
 
 
 def _check_apart(jobs: Iterable[Job], tree: Tree) -> None:
@@ -164,7 +171,9 @@ def _check_controls(variants: Mapping[str, VariantSpec], tree: Tree) -> None:
 
 
 def _check_files(benchmark: BenchmarkSpec, tree: Tree) -> None:
-    """Refuse files of the extractor or of a measure that are not there."""
+    """Refuse files of the extractor or of a measure that are not there, or that are others than their SHA-256 says."""
+    from diffbench.store import contents  # the cache's module takes long to import
+
     choices: dict[tuple[str | int, ...], ExtractorSpec | ImageMeasureSpec] = {
         ("extractor",): benchmark.extractor
     }
@@ -172,10 +181,15 @@ def _check_files(benchmark: BenchmarkSpec, tree: Tree) -> None:
         choices["restorations", "measures", number] = measure
     for keys, choice in choices.items():
         for key, file in choice.files.items():
+            place = f"{tree.where((*keys, key))}: {'.'.join(map(str, (*keys, key)))}"
             if not Path(file).is_file():
-                named = ".".join(map(str, (*keys, key)))
                 raise PlanError(
-                    f"{tree.where((*keys, key))}: {named}: there is no file {file!r}; expected: {choice.origins[key]}"
+                    f"{place}: there is no file {file!r}; expected: {choice.origins[key]}"
+                )
+            wanted = choice.checksums.get(key)
+            if wanted is not None and (found := contents.sha256(Path(file))) != wanted:
+                raise PlanError(
+                    f"{place}: {file!r} has the sha256 {found}; expected: {choice.origins[key]}"
                 )
 
 
@@ -185,7 +199,9 @@ def _identified(benchmark: BenchmarkSpec) -> BenchmarkSpec:
     file = extractor.files.get("reference")
     if file is None or extractor.reference_sha256 is not None or not Path(file).is_file():
         return benchmark
-    known = extractor.with_reference(files.sha256(Path(file)))
+    from diffbench.store import contents  # the cache's module takes long to import
+
+    known = extractor.with_reference(contents.sha256(Path(file)))
     return benchmark.model_copy(update={"extractor": known})
 
 

@@ -1,4 +1,4 @@
-"""Where a data set's files lie, and what they hold.
+"""Where the files of a data set and of controls lie, and what they hold.
 
 A path is relative to the file that says it, as ``base`` and ``extensions`` are; one of the command line is relative to
 the working directory.  ``~`` is the home folder.  Specs keep paths as they were written, or none where the contents of
@@ -11,15 +11,24 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from diffbench.plan.reading import Tree
+from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
+from diffbench.specs.controls import ControlSpec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths, products
 
+#: The environment variable by which jobs are told the places.
+VARIABLE = "DIFFBENCH_DATA"
+#: What is said of results whose images are known by their path.
+BY_PATH = (
+    "its images are known by their path, as an earlier version wrote it: overwritten images are not noticed; in a new "
+    "results folder they are"
+)
 #: A file or the command line, and the folder to which its paths are relative.
 Layer = tuple[Tree, Path]
 
@@ -33,6 +42,8 @@ class Located:
     notes: tuple[str, ...] = ()
     #: The SHA-256 of the images' contents that the plan has added; None where they are known by anything else.
     contents: str | None = None
+    #: SHA-256 of the contents of a control's images -> where they are.
+    controls: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def places(self) -> dict[str, Path]:
@@ -41,8 +52,9 @@ class Located:
 
     @property
     def told(self) -> str:
-        """The places as the data stage is told them by the environment (``DIFFBENCH_DATA``): JSON."""
-        return json.dumps({key: str(path) for key, path in self.places.items()})
+        """The places as jobs are told them by the environment (``DIFFBENCH_DATA``): JSON."""
+        here = {**self.places, **self.controls}
+        return json.dumps({key: str(path) for key, path in here.items()})
 
 
 def located(data: DataSpec, layers: Sequence[Layer]) -> Located:
@@ -98,7 +110,7 @@ def identified(found: Located, root: Path) -> Located:
     Raises:
         PlanError: when the images cannot be listed.
     """
-    data, stored = found.named, _stored(root)
+    data, stored = found.named, _stored(paths.dataset(root))
     if not data.known_by_path:
         return found
     written = data.model_dump(mode="json")
@@ -127,15 +139,57 @@ def _contents(found: Located) -> str | None:
     if not found.places or not all(path.exists() for path in found.places.values()):
         return None
     try:
-        return contents({key: Path(path) for key, path in found.here.paths.items()})
-    except (ValueError, OSError) as error:
+        here = {key: Path(path) for key, path in found.here.paths.items()}
+        return contents(here, found.here.listing)
+    except (ValueError, OSError, NotImplementedError) as error:
         raise PlanError(f"data.path: {error}") from None
 
 
-def _stored(root: Path) -> dict[str, Any]:
-    """Return the data set that results hold, as JSON; nothing where there is none."""
+def with_controls(
+    found: Located, variants: Mapping[str, VariantSpec], benchmark: BenchmarkSpec
+) -> tuple[Located, dict[str, VariantSpec]]:
+    """Return the variants with the contents of their controls' images in place of paths, and where these images are.
+
+    As for a data set, results without their images keep their contents, and those of an earlier version their paths.
+
+    Raises:
+        PlanError: when a control's images cannot be listed.
+    """
+    changed, controls, notes = dict(variants), dict(found.controls), list(found.notes)
+    for name, variant in variants.items():
+        control = variant.control
+        if control is None or not control.known_by_path:
+            continue
+        product = paths.control(paths.root(benchmark.name), name, seeds_of(benchmark, variant)[0])
+        stored, written = _stored(product, "control"), control.model_dump(mode="json")
+        if stored == written:
+            notes.append(f"{name}: {BY_PATH}")
+            continue
+        path = Path(*control.sources)
+        known = _contents_of_control(name, path, control)
+        if known is None and _without_place(stored) == _without_place(written):
+            known = stored.get("contents")
+        if known is not None:
+            controls[known] = path.absolute()
+            changed[name] = variant.model_copy(update={"control": control.at(None, known)})
+    return replace(found, controls=controls, notes=tuple(notes)), changed
+
+
+def _contents_of_control(name: str, path: Path, control: ControlSpec) -> str | None:
+    from diffbench.store.contents import contents
+
+    if not path.exists():
+        return None
     try:
-        return dict(products.read_sidecar(paths.dataset(root))["spec"]["data"])
+        return contents({"path": path}, control.listing)
+    except (ValueError, OSError) as error:
+        raise PlanError(f"{name}.control.path: {error}") from None
+
+
+def _stored(product: Path, key: str = "data") -> dict[str, Any]:
+    """Return a part of the spec of a product, as JSON; nothing where there is none."""
+    try:
+        return dict(products.read_sidecar(product)["spec"][key])
     except (products.StoreError, OSError, LookupError, TypeError, ValueError):
         return {}
 

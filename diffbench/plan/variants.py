@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from diffbench.plan import pretrained
+from diffbench.plan.effects import Effects
 from diffbench.plan.pictures import classes_of, shape_of
 from diffbench.plan.reading import Tree, dotted, nearest, validated
 from diffbench.specs.analyses import AnalysisSpec
@@ -210,7 +211,9 @@ def selected(
     return list(found)
 
 
-def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSpec:
+def resolve(
+    name: str, tree: Tree, benchmark: Tree, data: DataSpec, effects: Effects | None = None
+) -> VariantSpec:
     """Merge and validate one variant.
 
     Args:
@@ -218,6 +221,7 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
         tree: its own keys, overrides applied.
         benchmark: the benchmark file.
         data: its data set.
+        effects: to which the variant's settings are added.
 
     Raises:
         PlanError: for the first mistake, where it was written.
@@ -236,6 +240,8 @@ def resolve(name: str, tree: Tree, benchmark: Tree, data: DataSpec) -> VariantSp
     variant = validated(VariantSpec.model_validate, VariantSpec, tree, (name,))
     _check_trainable(name, variant, tree, data)
     _check_served(name, variant, tree, data)
+    if effects is not None:
+        effects.add(variant, tree, (name,))
     return variant
 
 
@@ -280,6 +286,8 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
         reasons.append(("network", variant.network.refusal(shape)))
     if denoiser.takes_labels:
         reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
+    if variant.training is not None:
+        reasons.append(("training", variant.training.rate_refusal))
     if objective is not None:
         reasons.append(("objective", objective.refusal(process, denoiser)))
         reasons.append(("objective", _augmentation_refusal(objective, variant.network)))
@@ -406,8 +414,10 @@ def variants_of(
     methods: Tree,
     data: DataSpec,
     layers: Sequence[Tree] = (),
-) -> dict[str, VariantSpec]:
-    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses.
+) -> tuple[dict[str, VariantSpec], frozenset[str]]:
+    """Return id -> variant, with everything merged into it, of the variants that a benchmark chooses, and what is left.
+
+    The second is the ids of chosen variants that ``only`` or the seeds leave out.
 
     Args:
         benchmark: the benchmark.
@@ -431,10 +441,13 @@ def variants_of(
         solvers = [f"{name}/{solver}" for name in every for solver in _solvers(every[name], tree)]
         patterns = Tree({"of": benchmark.trajectory.of}, tree.part("trajectory").origins)
         selected(solvers, patterns, "of", "trajectory.", "variant/solver")
+    all_chosen = frozenset(names)
     if benchmark.only:
         kept = set(selected(names, whole, "only"))
         names = [name for name in names if name in kept]
-    resolved = {name: resolve(name, every[name], tree, data) for name in names}
+    effects = Effects(methods, layers)
+    effects.add(benchmark, tree)
+    resolved = {name: resolve(name, every[name], tree, data, effects) for name in names}
     variants = {name: each for name, each in resolved.items() if seeds_of(benchmark, each)}
     if not variants:
         origin, seeds = tree.where(("seeds",)), ", ".join(map(str, benchmark.seeds))
@@ -445,4 +458,7 @@ def variants_of(
             f"{tree.where(('seeds',))}: seeds: {runs:,} runs of {len(variants):,} variants and their seeds; at most "
             f"{MOST_RUNS:,} in one benchmark: split it"
         )
-    return variants
+    left_out = all_chosen - set(variants)
+    if not left_out:
+        effects.check()
+    return variants, left_out

@@ -17,10 +17,12 @@ from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import Keys, Tree
 from diffbench.reporting.layout import (
     TABLES,
+    Asking,
     CellSpec,
+    Column,
     Facets,
     Metrics,
-    Steps,
+    check_shown,
     listed,
     place,
     refuse_known,
@@ -64,7 +66,7 @@ class DataNeedSpec(Spec):
         return f"{value:.3g} of the data's pixels are {self.data}, and the claim needs {wanted}"
 
 
-class ClaimSpec(Spec):
+class ClaimSpec(Asking, Spec):
     """A paper's sentence as two cells and a direction.
 
     claim: the sentence.
@@ -95,9 +97,9 @@ class ClaimSpec(Spec):
         return [*self.better, *self.worse]
 
     @property
-    def steps(self) -> Steps:
-        """The weights along training that the cells name."""
-        return [(cell.variant, cell.at) for cell in self.cells]
+    def asked(self) -> dict[str, Column]:
+        """The cells, which are of one metric."""
+        return {self.metric: Column(self.metric, [n for cell in self.cells for n in cell.named])}
 
     @property
     def metric(self) -> str:
@@ -190,3 +192,13 @@ def _matching(claims: Claims, pattern: str) -> Claims:
         for name, claim in claims.items()
         if name == pattern or fnmatchcase(name, pattern)
     }
+
+
+def check_planned(plan: Plan, claims: Claims) -> None:
+    """Refuse a claim, or a pattern of claims, with nothing in the plan that it is about.
+
+    Raises:
+        PlanError: naming the claim and its cells.
+    """
+    for index, pattern in enumerate(names(plan.benchmark.claims)):
+        check_shown(plan, ("claims", index), pattern, list(_matching(claims, pattern).values()))

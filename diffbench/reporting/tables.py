@@ -16,7 +16,7 @@ from typing import Protocol
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import citations, claims_table, comparability, exports, layout
 from diffbench.reporting.charts import Drawing
-from diffbench.reporting.claims import Claims, of_plan
+from diffbench.reporting.claims import Claims, check_planned, of_plan
 from diffbench.reporting.formats import Table, to_csv, to_latex, to_markdown
 from diffbench.reporting.layout import TablesSpec
 from diffbench.reporting.published import PublishedValues
@@ -167,10 +167,13 @@ def table_params(plan: Plan) -> dict[str, str | int]:
     """Return what tables depend on besides results, for Snakemake to compare; comments do not count.
 
     Raises:
-        PlanError: as ``make``, so that a wrong tables.yaml is found before any job runs.
+        PlanError: as ``make``, so that a wrong tables.yaml is found before any job runs; also for a table, a figure or
+            a claim with nothing in the plan.
     """
     known = _known(plan)
     claims = _claims(plan, known)
+    layout.check_planned(plan, known)
+    check_planned(plan, claims)
     asked = " ".join(f"{name}={claim.digest()}" for name, claim in claims.items())
     params: dict[str, str | int] = {
         "version": VERSION,

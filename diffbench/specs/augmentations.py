@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from diffbench.specs.base import Fraction, NonNegativeFloat, Registered, nothing
+from diffbench.specs.base import Fraction, NonNegativeFloat, Only, Registered, nothing
 
 
 class AugmentationSpec(Registered):
@@ -31,6 +31,9 @@ class EDMAugmentationSpec(AugmentationSpec):
     name: Literal["edm"] = "edm"
     implementation: ClassVar[str] = "diffbench.diffusion.objectives.augmentation:EDMAugmentation"
     labels: ClassVar[int] = 9
+    belonging: ClassVar[tuple[Only, ...]] = tuple(
+        Only(each, "probability") for each in ("scale", "stretch", "shift")
+    )
 
     probability: Fraction = 0.12
     scale: NonNegativeFloat = 0.2

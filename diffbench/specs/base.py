@@ -16,7 +16,8 @@ import hashlib
 import json
 import math
 import re
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -71,17 +72,76 @@ PositiveInt = Annotated[Int, Field(gt=0)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
 StepCount = Annotated[PositiveInt, Field(le=MOST_STEPS)]
 LevelCount = Annotated[Int, Field(ge=2, le=MOST_STEPS)]
+#: The most images that are computed at a time.  The smallest, 8 x 8 numbers of float32, have 256 bytes, and a layer of
+#: 64 channels has 16,384 bytes of each: of 2^20 images one layer has 17 GB, and a network keeps several.
+MOST_TOGETHER = 2**20
+TogetherCount = Annotated[PositiveInt, Field(le=MOST_TOGETHER)]
 Float = Annotated[float, BeforeValidator(real), Field(allow_inf_nan=False)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 
+class Only(NamedTuple):
+    """A key that has an effect only beside one of some values of another key.
+
+    values: the other's values; without values, all but None, 0, false and what is empty.
+    words: what users write to have one of these values, where the other is not a key.
+    """
+
+    key: str
+    beside: str
+    values: tuple[object, ...] = ()
+    words: str = ""
+
+    def holds(self, spec: Spec) -> bool:
+        """Return whether the other key has such a value."""
+        value = getattr(spec, self.beside)
+        return value in self.values if self.values else bool(value)
+
+    def reason(self, spec: Spec) -> str:
+        """Return why the key's value has no effect, in one line."""
+        value, wanted = _told(getattr(spec, self.key)), " or ".join(map(_told, self.values))
+        lacking = f"{self.beside}: {wanted}" if wanted else self.beside
+        here = f"{lacking}, and {self.beside} is {_told(getattr(spec, self.beside))}"
+        return (
+            f"{self.key}: {value} has no effect without {self.words or here}; leave {self.key} out"
+        )
+
+
+def _told(value: object) -> str:
+    """Return a value as users write it; of a list or a mapping its size."""
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple | dict):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 class Spec(BaseModel):
     """A frozen model that refuses keys it does not know."""
 
+    #: Keys of this class that have an effect only beside others; those of its base classes count too.
+    belonging: ClassVar[tuple[Only, ...]] = ()
+
     # A model's checks are made when it is first used: most of the specs are not used by a command.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    def dependent(self) -> Iterator[tuple[str, list[str], str | None]]:
+        """Yield each key in ``belonging`` that is not at its default, the keys on which it depends, and a reason.
+
+        The reason says why it has no effect; None where it has one.  A key that is there several times has an effect
+        where all of them hold.
+        """
+        rules: dict[str, list[Only]] = {}
+        for each in (
+            rule for kind in type(self).__mro__ for rule in vars(kind).get("belonging", ())
+        ):
+            rules.setdefault(each.key, []).append(each)
+        for key, found in rules.items():
+            if getattr(self, key) != type(self).model_fields[key].get_default():
+                unmet = next((each for each in found if not each.holds(self)), None)
+                yield key, [each.beside for each in found], unmet.reason(self) if unmet else None
 
     def canonical(self) -> str:
         """Return this spec as JSON with sorted keys: the same text for the same spec, on any machine."""

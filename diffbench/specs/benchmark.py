@@ -12,11 +12,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Int, LevelCount, NonNegativeInt, PositiveInt, Spec, nothing
+from diffbench.specs.base import (
+    Int,
+    LevelCount,
+    NonNegativeInt,
+    Only,
+    PositiveInt,
+    Spec,
+    TogetherCount,
+    nothing,
+)
 from diffbench.specs.choices import (
     AnyAnalysis,
     AnyClassifierNetwork,
@@ -151,6 +160,12 @@ class RestorationsSpec(Spec):
     measures: measures of restorations besides PSNR, SSIM and the others, such as LPIPS.
     """
 
+    belonging: ClassVar[tuple[Only, ...]] = (
+        *(Only(each, "tasks") for each in ("images", "draws", "measures", "restorers", "variants")),
+        Only("restorers", "variants"),
+        Only("variants", "restorers"),
+    )
+
     tasks: dict[Id, TaskSpec] = {}
     images: PositiveInt = 50
     draws: Annotated[Int, Field(ge=2, le=MOST_SAMPLES)] = 4
@@ -174,7 +189,7 @@ class TrajectorySettings(Spec):
         is taken, the patterns in order.
     """
 
-    images: PositiveInt = 8
+    images: TogetherCount = 8
     states: LevelCount = 12
     of: Annotated[Patterns, Field(min_length=1)] = ["*"]
 
@@ -238,6 +253,8 @@ class BenchmarkSpec(Spec):
     tuned: id -> what was tuned on which seeds; no claim is tested on these seeds.
     """
 
+    belonging: ClassVar[tuple[Only, ...]] = (Only("gpus", "device", ("auto", "cuda")),)
+
     name: Id
     note: str = ""
     data: AnyData
@@ -252,7 +269,7 @@ class BenchmarkSpec(Spec):
     gpus: Annotated[PositiveInt, Field(le=MOST_GPUS)] = 1
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
     samples: Annotated[Int, Field(ge=20, le=MOST_SAMPLES)]
-    chunk: PositiveInt = 500
+    chunk: TogetherCount = 500
     shards: PositiveInt = 1
     trajectory: Annotated[TrajectorySettings | None, BeforeValidator(nothing)] = None
     schedules: bool = False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import Fraction, Int, PositiveInt, Registered, nothing, number
+from diffbench.specs.base import Fraction, Int, Only, PositiveInt, Registered, nothing, number
 
 Resize = Literal["bicubic", "lanczos", "bilinear", "box-bicubic"]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -18,6 +18,8 @@ FORMATS = {False: ("PNG",), True: ("PNG", "JPEG", "WEBP")}
 SplitSeed = Annotated[Int, Field(ge=0, lt=2**32)]
 #: The least number of test images; fewer have no useful statistics.
 FEWEST = 20
+#: The most batches of ImageNet; the published set has ten.
+MOST_BATCHES = 1000
 
 #: The archives of downsampled ImageNet by size, with the checksums that TensorFlow Datasets has recorded
 #: (https://github.com/tensorflow/datasets, imagenet_resized/checksums.tsv).
@@ -32,6 +34,17 @@ IMAGENET = {
         "val_npz.zip": "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8",
     },
 }
+
+
+class Listing(NamedTuple):
+    """How images are found at a place.
+
+    whole: patterns of the names of large files that hold them, in a folder; without any of these, picture files do.
+    flat: whether folders of picture files are no classes.
+    """
+
+    whole: tuple[str, ...] = ()
+    flat: bool = False
 
 
 class DataSpec(Registered):
@@ -76,6 +89,16 @@ class DataSpec(Registered):
     def known_by_path(self) -> bool:
         """Whether its images are known by their paths alone, until a plan adds the SHA-256 of their contents."""
         return False
+
+    @property
+    def planned_contents(self) -> str | None:
+        """The SHA-256 of the files' contents that a plan has added; None where it has not."""
+        return None
+
+    @property
+    def listing(self) -> Listing:
+        """How the images are found at the ``paths``."""
+        return Listing()
 
     @property
     def path_refusal(self) -> str | None:
@@ -217,7 +240,44 @@ class CIFAR10Spec(DataSpec):
         return f"cifar-10-python.tar.gz of www.cs.toronto.edu/~kriz (sha256 {self.sha256})"
 
 
-class ImageFilesSpec(DataSpec):
+class PlacedSpec(DataSpec):
+    """Images in files that only the user has.
+
+    path: the file or folder.
+    contents: the SHA-256 over the sorted names and the SHA-256 of all files, which a plan adds: results belong to it,
+        and not to a path.
+    """
+
+    path: str | None
+    contents: Annotated[SHA256 | None, BeforeValidator(nothing)] = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.path_refusal and self.known_by_path:
+            raise ValueError(self.path_refusal)
+        return self
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The paths, where another key says what they hold."""
+        return () if self.known_by_path else self.read_from
+
+    @property
+    def known_by_path(self) -> bool:
+        return self.contents is None
+
+    @property
+    def planned_contents(self) -> str | None:
+        return self.contents
+
+    @property
+    def path_refusal(self) -> str | None:
+        return "path: none; it must be a file or folder" if self.path is None else None
+
+
+class ImageFilesSpec(PlacedSpec):
     """Image files, decoded one by one.
 
     size: the side of the square that images are cropped and resized to, antialiased; ``none`` leaves them as they are.
@@ -233,6 +293,7 @@ class ImageFilesSpec(DataSpec):
     decoded: ClassVar[bool] = True
 
     levels: ClassVar[int] = 256
+    belonging: ClassVar[tuple[Only, ...]] = (Only("resize", "size"),)
 
     size: Annotated[PositiveInt | None, BeforeValidator(nothing)] = None
     resize: Annotated[Resize | None, BeforeValidator(nothing)] = "bicubic"
@@ -285,9 +346,9 @@ class FolderSpec(ImageFilesSpec):
 
     name: Literal["folder"] = "folder"
     implementation: ClassVar[str] = "diffbench.data.folder:ImageFolder"
+    belonging: ClassVar[tuple[Only, ...]] = (Only("test_fraction", "test_path", (None,)),)
     read_from: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
-    path: str | None
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
     test_fraction: Fraction = 0.1
     seed: SplitSeed = 0
@@ -295,9 +356,6 @@ class FolderSpec(ImageFilesSpec):
     called: Annotated[str | None, BeforeValidator(nothing)] = None
     version: Annotated[str | None, BeforeValidator(nothing)] = None
     identity: Annotated[SHA256 | None, BeforeValidator(nothing)] = None
-    contents: Annotated[SHA256 | None, BeforeValidator(nothing)] = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -307,8 +365,6 @@ class FolderSpec(ImageFilesSpec):
 
     @model_validator(mode="after")
     def _version_is_of_something(self) -> Self:
-        if self.path_refusal and self.known_by_path:
-            raise ValueError(self.path_refusal)
         if self.version is not None and self.called is None:
             raise ValueError(f"version: {self.version!r} needs `called:`, the name of the data set")
         if self.version is not None and self.resize is not None:
@@ -333,13 +389,8 @@ class FolderSpec(ImageFilesSpec):
         return self.version or super().edition
 
     @property
-    def places(self) -> tuple[str, ...]:
-        """The paths, where ``identity`` or ``contents`` says what they hold."""
-        return () if self.known_by_path else self.read_from
-
-    @property
     def known_by_path(self) -> bool:
-        return self.identity is None and self.contents is None
+        return self.identity is None and super().known_by_path
 
     @property
     def path_refusal(self) -> str | None:
@@ -370,7 +421,6 @@ class ParquetSpec(ImageFilesSpec):
     implementation: ClassVar[str] = "diffbench.data.parquet:ParquetImages"
     read_from: ClassVar[tuple[str, ...]] = ("path",)
 
-    path: str
     test: str = "test"
     image: Annotated[str | None, BeforeValidator(nothing)] = None
     label: Annotated[str | None, BeforeValidator(nothing)] = None
@@ -380,8 +430,13 @@ class ParquetSpec(ImageFilesSpec):
     def known_classes(self) -> int | None:
         return self.classes
 
+    @property
+    def listing(self) -> Listing:
+        """The files of both splits."""
+        return Listing(("**/train*.parquet", f"**/{self.test}*.parquet"))
 
-class ImageNetSpec(DataSpec):
+
+class ImageNetSpec(PlacedSpec):
     """Downsampled ImageNet from its npz batches: RGB, 256 grey levels, 1,000 classes.
 
     path: a folder with ``train_data_batch_1.npz`` and so on, and ``val_data.npz``.
@@ -394,9 +449,14 @@ class ImageNetSpec(DataSpec):
     read_from: ClassVar[tuple[str, ...]] = ("path",)
     levels: ClassVar[int] = 256
 
-    path: str
     size: Annotated[Literal[32, 64], BeforeValidator(number)]
-    batches: PositiveInt = 10
+    batches: Annotated[PositiveInt, Field(le=MOST_BATCHES)] = 10
+
+    @property
+    def listing(self) -> Listing:
+        """The batches that are read."""
+        batches = (f"**/train_data_batch_{number}.npz" for number in range(1, self.batches + 1))
+        return Listing((*batches, "**/val_data.npz"))
 
     @property
     def known_classes(self) -> int | None:
@@ -441,9 +501,12 @@ class LSUNSpec(ImageFilesSpec):
 
     name: Literal["lsun"] = "lsun"
     implementation: ClassVar[str] = "diffbench.data.lsun:LSUN"
+    belonging: ClassVar[tuple[Only, ...]] = (
+        Only("test_fraction", "test_path", (None,)),
+        Only("seed", "test_path", (None,)),
+    )
     read_from: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
-    path: str
     size: PositiveInt = 256
     channels: Literal[3] = 3
     test_path: Annotated[str | None, BeforeValidator(nothing)] = None
@@ -454,6 +517,11 @@ class LSUNSpec(ImageFilesSpec):
     def known_classes(self) -> int | None:
         """One: LSUN has no classes."""
         return 1
+
+    @property
+    def listing(self) -> Listing:
+        """The database, or all picture files."""
+        return Listing(("data.mdb",), flat=True)
 
     @property
     def origin(self) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from diffbench.specs.base import LevelCount, PositiveFloat, Registered
+from diffbench.specs.base import LevelCount, Only, PositiveFloat, Registered
 from diffbench.specs.forms import VIEWS, Form, View
 from diffbench.specs.needs import (
     GAUSSIAN,
@@ -155,6 +155,9 @@ class NetworkDenoiserSpec(DenoiserSpec):
         GROWING.where("skip", "edm").hinting("use residual"),
     )
     trained: ClassVar[bool] = True
+    belonging: ClassVar[tuple[Only, ...]] = (
+        Only("data_std", "skipped", words="skip: edm or predict: edm"),
+    )
 
     predict: Literal["eps", "x0", "v", "score", "mean", "edm"]
     skip: Literal["none", "edm", "residual", "addition"] = "none"
@@ -175,6 +178,11 @@ class NetworkDenoiserSpec(DenoiserSpec):
                 f"levels: {self.levels} counts times, but noise_input is {self.noise_input}; leave it out"
             )
         return self
+
+    @property
+    def skipped(self) -> bool:
+        """Whether EDM's skip connection is inside what is predicted."""
+        return "edm" in (self.skip, self.predict)
 
     @property
     def predicts(self) -> str:

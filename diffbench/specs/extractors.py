@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from diffbench.specs.base import (
+    MOST_STEPS,
     Int,
     NonNegativeFloat,
     NonNegativeInt,
@@ -16,6 +17,7 @@ from diffbench.specs.base import (
     Registered,
     Spec,
     StepCount,
+    TogetherCount,
     nothing,
 )
 from diffbench.specs.weights import untold
@@ -27,6 +29,8 @@ INCEPTION_SIZE = 95_628_359
 #: Where the authors publish DINOv2's weights.
 DINOV2_URL = "https://github.com/facebookresearch/dinov2"
 
+#: The number of bootstrap resamples; each costs the eigenvalues of a covariance.
+Resamples = Annotated[NonNegativeInt, Field(le=MOST_STEPS)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -55,7 +59,7 @@ class ExtractorSpec(Registered):
     operations: ClassVar[float | None] = None
 
     name: str
-    resamples: NonNegativeInt = 20
+    resamples: Resamples = 20
     opinions: tuple[str, ...] = Field(default=(), exclude_if=untold)
 
     @property
@@ -80,6 +84,11 @@ class ExtractorSpec(Registered):
     @property
     def origins(self) -> dict[str, str]:
         """Configuration key -> where such a file comes from."""
+        return {}
+
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        """Configuration key -> the SHA-256 of such a file, by which results know it; None where it is not given."""
         return {}
 
     @property
@@ -117,7 +126,7 @@ class TrainedExtractorSpec(ExtractorSpec):
     features: PositiveInt = 32
     channels: tuple[PositiveInt, ...] = (24, 48, 96)
     epochs: StepCount = 40
-    batch: PositiveInt = 100
+    batch: TogetherCount = 100
     lr: PositiveFloat = 3e-3
     noise: NonNegativeFloat = 0.1
     variance: PositiveFloat = 350.0
@@ -170,7 +179,7 @@ class Dinov2Spec(Dinov2File, ExtractorSpec):
         "and deviation, float32"
     )
 
-    resamples: NonNegativeInt = 0
+    resamples: Resamples = 0
 
     @property
     def files(self) -> dict[str, str]:
@@ -181,6 +190,10 @@ class Dinov2Spec(Dinov2File, ExtractorSpec):
     def origins(self) -> dict[str, str]:
         """The address of the authors' files, and the SHA-256."""
         return {"weights": self.origin}
+
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        return {"weights": self.sha256}
 
 
 class ReferenceFileSpec(Spec):
@@ -228,7 +241,7 @@ class InceptionSpec(ExtractorSpec):
     reference: Annotated[ReferenceFileSpec | None, BeforeValidator(_named)] = None
     opinions: tuple[Literal["clean_fid", "sfid"], ...] = ()
     dinov2: Dinov2File | None = Field(default=None, exclude_if=untold)
-    resamples: NonNegativeInt = 0
+    resamples: Resamples = 0
 
     @property
     def width(self) -> int:
@@ -260,6 +273,14 @@ class InceptionSpec(ExtractorSpec):
             "reference": "an npz file with mu and sigma, and perhaps arr_0, as guided-diffusion and EDM publish it"
             + known,
             "dinov2": self.dinov2.origin if self.dinov2 else "",
+        }
+
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        return {
+            "weights": self.sha256,
+            "reference": self.reference_sha256,
+            "dinov2": self.dinov2.sha256 if self.dinov2 else None,
         }
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from diffbench.specs.base import NonNegativeInt, Spec
+from diffbench.specs.base import MOST_STEPS, NonNegativeInt, Only, Spec
 
 
 class FloorSpec(Spec):
@@ -17,7 +17,9 @@ class FloorSpec(Spec):
     seed: the seed of the draws.
     """
 
-    redraws: NonNegativeInt = 20
+    belonging: ClassVar[tuple[Only, ...]] = (Only("seed", "redraws"),)
+
+    redraws: Annotated[NonNegativeInt, Field(le=MOST_STEPS)] = 20
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")

@@ -36,6 +36,11 @@ class ImageMeasureSpec(Registered):
         return {}
 
     @property
+    def checksums(self) -> dict[str, str | None]:
+        """Configuration key -> the SHA-256 of such a file, by which results know it; None where it is not given."""
+        return {}
+
+    @property
     def described(self) -> str:
         """What the measure is, in words for the notes of a table."""
         return self.name
@@ -101,6 +106,10 @@ class LpipsSpec(ImageMeasureSpec):
             "backbone": f"torchvision's {BACKBONES[self.net][0]} (sha256 {self.backbone_sha256})",
             "weights": f"weights/v0.1/{self.net}.pth of the lpips package (sha256 {self.sha256})",
         }
+
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        return {"backbone": self.backbone_sha256, "weights": self.sha256}
 
     @property
     def described(self) -> str:

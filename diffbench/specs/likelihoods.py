@@ -6,7 +6,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import PositiveFloat, PositiveInt, Registered, StepCount, nothing
+from diffbench.specs.base import (
+    Only,
+    PositiveFloat,
+    Registered,
+    StepCount,
+    TogetherCount,
+    nothing,
+)
 from diffbench.specs.needs import (
     CONSTANT,
     GAUSSIAN,
@@ -84,7 +91,7 @@ class VLBSpec(LikelihoodSpec):
     threshold: Literal["none", "static"] = "static"
     steps: Annotated[StepCount | None, BeforeValidator(nothing)] = None
     grid: Literal["uniform", "strided", "quadratic", "log-snr"] = "uniform"
-    batch: PositiveInt = 500
+    batch: TogetherCount = 500
 
 
 class HeatBoundSpec(LikelihoodSpec):
@@ -104,7 +111,7 @@ class HeatBoundSpec(LikelihoodSpec):
     grid: ClassVar[IntegerGrid] = "uniform"
 
     ratio: PositiveFloat = 1.25
-    batch: PositiveInt = 500
+    batch: TogetherCount = 500
 
 
 def _grid_is_there(spec: ODELikelihoodSpec, process: ProcessSpec) -> str | None:
@@ -136,6 +143,13 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
         *LAST,
         Rule(_grid_is_there),
     )
+    belonging: ClassVar[tuple[Only, ...]] = (
+        Only("probe", "trace", ("hutchinson",)),
+        Only("probes", "trace", ("hutchinson",)),
+        Only("grid", "steps"),
+        Only("rho", "steps"),
+        Only("rho", "grid", ("karras",)),
+    )
 
     trace: Literal["hutchinson", "exact"] = "hutchinson"
     probe: Literal["rademacher", "gaussian"] = "rademacher"
@@ -148,7 +162,7 @@ class ODELikelihoodSpec(FlowSpec, LikelihoodSpec):
     grid: Grid = "log-snr"
     rho: PositiveFloat = 7.0
     last: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
-    batch: PositiveInt = 500
+    batch: TogetherCount = 500
 
     @model_validator(mode="after")
     def _steps_of_fixed_methods(self) -> Self:

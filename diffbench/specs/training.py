@@ -150,6 +150,16 @@ class TrainingSpec(Spec):
             "nearby"
         )
 
+    @property
+    def rate_refusal(self) -> str | None:
+        """Why the rate is never reached; None where it is."""
+        if self.warmup <= self.steps:
+            return None
+        return (
+            f"warmup: {self.warmup:,} steps, and the training has {self.steps:,}: the rate is never reached; lower "
+            "warmup, or leave it out"
+        )
+
     def until(self, step: int) -> tuple[Weights, ...]:
         """Return the weights that are kept up to a step, from which other lengths are reconstructed."""
         return tuple(each for each in self.kept if each.step <= step)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffbench.specs.jobs import STATES, DataStageSpec, StageSpec, TrainSpec
+from diffbench.specs.benchmark import CONTROL_SOLVER
+from diffbench.specs.jobs import STATES, DataStageSpec, SampleSpec, StageSpec, TrainSpec
 from diffbench.specs.jobs.stage import RUN
 from diffbench.specs.weights import Weights
 
@@ -51,6 +52,11 @@ def dataset(root: Path) -> Path:
 def data_manifest(root: Path) -> Path:
     """Return the path of the data set's manifest."""
     return root / DataStageSpec.extras[0]
+
+
+def control(root: Path, variant: str, seed: int) -> Path:
+    """Return the path of the images of a control."""
+    return root / SampleSpec.template.format(variant=variant, seed=seed, solver=CONTROL_SOLVER)
 
 
 def partial_scores(root: Path, variant: str, seed: int) -> Path:

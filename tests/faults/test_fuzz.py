@@ -16,6 +16,7 @@ from pathlib import Path
 import fast_yaml
 import pytest
 import torch
+from archives import noise, png
 from commands import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -156,22 +157,39 @@ def changed(document, keys, value, how):
 
 
 SMALL = fast_yaml.load(TINY.read_text()) | {
-    "variants": ["vp", "edm", "blurring-s1", "own-*"],
+    "variants": ["vp", "edm", "blurring-s1", "own-*", "theirs"],
     "tables": ["overview"],
 }
 SMALL["overrides"] = {each: SMALL["overrides"][each] for each in ("edm", "blurring-s{sigma_max}")}
-SMALL |= {"claims": [], "figures": []}
+HEUN = {"item": "heun-3", "metric": "fid_test"}
+SMALL |= {
+    "claims": [
+        {
+            "mine": {
+                "claim": "EDM is better",
+                "source": "us",
+                "better": {"variant": "edm", **HEUN},
+                "worse": {"variant": "own-1", **HEUN},
+            }
+        }
+    ],
+    "figures": [
+        {"fid": {"layout": "nfe", "title": "FID", "variants": ["edm"], "series": {"a": ["heun-3"]}}}
+    ],
+}
 SMALL["methods"] = {
     "own-{s}": {
         "sweep": {"s": [1, 2]},
         "process": {"name": "vp"},
         "denoiser": {"name": "gaussian"},
         "solvers": {"heun-3": {"name": "heun", "steps": 3}},
-    }
+    },
+    "theirs": {"control": {"name": "images", "path": "pictures"}},
 }
 SMALL["restorations"] = {
     "tasks": {"half": {"operator": {"name": "identity"}}},
     "variants": ["vp"],
+    "restorers": {"ddrm-3": {"name": "ddrm", "steps": 3}},
 }
 PLACES = list(places(SMALL))
 CHANGES = st.lists(
@@ -200,6 +218,9 @@ def refused_in_one_line(capsys, status: int) -> None:
 def test_benchmark_files(tmp_path, monkeypatch, capsys, count):
     monkeypatch.chdir(tmp_path)
 
+    monkeypatch.setenv("DIFFBENCH_CACHE", str(tmp_path / "cache"))
+    Path("pictures").mkdir()
+    Path("pictures/a.png").write_bytes(png(noise(0, 8, 8, 1)))
     Path("bench.yaml").write_text(fast_yaml.dump(SMALL))
     assert cli.main(["check-config", "bench.yaml"]) == 0
     refused_in_one_line(capsys, 0)

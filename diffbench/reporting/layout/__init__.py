@@ -7,7 +7,9 @@ the class of a figure has ``make(results, metrics) -> Drawing``, a ``Chart`` or 
 
 from diffbench.reporting.layout.cell import (
     BITS,
+    Asking,
     CellSpec,
+    Column,
     Metrics,
     MetricSpec,
     Named,
@@ -52,6 +54,8 @@ from diffbench.reporting.layout.wanted import (
     PUBLISHED,
     TABLES,
     TablesSpec,
+    check_planned,
+    check_shown,
     of_plan,
     place,
     read_tables,
@@ -61,10 +65,12 @@ from diffbench.reporting.layout.wanted import (
 
 __all__ = [
     "AT_INFINITY",
+    "Asking",
     "BITS",
     "CLAIMS_TABLE",
     "EXPORT",
     "CellSpec",
+    "Column",
     "ComparisonSpec",
     "CurveFigureSpec",
     "CurvePointSpec",
@@ -99,6 +105,8 @@ __all__ = [
     "TablesSpec",
     "TermsFigureSpec",
     "TrajectoriesFigureSpec",
+    "check_planned",
+    "check_shown",
     "listed",
     "of_plan",
     "place",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
+from diffbench.plan.jobs import Plan
 from diffbench.plan.treatments import Facet
 from diffbench.specs.base import PositiveFloat, PositiveInt, Spec, nothing
 from diffbench.specs.weights import CellAt
@@ -90,6 +91,15 @@ class CellSpec(Spec):
         return item in self.item or any(item.startswith(each) for each in started)
 
 
+def is_planned(plan: Plan, named: Named) -> bool:
+    """Return whether a benchmark has the item of a number, or says why it has none."""
+    variant, item, at = named
+    item = plan.item_at(variant, item, at)
+    if variant in plan.left_out or plan.find(variant, item) is not None:
+        return True
+    return any((each.variant, each.item) == (variant, item) for each in plan.refusals)
+
+
 class Column(NamedTuple):
     """Numbers that readers compare: cells of one metric, which may differ in the facets in ``about``."""
 
@@ -115,6 +125,24 @@ class Asking:
     def named(self) -> set[str]:
         """The metrics of the numbers that are asked for."""
         return {column.metric for column in self.asked.values()}
+
+    @property
+    def cells_named(self) -> list[Named]:
+        """The numbers that are asked for one by one."""
+        return [cell for each in self.asked.values() for cell in each.cells]
+
+    @property
+    def whole(self) -> Sequence[str]:
+        """The stages whose jobs are all shown, whatever they are."""
+        return ()
+
+    def in_plan(self, plan: Plan) -> bool:
+        """Return whether a benchmark has any of the numbers, or says why it has none."""
+        if self.whole and plan.left_out:
+            return True
+        stages = {each.stage for each in plan.jobs} | {each.stage for each in plan.refusals}
+        whole = not stages.isdisjoint(self.whole)
+        return whole or any(is_planned(plan, each) for each in self.cells_named)
 
     @property
     def steps(self) -> Steps:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from diffbench.reporting.layout.cell import Asking, Column, Items
+from diffbench.plan.jobs import Plan
+from diffbench.reporting.layout.cell import Asking, Column, Items, Named
 from diffbench.specs.base import Float, PositiveInt, Registered, Spec
 from diffbench.specs.weights import CellAt
 
@@ -67,6 +69,11 @@ class SeriesSpec(Spec):
     variant: str
     item: str
 
+    @property
+    def named(self) -> Named:
+        """The item, of the last step's weights."""
+        return self.variant, self.item, None
+
 
 class LearningFigureSpec(FigureSpec):
     """Metrics, one panel each, against the training step: a point for each step whose weights have the item.
@@ -85,6 +92,15 @@ class LearningFigureSpec(FigureSpec):
     def asked(self) -> dict[str, Column]:
         """A panel for each metric, of whatever steps are planned."""
         return {metric: Column(metric) for metric in self.metrics}
+
+    def in_plan(self, plan: Plan) -> bool:
+        """Return whether an item is planned, of whatever step."""
+        return super().in_plan(plan) or any(plan.along(s.variant, s.item) for s in self.series)
+
+    @property
+    def cells_named(self) -> list[Named]:
+        """The item of each series."""
+        return [each.named for each in self.series]
 
 
 class NFEFigureSpec(FigureSpec):
@@ -108,6 +124,12 @@ class NFEFigureSpec(FigureSpec):
         """The one metric, of whatever is planned."""
         return {self.metric: Column(self.metric)}
 
+    @property
+    def cells_named(self) -> list[Named]:
+        """The solvers of all series, of each variant."""
+        items = [item for each in self.series.values() for item in each]
+        return [(variant, item, None) for variant in self.variants for item in items]
+
 
 class TermsFigureSpec(FigureSpec):
     """The terms of the variational bound, one for each step."""
@@ -116,6 +138,11 @@ class TermsFigureSpec(FigureSpec):
     implementation: ClassVar[str] = "diffbench.reporting.figures:Terms"
 
     series: Annotated[list[SeriesSpec], Field(min_length=1)]
+
+    @property
+    def cells_named(self) -> list[Named]:
+        """The item of each series."""
+        return [each.named for each in self.series]
 
 
 class ExtrapolationFigureSpec(FigureSpec):
@@ -129,7 +156,7 @@ class ExtrapolationFigureSpec(FigureSpec):
     @property
     def asked(self) -> dict[str, Column]:
         """The numbers of infinitely many samples."""
-        return {AT_INFINITY: Column(AT_INFINITY, [(s.variant, s.item, None) for s in self.series])}
+        return {AT_INFINITY: Column(AT_INFINITY, [each.named for each in self.series])}
 
 
 class GradientNoiseFigureSpec(FigureSpec):
@@ -141,6 +168,11 @@ class GradientNoiseFigureSpec(FigureSpec):
     variant: str
     item: str
 
+    @property
+    def cells_named(self) -> list[Named]:
+        """The analysis."""
+        return [(self.variant, self.item, None)]
+
 
 class ReconstructionFigureSpec(FigureSpec):
     """The error of test images that were encoded and decoded again, against the number of steps."""
@@ -149,6 +181,11 @@ class ReconstructionFigureSpec(FigureSpec):
     implementation: ClassVar[str] = "diffbench.reporting.figures:Reconstruction"
 
     series: Annotated[list[SeriesSpec], Field(min_length=1)]
+
+    @property
+    def cells_named(self) -> list[Named]:
+        """The item of each series."""
+        return [each.named for each in self.series]
 
 
 class RestorationsFigureSpec(FigureSpec):
@@ -159,6 +196,11 @@ class RestorationsFigureSpec(FigureSpec):
 
     images: PositiveInt = 6
 
+    @property
+    def whole(self) -> Sequence[str]:
+        """Restorations."""
+        return ("restore",)
+
 
 class TrajectoriesFigureSpec(FigureSpec):
     """States of the first ``images`` images on the way from noise, a pane for each process and solver."""
@@ -168,12 +210,22 @@ class TrajectoriesFigureSpec(FigureSpec):
 
     images: PositiveInt = 2
 
+    @property
+    def whole(self) -> Sequence[str]:
+        """Trajectories."""
+        return ("trajectory",)
+
 
 class SchedulesFigureSpec(FigureSpec):
     """The noise of each process over time, and the noise levels of the solvers' grids and of training."""
 
     layout: Literal["schedules"] = "schedules"
     implementation: ClassVar[str] = "diffbench.reporting.schedules:SchedulesFigure"
+
+    @property
+    def whole(self) -> Sequence[str]:
+        """Schedules."""
+        return ("schedule",)
 
 
 AnyFigure = Annotated[SerializeAsAny[FigureSpec], BeforeValidator(FigureSpec.choose)]

@@ -61,9 +61,14 @@ class ListingSpec(TableSpec):
         bits = [BITS] if self.stage == "sample" else []
         return {name: Column(name) for name in (*self.columns, *bits)}
 
+    @property
+    def whole(self) -> Sequence[str]:
+        """The listing's stage, and likelihood where bits per dimension follow."""
+        return (self.stage, "likelihood") if self.likelihoods else (self.stage,)
+
     def shows(self, stage: str, variant: str, item: str) -> bool:
-        """Return whether the stage is the listing's, or likelihood where bits per dimension follow."""
-        return stage == self.stage or (self.likelihoods and stage == "likelihood")
+        """Return whether all jobs of the stage are shown."""
+        return stage in self.whole
 
     @model_validator(mode="after")
     def _known_are_columns(self) -> Self:
@@ -91,9 +96,14 @@ class IntervalsSpec(TableSpec):
         """A column for each metric, of whatever is planned."""
         return {name: Column(name) for name in self.columns}
 
+    @property
+    def whole(self) -> Sequence[str]:
+        """Samples."""
+        return ("sample",)
+
     def shows(self, stage: str, variant: str, item: str) -> bool:
         """Return whether the stage draws samples."""
-        return stage == "sample"
+        return stage in self.whole
 
 
 class RecordedSpec(TableSpec):
@@ -112,6 +122,11 @@ class RecordedSpec(TableSpec):
     runs: Annotated[list[str], Field(min_length=1)]
     columns: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[PositiveInt, Field(ge=2)] = 3
+
+    @property
+    def whole(self) -> Sequence[str]:
+        """Samples: those of the plan that are recorded."""
+        return ("sample",)
 
     @property
     def files(self) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import model_validator
 from diffbench.plan import reading
 from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import Keys, Tree
-from diffbench.reporting.layout.cell import Metrics
+from diffbench.reporting.layout.cell import Asking, Metrics
 from diffbench.reporting.layout.figure import AnyFigure
 from diffbench.reporting.layout.table import AnyTable
 from diffbench.reporting.spelling import refuse_old
@@ -25,6 +25,8 @@ CLAIMS_TABLE = "claims"
 EXPORT = "records"
 #: The names of files beside the tables, with what they are.
 RESERVED = {CLAIMS_TABLE: "the table of the claims", EXPORT: "the export of all numbers"}
+#: How many cells a message names.
+SHOWN = 3
 C = TypeVar("C")
 
 
@@ -99,9 +101,44 @@ def written(plan: Plan) -> dict[Keys, str]:
     } | {(): str(plan.config)}
 
 
-def place(plan: Plan, key: str) -> str:
-    """Return where a benchmark file has a key; the file where its base or the command line has it."""
-    return reading.read(plan.config).where((key,))
+def place(plan: Plan, *keys: str | int) -> str:
+    """Return where a benchmark file, or its base, has a key; the file where the command line has it."""
+    tree = reading.read(plan.config)
+    if keys[0] not in tree.value and "base" in tree.value:
+        tree = reading.read(plan.config.parent / tree.value["base"])
+    return tree.where(keys)
+
+
+def check_planned(plan: Plan, known: TablesSpec) -> None:
+    """Refuse a table or a figure that the benchmark file names and that has nothing of the plan to show.
+
+    Raises:
+        PlanError: naming it and what it shows.
+    """
+    parts: dict[str, Mapping[str, Asking]] = {"tables": known.tables, "figures": known.figures}
+    for part, shown in parts.items():
+        for index, (name, each) in enumerate(shown.items()):
+            # A benchmark that does not say its tables gets the overview.
+            if part in plan.benchmark.model_fields_set:
+                check_shown(plan, (part, index), name, [each])
+
+
+def check_shown(plan: Plan, keys: Keys, name: str, asking: Sequence[Asking]) -> None:
+    """Refuse what is called ``name`` in a benchmark file where the plan has nothing of what it asks for.
+
+    Raises:
+        PlanError: naming it and what it asks for.
+    """
+    if any(each.in_plan(plan) for each in asking):
+        return
+    cells = [f"{variant} {item}" for each in asking for variant, item, _ in each.cells_named]
+    stages = [f"any job of the stage {stage}" for each in asking for stage in each.whole]
+    wanted = list(dict.fromkeys([*cells, *stages]))
+    shown = ", ".join(wanted[:SHOWN]) + (", .." if len(wanted) > SHOWN else "")
+    raise PlanError(
+        f"{place(plan, *keys)}: {keys[0]}: {name!r} has nothing to show: it is of {shown}, and the benchmark has none "
+        f"of these; add one, or leave {name!r} out"
+    )
 
 
 def own_parts(plan: Plan) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import LevelCount, PositiveFloat, StepCount, nothing
+from diffbench.specs.base import LevelCount, Only, PositiveFloat, StepCount, nothing
 from diffbench.specs.needs import HasNeeds, Needs, Rule, view
 from diffbench.specs.processes import ProcessSpec
 
@@ -44,6 +44,7 @@ class LangevinSpec(HasNeeds):
         view("score").hinting("leave the corrector out"),
         Rule(_scale_is_positive),
     )
+    belonging: ClassVar[tuple[Only, ...]] = (Only("levels", "snr"),)
 
     snr: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     rule: Literal["norms", "annealed"] = "norms"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffbench.specs.base import NonNegativeFloat, PositiveFloat, nothing
+from diffbench.specs.base import NonNegativeFloat, Only, PositiveFloat, nothing
 from diffbench.specs.needs import GAUSSIAN, ONE_ALPHA, WALLS, HasNeeds, Needs, Rule
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.solvers.grids import level_refusal, range_refusal
@@ -136,6 +136,18 @@ class RatioSolverSpec(GridSolverSpec):
         return self
 
 
+def _some_step_is_churned(spec: HeunSpec) -> str | None:
+    """A step is churned where its sigma lies in the window: some of the grid must."""
+    (smallest, largest), (low, high) = spec.sigmas, spec.churned
+    if not spec.churn or (low <= largest and high >= smallest):
+        return None
+    key = "churn_min" if low > largest else "churn_max"
+    return (
+        f"{key}: {getattr(spec, key):g} leaves no step to churn: the grid goes from {smallest:g} to {largest:g}; "
+        "choose it within"
+    )
+
+
 class HeunSpec(RatioSolverSpec):
     """EDM's sampler (Karras et al. 2022, algorithm 2) in (x/alpha, sigma/alpha); the last step is Euler's.
 
@@ -153,6 +165,10 @@ class HeunSpec(RatioSolverSpec):
 
     name: Literal["heun"] = "heun"
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:Heun"
+    needs: ClassVar[Needs] = (Rule(_some_step_is_churned, ()),)
+    belonging: ClassVar[tuple[Only, ...]] = tuple(
+        Only(f"churn_{each}", "churn") for each in ("min", "max", "ceiling", "noise")
+    )
 
     order: Literal[1, 2] = 2
     alpha: PositiveFloat = 1.0

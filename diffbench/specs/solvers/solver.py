@@ -10,6 +10,7 @@ from diffbench.specs.base import (
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
+    Only,
     PositiveFloat,
     Registered,
     StepCount,
@@ -46,6 +47,7 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
     """
 
     kind: ClassVar[str] = "solver"
+    belonging: ClassVar[tuple[Only, ...]] = (Only("percentile", "threshold", ("dynamic",)),)
     needs: ClassVar[Needs] = (
         view("x0").where("threshold", "static", "dynamic"),
         LABELS.where("w"),
@@ -120,6 +122,7 @@ class GridSolverSpec(SolverSpec):
     """
 
     needs: ClassVar[Needs] = (*GRID, inside("corrector", "process"))
+    belonging: ClassVar[tuple[Only, ...]] = (Only("rho", "grid", ("karras",)),)
 
     steps: StepCount
     grid: Grid = "uniform"
