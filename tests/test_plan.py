@@ -1389,7 +1389,6 @@ def test_what_a_benchmark_lacks_is_not_blamed_on_the_methods(tmp_path, key):
 
 # What is added or replaced, and the one line that says why a setting has no effect.
 IDLE = [
-    ("", {"training": "{steps: 9, warmup: 10}"}, "vp.training: warmup: 10 steps, .* has 9"),
     (
         "overrides: {vp: {solvers: {h: {name: heun, steps: 3, percentile: 0.9}}}}",
         {},
@@ -1441,6 +1440,12 @@ def test_a_setting_without_effect_is_refused_in_one_line(planned, text, replace,
     with pytest.raises(PlanError, match=r"^[^\n]*$") as error:
         planned(text, **replace)
     assert re.search(line, str(error.value)), error.value
+
+
+def test_a_warm_up_longer_than_its_training_is_noted(planned):
+    noted = "vp, training: warmup: 10 of 9 steps: the rate 0.001 is never reached"
+    assert noted in list(remarks(planned("", training="{steps: 9, warmup: 10, lr: 1e-3}")))
+    assert not list(remarks(planned("", training="{steps: 9, warmup: 9, lr: 1e-3}")))
 
 
 def test_a_shared_setting_with_an_effect_somewhere_is_accepted(planned):

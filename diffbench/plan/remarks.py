@@ -18,6 +18,8 @@ def remarks(plan: Plan) -> Iterator[str]:
     for refusal in plan.refusals:
         yield f"{refusal.variant}: {refusal.item} is left out: {refusal.reason}"
     for name, variant in plan.variants.items():
+        if variant.training is not None and (note := variant.training.note):
+            yield f"{name}, training: {note}"
         for item, solver in variant.solvers.items():
             if variant.process is not None and (note := solver.note(variant.process)):
                 yield f"{name}, {item}: {note}"

@@ -286,8 +286,6 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
         reasons.append(("network", variant.network.refusal(shape)))
     if denoiser.takes_labels:
         reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
-    if variant.training is not None:
-        reasons.append(("training", variant.training.rate_refusal))
     if objective is not None:
         reasons.append(("objective", objective.refusal(process, denoiser)))
         reasons.append(("objective", _augmentation_refusal(objective, variant.network)))

@@ -151,14 +151,11 @@ class TrainingSpec(Spec):
         )
 
     @property
-    def rate_refusal(self) -> str | None:
-        """Why the rate is never reached; None where it is."""
+    def note(self) -> str | None:
+        """What a plan notes: that the rate is never reached; None where it is."""
         if self.warmup <= self.steps:
             return None
-        return (
-            f"warmup: {self.warmup:,} steps, and the training has {self.steps:,}: the rate is never reached; lower "
-            "warmup, or leave it out"
-        )
+        return f"warmup: {self.warmup:,} of {self.steps:,} steps: the rate {self.lr:g} is never reached"
 
     def until(self, step: int) -> tuple[Weights, ...]:
         """Return the weights that are kept up to a step, from which other lengths are reconstructed."""
