@@ -18,3 +18,9 @@ SETTINGS |= {
     **{("network", name): {"channels": 8, "blocks": 1, "groups": 4} for name in ("vdm", "reflected-vdm")},
     ("network", "unet"): {"channels": 8, "inner_channels": 8, "embedding": 16},
 }
+SETTINGS |= {
+    **{("operator", name): {"size": 3} for name in ("uniform-blur", "gaussian-blur", "anisotropic-blur")},
+    **{("operator", name): {"factor": 2} for name in ("block-average", "bicubic")},
+    ("operator", "box-mask"): {"height": 3, "width": 2},
+    ("operator", "mask"): {"rows": ("#.......",) + ("........",) * 7},
+}

@@ -77,6 +77,8 @@ class RestorerSpec(HasNeeds, Registered):
         inside("inner", "process", "denoiser", called="solver"),
     )
     facts: ClassVar[tuple[str, ...]] = ("denoiser",)
+    #: Whether H x = y holds for its images x where the measurement y has no noise.
+    honours: ClassVar[bool] = True
 
     name: str
 
