@@ -1,0 +1,70 @@
+r"""Laws of likelihoods: bits per dimension of grey levels are of probabilities.
+
+Of an image of one pixel with L grey levels
+
+    sum_k 2^(-bits(k)) <= 1,
+
+and near 1 where the model is good, its density smooth over a level, and a bound tight.  A factor of the data range that
+is forgotten, log_2 of which is whole bits, shows at once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffbench.conform.law import demand, law, unless
+from diffbench.conform.trial import PIXEL, GaussianData, apart, column, generator, made, other_range, processes, served
+from diffbench.data.grey_levels import GreyLevels
+from diffbench.specs.likelihoods import LikelihoodSpec
+from diffbench.specs.processes import ProcessSpec
+from diffbench.specs.registry import build
+
+LEVELS = 33
+#: The exact Gaussian loses 1 % of its mass beyond the range; a bound by 50 or more steps is loose by some per cent.
+LEAST, MOST = 0.7, 1.02
+
+
+def bits(spec: LikelihoodSpec, process: ProcessSpec, seed: int = 5) -> Tensor:
+    """Bits (33,) of every grey level of an image of one pixel, under the exact denoiser of the data."""
+    cells = GreyLevels(LEVELS, process.low, process.high, process.bounded)
+    x = cells.first + cells.spacing * torch.arange(LEVELS, dtype=torch.float64)
+    likelihood = build(spec, GaussianData(made(process, PIXEL)), cells)
+    found: Tensor = likelihood(column(x), generator(seed))["total"]
+    return found
+
+
+def process_of(spec: LikelihoodSpec) -> ProcessSpec:
+    """The first process with one alpha that it serves."""
+    gaussian = [each for each in processes() if each.family == "gaussian"]
+    process = served(spec, gaussian)
+    unless(process.noise == "constant", "its process has noise that does not grow")
+    return process
+
+
+@law(LikelihoodSpec, "probabilities sum to 1", "sum over grey levels of 2^-bits = 1")
+def sums(spec: LikelihoodSpec) -> None:
+    """The data range and the width of a grey level enter once."""
+    process = process_of(spec)
+    for each in (process, other_range(process)) if process.written_for == 1 else (process,):
+        found = bits(spec, each)
+        demand(tuple(found.shape) == (LEVELS,), f"total has the shape {tuple(found.shape)}")
+        total = float((-found * math.log(2)).exp().sum())
+        demand(
+            LEAST < total < MOST,
+            f"for data in {each.range} the sum is {total:.3g}: off by {math.log2(total):.2f} bits; is log|dx/dk| right?",
+        )
+
+
+@law(LikelihoodSpec, "a seed gives the same bits", "bits(seed) = bits(seed)")
+def repeats(spec: LikelihoodSpec) -> None:
+    """All noise comes from the generator."""
+    process = process_of(spec)
+    found = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            found.append(bits(spec, process))
+    demand(torch.equal(*found), f"bits of one seed differ by {apart(*found):.3g}")
