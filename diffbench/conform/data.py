@@ -23,17 +23,26 @@ def shapes(spec: DataSpec) -> None:
     """What is stated before the data are read is so."""
     data = loaded(spec)
     for split in ("train", "test"):
-        images, labels = data.split(split)  # type: ignore[arg-type]
+        images, labels = data.split(split)
         right = images.dtype == np.uint8 and images.ndim == 4 and labels.dtype == np.int64
         told = f"{split} is {images.dtype} {images.shape}, its labels {labels.dtype} {labels.shape}"
         demand(right and len(labels) == len(images), told)
         if spec.known_counts:
-            demand(spec.known_counts[split] == len(images), f"known_counts says {spec.known_counts}, but {told}")
+            demand(
+                spec.known_counts[split] == len(images),
+                f"known_counts says {spec.known_counts}, but {told}",
+            )
     height, width, channels = data.shape
     stated = spec.known_shape or (channels, height, width)
-    demand(stated == (channels, height, width), f"known_shape is {stated}, images are {(channels, height, width)}")
+    demand(
+        stated == (channels, height, width),
+        f"known_shape is {stated}, images are {(channels, height, width)}",
+    )
     classes = spec.known_classes or max(len(data.classes), 1)
-    demand(classes == max(len(data.classes), 1), f"known_classes is {classes}, classes are {data.classes}")
+    demand(
+        classes == max(len(data.classes), 1),
+        f"known_classes is {classes}, classes are {data.classes}",
+    )
 
 
 @law(DataSpec, "levels are in the range", "0 <= level < L, 0 <= label < classes")
@@ -42,7 +51,10 @@ def levels(spec: DataSpec) -> None:
     data = loaded(spec)
     highest = max(int(data.train.max()), int(data.test.max()))
     demand(data.levels == spec.levels, f"levels is {data.levels}, and its spec says {spec.levels}")
-    demand(highest < data.levels, f"levels out of range: a level is {highest}, and there are {data.levels}")
+    demand(
+        highest < data.levels,
+        f"levels out of range: a level is {highest}, and there are {data.levels}",
+    )
     labels = np.concatenate([data.train_labels, data.test_labels])
     inside = labels.min() >= 0 and labels.max() < max(len(data.classes), 1)
     demand(inside, f"labels are {labels.min()} .. {labels.max()}, of {len(data.classes)} classes")
@@ -52,7 +64,11 @@ def levels(spec: DataSpec) -> None:
 def fixed(spec: DataSpec) -> None:
     """Every job sees the same images in the same order."""
     first, again = loaded(spec), loaded(spec)
-    pairs = ((first.train, again.train), (first.test, again.test), (first.train_labels, again.train_labels))
+    pairs = (
+        (first.train, again.train),
+        (first.test, again.test),
+        (first.train_labels, again.train_labels),
+    )
     demand(all(np.array_equal(a, b) for a, b in pairs), "two loads differ")
 
 

@@ -53,10 +53,18 @@ def states(process: Process, dtype: torch.dtype = torch.float64) -> tuple[Tensor
 def views_of(process: Process) -> list[Native]:
     """The views that a prediction has: the mean is that of the level before, so that a chain alone has it."""
     whole = process.spec.time == "discrete"
-    return [each for each in get_args(Native) if each in process.spec.views and (whole or each != "mean")]
+    return [
+        each
+        for each in get_args(Native)
+        if each in process.spec.views and (whole or each != "mean")
+    ]
 
 
-@law(DenoiserSpec, "shapes and dtypes", "a prediction has the shape and the dtype of x_t, in every view")
+@law(
+    DenoiserSpec,
+    "shapes and dtypes",
+    "a prediction has the shape and the dtype of x_t, in every view",
+)
 def shapes(spec: DenoiserSpec) -> None:
     """A float64 coefficient meets float32 images without changing them."""
     denoiser = built(spec)
@@ -97,7 +105,11 @@ def refuse(got: Tensor, want: Tensor, what: str, by: str) -> None:
     demand(error < EQUAL, f"{what} differs from {by} by {error:.3g}{opposite}")
 
 
-@law(DenoiserSpec, "the same answer twice, and inputs as they were", "D(x_t, t) is a function that changes nothing")
+@law(
+    DenoiserSpec,
+    "the same answer twice, and inputs as they were",
+    "D(x_t, t) is a function that changes nothing",
+)
 def pure(spec: DenoiserSpec) -> None:
     """Solvers ask at one state more than once."""
     denoiser = built(spec)
@@ -117,7 +129,9 @@ def labels(spec: DenoiserSpec) -> None:
     unless(not spec.takes_labels, "it is unconditional")
     denoiser = built(spec)
     x, t = states(denoiser.process)
-    demand(denoiser.classes == CLASSES, f"classes is {denoiser.classes}, but it was given {CLASSES}")
+    demand(
+        denoiser.classes == CLASSES, f"classes is {denoiser.classes}, but it was given {CLASSES}"
+    )
     first, other, null = (denoiser(x, t, labelled(y, len(x))).value for y in (0, 2, CLASSES))
     used = not torch.equal(first, other) and not torch.equal(first, null)
     demand(used, "the label is ignored: the answer is the same for labels 0 and 2, or for none")
@@ -164,7 +178,10 @@ def sign(spec: DenoiserSpec) -> None:
     x = process.diffuse(x0.double(), at, normal(x0.shape, 2))
     score = denoiser(x, at).score
     slope = float(((x - x.mean(0)) * score).mean())
-    demand(slope < 0, f"the sign of the score is wrong: (x_t - E[x_t]) . score is {slope:.3g}, must be below 0")
+    demand(
+        slope < 0,
+        f"the sign of the score is wrong: (x_t - E[x_t]) . score is {slope:.3g}, must be below 0",
+    )
 
 
 @law(
@@ -178,8 +195,6 @@ def ranged(spec: DenoiserSpec) -> None:
     there = other_range(here)
     unless("x0" not in here.views, f"{here.name} has no view x0")
     x, t = states(made(here))
-    answers = [
-        denoiser_of(spec, made(each))(moved(x, here, each), t).x0 for each in (here, there)
-    ]
+    answers = [denoiser_of(spec, made(each))(moved(x, here, each), t).x0 for each in (here, there)]
     error = apart(answers[1], moved(answers[0], here, there))
     demand(error < 1e-5, f"x0 on {there.range} differs from x0 on {here.range} by {error:.3g}")

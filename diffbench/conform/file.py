@@ -20,7 +20,7 @@ from diffbench.conform import (  # noqa: F401, each makes its laws known
     solvers,
     specs,
 )
-from diffbench.conform.law import Idle, Verdict, judged
+from diffbench.conform.law import IdleError, Verdict, judged
 from diffbench.conform.trial import example
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError, printable, shown
@@ -45,7 +45,8 @@ def verdicts(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, li
     Raises:
         PlanError: when the file cannot be imported or registers nothing; when a class cannot be tried with its keys.
     """
-    module = load_extension(path).__name__
+    # A whole path: errors are known to be of this file by it.
+    module = load_extension(path.resolve()).__name__
     found = list(registered(module))
     if not found:
         raise PlanError(
@@ -64,7 +65,7 @@ def _spec(
     keys = {key: value for key, value in given.items() if key in model.model_fields}
     try:
         return example(model, {kind.chosen_by: name, **keys})
-    except Idle as why:
+    except IdleError as why:
         raise PlanError(f"{shown(path)}: {kind.kind} {name}: {why}") from why
     except ValidationError as error:
         first = error.errors()[0]
@@ -81,7 +82,9 @@ def report(path: Path, found: Mapping[str, list[Verdict]]) -> list[str]:
     for what, each in found.items():
         lines += [f"{shown(path)}: {what}", *(verdict.line for verdict in each)]
     every = [verdict for each in found.values() for verdict in each]
-    count = {outcome: sum(each.outcome == outcome for each in every) for outcome in ("passed", "failed")}
+    count = {
+        outcome: sum(each.outcome == outcome for each in every) for outcome in ("passed", "failed")
+    }
     rest = len(every) - sum(count.values())
     lines.append(f"{count['passed']} laws passed, {count['failed']} failed, {rest} do not apply")
     return lines

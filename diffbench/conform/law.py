@@ -1,7 +1,7 @@
 """Laws: what every class of a kind must obey, stated once for the package's own tests and for extensions.
 
-A law is a function of a spec of its kind.  It returns where the class obeys it, raises ``Broken`` with the equation
-that failed and the numbers, and ``Idle`` where the law asks nothing of the class.  A kind is a direct subclass of
+A law is a function of a spec of its kind.  It returns where the class obeys it, raises ``LawError`` with the equation
+that failed and the numbers, and ``IdleError`` where the law asks nothing of the class.  A kind is a direct subclass of
 ``Registered``: a law of ``ProcessSpec`` is asked of every process, and a law of ``Registered`` of every spec.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import printable
 from diffbench.specs.registry import extension_line
@@ -19,11 +21,11 @@ Check = Callable[[Any], None]
 Outcome = Literal["passed", "failed", "does not apply"]
 
 
-class Broken(Exception):
+class LawError(Exception):
     """A law is not obeyed; the message has both sides of the equation."""
 
 
-class Idle(Exception):
+class IdleError(Exception):
     """A law asks nothing of a class; the message says why."""
 
 
@@ -82,14 +84,18 @@ def judged(spec: Registered) -> list[Verdict]:
 
 
 def verdict(asked: Law, spec: Registered) -> Verdict:
-    """Return what a law says of the class of a spec; an error of the class is a failure."""
+    """Return what a law says of the class of a spec; an error of the class is a failure.
+
+    The global random state of torch is as it was before.
+    """
     try:
-        asked.check(spec)
-    except Idle as why:
+        with torch.random.fork_rng(devices=[]):
+            asked.check(spec)
+    except IdleError as why:
         return Verdict(asked, "does not apply", str(why))
-    except Broken as why:
+    except LawError as why:
         return Verdict(asked, "failed", str(why))
-    except Exception as error:  # noqa: BLE001, a class of an extension may raise anything
+    except Exception as error:
         place = extension_line(error)
         raised = f"{type(error).__name__}: {printable(error)}"
         return Verdict(asked, "failed", f"{place}: {raised}" if place else raised)
@@ -100,17 +106,17 @@ def demand(holds: object, reason: str) -> None:
     """Refuse what is not so.
 
     Raises:
-        Broken: with the reason.
+        LawError: with the reason.
     """
     if not holds:
-        raise Broken(reason)
+        raise LawError(reason)
 
 
 def unless(idle: object, reason: str) -> None:
     """Leave a law that asks nothing.
 
     Raises:
-        Idle: with the reason, where it asks nothing.
+        IdleError: with the reason, where it asks nothing.
     """
     if idle:
-        raise Idle(reason)
+        raise IdleError(reason)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffbench.conform.law import Idle, demand, law, unless
+from diffbench.conform.law import IdleError, demand, law, unless
 from diffbench.conform.trial import apart, normal
 from diffbench.metrics.distances import bootstrap_rows, fid_statistics
 from diffbench.metrics.extractor import Features
@@ -35,7 +35,9 @@ def built(spec: MeasureSpec) -> Measure:
     known = features(1)
     statistics = dict.fromkeys(("train", "test"), fid_statistics(known))
     counts = {"train": COUNT, "test": COUNT}
-    found: Measure = build(spec, Reference(statistics, {}, known, features(2), {}, counts, 1.0), "cpu")
+    found: Measure = build(
+        spec, Reference(statistics, {}, known, features(2), {}, counts, 1.0), "cpu"
+    )
     return found
 
 
@@ -55,7 +57,11 @@ def compare(spec: MeasureSpec, first: Measured, other: Measured, what: str) -> N
         demand(abs(value - again) <= allowed, f"{name} {what}: {value:.6g} and {again:.6g}")
 
 
-@law(MeasureSpec, "scores are numbers", "of(z, rows) -> metric -> finite value, and its standard error or None")
+@law(
+    MeasureSpec,
+    "scores are numbers",
+    "of(z, rows) -> metric -> finite value, and its standard error or None",
+)
 def numbers(spec: MeasureSpec) -> None:
     """Every metric that ``better`` names is there."""
     z = features(3)
@@ -66,11 +72,18 @@ def numbers(spec: MeasureSpec) -> None:
         demand(set(score) >= {"value", "se"}, f"{name} has {sorted(score)}, not value and se")
         demand(np.isfinite(score["value"]), f"{name} is {score['value']}")
     if spec.better:
-        demand(set(spec.better) == set(found.scores), f"better names {sorted(spec.better)}, of() {sorted(found.scores)}")
+        demand(
+            set(spec.better) == set(found.scores),
+            f"better names {sorted(spec.better)}, of() {sorted(found.scores)}",
+        )
     demand(np.array_equal(z, kept), "of changes the features in place")
 
 
-@law(MeasureSpec, "the direction is as said", "new images of the training distribution are better than others")
+@law(
+    MeasureSpec,
+    "the direction is as said",
+    "new images of the training distribution are better than others",
+)
 def direction(spec: MeasureSpec) -> None:
     """``better`` says by which of two scores a model wins."""
     unless(not spec.better, "it states no direction: better = {metric: 'lower' or 'higher'}")
@@ -79,7 +92,10 @@ def direction(spec: MeasureSpec) -> None:
     for name, better in spec.better.items():
         won, lost = good.scores[name]["value"], bad.scores[name]["value"]
         told = f"{name} is {won:.4g} for new images of the training distribution and {lost:.4g} for {spec.against}"
-        demand(won < lost if better == "lower" else won > lost, f"the direction is reversed: {told}, but {better} is better")
+        demand(
+            won < lost if better == "lower" else won > lost,
+            f"the direction is reversed: {told}, but {better} is better",
+        )
 
 
 @law(MeasureSpec, "the order of the samples does not matter", "of(z) = of(P z) for a permutation P")
@@ -109,12 +125,12 @@ def distances(spec: ImageMeasureSpec, truth: Tensor, drawn: Tensor) -> Tensor:
     """Distances of two draws of each image.
 
     Raises:
-        Idle: where the measure needs files.
+        IdleError: where the measure needs files.
     """
     if spec.origins and not spec.files:
-        raise Idle(f"it reads files: give {', '.join(spec.origins)}")
+        raise IdleError(f"it reads files: give {', '.join(spec.origins)}")
     if reason := spec.refusal(SHAPE):
-        raise Idle(reason)
+        raise IdleError(reason)
     found: Tensor = build(spec, shape=SHAPE, device="cpu")(truth, torch.stack([drawn, drawn], 1))
     return found
 
@@ -140,12 +156,22 @@ def image_direction(spec: ImageMeasureSpec) -> None:
     demand(right, f"the direction is reversed: {told}, but {spec.better} is better")
 
 
-@law(ImageMeasureSpec, "the batch does not matter", "d(x_i, y_i) is the same in every batch and order")
+@law(
+    ImageMeasureSpec,
+    "the batch does not matter",
+    "d(x_i, y_i) is the same in every batch and order",
+)
 def batches(spec: ImageMeasureSpec) -> None:
     """Each image is compared with its own truth."""
     x, y = pictures(1), pictures(2)
     together = distances(spec, x, y)
     alone = torch.cat([distances(spec, x[i : i + 1], y[i : i + 1]) for i in range(6)])
     turned = distances(spec, x.flip(0), y.flip(0)).flip(0)
-    demand(apart(alone, together) < EQUAL, f"it depends on the batch: alone an image differs by {apart(alone, together):.3g}")
-    demand(apart(turned, together) < EQUAL, f"it depends on the order: reversed, it differs by {apart(turned, together):.3g}")
+    demand(
+        apart(alone, together) < EQUAL,
+        f"it depends on the batch: alone an image differs by {apart(alone, together):.3g}",
+    )
+    demand(
+        apart(turned, together) < EQUAL,
+        f"it depends on the order: reversed, it differs by {apart(turned, together):.3g}",
+    )

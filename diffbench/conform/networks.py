@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffbench.conform.law import Idle, demand, law, unless
+from diffbench.conform.law import IdleError, demand, law, unless
 from diffbench.conform.trial import CLASSES, apart, normal
 from diffbench.diffusion.core.returned import check_like, described
 from diffbench.specs.networks import NetworkSpec
@@ -24,10 +24,12 @@ def shape_of(spec: NetworkSpec) -> tuple[int, int, int]:
     for side in SIDES:
         if (reason := spec.refusal((1, side, side))) is None:
             return 1, side, side
-    raise Idle(str(reason))
+    raise IdleError(str(reason))
 
 
-def built(spec: NetworkSpec, classes: int = CLASSES) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
+def built(
+    spec: NetworkSpec, classes: int = CLASSES
+) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
     """The network with random weights everywhere, also where they start at 0, and its inputs x, c_noise and raw."""
     shape = shape_of(spec)
     torch.manual_seed(0)
@@ -41,7 +43,9 @@ def built(spec: NetworkSpec, classes: int = CLASSES) -> tuple[nn.Module, tuple[T
 
 
 @torch.no_grad()
-def answer(network: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], label: int | None = None) -> Tensor:
+def answer(
+    network: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], label: int | None = None
+) -> Tensor:
     """The network's answer, with one label for all images or None."""
     x, c_noise, raw = inputs
     y = None if label is None else torch.full((len(x),), label)
@@ -49,30 +53,34 @@ def answer(network: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], label: int
     return found
 
 
-@law(NetworkSpec, "shapes and dtypes", "F is (B, out_channels, H, W), float32, also for 2 C outputs and without labels")
+@law(
+    NetworkSpec,
+    "shapes and dtypes",
+    "F is (B, out_channels, H, W), float32, also for 2 C outputs and without labels",
+)
 def shapes(spec: NetworkSpec) -> None:
     """What is asked for is returned."""
-    with torch.random.fork_rng(devices=[]):
-        network, inputs = built(spec)
-        check_like(answer(network, inputs, 0), inputs[0], "forward")
-        wide = build(
-            spec, image_shape=shape_of(spec), in_channels=3, out_channels=2, classes=0
-        ).eval()
+    network, inputs = built(spec)
+    check_like(answer(network, inputs, 0), inputs[0], "forward")
+    wide = build(spec, image_shape=shape_of(spec), in_channels=3, out_channels=2, classes=0).eval()
     x = inputs[0]
     found = answer(wide, (torch.cat([x, x, x], 1), *inputs[1:]))
     right = tuple(found.shape) == (COUNT, 2, *x.shape[2:])
     demand(right, f"with in_channels 3 and out_channels 2 forward returned {described(found)}")
 
 
-@law(NetworkSpec, "the same answer twice, and inputs as they were", "eval: F(x) = F(x), image by image")
+@law(
+    NetworkSpec,
+    "the same answer twice, and inputs as they were",
+    "eval: F(x) = F(x), image by image",
+)
 def pure(spec: NetworkSpec) -> None:
     """An answer depends on nothing but its image's inputs."""
-    with torch.random.fork_rng(devices=[]):
-        network, inputs = built(spec)
-        kept = [each.clone() for each in inputs]
-        first = answer(network, inputs, 0)
-        torch.manual_seed(7)
-        again = answer(network, inputs, 0)
+    network, inputs = built(spec)
+    kept = [each.clone() for each in inputs]
+    first = answer(network, inputs, 0)
+    torch.manual_seed(7)
+    again = answer(network, inputs, 0)
     same = all(torch.equal(a, b) for a, b in zip(inputs, kept, strict=True))
     demand(same, "forward changes its input in place")
     demand(torch.equal(first, again), f"two answers differ by {apart(first, again):.3g}")
@@ -81,11 +89,14 @@ def pure(spec: NetworkSpec) -> None:
     demand(error < EQUAL, f"an image's answer depends on the rest of the batch, by {error:.3g}")
 
 
-@law(NetworkSpec, "noise and labels are used", "F depends on c_noise and on y; y = None is y = classes")
+@law(
+    NetworkSpec,
+    "noise and labels are used",
+    "F depends on c_noise and on y; y = None is y = classes",
+)
 def told(spec: NetworkSpec) -> None:
     """The network is told the level of noise and the class."""
-    with torch.random.fork_rng(devices=[]):
-        network, inputs = built(spec)
+    network, inputs = built(spec)
     x, c_noise, raw = inputs
     first = answer(network, inputs, 0)
     demand(
@@ -103,29 +114,33 @@ def told(spec: NetworkSpec) -> None:
 @law(NetworkSpec, "state survives", "load_state_dict(state_dict()) => the same F")
 def survives(spec: NetworkSpec) -> None:
     """What is stored of a training gives the same network back."""
-    with torch.random.fork_rng(devices=[]):
-        network, inputs = built(spec)
-        torch.manual_seed(9)
-        again: Any = build(
-            spec, image_shape=shape_of(spec), in_channels=1, out_channels=1, classes=CLASSES
-        )
+    network, inputs = built(spec)
+    torch.manual_seed(9)
+    again: Any = build(
+        spec, image_shape=shape_of(spec), in_channels=1, out_channels=1, classes=CLASSES
+    )
     again.load_state_dict({name: each.clone() for name, each in network.state_dict().items()})
     first, second = answer(network, inputs, 1), answer(again.eval(), inputs, 1)
-    demand(torch.equal(first, second), f"after load_state_dict F differs by {apart(first, second):.3g}")
+    demand(
+        torch.equal(first, second), f"after load_state_dict F differs by {apart(first, second):.3g}"
+    )
 
 
-@law(NetworkSpec, "a seed gives the same initial weights", "torch.manual_seed(s) => the same parameters")
+@law(
+    NetworkSpec,
+    "a seed gives the same initial weights",
+    "torch.manual_seed(s) => the same parameters",
+)
 def seeded(spec: NetworkSpec) -> None:
     """Initial weights are a function of the seed."""
     unless(not list(built(spec)[0].parameters()), "it has no parameters")
     states = []
-    with torch.random.fork_rng(devices=[]):
-        for _ in range(2):
-            torch.manual_seed(3)
-            states.append(
-                build(
-                    spec, image_shape=shape_of(spec), in_channels=1, out_channels=1, classes=0
-                ).state_dict()
-            )
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(
+            build(
+                spec, image_shape=shape_of(spec), in_channels=1, out_channels=1, classes=0
+            ).state_dict()
+        )
     changed = [name for name, each in states[0].items() if not torch.equal(each, states[1][name])]
     demand(not changed, f"{changed[:1]} differ between two networks of one seed")

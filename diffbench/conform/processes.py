@@ -48,7 +48,11 @@ def differ(what: str, got: Tensor, want: Tensor, by: str, tolerance: float) -> N
     demand(float(error[worst]) <= tolerance, told)
 
 
-@law(ProcessSpec, "shapes and dtypes", "x_t has the shape and the dtype of x_0; alpha(t), sigma(t) are float64, of t's shape")
+@law(
+    ProcessSpec,
+    "shapes and dtypes",
+    "x_t has the shape and the dtype of x_0; alpha(t), sigma(t) are float64, of t's shape",
+)
 def shapes(spec: ProcessSpec) -> None:
     """A float64 coefficient meets float32 images without changing them."""
     process, t = made(spec), inner_times(made(spec))
@@ -88,7 +92,9 @@ def grows(spec: ProcessSpec) -> None:
     )
 
 
-@law(ProcessSpec, "the perturbation is q(x_t | x_0)", "x_t - m = B^-1[alpha B(x_0 - m)] + sigma eps")
+@law(
+    ProcessSpec, "the perturbation is q(x_t | x_0)", "x_t - m = B^-1[alpha B(x_0 - m)] + sigma eps"
+)
 def perturbs(spec: ProcessSpec) -> None:
     """The draw has the mean and the noise that alpha and sigma say."""
     unless(spec.family != "gaussian", f"it is {spec.family}, not Gaussian")
@@ -174,7 +180,9 @@ def inverts(spec: ProcessSpec) -> None:
     differ("time_of(ratio(t))", process.time_of(process.ratio(t)), t, "t", EQUAL)
 
 
-@law(ProcessSpec, "the prior is the end of the perturbation", "q(x_T) = prior: mean and sigma(t_max)")
+@law(
+    ProcessSpec, "the prior is the end of the perturbation", "q(x_T) = prior: mean and sigma(t_max)"
+)
 def prior(spec: ProcessSpec) -> None:
     """Samplers start where training ends."""
     unless(spec.noise == "constant", "its sampler draws the start from training images")
@@ -210,7 +218,11 @@ def integrates(spec: ProcessSpec) -> None:
     demand(abs(total - 1) < 1e-3, f"the integral is {total:.4g}; is the unit of the range missing?")
 
 
-@law(ProcessSpec, "states stay in the support", "x in support => x_t and prior in support; constrain(x) in support")
+@law(
+    ProcessSpec,
+    "states stay in the support",
+    "x in support => x_t and prior in support; constrain(x) in support",
+)
 def support(spec: ProcessSpec) -> None:
     """Where states are bounded, nothing is outside the data range."""
     process = made(spec)
@@ -241,7 +253,9 @@ def ranged(spec: ProcessSpec) -> None:
     factor = there.sigma(t) / here.sigma(t)
     ratio = there.spec.half_range / here.spec.half_range
     allowed = min((1.0, ratio), key=lambda each: abs(each - float(factor.flatten()[0])))
-    differ("sigma's factor", factor, torch.full_like(factor, allowed), "that of the range, or 1", EQUAL)
+    differ(
+        "sigma's factor", factor, torch.full_like(factor, allowed), "that of the range, or 1", EQUAL
+    )
     for process in (here, there):
         middle = torch.full((len(t), *SHAPE), process.spec.middle, dtype=torch.float64)
         x_t = process.diffuse(middle, column(t.flatten()), torch.zeros_like(middle))
@@ -255,7 +269,11 @@ def ranged(spec: ProcessSpec) -> None:
     demand(apart(got, want) < EQUAL, f"the mean of x_t differs by {apart(got, want):.3g}")
 
 
-@law(ProcessSpec, "the same draw twice, and inputs as they were", "diffuse is a function that changes nothing")
+@law(
+    ProcessSpec,
+    "the same draw twice, and inputs as they were",
+    "diffuse is a function that changes nothing",
+)
 def pure(spec: ProcessSpec) -> None:
     """Noise is an argument, and arguments are not changed in place."""
     process = made(spec)
@@ -264,5 +282,8 @@ def pure(spec: ProcessSpec) -> None:
     kept = x0.clone(), eps.clone()
     first = process.diffuse(x0, t, eps)
     again = process.diffuse(x0, t, eps)
-    demand(torch.equal(x0, kept[0]) and torch.equal(eps, kept[1]), "diffuse changes x_0 or eps in place")
+    demand(
+        torch.equal(x0, kept[0]) and torch.equal(eps, kept[1]),
+        "diffuse changes x_0 or eps in place",
+    )
     demand(torch.equal(first, again), f"two draws from one eps differ by {apart(first, again):.3g}")

@@ -12,7 +12,7 @@ and the variance over the batch are those of the distribution to rounding, witho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffbench.conform.law import Idle
+from diffbench.conform.law import IdleError
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Native, Prediction
 from diffbench.diffusion.core.process import Process, cast, float64
@@ -51,7 +51,7 @@ def example(model: type[Registered], given: dict[str, Any] | None = None) -> Reg
     """Return a spec of a class: its defaults, the given keys, and a small value for every other key without default.
 
     Raises:
-        Idle: naming the key for which no value was found.
+        IdleError: naming the key for which no value was found.
         ValidationError: when the class refuses the values.
     """
     values: dict[str, Any] = dict(given or {})
@@ -61,7 +61,7 @@ def example(model: type[Registered], given: dict[str, Any] | None = None) -> Reg
         tried = [*(each for each in get_args(field.annotation) if isinstance(each, str)), *GUESSES]
         fits = [each for each in tried if key not in _wrong(model, values | {key: each})]
         if not fits:
-            raise Idle(f"{key} has no default: give one with --set {key}=VALUE")
+            raise IdleError(f"{key} has no default: give one with --set {key}=VALUE")
         values[key] = fits[0]
     return model.model_validate(values)
 
@@ -74,39 +74,37 @@ def _wrong(model: type[Registered], values: dict[str, Any]) -> set[Any]:
     return set()
 
 
-def chosen(kind: type[Registered], *names: str | dict[str, Any]) -> Iterator[Any]:
-    """Return specs of a kind: those of extensions, then the package's that are named."""
-    for model in kind.known.values():
-        if model.__module__.startswith(PREFIX):
-            yield example(model)
-    for each in names:
-        yield kind.choose(each)
+def beside(spec: Registered, kind: type[Registered]) -> list[Any]:
+    """Return specs of a kind that the extension file of a spec registers too."""
+    module = type(spec).__module__
+    if not module.startswith(PREFIX):
+        return []
+    return [example(each) for each in kind.known.values() if each.__module__ == module]
 
 
 def processes(*names: str) -> list[ProcessSpec]:
-    """Return the processes on which others are tried, those of extensions first."""
+    """Return the package's processes on which others are tried, by default one of each sort."""
     known: dict[str, dict[str, Any]] = {
         "discrete": {"schedule": "cosine", "steps": 50},
         "blurring": {"sigma_max": 0.5},
     }
     wanted = names or ("vp", "ve", "discrete", "reflected", "ihdm")
-    return list(
-        chosen(ProcessSpec, *({"name": name, **known.get(name, {})} for name in wanted))
-    )
+    return [ProcessSpec.choose({"name": name, **known.get(name, {})}) for name in wanted]
 
 
 def served(spec: Any, candidates: Iterable[ProcessSpec] | None = None) -> ProcessSpec:
-    """Return the first process that a spec does not refuse.
+    """Return the first process that a spec does not refuse: by default the package's, then those of its own file.
 
     Raises:
-        Idle: with the last refusal.
+        IdleError: with the last refusal.
     """
     reason = "there is no process"
-    for each in processes() if candidates is None else candidates:
+    known = (*processes(), *beside(spec, ProcessSpec))
+    for each in known if candidates is None else candidates:
         reason = spec.refusal(process=each)
         if reason is None:
             return each
-    raise Idle(reason)
+    raise IdleError(reason)
 
 
 def other_range(spec: ProcessSpec) -> ProcessSpec:
@@ -128,7 +126,10 @@ def made(spec: ProcessSpec, shape: tuple[int, int, int] = SHAPE) -> Process:
 
 
 def images(
-    spec: ProcessSpec, count: int, shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float64
+    spec: ProcessSpec,
+    count: int,
+    shape: tuple[int, ...] = SHAPE,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Return images (count, C, H, W) of the data's distribution, within the range of the process."""
     drawn = MEAN + STD * normal((count, *shape), 1)
@@ -169,7 +170,7 @@ class Columns:
     def __call__(self, x: Tensor) -> Tensor:
         count, numbers = len(x), x[0].numel()
         if self.used + numbers >= count:
-            raise Idle(f"it draws noise more than {count // numbers} times")
+            raise IdleError(f"it draws noise more than {count // numbers} times")
         rows = torch.arange(count, dtype=torch.float64) + 0.5
         columns = torch.arange(self.used + 1, self.used + numbers + 1, dtype=torch.float64)
         self.used += numbers
@@ -227,7 +228,7 @@ def data_denoiser(process: Process) -> Denoiser:
     if spec.family == "gaussian" and "x0" in spec.views and spec.noise == "growing":
         return GaussianData(process)
     if spec.bounded:
-        centres = spec.middle + spec.half_range * float64([[MEAN] * math.prod(SHAPE)])
+        centres = torch.full((1, math.prod(SHAPE)), spec.middle + spec.half_range * MEAN).double()
         tensors = {"weights": float64([1.0]), "centres": centres, "widths": float64([STD / 2])}
         return ReflectedMixtureDenoiser(ReflectedEmpiricalSpec(), process, tensors)  # type: ignore[arg-type]
     view: Native = "mean"

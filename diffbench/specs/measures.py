@@ -9,7 +9,6 @@ from pydantic import Field
 
 from diffbench.specs.base import Fraction, Int, NonNegativeInt, PositiveInt, Registered
 
-
 Better = Literal["lower", "higher"]
 
 
