@@ -65,6 +65,11 @@ class ListingSpec(TableSpec):
         """Return whether the stage is the listing's, or likelihood where bits per dimension follow."""
         return stage == self.stage or (self.likelihoods and stage == "likelihood")
 
+    def with_columns(self, more: list[str]) -> Self:
+        """Return the listing with further columns, shown only if some row has them."""
+        added = {"columns": [*self.columns, *more], "where_known": [*self.where_known, *more]}
+        return self.model_copy(update=added) if more else self
+
     @model_validator(mode="after")
     def _known_are_columns(self) -> Self:
         if strange := [name for name in self.where_known if name not in self.columns]:
