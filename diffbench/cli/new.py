@@ -67,7 +67,7 @@ def begun(kind: str, name: str) -> dict[str, str]:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
-        autoescape=False,  # noqa: S701, the texts are Python and YAML, not HTML
+        autoescape=False,
     )
     title = "".join(word.capitalize() for word in name.split("-"))
     values = {"kind": kind, "name": name, "file": module, "metric": module, "Class": title}
