@@ -427,6 +427,27 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "a restorer does not see the truth",
         "it sees the truth",
     ),
+    "a restorer that does not know the data range": (
+        RESTORER.format(body="return measurement.operator.pseudo_inverse(measurement.y)"),
+        "a change of the data range changes restorations affinely",
+        "restorations on [0, 1] differ",
+    ),
+    "a rate that is of one data range": (
+        PROCESS.format(
+            body="def sigma2_rate(self, t):\n        return self.beta(t) * self.alpha(t) ** 2"
+        ),
+        "rates are derivatives",
+        "for data in [0, 1] g^2 is",
+    ),
+    "weights of times that count twice": (
+        OBJECTIVE.format(
+            body="return super().error(prediction, x0, eps)\n\n"
+            "    def losses_for(self, x0, draws):\n"
+            "        return super().losses_for(x0, draws) * draws.importance.to(x0)"
+        ),
+        "the expectation is over the paper's times",
+        "L differs from w(t) l(t)",
+    ),
     "a metric whose direction is reversed": (
         MEASURE.format(body="found = np.square(z.mean(0) - centre).sum()", better="higher"),
         "the direction is as said",
@@ -533,7 +554,10 @@ SOUND = {
     "network": NETWORK.format(body="return self.layer(x) + told[:, :, None, None]"),
     "likelihood": LIKELIHOOD.format(body=NOTHING),
     "operator and restorer": OPERATOR.format(body=NOTHING)
-    + RESTORER.format(body="return measurement.operator.pseudo_inverse(measurement.y)"),
+    + RESTORER.format(
+        body="y = measurement.centred(self.middle).y\n"
+        "        return self.middle + measurement.operator.pseudo_inverse(y)"
+    ),
     "measure": MEASURE.format(body="found = np.square(z.mean(0) - centre).sum()", better="lower"),
     "image measure": IMAGES.format(body="return error"),
     "objective": OBJECTIVE.format(body="return super().error(prediction, x0, eps)"),

@@ -16,7 +16,9 @@ from diffbench.conform.trial import (
     generator,
     images,
     made,
+    moved,
     normal,
+    other_range,
     processes,
 )
 from diffbench.diffusion.core.returned import check_like, described
@@ -146,9 +148,11 @@ class WithMasks(GaussianData):
 class Tried:
     """A restorer with a process and an operator that it serves."""
 
-    def __init__(self, spec: RestorerSpec, operator: OperatorSpec) -> None:
+    def __init__(
+        self, spec: RestorerSpec, operator: OperatorSpec, process: ProcessSpec | None = None
+    ) -> None:
         self.spec = spec
-        self.process = self._process(operator)
+        self.process = process or self._process(operator)
         self.operator = operator_of(operator, self.process.low, self.process.high)
         self.restorer: Restorer = self._built(spec)
 
@@ -260,3 +264,23 @@ def blind(spec: RestorerSpec) -> None:
         error < 1e-6,
         f"it sees the truth: with another x of the same y the restoration differs by {error:.3g}",
     )
+
+
+@law(
+    RestorerSpec,
+    "a change of the data range changes restorations affinely",
+    "x' = m' + r (x - m) from y' = H x_0'",
+)
+def ranged(spec: RestorerSpec) -> None:
+    """Data in [0, 1] are data in [-1, 1], moved."""
+    here = tried(spec)
+    unless(not here.operator.spec.linear, "its operator depends on the data range")
+    unless(
+        here.process.written_for != 1, f"{here.process.name} has constants in units of its range"
+    )
+    there = Tried(spec, here.operator.spec, other_range(here.process))
+    x = here.truth()
+    first = here.restored(x)[1]
+    other = there.restored(moved(x, here.process, there.process))[1]
+    error = apart(other, moved(first, here.process, there.process))
+    demand(error < 1e-5, f"restorations on {there.process.range} differ by {error:.3g}")

@@ -2,10 +2,13 @@ r"""Laws of processes: q(x_t | x_0), its rates, its prior and its range."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
-from diffbench.conform.law import demand, law, unless
+from diffbench.conform.law import LawError, demand, law, unless
 from diffbench.conform.trial import (
     PIXEL,
     SHAPE,
@@ -32,6 +35,20 @@ RATE = 1e-4
 FAR = 0.05
 
 
+def on_both_ranges(check: Callable[[ProcessSpec], None]) -> Callable[[ProcessSpec], None]:
+    """The check on each of the two data ranges: the unit is 1 on the range that a process is written for."""
+
+    @wraps(check)
+    def checked(spec: ProcessSpec) -> None:
+        for each in (spec, other_range(spec)):
+            try:
+                check(each)
+            except LawError as why:
+                raise LawError(f"for data in {each.range} {why}") from why
+
+    return checked
+
+
 def times_of(process: Process) -> Tensor:
     """Times that broadcast against coordinates where alpha has several."""
     times = inner_times(process)
@@ -53,6 +70,7 @@ def differ(what: str, got: Tensor, want: Tensor, by: str, tolerance: float) -> N
     "shapes and dtypes",
     "x_t has the shape and the dtype of x_0; alpha(t), sigma(t) are float64, of t's shape",
 )
+@on_both_ranges
 def shapes(spec: ProcessSpec) -> None:
     """A float64 coefficient meets float32 images without changing them."""
     process, t = made(spec), inner_times(made(spec))
@@ -65,6 +83,7 @@ def shapes(spec: ProcessSpec) -> None:
 
 
 @law(ProcessSpec, "data are where time begins", "alpha(data_time) = 1, sigma(data_time) = 0")
+@on_both_ranges
 def begins(spec: ProcessSpec) -> None:
     """Nothing has happened to data."""
     unless(spec.noise == "constant", "its noise is the same at every level")
@@ -95,6 +114,7 @@ def grows(spec: ProcessSpec) -> None:
 @law(
     ProcessSpec, "the perturbation is q(x_t | x_0)", "x_t - m = B^-1[alpha B(x_0 - m)] + sigma eps"
 )
+@on_both_ranges
 def perturbs(spec: ProcessSpec) -> None:
     """The draw has the mean and the noise that alpha and sigma say."""
     unless(spec.family != "gaussian", f"it is {spec.family}, not Gaussian")
@@ -120,6 +140,7 @@ def slope(process: Process, function: str, t: Tensor, power: int) -> Tensor:
 
 
 @law(ProcessSpec, "rates are derivatives", "f = alpha'/alpha, g^2 = (sigma^2)' - 2 f sigma^2")
+@on_both_ranges
 def rates(spec: ProcessSpec) -> None:
     """Solvers in time use f and g^2 alone, and must arrive at the same marginals."""
     unless(spec.time == "discrete", "integer times have no rates")
@@ -137,6 +158,7 @@ def rates(spec: ProcessSpec) -> None:
     "a transition has the marginal at its end",
     "alpha_ts alpha_s = alpha_t, alpha_ts^2 sigma_s^2 + sigma^2_ts = sigma_t^2 and sigma^2_ts > 0",
 )
+@on_both_ranges
 def transitions(spec: ProcessSpec) -> None:
     """Steps of a chain lead from one level to the next."""
     unless(spec.family != "gaussian", f"it is {spec.family}: its transitions are not Gaussian")
@@ -156,6 +178,7 @@ def transitions(spec: ProcessSpec) -> None:
     "a transition to the data returns x_0",
     "E[x_s | x_t, x_0] = x_0 and Var = 0 at s = data_time",
 )
+@on_both_ranges
 def arrives(spec: ProcessSpec) -> None:
     """The last step of a chain has no noise."""
     unless(spec.family != "gaussian", f"it is {spec.family}: its transitions are not Gaussian")
@@ -171,6 +194,7 @@ def arrives(spec: ProcessSpec) -> None:
 
 
 @law(ProcessSpec, "time_of is the inverse of the ratio", "time_of(sigma(t)/alpha(t)) = t")
+@on_both_ranges
 def inverts(spec: ProcessSpec) -> None:
     """Grids in sigma/alpha become times."""
     unless(spec.family != "gaussian" or spec.alpha == "vector", "it has no one ratio at a time")
@@ -183,6 +207,7 @@ def inverts(spec: ProcessSpec) -> None:
 @law(
     ProcessSpec, "the prior is the end of the perturbation", "q(x_T) = prior: mean and sigma(t_max)"
 )
+@on_both_ranges
 def prior(spec: ProcessSpec) -> None:
     """Samplers start where training ends."""
     unless(spec.noise == "constant", "its sampler draws the start from training images")
@@ -204,6 +229,7 @@ def prior(spec: ProcessSpec) -> None:
 
 
 @law(ProcessSpec, "the prior's density integrates to 1", "int exp(prior_log_prob(x)) dx = 1")
+@on_both_ranges
 def integrates(spec: ProcessSpec) -> None:
     """A likelihood is of a density; a factor of the data range shows here."""
     process = made(spec, PIXEL)
@@ -223,6 +249,7 @@ def integrates(spec: ProcessSpec) -> None:
     "states stay in the support",
     "x in support => x_t and prior in support; constrain(x) in support",
 )
+@on_both_ranges
 def support(spec: ProcessSpec) -> None:
     """Where states are bounded, nothing is outside the data range."""
     process = made(spec)

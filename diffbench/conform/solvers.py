@@ -100,8 +100,15 @@ def some_noise(x: Tensor) -> Tensor:
 @law(SolverSpec, "levels of the grid", "t_max >= t_0 > t_1 > .. > t_n >= data_time, float64")
 def grid(spec: SolverSpec) -> None:
     """Time runs from noise to data, inside the range of the process."""
-    solver = built(spec)
-    process, times = solver.process, solver.times()
+    built(spec)
+    for each in (*processes(), *beside(spec, ProcessSpec)):
+        if spec.refusal(process=each) is None:
+            process = made(each)
+            refuse_levels(process, build(usual(spec), data_denoiser(process)).times())
+
+
+def refuse_levels(process: Process, times: Tensor) -> None:
+    """Refuse times that do not fall, or are outside the range of the process."""
     demand(
         times.ndim == 1 and len(times) > 1 and times.dtype == torch.float64,
         f"times() returned {times.dtype} {tuple(times.shape)}",
@@ -110,12 +117,13 @@ def grid(spec: SolverSpec) -> None:
         demand(t > s, f"the grid is reversed: t_{i} = {t:.4g} is not above t_{i + 1} = {s:.4g}")
     noisy = [t for t in times.tolist() if t != process.data_time]
     low, high = min(noisy), max(noisy)
+    out, ends = f"levels out of range on {process.spec.name}", (process.t_min, process.t_max)
     demand(
         process.t_min - 1e-9 <= low and high <= process.t_max * (1 + 1e-9),
-        f"levels out of range: [{low:.4g}, {high:.4g}] is not in [{process.t_min:.4g}, {process.t_max:.4g}]",
+        f"{out}: [{low:.4g}, {high:.4g}] is not in [{ends[0]:.4g}, {ends[1]:.4g}]",
     )
     whole = process.spec.time == "continuous" or all(t == round(t) for t in noisy)
-    demand(whole, "levels out of range: a chain has whole levels")
+    demand(whole, f"{out}: a chain has whole levels")
 
 
 @law(SolverSpec, "shapes and dtypes", "x_s has the shape and the dtype of x_t")
