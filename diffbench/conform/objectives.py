@@ -34,7 +34,7 @@ from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.objectives.losses import Objective
 from diffbench.diffusion.objectives.times import Times
 from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec
-from diffbench.specs.objectives import ObjectiveSpec, TimesSpec
+from diffbench.specs.objectives import MixedTimesSpec, ObjectiveSpec, TimesSpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
 
@@ -175,6 +175,27 @@ def separate(spec: ObjectiveSpec) -> None:
         error < EQUAL,
         f"the loss of an image alone differs by {error:.3g} from that in a batch of 4",
     )
+
+
+@law(
+    ObjectiveSpec,
+    "the expectation is over the paper's times",
+    "L = w(t) l(t), with the weight w of each time once",
+)
+def weighted(spec: ObjectiveSpec) -> None:
+    """Times that are drawn more often count less, by as much."""
+    process, denoiser = pairing(spec)
+    mixed = MixedTimesSpec()
+    drawn = (
+        spec if mixed.refusal(process=process.spec) else spec.model_copy(update={"times": mixed})
+    )
+    objective = built(drawn, answers(process, denoiser))
+    x0 = images(process.spec, 4)
+    eps = normal(x0.shape, 2)
+    draws = objective.draw(eps, generator())
+    each = objective.losses(x0, draws.t[:, None, None, None], eps, UNCONDITIONAL)
+    error = apart(objective(x0, eps, generator()), each * draws.importance)
+    demand(error < EQUAL, f"the weights are biased: L differs from w(t) l(t) by {error:.3g}")
 
 
 @law(
