@@ -57,12 +57,10 @@ GIVEN: dict[tuple[str, str], dict[str, object]] = {
     },
     ("restorer", "snips"): {"levels": 30},
     ("likelihood", "ode"): {"method": "rk4", "steps": 12},
-    **{("data", name): {"path": "nowhere"} for name in ("folder", "parquet", "lsun")},
-    ("data", "imagenet"): {"path": "nowhere", "size": 32},
+    ("data", "imagenet"): {"size": 32},
     ("image measure", "lpips"): {"backbone_sha256": "0" * 64, "sha256": "0" * 64},
     ("analysis", "latents"): {"solver": {"name": "ddim", "steps": 2}},
     ("extractor", "dinov2"): {"sha256": "0" * 64},
-    ("control", "images"): {"path": "nowhere"},
     ("analysis", "simplex"): {"training": {"steps": 4}},
 }
 
@@ -598,7 +596,7 @@ def test_the_command_succeeds_where_all_laws_are_obeyed(
         ("x = 1\ny = x.nothing\n", r"planted\.py:2 cannot be imported: AttributeError"),
         ("x = 1\n", r"planted\.py registers nothing: define a spec class"),
         (
-            HEAD + SOLVER.format(body=NOTHING) + "    where: str\n",
+            HEAD + SOLVER.format(body=NOTHING) + "    where: tuple[str, str]\n",
             r"solver planted: where has no default: give one with --set where=VALUE",
         ),
     ],

@@ -4,6 +4,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import REPOSITORY
@@ -13,7 +14,7 @@ from diffbench.cli.new import KINDS, begun
 from diffbench.conform.file import registered
 from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
-from diffbench.specs.registry import module_name
+from diffbench.specs.registry import build, module_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,3 +110,36 @@ def test_a_new_metric_has_a_column_with_its_direction(folder):
         .tables["overview"]
         .columns
     )
+
+
+LAYOUT = """
+from typing import ClassVar, Literal
+from diffbench.reporting.formats import Grid, Table
+from diffbench.reporting.layout.table import TableSpec
+
+class Counts:
+    def __init__(self, spec):
+        self.spec = spec
+
+    def make(self, results, metrics, published):
+        rows = [[name, str(len(each.solvers))] for name, each in results.plan.variants.items()]
+        return Table(self.spec.title, [], [Grid(["variant", "solvers"], rows, labels=1)])
+
+class CountsSpec(TableSpec):
+    layout: Literal["counts"] = "counts"
+    implementation: ClassVar[str | type] = Counts
+"""
+
+
+def test_a_benchmark_brings_a_layout_of_tables(folder):
+    """Beside a metric, a data set and the others: nothing of the package is edited."""
+    main(["new", "solver", "fresh"])
+    (folder / "layouts.py").write_text(LAYOUT)
+    change = {
+        "extensions": ["fresh.py", "layouts.py"],
+        "tables": ["overview", {"counts": {"layout": "counts", "title": "Counted"}}],
+    }
+    plan = load_plan([folder / "fresh.yaml"], change, REPOSITORY)
+    table = layout.of_plan(plan).tables["counts"]
+    made = build(table).make(SimpleNamespace(plan=plan), {}, None)
+    assert made.grids[0].rows == [["vp", str(len(plan.variants["vp"].solvers))]]

@@ -44,7 +44,7 @@ MEAN, STD = 0.2, 0.3
 LABEL = 0.1
 CLASSES = 3
 #: Values that are tried for a key that has no default: 25 is a number of steps and an odd size.
-GUESSES = (25, 3, 2, 1, 0.5, True)
+GUESSES = (25, 3, 2, 1, 0.5, True, "example")
 
 
 def example(model: type[Registered], given: dict[str, Any] | None = None) -> Registered:
