@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from diffbench.cli.command import FILE, SET, command
+from diffbench.cli.command import FILE, argument, command, setting
 
 
-@command("extend", "conform mine.py", FILE, SET)
+@command(
+    "extend",
+    "conform mine.py",
+    FILE,
+    argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="try the classes that have this key with this value (steps=50), not with their default",
+    ),
+)
 def conform(options: argparse.Namespace) -> int:
     """Ask of every class that an extension file registers whether it obeys the laws of its kind.
 

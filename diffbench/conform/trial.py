@@ -76,10 +76,14 @@ def _wrong(model: type[Registered], values: dict[str, Any]) -> set[Any]:
 
 def beside(spec: Registered, kind: type[Registered]) -> list[Any]:
     """Return specs of a kind that the extension file of a spec registers too."""
-    module = type(spec).__module__
-    if not module.startswith(PREFIX):
+    root = _root(spec)
+    if not root.startswith(PREFIX):
         return []
-    return [example(each) for each in kind.known.values() if each.__module__ == module]
+    return [example(each) for each in kind.known.values() if _root(each) == root]
+
+
+def _root(spec: Registered | type[Registered]) -> str:
+    return spec.__module__.partition(".")[0]
 
 
 def processes(*names: str) -> list[ProcessSpec]:
