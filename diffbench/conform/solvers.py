@@ -3,7 +3,6 @@ r"""Laws of solvers: their grid, one step, the last step, and what they make of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -31,9 +30,9 @@ from diffbench.conform.trial import (
 )
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, float64
+from diffbench.diffusion.core.process import float64
 from diffbench.diffusion.core.returned import check_like
-from diffbench.diffusion.denoisers.denoiser import Denoiser, Wrapper
+from diffbench.diffusion.denoisers.denoiser import Wrapper
 from diffbench.diffusion.solvers.loop import Solver, sample, solve
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
@@ -57,15 +56,15 @@ def usual(spec: SolverSpec) -> SolverSpec:
     return spec.model_copy(update={"threshold": "none"})
 
 
-def built(
-    spec: SolverSpec,
-    shape: tuple[int, int, int] = SHAPE,
-    around: Callable[[Process], Denoiser] = data_denoiser,
-) -> Solver:
-    """The solver on the first process that it serves."""
-    process = made(served(spec), shape)
-    solver: Solver = build(usual(spec), around(process))
+def on(spec: SolverSpec, process: ProcessSpec) -> Solver:
+    """The solver on a process, around the denoiser that stands for a model."""
+    solver: Solver = build(usual(spec), data_denoiser(made(process)))
     return solver
+
+
+def built(spec: SolverSpec) -> Solver:
+    """The solver on the first process that it serves."""
+    return on(spec, served(spec))
 
 
 def gaussian(spec: SolverSpec) -> Solver:
@@ -100,15 +99,15 @@ def some_noise(x: Tensor) -> Tensor:
 @law(SolverSpec, "levels of the grid", "t_max >= t_0 > t_1 > .. > t_n >= data_time, float64")
 def grid(spec: SolverSpec) -> None:
     """Time runs from noise to data, inside the range of the process."""
-    built(spec)
+    served(spec)
     for each in (*processes(), *beside(spec, ProcessSpec)):
         if spec.refusal(process=each) is None:
-            process = made(each)
-            refuse_levels(process, build(usual(spec), data_denoiser(process)).times())
+            refuse_levels(on(spec, each))
 
 
-def refuse_levels(process: Process, times: Tensor) -> None:
+def refuse_levels(solver: Solver) -> None:
     """Refuse times that do not fall, or are outside the range of the process."""
+    process, times = solver.process, solver.times()
     demand(
         times.ndim == 1 and len(times) > 1 and times.dtype == torch.float64,
         f"times() returned {times.dtype} {tuple(times.shape)}",
@@ -257,7 +256,10 @@ def error_of(solver: Solver, steps: int) -> float:
     "q(x_t) = N(alpha m, alpha^2 s^2 + sigma^2) at every t; error ~ steps^-accuracy",
 )
 def converges(spec: SolverSpec) -> None:
-    """More steps come nearer to the exact marginal, as fast as ``accuracy`` says."""
+    """More steps come nearer to the exact marginal, as fast as ``accuracy`` says.
+
+    The times are not those of the solver's grid: a step may depend on its two times, and on the steps before it.
+    """
     unless(spec.accuracy == 0, "its steps do not lead from one level to the next")
     solver = gaussian(spec.model_copy(update={"corrector": None}))
     unless(solver.process.spec.time == "discrete", "a chain has no shorter steps")
@@ -366,9 +368,7 @@ def ranged(spec: SolverSpec) -> None:
 def support(spec: SolverSpec) -> None:
     """The images of a bounded process lie between its walls."""
     bounded = served(spec, [each for each in processes() if each.bounded])
-    process = made(bounded)
-    solver = build(usual(spec), data_denoiser(process))
-    x = sample(solver, (8, *SHAPE), generator(), dtype=torch.float64)
+    x = sample(on(spec, bounded), (8, *SHAPE), generator(), dtype=torch.float64)
     low, high = float(x.min()), float(x.max())
     demand(
         bounded.low - EQUAL <= low and high <= bounded.high + EQUAL,

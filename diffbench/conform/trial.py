@@ -21,18 +21,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from diffbench.conform.law import IdleError
-from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
-from diffbench.diffusion.core.predictions import Native, Prediction
+from diffbench.diffusion.core.condition import Condition
+from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, cast, float64
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.specs.base import Registered
-from diffbench.specs.denoisers import (
-    DenoiserSpec,
-    NetworkDenoiserSpec,
-    ReflectedEmpiricalSpec,
-)
+from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec, ReflectedEmpiricalSpec
 from diffbench.specs.processes import RANGES, ProcessSpec
 from diffbench.specs.registry import PREFIX, build, implementation
 
@@ -187,10 +183,9 @@ class GaussianData(Denoiser):
 
     classes = CLASSES
 
-    def __init__(self, process: Process, shift: float = 0.0) -> None:
+    def __init__(self, process: Process) -> None:
         super().__init__(process)
-        spec = process.spec
-        self.mean, self.std = spec.half_range * (MEAN + shift), spec.half_range * STD
+        self.mean, self.std = process.spec.half_range * MEAN, process.spec.half_range * STD
 
     def marginal(self, t: Tensor, shape: tuple[int, ...] = SHAPE) -> tuple[Tensor, Tensor]:
         """Mean (C, H, W), without the middle, and variances of the coordinates, at time t."""
@@ -235,8 +230,7 @@ def data_denoiser(process: Process) -> Denoiser:
         centres = torch.full((1, math.prod(SHAPE)), spec.middle + spec.half_range * MEAN).double()
         tensors = {"weights": float64([1.0]), "centres": centres, "widths": float64([STD / 2])}
         return ReflectedMixtureDenoiser(ReflectedEmpiricalSpec(), process, tensors)  # type: ignore[arg-type]
-    view: Native = "mean"
-    return NetworkDenoiser(NetworkDenoiserSpec(predict=view, skip="residual"), process, network)
+    return NetworkDenoiser(NetworkDenoiserSpec(predict="mean", skip="residual"), process, network)
 
 
 @cache
@@ -258,7 +252,7 @@ def denoiser_of(spec: DenoiserSpec, process: Process) -> Denoiser:
 
 def labelled(label: int, count: int) -> Condition:
     """Return the condition that all images have one label; the null class is ``CLASSES``."""
-    return UNCONDITIONAL if label < 0 else Condition(torch.full((count,), label))
+    return Condition(torch.full((count,), label))
 
 
 def apart(x: Tensor, y: Tensor) -> float:
