@@ -341,6 +341,15 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "noise and labels are used",
         "the label is ignored",
     ),
+    "label ignored, by an objective": (
+        OBJECTIVE.format(
+            body="return super().error(prediction, x0, eps)\n\n"
+            "    def losses(self, x0, t, eps, condition):\n"
+            "        return super().losses(x0, t, eps, type(condition)())"
+        ),
+        "labels are used",
+        "the label is ignored",
+    ),
     "wrong shape, of a step": (
         SOLVER.format(body=f"{LAST}x[:1]"),
         "shapes and dtypes",

@@ -49,8 +49,10 @@ class Answer(Denoiser):
     def __init__(self, process: Process, native: Native, value: Tensor, learned: bool) -> None:
         super().__init__(process)
         self.native, self.value, self.learned = native, value, learned
+        self.told: list[Condition] = []
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        self.told.append(condition)
         value = self.value.to(x_t.dtype).expand_as(x_t)
         fraction = torch.full_like(x_t, 0.3) if self.learned else None
         return Prediction(self.process, x_t, t, self.native, value, fraction)
@@ -193,6 +195,20 @@ def weighted(spec: ObjectiveSpec) -> None:
     each = objective.losses(x0, draws.t[:, None, None, None], eps, UNCONDITIONAL)
     error = apart(objective(x0, eps, generator()), each * draws.importance)
     demand(error < EQUAL, f"the weights are biased: L differs from w(t) l(t) by {error:.3g}")
+
+
+@law(ObjectiveSpec, "labels are used", "the denoiser is told the y of each image")
+def labels(spec: ObjectiveSpec) -> None:
+    """A conditional model is trained with its labels."""
+    process, denoiser = pairing(spec)
+    answering = answers(process, denoiser)
+    x0, y = images(process.spec, 4), torch.tensor([0, 1, 2, 0])
+    built(spec, answering)(x0, normal(x0.shape, 2), generator(), y)
+    demand(answering.told, "the denoiser is not asked")
+    ignored = [
+        each for each in answering.told if each.label is None or not torch.equal(each.label, y)
+    ]
+    demand(not ignored, f"the label is ignored: for y = {y.tolist()} the denoiser is told another")
 
 
 @law(
