@@ -419,7 +419,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "an order that is not reached": (
         SOLVER.format(body="pass") + "\n    @property\n    def accuracy(self):\n        return 2\n",
         "an analytic Gaussian is followed with the order it states",
-        "order 1.0, but it states 2",
+        "but it states 2",
     ),
     "an adjoint that is none": (
         OPERATOR.format(body="def adjoint(self, y):\n        return 2 * super().adjoint(y)"),

@@ -197,8 +197,8 @@ class HeunSpec(RatioSolverSpec):
 
     @property
     def accuracy(self) -> int:
-        """``order``; the last step, into the data, is Euler's."""
-        return self.order
+        """``order``, and 1 with churn; the last step, into the data, is Euler's."""
+        return self.order if self.churn == 0 else 1
 
 
 class DPMSolverSpec(RatioSolverSpec):
