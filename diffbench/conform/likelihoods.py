@@ -4,8 +4,8 @@ Of an image of one pixel with L grey levels
 
     sum_k 2^(-bits(k)) <= 1,
 
-and near 1 where the likelihood is exact, the model good, and its density smooth over a level.  A forgotten factor of the
-data range is a whole bit.
+and near 1 where the likelihood is exact, the model good, and its density smooth over a level.  A forgotten factor of
+the data range is a whole bit.
 """
 
 from __future__ import annotations

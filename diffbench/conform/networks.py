@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffbench.conform.law import IdleError, demand, law, unless
 from diffbench.conform.trial import CLASSES, apart, normal
 from diffbench.diffusion.core.returned import check_like, described
-from diffbench.specs.networks import NetworkSpec
+from diffbench.specs.networks import ClassifierNetworkSpec, NetworkSpec
 from diffbench.specs.registry import build
 
 #: float32 sums of a batch and of one image differ in their order: 1e-7 of numbers of order 1, through some 30 layers.
@@ -19,7 +19,7 @@ SIDES = (8, 16, 32)
 COUNT = 2
 
 
-def shape_of(spec: NetworkSpec) -> tuple[int, int, int]:
+def shape_of(spec: NetworkSpec | ClassifierNetworkSpec) -> tuple[int, int, int]:
     """The smallest images (1, H, W) that the network takes."""
     for side in SIDES:
         if (reason := spec.refusal((1, side, side))) is None:
@@ -144,3 +144,30 @@ def seeded(spec: NetworkSpec) -> None:
         )
     changed = [name for name, each in states[0].items() if not torch.equal(each, states[1][name])]
     demand(not changed, f"{changed[:1]} differ between two networks of one seed")
+
+
+@torch.no_grad()
+def logits(network: nn.Module, x: Tensor) -> Tensor:
+    """The logits of a classifier for images at two levels of noise."""
+    found: Tensor = network(x, torch.tensor([-0.4, 0.3]))
+    return found
+
+
+@law(
+    ClassifierNetworkSpec,
+    "shapes and dtypes",
+    "logits (B, classes), float32, the same twice and after load_state_dict",
+)
+def classifies(spec: ClassifierNetworkSpec) -> None:
+    """A classifier of noisy images gives a logit for each class."""
+    shape = shape_of(spec)
+    network, again = (build(spec, image_shape=shape, classes=CLASSES).eval() for _ in range(2))
+    x = normal((COUNT, *shape), 1, torch.float32)
+    kept = x.clone()
+    found = logits(network, x)
+    right = tuple(found.shape) == (COUNT, CLASSES) and found.dtype == x.dtype
+    demand(right, f"forward returned {described(found)}; expected: float32 {(COUNT, CLASSES)}")
+    demand(torch.equal(x, kept), "forward changes its input in place")
+    demand(torch.equal(found, logits(network, x)), "two answers differ")
+    again.load_state_dict(network.state_dict())
+    demand(torch.equal(found, logits(again, x)), "after load_state_dict the logits differ")
