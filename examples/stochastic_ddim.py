@@ -18,7 +18,8 @@ class FadingDDIM(DDIM):
 
     def scales(self, t: Tensor, s: Tensor) -> Scales:
         """Scales of the residual and of the noise."""
-        return ddim_scales(self.process, t, s, self.spec.eta * float(self.process.sigma(t)))
+        level = float(self.process.sigma(t)) / self.process.unit
+        return ddim_scales(self.process, t, s, self.spec.eta * level)
 
 
 class FadingDDIMSpec(TransitionSolverSpec):

@@ -26,6 +26,7 @@ from diffbench.metrics.neighbours import blocks
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import load_plan
+from diffbench.reporting.layout import read_tables
 from diffbench.specs.errors import PlanError
 from diffbench.specs.measures import (
     AuthenticitySpec,
@@ -284,3 +285,10 @@ def test_an_unknown_measure_is_refused(planned: Planned, line: str, words: str) 
     with pytest.raises(PlanError) as caught:
         planned(line)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_directions_that_measures_state_are_those_of_the_tables() -> None:
+    known = read_tables(REPOSITORY).metrics
+    stated = {name: way for spec in MeasureSpec.known.values() for name, way in spec.better.items()}
+    assert {"density", "coverage", "authenticity", "fd_infinity", "sfid"} <= set(stated)
+    assert {name: known[name].better for name in stated if name in known} == stated

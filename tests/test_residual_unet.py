@@ -64,16 +64,6 @@ def test_keeps_the_image_size(name, image_shape, in_channels, out_channels):
     assert network(x, t).shape == (4, out_channels, *image_shape[1:])
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("classes", [1, 7])
-def test_no_label_means_the_null_class(name, classes):
-    network = made(name, classes=classes)
-    x, t = batch()
-    null = torch.full((4,), classes)
-    assert torch.equal(network(x, t), network(x, t, null))
-    assert not torch.equal(network(x, t), network(x, t, torch.zeros_like(null)))
-
-
 def test_labels_without_classes_are_refused():
     x, t = batch()
     with pytest.raises(ValueError, match="no classes"):

@@ -87,24 +87,6 @@ def test_it_starts_near_zero(name):
     assert 0 < small(name)(x, c_noise).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_examples_do_not_see_each_other(name):
-    network = awake(small(name))
-    x, c_noise = batch()
-    alone = torch.cat([network(x[i : i + 1], c_noise[i : i + 1]) for i in range(4)])
-    torch.testing.assert_close(network(x, c_noise), alone, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_class_matters_and_the_null_class_is_none(name):
-    network = awake(small(name, classes=3))
-    x, c_noise = batch()
-    none = network(x, c_noise)
-    for label in range(4):
-        told = network(x, c_noise, torch.full((4,), label))
-        assert torch.equal(told, none) == (label == 3)
-
-
 def test_the_augmentation_matters_and_zeros_are_none():
     network = awake(small("edm-ddpmpp"))
     x, c_noise = batch()

@@ -65,15 +65,6 @@ def test_the_state_holds_parameters_only():
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
-@pytest.mark.parametrize("classes", [1, 7, 10])
-def test_no_label_means_the_null_class(classes):
-    network = awake(build(classes=classes))
-    x, c_noise = batch()
-    null = torch.full((4,), classes)
-    assert torch.equal(network(x, c_noise, None), network(x, c_noise, null))
-    assert not torch.equal(network(x, c_noise, null), network(x, c_noise, torch.zeros_like(null)))
-
-
 def test_labels_without_classes_are_refused():
     x, c_noise = batch()
     with pytest.raises(ValueError, match="no classes"):

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from diffbench.cli import compare, look, run, share, upkeep  # noqa: F401, each makes its commands known
+from diffbench.cli import compare, extend, look, new, run, share, upkeep  # noqa: F401, each makes its commands known
 from diffbench.cli.command import COMMANDS, Command, fail, parser
 from diffbench.specs.errors import Stopped
 from diffbench.store import stopping

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: The groups of commands in the order of the help, with what users call first at the top.
 GROUPS = {
     "run": "run a benchmark: snakemake --cores all --configfile FILE",
+    "extend": "bring a method of one's own",
     "look": "look at the configuration",
     "compare": "compare with the papers and with other runs",
     "look after": "look after results and documents",

@@ -63,10 +63,15 @@ def list_names(options: argparse.Namespace) -> int:
     return 0
 
 
-def _registered(plan: Plan, kind: str) -> Rows:
+def registered(kind: str) -> Rows:
+    """Return the names of a kind of `KINDS` with a line about each."""
     module, _, name = KINDS[kind].partition(":")
     chosen = getattr(importlib.import_module(f"diffbench.specs.{module}"), name)
     return [(key, _summary(each)) for key, each in sorted(chosen.known.items())]
+
+
+def _registered(plan: Plan, kind: str) -> Rows:
+    return registered(kind)
 
 
 def _summary(spec: type[Any]) -> str:

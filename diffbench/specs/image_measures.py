@@ -17,6 +17,8 @@ class ImageMeasureSpec(Registered):
     """
 
     kind: ClassVar[str] = "image measure"
+    #: Which values are better.
+    better: ClassVar[Literal["lower", "higher"]] = "lower"
 
     name: str
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from diffbench.specs.base import Fraction, Int, NonNegativeInt, PositiveInt, Registered
 
+Better = Literal["lower", "higher"]
+
 
 class MeasureSpec(Registered):
     """A measure of samples: of the features that they are scored by, or FID by other features of the extractor."""
 
     kind: ClassVar[str] = "measure"
+    #: Each metric -> which of its values are better.
+    better: ClassVar[Mapping[str, Better]] = {}
+    #: What its metrics tell from new images of the training distribution: other images, or copies of training images.
+    against: ClassVar[Literal["others", "copies"]] = "others"
+    #: Whether it draws sets of the samples, so that their order matters within its standard error.
+    draws: ClassVar[bool] = False
     #: The extractor's further opinion whose FID it is; empty for a measure with a class of its own.
     opinion: ClassVar[str] = ""
 
@@ -27,6 +36,7 @@ class DensityCoverageSpec(MeasureSpec):
 
     name: Literal["density-coverage"] = "density-coverage"
     implementation: ClassVar[str] = "diffbench.metrics.measures:DensityCoverage"
+    better: ClassVar[Mapping[str, Better]] = {"density": "higher", "coverage": "higher"}
 
     neighbours: PositiveInt = 5
 
@@ -36,6 +46,8 @@ class AuthenticitySpec(MeasureSpec):
 
     name: Literal["authenticity"] = "authenticity"
     implementation: ClassVar[str] = "diffbench.metrics.measures:Authenticity"
+    better: ClassVar[Mapping[str, Better]] = {"authenticity": "higher"}
+    against: ClassVar[Literal["others", "copies"]] = "copies"
 
 
 class FDInfinitySpec(MeasureSpec):
@@ -48,6 +60,8 @@ class FDInfinitySpec(MeasureSpec):
 
     name: Literal["fd-infinity"] = "fd-infinity"
     implementation: ClassVar[str] = "diffbench.metrics.measures:FDInfinity"
+    better: ClassVar[Mapping[str, Better]] = {"fd_infinity": "lower"}
+    draws: ClassVar[bool] = True
 
     points: Annotated[Int, Field(ge=3)] = 15
     least: Annotated[Fraction, Field(gt=0, lt=1)] = 0.1
@@ -59,3 +73,4 @@ class SpatialFIDSpec(MeasureSpec):
 
     name: Literal["sfid"] = "sfid"
     opinion: ClassVar[str] = "sfid"
+    better: ClassVar[Mapping[str, Better]] = {"sfid": "lower"}

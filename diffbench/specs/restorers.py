@@ -81,6 +81,11 @@ class RestorerSpec(HasNeeds, Registered):
     name: str
 
     @property
+    def honours(self) -> bool:
+        """Whether H x = y holds for its images x where the measurement y has no noise."""
+        return True
+
+    @property
     def uses_model(self) -> bool:
         """Whether the restorer needs a model."""
         return "denoiser" in self.facts or "solver" in self.facts
@@ -178,6 +183,11 @@ class ILVRSpec(SteeredSpec):
     low_pass: Literal["range", "resizer"] = "range"
     until: Fraction = 1.0
 
+    @property
+    def honours(self) -> bool:
+        """Whether the last step is conditioned too."""
+        return self.until == 1
+
 
 class MedicalSpec(SteeredSpec):
     """The measured part of the transform is mixed with the state's (Song, Shen, Xing & Ermon 2022, equation 10).
@@ -190,6 +200,11 @@ class MedicalSpec(SteeredSpec):
 
     solver: InnerSolver = ReverseDiffusionSpec(steps=100, corrector=LangevinSpec(snr=0.16))
     mix: Fraction = 1.0
+
+    @property
+    def honours(self) -> bool:
+        """Whether the measurement replaces the state's part."""
+        return self.mix == 1
 
 
 def _steered(value: object) -> object:

@@ -70,6 +70,11 @@ class ListingSpec(TableSpec):
         """Return whether all jobs of the stage are shown."""
         return stage in self.whole
 
+    def with_columns(self, more: list[str]) -> Self:
+        """Return the listing with further columns, shown only if some row has them."""
+        added = {"columns": [*self.columns, *more], "where_known": [*self.where_known, *more]}
+        return self.model_copy(update=added) if more else self
+
     @model_validator(mode="after")
     def _known_are_columns(self) -> Self:
         if strange := [name for name in self.where_known if name not in self.columns]:

@@ -11,13 +11,14 @@ from pydantic import model_validator
 from diffbench.plan import reading
 from diffbench.plan.jobs import Plan
 from diffbench.plan.reading import Keys, Tree
-from diffbench.reporting.layout.cell import Asking, Metrics
+from diffbench.reporting.layout.cell import Asking, Metrics, MetricSpec
 from diffbench.reporting.layout.figure import AnyFigure
-from diffbench.reporting.layout.table import AnyTable
+from diffbench.reporting.layout.table import AnyTable, ListingSpec
 from diffbench.reporting.spelling import refuse_old
 from diffbench.specs.base import Spec
 from diffbench.specs.benchmark import names, own
 from diffbench.specs.errors import PlanError
+from diffbench.specs.measures import Better
 
 TABLES = Path("config") / "tables.yaml"
 PUBLISHED = Path("config") / "published.csv"
@@ -83,13 +84,47 @@ def of_plan(plan: Plan, known: TablesSpec | None = None) -> TablesSpec:
     origins = written(plan)
     refuse_old(Tree({part: mine for part, (_, mine) in parts.items()}, origins), plan.config)
     merged = {part: {**shared, **mine} for part, (shared, mine) in parts.items()}
+    new = {
+        stage: {name: each for name, each in found.items() if name not in merged["metrics"]}
+        for stage, found in stated(plan).items()
+    }
+    for found in new.values():
+        merged["metrics"] |= found
     whole = reading.validated(TablesSpec.model_validate, TablesSpec, Tree(merged, origins))
+    tables = _chosen(plan, whole.tables, names(benchmark.tables), "table")
     return whole.model_copy(
         update={
-            "tables": _chosen(plan, whole.tables, names(benchmark.tables), "table"),
+            "tables": _with_new(tables, new),
             "figures": _chosen(plan, whole.figures, names(benchmark.figures), "figure"),
         }
     )
+
+
+def stated(plan: Plan) -> dict[str, Metrics]:
+    """Return stage -> the metrics of the benchmark's measures, as these state them."""
+    benchmark = plan.benchmark
+    directions: dict[str, dict[str, Better]] = {
+        "sample": {name: way for each in benchmark.measures for name, way in each.better.items()},
+        "restore": {each.metric: each.better for each in benchmark.restorations.measures},
+    }
+    return {
+        stage: {
+            name: MetricSpec(head=name.replace("_", " "), better=way, spread=True)
+            for name, way in found.items()
+        }
+        for stage, found in directions.items()
+    }
+
+
+def _with_new(tables: Mapping[str, AnyTable], new: Mapping[str, Metrics]) -> dict[str, AnyTable]:
+    """Return the tables, with new metrics in the listings of their stage where no table names them."""
+    named = {name for table in tables.values() for name in table.named}
+    return {
+        name: table.with_columns([each for each in new.get(table.stage, {}) if each not in named])
+        if isinstance(table, ListingSpec)
+        else table
+        for name, table in tables.items()
+    }
 
 
 def written(plan: Plan) -> dict[Keys, str]:

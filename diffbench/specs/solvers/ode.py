@@ -63,6 +63,10 @@ class ODESpec(FlowSpec, OwnTimeGridSolverSpec):
         """Whether no corrector adds noise."""
         return self.corrector is None
 
+    @property
+    def accuracy(self) -> int:
+        return {"euler": 1, "heun": 2, "rk4": 4}[self.method]
+
 
 class AdaptiveODESpec(FlowSpec, OwnTimeSolverSpec):
     """The probability-flow ODE by Dormand and Prince's pair of orders 5 and 4, with step size control.
@@ -207,6 +211,11 @@ class HeunSpec(RatioSolverSpec):
         """Whether neither churn nor a corrector adds noise."""
         return self.churn == 0 and self.corrector is None
 
+    @property
+    def accuracy(self) -> int:
+        """``order``, and 1 with churn; the last step, into the data, is Euler's."""
+        return self.order if self.churn == 0 else 1
+
 
 class DPMSolverSpec(RatioSolverSpec):
     """DPM-Solver++(2M), the multistep method of order 2 (Lu et al. 2022, algorithm 2).
@@ -218,3 +227,7 @@ class DPMSolverSpec(RatioSolverSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.solvers.ode:DPMSolver"
 
     grid: Literal["karras", "log-snr", "uniform", "quadratic"] = "log-snr"
+
+    @property
+    def accuracy(self) -> int:
+        return 2

@@ -119,3 +119,8 @@ class CorrectorOnlySpec(OwnTimeGridSolverSpec):
     corrector: Annotated[LangevinOnlySpec, BeforeValidator(a_corrector_alone)] = LangevinOnlySpec(
         snr=0.22
     )
+
+    @property
+    def accuracy(self) -> int:
+        """0: there is no predictor."""
+        return 0

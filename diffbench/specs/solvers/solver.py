@@ -88,6 +88,11 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
         return False
 
     @property
+    def accuracy(self) -> int:
+        """The order of convergence: half the step divides the error by 2^accuracy.  0 where no step is for that."""
+        return 1
+
+    @property
     def full_precision(self) -> bool:
         """Whether the network must be evaluated in float32: a step size control takes rounding for error."""
         return False
