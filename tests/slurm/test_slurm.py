@@ -38,7 +38,6 @@ LIMIT = "train:slurm_extra='--signal=USR1@20'"
 #: No accounting here, and two jobs have to fit into a small machine's memory.
 HERE = [
     "--slurm-no-account",
-    "--slurm-status-command=squeue",
     "--slurm-init-seconds-before-status-checks=1",
     "--latency-wait=5",
     *("--default-resources", "runtime=30", "mem_mb=900", "tasks_per_gpu=0"),
