@@ -103,8 +103,8 @@ FAULTS = tests/faults tests/slurm $(addprefix tests/test_,$(addsuffix .py,downlo
 faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long ones too (an hour of 2 cores)
 	$(BIN)/pytest -n auto --dist loadgroup --faults $(FAULTS) $(ARGS)
 
-test-system:  ## print the Debian packages that tests need: a browser and npm for the page; Slurm, for root
-	@echo chromium nodejs npm munge slurmctld slurmd
+test-system:  ## print the Debian packages that tests need: a browser and npm for the page; Slurm with accounting, for root
+	@echo chromium nodejs npm munge slurmctld slurmd slurmdbd mariadb-server-core
 
 lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/ruff check .

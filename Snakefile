@@ -52,6 +52,7 @@ onstart:
 onsuccess:
     end_view()
     spec_files.clear(PLAN.root)
+    finished.clear(PLAN.root)
 
 
 # What a failed run still has goes into the tables; the exit status stays 1.

@@ -184,3 +184,40 @@ def test_a_number_that_is_not_finite_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"^items\.mine\.1\.mean is nan: results must be finite"):
         products.write_json_product(path, value, SPEC)
     assert not path.exists()
+
+
+class SlowFileSystem:
+    """A network file system that shows each of some files at the second look after the one that missed it."""
+
+    def __init__(self, monkeypatch, *paths):
+        self.hidden = {path: path.with_name(f"hidden.{path.name}") for path in paths}
+        for path, hidden in self.hidden.items():
+            path.rename(hidden)
+        self.now, self.looks = 0.0, 0
+        monkeypatch.setenv(files.LATENCY, "60")
+        monkeypatch.setattr(files.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(files.time, "sleep", self.sleep)
+
+    def sleep(self, seconds):
+        self.now, self.looks = self.now + seconds, self.looks + 1
+        if self.looks % 2 == 0 and self.hidden:
+            path = next(iter(self.hidden))
+            self.hidden.pop(path).rename(path)
+
+
+def test_a_job_waits_for_files_that_another_machine_has_just_written(product, monkeypatch):
+    slow = SlowFileSystem(monkeypatch, product, paths.sidecar(product))
+    assert products.read_product(product, SPEC) == product
+    assert slow.looks == 4
+
+
+def test_a_job_waits_no_longer_than_it_is_told(product, monkeypatch):
+    paths.sidecar(product).unlink()
+    slow = SlowFileSystem(monkeypatch)
+    with pytest.raises(StoreError, match="has no sidecar"):
+        products.read_product(product)
+    assert 60 <= slow.now < 60 + 2 * files.PAUSE
+    monkeypatch.delenv(files.LATENCY)
+    with pytest.raises(StoreError, match="has no sidecar"):
+        products.read_product(product)
+    assert slow.now < 60 + 2 * files.PAUSE

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 from commands import run, start, until
@@ -28,6 +30,7 @@ from diffbench.training.team import ProcessGroup, SingleProcess
 from diffbench.training.trainer import Trainer, TrainingError
 
 CPU = torch.device("cpu")
+DATA = DataStageSpec(data=DigitsSpec())
 ROOT = Path("results/team")
 STEPS, HALF, LATER, BATCH = 12, 6, 8, 11
 #: Whatever draws, in shares of 5 and 6 images and parts of 2 and 3.  ``eps`` keeps Adam from making steps of rounding
@@ -70,9 +73,8 @@ SPEC = TrainSpec.model_validate(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the data set and no more of the data stage."""
     monkeypatch.chdir(tmp_path)
-    stage = DataStageSpec(data=DigitsSpec())
-    digits = build(stage.data).load()
-    write_product(paths.dataset(ROOT), lambda file: data.save(digits, file), stage)
+    digits = build(DATA.data).load()
+    write_product(paths.dataset(ROOT), lambda file: data.save(digits, file), DATA)
     return tmp_path
 
 
@@ -123,6 +125,54 @@ def test_two_processes_go_on_as_one_would(folder):
     learned = again.objective.times.state(), whole.objective.times.state()
     assert torch.equal(learned[0]["seen"], learned[1]["seen"])
     torch.testing.assert_close(learned[0]["losses"], learned[1]["losses"], rtol=1e-4, atol=0)
+
+
+#: `srun` for nodes that are all this machine: it starts the command once for each.
+SRUN = """#!{python}
+import subprocess, sys
+from itertools import dropwhile
+
+words = sys.argv[1:]
+(count,) = [int(word.partition("=")[2]) for word in words if word.startswith("--ntasks=")]
+command = list(dropwhile(lambda word: word.startswith("--"), words))
+tasks = [subprocess.Popen(command) for _ in range(count)]
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
+@pytest.fixture
+def srun(tmp_path, monkeypatch):
+    """Two nodes, both this machine."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/srun"
+    program.write_text(SRUN.format(python=sys.executable))
+    program.chmod(0o755)
+    real = commands.environment
+    path = f"{program.parent}:/usr/bin:/bin"
+    monkeypatch.setattr(commands, "environment", lambda **more: real(**more, PATH=path))
+
+
+@pytest.mark.slow
+def test_processes_of_two_nodes_make_what_those_of_one_make(folder, srun):
+    def made(root, *nodes):
+        write_product(paths.dataset(root), paths.dataset(ROOT).read_bytes(), DATA)
+        command = ["train", "--root", root, "--spec", SPEC.canonical(), "--device", "cpu"]
+        done = run(*command, "--processes", 2, *nodes, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        record = json.loads(paths.run_record(paths.product(root, SPEC)).read_text())
+        assert record["notes"]["processes"] == 2
+        return [path.read_bytes() for path in paths.products(root, SPEC)]
+
+    # A sum of two numbers has one rounding, whatever their order: the bits are the same.
+    assert made(ROOT.with_name("two"), "--nodes", 2) == made(ROOT.with_name("one"))
+
+
+def test_processes_that_nodes_cannot_share_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError, match=r"^gpus: 3 processes cannot be shared equally by 2"):
+        launch.launch(3, ["train"], tmp_path, on_gpus=False, nodes=2)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match=r"^nodes: 2 need Slurm's srun, which is not found"):
+        launch.launch(2, ["train"], tmp_path, on_gpus=False, nodes=2)
 
 
 @pytest.mark.slow

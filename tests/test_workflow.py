@@ -490,6 +490,13 @@ def test_a_training_job_gets_as_many_processes_as_gpus_are_allowed(tmp_path):
         assert f" --processes {found} " in shown
     write_config(tmp_path, {"only": ["edm"]})
     assert " --processes 0 " in said(bench("-np", cwd=tmp_path))
+    several = {"device": "cuda", "gpus": 4, "nodes": 2, "only": ["edm", "control-test"]}
+    write_config(tmp_path, several)
+    shown = said(bench("-np", "--resources", "gpu=4", cwd=tmp_path))
+    assert re.findall(r"nodes=2.*gpu=4|gpu=4.*nodes=2", shown) and shown.count("nodes=2") == 1
+    write_config(tmp_path, several | {"nodes": 3})
+    reason = "nodes: 3 nodes cannot share 4 GPUs equally: make gpus a multiple of nodes"
+    assert reason in said(bench("-np", cwd=tmp_path))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ from diffbench.plan.reading import Tree, validated
 from diffbench.specs.errors import PlanError, Stopped
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.registry import load_used
-from diffbench.store import paths, spec_files, status
+from diffbench.store import finished, paths, spec_files, status
 from diffbench.store.products import status_of
+from diffbench.store.progress import announce
 from diffbench.training import launch
 
+#: The environment variable that says that a job runs on a cluster, which may call it failed although it has finished.
+ELSEWHERE = "DIFFBENCH_ELSEWHERE"
 #: The arguments with which images that were made elsewhere are scored without a benchmark file.
 IMAGES = (
     argument(
@@ -84,6 +88,9 @@ def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
     if stage.shared:
         processes = "the number of processes that torchrun starts (0 or 1: no torchrun)"
         found.append(argument("--processes", type=int, default=1, help=processes))
+        nodes = "the number of nodes of Slurm's allocation that share the processes"
+        given = os.environ.get("DIFFBENCH_NODES", "1")
+        found.append(argument("--nodes", type=int, default=given, help=nodes))
     if stage.partial:
         left = "run the jobs of this stage that a failed run left"
         found += [argument("--partial", action="store_true", help=left), CONFIG, SET, *IMAGES]
@@ -99,7 +106,25 @@ def run_stage(options: argparse.Namespace) -> int:
     if options.root is None or options.spec is None:
         raise ValueError("--root and --spec are required")
     spec = read_spec(options.name, options.spec, options.extension)
+    if not os.environ.get(ELSEWHERE) or launch.is_part():
+        return call_stage(options, spec)
+    if finished.restored(options.root, spec):
+        announce(f"{spec.stage}: an earlier attempt had finished, its files are put back")
+        # What became of attempts is forgotten, as when a job is done.
+        with status.started(paths.state(options.root, spec), spec.stage):
+            return 0
+    code = call_stage(options, spec)
+    if code == 0:
+        finished.keep(options.root, spec)
+    return code
+
+
+def call_stage(options: argparse.Namespace, spec: StageSpec) -> int:
+    """Run one job, in several processes if the options say so, and return the exit status."""
     device = resolved(options.device)
+    if spec.divided and device == "cuda" and getattr(options, "processes", 1) == 0:
+        # Snakemake does not know of the GPUs that a site gives by --gres.
+        options.processes = int(os.environ.get("DIFFBENCH_GPUS", "1"))
     if getattr(options, "processes", 1) > 1 and spec.divided and not launch.launched():
         return launch_job(options, spec, device)
     shards = getattr(options, "shards", 1)
@@ -137,12 +162,18 @@ def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int
     words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
     for file in options.extension:
         words += ["--extension", str(file)]
-    folder = paths.state(options.root, spec)
+    folder, on_gpus = paths.state(options.root, spec), device == "cuda"
+    start = partial(launch.launch, options.processes, words, folder, on_gpus=on_gpus)
+    if launch.is_part():
+        return start(nodes=options.nodes)
     try:
         with status.started(folder, spec.stage):
-            code = launch.launch(options.processes, words, folder, on_gpus=device == "cuda")
+            code = start(nodes=options.nodes)
             if code:
                 raise SystemExit(code)
+    except Exception as error:
+        status.record_failure(folder, spec.stage, reason(error))
+        raise
     except SystemExit:
         if status.read_status(folder) is None or code != 1:
             ended = "stopped when asked to" if code != 1 else "its processes ended early"

@@ -8,7 +8,17 @@ import importlib
 import json
 from pathlib import Path
 
-from diffbench.cli.command import CONFIG, FILE, SET, argument, command, load, setting
+from diffbench.cli.command import (
+    CONFIG,
+    FILE,
+    SET,
+    WRITE,
+    argument,
+    command,
+    deliver,
+    load,
+    setting,
+)
 
 
 @command(
@@ -84,7 +94,8 @@ def _shape(text: str) -> tuple[int, ...]:
         metavar="C,H,W",
         help="shape of the images, where the data set does not say it",
     ),
-    argument("--json", action="store_true", help="print the seconds of each job, as JSON"),
+    argument("--json", action="store_true", help="print what each job needs, as JSON"),
+    WRITE,
     argument(
         "--no-compile", action="store_true", help="time networks as they are, which is sooner done"
     ),
@@ -96,8 +107,8 @@ def estimate(options: argparse.Namespace) -> int:
     report = importlib.import_module("diffbench.estimate.report")
     module = importlib.import_module("diffbench.estimate.estimate")
     found = module.estimate(plan, options.steps, options.shape, compiled=not options.no_compile)
-    print(json.dumps(report.as_json(found)) if options.json else report.text(found).rstrip("\n"))
-    return 0
+    text = json.dumps(report.as_json(found)) + "\n" if options.json else report.text(found)
+    return deliver(text, options.write)
 
 
 @command(

@@ -9,6 +9,7 @@ from diffbench.estimate.costs import Estimate, JobCost, Known, left, size, with_
 from diffbench.reporting.cells import DASH
 from diffbench.reporting.layout import of_plan
 from diffbench.specs.benchmark import names
+from diffbench.store.run_record import peak_memory
 
 #: The row of what all variants share.
 SHARED = "(shared)"
@@ -29,7 +30,10 @@ def text(estimate: Estimate) -> str:
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate as plain numbers: the machine, and for each job what it costs or took, in seconds."""
+    """Return an estimate as plain numbers: the machine, this process's memory, and for each job what it costs or took.
+
+    Seconds, MiB, and bytes left on disk.
+    """
     plan, jobs = estimate.plan, {}
     for cost in estimate.costs:
         parts = plan.shards(cost.job)
@@ -38,12 +42,18 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
         jobs[cost.job.name] = _job(cost, hours)
         for part in parts:
             jobs[part.name] = _job(cost, cost.hours and cost.hours / len(parts))
-    return {"config": str(plan.config), "machine": estimate.machine, "jobs": jobs}
+    return {
+        "config": str(plan.config),
+        "machine": estimate.machine,
+        "memory_mib": round(peak_memory(), 1),
+        "jobs": jobs,
+    }
 
 
 def _job(cost: JobCost, hours: float | None) -> dict[str, Any]:
     return {
         "seconds": None if hours is None else float(f"{3600 * hours:.4g}"),
+        "bytes": cost.size,
         "known": cost.known.name.lower(),
         "done": cost.done,
         "took": None if cost.took is None else float(f"{3600 * cost.took:.4g}"),

@@ -221,6 +221,10 @@ class Plan:
             return 0
         return self.benchmark.gpus if job.spec.shared else 1
 
+    def nodes(self, job: Job) -> int:
+        """Return over how many nodes of a cluster a job's GPUs are spread."""
+        return self.benchmark.nodes if self.gpus(job) > 1 and job.spec.divided else 1
+
     def upstream(self, job: Job) -> list[Job]:
         """Return the jobs that a job builds on directly, the data stage first; there may be none.
 

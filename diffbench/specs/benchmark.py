@@ -239,6 +239,7 @@ class BenchmarkSpec(Spec):
     trajectory: which states are kept on the way from noise to image; ``none`` keeps none.
     schedules: whether the noise of each process over time, and of each solver's grid, is kept for figures.
     gpus: how many GPUs a training job uses, each for a share of the batch; Snakemake must be told that they are there.
+    nodes: over how many nodes of a cluster these GPUs are spread, each with the same number of them.
     classifier: how the classifiers of noisy images that guide samplers are trained.
     solvers, likelihoods: those that are tried on every variant besides the variant's own; where one cannot serve
         a process, the table has a footnote.
@@ -267,6 +268,7 @@ class BenchmarkSpec(Spec):
     classifier: ClassifierSettings = ClassifierSettings()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     gpus: Annotated[PositiveInt, Field(le=MOST_GPUS)] = 1
+    nodes: Annotated[PositiveInt, Field(le=MOST_GPUS)] = 1
     seeds: Annotated[Seeds, Field(min_length=1)] = [0]
     samples: Annotated[Int, Field(ge=20, le=MOST_SAMPLES)]
     chunk: TogetherCount = 500
@@ -295,6 +297,14 @@ class BenchmarkSpec(Spec):
                 raise ValueError(
                     f"measures: {each.name} needs features that the extractor {self.extractor.name} does not have"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_share_gpus(self) -> Self:
+        if self.gpus % self.nodes:
+            raise ValueError(
+                f"nodes: {self.nodes} nodes cannot share {self.gpus} GPUs equally: make gpus a multiple of nodes"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ from typing import Any
 from diffbench.store import runtime
 
 TEMPORARY = ".tmp."
+#: The environment variable for the seconds that a file of another machine may take to be seen here, and the seconds
+#: between two looks.
+LATENCY, PAUSE = "DIFFBENCH_LATENCY", 0.1
 
 
 def force(path: Path) -> None:
@@ -84,6 +88,14 @@ def update(folder: Path, before: Collection[str]) -> Iterator[Path]:
                 os.replace(made[name], folder / name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def awaited(path: Path) -> Path:
+    """Return a path once a file is seen there, or after the seconds that a network file system may take to show it."""
+    end = time.monotonic() + float(os.environ.get(LATENCY) or 0)
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(PAUSE)
+    return path
 
 
 def remove(path: Path) -> None:

@@ -115,6 +115,11 @@ def spec_files(root: Path) -> Path:
     return states(root) / "specs"
 
 
+def finished(root: Path) -> Path:
+    """Return the folder of second links to what jobs elsewhere have finished, until a run ends well."""
+    return states(root) / "finished"
+
+
 def spec_file(root: Path, spec: StageSpec) -> Path:
     """Return the path of the spec that a job is given."""
     return spec_files(root) / f"{spec.digest()}.json"

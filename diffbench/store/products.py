@@ -72,7 +72,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """
     sidecar = paths.sidecar(path)
     try:
-        content = _parsed(sidecar.read_bytes())
+        content = _parsed(files.awaited(sidecar).read_bytes())
         digests = content["sha256"]
         whole = path.name in digests and all(Path(each).name == each for each in digests)
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def read_product(path: Path, spec: Spec | None = None) -> Path:
     Raises:
         StoreError: when the product or its sidecar is missing, torn, altered or of another spec.
     """
-    if not path.is_file():
+    if not files.awaited(path).is_file():
         raise StoreError(f"{path} does not exist: run the job that makes it")
     _check(path, files.sha256(path), spec)
     return path
@@ -132,7 +132,7 @@ def read_product(path: Path, spec: Spec | None = None) -> Path:
 
 def read_bytes(path: Path, spec: Spec | None = None) -> bytes:
     """Return the content of a product, verified as in ``read_product``."""
-    if not path.is_file():
+    if not files.awaited(path).is_file():
         raise StoreError(f"{path} does not exist: run the job that makes it")
     content = path.read_bytes()
     _check(path, hashlib.sha256(content).hexdigest(), spec)

@@ -32,7 +32,7 @@ def read(path: Path) -> str:
         StoreError: when the file is missing, or is not the spec that its name says.
     """
     try:
-        content = path.read_bytes()
+        content = files.awaited(path).read_bytes()
     except OSError as error:
         raise StoreError(
             f"--spec: {path} cannot be read ({error.strerror}): a run writes it, and removes it when it is done"

@@ -51,10 +51,13 @@ def started(folder: Path, stage: str) -> Iterator[None]:
     if mark is None:
         raise StoreError(f"another process runs this job in {folder}: wait for it or stop it")
     try:
-        attempts = _attempts(folder) + 1
+        attempts = _count(folder, "attempts") + 1
+        # A mark that nobody holds is of an attempt that was killed.
+        killed = _count(folder, "killed") + (os.fstat(mark).st_size > 0)
         _forget(folder)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        facts = {"stage": stage, "time": now, "host": platform.node(), "attempts": attempts}
+        counts = {"attempts": attempts, "killed": killed}
+        facts = {"stage": stage, "time": now, "host": platform.node()} | counts
         os.ftruncate(mark, 0)
         os.pwrite(mark, files.json_bytes(sealed(facts, folder.name)), 0)
         os.fsync(mark)
@@ -97,14 +100,17 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def record_failure(folder: Path, stage: str, reason: object, trace: str = "") -> None:
+def record_failure(
+    folder: Path, stage: str, reason: object, trace: str = "", *, killed: bool = False
+) -> None:
     """Write why the job with this state folder failed, and the traceback; the mark is removed."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {
         "status": "failed",
         "stage": stage,
         "reason": one_line(reason),
-        "attempts": max(_attempts(folder), 1),
+        "attempts": max(_count(folder, "attempts"), 1),
+        "killed": _count(folder, "killed") + killed,
         "time": time,
         "traceback": trace,
     }
@@ -117,15 +123,21 @@ def record_death(folder: Path, stage: str, number: int, seconds: float) -> None:
     if is_running(folder) or (folder / NAME).exists():
         return
     reason = f"killed (signal {number}{GUESSES.get(number, '')}) after {seconds:.0f} s"
-    record_failure(folder, stage, reason)
+    record_failure(folder, stage, reason, killed=True)
 
 
-def _attempts(folder: Path) -> int:
-    """Return how many attempts there were since the job was last done, as far as is known."""
+def times_killed(folder: Path) -> int:
+    """Return how many attempts were killed without a word since the job was last done, as far as is known."""
+    left = (folder / MARK).exists() and not is_running(folder)
+    return _count(folder, "killed") + left
+
+
+def _count(folder: Path, key: str) -> int:
+    """Return how many ``attempts`` of a job there were, or were ``killed``, since it was last done; 0 if unknown."""
     found = [0]
     for name in (NAME, MARK):
-        with suppress(OSError, ValueError, TypeError):
-            found.append(int(opened((folder / name).read_bytes(), folder.name)["attempts"]))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found.append(int(opened((folder / name).read_bytes(), folder.name)[key]))
     return max(found)
 
 

@@ -46,6 +46,7 @@ def test_a_killed_process_leaves_a_reason_and_its_attempts_are_counted(other):
     found = status.read_status(folder)
     assert "ended without a word: it was killed, or the machine stopped" in found["reason"]
     assert found["stage"] == "train"
+    assert status.times_killed(folder) == 1
     status.record_death(folder, "train", signal.SIGKILL, 41.2)
     reason = "killed (signal 9: out of memory?) after 41 s"
     assert status.quoted(status.read_status(folder)) == reason
@@ -53,9 +54,23 @@ def test_a_killed_process_leaves_a_reason_and_its_attempts_are_counted(other):
         status.record_failure(folder, "train", "no")
         raise RuntimeError
     assert status.quoted(status.read_status(folder)) == "no (attempt 2)"
+    assert status.times_killed(folder) == 1
     with status.started(folder, "train"):
         pass
     assert not folder.exists()
+
+
+def test_a_job_that_runs_again_keeps_the_number_of_times_it_was_killed(other):
+    process, folder = other
+    assert status.times_killed(folder) == 0
+    process.kill()
+    process.wait()
+    with pytest.raises(RuntimeError), status.started(folder, "train"):
+        # It runs: its own mark is no sign that it was killed.
+        assert status.times_killed(folder) == 1
+        raise RuntimeError
+    # Here the mark stays as after a kill.
+    assert status.times_killed(folder) == 2
 
 
 def test_the_loser_of_two_leaves_nothing(other):

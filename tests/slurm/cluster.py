@@ -23,6 +23,8 @@ SETTINGS = Path("/etc/slurm")
 MUNGE = Path("/run/munge")
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
 LINKS = [SETTINGS / name for name in FILES]
+#: What accounting needs beside them: Slurm keeps accounts in this database alone.
+ACCOUNTANTS = ("slurmdbd", "sacctmgr", "sacct", "mariadbd")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 #: Seconds after which something that should have come is given up: far more than it takes.
 PATIENCE = 400
@@ -53,7 +55,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/none
+{accounting}
 SchedulerType=sched/backfill
 SchedulerParameters=sched_min_interval=200000,batch_sched_delay=0,bf_interval=1
 SelectType=select/cons_tres
@@ -63,11 +65,31 @@ MinJobAge=3600
 JobRequeue=1
 KillWait=5
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:1 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 )
-GRES = "NodeName={host} Name=gpu Count=1 File={folder}/gpu\n"
+GRES = "NodeName={host} Name=gpu Count=2 File={folder}/gpu[0-1]\n"
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounts}"""
+DATABASE = """\
+AuthType=auth/munge
+DbdHost=localhost
+DbdPort={accounts}
+SlurmUser=root
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database}
+StorageUser=slurm
+StoragePass=none
+"""
+#: The account of a site that has accounting.
+ACCOUNT = "lab"
 # slurmd needs some plugin that it can load; nothing is constrained.
 CGROUP = """\
 CgroupPlugin=cgroup/v1
@@ -84,11 +106,11 @@ def program(name: str) -> str | None:
     return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
 
 
-def refusal() -> str:
-    """Why no Slurm can be started here; empty where one can."""
+def refusal(*more: str) -> str:
+    """Why no Slurm, with further programs, can be started here; empty where one can."""
     if os.geteuid() != 0:
         return "starting a Slurm needs root"
-    if missing := [name for name in PROGRAMS if program(name) is None]:
+    if missing := [name for name in (*PROGRAMS, *more) if program(name) is None]:
         return f"not installed: {', '.join(missing)} (`make test-system` prints the packages)"
     if not Path("/etc/munge/munge.key").is_file():
         return "munge has no key, /etc/munge/munge.key"
@@ -151,6 +173,12 @@ class Cluster:
         rows = [line.split(" ", 2) for line in lines.splitlines()]
         return {number: state for number, state, comment in rows if rule in comment}
 
+    def asked(self, number: str, what: str) -> str:
+        """What a job asked for, in squeue's format."""
+        return self.ask(
+            "squeue", "--noheader", f"--job={number}", "--states=all", f"--format={what}"
+        ).strip()
+
     def clear(self) -> None:
         """Cancel what is left, and let the node take jobs."""
         self.ask("scancel", "--user=root")
@@ -164,18 +192,20 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A block in which a Slurm of one node runs; its files lie in the folder."""
+def cluster(folder: Path, accounting: bool = False) -> Iterator[Cluster]:
+    """A block in which a Slurm of one node runs, with or without accounting; its files lie in the folder."""
     if why := refusal():
         raise RuntimeError(why)
     with ExitStack() as stack:
         found = Cluster(folder, socket.gethostname().partition(".")[0])
-        write_settings(folder, found.node)
+        ports = write_settings(folder, found.node, accounting)
         for link in LINKS:
             link.unlink(missing_ok=True)
             link.symlink_to(folder / link.name)
             stack.callback(link.unlink)
         start_munge(stack, folder)
+        if accounting:
+            start_accounting(stack, found, ports)
         for name in ("slurmctld", "slurmd"):
             daemon(stack, folder, [str(program(name)), "-D", "-f", str(folder / "slurm.conf")])
         until(lambda: "idle" in answer("sinfo", "--noheader", "--format=%T"), found)
@@ -183,23 +213,24 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         yield found
 
 
-def write_settings(folder: Path, host: str) -> None:
-    """Write the configuration: a node with all processors, and half of the memory, of this machine."""
+def write_settings(folder: Path, host: str, accounting: bool) -> dict[str, int]:
+    """Write the configuration, of a node with all processors and half of the memory of this machine; return ports."""
     for name in ("spool", "state", "cgroup"):
         (folder / name).mkdir()
-    # A generic resource has to be a device: the null device stands for a GPU.
-    os.mknod(folder / "gpu", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    # A generic resource has to be a device: null devices stand for GPUs.
+    for number in range(2):
+        os.mknod(folder / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**21
-    values = {
-        "folder": folder,
-        "host": host,
-        "controller": free_port(),
-        "daemon": free_port(),
-        "cpus": os.cpu_count(),
-        "memory": memory,
-    }
+    ports = {name: free_port() for name in ("controller", "daemon", "accounts", "database")}
+    values = {"folder": folder, "host": host, "cpus": os.cpu_count(), "memory": memory, **ports}
+    values["accounting"] = ACCOUNTING.format(**ports) if accounting else NO_ACCOUNTING
     for name, text in zip(FILES, (SLURM, GRES, CGROUP), strict=True):
         (folder / name).write_text(text.format(**values))
+    database = folder / "slurmdbd.conf"
+    database.write_text(DATABASE.format(**values))
+    # Slurm refuses one that others can read.
+    database.chmod(0o600)
+    return ports
 
 
 def start_munge(stack: ExitStack, folder: Path) -> None:
@@ -213,11 +244,29 @@ def start_munge(stack: ExitStack, folder: Path) -> None:
     until(lambda: listens(MUNGE / "munge.socket.2"))
 
 
-def daemon(stack: ExitStack, folder: Path, command: list[str], **who: str) -> None:
+def start_accounting(stack: ExitStack, found: Cluster, ports: dict[str, int]) -> None:
+    """Start a database and Slurm's daemon for it, and make an account for this user."""
+    folder, data = found.folder, found.folder / "database"
+    data.mkdir()
+    own = ["--no-defaults", f"--datadir={data}", f"--socket={folder}/database.socket"]
+    own += ["--user=root", "--bind-address=127.0.0.1", f"--port={ports['database']}"]
+    # Without users and passwords it needs no tables of its own.
+    daemon(stack, folder, [str(program("mariadbd")), *own, "--skip-grant-tables"])
+    until(lambda: listens(folder / "database.socket"), found, "the database")
+    daemon(
+        stack, folder, [str(program("slurmdbd")), "-D"], env={"SLURM_CONF": f"{folder}/slurm.conf"}
+    )
+    name = NAME.partition("=")[2].strip()
+    until(lambda: name in answer("sacctmgr", "-i", "add", "cluster", name), found, "slurmdbd")
+    found.ask("sacctmgr", "-i", "add", "account", ACCOUNT, f"cluster={name}")
+    found.ask("sacctmgr", "-i", "add", "user", "root", f"account={ACCOUNT}", f"cluster={name}")
+
+
+def daemon(stack: ExitStack, folder: Path, command: list[str], **how: Any) -> None:
     """Start a program that ends with the block."""
     with (folder / f"{Path(command[0]).name}.out").open("w") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, **who
+            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, **how
         )
     stack.callback(end, process)
 

@@ -1,4 +1,4 @@
-"""One Slurm, and one whole run on it, for all tests of this folder."""
+"""A Slurm for all tests of a module of this folder."""
 
 import pytest
 from cluster import Cluster, cluster, refusal
@@ -15,10 +15,13 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=f"no Slurm: {why}"))
 
 
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory) -> Cluster:
-    """A Slurm of one node."""
+@pytest.fixture(scope="module")
+def slurm(request, tmp_path_factory) -> Cluster:
+    """A Slurm of one node, for a module; with accounting where the module says so."""
     folder = tmp_path_factory.mktemp("slurm")
     folder.chmod(0o755)
-    with FileLock("/run/diffbench-slurm.lock"), cluster(folder) as found:
+    with (
+        FileLock("/run/diffbench-slurm.lock"),
+        cluster(folder, getattr(request.module, "ACCOUNTING", False)) as found,
+    ):
         yield found

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from commands import REPOSITORY, bench, environment, plan_of, run, said, write_c
 
 from diffbench.reporting.cells import DASH
 from diffbench.server.client import VARIABLE
+from diffbench.specs.errors import STOPPED
 
 pytestmark = pytest.mark.slurm
 
@@ -36,7 +38,6 @@ LIMIT = "train:slurm_extra='--signal=USR1@20'"
 #: No accounting here, and two jobs have to fit into a small machine's memory.
 HERE = [
     "--slurm-no-account",
-    "--slurm-status-command=squeue",
     "--slurm-init-seconds-before-status-checks=1",
     "--latency-wait=5",
     *("--default-resources", "runtime=30", "mem_mb=900", "tasks_per_gpu=0"),
@@ -51,7 +52,7 @@ def prepared(folder: Path) -> Path:
 
 
 @contextmanager
-def started(folder: Path, *arguments: object):
+def started(folder: Path, *arguments: object, site: Sequence[str] = HERE, **more: str):
     """A block in which the workflow runs on the cluster; it has ended at the block's end, or is ended."""
     command = [
         sys.executable,
@@ -60,11 +61,11 @@ def started(folder: Path, *arguments: object):
         REPOSITORY / "Snakefile",
     ]
     command += ["--configfile", "bench.yaml", "--workflow-profile", REPOSITORY / "profiles/slurm"]
-    alone = environment(XDG_CACHE_HOME=str(folder / ".cache"))
+    alone = environment(XDG_CACHE_HOME=str(folder / ".cache"), **more)
     del alone[VARIABLE]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
-            [str(word) for word in (*command, *arguments, *HERE)],
+            [str(word) for word in (*command, *arguments, *site)],
             cwd=folder,
             env=alone,
             stdout=output,
@@ -189,13 +190,122 @@ def test_a_time_limit_saves_the_training_and_a_cancelled_one_is_a_dash(slurm, he
 
 def test_a_job_without_enough_memory_is_ended_and_gets_more_the_next_time(slurm, here, tmp_path):
     folder, before = prepared(tmp_path / "run"), set(slurm.jobs())
-    more = "data:mem_mb=100*attempt**4"
-    with started(folder, DATA, "--retries", "2", "--set-resources", more) as process:
+    # An estimate that says 50 MiB and no time: in truth Snakemake alone, twice, takes more than the 100 MB asked for.
+    needs = {"seconds": 0, "bytes": 0}
+    jobs = {job.name: needs for job in plan_of(folder).every}
+    (folder / "estimate").write_text(json.dumps({"memory_mib": 50, "jobs": jobs}))
+    arguments = [DATA, "--retries", "4", "--resources", "max_runtime=30", "max_mem_mb=1000"]
+    with started(folder, *arguments, DIFFBENCH_ESTIMATE="estimate") as process:
         text = ended(process, folder)
-    first, *_, last = sorted(set(slurm.jobs()) - before, key=int)
+    every = sorted(set(slurm.jobs()) - before, key=int)
+    first, *_, last = every
+    asked = [slurm.asked(number, "%m %l") for number in every]
+    most = [f"{min(105 * 2**n, 1000)}M {(10, 20, 30)[min(n, 2)]}:00" for n in range(len(every))]
+    assert asked == most
     # Without control groups Slurm itself looks at the memory, and calls the job failed.
     assert slurm.jobs()[first] == "FAILED"
     assert "exceeded memory limit" in (slurm.folder / "slurmd.log").read_text()
     assert slurm.jobs()[last] == "COMPLETED"
     assert f"'{first}' failed" in text
     assert (folder / DATA).read_bytes() == (here / DATA).read_bytes()
+
+
+#: Read by Python as it starts: the data stage's process ends only when the file `hold` is gone.
+HOLD = """
+import atexit, sys, time
+from pathlib import Path
+
+def wait():
+    while Path("hold").exists():
+        time.sleep(0.1)
+
+if "--spec" in sys.orig_argv and "data" in sys.orig_argv:
+    atexit.register(wait)
+"""
+
+
+def test_a_job_that_is_ended_after_it_has_finished_keeps_its_product(slurm, here, tmp_path):
+    folder = prepared(tmp_path / "run")
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    (folder / "hold").touch()
+    record = folder / "results/tiny/data/levels.run.json"
+    with started(folder, DATA, "--retries=1", PYTHONPATH=str(tmp_path)) as process:
+        until(lambda: list(folder.glob("results/tiny/.state/finished/*/data/manifest.json")), slurm)
+        number = list(slurm.of("rule_data"))[-1]
+        made = record.read_bytes()
+        # As a time limit does, it ends the job that has written all and has not yet returned.
+        slurm.ask("scancel", number)
+        until(lambda: slurm.jobs()[number] == "CANCELLED", slurm)
+        (folder / "hold").unlink()
+        text = ended(process, folder)
+    assert f"'{number}' failed, SLURM status is: 'CANCELLED'" in text
+    assert "Removing output files of failed job data" in text
+    # The second attempt put the first one's files back, its record among them, and no failure is on record.
+    assert "its files are put back" in (folder / "results/tiny/logs/data.log").read_text()
+    assert record.read_bytes() == made
+    assert (folder / DATA).read_bytes() == (here / DATA).read_bytes()
+    assert not list(folder.glob("results/tiny/.state/*/status.json"))
+    # The run ended well, so that the links are gone, and there is nothing to do.
+    assert not (folder / "results/tiny/.state/finished").exists()
+    again = bench("-n", DATA, cwd=folder)
+    assert "Nothing to be done" in said(again)
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked"),
+    [
+        pytest.param(["train:runtime=5"], "TresPerJob=gres:gpu:2", id="gpus"),
+        pytest.param(["train:gpu=0", "train:gres=gpu:2"], "TresPerNode=gres:gpu:2", id="gres"),
+    ],
+)
+def test_a_training_on_two_gpus_asks_for_two_and_starts_two_processes(
+    slurm, here, tmp_path, resources, asked
+):
+    folder = prepared(tmp_path / "run")
+    shutil.copytree(here / "results/tiny/data", folder / "results/tiny/data")
+    before = set(slurm.of("rule_train"))
+    arguments = [MODEL, "--config", "gpus=2", "device=cuda", "--retries=0"]
+    with started(folder, *arguments, "--set-resources", *resources) as process:
+        until(lambda: set(slurm.of("rule_train")) - before, slurm, "the training")
+        (training,) = set(slurm.of("rule_train")) - before
+        assert asked in slurm.ask("scontrol", "show", "job", training)
+        ended(process, folder, status=1)
+    # There is no GPU here; it is missed by the process that starts the two.
+    log = (folder / "results/tiny/logs/train/ddpm-cosine/seed0.log").read_text()
+    assert "gpus: 2, but only 0 are visible here" in log
+
+
+def test_a_training_on_two_nodes_is_stopped_and_goes_on_to_the_bits_of_one_node(
+    slurm, here, tmp_path
+):
+    folder = prepared(tmp_path / "run")
+    write_config(folder, CHANGES | {"training": {"steps": 120}})
+    shutil.copytree(here / "results/tiny/data", folder / "results/tiny/data")
+    shutil.copytree(folder, tmp_path / "one")
+    spec = plan_of(folder).job("train", "ddpm-cosine").spec
+    words = ["train", "--root", "results/tiny", "--spec", spec.canonical(), "--device", "cpu"]
+    words += ["--processes", "2"]
+    done = run(*words, cwd=tmp_path / "one")
+    assert done.returncode == 0, said(done)
+    # One node has two tasks here: each starts a torchrun of one process, as on a node of its own.
+    text = shlex.join([sys.executable, str(REPOSITORY / "diffbench"), *words, "--nodes", "2"])
+    (folder / "job.sh").write_text(f"#!/bin/sh\nexec {text}\n")
+    alone = environment()
+    del alone[VARIABLE]
+
+    def submitted() -> str:
+        submit = ["sbatch", "--parsable", "--ntasks=2", "--mem=1500", "--output=output", "job.sh"]
+        done = subprocess.run(submit, cwd=folder, env=alone, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def exit_status(number: str) -> str:
+        until(lambda: slurm.jobs()[number] not in ("PENDING", "RUNNING", "COMPLETING"), slurm)
+        return re.search(r"ExitCode=(\d+)", slurm.ask("scontrol", "show", "job", number))[1]
+
+    first = submitted()
+    until(lambda: saved(folder), slurm, "a saved state")
+    slurm.ask("scancel", "--batch", "--signal=TERM", first)
+    assert exit_status(first) == str(STOPPED), (folder / "output").read_text()
+    assert exit_status(submitted()) == "0", (folder / "output").read_text()
+    assert len(resumed(folder)) == 1
+    assert (folder / MODEL).read_bytes() == (tmp_path / "one" / MODEL).read_bytes()

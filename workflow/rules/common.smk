@@ -20,11 +20,12 @@ from diffbench.plan import devices
 from diffbench.plan.findings import altered
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.rules import rules
+from diffbench.plan.sizes import Size, estimated
 from diffbench.plan.workspace import package_of
 from diffbench.reporting.shown import shown_as
 from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
-from diffbench.store import paths, spec_files
+from diffbench.store import finished, paths, spec_files
 from diffbench.watch import view
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -34,12 +35,28 @@ signal.signal(signal.SIGUSR1, lambda *_: None)
 
 OVERRIDES = dict(workflow.config_settings.config)
 
+
+def most(name):
+    """A limit of the profile or of --resources that no job's request passes."""
+    limit = workflow.global_resources.get(name)
+    return (limit and limit.value) or sys.maxsize
+
+
+def sizes_of_plan():
+    """What jobs ask of a cluster, by the estimate that the environment names; None without one."""
+    file = os.environ.get("DIFFBENCH_ESTIMATE")
+    if not file or not workflow.is_main_process:
+        return None
+    return estimated(PLAN, Path(file), Size(most("max_runtime"), most("max_mem_mb")))
+
+
 try:
     #: The package that every job runs by its path: a list of paths cannot name one with a colon.
     PACKAGE = package_of(Path(workflow.basedir))
     PLAN = load_plan(workflow.configfiles, OVERRIDES, Path(workflow.basedir))
     check_writable(PLAN.root)
     TABLE_PARAMS = table_params(PLAN)
+    SIZES = sizes_of_plan()
 except Exception as error:
     if os.environ.get("DIFFBENCH_DEBUG"):
         raise
@@ -49,6 +66,16 @@ except Exception as error:
 def quoted(*words):
     """Words as the shell reads them; braces doubled, for Snakemake formats the text."""
     return shlex.join(map(str, words)).replace("{", "{{").replace("}", "}}")
+
+
+def elsewhere():
+    """What only jobs on a cluster's nodes are told: that they are, and how long a file may take to be seen there."""
+    if not workflow.remote_exec:
+        return ""
+    # Settings are not known yet; the process that submits a job hands this one on.
+    option = "--latency-wait"
+    seconds = sys.argv[sys.argv.index(option) + 1] if option in sys.argv else "0"
+    return f" export DIFFBENCH_ELSEWHERE=1 DIFFBENCH_LATENCY={quoted(seconds)};"
 
 
 # `diffbench` in every rule is this checkout's, run by the interpreter that runs Snakemake, whatever PATH says.
@@ -65,9 +92,10 @@ shell.prefix(
     "trap : USR1 TERM; exec 9>&2;"
     f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
     f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
-    f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards};"
+    f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards} DIFFBENCH_NODES={PLAN.benchmark.nodes}"
+    f" DIFFBENCH_GPUS={PLAN.benchmark.gpus};"
     f" export DIFFBENCH_DATA={quoted(PLAN.located.told)};"
-    f"{FILES}"
+    f"{FILES}{elsewhere()}"
     f' diffbench() {{{{ {quoted(sys.executable, PACKAGE)} "$@"; }}}}; '
 )
 
@@ -213,3 +241,21 @@ def threads_of(rule):
 def gpus_of(rule):
     """A resources function; Snakemake cuts a wish down to its own limit, --resources gpu=N."""
     return lambda wildcards: PLAN.gpus(job_of(rule, wildcards))
+
+
+def nodes_of(rule):
+    """A resources function for the nodes of a training, where the benchmark asks for several."""
+    if PLAN.benchmark.nodes == 1 or not RULES[rule].stage.shared:
+        return {}
+    return {"nodes": lambda wildcards: PLAN.nodes(job_of(rule, wildcards))}
+
+
+def sizes_of(rule):
+    """Resources functions for minutes and memory where there is an estimate; elsewhere those of the profile hold."""
+    if SIZES is None:
+        return {}
+    size = lambda wildcards, attempt: SIZES.of(job_of(rule, wildcards), attempt)
+    return {
+        "runtime": lambda wildcards, attempt: size(wildcards, attempt).minutes,
+        "mem_mb": lambda wildcards, attempt: size(wildcards, attempt).memory,
+    }

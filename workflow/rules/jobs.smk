@@ -19,6 +19,8 @@ for rule in RULES:
             "../../environment.yml"
         threads: threads_of(rule)
         resources:
+            **nodes_of(rule),
+            **sizes_of(rule),
             gpu=gpus_of(rule),
         params:
             root=root_of,

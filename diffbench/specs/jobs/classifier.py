@@ -21,6 +21,7 @@ class ClassifierSpec(StageSpec):
 
     template: ClassVar[str] = "classifier/{variant}/seed{seed}/model.safetensors"
     shared: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
     priority: ClassVar[int] = 2
 
     stage: Literal["classifier"] = "classifier"

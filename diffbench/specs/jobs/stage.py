@@ -35,6 +35,7 @@ class StageSpec(Spec):
         extras: paths of outputs without a sidecar, such as pictures.
         temporary: whether the products can be removed once the jobs that read them are done.
         shared: whether several processes can share a job, each with a GPU.
+        resumes: whether a job that was stopped goes on where it was, however often.
         spread: whether a job can be spread over others (``parts``), whose products it then gathers.
         partial: whether a job can use the products of a benchmark that has failed.
         priority: of jobs that can start, those of the highest start first: jobs that take long, lest one of them be
@@ -47,6 +48,7 @@ class StageSpec(Spec):
     extras: ClassVar[tuple[str, ...]] = ()
     temporary: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
     spread: ClassVar[bool] = False
     partial: ClassVar[bool] = False
     priority: ClassVar[int] = 0

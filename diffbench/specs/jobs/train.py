@@ -49,6 +49,7 @@ class TrainSpec(StageSpec):
 
     template: ClassVar[str] = f"{RUN}/model.safetensors"
     shared: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
     priority: ClassVar[int] = 2
 
     stage: Literal["train"] = "train"
