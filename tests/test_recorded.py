@@ -52,7 +52,7 @@ def test_claims_and_figures_are_recorded_too(kept: tuple[Path, Recorded]) -> Non
     folder, found = kept
     assert {line["verdict"] for line in found.claims.values()} <= {"undecided", "missing"}
     names = {path.name for path in (folder / recorded.FOLDER / "tiny").iterdir()}
-    assert {"cells.csv", "claims.csv", "fid-nfe.csv", "fid-nfe.png"} <= names
+    assert {"cells.csv", "claims.csv", "nfe.csv", "nfe.png"} <= names
 
 
 def test_what_the_plan_would_make_again_is_fresh(kept: tuple[Path, Recorded], made: Path) -> None:

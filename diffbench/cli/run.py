@@ -27,7 +27,7 @@ from diffbench.cli.command import (
     argument("folder", type=Path, metavar="FOLDER", help="a new or empty folder"),
 )
 def init(options: argparse.Namespace) -> int:
-    """Make a folder to run benchmarks in, without a checkout: workflow, profiles, configuration and examples."""
+    """Make a folder to run benchmarks in, without a checkout."""
     from diffbench.plan import workspace
 
     for path in workspace.lay(options.folder):

@@ -261,7 +261,7 @@ def check_finite(x: Tensor, where: str) -> None:
         ValueError: when x has such a value; the message begins with ``where``.
     """
     # The least and the largest are NaN where any is; both are found in one pass, without a tensor of x's size.
-    if not all(map(math.isfinite, torch.stack(torch.aminmax(x)).tolist())):
+    if x.numel() and not all(map(math.isfinite, torch.stack(torch.aminmax(x)).tolist())):
         raise ValueError(f"{where}: the state is not finite")
 
 
