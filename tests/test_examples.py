@@ -41,6 +41,8 @@ def test_the_new_solver_samples_a_gaussian(plan):
     assert 0.4 < float(x.std()) < 0.52
 
 
-@pytest.mark.parametrize("benchmark", ["config/digits.yaml", "examples/tiny.yaml"])
+@pytest.mark.parametrize(
+    "benchmark", ["config/digits.yaml", "examples/tiny.yaml", "examples/foreign_model.yaml"]
+)
 def test_every_shipped_benchmark_plans(benchmark):
     assert load_plan([REPOSITORY / benchmark], {}, REPOSITORY).jobs

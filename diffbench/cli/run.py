@@ -17,6 +17,7 @@ from diffbench.cli.command import (
     command,
     deliver,
     load,
+    repository,
     setting,
 )
 
@@ -114,7 +115,11 @@ def estimate(options: argparse.Namespace) -> int:
 @command(
     "run",
     "import edm edm-cifar10-32x32-uncond-vp.pkl --name edm-cifar10",
-    argument("family", help="the layout of the checkpoint: see diffbench list families"),
+    argument(
+        "family",
+        help="the layout of the checkpoint: see diffbench list families; or BENCHMARK:VARIANT, for the weights of "
+        "that variant's network",
+    ),
     FILE,
     argument(
         "--to", type=Path, metavar="FOLDER", help="the folder to write (default: models/NAME)"
@@ -136,7 +141,7 @@ def import_(options: argparse.Namespace) -> int:
     import_checkpoint = importlib.import_module("diffbench.pretrained.importing").import_checkpoint
     denoiser = {key: value for each in options.denoiser for key, value in each.items()}
     folder, spec = import_checkpoint(
-        options.family, options.file, options.to, options.called, denoiser
+        options.family, options.file, options.to, options.called, denoiser, repository()
     )
     channels, height, width = spec.image_shape
     averaged = ", averaged" if spec.ema else ", averaged or not is not known"

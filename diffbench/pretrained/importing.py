@@ -15,6 +15,7 @@ from diffbench.networks.parameters import parameters
 from diffbench.pretrained.checkpoints import read
 from diffbench.pretrained.conversion import CheckpointError, converted, first_of
 from diffbench.pretrained.families import Layout, family
+from diffbench.pretrained.own import COLON, layout_of
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files, paths
@@ -24,6 +25,8 @@ from diffbench.store.status import one_line
 
 #: The name under which improved-diffusion and guided-diffusion save an average.
 OFFICIAL_AVERAGE = re.compile(r"(.*_)?ema_0\.\d+_\d+\.pt")
+#: The family of a benchmark's own networks, in specs.
+OWN = "own"
 #: The errors that unexpected tensors may cause while sizes are read from them.
 STUMBLES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -34,28 +37,33 @@ def import_checkpoint(
     folder: Path | None = None,
     name: str = "",
     denoiser: Mapping[str, Any] | None = None,
+    repository: Path | None = None,
 ) -> tuple[Path, ImportedSpec]:
     """Read a checkpoint, convert its weights, and write them with their spec; return the folder and the spec.
 
     Args:
-        family_name: the family whose layout it has; see `families`.
+        family_name: the family whose layout it has; see `families`.  ``BENCHMARK:VARIANT`` is the layout of that
+            variant's network (`own`).
         file: the checkpoint.
         folder: where to write; ``models/NAME`` when not given.
         name: the model's name; the file's name without its suffix when not given.
         denoiser: keys of the denoiser that differ from the family's assumption, such as what the network predicts:
             the weights do not say it.
+        repository: the folder of the Snakefile, for a benchmark; the working directory when not given.
 
     Raises:
-        PlanError: when there is no such family.
+        PlanError: when there is no such family or variant.
         CheckpointError: when the file cannot be read safely or is not of the family, when a key or a shape does not
             fit, when a weight is not finite, or when the folder holds something else; nothing is written then.
     """
-    family(family_name)
+    own = layout_of(family_name, repository or Path()) if COLON in family_name else None
+    layout = own or family(family_name).layout()
     name = name or file.stem
     folder = folder or Path("models") / name
     _check_free(folder)
     contents = read(file)
-    spec, tensors = described(family_name, contents, file, files.sha256(file), name, denoiser)
+    called = OWN if own else family_name
+    spec, tensors = described(called, contents, file, files.sha256(file), name, denoiser, layout)
     write_product(paths.imported(folder), lambda path: save_file(tensors, path), spec)
     return folder, spec
 
@@ -67,6 +75,7 @@ def described(
     sha256: str,
     name: str = "",
     denoiser: Mapping[str, Any] | None = None,
+    layout: Layout | None = None,
 ) -> tuple[ImportedSpec, dict[str, Tensor]]:
     """The spec of a checkpoint, and the tensors of our network.
 
@@ -77,11 +86,12 @@ def described(
         sha256: the file's checksum.
         name: the model's name.
         denoiser: keys of the denoiser that differ from the family's assumption.
+        layout: the family's, where it has been imported already.
 
     Raises:
         CheckpointError: when the contents are not of the family, or a key, a shape or a number is wrong.
     """
-    layout = family(family_name).layout()
+    layout = layout or family(family_name).layout()
     try:
         state = layout.weights(contents)
         architecture = layout.architecture(state)
