@@ -1,6 +1,7 @@
 """Build the package with what `diffbench init` lays down: workflow, profiles, configuration and examples."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from setuptools import setup
@@ -11,6 +12,9 @@ LAID = (
     *("Snakefile", "environment.yml", "constraints.txt"),
     *("workflow", "profiles", "config", "examples"),
 )
+
+
+copytree = partial(shutil.copytree, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 class BuildWithWorkflow(build_py):
@@ -25,7 +29,7 @@ class BuildWithWorkflow(build_py):
         shutil.rmtree(laid, ignore_errors=True)
         laid.mkdir(parents=True)
         for name in LAID:
-            copy = shutil.copytree if Path(name).is_dir() else shutil.copyfile
+            copy = copytree if Path(name).is_dir() else shutil.copyfile
             copy(name, laid / name)
 
 

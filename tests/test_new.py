@@ -50,7 +50,6 @@ def test_what_is_written_obeys_the_laws_and_plans(kind, folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_is_clean(kind, folder):
-    pytest.importorskip("ruff")
     for name, text in begun(kind, "fresh-one").items():
         (folder / name).write_text(text)
     checked = ("ruff", "format", "--check", "--line-length", "100", ".")

@@ -22,6 +22,11 @@ MARK = ".diffbench-version"
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
+#: Content only: files have the modes of new ones.  An extension that was imported leaves compiled files beside it.
+copytree = partial(
+    shutil.copytree, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__")
+)
+
 
 class WorkspaceError(UserError, ValueError):
     """The error of a folder that cannot be laid down, or that is not of this package."""
@@ -39,8 +44,8 @@ def lay(folder: Path) -> list[Path]:
         raise WorkspaceError(f"{folder}: exists and is not an empty folder; name a new one")
     with files.update(folder, ()) as unfinished:
         for name in PARTS:
-            copy = partial(shutil.copytree, copy_function=shutil.copyfile)
-            (copy if name in FOLDERS else shutil.copyfile)(source / name, unfinished / name)
+            copy = copytree if name in FOLDERS else shutil.copyfile
+            copy(source / name, unfinished / name)
         environment = unfinished / "environment.yml"
         text = environment.read_text(encoding="utf-8").replace("-e .[", "diffbench[")
         environment.write_text(text, encoding="utf-8")
