@@ -10,6 +10,7 @@ from test_slurm import DATA, ended, prepared, started
 ACCOUNTING = True
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.long,
     pytest.mark.skipif(bool(why := refusal(*ACCOUNTANTS)), reason=f"no accounting: {why}"),
 ]
 HERE = [
