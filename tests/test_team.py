@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import commands
@@ -183,6 +184,8 @@ def test_asked_to_stop_all_processes_do_at_the_same_step(folder):
     log = paths.state(ROOT, spec) / "events.jsonl"
     process = start(*command, "--processes", 2, cwd=folder)
     until(lambda: log.exists() and "start" in log.read_text(), "the first step")
+    # Before the first step there is nothing to save.
+    time.sleep(2)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate()
     assert process.returncode == STOPPED, error
