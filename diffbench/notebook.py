@@ -147,10 +147,8 @@ class Run:
                 classifier of another process.
             StoreError: when the classifier is missing or altered.
         """
-        spec = chosen(SolverSpec, solver, self.solvers(), settings)
-        return self._grey.from_model(
-            self._drawn(count, self._solver(spec, classifier), seed, labels)
-        )
+        built = self._solver(self._named(solver, settings), classifier)
+        return self._grey.from_model(self._drawn(count, built, seed, labels))
 
     def trajectory(
         self,
@@ -174,7 +172,7 @@ class Run:
         """
         if states < 2:
             raise ValueError(f"states: {states} must be at least 2: the noise and the images")
-        built = self._solver(chosen(SolverSpec, solver, self.solvers(), settings), classifier)
+        built = self._solver(self._named(solver, settings), classifier)
         kept = Kept(states, count)
         self._drawn(count, built, seed, labels, kept.watching(built))
         return kept.arrays()
@@ -191,7 +189,7 @@ class Run:
         Raises:
             ValueError: for images of another shape; when the solver draws noise or cannot serve the model.
         """
-        built = self._solver(chosen(SolverSpec, solver, self.solvers(), settings))
+        built = self._solver(self._named(solver, settings))
         y = self._labels(len(images), built.spec, labels)
         return encode(built, self._to_model(images), Condition(y))
 
@@ -208,7 +206,7 @@ class Run:
         Raises:
             ValueError: as ``encode``.
         """
-        built = self._solver(chosen(SolverSpec, solver, self.solvers(), settings))
+        built = self._solver(self._named(solver, settings))
         if not built.spec.invertible:
             raise ValueError(
                 f"{built.spec.name} draws noise with these settings; use ddim with eta 0, ode or heun"
@@ -235,15 +233,10 @@ class Run:
         """
         if between < 2:
             raise ValueError(f"between: {between} must be at least 2: both ends")
-        mean = self.process.prior_mean
-        start, end = (
-            self.encode(each, solver, labels, **settings) - mean for each in (first, second)
-        )
+        mean, spec = self.process.prior_mean, self._named(solver, settings)
+        start, end = (self.encode(each, spec, labels) - mean for each in (first, second))
         shares = (step / (between - 1) for step in range(between))
-        found = [
-            self.decode(slerp(start, end, share) + mean, solver, labels, **settings)
-            for share in shares
-        ]
+        found = [self.decode(slerp(start, end, share) + mean, spec, labels) for share in shares]
         return np.stack(found, axis=1)
 
     def likelihood(
@@ -343,6 +336,11 @@ class Run:
                 f"{self.dataset.levels - 1}"
             )
         return self._grey.to_model(images).to(self.device)
+
+    def _named(self, solver: SolverSpec | str, settings: dict[str, Any]) -> SolverSpec:
+        # Only a name needs the folder, whose every sidecar of samples is read.
+        known = self.solvers() if isinstance(solver, str) else {}
+        return chosen(SolverSpec, solver, known, settings)
 
     def _solver(self, spec: SolverSpec, classifier: str | Path | None = None) -> Solver:
         if spec.names_weights:

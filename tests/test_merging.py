@@ -9,7 +9,7 @@ import pytest
 from commands import CONFIG, bench, planned, run, said
 from layouts import filled
 
-from diffbench.plan.merging import MergeError, merge, outputs, settle
+from diffbench.plan.merging import MergeError, merge, settle
 from diffbench.store import files, paths
 from diffbench.store.manifest import manifest
 
@@ -97,7 +97,7 @@ def test_the_time_of_what_was_read_from_outside_stays(whole, monkeypatch):
         os.utime(job.product, (1, 1))
     settle(whole, [data, model])
     assert data.product.stat().st_mtime == 1
-    times = {path.stat().st_mtime for path in outputs(whole.root, model) if path.is_file()}
+    times = {path.stat().st_mtime for path in paths.made(whole.root, model.spec) if path.is_file()}
     assert len(times) == 1 and times != {1}
 
 

@@ -15,6 +15,7 @@ from diffbench.conform.trial import (
     images,
     labelled,
     made,
+    middle_time,
     moved,
     normal,
     other_range,
@@ -35,12 +36,6 @@ EQUAL = 1e-6
 def built(spec: DenoiserSpec) -> Denoiser:
     """The denoiser on the first process that it serves."""
     return denoiser_of(spec, made(served(spec)))
-
-
-def middle_time(process: Process) -> Tensor:
-    """A time, or a level, with about as much signal as noise."""
-    t = process.t_min + 0.4 * (process.t_max - process.t_min)
-    return float64(round(t) if process.spec.time == "discrete" else t)
 
 
 def states(process: Process, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -173,8 +168,7 @@ def sign(spec: DenoiserSpec) -> None:
     process = denoiser.process
     unless("score" not in process.spec.views, f"{process.spec.name} has no view score")
     x0, _ = training_images(process.spec)
-    t = process.t_min + 0.5 * (process.t_max - process.t_min)
-    at = float64(round(t) if process.spec.time == "discrete" else t)
+    at = middle_time(process, 0.5)
     x = process.diffuse(x0.double(), at, normal(x0.shape, 2))
     score = denoiser(x, at).score
     slope = float(((x - x.mean(0)) * score).mean())

@@ -2,7 +2,6 @@ r"""Laws of operators H of y = H x + noise, and of restorers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,10 +19,12 @@ from diffbench.conform.trial import (
     normal,
     other_range,
     processes,
+    refuse_randomness,
 )
 from diffbench.diffusion.core.returned import check_like, described
 from diffbench.diffusion.inverse.operators.operator import Degradation, Operator
 from diffbench.diffusion.inverse.restorers.restorer import Measurement, Restorer
+from diffbench.jobs.restore import wired
 from diffbench.specs.denoisers import NetworkDenoiserSpec
 from diffbench.specs.operators import ImageShape, OperatorSpec
 from diffbench.specs.processes import ProcessSpec
@@ -154,7 +155,13 @@ class Tried:
         self.spec = spec
         self.process = process or self._process(operator)
         self.operator = operator_of(operator, self.process.low, self.process.high)
-        self.restorer: Restorer = self._built(spec)
+        shape = self.operator.image_shape
+        self.restorer: Restorer = wired(
+            spec,
+            WithMasks(made(self.process, shape)),
+            lambda: images(self.process, 256, shape),
+            self.process.middle,
+        )
 
     def _process(self, operator: OperatorSpec) -> ProcessSpec:
         reason: str | None = "there is no process"
@@ -163,22 +170,6 @@ class Tried:
             if reason is None:
                 return each
         raise IdleError(str(reason))
-
-    def _built(self, spec: Any) -> Any:
-        facts: dict[str, Callable[[], Any]] = {
-            "denoiser": lambda: self.denoiser,
-            "solver": lambda: build(spec.inner, self.denoiser),
-            "around": lambda: self._built(spec.around),
-            "estimate": lambda: self._built(spec.estimate),
-            "images": lambda: images(self.process, 256, self.operator.image_shape),
-            "middle": lambda: self.process.middle,
-        }
-        return build(spec, **{name: facts[name]() for name in spec.facts})
-
-    @property
-    def denoiser(self) -> GaussianData:
-        """The exact denoiser of the images' distribution."""
-        return WithMasks(made(self.process, self.operator.image_shape))
 
     def truth(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Images (2, C, H, W) of that distribution."""
@@ -227,12 +218,12 @@ def restores(spec: RestorerSpec) -> None:
 @law(RestorerSpec, "a seed gives the same restorations", "restore(y, seed) = restore(y, seed)")
 def repeats(spec: RestorerSpec) -> None:
     """All noise comes from the generator."""
-    ends = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
+
+    def restored() -> Tensor:
         found = tried(spec)
-        ends.append(found.restored(found.truth())[1])
-    demand(torch.equal(*ends), f"restorations of one seed differ by {apart(*ends):.3g}")
+        return found.restored(found.truth())[1]
+
+    refuse_randomness(restored, "restorations of one seed differ by {}")
 
 
 @law(RestorerSpec, "a measurement without noise is honoured", "H x = y where y = H x_0")

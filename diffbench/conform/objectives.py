@@ -20,15 +20,18 @@ from diffbench.conform.trial import (
     generator,
     images,
     made,
+    middle_time,
     moved,
     normal,
     other_range,
     processes,
+    refuse_other_levels,
+    refuse_randomness,
     served,
 )
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, Truth
-from diffbench.diffusion.core.process import Process, float64
+from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.returned import check_rows
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.objectives.losses import Objective
@@ -83,12 +86,6 @@ def built(spec: ObjectiveSpec, denoiser: Denoiser) -> Objective:
     times = build(spec.times, process)
     objective: Objective = build(spec, denoiser, times, process.spec.half_range / 8)
     return objective
-
-
-def middle_time(process: Process) -> Tensor:
-    """A time, or a level, in the middle of the range."""
-    t = process.t_min + 0.4 * (process.t_max - process.t_min)
-    return float64(round(t) if process.spec.time == "discrete" else t)
 
 
 def answers(process: Process, denoiser: DenoiserSpec) -> Answer:
@@ -221,11 +218,10 @@ def repeats(spec: ObjectiveSpec) -> None:
     process, denoiser = pairing(spec)
     x0 = images(process.spec, 4)
     eps = normal(x0.shape, 2)
-    found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        found.append(built(spec, answers(process, denoiser))(x0, eps, generator()))
-    demand(torch.equal(*found), f"losses of one seed differ by {apart(*found):.3g}")
+    refuse_randomness(
+        lambda: built(spec, answers(process, denoiser))(x0, eps, generator()),
+        "losses of one seed differ by {}",
+    )
 
 
 @law(
@@ -267,13 +263,7 @@ def levels(spec: TimesSpec) -> None:
     demand(
         right, f"quantile returned {t.dtype} {tuple(t.shape)}, {weight.dtype} {tuple(weight.shape)}"
     )
-    low, high = float(t.min()), float(t.max())
-    demand(
-        process.t_min - 1e-9 <= low and high <= process.t_max * (1 + 1e-9),
-        f"levels out of range: [{low:.4g}, {high:.4g}] is not in [{process.t_min:.4g}, {process.t_max:.4g}]",
-    )
-    whole = process.spec.time == "continuous" or bool((t == t.round()).all())
-    demand(whole, "levels out of range: a chain has whole levels")
+    refuse_other_levels(process, t, "levels out of range")
 
 
 @law(
@@ -305,8 +295,6 @@ def survives(spec: TimesSpec) -> None:
 @law(TimesSpec, "a seed gives the same times", "draw(seed) = draw(seed)")
 def times_repeat(spec: TimesSpec) -> None:
     """All numbers come from the generator."""
-    found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        found.append(times_of(spec).draw(16, generator())[0])
-    demand(torch.equal(*found), f"times of one seed differ by {apart(*found):.3g}")
+    refuse_randomness(
+        lambda: times_of(spec).draw(16, generator())[0], "times of one seed differ by {}"
+    )

@@ -26,6 +26,8 @@ from diffbench.conform.trial import (
     normal,
     other_range,
     processes,
+    refuse_other_levels,
+    refuse_randomness,
     served,
 )
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
@@ -119,15 +121,9 @@ def refuse_levels(solver: Solver) -> None:
     )
     for i, (t, s) in enumerate(pairwise(times.tolist())):
         demand(t > s, f"the grid is reversed: t_{i} = {t:.4g} is not above t_{i + 1} = {s:.4g}")
-    noisy = [t for t in times.tolist() if t != process.data_time]
-    low, high = min(noisy), max(noisy)
-    out, ends = f"levels out of range on {process.spec.name}", (process.t_min, process.t_max)
-    demand(
-        process.t_min - 1e-9 <= low and high <= process.t_max * (1 + 1e-9),
-        f"{out}: [{low:.4g}, {high:.4g}] is not in [{ends[0]:.4g}, {ends[1]:.4g}]",
+    refuse_other_levels(
+        process, times[times != process.data_time], f"levels out of range on {process.spec.name}"
     )
-    whole = process.spec.time == "continuous" or all(t == round(t) for t in noisy)
-    demand(whole, f"{out}: a chain has whole levels")
 
 
 @law(SolverSpec, "shapes and dtypes", "x_s has the shape and the dtype of x_t")
@@ -212,11 +208,9 @@ def silent(spec: SolverSpec) -> None:
 def repeats(spec: SolverSpec) -> None:
     """The second path is of the same solver, which must have forgotten the first."""
     solver = built(spec)
-    found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        found.append(sample(solver, (2, *SHAPE), generator()))
-    demand(torch.equal(*found), f"two samples from one seed differ by {apart(*found):.3g}")
+    refuse_randomness(
+        lambda: sample(solver, (2, *SHAPE), generator()), "two samples from one seed differ by {}"
+    )
 
 
 @law(SolverSpec, "inputs are not changed in place", "step(x_t) leaves x_t as it was")

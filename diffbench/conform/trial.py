@@ -20,7 +20,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffbench.conform.law import IdleError
+from diffbench.conform.law import IdleError, demand
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, cast, float64
@@ -151,6 +151,40 @@ def inner_times(process: Process, count: int = 7) -> Tensor:
     shares = torch.linspace(0.05, 0.95, count, dtype=torch.float64)
     times = process.t_min + (process.t_max - process.t_min) * shares
     return times.round() if process.spec.time == "discrete" else times
+
+
+def middle_time(process: Process, share: float = 0.4) -> Tensor:
+    """Return the time at a share of the range, or the level nearest to it, with about as much signal as noise."""
+    t = process.t_min + share * (process.t_max - process.t_min)
+    return float64(round(t) if process.spec.time == "discrete" else t)
+
+
+def refuse_other_levels(process: Process, times: Tensor, out: str) -> None:
+    """Refuse times outside of the range of a process, or between the levels of a chain; ``out`` begins the message.
+
+    Raises:
+        LawError: with the range.
+    """
+    low, high, ends = float(times.min()), float(times.max()), (process.t_min, process.t_max)
+    demand(
+        ends[0] - 1e-9 <= low and high <= ends[1] * (1 + 1e-9),
+        f"{out}: [{low:.4g}, {high:.4g}] is not in [{ends[0]:.4g}, {ends[1]:.4g}]",
+    )
+    whole = process.spec.time == "continuous" or bool((times == times.round()).all())
+    demand(whole, f"{out}: a chain has whole levels")
+
+
+def refuse_randomness(draw: Callable[[], Tensor], told: str) -> None:
+    """Refuse what gives other numbers for another global seed of torch; ``told`` has a place for the difference.
+
+    Raises:
+        LawError: with the difference.
+    """
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(draw())
+    demand(torch.equal(*found), told.format(f"{apart(*found):.3g}"))
 
 
 def column(values: Tensor) -> Tensor:

@@ -230,7 +230,25 @@ def load_denoiser(
 def build_restorer(
     spec: RestorerSpec, dataset: Dataset, grey: GreyLevels, denoiser: Denoiser | None
 ) -> Restorer:
-    """Return the restorer, built with the facts that it asks for."""
+    """Return the restorer of images of a data set."""
+    middle = (grey.low + grey.high) / 2
+    return wired(spec, denoiser, lambda: grey.to_model(dataset.train), middle)
+
+
+def wired(
+    spec: RestorerSpec,
+    denoiser: Denoiser | None,
+    images: Callable[[], Tensor],
+    middle: float,
+) -> Restorer:
+    """Return the restorer, built with the facts that it asks for.
+
+    Args:
+        spec: the restorer.
+        denoiser: the model; None for a baseline.
+        images: makes the training images (N, C, H, W), in the range of the measured images.
+        middle: the middle of that range.
+    """
 
     def built(restorer: Any) -> Any:
         facts: dict[str, Callable[[], Any]] = {
@@ -238,8 +256,8 @@ def build_restorer(
             "solver": lambda: build(restorer.inner, denoiser),
             "around": lambda: built(restorer.around),
             "estimate": lambda: built(restorer.estimate),
-            "images": lambda: grey.to_model(dataset.train),
-            "middle": lambda: (grey.low + grey.high) / 2,
+            "images": images,
+            "middle": lambda: middle,
         }
         return build(restorer, **{name: facts[name]() for name in restorer.facts})
 

@@ -125,13 +125,13 @@ def nearest_neighbours(
     best = Nearest(len(a), k + SPARE, torch.float32, device)
     error = torch.zeros(len(a), device=device)
     for block in blocks(a, b, device, numbers):
-        best.add(block.rows, block.columns, block.squares)
-        error[block.rows] = error[block.rows].clamp(min=block.error)
-        seen(block.squares.numel())
+        sides = [(block.rows, block.columns, block.squares)]
         if a is b and block.columns != block.rows:
-            best.add(block.columns, block.rows, block.squares.T)
-            error[block.columns] = error[block.columns].clamp(min=block.error)
-            seen(block.squares.numel())
+            sides.append((block.columns, block.rows, block.squares.T))
+        for rows, columns, squares in sides:
+            best.add(rows, columns, squares)
+            error[rows] = error[rows].clamp(min=block.error)
+            seen(squares.numel())
     squares, names = best.exact(a, b, numbers)
     # All rows that are not among the candidates are farther than the last candidate, up to its error.
     last = squares[:, k - 1]

@@ -282,8 +282,7 @@ def _known(plan: Plan) -> set[Path]:
     """Return the files that the jobs of a plan make, with tables where it is known which were made."""
     found: set[Path] = set()
     for job in plan.every:
-        found |= {*job.products, *job.extras, *map(paths.sidecar, job.products)}
-        found |= {paths.run_record(job.product)}
+        found.update(paths.made(job.root, job.spec))
         if job.spec.partial:
             found.add(paths.partial_scores(plan.root, job.variant, job.seed))
         for path in job.products:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,15 +90,8 @@ def _conflicts(job: Job, holders: Sequence[Path]) -> list[str]:
     return found
 
 
-def outputs(root: Path, job: Job) -> Iterator[Path]:
-    """Yield the files that a job makes below ``root``: products, extras, run record, and the sidecars last."""
-    made = paths.products(root, job.spec)
-    yield from (*made, *paths.extras(root, job.spec), paths.run_record(made[0]))
-    yield from map(paths.sidecar, made)
-
-
 def _copy(job: Job, source: Path, target: Path) -> None:
-    for one, other in zip(outputs(source, job), outputs(target, job), strict=True):
+    for one, other in zip(paths.made(source, job.spec), paths.made(target, job.spec), strict=True):
         if one.is_file():
             files.write(other, partial(shutil.copyfile, one))
             shutil.copystat(one, other)
@@ -110,6 +103,6 @@ def settle(plan: Plan, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.spec.sources:
             continue
-        for path in outputs(plan.root, job):
+        for path in paths.made(plan.root, job.spec):
             if path.is_file():
                 os.utime(path, (now, now))

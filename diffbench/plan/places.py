@@ -17,8 +17,7 @@ from typing import Any
 
 from diffbench.plan.reading import Tree
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
-from diffbench.specs.controls import ControlSpec
-from diffbench.specs.data import DataSpec
+from diffbench.specs.data import DataSpec, Listing
 from diffbench.specs.errors import PlanError
 from diffbench.store import paths, products
 
@@ -120,7 +119,8 @@ def identified(found: Located, root: Path) -> Located:
             "noticed; in a new results folder they are"
         )
         return Located(data, found.here, (*found.notes, note))
-    contents = _contents(found)
+    here = {key: Path(path) for key, path in found.here.paths.items()}
+    contents = _contents(here, found.here.listing, "data.path")
     if (
         contents is None
         and stored.get("contents")
@@ -129,20 +129,20 @@ def identified(found: Located, root: Path) -> Located:
         contents = stored["contents"]
     if contents is None:
         return found
-    here = found.here.model_copy(update={"contents": contents})
-    return Located(here.unplaced, here, found.notes, contents)
+    data = found.here.model_copy(update={"contents": contents})
+    return Located(data.unplaced, data, found.notes, contents)
 
 
-def _contents(found: Located) -> str | None:
+def _contents(places: Mapping[str, Path], listing: Listing, key: str) -> str | None:
+    """Return the contents of the files at some places, ``key`` in the benchmark file; None where they are not there."""
     from diffbench.store.contents import contents  # the cache's module takes long to import
 
-    if not found.places or not all(path.exists() for path in found.places.values()):
+    if not places or not all(path.exists() for path in places.values()):
         return None
     try:
-        here = {key: Path(path) for key, path in found.here.paths.items()}
-        return contents(here, found.here.listing)
+        return contents(places, listing)
     except (ValueError, OSError, NotImplementedError) as error:
-        raise PlanError(f"data.path: {error}") from None
+        raise PlanError(f"{key}: {error}") from None
 
 
 def with_controls(
@@ -166,24 +166,13 @@ def with_controls(
             notes.append(f"{name}: {BY_PATH}")
             continue
         path = Path(*control.sources)
-        known = _contents_of_control(name, path, control)
+        known = _contents({"path": path}, control.listing, f"{name}.control.path")
         if known is None and _without_place(stored) == _without_place(written):
             known = stored.get("contents")
         if known is not None:
             controls[known] = path.absolute()
             changed[name] = variant.model_copy(update={"control": control.at(None, known)})
     return replace(found, controls=controls, notes=tuple(notes)), changed
-
-
-def _contents_of_control(name: str, path: Path, control: ControlSpec) -> str | None:
-    from diffbench.store.contents import contents
-
-    if not path.exists():
-        return None
-    try:
-        return contents({"path": path}, control.listing)
-    except (ValueError, OSError) as error:
-        raise PlanError(f"{name}.control.path: {error}") from None
 
 
 def _stored(product: Path, key: str = "data") -> dict[str, Any]:

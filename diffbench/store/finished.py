@@ -23,7 +23,7 @@ def keep(root: Path, spec: StageSpec) -> None:
     folder = _folder(root, spec)
     files.remove(folder)
     with suppress(OSError):
-        for file in _made(root, spec):
+        for file in paths.made(root, spec):
             link = folder / file.relative_to(root)
             link.parent.mkdir(parents=True, exist_ok=True)
             os.link(file, link)
@@ -35,7 +35,7 @@ def restored(root: Path, spec: StageSpec) -> bool:
     if not folder.is_dir():
         return False
     with suppress(OSError):
-        for file in _made(root, spec):
+        for file in paths.made(root, spec):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.unlink(missing_ok=True)
             os.link(folder / file.relative_to(root), file)
@@ -54,10 +54,3 @@ def clear(root: Path) -> None:
 
 def _folder(root: Path, spec: StageSpec) -> Path:
     return paths.finished(root) / spec.digest()
-
-
-def _made(root: Path, spec: StageSpec) -> list[Path]:
-    """Return the paths of all that the workflow expects of a job."""
-    products = paths.products(root, spec)
-    sidecars, record = map(paths.sidecar, products), paths.run_record(products[0])
-    return [*products, *sidecars, record, *paths.extras(root, spec)]

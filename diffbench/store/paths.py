@@ -39,6 +39,12 @@ def extras(root: Path, spec: StageSpec) -> tuple[Path, ...]:
     return tuple(root / spec.path_of(each) for each in spec.extras)
 
 
+def made(root: Path, spec: StageSpec) -> tuple[Path, ...]:
+    """Return the paths of all files that a job makes: products, extras, run record, and the sidecars last."""
+    found = products(root, spec)
+    return (*found, *extras(root, spec), run_record(found[0]), *map(sidecar, found))
+
+
 def weights(root: Path, spec: TrainSpec, wanted: Weights) -> Path:
     """Return the path of weights that a training keeps; ``wanted`` is one of its budget's ``kept``."""
     return root / spec.path_of(spec.weights_template(wanted))
