@@ -103,6 +103,15 @@ def test_the_annealed_rule_is_that_of_the_norms_where_scores_are_noise(name: str
     assert norms.step_size(t, -5 * z / sigma, z).max() < size.max() / 10
 
 
+@every_process
+def test_levels_are_a_setting_where_they_change_the_step(name: str) -> None:
+    """A setting without effect is refused (`specs.base.OnlyFor`), so the spec must know where it has one."""
+    process, t = process_of(name), column(float64([0.3]))
+    few, many = (process.langevin_scale(t, levels).item() for levels in (100, 1000))
+    _, _, reason = next(LangevinSpec(snr=0.2, levels=100).dependent(process.spec))
+    assert (few == many) == (reason is not None)
+
+
 def test_the_annealed_rule_takes_each_images_own_level() -> None:
     process, t = process_of("ve"), column(float64([0.2, 0.8]))
     corrector = Langevin(

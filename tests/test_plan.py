@@ -1410,6 +1410,17 @@ IDLE = [
         "solvers.e.corrector.levels: 9 has no effect without snr, and snr is none",
     ),
     (
+        "overrides: {edm: {solvers: {l: {name: euler-maruyama, steps: 3, corrector: {snr: 0.1, levels: 9}}}}}",
+        {},
+        "^bench.yaml:8: edm.solvers.l.corrector.levels: 9 has no effect with process: edm, only with one of continuous "
+        "time that scales the image; leave levels out$",
+    ),
+    (
+        "overrides: {ddpm-linear: {objective: {times: {name: uniform, last: 0.1}}}}",
+        {"variants": "[ddpm-linear, vp]"},
+        "objective.times.last: 0.1 has no effect with process: discrete, only with one of continuous time; leave last",
+    ),
+    (
         "solvers: {d: {name: ddim, steps: 3, rho: 3}}",
         {},
         "solvers.d.rho: 3 has no effect without grid: karras, and grid is uniform",

@@ -28,7 +28,7 @@ class Effects:
 
     def add(self, spec: Spec, tree: Tree, prefix: Keys = ()) -> None:
         """Add the settings of a spec, which was made of a tree; ``prefix`` is shown before their keys."""
-        for keys, others, reason in _settings(spec):
+        for keys, others, reason in _settings(spec, getattr(spec, "process", None)):
             origin = tree.origins.get(keys)
             if origin is None or origin in self.methods:
                 continue
@@ -52,11 +52,13 @@ class Effects:
             raise PlanError(told)
 
 
-def _settings(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, list[Keys], str | None]]:
-    """Yield the keys of all settings that depend on others (``Spec.dependent``), within a spec."""
+def _settings(
+    value: Any, process: Any, keys: Keys = ()
+) -> Iterator[tuple[Keys, list[Keys], str | None]]:
+    """Yield the keys of all settings that depend on others (``Spec.dependent``), within a spec with this process."""
     inner: Any = ()
     if isinstance(value, Spec):
-        for key, others, reason in value.dependent():
+        for key, others, reason in value.dependent(process):
             yield (*keys, key), [(*keys, other) for other in others], reason
         inner = [(name, getattr(value, name)) for name in type(value).model_fields]
     elif isinstance(value, dict):
@@ -64,4 +66,4 @@ def _settings(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, list[Keys], s
     elif isinstance(value, list | tuple):
         inner = enumerate(value)
     for key, each in inner:
-        yield from _settings(each, (*keys, key))
+        yield from _settings(each, process, (*keys, key))

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -109,6 +109,24 @@ class Only(NamedTuple):
         )
 
 
+class OnlyFor(NamedTuple):
+    """A key that has an effect only for some processes, in the spec of a variant that has one.
+
+    holds: a function of the process's spec that says whether the key has an effect.
+    words: what these processes are.
+    """
+
+    key: str
+    holds: Callable[[Any], bool]
+    words: str
+
+    def reason(self, spec: Spec, process: Any) -> str:
+        """Return why the key's value has no effect, in one line."""
+        value = _told(getattr(spec, self.key))
+        here = f"with process: {process.name}, only with {self.words}"
+        return f"{self.key}: {value} has no effect {here}; leave {self.key} out"
+
+
 def _told(value: object) -> str:
     """Return a value as users write it; of a list or a mapping its size."""
     if value is None:
@@ -121,27 +139,39 @@ def _told(value: object) -> str:
 class Spec(BaseModel):
     """A frozen model that refuses keys it does not know."""
 
-    #: Keys of this class that have an effect only beside others; those of its base classes count too.
-    belonging: ClassVar[tuple[Only, ...]] = ()
+    #: Keys of this class that have an effect only beside others, or for some processes; those of its base classes count
+    #: too.
+    belonging: ClassVar[tuple[Only | OnlyFor, ...]] = ()
 
     # A model's checks are made when it is first used: most of the specs are not used by a command.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
-    def dependent(self) -> Iterator[tuple[str, list[str], str | None]]:
+    def dependent(self, process: Any = None) -> Iterator[tuple[str, list[str], str | None]]:
         """Yield each key in ``belonging`` that is not at its default, the keys on which it depends, and a reason.
 
         The reason says why it has no effect; None where it has one.  A key that is there several times has an effect
         where all of them hold.
+
+        Args:
+            process: the spec of the variant's process, if there is one.
         """
-        rules: dict[str, list[Only]] = {}
+        rules: dict[str, list[Only | OnlyFor]] = {}
         for each in (
             rule for kind in type(self).__mro__ for rule in vars(kind).get("belonging", ())
         ):
             rules.setdefault(each.key, []).append(each)
         for key, found in rules.items():
             if getattr(self, key) != type(self).model_fields[key].get_default():
-                unmet = next((each for each in found if not each.holds(self)), None)
-                yield key, [each.beside for each in found], unmet.reason(self) if unmet else None
+                reasons = (self._idle(each, process) for each in found)
+                others = [each.beside for each in found if isinstance(each, Only)]
+                yield key, others, next(filter(None, reasons), None)
+
+    def _idle(self, rule: Only | OnlyFor, process: Any) -> str | None:
+        if isinstance(rule, Only):
+            return None if rule.holds(self) else rule.reason(self)
+        if process is None or rule.holds(process):
+            return None
+        return rule.reason(self, process)
 
     def canonical(self) -> str:
         """Return this spec as JSON with sorted keys: the same text for the same spec, on any machine."""

@@ -12,6 +12,7 @@ from diffbench.specs.base import (
     Fraction,
     LevelCount,
     NonNegativeFloat,
+    OnlyFor,
     PositiveFloat,
     PositiveInt,
     Registered,
@@ -65,6 +66,9 @@ class RangeTimesSpec(TimesSpec):
     needs: ClassVar[Needs] = (
         CONTINUOUS.where("levels").hinting("leave it out, a chain has its own levels"),
         Rule(_last_is_below),
+    )
+    belonging: ClassVar[tuple[OnlyFor, ...]] = (
+        OnlyFor("last", lambda process: process.time == "continuous", "one of continuous time"),
     )
 
     last: NonNegativeFloat = 1e-5

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from diffbench.specs.base import LevelCount, Only, PositiveFloat, StepCount, nothing
+from diffbench.specs.base import LevelCount, Only, OnlyFor, PositiveFloat, StepCount, nothing
 from diffbench.specs.needs import HasNeeds, Needs, Rule, view
 from diffbench.specs.processes import ProcessSpec
 
@@ -34,7 +34,7 @@ class LangevinSpec(HasNeeds):
     longest: the largest eps, a variance like ``step_size``.  By default 0.5 on ``reflected``, where the noise is then
         as wide as the cube, and no limit elsewhere.
     updates: the number of updates at each level.
-    levels: N; a chain has its own number.
+    levels: N, in continuous time; a chain has its own number, and VE and EDM need none.
     order: ``predictor-first`` as in the paper's algorithms, or ``corrector-first`` as in its code, which
         corrects at the prior's level too, but not at the last level.
     """
@@ -44,7 +44,14 @@ class LangevinSpec(HasNeeds):
         view("score").hinting("leave the corrector out"),
         Rule(_scale_is_positive),
     )
-    belonging: ClassVar[tuple[Only, ...]] = (Only("levels", "snr"),)
+    belonging: ClassVar[tuple[Only | OnlyFor, ...]] = (
+        Only("levels", "snr"),
+        OnlyFor(
+            "levels",
+            lambda process: process.time == "continuous" and process.keeps != "signal",
+            "one of continuous time that scales the image",
+        ),
+    )
 
     snr: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = None
     rule: Literal["norms", "annealed"] = "norms"
