@@ -34,8 +34,11 @@ class Run:
         self.before = {path: path.read_bytes() for path in found}
 
     def damage(self, kind):
-        """Damage a file, or two; return those that are not as they were."""
+        """Damage a file, or two, which an earlier damage may have taken away; return those that are not as they were."""
         path, other = self.random.sample(sorted(self.before), 2)
+        for each in (path, other):
+            if not each.is_file():
+                files.remove(each)
         content = bytearray(self.before[path])
         if kind == "flip" and content:
             bit = self.random.randrange(8 * len(content))
@@ -49,7 +52,7 @@ class Run:
         elif kind == "noise":
             path.write_bytes(self.random.randbytes(self.random.randrange(2000)))
         elif kind in ("delete", "folder"):
-            path.unlink()
+            files.remove(path)
         if kind == "folder":
             path.mkdir()
         return [each for each in (path, other) if self.changed(each)]
