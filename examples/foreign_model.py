@@ -45,3 +45,5 @@ class Wrapped(Network):
 class TheirsSpec(NetworkSpec):
     name: Literal["theirs"] = "theirs"
     implementation: ClassVar[str | type] = Wrapped
+    labels: ClassVar[bool] = False
+    channels_vary: ClassVar[bool] = False

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import REPOSITORY
 
 from diffbench.cli import main
 from diffbench.conform.file import registered, verdicts
@@ -15,7 +16,7 @@ from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError
 from diffbench.specs.networks import UNetSpec
 from diffbench.specs.registry import module_name
-from diffbench.specs.solvers import DDIMSpec
+from diffbench.specs.solvers import DDIMSpec, HeunSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,6 +81,20 @@ def test_every_class_of_the_package_obeys_the_laws(kind: type[Registered], name:
     found = judged(example(kind.known[name], given))
     assert found
     assert [each.line for each in found if each.failed] == []
+
+
+@pytest.mark.parametrize("given", [{"churn": 10}, {"w": 2}, {"classifier_scale": 1}], ids=str)
+def test_settings_that_bend_a_path_raise_no_alarm(given: dict[str, object]) -> None:
+    found = judged(HeunSpec.model_validate({"name": "heun", "steps": 9, **given}))
+    assert [each.line for each in found if each.failed] == []
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "examples").glob("*.py")), ids=str)
+def test_the_examples_obey_the_laws(file: Path) -> None:
+    found = {
+        name: [each.line for each in said if each.failed] for name, said in verdicts(file).items()
+    }
+    assert found and not any(found.values()), found
 
 
 HEAD = """

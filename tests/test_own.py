@@ -99,6 +99,25 @@ def test_names_of_the_wrapper_are_taken_too(theirs):
     assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("conditional: true", r"denoiser: conditional: true, but theirs takes no class labels"),
+        (
+            "masks: true",
+            r"denoiser: needs a network from 3 channels to 1, and theirs has those of an image, 1;",
+        ),
+    ],
+)
+def test_a_module_that_takes_images_alone_is_asked_for_no_more(theirs, tmp_path, keys, said):
+    text = (tmp_path / "foreign_model.yaml").read_text()
+    (tmp_path / "foreign_model.yaml").write_text(
+        text.replace("predict: eps,", f"predict: eps, {keys},")
+    )
+    with pytest.raises(PlanError, match=said):
+        load_plan([tmp_path / "foreign_model.yaml"], {}, REPOSITORY)
+
+
 def test_what_does_not_fit_is_refused_and_nothing_is_written(theirs, capsys):
     with pytest.raises(PlanError, match="no variant 'vp' with a network; .*: ddpm-linear, theirs"):
         import_checkpoint("foreign_model.yaml:vp", Path("weights.pt"), Path("models/x"))

@@ -27,14 +27,17 @@ def shape_of(spec: NetworkSpec | ClassifierNetworkSpec) -> tuple[int, int, int]:
     raise IdleError(str(reason))
 
 
-def built(
-    spec: NetworkSpec, classes: int = CLASSES
-) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
+def labels_of(spec: NetworkSpec) -> int:
+    """The number of labels that the network is tried with."""
+    return CLASSES if spec.labels else 0
+
+
+def built(spec: NetworkSpec) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
     """The network with random weights everywhere, also where they start at 0, and its inputs x, c_noise and raw."""
     shape = shape_of(spec)
     torch.manual_seed(0)
     network: nn.Module = build(
-        spec, image_shape=shape, in_channels=1, out_channels=1, classes=classes
+        spec, image_shape=shape, in_channels=1, out_channels=1, classes=labels_of(spec)
     )
     for each in network.parameters():
         nn.init.normal_(each, std=0.2)
@@ -56,12 +59,16 @@ def answer(
 @law(
     NetworkSpec,
     "shapes and dtypes",
-    "F is (B, out_channels, H, W), float32, also for 2 C outputs and without labels",
+    "F is (B, out_channels, H, W), float32; also with labels and other channels, if the spec says so",
 )
 def shapes(spec: NetworkSpec) -> None:
     """What is asked for is returned."""
     network, inputs = built(spec)
-    check_like(answer(network, inputs, 0), inputs[0], "forward")
+    check_like(answer(network, inputs), inputs[0], "forward")
+    if spec.labels:
+        check_like(answer(network, inputs, 0), inputs[0], "forward")
+    if not spec.channels_vary:
+        return
     wide = build(spec, image_shape=shape_of(spec), in_channels=3, out_channels=2, classes=0).eval()
     x = inputs[0]
     found = answer(wide, (torch.cat([x, x, x], 1), *inputs[1:]))
@@ -78,13 +85,14 @@ def pure(spec: NetworkSpec) -> None:
     """An answer depends on nothing but its image's inputs."""
     network, inputs = built(spec)
     kept = [each.clone() for each in inputs]
-    first = answer(network, inputs, 0)
+    label = 0 if spec.labels else None
+    first = answer(network, inputs, label)
     torch.manual_seed(7)
-    again = answer(network, inputs, 0)
+    again = answer(network, inputs, label)
     same = all(torch.equal(a, b) for a, b in zip(inputs, kept, strict=True))
     demand(same, "forward changes its input in place")
     demand(torch.equal(first, again), f"two answers differ by {apart(first, again):.3g}")
-    alone = answer(network, tuple(each[:1] for each in inputs), 0)  # type: ignore[arg-type]
+    alone = answer(network, tuple(each[:1] for each in inputs), label)  # type: ignore[arg-type]
     error = apart(alone, first[:1])
     demand(error < EQUAL, f"an image's answer depends on the rest of the batch, by {error:.3g}")
 
@@ -92,17 +100,20 @@ def pure(spec: NetworkSpec) -> None:
 @law(
     NetworkSpec,
     "noise and labels are used",
-    "F depends on c_noise and on y; y = None is y = classes",
+    "F depends on c_noise, and on y unless the spec has no labels; y = None is y = classes",
 )
 def told(spec: NetworkSpec) -> None:
     """The network is told the level of noise and the class."""
     network, inputs = built(spec)
     x, c_noise, raw = inputs
-    first = answer(network, inputs, 0)
+    first = answer(network, inputs)
     demand(
-        apart(answer(network, (x, c_noise + 0.5, raw), 0), first) > 0,
+        apart(answer(network, (x, c_noise + 0.5, raw)), first) > 0,
         "c_noise is ignored: the answer is the same at another level",
     )
+    if not spec.labels:
+        return
+    first = answer(network, inputs, 0)
     null = answer(network, inputs, CLASSES)
     used = [apart(answer(network, inputs, label), null) > 0 for label in range(CLASSES)]
     used.append(apart(answer(network, inputs, 2), first) > 0)
@@ -117,10 +128,11 @@ def survives(spec: NetworkSpec) -> None:
     network, inputs = built(spec)
     torch.manual_seed(9)
     again: Any = build(
-        spec, image_shape=shape_of(spec), in_channels=1, out_channels=1, classes=CLASSES
+        spec, image_shape=shape_of(spec), in_channels=1, out_channels=1, classes=labels_of(spec)
     )
     again.load_state_dict({name: each.clone() for name, each in network.state_dict().items()})
-    first, second = answer(network, inputs, 1), answer(again.eval(), inputs, 1)
+    label = 1 if spec.labels else None
+    first, second = answer(network, inputs, label), answer(again.eval(), inputs, label)
     demand(
         torch.equal(first, second), f"after load_state_dict F differs by {apart(first, second):.3g}"
     )

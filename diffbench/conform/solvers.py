@@ -54,8 +54,8 @@ TINY = 1e-6
 
 
 def usual(spec: SolverSpec) -> SolverSpec:
-    """The solver without a threshold, which would bend Gaussian data."""
-    return spec.model_copy(update={"threshold": "none"})
+    """The solver without a threshold, which would bend Gaussian data, and without guidance, which needs labels."""
+    return spec.model_copy(update={"threshold": "none", "w": None, "classifier_scale": None})
 
 
 def with_steps(spec: SolverSpec, steps: int) -> SolverSpec:
@@ -173,6 +173,7 @@ def arrives(spec: SolverSpec) -> None:
         float(times[-1]) != solver.process.data_time, f"its grid ends at t = {float(times[-1]):.3g}"
     )
     unless("x0" not in solver.process.spec.views, f"{solver.process.spec.name} has no view x0")
+    unless(spec.raises_noise, "a step starts from more noise than x_t has")
     t, s, x = times[-2], times[-1], state(solver)
     solver.begin()
     end = solver.step(x, t, s, UNCONDITIONAL, torch.zeros_like)
@@ -190,6 +191,7 @@ def silent(spec: SolverSpec) -> None:
         float(s) != solver.process.data_time,
         f"its grid ends at t = {float(s):.3g}, not at the data",
     )
+    unless(spec.raises_noise, "a step takes away the noise that it adds")
     x = state(solver)
     ends = []
     for noise in (torch.zeros_like, some_noise):

@@ -284,6 +284,7 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
         reasons.insert(0, ("pretrained", of_data))
     elif variant.network is not None and shape is not None:
         reasons.append(("network", variant.network.refusal(shape)))
+        reasons.append(("denoiser", _network_refusal(variant.network, denoiser, shape[0])))
     if denoiser.takes_labels:
         reasons.append(("denoiser", _classes_refusal("conditional: true", data)))
     if objective is not None:
@@ -300,6 +301,19 @@ def _check_trainable(name: str, variant: VariantSpec, tree: Tree, data: DataSpec
             named = tuple(reason.partition(":")[0].split("."))
             keys = named if named[0] in tree.value else (key, *named)
             raise PlanError(f"{tree.where(keys)}: {name}.{key}: {reason}")
+
+
+def _network_refusal(network: NetworkSpec, denoiser: DenoiserSpec, channels: int) -> str | None:
+    """Return why the network cannot be used as the denoiser does; None when it can."""
+    if denoiser.takes_labels and not network.labels:
+        return f"conditional: true, but {network.name} takes no class labels; leave conditional out"
+    taken, given = denoiser.inputs(channels), denoiser.outputs * channels
+    if network.channels_vary or taken == given == channels:
+        return None
+    return (
+        f"needs a network from {taken} channels to {given}, and {network.name} has those of an image, {channels}; "
+        "take another network, or a denoiser without masks, learned variance or several outputs"
+    )
 
 
 def _augmentation_refusal(objective: ObjectiveSpec, network: NetworkSpec | None) -> str | None:

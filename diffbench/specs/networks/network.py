@@ -67,6 +67,9 @@ class NetworkSpec(Halving, Registered):
     """A network F(x, c_noise, y)."""
 
     kind: ClassVar[str] = "network"
+    #: Whether it is told a class label, and whether it may have other numbers of channels in and out than an image has.
+    labels: ClassVar[bool] = True
+    channels_vary: ClassVar[bool] = True
 
     name: str
 

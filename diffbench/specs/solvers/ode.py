@@ -212,6 +212,10 @@ class HeunSpec(RatioSolverSpec):
         return self.churn == 0 and self.corrector is None
 
     @property
+    def raises_noise(self) -> bool:
+        return self.churn > 0
+
+    @property
     def accuracy(self) -> int:
         """``order``, and 1 with churn; the last step, into the data, is Euler's."""
         return self.order if self.churn == 0 else 1

@@ -98,6 +98,11 @@ class SolverSpec(OfWeights, HasNeeds, Registered):
         return False
 
     @property
+    def raises_noise(self) -> bool:
+        """Whether a step first adds noise and then goes down from there, also the step into the data (EDM's churn)."""
+        return False
+
+    @property
     def adaptive(self) -> bool:
         """Whether the number of evaluations depends on the images."""
         return False
