@@ -34,7 +34,7 @@ class Run:
         self.before = {path: path.read_bytes() for path in found}
 
     def damage(self, kind):
-        """Damage a file, or two, which an earlier damage may have taken away; return those that are not as they were."""
+        """Damage a file, or two, which may be gone already; return those that are not as they were."""
         path, other = self.random.sample(sorted(self.before), 2)
         for each in (path, other):
             if not each.is_file():
