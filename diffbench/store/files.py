@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import time
@@ -26,6 +27,8 @@ TEMPORARY = ".tmp."
 #: The environment variable for the seconds that a file of another machine may take to be seen here, and the seconds
 #: between two looks.
 LATENCY, PAUSE = "DIFFBENCH_LATENCY", 0.1
+#: A new line of JSON, with its indent.
+_INDENT = re.compile(rb"\n *")
 
 
 def force(path: Path) -> None:
@@ -120,6 +123,15 @@ def write(path: Path, content: bytes | Callable[[Path], object]) -> str:
         digest = sha256(unfinished)
         publish(unfinished, path)
     return digest
+
+
+def is_json_bytes(text: bytes, value: Any) -> bool:
+    """Return whether a text is a value's ``json_bytes``, up to the width of its indents.
+
+    That takes a tenth of the time: Python's fast encoder makes no indents, and they hold nothing.
+    """
+    compact = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ": "))
+    return text.endswith(b"\n") and _INDENT.sub(b"", text) == compact.encode()
 
 
 def json_bytes(value: Any) -> bytes:

@@ -93,7 +93,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
     """
     content = json.loads(text)
     digests = content["sha256"]
-    whole = text == files.json_bytes(content) and isinstance(content["spec"], dict)
+    whole = files.is_json_bytes(text, content) and isinstance(content["spec"], dict)
     if not whole or not all(isinstance(digest, str) for digest in digests.values()):
         raise ValueError("not a whole sidecar")
     return dict(content)
