@@ -91,7 +91,8 @@ class Simplex:
         # Gamma variables divided by their sum; torch draws them only from its global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(purpose, seed))
-            return self.truth.sample((count,))
+            found: Tensor = self.truth.sample((count,))
+            return found
 
     def cube(self, points: Tensor) -> Tensor:
         """Return points as float32 "images" (B, 1, 1, K - 1) in the cube."""
@@ -143,7 +144,8 @@ class Simplex:
         logs = each.log_prob(fractions[:, None].clamp(1e-12, 1 - 1e-12))
         weight = math.log(self.spec.components)
         whole = logs.sum(2).logsumexp(1) - weight
-        return (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
+        found: Tensor = (whole - (logs.logsumexp(1) - weight).sum(1)) / (self.spec.categories - 1)
+        return found
 
     def trained(self, device: torch.device, seed: int, coupled: bool = True) -> Counted:
         """Return the denoiser with averaged weights; its calls in training are counted.

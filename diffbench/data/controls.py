@@ -116,7 +116,8 @@ class ImagesControl:
             raise ValueError(
                 f"control.path: {name} in {path} is {found.dtype}: images must be uint8, grey levels from 0"
             )
-        return found if found.ndim == 4 else found[..., None]
+        whole: Images = found if found.ndim == 4 else found[..., None]
+        return whole
 
     def _converted(self, images: Images, dataset: Dataset) -> Images:
         """Return the images in the data set's grey levels: the nearest to each value."""

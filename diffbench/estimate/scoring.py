@@ -81,7 +81,7 @@ class Scoring:
 
     def samples(self, count: int) -> float:
         """Return the seconds of all scores of so many samples."""
-        kernels = KID_OPTIONS["kid_subsets"] * 3 * kid_subset_size(count, self.kept) ** 2
+        kernels: int = KID_OPTIONS["kid_subsets"] * 3 * kid_subset_size(count, self.kept) ** 2
         times = 1 + self.extractor.resamples
         return (
             self.features(count * (1 + self.others))

@@ -77,13 +77,15 @@ def curve_times(process: Process) -> Tensor:
     """Return times from the last with noise to the largest, increasing, float64 (n,)."""
     first, last = process.spec.last, process.t_max
     if process.spec.time == "discrete":
-        return torch.linspace(first, last, TIMES, dtype=torch.float64).round().unique()
+        found: Tensor = torch.linspace(first, last, TIMES, dtype=torch.float64).round().unique()
+        return found
     even = torch.linspace(first, last, TIMES // 2, dtype=torch.float64)
     # Where the time is sigma itself, evenly spaced times would leave small noise out.
     low = max(first, 1e-3 * last)
     ends = math.log10(low), math.log10(last)
     uneven = torch.logspace(*ends, TIMES // 2, dtype=torch.float64).clamp(first, last)
-    return torch.cat([even, uneven]).unique()
+    both: Tensor = torch.cat([even, uneven]).unique()
+    return both
 
 
 def scales(process: Process, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,8 @@ class CoordinateBlock(nn.Module):
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         pool = h.mean(1) if self.coupled else torch.zeros_like(h[:, 0])
         scale, shift = self.told(torch.cat([e, pool], 1))[:, None].chunk(2, dim=-1)
-        return h + self.leave(F.silu(self.enter(self.norm(h) * (1 + scale) + shift)))
+        found: Tensor = h + self.leave(F.silu(self.enter(self.norm(h) * (1 + scale) + shift)))
+        return found
 
 
 class CategoryNetwork(nn.Module):
@@ -62,4 +63,5 @@ class CategoryNetwork(nn.Module):
         h = self.stem(x.flatten(1)[..., None]) + self.position
         for block in self.blocks:
             h = block(h, e)
-        return self.head(h).reshape(x.shape)
+        found: Tensor = self.head(h).reshape(x.shape)
+        return found

@@ -55,4 +55,5 @@ class Encoder(nn.Module):
         e = F.silu(self.noise_embedding(c_noise))
         h = self.down(self.enter(self.stem(x) + self.position, e))
         h = self.inner_leave(self.attention(self.inner_enter(h, e)), e)
-        return self.head(F.silu(self.norm(h)).mean((2, 3)))
+        found: Tensor = self.head(F.silu(self.norm(h)).mean((2, 3)))
+        return found

@@ -84,7 +84,8 @@ class Power:
 
     def decay(self, n: int) -> float:
         """The decay (1 - 1/n)^(gamma + 1), 0 at the first update."""
-        return (1 - 1 / n) ** (self.gamma + 1)
+        found: float = (1 - 1 / n) ** (self.gamma + 1)
+        return found
 
 
 class EMA:

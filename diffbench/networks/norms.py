@@ -74,7 +74,9 @@ class AdaptiveNorm(nn.Module):
         if pixels.dtype in (torch.bfloat16, torch.float16):
             pixels = pixels.float()
         averaging = self.together / (self.members * height * width)
-        normed: Tensor = Normalisation.apply(pixels, scale, shift, averaging, self.eps)
+        normed: Tensor = Normalisation.apply(  # type: ignore[no-untyped-call]
+            pixels, scale, shift, averaging, self.eps
+        )
         return normed.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 

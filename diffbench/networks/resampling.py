@@ -64,7 +64,8 @@ class StridedConvolution(nn.Module):
         self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride=2)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.convolution(F.pad(h, (0, 1, 0, 1)))
+        found: Tensor = self.convolution(F.pad(h, (0, 1, 0, 1)))
+        return found
 
 
 class FilteredConvolution(nn.Module):
@@ -79,4 +80,5 @@ class FilteredConvolution(nn.Module):
         self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride=2)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.convolution(self.fir(h))
+        found: Tensor = self.convolution(self.fir(h))
+        return found

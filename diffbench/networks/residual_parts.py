@@ -101,7 +101,8 @@ class Addition(nn.Module):
         self.linear = nn.Linear(embedding, channels)
 
     def forward(self, norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-        return norm(h + self.linear(e)[:, :, None, None])
+        found: Tensor = norm(h + self.linear(e)[:, :, None, None])
+        return found
 
 
 class ScaleShift(nn.Module):
@@ -113,7 +114,8 @@ class ScaleShift(nn.Module):
 
     def forward(self, norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.linear(e)[:, :, None, None].chunk(2, dim=1)
-        return norm(h) * (1 + scale) + shift
+        found: Tensor = norm(h) * (1 + scale) + shift
+        return found
 
 
 MODULATIONS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -153,7 +155,8 @@ class ResidualBlock(nn.Module):
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         inner = self.enter(self.resample(F.silu(self.enter_norm(h))))
         inner = F.silu(self.modulation(self.leave_norm, inner, e))
-        return self.skip(self.resample(h)) + self.leave(self.dropout(inner))
+        found: Tensor = self.skip(self.resample(h)) + self.leave(self.dropout(inner))
+        return found
 
 
 class Attends(Protocol):
@@ -185,7 +188,8 @@ class Attention(nn.Module):
         self.project = Last(channels, channels, 1)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        return h + self.project(attended(self.qkv(self.norm(h)), self.heads))
+        found: Tensor = h + self.project(attended(self.qkv(self.norm(h)), self.heads))
+        return found
 
 
 class Layers(nn.ModuleList):

@@ -112,7 +112,8 @@ class ResidualUNet(Network):
         h = self.middle(met[-1], e)
         for layers in self.decoder:
             h = layers(torch.cat([h, met.pop()], dim=1), e)
-        return self.head(F.silu(self.norm(h)))
+        found: Tensor = self.head(F.silu(self.norm(h)))
+        return found
 
 
 class IHDMUNet(ResidualUNet):

@@ -243,4 +243,5 @@ class Song(Network):
             h = block(h, e)
         for level in self.up:
             h = level(h, e, kept)
-        return self.leave(h)
+        found: Tensor = self.leave(h)
+        return found

@@ -146,7 +146,10 @@ class Attention(nn.Module):
         self.project = convolution(channels, channels, 1, gain=SMALL)
 
     def forward(self, h: Tensor) -> Tensor:
-        return (h + self.project(attended(self.qkv(self.norm(h)), self.heads))) * self.scale
+        found: Tensor = (
+            h + self.project(attended(self.qkv(self.norm(h)), self.heads))
+        ) * self.scale
+        return found
 
 
 class ResidualBlock(nn.Module):
@@ -189,4 +192,5 @@ class ResidualBlock(nn.Module):
         branch = self.conv_in(self.resample(F.silu(self.norm_in(h))))
         branch = branch + self.shift(e)[:, :, None, None]
         branch = self.conv_out(self.dropout(F.silu(self.norm_out(branch))))
-        return self.attention((self.skip(self.resample(h)) + branch) * self.scale)
+        found: Tensor = self.attention((self.skip(self.resample(h)) + branch) * self.scale)
+        return found

@@ -60,7 +60,8 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise.float()[:, None] * self.frequencies
-        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        found: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        return found
 
 
 class ResidualBlock(nn.Module):
@@ -79,7 +80,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.modulation(e).chunk(2, dim=1)
-        return h + self.leave(self.norm(self.enter(h), 1 + scale, shift))
+        found: Tensor = h + self.leave(self.norm(self.enter(h), 1 + scale, shift))
+        return found
 
 
 class Attention(nn.Module):
@@ -97,7 +99,8 @@ class Attention(nn.Module):
         q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
         mixed = (weights @ v).transpose(1, 2).reshape(len(h), *h.shape[2:], -1)
-        return h + self.project(mixed.permute(0, 3, 1, 2))
+        found: Tensor = h + self.project(mixed.permute(0, 3, 1, 2))
+        return found
 
 
 class UNet(Network):
@@ -153,4 +156,5 @@ class UNet(Network):
         h = self.inner_enter(h if self.inner_position is None else h + self.inner_position, e)
         h = self.inner_leave(self.attention(h), e)
         h = self.join(torch.cat([skip, self.up(h)], dim=1))
-        return self.head(self.leave(h, e))
+        found: Tensor = self.head(self.leave(h, e))
+        return found

@@ -65,7 +65,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         inner = self.enter(F.silu(self.enter_norm(h))) + self.told(e)[:, :, None, None]
-        return self.skip(h) + self.leave(self.dropout(F.silu(self.leave_norm(inner))))
+        found: Tensor = self.skip(h) + self.leave(self.dropout(F.silu(self.leave_norm(inner))))
+        return found
 
 
 class FlatUNet(Network):

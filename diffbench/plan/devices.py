@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def resolved(device: str) -> str:
 
 def remark(device: str) -> str | None:
     """Return a remark on a device that a benchmark names and this machine lacks: it may plan for another machine."""
-    here = {"cuda": has_cuda, "mps": lambda: sys.platform == "darwin"}
+    here: Mapping[str, Callable[[], bool]] = {
+        "cuda": has_cuda,
+        "mps": lambda: sys.platform == "darwin",
+    }
     if device not in here or here[device]():
         return None
     return (

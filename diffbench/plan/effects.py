@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from diffbench.plan.reading import Keys, Tree
+from diffbench.plan.document import Keys
+from diffbench.plan.reading import Tree
 from diffbench.specs.base import Spec
 from diffbench.specs.errors import PlanError
 

@@ -151,7 +151,8 @@ def rules(architecture: Architecture) -> list[ConversionRule]:
 
 def by_kind(qkv: Tensor) -> Tensor:
     """The first axis of ``qkv`` reordered from (C, 3) to (3, C)."""
-    return qkv.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+    found: Tensor = qkv.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+    return found
 
 
 def ignored(architecture: Architecture) -> set[str]:

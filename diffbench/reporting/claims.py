@@ -13,8 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from diffbench.plan import reading
+from diffbench.plan.document import Keys
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import Keys, Tree
+from diffbench.plan.reading import Tree
 from diffbench.reporting.layout import (
     TABLES,
     Asking,

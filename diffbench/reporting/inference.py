@@ -44,7 +44,8 @@ def _both_tails(t: float, freedom: float) -> float:
 
 def half_width(sd: float, n: int) -> float:
     """Return half the 95 % interval of the mean of n >= 2 numbers with standard deviation ``sd``."""
-    return _quantile(n - 1) * sd / n**0.5
+    found: float = _quantile(n - 1) * sd / n**0.5
+    return found
 
 
 def half_width_of_one(se: float) -> float:

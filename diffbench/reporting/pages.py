@@ -31,7 +31,7 @@ from pathlib import Path
 
 from diffbench.plan.jobs import Plan
 from diffbench.reporting import layout
-from diffbench.reporting.cells import DASH
+from diffbench.reporting.cells import DASH, Key
 from diffbench.reporting.claims_table import shown_p
 from diffbench.reporting.formats import (
     AT_FLOOR,
@@ -44,7 +44,7 @@ from diffbench.reporting.formats import (
 )
 from diffbench.reporting.layout import CellSpec, ComparisonSpec, MetricSpec, TablesSpec
 from diffbench.reporting.numbers import count, decimals
-from diffbench.reporting.recorded import FOLDER, Entry, Key, Recorded, fresh
+from diffbench.reporting.recorded import FOLDER, Entry, Recorded, fresh
 from diffbench.reporting.records import first_planned, items_of
 from diffbench.specs.errors import PlanError
 

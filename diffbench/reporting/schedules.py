@@ -271,4 +271,4 @@ def _curve(times: Sequence[float], levels: Sequence[float | None]) -> list[Point
 def _grids(content: Mapping[str, Any]) -> dict[str, Sequence[float | None]]:
     """Return the marks by name: of each solver's grid, and of training."""
     training = {TRAINING: content["training"]} if "training" in content else {}
-    return content["solvers"] | training
+    return {**content["solvers"], **training}

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffbench.plan.reading import Keys, Tree, dotted
+from diffbench.plan.document import Keys
+from diffbench.plan.reading import Tree, dotted
 from diffbench.specs.errors import PlanError, shown
 
 GONE = "the metric's `better`"

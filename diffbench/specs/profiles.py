@@ -68,7 +68,8 @@ def shares(kept: Sequence[Weights], wanted: Weights) -> Array:
     # Scaled to profiles of one size: those of early steps are far larger.
     scale = 1 / np.sqrt(np.diag(gram))
     solved: Array = np.linalg.lstsq(gram * scale[:, None] * scale, aim * scale, NEGLIGIBLE)[0]
-    return solved * scale
+    found: Array = solved * scale
+    return found
 
 
 def missed(kept: Sequence[Weights], wanted: Weights) -> float:

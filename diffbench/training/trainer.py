@@ -10,7 +10,7 @@ so the number of parts changes only the rounding (and dropout, which is drawn in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -31,7 +31,11 @@ from diffbench.training.scaling import loss_scale
 from diffbench.training.team import SingleProcess, Team
 
 #: The factor of the mean over an image's numbers, before its gradient is taken.
-REDUCTIONS = {"mean": lambda count: 1.0, "sum": float, "half-sum": lambda count: count / 2}
+REDUCTIONS: Mapping[str, Callable[[int], float]] = {
+    "mean": lambda count: 1.0,
+    "sum": float,
+    "half-sum": lambda count: count / 2,
+}
 
 
 #: The value that replaces an infinite gradient where gradients are made finite.

@@ -43,7 +43,8 @@ def discretised_log_prob(
     flip = lower > 0
     upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
     log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
-    return log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+    found: Tensor = log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+    return found
 
 
 def bits(nats: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ def training_masks(count: int, height: int, width: int, generator: torch.Generat
     outside = ~(rows[:, :, None] & columns[:, None, :])
     is_scattered = (kind < NOTHING + (1 - NOTHING) * SCATTERED)[:, None, None]
     mask = torch.where(is_scattered, scattered, outside) & (kind >= NOTHING)[:, None, None]
-    return mask[:, None].float()
+    found: Tensor = mask[:, None].float()
+    return found
 
 
 def stretches(count: int, length: int, generator: torch.Generator) -> Tensor:
@@ -82,4 +83,5 @@ def stretches(count: int, length: int, generator: torch.Generator) -> Tensor:
     size = 1 + (u * length).floor()
     start = (v * (length - size + 1)).floor()
     position = torch.arange(length)
-    return (position >= start[:, None]) & (position < (start + size)[:, None])
+    found: Tensor = (position >= start[:, None]) & (position < (start + size)[:, None])
+    return found

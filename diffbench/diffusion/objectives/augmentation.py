@@ -176,7 +176,8 @@ def warp(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     )
     moved = F.grid_sample(fine, grid.to(x, non_blocking=x.is_cuda), align_corners=True)
     coarse = F.conv2d(moved.flatten(0, 1)[:, None], kernel, stride=2)
-    return coarse[:, 0].unflatten(0, x.shape[:2])
+    found: Tensor = coarse[:, 0].unflatten(0, x.shape[:2])
+    return found
 
 
 def continued(size: int, device: torch.device) -> Tensor:

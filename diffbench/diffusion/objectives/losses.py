@@ -269,7 +269,8 @@ class ScoreMatching(Objective):
         process = self.denoiser.process
         match self.spec.weight:
             case "likelihood":
-                return process.g2(t) / process.sigma(t) ** 2
+                found: Tensor = process.g2(t) / process.sigma(t) ** 2
+                return found
             case "unit":
                 return (process.sigma(t) / process.unit) ** -2
         return torch.ones_like(t)
@@ -300,4 +301,5 @@ class EDMObjective(Objective):
         process = self.denoiser.process
         data_std = process.spec.in_range(self.spec.data_std) / process.unit
         s = process.ratio(t) / process.unit
-        return (s**2 + data_std**2) / (s * data_std) ** 2
+        found: Tensor = (s**2 + data_std**2) / (s * data_std) ** 2
+        return found

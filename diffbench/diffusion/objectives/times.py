@@ -173,14 +173,16 @@ class MixedTimes(CellTimes):
 
     @property
     def probability(self) -> Tensor:
-        return self._probability
+        found: Tensor = self._probability
+        return found
 
     def _edges(self) -> Tensor:
         """The edges of the cells as sigma/alpha; for integer times, half-way between levels in the logarithm."""
         count = self.count or self.CELLS + 1
         times = self.start + torch.linspace(0, 1, count, dtype=torch.float64) * self.length
         if self.count is None:
-            return self.process.ratio(times)
+            found: Tensor = self.process.ratio(times)
+            return found
         ratio = self.process.ratio(times.round() if self.discrete else times)
         middle = (ratio[1:] * ratio[:-1]).sqrt()
         return torch.cat([ratio[:1] ** 2 / middle[:1], middle, ratio[-1:] ** 2 / middle[-1:]])

@@ -49,14 +49,16 @@ class VP(GaussianProcess):
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """The logarithm of alpha_t, by the spec's formula."""
-        return self.spec.log_alpha(t, torch)
+        found: Tensor = self.spec.log_alpha(t, torch)
+        return found
 
     def alpha(self, t: Tensor) -> Tensor:
         return self.log_alpha(t).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale sigma_t, by the spec's formula."""
-        return self.spec.sigma(t, torch)
+        found: Tensor = self.spec.sigma(t, torch)
+        return found
 
     def f(self, t: Tensor) -> Tensor:
         """Drift coefficient f = -beta/2."""
@@ -108,7 +110,8 @@ class VPChain(VP):
         """The rate -2 d(log_alpha)/dt = -(N - 1)(ln d + digamma(z))."""
         n, z = self.spec.factors(t)
         log = torch.log1p(-self.spec.first - (n - 1) * self.spec.rise)
-        return -(self.levels - 1) * (log - 0.5 / z - z**-2 / 12 + z**-4 / 120)
+        found: Tensor = -(self.levels - 1) * (log - 0.5 / z - z**-2 / 12 + z**-4 / 120)
+        return found
 
     def chain_step(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The coefficients of the transition; between neighbouring levels DDPM's a^2 = 1 - beta, G^2 = l^2 beta."""

@@ -28,7 +28,8 @@ Width = Callable[[Process, Tensor, Tensor, Tensor], Tensor]
 def by_norms(process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
     """The ratio |z|/|score|, each norm averaged over the batch."""
     lengths = [each.flatten(1).norm(dim=1).mean() for each in (z, score)]
-    return lengths[0] / lengths[1]
+    found: Tensor = lengths[0] / lengths[1]
+    return found
 
 
 def annealed(process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:

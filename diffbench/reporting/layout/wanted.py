@@ -9,8 +9,9 @@ from typing import Any, Self, TypeVar
 from pydantic import model_validator
 
 from diffbench.plan import reading
+from diffbench.plan.document import Keys
 from diffbench.plan.jobs import Plan
-from diffbench.plan.reading import Keys, Tree
+from diffbench.plan.reading import Tree
 from diffbench.reporting.layout.cell import Asking, Metrics, MetricSpec
 from diffbench.reporting.layout.figure import AnyFigure
 from diffbench.reporting.layout.table import AnyTable, ListingSpec

@@ -43,7 +43,8 @@ def first_step(grid: Grid, count: int, first: float, last: float) -> float | Non
         return None
     root = ROOTS[grid]
     top, bottom = first ** (1 / root), last ** (1 / root)
-    return first - (top - (top - bottom) / max(count - 1, 1)) ** root
+    second: float = (top - (top - bottom) / max(count - 1, 1)) ** root
+    return first - second
 
 
 def _chain_has_the_steps(spec: Any, process: ProcessSpec) -> str | None:

@@ -78,7 +78,8 @@ class MRI(Operator):
 def hartley(x: Tensor) -> Tensor:
     """The orthonormal Hartley transform of the last two axes, its own inverse."""
     transformed = torch.fft.fft2(x, norm="ortho")
-    return transformed.real - transformed.imag
+    found: Tensor = transformed.real - transformed.imag
+    return found
 
 
 def negated(x: Tensor) -> Tensor:

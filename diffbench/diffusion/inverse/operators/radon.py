@@ -55,7 +55,8 @@ class CT(Dense):
     def zero_filled(self, y: Tensor) -> Tensor:
         """The images by T^+ of the complete scan T, from y and zeros in the other directions; see ``SMALLEST``."""
         (inverse,) = self._inverse.like(y)
-        return product(y.flatten(2), inverse.T).unflatten(2, self.image_shape[1:])
+        found: Tensor = product(y.flatten(2), inverse.T).unflatten(2, self.image_shape[1:])
+        return found
 
 
 def projections(full: int, height: int, width: int) -> Tensor:

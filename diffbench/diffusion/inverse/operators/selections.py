@@ -86,7 +86,8 @@ class Selection(Operator):
 
     def measurement(self, u: Tensor) -> Tensor:
         (index,) = self.index.like(u)
-        return u[:, index].unflatten(1, self.measurement_shape)
+        found: Tensor = u[:, index].unflatten(1, self.measurement_shape)
+        return found
 
 
 class Denoising(Selection):
@@ -186,13 +187,15 @@ def rotation_towards(direction: Tensor) -> Tensor:
     if normal.norm() == 0:
         return torch.eye(len(unit), dtype=torch.float64)
     normal = normal / normal.norm()
-    return torch.eye(len(unit), dtype=torch.float64) - 2 * normal[:, None] * normal
+    found: Tensor = torch.eye(len(unit), dtype=torch.float64) - 2 * normal[:, None] * normal
+    return found
 
 
 def mix(matrix: Tensor, x: Tensor) -> Tensor:
     """The matrix (C', C) times the channels of x: (B, C, H, W) -> (B, C', H, W), in x's own precision."""
     with torch.autocast(x.device.type, enabled=False):
-        return (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+        found: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+        return found
 
 
 class BlockAverage(Selection):
