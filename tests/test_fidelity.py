@@ -131,6 +131,16 @@ def test_fid_is_torch_fidelitys(seed: int) -> None:
         assert fid(other, known) == pytest.approx(published_fid(other, known), rel=1e-9, abs=1e-9)
 
 
+def test_fid_to_a_singular_covariance_is_torch_fidelitys() -> None:
+    """It has no Cholesky factor; 20 roots of eigenvalues that are 0 up to 1e-15 come out as at most 3e-7."""
+    flat = gaussian(0, 30)
+    flat["sigma"][10:], flat["sigma"][:, 10:] = 0, 0
+    assert FrechetTo(flat).triangle is None and FrechetTo(gaussian(1)).triangle is not None
+    assert fid(gaussian(2, 30), flat) == pytest.approx(
+        published_fid(gaussian(2, 30), flat), abs=1e-5
+    )
+
+
 @pytest.mark.parametrize("count", [10, 23, 24, 25])
 def test_fid_of_few_images_is_that_of_their_covariance(count: int) -> None:
     """To torch-fidelity's rounding: the root of an eigenvalue 0 may come out as 3e-7, and FID has twice 15 of them.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.blas import dtrmm
 
 from diffbench.metrics.extractor import Features
 from diffbench.metrics.torchvision_operators import ensure_importable
@@ -92,24 +93,43 @@ class FrechetTo:
 
     With S' = R R', the eigenvalues of S S' are those of the symmetric R' S R.  With S = F'F they are those of
     (F R)(F R)', which is smaller where there are fewer images than features.  Both take less time, and are more
-    accurate, than those of the product, which is not symmetric.
+    accurate, than those of the product, which is not symmetric.  R is triangular, Cholesky's, unless S' is singular.
     """
 
     def __init__(self, reference: Statistics) -> None:
         self.reference = reference
 
     @cached_property
+    def triangle(self) -> Features | None:
+        """R (d, d), 0 above its diagonal; None where S' is singular."""
+        try:
+            triangle: Features = np.linalg.cholesky(self.reference["sigma"])
+        except np.linalg.LinAlgError:
+            return None
+        return triangle
+
+    @cached_property
     def root(self) -> Features:
         """R (d, d)."""
+        if self.triangle is not None:
+            return self.triangle
         values, vectors = np.linalg.eigh(self.reference["sigma"])
         root: Features = vectors * np.sqrt(values.clip(0))
         return root
+
+    def between(self, sigma: Features) -> Features:
+        """R' S R (d, d) of a covariance S; a triangle takes half the operations."""
+        if self.triangle is None:
+            return self.root.T @ sigma @ self.root
+        right = dtrmm(1.0, self.triangle, sigma, side=1, lower=1)
+        product: Features = dtrmm(1.0, self.triangle, right, side=0, lower=1, trans_a=1)
+        return product
 
     def __call__(self, other: Fitted) -> float:
         """Frechet distance to the reference, NaN where a number is; a value below 0, from rounding, becomes 0."""
         apart = other.mu - self.reference["mu"]
         if other.sigma is not None:
-            trace, product = np.trace(other.sigma), self.root.T @ other.sigma @ self.root
+            trace, product = np.trace(other.sigma), self.between(other.sigma)
         else:
             assert other.factor is not None
             half = other.factor @ self.root
