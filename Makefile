@@ -17,6 +17,7 @@ ARGS ?=
 
 OVERVIEW = results/$(BENCHMARK)/tables/overview.md
 STAMP = $(VENV)/.ready-$(TORCH)
+PEERS := .venv-peers
 # A virtual environment holds absolute paths: if it was copied or moved here, it belongs to the other folder.
 HERE := $(shell test "$$(tail -n 1 $(VENV)/.made 2>/dev/null)" = "$$PWD" && echo yes)
 
@@ -32,7 +33,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test test-slow faults test-system lint clean-env anew
+.PHONY: help setup tables test test-slow faults test-system bench lint clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -106,6 +107,20 @@ faults: $(STAMP)-test  ## run the tests of kills, damage and signals, the long o
 test-system:  ## print the Debian packages that tests need: a browser and npm for the page; Slurm with accounting, for root
 	@echo chromium nodejs npm munge slurmctld slurmd slurmdbd mariadb-server-core
 
+bench: $(PEERS)/.ready  ## compare speed and memory with diffusers, azula, k-diffusion and torch-fidelity (half an hour)
+	$(PEERS)/bin/python benchmarks/bench.py $(ARGS)
+
+# An environment of its own, which sees the packages of ours: what the peers need must not reach into it.
+$(PEERS)/.ready: constraints.txt benchmarks/peers.txt $(STAMP)
+	rm -rf $(PEERS)
+	$(BIN)/python -m venv $(PEERS)
+	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	    echo "import site; site.addsitedir('$$($(BIN)/python -c "$$where")')" \
+	    > "$$($(PEERS)/bin/python -c "$$where")/ours.pth"
+	$(PEERS)/bin/pip install -q -c constraints.txt huggingface_hub
+	$(PEERS)/bin/pip install -q --no-deps -r benchmarks/peers.txt
+	@touch $@
+
 lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -117,4 +132,4 @@ lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(if $(shell test -x $(BIN)/hadolint && echo yes),$(BIN)/hadolint Dockerfile)
 
 clean-env:  ## remove the virtual environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

@@ -38,5 +38,6 @@ if __name__ == "__main__":
             {
                 "FFT of the even extension": lambda x=x, tau=single: by_fft(x, tau),
                 "ours": lambda x=x, tau=tau, basis=basis: basis.heat(x, tau),
-            }
+            },
+            item=f"blur of a width an image, {size} x {size}",
         )

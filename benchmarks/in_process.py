@@ -2,8 +2,11 @@
 
 import ctypes
 import gc
+import json
+import os
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,20 +30,42 @@ def peak(function: Callable[[], object]) -> float:
     return status("VmHWM") - before
 
 
-def compare(functions: dict[str, Callable[[], object]], rounds: int = 9) -> None:
-    """Print the least CPU time of each and its peak memory, and ratios to the last."""
+#: The environment variable for the file to which `bench.py` lets each script add its rows.
+ROWS = "DIFFBENCH_BENCH"
+
+
+def report(item: str, peer: str, ratios: Sequence[float], what: str = "CPU time") -> None:
+    """Add a row to the table of `bench.py`, if that is who asks: the peer's need in units of ours, each round."""
+    if path := os.environ.get(ROWS):
+        row = {"item": item, "peer": peer, "what": what, "ratios": list(ratios)}
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def compare(functions: dict[str, Callable[[], object]], rounds: int = 9, item: str = "") -> None:
+    """Print the CPU time and the peak memory of each, and the ratios to the last, medians over rounds.
+
+    Args:
+        functions: name -> function; the last is ours, and the order is reversed in every other round.
+        rounds: how many.
+        item: what `bench.py` calls the row of each but the last; empty where it has none.
+    """
     torch.set_num_threads(1)
-    best = dict.fromkeys(functions, float("inf"))
-    for _ in range(rounds):
-        for name, function in functions.items():
+    *others, last = functions
+    spent: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds):
+        for name in list(functions)[:: -1 if turn % 2 else 1]:
             start = time.process_time()
-            function()
-            best[name] = min(best[name], time.process_time() - start)
+            functions[name]()
+            spent[name].append(time.process_time() - start)
     memory = {name: peak(function) for name, function in functions.items()}
-    *_, last = best
-    print(f"{'least of ' + str(rounds):44}  CPU ms      x   peak MiB      x")
-    for name, seconds in best.items():
-        ratios = seconds / best[last], memory[name] / max(memory[last], 1e-9)
+    print(f"{'median of ' + str(rounds):44}  CPU ms      x [least, most]      peak MiB      x")
+    for name, seconds in spent.items():
+        ratios = [each / own for each, own in zip(seconds, spent[last], strict=True)]
+        between = f"[{min(ratios):.2f}, {max(ratios):.2f}]"
         print(
-            f"{name:44}  {1e3 * seconds:6.2f} {ratios[0]:6.1f}   {memory[name]:8.1f} {ratios[1]:6.1f}"
+            f"{name:44}  {1e3 * statistics.median(seconds):6.2f} {statistics.median(ratios):6.2f} {between:14}"
+            f"   {memory[name]:8.1f} {memory[name] / max(memory[last], 1e-9):6.1f}"
         )
+        if item and name in others:
+            report(item, name, ratios)

@@ -50,7 +50,8 @@ def main(images: int, rounds: int) -> None:
     # Float32 rounds to 6e-8; through the network's 100 layers, and by folding, the features differ by some 3e-7.
     for mine, other in zip(ours(x), network(x), strict=True):
         assert (mine - other).norm() < 2e-6 * other.norm()
-    compare({"torch-fidelity": lambda: network(x), "ours": lambda: ours(x)}, rounds)
+    functions = {"torch-fidelity": lambda: network(x), "ours": lambda: ours(x)}
+    compare(functions, rounds, item="features by Inception-v3, fp32")
 
 
 if __name__ == "__main__":

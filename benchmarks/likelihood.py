@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from in_process import report
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor
@@ -164,6 +165,11 @@ if __name__ == "__main__":
         mine, sweep = compare(problem, range(5))
         assert mine.error <= ACCURACY, f"{name}: {mine.error:.2g} bits/dim"
         tolerance, other = cheapest(sweep)
+        for what, ratio in (
+            ("network passes", other.passes / mine.passes),
+            ("CPU time", other.seconds / mine.seconds),
+        ):
+            report(f"likelihood, {name}", "RK45 that calls the network twice", [ratio], what)
         print(
             f"| {name} | {mine.passes:.0f} | {mine.error:.1e} | {other.passes:.0f} | {tolerance:g} "
             f"| {other.error:.1e} | {other.passes / mine.passes:.2f} x "

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from in_process import report
 
 from diffbench.metrics import neighbours
 from diffbench.metrics.distances import torch_fidelity
@@ -74,6 +75,8 @@ def main(count: int, width: int, rounds: int) -> None:
         ]
         memory = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         ratios = [other / own for other, own in zip(spent[name], spent["ours"], strict=True)]
+        if name in OTHERS:
+            report(f"precision and recall, {count} x {count} x {width}", name, ratios)
         print(
             f"{name}: {statistics.median(spent[name]):.1f} CPU s, x {statistics.median(ratios):.2f} of ours, "
             f"{memory:,.0f} MiB beyond the features"

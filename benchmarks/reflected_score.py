@@ -43,4 +43,5 @@ if __name__ == "__main__":
         compiled = torch.compile(scaled_score)
         ours = {"ours, compiled": lambda: compiled(x, x0, sigma)}
     torch.set_grad_enabled(False)
-    compare({"20 eigenfunctions and 42 images": lambda: naive(x, x0, sigma), **ours})
+    item = f"reflected score{', compiled' * ('--compile' in sys.argv)}"
+    compare({"20 eigenfunctions and 42 images": lambda: naive(x, x0, sigma), **ours}, item=item)

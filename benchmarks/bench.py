@@ -1,0 +1,139 @@
+"""Every comparison with a peer, in one table: what the peer needs in units of what ours needs.
+
+    make bench                       # with the peers in an environment of their own, .venv-peers; about half an hour
+    python benchmarks/bench.py [--only SCRIPT] [--write docs/records/trials]
+
+Each script takes both sides in turns, on one thread and with the same precision, and stops where their results differ.
+A ratio is the median over its rounds, with the least and the most.  The gate is what a ratio should be at least.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+from in_process import ROWS
+
+HERE = Path(__file__).resolve().parent
+SCRIPTS = {
+    "unet.py": [],
+    "solver_steps.py": [],
+    "reflected_score.py": [],
+    "dct_blur.py": [],
+    "likelihood.py": [],
+    "inception.py": [],
+    "frechet.py": [],
+    "precision_recall.py": ["--count", "5000"],
+}
+#: The beginning of an item's name -> the ratio that it should reach at least.
+GATES = {
+    "U-Net, forward pass, fp32": 1.2,
+    "U-Net, training step, fp32": 1.2,
+    "ddpm": 1.4,
+    "ddim": 4.0,
+    "heun": 1.5,
+    "dpm-solver++": 1.5,
+    "reflected score": 40.0,
+    "blur of a width an image, 32": 6.0,
+    "blur of a width an image, 64": 8.0,
+    "likelihood": 1.5,
+    "features by Inception-v3": 1.5,
+    "FID of 2048 features": 2.5,
+    "precision and recall": 3.0,
+}
+PACKAGES = ("torch", "numpy", "scipy", "diffusers", "azula", "k-diffusion", "torch-fidelity")
+
+
+def gate(item: str) -> str:
+    """The ratio that an item should reach at least, or a dash."""
+    found = [f"{value:g}" for start, value in GATES.items() if item.startswith(start)]
+    return found[0] if found else "–"
+
+
+def rows_of(script: str, arguments: list[str], file: Path) -> list[dict[str, str]]:
+    """Run one script, and return its rows of the table."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    print(f"\n$ python benchmarks/{script} {' '.join(arguments)}".rstrip(), flush=True)
+    subprocess.run(command, check=True, env={**os.environ, ROWS: str(file)})
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("", encoding="utf-8")
+    return [
+        {
+            "item": each["item"],
+            "peer": each["peer"],
+            "of": each["what"],
+            "peer / ours": f"{median(each['ratios']):.2f}",
+            "least and most": f"{min(each['ratios']):.2f} to {max(each['ratios']):.2f}",
+            "rounds": str(len(each["ratios"])),
+            "gate": gate(each["item"]),
+            "command": " ".join(["python", f"benchmarks/{script}", *arguments]),
+        }
+        for each in lines
+    ]
+
+
+def machine() -> dict[str, str]:
+    """What the times are of: processor, load, versions, commit."""
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    found = {
+        "processor": f"{model[0] if model else platform.processor()}, {os.cpu_count()} cores",
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "date": date.today().isoformat(),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=SCRIPTS)
+    parser.add_argument("--write", type=Path, help="the folder for bench.csv and bench.json")
+    options = parser.parse_args()
+    commit = subprocess.run(
+        ["git", "-C", str(HERE), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    about, found = machine(), []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rows")
+        file.touch()
+        for script, arguments in SCRIPTS.items():
+            if options.only in (None, script):
+                found += rows_of(script, arguments, file)
+    for row in found:
+        row["commit"] = commit
+    shown = list(found[0])[:-2]
+    print("\n| " + " | ".join(shown) + " |\n|" + "---|" * len(shown))
+    for row in found:
+        print("| " + " | ".join(row[key] for key in shown) + " |")
+    print("\n" + ", ".join(f"{key} {value}" for key, value in about.items()))
+    if options.write:
+        options.write.mkdir(parents=True, exist_ok=True)
+        with (options.write / "bench.csv").open("w", encoding="utf-8", newline="") as out:
+            writer = csv.DictWriter(out, list(found[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+        whole = json.dumps({"machine": about, "rows": found}, indent=1) + "\n"
+        (options.write / "bench.json").write_text(whole, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
