@@ -33,7 +33,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test test-slow faults test-system bench lint clean-env anew
+.PHONY: help setup tables test test-slow faults test-system bench lint docs clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,8 +72,8 @@ $(STAMP): pyproject.toml constraints.txt $(if $(HERE),,anew)
 	        "(https://pytorch.org/get-started) and run make clean-env setup again" >&2; exit 1; }; fi
 	@touch $@
 
-# What tests and linters need beside, each with a stamp of its own.
-$(STAMP)-test $(STAMP)-lint: $(STAMP)-%: $(STAMP)
+# What tests, linters and the site need beside, each with a stamp of its own.
+$(STAMP)-test $(STAMP)-lint $(STAMP)-docs: $(STAMP)-%: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
 	@touch $@
 
@@ -130,6 +130,10 @@ lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	$(BIN)/snakemake --lint
 	@# The linter of containers is not there for every kind of machine.
 	$(if $(shell test -x $(BIN)/hadolint && echo yes),$(BIN)/hadolint Dockerfile)
+
+docs: $(STAMP)-docs  ## build the documentation into site/, and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 clean-env:  ## remove the virtual environment
 	rm -rf $(VENV) $(PEERS)

@@ -79,7 +79,8 @@ class JPEG(Degradation):
     Args:
         spec: the spec, with the quality.
         image_shape: (C, H, W) with one channel or three.
-        low, high: the values of black and white in x.
+        low: the value of black in x.
+        high: that of white.
     """
 
     def __init__(
