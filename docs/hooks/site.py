@@ -12,6 +12,8 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from typing import Any
 
+import gallery
+import papers
 import reference
 from mkdocs.structure.files import File, Files
 
@@ -54,10 +56,10 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def made() -> dict[str, str]:
-    """Return page -> text of all pages that are not files of docs/."""
+def made() -> dict[str, str | bytes]:
+    """Return file -> content of all pages and pictures that are not files of docs/."""
     elsewhere = {page: (REPOSITORY / source).read_text() for source, page in ELSEWHERE.items()}
-    return {**elsewhere, **reference.pages()}
+    return {**elsewhere, **reference.pages(), **papers.pages(REPOSITORY), **gallery.made()}
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
