@@ -64,6 +64,11 @@ def chosen(
 
     Raises:
         PlanError: when there is neither, or for a setting that the spec lacks, does not have, or refuses.
+
+    Example:
+        >>> spec = chosen(SolverSpec, "heun", {}, {"steps": 9})
+        >>> spec.name, spec.steps, spec.order
+        ('heun', 9, 2)
     """
     spec = known.get(named, named) if isinstance(named, str) else named
     if isinstance(spec, str):

@@ -52,6 +52,14 @@ class GreyLevels:
 
     Raises:
         ValueError: when count is not in 2..256, or the scale is neither [-1, 1] nor [0, 1].
+
+    Example:
+        >>> images = np.array([0, 8, 16], dtype=np.uint8).reshape(1, 1, 3, 1)
+        >>> x = GreyLevels(17).to_model(images)
+        >>> x.flatten()
+        tensor([-1.,  0.,  1.])
+        >>> GreyLevels(17).from_model(x + 0.05).flatten()
+        array([ 0,  8, 16], dtype=uint8)
     """
 
     count: int

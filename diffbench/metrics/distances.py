@@ -94,6 +94,12 @@ class FrechetTo:
     With S' = R R', the eigenvalues of S S' are those of the symmetric R' S R.  With S = F'F they are those of
     (F R)(F R)', which is smaller where there are fewer images than features.  Both take less time, and are more
     accurate, than those of the product, which is not symmetric.  R is triangular, Cholesky's, unless S' is singular.
+
+    Example:
+        >>> z = np.random.RandomState(0).normal(size=(100, 2))
+        >>> to_z = FrechetTo(fid_statistics(z))
+        >>> round(to_z(fitted(z)), 6), round(to_z(fitted(z + [3, 4])), 6)  # 3^2 + 4^2
+        (0.0, 25.0)
     """
 
     def __init__(self, reference: Statistics) -> None:

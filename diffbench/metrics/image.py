@@ -25,7 +25,13 @@ C_1, C_2 = 0.01**2, 0.03**2
 
 
 def psnr(image: Tensor, other: Tensor) -> Tensor:
-    """PSNR in dB (N,), float64, of two sets of images."""
+    """PSNR in dB (N,), float64, of two sets of images.
+
+    Example:
+        >>> import torch
+        >>> psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.1)).round(decimals=3)
+        tensor([20.], dtype=torch.float64)
+    """
     mse = (image.double() - other.double()).square().flatten(1).mean(1)
     return -10 * mse.clamp(min=SMALLEST_MSE).log10()
 

@@ -50,6 +50,14 @@ class Prediction:
     """What a denoiser says at (x_t, t): the ``value`` of the ``native`` quantity, and every view of it.
 
     Every view has x_t's shape.  So do ``fraction`` and ``log_variance``; a denoiser that learns its variance gives one.
+
+    Example:
+        >>> import torch
+        >>> from diffbench.diffusion import EDM
+        >>> t, x_t = torch.tensor([2.0]), torch.full((1, 1, 1, 1), 5.0)
+        >>> told = Prediction(EDM(), x_t, t, "eps", torch.full((1, 1, 1, 1), 1.5))
+        >>> float(told.x0), float(told.score)  # 5 - 2 * 1.5, and -1.5/2
+        (2.0, -0.75)
     """
 
     #: The gradient that guidance has added to the score (``guidance``); None without guidance.

@@ -35,7 +35,16 @@ from diffbench.specs.processes import (
 
 
 class VP(GaussianProcess):
-    """The variance-preserving SDE, t in [0, 1]."""
+    """The variance-preserving SDE, t in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> vp, t = VP(beta_max=10), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        >>> vp.alpha(t) ** 2 + vp.sigma(t) ** 2
+        tensor([1., 1., 1.], dtype=torch.float64)
+        >>> f"{vp.alpha(t[2]):.4f}"  # exp(-10/4 - 0.1/4)
+        '0.0801'
+    """
 
     spec: LinearBetaSpec
 

@@ -148,7 +148,18 @@ class RatioSolver(Solver):
 
 
 class Heun(RatioSolver):
-    """EDM's sampler, for every process with a scalar alpha."""
+    """EDM's sampler, for every process with a scalar alpha.
+
+    Example:
+        >>> import torch
+        >>> from diffbench.diffusion import EDM, GaussianDenoiser, sample, stream
+        >>> from diffbench.specs.denoisers import GaussianSpec
+        >>> data = {"mean": torch.tensor([0.5]), "covariance": torch.tensor([[0.01]])}
+        >>> denoiser = GaussianDenoiser(GaussianSpec(), EDM(), data)
+        >>> x = sample(Heun(denoiser, steps=18), (1000, 1, 1, 1), stream("example"))
+        >>> f"{x.mean():.2f} {x.std():.1f}"
+        '0.50 0.1'
+    """
 
     spec: HeunSpec
 

@@ -199,7 +199,16 @@ def mix(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class BlockAverage(Selection):
-    """The mean of each f x f block is measured, f the factor: y (C, H/f, W/f), s = 1/f."""
+    """The mean of each f x f block is measured, f the factor: y (C, H/f, W/f), s = 1/f.
+
+    Example:
+        >>> H = BlockAverage((1, 2, 2), factor=2)
+        >>> x = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+        >>> H.apply(x).flatten()
+        tensor([1.5000])
+        >>> H.pseudo_inverse(H.apply(x)).flatten()
+        tensor([1.5000, 1.5000, 1.5000, 1.5000])
+    """
 
     def __init__(self, spec: FactorSpec, image_shape: ImageShape) -> None:
         channels, height, width = image_shape
