@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fast_yaml
+import matplotlib.image
 import pytest
 from blocks import Block, Page, pages
 from commands import REPOSITORY
@@ -55,7 +57,10 @@ def made() -> Mapping[str, Any]:
     """The modules that make pages, by name."""
     sys.path.insert(0, str(HOOKS))
     try:
-        return {name: importlib.import_module(name) for name in ("links", "papers", "reference")}
+        return {
+            name: importlib.import_module(name)
+            for name in ("gallery", "links", "papers", "reference")
+        }
     finally:
         sys.path.remove(str(HOOKS))
 
@@ -258,6 +263,7 @@ def test_mentions_of_pages_become_links_outside_code(made) -> None:
         "See [`docs/c.md`](../c.md), `docs/a/b.md`, [c](../c.md#top), [w](https://w.org), `docs/d.md`.\n"
     )
     assert made["links"].linked("![p](docs/c.md)", "index.md", known) == "![p](c.md)"
+    assert made["links"].linked("<!-- made -->\n# T\n", "index.md", known) == "# T\n"
     code = "\n    cat `docs/c.md`\n\n```sh\ncat `docs/c.md`\n```\n"
     assert made["links"].linked(code, "index.md", known) == code
 
@@ -267,6 +273,15 @@ def test_a_diagram_is_drawn_as_a_chain_or_refused(made) -> None:
     assert re.findall("<li>(.*?)</li>", drawn) == ["x: &lt;1&gt;", "y", "z"]
     with pytest.raises(ValueError, match="only a chain"):
         made["links"].chain('a["x"] --> b["y"]\na --> c["z"]\n')
+
+
+@pytest.mark.parametrize(
+    "program", sorted((HOOKS.parent / "figures").glob("*.py")), ids=lambda p: p.stem
+)
+def test_a_figure_of_the_gallery_is_drawn(made, program: Path) -> None:
+    image = matplotlib.image.imread(io.BytesIO(made["gallery"].drawn(program)))
+    # Something is drawn: lines or pictures in more than a hundredth of the pixels.
+    assert (image[..., :3].min(-1) < 0.99).mean() > 0.01
 
 
 def test_the_reference_has_every_command_kind_and_module(made) -> None:

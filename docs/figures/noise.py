@@ -24,6 +24,6 @@ for row, (name, process) in zip(panes, processes.items(), strict=True):
     eps = torch.randn(x_0.shape, generator=stream("gallery"))
     for pane, t in zip(row, torch.linspace(process.t_min, process.t_max, len(row)), strict=True):
         x_t = process.diffuse(x_0, t[None], eps)
-        pane.imshow(x_t[0, 0], cmap="gray", vmin=ends[0], vmax=ends[1])
+        pane.imshow(x_t[0, 0].numpy(), cmap="gray", vmin=ends[0], vmax=ends[1])
         pane.set(xticks=[], yticks=[])
     row[0].set_ylabel(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from matplotlib import pyplot
 
 from diffbench.reporting import layout
 from diffbench.reporting.recorded import FOLDER
@@ -35,7 +36,7 @@ def drawn(program: Path) -> bytes:
         torch.set_num_threads(threads)
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=110)
-    matplotlib.pyplot.close(figure)
+    pyplot.close(figure)
     return target.getvalue()
 
 

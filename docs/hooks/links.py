@@ -26,7 +26,7 @@ def chain(source: str, *_: Any, **__: Any) -> str:
 
 
 def linked(markdown: str, here: str, known: Mapping[str, str]) -> str:
-    """Return the text of a page whose links and mentions of files lead to pages of the site.
+    """Return the text of a page, whose links and mentions of files lead to pages of the site.
 
     Args:
         markdown: the text.
@@ -50,5 +50,6 @@ def linked(markdown: str, here: str, known: Mapping[str, str]) -> str:
         text = re.sub(r"\]\(([^)#:\s]+)", link, text)
         return re.sub(r"(?<!\[)`([\w/.-]+\.md)`", mention, text)
 
-    parts = CODE.split(markdown)
+    # The heading must come first to be the page's title.
+    parts = CODE.split(re.sub(r"\A<!--.*?-->\n", "", markdown))
     return "".join(part if place % 2 else outside(part) for place, part in enumerate(parts))

@@ -8,7 +8,7 @@ test keeps equal to what ``diffbench settings`` prints).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -227,7 +227,10 @@ def _cost(plan: Plan, variant: VariantSpec) -> list[str]:
     budget, solvers = variant.training, variant.solvers.values()
     steps = [getattr(each, "steps", None) for each in solvers]
     adaptive = sum(each is None for each in steps)
-    others = {"likelihoods": variant.likelihoods, "analyses": variant.analyses}
+    others: dict[str, Sized] = {
+        "likelihoods": variant.likelihoods,
+        "analyses": variant.analyses,
+    }
     total = f"{len(steps)}: {sum(filter(None, steps)):,}" + (
         f" and {adaptive} with steps of their own" if adaptive else ""
     )
