@@ -131,8 +131,10 @@ lint: $(STAMP)-lint  ## check style, types, layers and the workflow
 	@# The linter of containers is not there for every kind of machine.
 	$(if $(shell test -x $(BIN)/hadolint && echo yes),$(BIN)/hadolint Dockerfile)
 
-docs: $(STAMP)-docs  ## build the documentation into site/, and check its links
+docs: $(STAMP)-docs  ## build the documentation into site/, and check its links; no page fetches anything
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' site --include='*.html' \
+	    || { echo "these pages fetch something from elsewhere" >&2; exit 1; }
 	@echo "site/index.html"
 
 clean-env:  ## remove the virtual environment
