@@ -6,7 +6,6 @@ metric, a restorer and a foreign model then has its row or column beside the bas
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -29,8 +28,13 @@ BIN = Path(sys.executable).parent
 class Shell:
     """A shell in which a reader types what the pages say; ``folder`` is where it is, ``said`` what was printed."""
 
-    folder: Path
+    home: Path
     said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder = self.home
+        # Where the last block ended.
+        self.place = self.home / ".place"
 
     def follow(self, blocks: Sequence[Block]) -> None:
         """Do what the blocks say; blocks of other languages than these are only read."""
@@ -38,19 +42,14 @@ class Shell:
             if block.title:
                 (self.folder / block.title).write_text(block.text)
             elif block.language == "bash":
-                self.run(["bash", "-euo", "pipefail", "-c", f"{block.text}\npwd > {self.place}"])
+                self.run(["bash", "-euo", "pipefail", "-c", f'{block.text}pwd > "{self.place}"'])
                 self.folder = Path(self.place.read_text().strip())
             elif block.language == "python":
                 self.run([sys.executable, "-c", block.text])
 
-    @property
-    def place(self) -> Path:
-        """The file that keeps where the last block ended."""
-        return Path(os.environ.get("TMPDIR", "/tmp")) / f"place-{os.getpid()}"
-
     def run(self, command: Sequence[str]) -> None:
         """Run a command as a terminal with the set-up's environment would."""
-        variables = environment(PATH=f"{BIN}:/usr/bin:/bin", HOME=str(self.folder), BROWSER="true")
+        variables = environment(PATH=f"{BIN}:/usr/bin:/bin", HOME=str(self.home), BROWSER="true")
         done = subprocess.run(
             command, cwd=self.folder, env=variables, capture_output=True, text=True
         )
