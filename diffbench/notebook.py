@@ -41,10 +41,11 @@ from diffbench.jobs.trajectory import Kept
 from diffbench.plan.reading import Tree, validated
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError, shown
+from diffbench.specs.extensions import load_used
 from diffbench.specs.jobs import ClassifierSpec, LikelihoodStageSpec, SampleSpec, TrainSpec
 from diffbench.specs.likelihoods import LikelihoodSpec
 from diffbench.specs.operators import OperatorSpec
-from diffbench.specs.registry import build, load_used
+from diffbench.specs.registry import build
 from diffbench.specs.restorers import RestorerSpec
 from diffbench.specs.solvers import SolverSpec
 from diffbench.specs.weights import OfWeights
@@ -423,7 +424,7 @@ def load(
     Args:
         path: the run's folder.
         device: ``cpu`` or ``cuda``.
-        extensions: the extension files whose specs the run uses.
+        extensions: those whose specs the run uses: Python files, packages, names of installed ones.
         at: the step, or the fraction of the run, of the weights: one of the budget's ``snapshots``; else the last.
         ema_std: the length of a power-function average.
 
@@ -440,7 +441,7 @@ def load(
     given = read_sidecar(folder / "model.safetensors")["spec"]
     load_used(
         given.get("extensions") or {},
-        map(Path, extensions),
+        extensions,
         f"diffbench.load({str(path)!r}, extensions=[..])",
     )
     where = shown(sidecar(folder / "model.safetensors"))

@@ -14,8 +14,8 @@ from diffbench.conform.law import judged
 from diffbench.conform.trial import example
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError
+from diffbench.specs.extensions import source
 from diffbench.specs.networks import UNetSpec
-from diffbench.specs.registry import module_name
 from diffbench.specs.solvers import DDIMSpec, HeunSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -557,9 +557,9 @@ def extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         return path
 
     yield write
-    for kind, name, _ in list(registered(module_name(path))):
+    for kind, name, _ in list(registered(source(path))):
         del kind.known[name]
-    sys.modules.pop(module_name(path), None)
+    sys.modules.pop(source(path).module, None)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

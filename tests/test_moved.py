@@ -6,8 +6,8 @@ import importlib.util
 import pytest
 
 from diffbench.specs.errors import PlanError
+from diffbench.specs.extensions import source
 from diffbench.specs.moved import MOVED, moved_imports
-from diffbench.specs.registry import load_extension
 
 
 def exists(name):
@@ -53,7 +53,7 @@ def test_a_file_that_imports_an_old_name_is_told_the_new_one(tmp_path, line, old
     path = tmp_path / "mine.py"
     path.write_text(f"{line}\n")
     with pytest.raises(PlanError, match="mine.py imports what has moved") as error:
-        load_extension(path)
+        source(path).load()
     assert str(error.value).endswith(f"moved: diffbench.{old} is now diffbench.{new}")
 
 
@@ -81,4 +81,4 @@ def test_an_import_that_fails_for_another_reason_is_said_as_it_is(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import nothing_of_that_name\n")
     with pytest.raises(PlanError, match="cannot be imported: ModuleNotFoundError: No module named"):
-        load_extension(path)
+        source(path).load()

@@ -14,7 +14,8 @@ from diffbench.cli.new import KINDS, begun
 from diffbench.conform.file import registered
 from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
-from diffbench.specs.registry import build, module_name
+from diffbench.specs.extensions import source
+from diffbench.specs.registry import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,9 +26,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for path in tmp_path.glob("*.py"):
-        for kind, name, _ in list(registered(module_name(path))):
+        for kind, name, _ in list(registered(source(path))):
             del kind.known[name]
-        sys.modules.pop(module_name(path), None)
+        sys.modules.pop(source(path).module, None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,8 +16,9 @@ from diffbench.reporting.claims import chosen, read_claims
 from diffbench.reporting.layout import read_tables
 from diffbench.specs import jobs
 from diffbench.specs.errors import PlanError
+from diffbench.specs.extensions import source
 from diffbench.specs.processes import DiscreteSpec, ProcessSpec
-from diffbench.specs.registry import build, load_extension
+from diffbench.specs.registry import build
 from diffbench.specs.solvers import DDIMSpec
 from diffbench.store import paths
 
@@ -1196,7 +1197,7 @@ def test_an_extension_cannot_take_a_name_that_is_taken(tmp_path):
     path = tmp_path / "thief.py"
     path.write_text(EXTENSION.format(name="vp"))
     with pytest.raises(PlanError, match="two classes of the kind process have the name 'vp'"):
-        load_extension(path)
+        source(path).load()
 
 
 def test_build_imports_the_class_that_a_spec_names():

@@ -18,8 +18,9 @@ from diffbench.jobs import data, reference, restore, train
 from diffbench.jobs.reference import load_fidelity
 from diffbench.metrics.image import psnr, ssim
 from diffbench.plan.loading import load_plan
+from diffbench.specs.extensions import source
 from diffbench.specs.operators import OperatorSpec
-from diffbench.specs.registry import build, module_name
+from diffbench.specs.registry import build
 from diffbench.specs.restorers import PosteriorMeanSpec, RestorerSpec
 from diffbench.store import paths
 from diffbench.store.products import status_of
@@ -76,7 +77,7 @@ def done(tmp_path_factory):
     for kind, names in ((OperatorSpec, ("half", "bent")), (RestorerSpec, ("guess",))):
         for name in names:
             kind.known.pop(name)
-    __import__("sys").modules.pop(module_name(EXTENSION))
+    __import__("sys").modules.pop(source(EXTENSION).module)
 
 
 def result(done, variant, item):

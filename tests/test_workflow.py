@@ -27,9 +27,9 @@ from commands import (
 )
 
 from diffbench.reporting.tables import outputs
+from diffbench.specs.extensions import source
 from diffbench.specs.objectives import ObjectiveSpec
 from diffbench.specs.operators import OperatorSpec
-from diffbench.specs.registry import module_name
 from diffbench.specs.restorers import RestorerSpec
 from diffbench.specs.solvers import SolverSpec
 from diffbench.store import paths
@@ -317,7 +317,7 @@ def extension(made):
     yield path.name
     for kind in (SolverSpec, ObjectiveSpec):
         kind.known.pop("broken", None)
-    sys.modules.pop(module_name(path), None)
+    sys.modules.pop(source(path).module, None)
 
 
 @pytest.mark.slow
@@ -398,7 +398,7 @@ def restoring(made):
     yield made
     for kind, name in ((OperatorSpec, "half"), (OperatorSpec, "bent"), (RestorerSpec, "guess")):
         kind.known.pop(name, None)
-    sys.modules.pop(module_name(path), None)
+    sys.modules.pop(source(path).module, None)
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def reason(error: BaseException) -> str:
     text = printable(error)
     if isinstance(error, UserError):
         return text
-    from diffbench.specs.registry import extension_line
+    from diffbench.specs.extensions import extension_line
 
     place = extension_line(error)
     found = f"{text} ({type(error).__name__})" if text else type(error).__name__
@@ -158,6 +158,7 @@ def setting(text: str) -> dict[str, Any]:
 
 
 FILE = argument("file", type=Path)
+AN_EXTENSION = "a Python file, a folder that is a package, or the name of an installed extension"
 CONFIG = argument("--config", type=Path, help="benchmark file (default config/digits.yaml)")
 SET = argument(
     "--set",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from diffbench.cli.command import FILE, argument, command, setting
+from diffbench.cli.command import AN_EXTENSION, argument, command, setting
 
 
 @command(
     "extend",
     "conform mine.py",
-    FILE,
+    argument("file", metavar="FILE", help=AN_EXTENSION),
     argument(
         "--set",
         type=setting,
@@ -21,7 +21,7 @@ from diffbench.cli.command import FILE, argument, command, setting
     ),
 )
 def conform(options: argparse.Namespace) -> int:
-    """Ask of every class that an extension file registers whether it obeys the laws of its kind.
+    """Ask of every class that an extension registers whether it obeys the laws of its kind.
 
     Status 1 when one does not.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffbench.cli.command import (
+    AN_EXTENSION,
     CONFIG,
     SET,
     Argument,
@@ -32,8 +33,8 @@ from diffbench.plan.jobs import Plan
 from diffbench.plan.loading import check_writable, load_plan
 from diffbench.plan.reading import Tree, validated
 from diffbench.specs.errors import PlanError, Stopped
+from diffbench.specs.extensions import load_used
 from diffbench.specs.jobs import STAGES, StageSpec
-from diffbench.specs.registry import load_used
 from diffbench.store import finished, paths, spec_files, status
 from diffbench.store.products import status_of
 from diffbench.store.progress import announce
@@ -78,7 +79,7 @@ def _arguments(stage: type[StageSpec]) -> tuple[Argument, ...]:
         argument("--root", type=Path, help="the results folder, e.g. results/digits"),
         argument("--spec", help="the spec of the job: the file that a run writes, or JSON"),
         argument("--device", default=os.environ.get("DIFFBENCH_DEVICE", "auto")),
-        argument("--extension", type=Path, action="append", default=[*map(Path, named)]),
+        argument("--extension", action="append", default=[*named], help=AN_EXTENSION),
     ]
     if stage.spread:
         shards = os.environ.get("DIFFBENCH_SHARDS", "1")
@@ -131,13 +132,13 @@ def call_stage(options: argparse.Namespace, spec: StageSpec) -> int:
     return run_job(spec, options.root, device, **({"shards": shards} if shards > 1 else {}))
 
 
-def read_spec(stage: str, text: str, extensions: Sequence[Path]) -> StageSpec:
+def read_spec(stage: str, text: str, extensions: Sequence[str]) -> StageSpec:
     """Return a job's spec, parsed after the extensions that it uses are imported.
 
     Args:
         stage: the job's stage.
         text: the spec as JSON, or the path of its file (``spec_files``).
-        extensions: the files that are given.
+        extensions: the sources that are given.
 
     Raises:
         PlanError: when an extension is not given or has changed since the plan was made.
@@ -160,8 +161,8 @@ def launch_job(options: argparse.Namespace, spec: StageSpec, device: str) -> int
     """Run one job in several processes and return the exit status."""
     check_writable(options.root)
     words = [options.name, "--root", str(options.root), "--spec", options.spec, "--device", device]
-    for file in options.extension:
-        words += ["--extension", str(file)]
+    for named in options.extension:
+        words += ["--extension", named]
     folder, on_gpus = paths.state(options.root, spec), device == "cuda"
     start = partial(launch.launch, options.processes, words, folder, on_gpus=on_gpus)
     if launch.is_part():

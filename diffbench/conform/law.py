@@ -15,7 +15,7 @@ import torch
 
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import printable
-from diffbench.specs.registry import extension_line
+from diffbench.specs.extensions import extension_line
 
 Check = Callable[[Any], None]
 Outcome = Literal["passed", "failed", "does not apply"]

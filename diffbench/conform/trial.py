@@ -29,8 +29,9 @@ from diffbench.diffusion.denoisers.exact import ReflectedMixtureDenoiser
 from diffbench.diffusion.denoisers.network import NetworkDenoiser
 from diffbench.specs.base import Registered
 from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec, ReflectedEmpiricalSpec
+from diffbench.specs.extensions import source_of
 from diffbench.specs.processes import RANGES, ProcessSpec
-from diffbench.specs.registry import PREFIX, build, implementation
+from diffbench.specs.registry import build, implementation
 
 #: (C, H, W) of the images; some laws need more pixels, some one.
 SHAPE, PIXEL = (1, 2, 2), (1, 1, 1)
@@ -71,15 +72,11 @@ def _wrong(model: type[Registered], values: dict[str, Any]) -> set[Any]:
 
 
 def beside(spec: Registered, kind: type[Registered]) -> list[Any]:
-    """Return specs of a kind that the extension file of a spec registers too."""
-    root = _root(spec)
-    if not root.startswith(PREFIX):
+    """Return specs of a kind that the extension of a spec registers too."""
+    source = source_of(type(spec))
+    if source is None:
         return []
-    return [example(each) for each in kind.known.values() if _root(each) == root]
-
-
-def _root(spec: Registered | type[Registered]) -> str:
-    return spec.__module__.partition(".")[0]
+    return [example(each) for each in kind.known.values() if source_of(each) is source]
 
 
 def processes(*names: str) -> list[ProcessSpec]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 from typing import TypeVar
 
 from diffbench.plan import reading
@@ -19,10 +18,10 @@ from diffbench.plan.along import each_step
 from diffbench.plan.jobs import Job, Refusal
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import matches, refusal
-from diffbench.specs import registry
 from diffbench.specs.benchmark import CONTROL_SOLVER, BenchmarkSpec, VariantSpec, seeds_of
 from diffbench.specs.data import DataSpec
 from diffbench.specs.errors import PlanError
+from diffbench.specs.extensions import ExtensionSource, used_by
 from diffbench.specs.jobs import (
     STAGES,
     ClassifierSpec,
@@ -47,7 +46,11 @@ class Expansion:
     """
 
     def __init__(
-        self, benchmark: BenchmarkSpec, tree: Tree, extensions: tuple[Path, ...], here: DataSpec
+        self,
+        benchmark: BenchmarkSpec,
+        tree: Tree,
+        extensions: tuple[ExtensionSource, ...],
+        here: DataSpec,
     ) -> None:
         self.benchmark = benchmark
         self.tree = tree
@@ -59,8 +62,8 @@ class Expansion:
         self.reference = self._stamped(reference_of(benchmark))
 
     def _stamped(self, spec: S) -> S:
-        """Return a spec with the SHA-256 of the extensions that it uses."""
-        used = registry.extensions_of(spec, self.extensions)
+        """Return a spec with the digests of the extensions that it uses."""
+        used = used_by(spec, self.extensions)
         return spec.model_copy(update={"extensions": used}) if used else spec
 
     def jobs(self, variants: Mapping[str, VariantSpec]) -> Iterator[Job]:

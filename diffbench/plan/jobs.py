@@ -22,6 +22,7 @@ from pathlib import Path
 from diffbench.plan.along import at_step
 from diffbench.plan.places import Located
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
+from diffbench.specs.extensions import ExtensionSource
 from diffbench.specs.jobs import STAGES, StageSpec
 from diffbench.specs.weights import CellAt, OfWeights, step_of
 from diffbench.store import paths
@@ -126,7 +127,7 @@ class Plan:
         jobs: all jobs in the order of STAGES, without shards, whose products are removed once samples are gathered.
         refusals: cells that no job can fill.
         device: ``cpu``, ``cuda`` or ``mps``.
-        extensions: the extension files.
+        extensions: the sources of extensions, in the order of the file.
         config: the benchmark file's path.
         repository: the folder of the Snakefile.
         located: the data set, with where its files lie.
@@ -138,7 +139,7 @@ class Plan:
     jobs: tuple[Job, ...]
     refusals: tuple[Refusal, ...]
     device: str
-    extensions: tuple[Path, ...]
+    extensions: tuple[ExtensionSource, ...]
     config: Path
     repository: Path
     located: Located

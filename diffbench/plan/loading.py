@@ -15,10 +15,11 @@ from diffbench.plan.expansion import Expansion, origin_of
 from diffbench.plan.jobs import Job, Plan
 from diffbench.plan.reading import Tree
 from diffbench.plan.variants import variants_of
-from diffbench.specs import registry
+from diffbench.specs import extensions
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec
 from diffbench.specs.data import FEWEST, DataSpec
 from diffbench.specs.errors import PlanError, shown
+from diffbench.specs.extensions import ExtensionSource
 from diffbench.specs.extractors import ExtractorSpec
 from diffbench.specs.image_measures import ImageMeasureSpec
 from diffbench.specs.jobs import STAGES
@@ -58,7 +59,7 @@ def load_plan(
     layers.append((reading.overriding(overrides, origin), Path()))
     trees = [each for each, _ in layers]
     tree = functools.reduce(Tree.merged, trees)
-    extensions = _extensions(tree, config)
+    sources = _extensions(tree, config)
     written = benchmark = reading.validated(BenchmarkSpec.model_validate, BenchmarkSpec, tree)
     found = places.located(benchmark.data, layers)
     if needs_files:
@@ -76,7 +77,7 @@ def load_plan(
     if needs_files:
         _check_controls(variants, tree)
     found, variants = places.with_controls(found, variants, benchmark)
-    expansion = Expansion(benchmark, tree, extensions, found.here)
+    expansion = Expansion(benchmark, tree, sources, found.here)
     jobs = tuple(itertools.islice(expansion.jobs(variants), MOST_JOBS + 1))
     _check_count(jobs, tree)
     _check_apart(jobs, tree)
@@ -86,7 +87,7 @@ def load_plan(
         jobs=tuple(sorted(jobs, key=lambda job: list(STAGES).index(job.stage))),
         refusals=tuple(expansion.refusals),
         device=resolved(benchmark.device),
-        extensions=extensions,
+        extensions=sources,
         config=config,
         repository=repository,
         located=found,
@@ -248,23 +249,38 @@ def _check_shards(benchmark: BenchmarkSpec, tree: Tree) -> None:
         )
 
 
-def _extensions(tree: Tree, config: Path) -> tuple[Path, ...]:
-    """Import the extension files, so that a benchmark can name what they register; return their paths."""
+def _extensions(tree: Tree, config: Path) -> tuple[ExtensionSource, ...]:
+    """Import the extensions, so that a benchmark can name what they register, and return them."""
     named = tree.value.get("extensions", [])
     listed = named if isinstance(named, list) else [named]
     for index, name in enumerate(listed):
         if not isinstance(name, str):
             origin = tree.where(("extensions", index))
-            raise PlanError(f"{origin}: extensions: must be paths of Python files, not {name!r}")
-    files = [config.parent / name for name in listed]
-    for index, file in enumerate(files):
+            raise PlanError(
+                f"{origin}: extensions: must be paths of Python files or packages, or names of installed ones, "
+                f"not {name!r}"
+            )
+    sources: list[ExtensionSource] = []
+    for index, name in enumerate(listed):
         try:
-            registry.named_once(files[: index + 1])
-            registry.load_extension(file)
+            sources.append(extensions.source(name, config.parent))
+            extensions.named_once(sources)
+            _check_outside(sources[-1], config)
+            sources[-1].load()
         except PlanError as error:
             origin = tree.where(("extensions", index))
             raise PlanError(f"{origin}: {error}") from error.__cause__
-    return tuple(files)
+    return tuple(sources)
+
+
+def _check_outside(source: ExtensionSource, config: Path) -> None:
+    """Refuse a package in which the benchmark file or the results lie: every file of it is part of the specs."""
+    for place, what in ((config, "this benchmark file"), (paths.RESULTS, "the results")):
+        if source.folder and place.resolve().is_relative_to(source.folder.resolve()):
+            raise PlanError(
+                f"extensions: {what} would lie in the package {source.told}, whose every file counts: move the package "
+                "into a folder of its own"
+            )
 
 
 def check_writable(root: Path) -> None:

@@ -247,7 +247,8 @@ class BenchmarkSpec(Spec):
     defaults: keys of every trained variant that does not state them itself.
     overrides: variant id or pattern -> keys that replace the variant's own.
     methods: further variants, written as in ``config/methods.yaml``.
-    extensions: Python files, relative to the benchmark file, that define specs and their classes.
+    extensions: Python files or packages, relative to the benchmark file, or names of installed ones, that define
+        specs and their classes.
     tables, figures: names in ``config/tables.yaml`` of those to make; a mapping in the list defines further ones.
     claims: ids or patterns of claims in ``config/claims.yaml`` to test; a mapping in the list defines further ones.
     metrics: further metrics, written as in ``config/tables.yaml``.

@@ -7,7 +7,7 @@ import sys
 import pytest
 from commands import REPOSITORY, environment, plan_of, run, start, until, write_config
 
-from diffbench.specs.registry import content_hash
+from diffbench.specs.extensions import source
 from diffbench.store import paths, status
 from diffbench.store.products import StoreError
 
@@ -94,7 +94,7 @@ class DataStage:
         write_config(folder)
         job = plan_of(folder).job("data")
         self.spec = job.spec.model_copy(
-            update={"extensions": {"code.py": content_hash(folder / "code.py")}}
+            update={"extensions": {"code.py": source(folder / "code.py").digest}}
         )
         self.state = folder / paths.state(job.root, self.spec)
         self.command = ["data", "--root", job.root, "--spec", self.spec.canonical()]

@@ -91,7 +91,7 @@ shell.prefix(
     # A job's stderr is its log; what a full disk keeps out of it goes to the run's own stderr.
     "trap : USR1 TERM; exec 9>&2;"
     f" export DIFFBENCH_STDERR=9; export DIFFBENCH_DEVICE={quoted(PLAN.device)}"
-    f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([str(path.resolve()) for path in PLAN.extensions]))};"
+    f" DIFFBENCH_EXTENSIONS={quoted(json.dumps([each.words for each in PLAN.extensions]))};"
     f" export DIFFBENCH_SHARDS={PLAN.benchmark.shards} DIFFBENCH_NODES={PLAN.benchmark.nodes}"
     f" DIFFBENCH_GPUS={PLAN.benchmark.gpus};"
     f" export DIFFBENCH_DATA={quoted(PLAN.located.told)};"

@@ -23,7 +23,7 @@ STATES = Path(".state")
 
 
 class StageSpec(Spec):
-    """One job: its stage, the version of the stage's numerics, and the contents of the extensions that it uses.
+    """One job: its stage, the version of the stage's numerics, and the digests of the extensions that it uses.
 
     A subclass is a stage, and the first line of its docstring says what a job does.  It may hold the specs of other
     jobs, whose products the job reads, so that one comparison tells whether a product is what the plan now asks for.
