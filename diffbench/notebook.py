@@ -8,6 +8,7 @@
     run.likelihood(images, "ode")                  bits per dimension
     y = run.measure(images, "box-mask", height=4, width=4)
     run.restore(y, "ddrm", steps=20)               images that may have given a measurement
+    run.to_diffusers("theirs")                      a UNet2DModel and a scheduler, where diffusers can hold the model
 
 Images are grey levels, uint8 (N, H, W, C), as a data set has them; latents and measurements are tensors.
 """
@@ -31,6 +32,7 @@ from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
+from diffbench.diffusion.denoisers.network import NetworkBased
 from diffbench.diffusion.inverse.operators.operator import Degradation
 from diffbench.diffusion.inverse.restorers.restorer import Measurement
 from diffbench.diffusion.solvers.encoding import encode, slerp
@@ -39,6 +41,7 @@ from diffbench.jobs import data
 from diffbench.jobs.restore import build_restorer, operator_of
 from diffbench.jobs.trajectory import Kept
 from diffbench.plan.reading import Tree, validated
+from diffbench.pretrained import exporting
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError, shown
 from diffbench.specs.extensions import load_used
@@ -323,6 +326,28 @@ class Run:
         built = build_restorer(spec, self.dataset, self._grey, self.denoiser)
         return self._grey.from_model(
             built.restore(measurement, stream("notebook restore", seed)).cpu()
+        )
+
+    def to_diffusers(self, folder: str | Path) -> Path:
+        """Write the model as a UNet2DModel of diffusers with its scheduler into a new folder, and return the folder.
+
+        ``UNet2DModel.from_pretrained(folder)`` and ``DDPMScheduler.from_pretrained(folder)`` read it, and
+        ``DDPMPipeline.from_pretrained(folder)`` that of a model without labels.  The scheduler steps as the solver
+        ``ancestral`` does by default.  Label N of N classes is the null class.  diffusers is not needed here.
+
+        Raises:
+            ValueError: when diffusers cannot hold the model, with the key that is the reason, or the folder has files.
+        """
+        denoiser = self.denoiser
+        running = denoiser.network if isinstance(denoiser, NetworkBased) else None
+        network = getattr(running, "network", None)
+        return exporting.write(
+            Path(folder),
+            network,
+            self.spec.network,
+            self.spec.denoiser,
+            self.process,
+            models.image_shape(self.dataset),
         )
 
     @property

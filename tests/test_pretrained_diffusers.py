@@ -10,6 +10,7 @@ from fills import filled
 
 from diffbench.pretrained import diffusers
 from diffbench.pretrained.conversion import CheckpointError, converted
+from diffbench.pretrained.exporting import theirs
 from diffbench.pretrained.importing import import_checkpoint
 from diffbench.specs.networks.residual_unet import DDPMOriginalSpec
 
@@ -129,6 +130,14 @@ def output_of(state, x, t, *, levels, blocks):
 def imported(state):
     """The network that an official state_dict is of, with its weights, ready to be called."""
     return official.loaded(*official.imported(diffusers, state, torch.float64))
+
+
+def test_what_is_imported_is_given_back_to_the_bit():
+    state = filled(shapes_of(32, (1, 2, 2, 2), 2, (1,)), torch.float32)
+    found, tensors = official.imported(diffusers, state)
+    back = dict(theirs(official.loaded(found, tensors).state_dict(), found.network.blocks))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], each) for key, each in state.items())
 
 
 def empty(**sizes):

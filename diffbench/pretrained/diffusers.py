@@ -5,9 +5,10 @@
     mid_block.resnets.0  .attentions.0  .resnets.1
     up_blocks.L.resnets.I  .attentions.I  .upsamplers.0
 
-q, k and v are separate linear layers, called ``to_q`` or, before diffusers 0.17, ``query``.  What the shapes do not
-say is assumed to be as in the released models: the size of the images, which depends on the widths; one head, sines
-first, halving padded at the right and bottom.  diffusers' defaults differ from these.
+q, k and v are separate linear layers, called ``to_q`` or, before diffusers 0.17, ``query``; a layer that changes the
+resolution may be a block.  What the shapes do not say is assumed to be as in the released models: the size of the
+images, which depends on the widths; one head, sines first, halving padded at the right and bottom.  diffusers' defaults
+differ from these.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SIZES: dict[tuple[float, ...], int] = {(1, 2, 2, 2): 32, (1, 1, 2, 2, 4, 4): 256
 ENDS = {
     "conditioning.enter": "time_embedding.linear_1",
     "conditioning.leave": "time_embedding.linear_2",
+    "conditioning.classes": "class_embedding",
     "stem": "conv_in",
     "norm": "conv_norm_out",
     "head": "conv_out",
@@ -162,9 +164,14 @@ def their_parts(part: str, blocks: int) -> list[str]:
         # The middle is a block, attention, a block: the second block is the third layer.
         theirs, index = "mid_block", int(number) // 2
     else:
-        number, _, name = rest.split(".", 2)
+        number, place, name = rest.split(".", 2)
         level, index = divmod(int(number), blocks + 1)
         theirs = f"{'down' if side == 'encoder' else 'up'}_blocks.{level}"
+        # A block that changes the resolution: alone on the way in, after another block on the way out.
+        changes = index == blocks if side == "encoder" else place != "0"
+        if changes and name in BLOCK:
+            sampler = "downsamplers" if side == "encoder" else "upsamplers"
+            return [f"{theirs}.{sampler}.0.{BLOCK[name]}"]
     if name in MOVES:
         return [f"{theirs}.{MOVES[name]}"]
     if name in BLOCK:
