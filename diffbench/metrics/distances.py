@@ -109,10 +109,9 @@ class FrechetTo:
     def triangle(self) -> Features | None:
         """R (d, d), 0 above its diagonal; None where S' is singular."""
         try:
-            triangle: Features = np.linalg.cholesky(self.reference["sigma"])
+            return np.linalg.cholesky(self.reference["sigma"]).astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
             return None
-        return triangle
 
     @cached_property
     def root(self) -> Features:
