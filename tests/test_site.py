@@ -24,7 +24,7 @@ from diffbench.cli.command import parser, setting
 from diffbench.conform.file import registered
 from diffbench.plan.loading import load_plan
 from diffbench.specs.errors import PlanError
-from diffbench.specs.registry import module_name
+from diffbench.specs.extensions import source
 
 HOOKS = REPOSITORY / "docs" / "hooks"
 #: The modules whose docstrings have examples.
@@ -140,9 +140,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for path in tmp_path.glob("*.py"):
-        for kind, name, _ in list(registered(module_name(path))):
+        for kind, name, _ in list(registered(source(path))):
             del kind.known[name]
-        sys.modules.pop(module_name(path), None)
+        sys.modules.pop(source(path).module, None)
 
 
 @pytest.mark.parametrize(
