@@ -475,6 +475,11 @@ def test_reverse_diffusion_refuses_steps_that_are_too_long_before_any_call(steps
     ("spec", "message"),
     [
         (EulerMaruyamaSpec(steps=5), "step 3 of 5, from time 0.5005 to 0.25075: the state is not"),
+        # Steps are looked at several together: this one is in the middle of the second lot.
+        (
+            EulerMaruyamaSpec(steps=60),
+            "step 25 of 60, from time 0.593627 to 0.576695: the state is not",
+        ),
         (DPMSolverSpec(steps=5), "step [2-4] of 5, from time .*: the state is not finite"),
         (AdaptiveODESpec(), "step [0-9]+, to time 0.[0-9]+: the state is not finite"),
         (CorrectorOnlySpec(steps=5), "step 3 of 5, from time 0.5005 to 0.25075: the state is not"),
@@ -491,6 +496,17 @@ def test_a_state_that_is_not_finite_stops_with_its_step(spec, message: str) -> N
     with pytest.raises(ValueError, match=f"^{message}") as stopped:
         sample(solver, (2, 1, 2, 2), torch.Generator().manual_seed(0))
     assert "\n" not in str(stopped.value)
+
+
+def test_a_state_that_is_not_finite_is_named_before_the_error_of_a_later_step() -> None:
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if x.isnan().any():
+            raise RuntimeError("cannot go on from this state")
+        return x * torch.nan
+
+    solver = build(EulerMaruyamaSpec(steps=5), Toy(process_of("vp"), "score", score))
+    with pytest.raises(ValueError, match="^step 1 of 5, from time 1 to .*: the state is not"):
+        sample(solver, (2, 1, 2, 2), torch.Generator().manual_seed(0))
 
 
 def test_a_step_upwards_that_is_not_finite_stops() -> None:

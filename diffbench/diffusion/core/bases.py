@@ -36,7 +36,7 @@ class Basis(Protocol):
         ...
 
     def scale(self, factor: Tensor | float, x: Tensor) -> Tensor:
-        """The scaled image B^-1 [factor * B x]."""
+        """The scaled image B^-1 [factor * B x], always a new tensor."""
         ...
 
     def on_constant(self, factor: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ fraction v, the place of a step's log variance between its two bounds (``transit
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.core.process import Process, cast
+from diffbench.diffusion.core.process import Process, cast, minus
 
 Native = Literal["eps", "x0", "v", "score", "mean"]
 
@@ -44,6 +44,16 @@ def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Te
         case "mean":
             return process.posterior_mean(t, process.level_before(t))
     return torch.zeros_like(sigma), torch.ones_like(sigma)
+
+
+class Once(cached_property[Tensor]):
+    """A property that is computed when it is first asked for, without the lock that Python 3.11 takes to do so."""
+
+    def __get__(self, prediction: Any, owner: type | None = None) -> Any:
+        if prediction is None:
+            return self
+        value = prediction.__dict__[self.attrname] = self.func(prediction)
+        return value
 
 
 class Prediction:
@@ -77,22 +87,22 @@ class Prediction:
         self.native, self.value = native, value
         self.fraction, self.log_variance = fraction, log_variance
 
-    @cached_property
+    @Once
     def alpha(self) -> Tensor:
         """The signal scale alpha_t, in x_t's precision."""
         return cast(self.process.alpha(self.t), self.x_t)
 
-    @cached_property
+    @Once
     def sigma(self) -> Tensor:
         """The noise scale sigma_t, in x_t's precision."""
         return cast(self.process.sigma(self.t), self.x_t)
 
-    @cached_property
+    @Once
     def rho(self) -> Tensor:
         """The ratio rho = sigma/l^2, with l the process's unit."""
         return self.sigma / self.process.unit**2
 
-    @cached_property
+    @Once
     def offset(self) -> Tensor:
         """The state minus the middle of the data range, x_t - m."""
         return self.process.centred(self.x_t)
@@ -107,7 +117,7 @@ class Prediction:
         if view not in spec.views:
             raise TypeError(f"{spec.name} has no {view}: {spec.viewless}")
 
-    @cached_property
+    @Once
     def eps(self) -> Tensor:
         """The noise eps in x_t; in every family it is -sigma score."""
         scale = self.process.basis.scale
@@ -121,9 +131,9 @@ class Prediction:
                     self.alpha / self.norm, self.value
                 )
         x0 = self.process.centred(self.x0)
-        return (self.offset - scale(self.alpha, x0)) / self.sigma
+        return (self.offset - self.process.scaled(self.alpha, x0)).div_(self.sigma)
 
-    @cached_property
+    @Once
     def x0(self) -> Tensor:
         """The posterior mean E[x_0 | x_t]."""
         if self.native == "x0":
@@ -131,14 +141,14 @@ class Prediction:
         return self.process.placed(self.signal(torch.ones_like(self.sigma)))
 
     def signal(self, factor: Tensor) -> Tensor:
-        """The scaled signal B^-1[factor * B (x0 - m)], for a factor in x_t's precision.
+        """The scaled signal B^-1[factor * B (x0 - m)], for a factor in x_t's precision; not always a new tensor.
 
         Where alpha is nearly 0 in a coordinate, x0 is very large there, and its rounding error would hide the other
         coordinates.  So the factor is combined with 1/alpha before the result goes back to pixels.
         """
         scale = self.process.basis.scale
         if self.native == "x0":
-            return scale(factor, self.process.centred(self.value))
+            return self.process.scaled(factor, self.process.centred(self.value))
         self.require("x0")
         match self.native:
             case "v":
@@ -149,7 +159,7 @@ class Prediction:
                 a, b = (cast(c, self.x_t) for c in linear_form(self.process, "mean", self.t))
                 mean = self.process.centred(self.value)
                 return scale(factor / b, mean - scale(a, self.offset))
-        return scale(factor / self.alpha, self.offset - self.sigma * self.eps)
+        return scale(factor / self.alpha, minus(self.offset, self.sigma * self.eps))
 
     @property
     def score(self) -> Tensor:
@@ -182,7 +192,7 @@ class Prediction:
         if self.native == "mean" and bool((s == self.process.level_before(self.t)).all()):
             return self.value
         a, b = (cast(c, self.x_t) for c in self.process.posterior_mean(self.t, s))
-        return self.process.placed(self.process.basis.scale(a, self.offset) + self.signal(b))
+        return self.process.placed(self.process.basis.scale(a, self.offset).add_(self.signal(b)))
 
     def view(self, name: Native) -> Tensor:
         """The view with this name."""

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core.bases import Basis, Identity
 from diffbench.diffusion.core.described import Described
+from diffbench.diffusion.core.path import Path, followed, tabled
 from diffbench.specs.processes import ProcessSpec
 
 #: The least move by ``constrain``, in units, of a pixel that counts as outside: twice its distance from the wall.
@@ -74,9 +75,24 @@ def cast(coefficient: Tensor, x: Tensor) -> Tensor:
 
     Any other is copied to a GPU without waiting for the work that the GPU still has to do.
     """
+    single: Tensor | None = coefficient.__dict__.get("single")
+    if single is not None and x.dtype == torch.float32:
+        return single
     if coefficient.ndim == 0:
         return coefficient.to(x.dtype)
     return coefficient.to(x, non_blocking=x.is_cuda)
+
+
+def is_one(factor: Tensor) -> bool:
+    """Whether a factor is the number 1, known without waiting for a GPU: 1 x is x to the bit."""
+    return factor.ndim == 0 and factor.is_cpu and factor.item() == 1
+
+
+def minus(x: Tensor, y: Tensor) -> Tensor:
+    """The difference x - y, written over y, which must be a new tensor; in a new one where gradients are recorded."""
+    if torch.is_grad_enabled() or x.dtype != y.dtype or x.shape != y.shape:
+        return x - y
+    return torch.sub(x, y, out=y)
 
 
 #: How many results of each coefficient a process remembers: enough for one step of any solver.
@@ -86,7 +102,8 @@ REMEMBERED = 16
 def remembered(coefficient: Callable[..., Any]) -> Callable[..., Any]:
     """The method of a process with a memory of its latest results at single times, tensors of shape () on the CPU.
 
-    In one step a solver, its denoiser and its prediction ask for the same coefficients about ten times.
+    In one step a solver, its denoiser and its prediction ask for the same coefficients about ten times.  Most are at
+    times of a path (``path``); the others are of steps that a restorer or a churn adds.
     """
 
     @wraps(coefficient)
@@ -105,11 +122,16 @@ def remembered(coefficient: Callable[..., Any]) -> Callable[..., Any]:
     return asked
 
 
+def timed(coefficient: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of a process with a table for the path that is walked, and a memory for other times."""
+    return tabled(remembered(coefficient))
+
+
 class Process(Described):
     """Base of all processes; ``spec`` has the parameters, which do not change.
 
-    The methods named in ``TIMED`` are functions of times alone.  Their latest results are remembered, so nothing may
-    change a result in place.
+    The methods named in ``TIMED`` are functions of times alone.  Their results are known at all times of the path that
+    a solver walks, and the latest at other times are remembered, so nothing may change a result in place.
     """
 
     TIMED: ClassVar[frozenset[str]] = frozenset(
@@ -119,12 +141,14 @@ class Process(Described):
 
     def __init_subclass__(cls) -> None:
         for name in cls.TIMED & vars(cls).keys():
-            setattr(cls, name, remembered(vars(cls)[name]))
+            setattr(cls, name, timed(vars(cls)[name]))
 
     data_time: float = 0.0
     #: The largest Langevin step eps, however small the score, unless a solver's spec sets another.
     longest_langevin: float = math.inf
     basis: Basis = Identity()
+    #: The path that a solver walks.
+    path: Path | None = None
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
@@ -134,6 +158,11 @@ class Process(Described):
         #: The mean and the standard deviation of a Gaussian prior.
         self.prior_mean, self.prior_std = spec.centre_of_prior, spec.unit
 
+    def walk(self, times: Tensor) -> tuple[Tensor, ...]:
+        """The points of the path through these times, from now on the path that is walked."""
+        self.path, points = followed(self.path, times)
+        return points
+
     def centred(self, x: Tensor) -> Tensor:
         """The image x minus the middle of the data range, x - m."""
         return x if self.middle == 0 else x - self.middle
@@ -141,6 +170,10 @@ class Process(Described):
     def placed(self, x: Tensor) -> Tensor:
         """The image x + m of a centred image x."""
         return x if self.middle == 0 else x + self.middle
+
+    def scaled(self, factor: Tensor, x: Tensor) -> Tensor:
+        """The scaled image B^-1 [factor * B x]; x itself, and not a new tensor, where the factor is 1."""
+        return x if is_one(factor) else self.basis.scale(factor, x)
 
     def to_units(self, x: Tensor) -> Tensor:
         """The image in units, u = (x - m)/l."""
@@ -166,12 +199,12 @@ class Process(Described):
         """Rate of the noise variance, d(sigma^2)/dt, of t's shape."""
         raise TypeError(f"{self.spec.name} has no diffusion: its time is {self.spec.time}")
 
-    @remembered
+    @timed
     def g2(self, t: Tensor) -> Tensor:
         """Squared diffusion coefficient g^2, of alpha's shape."""
         return self.sigma2_rate(t) - 2 * self.f(t) * self.sigma(t) ** 2
 
-    @remembered
+    @timed
     def ratio(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio sigma_t/alpha_t (EDM's sigma), of t's shape."""
         return self.sigma(t) / self.alpha(t)
@@ -180,7 +213,7 @@ class Process(Described):
         """The time at which sigma/alpha equals ``ratio``; ``data_time`` where the ratio is 0."""
         raise TypeError(f"{self.spec.name} cannot invert sigma/alpha")
 
-    @remembered
+    @timed
     def noise_level(self, t: Tensor) -> Tensor:
         """The noise level that a network is told, of order 1: ln(sigma/(l alpha))/4 (Karras et al. 2022, table 1)."""
         return (self.ratio(t) / self.unit).log() / 4

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffbench.diffusion.core.path import tabled
 from diffbench.diffusion.core.predictions import Prediction
 from diffbench.diffusion.core.process import Process, cast
 from diffbench.specs.processes import Variance
@@ -41,27 +42,50 @@ class Scales(NamedTuple):
     n: Tensor
 
 
+@tabled
 def residual_correlation(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """The posterior's correlation rho_m = alpha_t sigma_s/(alpha_s sigma_t)."""
     return process.alpha(t) * process.sigma(s) / (process.alpha(s) * process.sigma(t))
 
 
+@tabled
 def posterior_residual(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """The residual's scale r of the posterior's mean, rho_m sigma_s."""
     return residual_correlation(process, t, s) * process.sigma(s)
 
 
+@tabled
 def ddim_scales(process: Process, t: Tensor, s: Tensor, eta: float) -> Scales:
     """The scales of DDIM's step: deterministic at eta = 0, DDPM's posterior at eta = 1."""
     n2 = eta**2 * process.posterior_variance(t, s)
     return Scales((process.sigma(s) ** 2 - n2).sqrt(), n2.sqrt())
 
 
+def noisy(n: Tensor) -> bool:
+    """Whether a noise scale is above 0 in any coordinate."""
+    return n.item() > 0 if n.ndim == 0 else bool((n > 0).any())
+
+
 def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
     """The mean m + alpha_s (x0 - m) + r e of the step to s."""
     process, x_t = prediction.process, prediction.x_t
     signal = prediction.signal(cast(process.alpha(s), x_t))
-    return process.placed(signal + process.basis.scale(cast(r, x_t), prediction.eps))
+    return process.placed(process.basis.scale(cast(r, x_t), prediction.eps).add_(signal))
+
+
+def step_variances(
+    process: Process, t: Tensor, s: Tensor, before: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The fixed variances, small and large, of the step to s; ``model_variance`` has the arguments."""
+    if s.ndim == 0 and float(s) != process.data_time:
+        return process.posterior_variance(t, s), process.transition(t, s)[1]
+    into_data = s == process.data_time
+    # Where s is not the data's time, this time is not used.
+    earlier = (t + 1).clamp(max=process.t_max) if before is None else before
+    first = process.posterior_variance(
+        torch.where(into_data, earlier, t), torch.where(into_data, t, s)
+    )
+    return first, torch.where(into_data, first, process.transition(t, s)[1])
 
 
 def model_variance(
@@ -83,23 +107,17 @@ def model_variance(
         ValueError: when a learned variance is asked of a denoiser that learns none.
     """
     process, t, x_t = prediction.process, prediction.t, prediction.x_t
-    into_data = s == process.data_time
-    # Where s is not the data's time, this time is not used.
-    earlier = (t + 1).clamp(max=process.t_max) if before is None else before
-    first = process.posterior_variance(
-        torch.where(into_data, earlier, t), torch.where(into_data, t, s)
-    )
-    _, large = process.transition(t, s)
+    first, own = step_variances(process, t, s, before)
     match kind:
         case "small":
             return cast(first, x_t)
         case "large":
-            return cast(torch.where(into_data, first, large), x_t)
+            return cast(own, x_t)
     if prediction.log_variance is not None:
         return prediction.log_variance.exp()
     if prediction.fraction is None:
         raise ValueError(
             "variance: learned needs a denoiser with a learned variance, and this one's is fixed"
         )
-    v = prediction.fraction
+    v, (_, large) = prediction.fraction, process.transition(t, s)
     return (v * cast(large.log(), x_t) + (1 - v) * cast(first.log(), x_t)).exp()

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core.condition import Condition
 from diffbench.diffusion.core.known import Known
+from diffbench.diffusion.core.path import Path, tabled
 from diffbench.diffusion.core.predictions import LENGTHS, Native, Prediction, linear_form
 from diffbench.diffusion.core.process import Process, cast, float64
 from diffbench.diffusion.core.returned import check_like
@@ -39,6 +40,7 @@ from diffbench.specs.denoisers import NetworkDenoiserSpec
 
 #: A network F(x, c_noise, y, raw): x (B, C, H, W) is scaled by c_in, c_noise is (B,), y is (B,) or None, and raw is the
 #: unscaled image.  If the denoiser takes masks, x is (B, 2 C + 1, H, W): the mask and the known image follow the image.
+#: A network may change neither what it is given, which can be the state itself, nor what it returned before.
 Network = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 
 
@@ -147,7 +149,10 @@ def noise_input(
     process: Process, x_t: Tensor, t: Tensor, kind: str = "log-ratio", levels: int = 1000
 ) -> Tensor:
     """The noise input c_noise of a network, (B,) in x_t's precision."""
-    level = NOISE_INPUTS[kind](process, t, levels).to(x_t, non_blocking=x_t.is_cuda)
+    level = NOISE_INPUTS[kind](process, t, levels)
+    if level.ndim == 0 and level.is_cpu:
+        return x_t.new_full((len(x_t),), level.item())
+    level = level.to(x_t, non_blocking=x_t.is_cuda)
     return level.expand(len(x_t), 1, 1, 1).flatten()
 
 
@@ -191,12 +196,19 @@ class NetworkDenoiser(NetworkBased):
         super().__init__(process, network, classes)
         self.learnt, self.takes_masks = LEARNT[spec.variance], spec.takes_masks
         self.native: Native = spec.native
-        self.parameterisation = COEFFICIENTS["edm" if spec.predict == "edm" else spec.skip]
+        self.skip = "edm" if spec.predict == "edm" else spec.skip
+        self.parameterisation = COEFFICIENTS[self.skip]
         self.half_range = process.spec.half_range
         self.data_std = process.spec.in_range(spec.data_std)
         self.scaled = spec.input_scale == "unit"
         self.noise_input, self.levels = spec.noise_input, spec.levels
 
+    @property
+    def path(self) -> Path | None:
+        """The path that is walked."""
+        return self.process.path
+
+    @tabled
     def coefficients(self, t: Tensor) -> Coefficients:
         """The coefficients c_skip, c_out and c_in at time t, for centred data."""
         found = self.parameterisation(self.process, self.native, t, self.data_std)
@@ -206,14 +218,16 @@ class NetworkDenoiser(NetworkBased):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """The prediction, from one call of the network."""
-        scale = self.process.basis.scale
         skip, out, inside = (cast(c, x_t) for c in self.coefficients(t))
         centred = self.process.centred(x_t)
-        seen = self.seen(scale(inside, centred), condition.known)
-        answer = self.answer(seen, x_t, t, condition, centred / self.half_range)
+        raw = centred if self.half_range == 1 else centred / self.half_range
+        seen = self.seen(self.process.scaled(inside, centred), condition.known)
+        answer = self.answer(seen, x_t, t, condition, raw)
         answer, learnt = self.split(answer)
         check_like(answer, x_t, "the network")
-        native = scale(skip, centred) + scale(out, answer)
+        native = self.process.scaled(out, answer)
+        if self.skip != "none":
+            native = self.process.basis.scale(skip, centred).add_(native)
         if LENGTHS[self.native] == 1:
             native = self.process.placed(native)
         return Prediction(self.process, x_t, t, self.native, native, **learnt)

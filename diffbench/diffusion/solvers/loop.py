@@ -8,17 +8,18 @@ A move is the solver's step and the corrector's updates: at t before the step, o
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.described import Described
-from diffbench.diffusion.core.integrators import check_finite
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.core.returned import check_like
 from diffbench.diffusion.core.streams import normal_like
@@ -109,6 +110,52 @@ class Solver(Described):
         return after.correct(x_s, s, condition, noise, quiet, impose)
 
 
+class Checked:
+    """Refuses a step whose result is not finite, some steps later: the CPU then does not wait for a GPU at every step.
+
+    A sum is finite only if all its numbers are.
+    """
+
+    #: How many steps' results are looked at together.
+    EVERY = 16
+
+    def __init__(self, steps: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.steps, self.done = steps, 0
+        self.sums: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Look at the last steps, also where a later step fails: it may not stand the state that it was given."""
+        if kind is None or issubclass(kind, Exception):
+            self.refuse()
+
+    def add(self, x: Tensor) -> None:
+        """Note the result x of the next step.
+
+        Raises:
+            ValueError: as ``refuse``.
+        """
+        self.sums.append(x.sum())
+        if len(self.sums) == self.EVERY:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Look at the steps noted so far.
+
+        Raises:
+            ValueError: when a result was not finite, with the step.
+        """
+        totals = torch.stack(self.sums).tolist() if self.sums else []
+        self.sums.clear()
+        for total, (t, s) in zip(totals, self.steps[self.done :], strict=False):
+            self.done += 1
+            if not math.isfinite(total):
+                step = f"step {self.done} of {len(self.steps)}, from time {float(t):.6g} to {float(s):.6g}"
+                raise ValueError(f"{step}: the state is not finite")
+
+
 def solve(
     solver: Solver,
     x: Tensor,
@@ -133,12 +180,13 @@ def solve(
         ValueError: when a step's result is not finite, with the step.
     """
     solver.begin()
-    pairs = list(pairwise(solver.times() if times is None else times))
-    for i, (t, s) in enumerate(pairs, start=1):
-        watch(t, x)
-        quiet = solver.quiet_end and i == len(pairs)
-        x = solver.move(x, t, s, condition, noise, quiet, impose)
-        check_finite(x, f"step {i} of {len(pairs)}, from time {float(t):.6g} to {float(s):.6g}")
+    pairs = list(pairwise(solver.process.walk(solver.times() if times is None else times)))
+    with Checked(pairs) as checked:
+        for i, (t, s) in enumerate(pairs, start=1):
+            watch(t, x)
+            quiet = solver.quiet_end and i == len(pairs)
+            x = solver.move(x, t, s, condition, noise, quiet, impose)
+            checked.add(x)
     return x
 
 

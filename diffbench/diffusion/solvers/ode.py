@@ -37,7 +37,8 @@ from diffbench.diffusion.core.integrators import (
     advance,
     second_order,
 )
-from diffbench.diffusion.core.process import cast, float64
+from diffbench.diffusion.core.path import tabled
+from diffbench.diffusion.core.process import Process, cast, float64, is_one
 from diffbench.diffusion.denoisers.boundary import Bumped, confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
@@ -65,6 +66,25 @@ def flow(denoiser: Denoiser, t: Tensor, u: Tensor, condition: Condition) -> Tens
 def flow_rates(denoiser: Denoiser, condition: Condition) -> Field:
     """The field (t, u) -> ``flow`` under the condition."""
     return lambda t, u: Rate(flow(denoiser, t, u, condition))
+
+
+@tabled
+def ratio_step(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """The step from t to s in sigma/alpha."""
+    return process.ratio(s) - process.ratio(t)
+
+
+@tabled
+def log_step(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """The length of the step from t to s in ln(sigma/alpha)."""
+    return process.ratio(t).log() - process.ratio(s).log()
+
+
+@tabled
+def shares(process: Process, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of x_t and of x0, sigma_s/sigma_t and alpha_s - alpha_t sigma_s/sigma_t, where x0 is constant."""
+    kept = process.sigma(s) / process.sigma(t)
+    return kept, process.alpha(s) - process.alpha(t) * kept
 
 
 class Unconfined(OwnTimeSolver):
@@ -165,9 +185,11 @@ class Heun(RatioSolver):
 
     def churned(self, t: Tensor) -> Tensor:
         """The time to which churn raises the noise before a step from t; t itself without churn."""
+        if self.spec.churn == 0:
+            return t
         spec, ratio = self.spec, self.process.ratio(t)
         smallest, largest = (self.process.spec.in_range(each) for each in spec.churned)
-        if spec.churn == 0 or not smallest <= float(ratio) <= largest:
+        if not smallest <= float(ratio) <= largest:
             return t
         factor = 1 + min(spec.churn / spec.steps, math.sqrt(2) - 1)
         highest = self.process.ratio(float64(self.process.t_max))
@@ -187,6 +209,8 @@ class Heun(RatioSolver):
 
     def raised(self, xbar: Tensor, t: Tensor, t_hat: Tensor, noise: Noise) -> Tensor:
         """The state x/alpha with noise added up to the level of the later time t_hat."""
+        if t_hat is t:
+            return xbar
         added = self.process.ratio(t_hat) ** 2 - self.process.ratio(t) ** 2
         if float(added) <= 0:
             return xbar
@@ -195,20 +219,22 @@ class Heun(RatioSolver):
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The state at s: churn, then a step of the spec's order in (x/alpha, sigma/alpha), or Euler's to the data."""
         process, t_hat = self.process, self.churned(t)
-        xbar = self.raised(process.centred(x_t) / cast(process.alpha(t), x_t), t, t_hat, noise)
-        x_hat = process.placed(cast(process.alpha(t_hat), x_t) * xbar)
+        x, alpha_t = process.centred(x_t), cast(process.alpha(t), x_t)
+        xbar = self.raised(x if is_one(alpha_t) else x / alpha_t, t, t_hat, noise)
+        x_hat = process.placed(process.scaled(cast(process.alpha(t_hat), x_t), xbar))
         prediction = self.denoiser(x_hat, t_hat, condition)
         if float(s) == process.data_time:
             return prediction.x0
         alpha_s, eps = cast(process.alpha(s), x_t), prediction.eps
-        h = cast(process.ratio(s) - process.ratio(t_hat), x_t)
+        h = cast(ratio_step(process, t_hat, s), x_t)
         middle, share = self.second(t_hat, s)
         if self.spec.order == 1 or share == 0:
-            return process.placed(alpha_s * (xbar + h * eps))
-        x = process.placed(cast(process.alpha(middle), x_t) * (xbar + share * h * eps))
+            return process.placed(process.scaled(alpha_s, (h * eps).add_(xbar)))
+        ahead = (share * h * eps).add_(xbar)
+        x = process.placed(process.scaled(cast(process.alpha(middle), x_t), ahead))
         eps_middle = self.denoiser(x, middle, condition).eps
-        combined = (2 - 1 / share) * eps + eps_middle / share
-        return process.placed(alpha_s * (xbar + h / 2 * combined))
+        combined = eps + eps_middle if share == 1 else (2 - 1 / share) * eps + eps_middle / share
+        return process.placed(process.scaled(alpha_s, (h / 2 * combined).add_(xbar)))
 
 
 class DPMSolver(RatioSolver):
@@ -232,9 +258,8 @@ class DPMSolver(RatioSolver):
         if self.before is None or float(s) == self.process.data_time:
             return x0
         earlier, x0_before = self.before
-        here, there, past = (self.process.ratio(each).log() for each in (t, s, earlier))
-        share = (here - there) / (2 * (past - here))
-        return x0 + cast(share, x0) * (x0 - x0_before)
+        share = log_step(self.process, t, s) / (2 * log_step(self.process, earlier, t))
+        return (x0 - x0_before).mul_(cast(share, x0)).add_(x0)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The state at s: (sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0, all minus m."""
@@ -242,8 +267,6 @@ class DPMSolver(RatioSolver):
         x0 = self.denoiser(x_t, t, condition).x0
         middle = self.denoised(x0, t, s)
         self.before = t, x0
-        kept = process.sigma(s) / process.sigma(t)
-        new = cast(process.alpha(s) - process.alpha(t) * kept, x_t)
-        return process.placed(
-            cast(kept, x_t) * process.centred(x_t) + new * process.centred(middle)
-        )
+        kept, new = (cast(each, x_t) for each in shares(process, t, s))
+        state = (kept * process.centred(x_t)).add_(new * process.centred(middle))
+        return process.placed(state)

@@ -14,6 +14,7 @@ from diffbench.diffusion.core.transitions import (
     Scales,
     ddim_scales,
     model_variance,
+    noisy,
     posterior_residual,
     step_mean,
 )
@@ -64,7 +65,7 @@ class Ancestral(TransitionSolver):
             mean = mean + self.process.basis.scale(variance, prediction.guide)
         if float(s) == self.process.data_time:
             return mean
-        return mean + self.process.basis.scale(variance.sqrt(), noise(x_t))
+        return self.process.basis.scale(variance.sqrt(), noise(x_t)).add_(mean)
 
 
 class DDIM(TransitionSolver):
@@ -80,6 +81,6 @@ class DDIM(TransitionSolver):
         """The state alpha_s x0 + r e + n z; without noise (n = 0), s may also be later than t."""
         r, n = self.scales(t, s)
         mean = step_mean(self.denoiser(x_t, t, condition), s, r)
-        if not bool((n > 0).any()):
+        if not noisy(n):
             return mean
-        return mean + self.process.basis.scale(cast(n, x_t), noise(x_t))
+        return self.process.basis.scale(cast(n, x_t), noise(x_t)).add_(mean)
