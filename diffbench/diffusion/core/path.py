@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+#: A function of times, by its type.
+Coefficient = TypeVar("Coefficient", bound=Callable[..., Any])
 
 #: Shorter paths are not worth a table.
 SHORTEST = 8
@@ -80,7 +83,7 @@ def known(column: Tensor) -> list[Tensor]:
     return values
 
 
-def tabled(coefficient: Callable[..., Any]) -> Callable[..., Any]:
+def tabled(coefficient: Coefficient) -> Coefficient:
     """A function of (owner, t, ..) or (owner, t, s, ..), with a table at the times of the owner's ``path``.
 
     What follows the times is part of the question and must be hashable.  Nothing may change a result in place.
@@ -98,7 +101,7 @@ def tabled(coefficient: Callable[..., Any]) -> Callable[..., Any]:
         table = path.table(coefficient, owner, steps, others[steps:])
         return coefficient(owner, t, *others) if table is None else table[at]
 
-    return asked
+    return cast(Coefficient, asked)
 
 
 def followed(

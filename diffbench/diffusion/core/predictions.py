@@ -17,7 +17,7 @@ fraction v, the place of a step's log variance between its two bounds (``transit
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self, overload
 
 import torch
 from torch import Tensor
@@ -49,9 +49,17 @@ def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Te
 class Once(cached_property[Tensor]):
     """A property that is computed when it is first asked for, without the lock that Python 3.11 takes to do so."""
 
-    def __get__(self, prediction: Any, owner: type | None = None) -> Any:
+    @overload
+    def __get__(self, prediction: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, prediction: object, owner: type[Any] | None = None) -> Tensor: ...
+
+    def __get__(self, prediction: object, owner: type[Any] | None = None) -> Self | Tensor:
         if prediction is None:
             return self
+        assert self.attrname is not None
+        value: Tensor
         value = prediction.__dict__[self.attrname] = self.func(prediction)
         return value
 

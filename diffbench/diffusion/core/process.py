@@ -17,6 +17,7 @@ Times are float64 tensors that broadcast against images: shape () for one time, 
 from __future__ import annotations
 
 import math
+import typing
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core.bases import Basis, Identity
 from diffbench.diffusion.core.described import Described
-from diffbench.diffusion.core.path import Path, followed, tabled
+from diffbench.diffusion.core.path import Coefficient, Path, followed, tabled
 from diffbench.specs.processes import ProcessSpec
 
 #: The least move by ``constrain``, in units, of a pixel that counts as outside: twice its distance from the wall.
@@ -99,7 +100,7 @@ def minus(x: Tensor, y: Tensor) -> Tensor:
 REMEMBERED = 16
 
 
-def remembered(coefficient: Callable[..., Any]) -> Callable[..., Any]:
+def remembered(coefficient: Coefficient) -> Coefficient:
     """The method of a process with a memory of its latest results at single times, tensors of shape () on the CPU.
 
     In one step a solver, its denoiser and its prediction ask for the same coefficients about ten times.  Most are at
@@ -119,10 +120,10 @@ def remembered(coefficient: Callable[..., Any]) -> Callable[..., Any]:
             known[key] = coefficient(process, *times)
         return known[key]
 
-    return asked
+    return typing.cast(Coefficient, asked)
 
 
-def timed(coefficient: Callable[..., Any]) -> Callable[..., Any]:
+def timed(coefficient: Coefficient) -> Coefficient:
     """The method of a process with a table for the path that is walked, and a memory for other times."""
     return tabled(remembered(coefficient))
 
