@@ -6,7 +6,16 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffbench.cli.command import CONFIG, SET, WRITE, argument, command, deliver, load
+from diffbench.cli.command import (
+    CONFIG,
+    SET,
+    WRITE,
+    argument,
+    command,
+    deliver,
+    load,
+    repository,
+)
 
 if TYPE_CHECKING:
     from diffbench.plan.jobs import Plan
@@ -33,6 +42,7 @@ KINDS = {
     "averages": "averages:AverageSpec",
     "augmentations": "augmentations:AugmentationSpec",
     "families": "",
+    "checkpoints": "",
     "stages": "",
 }
 
@@ -107,6 +117,15 @@ def _families(plan: Plan, kind: str) -> Rows:
     return [(name, f"{each.title}  {each.source}") for name, each in sorted(FAMILIES.items())]
 
 
+def _checkpoints(plan: Plan, kind: str) -> Rows:
+    from diffbench.pretrained.cards import cards
+
+    return [
+        (name, f"{each.about}; {each.family}, sha256 {each.sha256[:7]}  {each.url}")
+        for name, each in sorted(cards(repository()).items())
+    ]
+
+
 def _stages(plan: Plan, kind: str) -> Rows:
     from diffbench.specs.jobs import STAGES
 
@@ -114,7 +133,13 @@ def _stages(plan: Plan, kind: str) -> Rows:
 
 
 #: The functions that list what is not simply a kind of specs.
-ROWS = {"variants": _variants, "networks": _networks, "families": _families, "stages": _stages}
+ROWS = {
+    "variants": _variants,
+    "networks": _networks,
+    "families": _families,
+    "checkpoints": _checkpoints,
+    "stages": _stages,
+}
 
 
 @command("look", "open --config config/digits.yaml", CONFIG, SET)

@@ -117,10 +117,11 @@ def estimate(options: argparse.Namespace) -> int:
     "import edm edm-cifar10-32x32-uncond-vp.pkl --name edm-cifar10",
     argument(
         "family",
+        metavar="FAMILY",
         help="the layout of the checkpoint: see diffbench list families; or BENCHMARK:VARIANT, for the weights of "
-        "that variant's network",
+        "that variant's network; or a published checkpoint, which is fetched: see diffbench list checkpoints",
     ),
-    FILE,
+    argument("file", type=Path, nargs="?", help="the checkpoint; of a published one a local copy"),
     argument(
         "--to", type=Path, metavar="FOLDER", help="the folder to write (default: models/NAME)"
     ),
@@ -140,15 +141,22 @@ def import_(options: argparse.Namespace) -> int:
     """Turn a paper's checkpoint into weights that a variant can name."""
     import_checkpoint = importlib.import_module("diffbench.pretrained.importing").import_checkpoint
     denoiser = {key: value for each in options.denoiser for key, value in each.items()}
-    folder, spec = import_checkpoint(
-        options.family, options.file, options.to, options.called, denoiser, repository()
-    )
+    family, file, called = options.family, options.file, options.called
+    cards = importlib.import_module("diffbench.pretrained.cards")
+    published = None
+    if file is None or family in cards.cards(repository()):
+        published = cards.card(family, repository())
+        file, called = published.file(family).local(file), called or family
+        family = published.family
+    folder, spec = import_checkpoint(family, file, options.to, called, denoiser, repository())
     channels, height, width = spec.image_shape
     averaged = ", averaged" if spec.ema else ", averaged or not is not known"
     print(
         f"{folder}: {spec.network.name} of {spec.family}, {spec.parameters:,} parameters{averaged}, for "
         f"{height}x{width} images with {channels} channel{'s' if channels > 1 else ''}"
     )
+    if published is not None:
+        print(f"a variant: {json.dumps({'pretrained': str(folder), 'process': published.process})}")
     return 0
 
 

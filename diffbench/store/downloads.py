@@ -11,6 +11,7 @@ that need the same file wait for the first of them.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sys
 import urllib.request
@@ -48,14 +49,15 @@ class PublishedFile:
     Attributes:
         name: what messages call it.
         url: its address; None where it cannot be downloaded.
-        sha256: of its content, 64 hexadecimal digits.
+        sha256: of its content, 64 hexadecimal digits; None where nobody states it.  The first copy in the cache then
+            says what later ones must be, and each use says that it is unverified.
         size: in bytes; None where it is not known.
         key: the configuration key that names a local copy.
     """
 
     name: str
     url: str | None
-    sha256: str
+    sha256: str | None
     size: int | None
     key: str
 
@@ -63,7 +65,20 @@ class PublishedFile:
     def cached(self) -> Path:
         """The path of the file in the cache; files of one name and different content have different paths."""
         filename = (self.url or "").partition("?")[0].rstrip("/").rpartition("/")[2]
-        return cache() / f"{self.sha256[:16]}-{filename}"
+        unverified = hashlib.sha256((self.url or "").encode()).hexdigest()[:16] + "-unverified"
+        return cache() / f"{self.sha256[:16] if self.sha256 else unverified}-{filename}"
+
+    @property
+    def first(self) -> Path:
+        """The path of the SHA-256 of the first copy, where nobody states one."""
+        return self.cached.with_name(f"{self.cached.name}.sha256")
+
+    @property
+    def wanted(self) -> str | None:
+        """The SHA-256 that a copy must have; None before there is a first one."""
+        if self.sha256 is None and self.first.is_file():
+            return self.first.read_text(encoding="ascii", errors="replace").strip()
+        return self.sha256
 
     def local(self, path: Path | None = None) -> Path:
         """Return a whole local copy: ``path`` where one is given, else the cache's, downloaded if need be.
@@ -102,14 +117,23 @@ class PublishedFile:
         size = path.stat().st_size
         if self.size is not None and size != self.size:
             raise self._error(f"{shown} has {size:,} bytes")
-        if (found := files.sha256(path)) != self.sha256:
+        found, wanted = files.sha256(path), self.wanted
+        if wanted is None:
+            files.write(self.first, f"{found}\n".encode())
+        elif found != wanted:
             raise self._error(f"{shown} has sha256 {found}")
+        if self.sha256 is None:
+            print(
+                f"{self.name}: sha256 {found}, unverified: nobody is known to state it; kept in {self.first}, and "
+                "later copies must have it",
+                file=sys.stderr,
+            )
 
     def _error(self, problem: str) -> StoreError:
         size = f", {self.size:,} bytes" if self.size is not None else ""
         return StoreError(
-            f"{self.name}: {problem}; expected: {self.url or 'a file'} (sha256 {self.sha256}{size}); `{self.key}` "
-            "can name a local copy"
+            f"{self.name}: {problem}; expected: {self.url or 'a file'} (sha256 {self.wanted or 'unknown'}{size}); "
+            f"`{self.key}` can name a local copy"
         )
 
 
