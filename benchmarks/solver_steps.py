@@ -1,16 +1,12 @@
 """What a step of a solver costs beside the network: here, in diffusers, azula and k-diffusion, on one thread, in turns.
 
-    python3 -m venv peers
-    peers/bin/pip install -c constraints.txt -e .
-    peers/bin/pip install --no-deps diffusers azula k-diffusion torchdiffeq torchsde trampoline boltons
-    peers/bin/pip install einops huggingface_hub
-    peers/bin/python benchmarks/solver_steps.py [--steps 1000] [--rounds 5] [--only NAME]
+    make .venv-peers/.ready
+    .venv-peers/bin/python benchmarks/solver_steps.py [--steps 1000] [--rounds 5] [--only NAME]
 
 The network returns the same tensor at every call.  All sides of a row take the same steps from the same start with the
 same noise and must end in the same images.  "ours" and the peers are given the prediction; "ours, network" also does
 what a run does around a network: it scales its input and output and makes its noise input.  Times are CPU time for each
-call.  A peer that is not installed is left out.  They need an environment of their own, without their dependencies,
-which contradict each other.
+call.  A peer that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ from importlib.util import find_spec, module_from_spec
 from typing import NamedTuple
 
 import torch
+from in_process import report
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -269,6 +266,8 @@ def compare(name: str, row: Row, rounds: int) -> None:
             f"{counted[way][0]:12.0f} ({counted[way][1]:.0f})",
             flush=True,
         )
+        if way == row.package:
+            report(f"solver step, {name}", way, ratios)
 
 
 if __name__ == "__main__":
