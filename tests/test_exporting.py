@@ -13,14 +13,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffbench
+from diffbench import cli
 from diffbench.diffusion import DDIM, Ancestral, Discrete, NetworkDenoiser
 from diffbench.diffusion.core.condition import Condition
 from diffbench.jobs import data, train
 from diffbench.metrics.torchvision_operators import ensure_importable
 from diffbench.plan.loading import load_plan
 from diffbench.pretrained import exporting
-from diffbench.pretrained.exporting import ExportError
-from diffbench.specs.denoisers import DenoiserSpec
+from diffbench.pretrained.conversion import CheckpointError
+from diffbench.pretrained.exporting import ExportError, scheduler
+from diffbench.pretrained.scheduler import beside
+from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec
 from diffbench.specs.networks import NetworkSpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
@@ -272,3 +275,89 @@ def test_a_model_without_a_network_is_refused(tmp_path):
     exact = DenoiserSpec.choose("gaussian")
     with pytest.raises(ExportError, match="denoiser: gaussian is more than a network, or none"):
         exporting.write(tmp_path / "theirs", None, None, exact, process_of(), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("keys", "process", "predict"),
+    [
+        (
+            {"beta_schedule": "linear"},
+            {"schedule": "linear", "beta_first": 1e-4, "beta_last": 0.02},
+            "eps",
+        ),
+        (
+            {"beta_start": 1e-3, "beta_end": 0.1, "prediction_type": "sample"},
+            {"schedule": "linear", "beta_first": 1e-3, "beta_last": 0.1},
+            "x0",
+        ),
+        (
+            {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+            {"schedule": "cosine"},
+            "v",
+        ),
+    ],
+)
+def test_a_scheduler_of_the_real_package_says_process_and_prediction(
+    theirs, tmp_path, capsys, keys, process, predict
+):
+    """Both chains keep the same share of the signal, up to float32's rounding of beta, of 1 - beta and of a product."""
+    network = theirs.UNet2DModel(
+        sample_size=32,
+        layers_per_block=1,
+        block_out_channels=(32, 64, 64, 64),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None,
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+    )
+    chain = theirs.DDPMScheduler(num_train_timesteps=50, **keys)
+    network.save_pretrained(tmp_path / "unet")
+    chain.save_pretrained(tmp_path / "scheduler")
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    assert cli.main(["import", "diffusers", str(weights), "--to", str(tmp_path / "ours")]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1].partition(": ")[2])
+    assert told["process"] == {"name": "discrete", "steps": 50, **process}
+    spec = json.loads((tmp_path / "ours" / "spec.json").read_text())["spec"]
+    assert spec["denoiser"]["predict"] == predict
+    ours = build(ProcessSpec.choose(told["process"]))
+    error = (chain.alphas_cumprod.double() / ours.alpha_bar[1:] - 1).abs()
+    assert (error <= (2 * 1.2e-7 / (1 - ours.betas)).cumsum(0)).all()
+
+
+def test_an_exported_scheduler_is_the_process_again(tmp_path):
+    for keys in ({"schedule": "cosine", "steps": 30}, {"schedule": "linear", "steps": 40}):
+        process = build(ProcessSpec.choose({"name": "discrete", **keys}))
+        (tmp_path / "scheduler_config.json").write_text(
+            json.dumps(scheduler(NetworkDenoiserSpec(predict="v"), process))
+        )
+        told = beside(tmp_path / "weights.bin")
+        again = build(ProcessSpec.choose(told.process))
+        assert torch.allclose(again.betas, process.betas, rtol=1e-12) and told.denoiser == {
+            "predict": "v"
+        }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            '{"beta_schedule": "scaled_linear"}',
+            "beta_schedule: scaled_linear, and ours are linear, squ",
+        ),
+        (
+            '{"prediction_type": "flow"}',
+            "prediction_type: flow, and ours are epsilon, sample, v_pred",
+        ),
+        ('{"trained_betas": [0.1, 0.5, 0.2]}', "trained_betas: 3 numbers that are neither linear"),
+        ('{"num_train_timesteps": -4}', "scheduler_config.json: "),
+        ("[1]", "scheduler_config.json: "),
+    ],
+)
+def test_a_scheduler_that_no_process_is_of_is_refused_in_one_line(tmp_path, content, said):
+    (tmp_path / "scheduler_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=said) as error:
+        beside(tmp_path / "weights.bin")
+    assert "\n" not in str(error.value)

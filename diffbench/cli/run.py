@@ -139,7 +139,7 @@ def estimate(options: argparse.Namespace) -> int:
 )
 def import_(options: argparse.Namespace) -> int:
     """Turn a paper's checkpoint into weights that a variant can name."""
-    import_checkpoint = importlib.import_module("diffbench.pretrained.importing").import_checkpoint
+    importing = importlib.import_module("diffbench.pretrained.importing")
     denoiser = {key: value for each in options.denoiser for key, value in each.items()}
     family, file, called = options.family, options.file, options.called
     cards = importlib.import_module("diffbench.pretrained.cards")
@@ -148,15 +148,18 @@ def import_(options: argparse.Namespace) -> int:
         published = cards.card(family, repository())
         file, called = published.file(family).local(file), called or family
         family = published.family
-    folder, spec = import_checkpoint(family, file, options.to, called, denoiser, repository())
+    process = published.process if published else importing.process_beside(family, file)
+    folder, spec = importing.import_checkpoint(
+        family, file, options.to, called, denoiser, repository()
+    )
     channels, height, width = spec.image_shape
     averaged = ", averaged" if spec.ema else ", averaged or not is not known"
     print(
         f"{folder}: {spec.network.name} of {spec.family}, {spec.parameters:,} parameters{averaged}, for "
         f"{height}x{width} images with {channels} channel{'s' if channels > 1 else ''}"
     )
-    if published is not None:
-        print(f"a variant: {json.dumps({'pretrained': str(folder), 'process': published.process})}")
+    if process is not None:
+        print(f"a variant: {json.dumps({'pretrained': str(folder), 'process': process})}")
     return 0
 
 

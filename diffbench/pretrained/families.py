@@ -8,6 +8,7 @@ A module gives
     rules(architecture)          how each tensor of our network is made from the official ones
     ignored(architecture)        keys that hold no weights
     parameterisation(contents)   optional: keys of the denoiser that the file gives outside its weights
+    beside(file)                 optional: what other files near it say of the process and the denoiser
 """
 
 from __future__ import annotations

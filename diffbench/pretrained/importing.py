@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from diffbench.pretrained.checkpoints import read
 from diffbench.pretrained.conversion import CheckpointError, converted, first_of
 from diffbench.pretrained.families import Layout, family
 from diffbench.pretrained.own import COLON, layout_of
+from diffbench.pretrained.scheduler import Told
 from diffbench.specs.denoisers import DenoiserSpec
 from diffbench.specs.imported import ImportedSpec
 from diffbench.store import files, paths
@@ -62,10 +63,29 @@ def import_checkpoint(
     folder = folder or Path("models") / name
     _check_free(folder)
     contents = read(file)
+    if told := _beside(layout, file):
+        denoiser = {**told.denoiser, **(denoiser or {})}
     called = OWN if own else family_name
     spec, tensors = described(called, contents, file, files.sha256(file), name, denoiser, layout)
     write_product(paths.imported(folder), lambda path: save_file(tensors, path), spec)
     return folder, spec
+
+
+def process_beside(family_name: str, file: Path) -> dict[str, Any] | None:
+    """The process that files beside a checkpoint say; None where they say none.
+
+    Raises:
+        PlanError: when there is no such family.
+        CheckpointError: when such a file cannot be read, or has what no process of ours has.
+    """
+    told = None if COLON in family_name else _beside(family(family_name).layout(), file)
+    return told.process if told else None
+
+
+def _beside(layout: Layout, file: Path) -> Told | None:
+    """What files beside a checkpoint say of it, in the families that have such files."""
+    beside: Callable[[Path], Told | None] | None = getattr(layout, "beside", None)
+    return beside(file) if beside else None
 
 
 def described(
