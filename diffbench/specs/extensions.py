@@ -21,7 +21,7 @@ import re
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
@@ -400,8 +400,10 @@ def source_of(model: type) -> ExtensionSource | None:
     return _imported.get(_real(file)) if file else None
 
 
-def used_by(spec: BaseModel, sources: Iterable[ExtensionSource]) -> dict[str, str]:
+def used_by(spec: BaseModel, sources: Collection[ExtensionSource]) -> dict[str, str]:
     """Return name -> digest of the sources that define a part of a spec."""
+    if not sources:
+        return {}
     names = {found.name for each in _models(spec) if (found := source_of(each))}
     return {each.name: each.digest for each in sources if each.name in names}
 
