@@ -12,7 +12,8 @@ from diffbench.specs.data import FolderSpec
 
 #: Files of config/ that are no benchmarks.
 OTHERS = {
-    f"{name}.yaml" for name in ("tables", "claims", "methods", "settings", "coverage", "papers")
+    f"{name}.yaml"
+    for name in ("tables", "claims", "methods", "settings", "coverage", "papers", "checkpoints")
 }
 BENCHMARKS = [
     TINY,
