@@ -35,6 +35,7 @@ rule all:
 # (empty) goes without.
 onstart:
     global SERVER
+    heed_apart()
     check_inputs()
     write_specs()
     note_places()

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 MOMENTS = 20
 #: Seconds between a start and a signal, at most: about a third of a run on two cores, so that some runs get far.
 LONGEST = 30.0
+#: Seconds after a signal in which a run ends: its jobs save what is worth it.  One that waits for itself never does.
+MOST = 300.0
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -50,7 +52,7 @@ def test_a_run_that_is_stopped_at_random_moments_ends_in_the_same_bytes(first, t
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, number)
             stops += 1
-            running.wait()
+            running.wait(MOST)
             # After a kill Snakemake's lock is still there.
             bench("--unlock", cwd=tmp_path)
             continue

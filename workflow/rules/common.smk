@@ -27,6 +27,7 @@ from diffbench.reporting.tables import outputs, table_params
 from diffbench.server.client import VARIABLE, start as start_server
 from diffbench.store import finished, paths, spec_files
 from diffbench.watch import view
+from diffbench.watch.sigterm import heed_apart
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
