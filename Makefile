@@ -33,7 +33,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help setup tables test test-slow faults test-system bench lint docs clean-env anew
+.PHONY: help setup tables test coverage test-slow faults test-system bench lint docs clean-env anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -94,6 +94,9 @@ tables: $(STAMP)  ## run the benchmark and print its overview table
 test test-slow: PYTEST = $(BIN)/pytest -n auto --dist loadgroup
 test: $(STAMP)-test  ## run the tests, on all cores, but for the slow ones
 	$(PYTEST) -m 'not slow' $(ARGS)
+
+coverage: $(STAMP)-test  ## run the same tests and count the lines of diffbench/ that they run: at least 92 %
+	$(PYTEST) -m 'not slow' --cov=diffbench --cov-report=term:skip-covered --cov-fail-under=92 $(ARGS)
 
 test-slow: $(STAMP)-test  ## run the slow tests: whole runs, a browser, distributions of many samples
 	$(PYTEST) -m slow $(ARGS)

@@ -36,9 +36,7 @@ class Wrapped(Network):
         super().__init__()
         self.theirs = Theirs(sizes["in_channels"])
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, y: Tensor | None = None, raw: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, *others: Tensor | None) -> Tensor:
         return self.theirs(x, c_noise)
 
 

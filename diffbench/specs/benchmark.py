@@ -233,7 +233,7 @@ class BenchmarkSpec(Spec):
     measures: measures of samples besides FID and the others that all samples get.
     floors: how often real images are drawn and scored in the place of samples and of restorations.
     only: patterns that restrict ``variants``; empty for all.
-    samples, chunk: images per sampling job, and how many are drawn at a time.
+    samples, chunk: images per sampling job, and how many are drawn at a time, at most.
     shards: how many jobs share the chunks of each solver's images; the images do not depend on it.
     sampling: how solvers, likelihoods, restorers and analyses run a trained network.
     trajectory: which states are kept on the way from noise to image; ``none`` keeps none.
