@@ -165,3 +165,14 @@ def merged(base: Any, over: Any) -> Any:
 def plan_of(folder: Path) -> Plan:
     """The plan of the folder's benchmark file; its paths are relative to the folder."""
     return load_plan([folder / CONFIG], {}, REPOSITORY)
+
+
+def forget(path: Path) -> None:
+    """Forget what an extension file registered, and its module."""
+    # Tests that start no extension need neither.
+    from diffbench.conform.file import registered
+    from diffbench.specs.extensions import source
+
+    for kind, name, _ in list(registered(source(path))):
+        del kind.known[name]
+    sys.modules.pop(source(path).module, None)

@@ -101,4 +101,4 @@ def test_a_card_that_is_not_whole_is_one_line(published, tmp_path, changes, said
 def test_a_name_without_a_card_has_what_is_near(published, tmp_path):
     published()
     with pytest.raises(PlanError, match="'toy-digit' is neither .*; did you mean 'toy-digits'"):
-        card("toy-digit", tmp_path)
+        card("toy-digit", cards(tmp_path))

@@ -1,20 +1,18 @@
 """The laws of `diffbench.conform`: every class of the package obeys them, and each planted fault is named."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from commands import REPOSITORY
+from commands import REPOSITORY, forget
 
 from diffbench.cli import main
-from diffbench.conform.file import registered, verdicts
+from diffbench.conform.file import verdicts
 from diffbench.conform.law import judged
 from diffbench.conform.trial import example
 from diffbench.specs.base import Registered
 from diffbench.specs.errors import PlanError
-from diffbench.specs.extensions import source
 from diffbench.specs.networks import UNetSpec
 from diffbench.specs.solvers import DDIMSpec, HeunSpec
 
@@ -557,9 +555,7 @@ def extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         return path
 
     yield write
-    for kind, name, _ in list(registered(source(path))):
-        del kind.known[name]
-    sys.modules.pop(source(path).module, None)
+    forget(path)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -7,14 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import REPOSITORY
+from commands import REPOSITORY, forget
 
 from diffbench.cli import main
 from diffbench.cli.new import KINDS, begun
-from diffbench.conform.file import registered
 from diffbench.plan.loading import load_plan
 from diffbench.reporting import layout
-from diffbench.specs.extensions import source
 from diffbench.specs.registry import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,9 +24,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for path in tmp_path.glob("*.py"):
-        for kind, name, _ in list(registered(source(path))):
-            del kind.known[name]
-        sys.modules.pop(source(path).module, None)
+        forget(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,14 +17,12 @@ import fast_yaml
 import matplotlib.image
 import pytest
 from blocks import Block, Page, pages
-from commands import REPOSITORY
+from commands import REPOSITORY, forget
 
 from diffbench.cli import commands
 from diffbench.cli.command import parser, setting
-from diffbench.conform.file import registered
 from diffbench.plan.loading import load_plan
 from diffbench.specs.errors import PlanError
-from diffbench.specs.extensions import source
 
 HOOKS = REPOSITORY / "docs" / "hooks"
 #: The modules whose docstrings have examples.
@@ -140,9 +138,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for path in tmp_path.glob("*.py"):
-        for kind, name, _ in list(registered(source(path))):
-            del kind.known[name]
-        sys.modules.pop(source(path).module, None)
+        forget(path)
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,9 @@ def import_(options: argparse.Namespace) -> int:
     denoiser = {key: value for each in options.denoiser for key, value in each.items()}
     family, file, called = options.family, options.file, options.called
     cards = importlib.import_module("diffbench.pretrained.cards")
-    published = None
-    if file is None or family in cards.cards(repository()):
-        published = cards.card(family, repository())
+    known = cards.cards(repository())
+    published = cards.card(family, known) if file is None else known.get(family)
+    if published:
         file, called = published.file(family).local(file), called or family
         family = published.family
     process = published.process if published else importing.process_beside(family, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -65,16 +66,15 @@ def cards(repository: Path) -> dict[str, CheckpointCard]:
     return validated(adapter.validate_python, CheckpointCard, read(path))
 
 
-def card(name: str, repository: Path) -> CheckpointCard:
-    """Return the card of that name.
+def card(name: str, known: Mapping[str, CheckpointCard]) -> CheckpointCard:
+    """Return the card of that name among those that are known.
 
     Raises:
         PlanError: when there is none, with what is near.
     """
-    found = cards(repository)
-    if name not in found:
-        near = nearest(name, {**found, **FAMILIES})
+    if name not in known:
+        near = nearest(name, {**known, **FAMILIES})
         raise PlanError(
             f"{name!r} is neither a checkpoint (diffbench list checkpoints) nor a family with a FILE{near}"
         )
-    return found[name]
+    return known[name]

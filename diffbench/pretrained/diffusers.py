@@ -31,10 +31,8 @@ from diffbench.pretrained.conversion import (
     spec_of,
     tensors,
 )
-from diffbench.pretrained.scheduler import beside
+from diffbench.pretrained.scheduler import beside as beside
 from diffbench.specs.networks.residual_unet import DDPMOriginalSpec
-
-__all__ = ["beside"]
 
 SOURCE = (
     "https://huggingface.co/google/ddpm-cifar10-32 and its sisters, of https://github.com/hojonathanho/diffusion "

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from diffbench.diffusion.core.process import Process
 from diffbench.diffusion.processes.discrete import Discrete
+from diffbench.pretrained import scheduler as scheduling
 from diffbench.pretrained.diffusers import their_parts
 from diffbench.specs.base import Registered
 from diffbench.specs.denoisers import DenoiserSpec, NetworkDenoiserSpec
@@ -32,7 +33,7 @@ from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 from diffbench.store import files
 
 #: What a network predicts, and how its variances are learnt -> diffusers' words.
-PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+PREDICTIONS = {ours: theirs for theirs, ours in scheduling.PREDICTIONS.items()}
 VARIANCES = {"fixed": "fixed_small", "learned": "learned_range"}
 #: How noise enters a block, and what changes the resolution -> diffusers' words.
 MODULATIONS = {"addition": "default", "scale-shift": "scale_shift"}
@@ -77,7 +78,7 @@ def write(
     tensors = dict(theirs(network.state_dict(), spec.blocks))
     written = {
         "config.json": unet(spec, tensors, image_shape),
-        "scheduler_config.json": scheduler(denoiser, process),
+        scheduling.NAME: scheduler(denoiser, process),
     }
     if "class_embedding.weight" not in tensors:
         # The pipeline tells the network no class.
