@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from diffbench.specs.base import (
     Only,
@@ -29,7 +29,7 @@ from diffbench.specs.processes import ProcessSpec, Variance
 from diffbench.specs.solvers import FlowSpec
 from diffbench.specs.solvers.grids import GRID, LAST, Grid, IntegerGrid
 from diffbench.specs.solvers.transition import VARIANCE
-from diffbench.specs.weights import OfWeights
+from diffbench.specs.weights import OfWeights, untold
 
 #: The kinds of bits per dimension; numbers of two kinds cannot be compared.
 LEVELS = "bound on grey levels"
@@ -71,6 +71,14 @@ def _steps_are_counted(spec: VLBSpec, process: ProcessSpec) -> str | None:
     return "steps: must be at least 2 in continuous time, where the bound is a sum over that many steps"
 
 
+def _terms_are_fewer(spec: VLBSpec, process: ProcessSpec) -> str | None:
+    """The terms that are evaluated are fewer than the bound has."""
+    steps = spec.steps or process.level_count
+    if spec.terms is None or steps is None or spec.terms < steps:
+        return None
+    return f"terms: must be less than the bound's {steps} steps, not {spec.terms}; without it all are evaluated"
+
+
 class VLBSpec(LikelihoodSpec):
     """The variational bound: prior + one KL per step + discretised-Gaussian decoder.
 
@@ -78,6 +86,8 @@ class VLBSpec(LikelihoodSpec):
     official code does when it evaluates the bound.  ``steps`` evenly spaced levels are taken (all by
     default; ``grid: strided`` takes a constant stride); in continuous time ``steps`` times are taken, without
     a default, and the grid ``log-snr``, even in ln(sigma/alpha), needs the fewest.
+    ``terms`` of the steps are evaluated, all by default: with fewer the bound is estimated, without bias, by one step
+    drawn from each of so many runs of steps, which are single steps next to the data and longer farther away.
     ``batch`` images are evaluated at a time.
     """
 
@@ -85,12 +95,15 @@ class VLBSpec(LikelihoodSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:VLB"
     column: ClassVar[str] = "vlb"
     title: ClassVar[str] = LEVELS
-    needs: ClassVar[Needs] = (GAUSSIAN, view("x0"), Rule(_steps_are_counted), *GRID, *VARIANCE)
+    needs: ClassVar[Needs] = (GAUSSIAN, view("x0"), Rule(_steps_are_counted), Rule(_terms_are_fewer), *GRID, *VARIANCE)
 
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"
     steps: Annotated[StepCount | None, BeforeValidator(nothing)] = None
     grid: Literal["uniform", "strided", "quadratic", "log-snr"] = "uniform"
+    terms: Annotated[StepCount | None, BeforeValidator(nothing)] = Field(
+        default=None, exclude_if=untold
+    )
     batch: TogetherCount = 500
 
 
@@ -108,6 +121,7 @@ class HeatBoundSpec(LikelihoodSpec):
     needs: ClassVar[Needs] = (CONSTANT.hinting("use vlb or ode"),)
     threshold: ClassVar[Literal["none"]] = "none"
     steps: ClassVar[None] = None
+    terms: ClassVar[None] = None
     grid: ClassVar[IntegerGrid] = "uniform"
 
     ratio: PositiveFloat = 1.25

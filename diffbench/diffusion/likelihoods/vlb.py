@@ -8,6 +8,12 @@ In bits/dim it is the sum of
 The grid has all levels of a chain, or evenly spaced ones (Nichol & Dhariwal 2021, section 4; a constant stride may
 leave out the highest).  In continuous time it has ``steps`` times.  One noise is drawn per image and step.
 
+With a number m of ``terms`` below the grid's n, the sum is estimated.  The n steps, counted from the data, are cut into
+m runs: those of the first K steps have one step each, and step k > K lies in a run of about k/K, where
+K (1 + ln(n/K)) = m.  The terms fall off like 1/k, so all runs of more than a step weigh about the same.  One step of each
+run is drawn, and its term counts as many times as the run has steps: the mean of the estimate is the bound (stratified
+sampling).
+
 For inverse heat dissipation (Rissanen, Heinonen & Solin 2023, https://arxiv.org/abs/2206.13397, appendix A) the prior
 is the equal mixture of N(m_i, delta^2), where m_i are the training images at the last level.  Its term is bounded by
 
@@ -20,7 +26,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -40,6 +45,20 @@ from diffbench.diffusion.processes.heat import IHDM
 from diffbench.specs.likelihoods import HeatBoundSpec, VLBSpec
 
 
+def runs_of(steps: int, count: int) -> Tensor:
+    """The ends of ``count`` runs of the steps 0 .. steps-1 from the data: 0, .., steps, increasing, (count + 1,)."""
+    low, high = 0.0, float(steps)
+    for _ in range(64):  # K lies between them; each time half of the range is left
+        whole = (low + high) / 2
+        if whole > 0 and whole * (1 + math.log(steps / whole)) >= count:
+            high = whole
+        else:
+            low = whole
+    position = torch.arange(count + 1, dtype=torch.float64)
+    later = high * ((position - high) / high).exp()
+    return torch.where(position <= high, position, later).round().long()
+
+
 class VariationalBound(Described):
     """Base: the bound of one denoiser for grey levels in ``cells``; a subclass states the prior and the variances."""
 
@@ -55,8 +74,17 @@ class VariationalBound(Described):
         return grids.to_data(self.process, times)
 
     def calls(self) -> int:
-        """The denoiser's calls for a batch: one for each term."""
-        return len(self.times()) - 1
+        """The denoiser's calls for a batch: one for each term that is evaluated."""
+        return self.spec.terms or len(self.times()) - 1
+
+    def evaluated(self, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which of the grid's steps are evaluated, in its order, and how often each one counts: integers (m,)."""
+        if self.spec.terms is None:
+            return torch.arange(steps), torch.ones(steps, dtype=torch.long)
+        ends = runs_of(steps, self.spec.terms)
+        lengths = ends.diff()
+        within = torch.rand(len(lengths), generator=generator, dtype=torch.float64) * lengths
+        return (steps - 1 - ends[:-1] - within.long()).flip(0), lengths.flip(0)
 
     @abstractmethod
     def prior(self, x0: Tensor) -> Tensor:
@@ -87,20 +115,28 @@ class VariationalBound(Described):
         """The bound of images x0 (B, C, H, W) under a condition, in bits/dim.
 
         Returns:
-            total (B,); prior (B,); times (n,), increasing; terms (n,), the mean over the images at each time.
+            total (B,); prior (B,); times (m,), increasing; terms (m,), the mean over the images at each time.
         """
         times = self.times()
-        befores = [None, *times[:-2]]
+        chosen, counts = self.evaluated(len(times) - 1, generator)
         terms = [
-            self.term(x0, t, s, normal_like(x0, generator), before, condition)
-            for before, (t, s) in zip(befores, pairwise(times), strict=True)
+            self.term(
+                x0,
+                times[step],
+                times[step + 1],
+                normal_like(x0, generator),
+                times[step - 1] if step else None,
+                condition,
+            )
+            for step in chosen.tolist()
         ]
         stacked, prior = torch.stack(terms[::-1]), self.prior(x0)
+        counted = stacked if self.spec.terms is None else stacked * counts.flip(0).to(stacked)[:, None]
         return {
-            "total": prior + stacked.sum(0),
+            "total": prior + counted.sum(0),
             "prior": prior,
             "terms": stacked.mean(1),
-            "times": times[:-1].flip(0),
+            "times": times[chosen].flip(0),
         }
 
 
