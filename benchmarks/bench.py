@@ -3,8 +3,9 @@
     make bench                       # with the peers in an environment of their own, .venv-peers; about half an hour
     python benchmarks/bench.py [--only SCRIPT] [--write docs/records/trials]
 
-Each script takes both sides in turns, on one thread and with the same precision, and stops where their results differ.
-A ratio is the median over its rounds, with the least and the most.  The gate is what a ratio should be at least.
+Each script takes both sides in turns, as a job of one thread runs and with the same precision, and stops where their
+results differ; one that fails is named at the end, and the others run.  A ratio is the median over its rounds, with the
+least and the most.  The gate is what a ratio should be at least.
 """
 
 import argparse
@@ -23,19 +24,23 @@ from statistics import median
 from in_process import ROWS
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = {
-    "unet.py": [],
-    "solver_steps.py": [],
-    "reflected_score.py": [],
-    "dct_blur.py": [],
-    "likelihood.py": [],
-    "inception.py": [],
-    "frechet.py": [],
-    "precision_recall.py": ["--count", "5000"],
-}
+#: Each script with its arguments.
+COMMANDS = [
+    ["unet.py"],
+    ["unet.py", "--precision", "bf16", "--channels", "32", "--rounds", "3"],
+    ["solver_steps.py"],
+    ["reflected_score.py"],
+    ["reflected_score.py", "--compile"],
+    ["dct_blur.py"],
+    ["likelihood.py"],
+    ["inception.py"],
+    ["frechet.py"],
+    ["precision_recall.py", "--count", "5000"],
+]
 #: The beginning of an item's name -> the ratio that it should reach at least.
 GATES = {
     "U-Net, forward pass, fp32": 1.2,
+    "U-Net, forward pass, bf16": 1.0,
     "U-Net, training step, fp32": 1.2,
     "solver step, ancestral": 1.4,
     "solver step, DDIM": 4.0,
@@ -49,6 +54,8 @@ GATES = {
     "FID of 2048 features": 2.5,
     "precision and recall": 3.0,
 }
+#: The commands that failed; the table lacks their rows.
+FAILED: list[str] = []
 PACKAGES = ("torch", "numpy", "scipy", "diffusers", "azula", "k-diffusion", "torch-fidelity")
 
 
@@ -58,11 +65,14 @@ def gate(item: str) -> str:
     return found[0] if found else "–"
 
 
-def rows_of(script: str, arguments: list[str], file: Path) -> list[dict[str, str]]:
-    """Run one script, and return its rows of the table."""
-    command = [sys.executable, str(HERE / script), *arguments]
-    print(f"\n$ python benchmarks/{script} {' '.join(arguments)}".rstrip(), flush=True)
-    subprocess.run(command, check=True, env={**os.environ, ROWS: str(file)})
+def rows_of(arguments: list[str], file: Path) -> list[dict[str, str]]:
+    """Run one script, and return its rows of the table; of one that fails the rows that it made before."""
+    shown = " ".join(["python", f"benchmarks/{arguments[0]}", *arguments[1:]])
+    print(f"\n$ {shown}", flush=True)
+    command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
+    status = subprocess.run(command, check=False, env={**os.environ, ROWS: str(file)}).returncode
+    if status:
+        FAILED.append(f"{shown} (exit status {status})")
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     file.write_text("", encoding="utf-8")
     return [
@@ -74,7 +84,7 @@ def rows_of(script: str, arguments: list[str], file: Path) -> list[dict[str, str
             "least and most": f"{min(each['ratios']):.2f} to {max(each['ratios']):.2f}",
             "rounds": str(len(each["ratios"])),
             "gate": gate(each["item"]),
-            "command": " ".join(["python", f"benchmarks/{script}", *arguments]),
+            "command": shown,
         }
         for each in lines
     ]
@@ -102,7 +112,7 @@ def machine() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=SCRIPTS)
+    parser.add_argument("--only", choices=sorted({script for script, *_ in COMMANDS}))
     parser.add_argument("--write", type=Path, help="the folder for bench.csv and bench.json")
     options = parser.parse_args()
     commit = subprocess.run(
@@ -115,9 +125,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows")
         file.touch()
-        for script, arguments in SCRIPTS.items():
-            if options.only in (None, script):
-                found += rows_of(script, arguments, file)
+        for arguments in COMMANDS:
+            if options.only in (None, arguments[0]):
+                found += rows_of(arguments, file)
+    if not found:
+        sys.exit("no script made a row")
     for row in found:
         row["commit"] = commit
     shown = list(found[0])[:-2]
@@ -131,8 +143,10 @@ def main() -> None:
             writer = csv.DictWriter(out, list(found[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(found)
-        whole = json.dumps({"machine": about, "rows": found}, indent=1) + "\n"
+        whole = json.dumps({"machine": about, "rows": found, "failed": FAILED}, indent=1) + "\n"
         (options.write / "bench.json").write_text(whole, encoding="utf-8")
+    if FAILED:
+        sys.exit("these failed: " + "; ".join(FAILED))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from diffbench.specs.objectives import SimpleSpec
 from diffbench.specs.processes import DiscreteSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
+from diffbench.training import machine
 
 BLOCK = 10
 
@@ -154,8 +155,8 @@ def main() -> None:
     parser.add_argument("--lossy", action="store_true", help="the images were JPEGs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    device = machine.prepare("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = ParquetSpec(path=options.folder, size=32, channels=3, lossy=options.lossy)
     dataset = build(data).load()
     sides = {"diffusers": theirs(options, dataset, device)}

@@ -9,10 +9,10 @@ distance; the time of the first and that of each further one are two rows.
 import argparse
 
 import numpy as np
-import torch
 from in_process import compare
 
 from diffbench.metrics.distances import Fitted, FrechetTo, torch_fidelity
+from diffbench.training import machine
 
 
 def gaussian(width: int, seed: int) -> Fitted:
@@ -48,5 +48,5 @@ if __name__ == "__main__":
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    machine.prepare("cpu")
     main(options.width, options.rounds)

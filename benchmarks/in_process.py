@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
+from diffbench.training import machine
 
 
 def status(key: str) -> float:
@@ -42,15 +42,24 @@ def report(item: str, peer: str, ratios: Sequence[float], what: str = "CPU time"
             file.write(json.dumps(row) + "\n")
 
 
-def compare(functions: dict[str, Callable[[], object]], rounds: int = 9, item: str = "") -> None:
+def compare(
+    functions: dict[str, Callable[[], object]],
+    rounds: int = 9,
+    item: str = "",
+    *,
+    with_memory: bool = False,
+) -> None:
     """Print the CPU time and the peak memory of each, and the ratios to the last, medians over rounds.
+
+    All run as a job of one thread does: with deterministic kernels, and a C library that keeps what is freed.
 
     Args:
         functions: name -> function; the last is ours, and the order is reversed in every other round.
         rounds: how many.
         item: what `bench.py` calls the row of each but the last; empty where it has none.
+        with_memory: whether `bench.py` has a row of the peak memory too.
     """
-    torch.set_num_threads(1)
+    machine.prepare("cpu")
     *others, last = functions
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds):
@@ -69,3 +78,5 @@ def compare(functions: dict[str, Callable[[], object]], rounds: int = 9, item: s
         )
         if item and name in others:
             report(item, name, ratios)
+            if with_memory:
+                report(item, name, [memory[name] / max(memory[last], 1e-9)], "peak memory")

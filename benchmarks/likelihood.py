@@ -30,6 +30,7 @@ from diffbench.specs.denoisers import MixtureSpec
 from diffbench.specs.likelihoods import ODELikelihoodSpec
 from diffbench.specs.processes import ProcessSpec
 from diffbench.specs.registry import build
+from diffbench.training import machine
 
 ACCURACY = 2e-4
 TOLERANCES = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
@@ -158,7 +159,7 @@ def cheapest(sweep: dict[float, Cost]) -> tuple[float, Cost]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    machine.prepare("cpu")
     print("| problem | passes | error | peer's passes | tolerance | error | fewer passes | CPU |")
     print("|---|---|---|---|---|---|---|---|")
     for name, problem in PROBLEMS.items():

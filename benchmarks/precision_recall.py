@@ -19,6 +19,7 @@ from in_process import report
 
 from diffbench.metrics import neighbours
 from diffbench.metrics.distances import torch_fidelity
+from diffbench.training import machine
 
 OTHERS = {"torch-fidelity, float64": torch.float64, "torch-fidelity, float32": torch.float32}
 
@@ -90,7 +91,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", help="print only the memory of one of them")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    machine.prepare("cpu")
     if options.memory:
         way = calls(options.count, options.width)[options.memory]
         before = peak()

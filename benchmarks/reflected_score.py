@@ -44,4 +44,5 @@ if __name__ == "__main__":
         ours = {"ours, compiled": lambda: compiled(x, x0, sigma)}
     torch.set_grad_enabled(False)
     item = f"reflected score{', compiled' * ('--compile' in sys.argv)}"
-    compare({"20 eigenfunctions and 42 images": lambda: naive(x, x0, sigma), **ours}, item=item)
+    functions = {"20 eigenfunctions and 42 images": lambda: naive(x, x0, sigma), **ours}
+    compare(functions, item=item, with_memory=True)

@@ -37,6 +37,7 @@ from diffbench.diffusion.solvers.ode import DPMSolver, Heun
 from diffbench.diffusion.solvers.transition import DDIM, Ancestral
 from diffbench.metrics import torchvision_operators
 from diffbench.specs.denoisers import NetworkDenoiserSpec
+from diffbench.training import machine
 
 SHAPE = (16, 3, 32, 32)
 #: The largest difference of the images, in units of the largest number.  float32 rounds by 6e-8; diffusers takes beta
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="rows whose name has this")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    machine.prepare("cpu")
     print(f"{'':20} {'':14} us a call: median (least)    x of ours    operations a call (images)")
     for name, row in rows(options.steps).items():
         if options.only in name:

@@ -15,6 +15,7 @@ from in_process import compare
 
 from diffbench.data.datasets import Dataset
 from diffbench.specs.data import ParquetSpec
+from diffbench.training import machine
 
 
 def main(options: argparse.Namespace) -> None:
@@ -27,7 +28,8 @@ def main(options: argparse.Namespace) -> None:
     own_step, network = ours(options, ParquetSpec(path="none", size=32), dataset, device)
     import_weights(network, peer, device)
     kind = f"{options.precision}, {options.channels} channels"
-    compare({"diffusers": step, "ours": own_step}, options.rounds, f"U-Net, training step, {kind}")
+    functions = {"diffusers": step, "ours": own_step}
+    compare(functions, options.rounds, f"U-Net, training step, {kind}", with_memory=True)
 
     # They have learnt from different draws.
     import_weights(network, peer, device)
@@ -54,5 +56,5 @@ if __name__ == "__main__":
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     chosen = parser.parse_args()
     chosen.steps, chosen.warmup = 1000, 100
-    torch.set_num_threads(1)
+    machine.prepare("cpu")
     main(chosen)

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from scipy.signal import upfirdn
 
-from diffbench.networks.resampling import DOWN, UP, FilteredConvolution
+from diffbench.networks.resampling import DOWN, UP, DoubledConvolution, FilteredConvolution
 from diffbench.networks.song import Song
 from diffbench.networks.song_parts import Attention, Positional, normalisation
 from diffbench.specs.networks import NetworkSpec, SongSpec
@@ -141,6 +141,19 @@ def test_filter_and_convolution_commute():
     full = torch.nn.functional.conv2d(x, layer.convolution.weight, padding=2)
     other = DOWN["fir"](padding=0).double()(full) + layer.convolution.bias[:, None, None]
     torch.testing.assert_close(layer(x), other)
+
+
+def test_a_convolution_of_the_doubled_image_and_its_gradient():
+    """Sums of 9 products of each of 3 channels, in another order: 27 roundings of 1e-16."""
+    torch.manual_seed(0)
+    layer, h = DoubledConvolution(3, 5).double(), torch.randn(2, 3, 4, 6).double()
+    doubled = h.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    want = torch.nn.functional.conv2d(doubled, layer.weight, layer.bias, padding=1)
+    got, along = layer(h), torch.randn(want.shape).double()
+    torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
+    gradients = [torch.autograd.grad((each * along).sum(), layer.weight)[0] for each in (got, want)]
+    # Each entry is a sum of 96 products.
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 def test_positional_embedding():

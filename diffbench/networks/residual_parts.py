@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.parts import attended, with_class
+from diffbench.networks.resampling import DoubledConvolution, with_convolution
 from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 
 
@@ -144,7 +145,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.resample = resample or nn.Identity()
         self.enter_norm = nn.GroupNorm(spec.groups, in_channels, spec.epsilon)
-        self.enter = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.before, self.enter = with_convolution(self.resample, in_channels, out_channels)
         self.modulation = MODULATIONS[spec.modulation](spec.embedding, out_channels)
         self.leave_norm = nn.GroupNorm(spec.groups, out_channels, spec.epsilon)
         self.dropout = nn.Dropout(spec.dropout)
@@ -153,7 +154,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if widens else nn.Identity()
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        inner = self.enter(self.resample(F.silu(self.enter_norm(h))))
+        inner = self.enter(self.before(F.silu(self.enter_norm(h))))
         inner = F.silu(self.modulation(self.leave_norm, inner, e))
         found: Tensor = self.skip(self.resample(h)) + self.leave(self.dropout(inner))
         return found
@@ -220,8 +221,7 @@ def _halved_same(spec: ResidualUNetSpec, channels: int) -> nn.Module:
 
 
 def _doubled(spec: ResidualUNetSpec, channels: int) -> nn.Module:
-    convolution = nn.Conv2d(channels, channels, 3, padding=1)
-    return Plain({"repeat": nn.Upsample(scale_factor=2), "grow": convolution})
+    return Plain({"grow": DoubledConvolution(channels, channels)})
 
 
 def _pooled(spec: ResidualUNetSpec, channels: int) -> nn.Module:
@@ -254,7 +254,7 @@ RESAMPLINGS: dict[str, tuple[Resampling, Resampling]] = {
 def fan_average(network: nn.Module) -> None:
     """Set weights uniform with variance 2/(fan-in + fan-out) and biases 0 (Ho et al. 2020, official code)."""
     for name, module in network.named_modules():
-        if type(module) in (nn.Conv2d, nn.Linear):
+        if type(module) in (nn.Conv2d, DoubledConvolution, nn.Linear):
             # q, k and v are three layers, stored as one.
             for part in module.weight.data.chunk(3 if name.endswith("qkv") else 1):
                 nn.init.xavier_uniform_(part)

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 
 from diffbench.networks.network import Network
 from diffbench.networks.parts import check_halvings
-from diffbench.networks.resampling import DOWN, UP, FilteredConvolution, StridedConvolution
+from diffbench.networks.resampling import (
+    DOWN,
+    UP,
+    DoubledConvolution,
+    FilteredConvolution,
+    StridedConvolution,
+)
 from diffbench.networks.song_parts import (
     EMBEDDINGS,
     SMALL,
@@ -33,6 +39,7 @@ from diffbench.networks.song_parts import (
     ResidualBlock,
     convolution,
     normalisation,
+    started,
 )
 from diffbench.specs.networks.song import SongSpec
 
@@ -94,7 +101,7 @@ def smaller(blocks: Blocks, width: int) -> nn.Module:
 
 def larger(blocks: Blocks, width: int) -> nn.Module:
     """The doubling that makes 2 x 2 equal pixels of every pixel, then applies a convolution."""
-    return Untold(UP["box"](), convolution(width, width))
+    return Untold(nn.Identity(), started(DoubledConvolution(width, width)))
 
 
 DOWNWARD: dict[str, Change] = {name: around(each) for name, each in DOWN.items()}

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffbench.networks.parts import attended
+from diffbench.networks.resampling import with_convolution
 from diffbench.networks.residual_parts import sine_first
 
 #: The gain of the last layer of a branch: a block starts almost as its skip.
@@ -179,7 +180,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.scale, self.resample = scale, resample or nn.Identity()
         self.norm_in = normalisation(in_channels)
-        self.conv_in = convolution(in_channels, out_channels)
+        self.before, conv_in = with_convolution(self.resample, in_channels, out_channels)
+        self.conv_in = started(conv_in)
         self.shift = started(nn.Linear(embedding, out_channels))
         self.norm_out = normalisation(out_channels)
         self.dropout = nn.Dropout(dropout)
@@ -189,7 +191,7 @@ class ResidualBlock(nn.Module):
         self.attention = attention
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        branch = self.conv_in(self.resample(F.silu(self.norm_in(h))))
+        branch = self.conv_in(self.before(F.silu(self.norm_in(h))))
         branch = branch + self.shift(e)[:, :, None, None]
         branch = self.conv_out(self.dropout(F.silu(self.norm_out(branch))))
         found: Tensor = self.attention((self.skip(self.resample(h)) + branch) * self.scale)

@@ -95,7 +95,14 @@ class VLBSpec(LikelihoodSpec):
     implementation: ClassVar[str] = "diffbench.diffusion.likelihoods.vlb:VLB"
     column: ClassVar[str] = "vlb"
     title: ClassVar[str] = LEVELS
-    needs: ClassVar[Needs] = (GAUSSIAN, view("x0"), Rule(_steps_are_counted), Rule(_terms_are_fewer), *GRID, *VARIANCE)
+    needs: ClassVar[Needs] = (
+        GAUSSIAN,
+        view("x0"),
+        Rule(_steps_are_counted),
+        Rule(_terms_are_fewer),
+        *GRID,
+        *VARIANCE,
+    )
 
     variance: Variance = "small"
     threshold: Literal["none", "static"] = "static"

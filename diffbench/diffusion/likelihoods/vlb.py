@@ -10,9 +10,9 @@ leave out the highest).  In continuous time it has ``steps`` times.  One noise i
 
 With a number m of ``terms`` below the grid's n, the sum is estimated.  The n steps, counted from the data, are cut into
 m runs: those of the first K steps have one step each, and step k > K lies in a run of about k/K, where
-K (1 + ln(n/K)) = m.  The terms fall off like 1/k, so all runs of more than a step weigh about the same.  One step of each
-run is drawn, and its term counts as many times as the run has steps: the mean of the estimate is the bound (stratified
-sampling).
+K (1 + ln(n/K)) = m.  The terms fall off like 1/k, so all runs of more than a step weigh about the same.  One step of
+each run is drawn, and its term counts as many times as the run has steps: the mean of the estimate is the bound
+(stratified sampling).
 
 For inverse heat dissipation (Rissanen, Heinonen & Solin 2023, https://arxiv.org/abs/2206.13397, appendix A) the prior
 is the equal mixture of N(m_i, delta^2), where m_i are the training images at the last level.  Its term is bounded by
@@ -131,7 +131,9 @@ class VariationalBound(Described):
             for step in chosen.tolist()
         ]
         stacked, prior = torch.stack(terms[::-1]), self.prior(x0)
-        counted = stacked if self.spec.terms is None else stacked * counts.flip(0).to(stacked)[:, None]
+        counted = (
+            stacked if self.spec.terms is None else stacked * counts.flip(0).to(stacked)[:, None]
+        )
         return {
             "total": prior + counted.sum(0),
             "prior": prior,
