@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import bench, said, write_config
 from filelock import FileLock
+from threadpoolctl import threadpool_limits
 
 from diffbench.data.datasets import Dataset, Digits
 from diffbench.specs.data import DigitsSpec
@@ -19,8 +20,10 @@ WORKER = "PYTEST_XDIST_WORKER"
 #: A fixture that several tests of a module share, and its name.
 SHARED = re.compile(r"^@pytest\.fixture\(.*scope=.*\)\ndef (\w+)", re.MULTILINE)
 if WORKER in os.environ:
-    # As many processes as cores: a thread each, here and in what they start.
+    # As many processes as cores: a thread each, in what they start and here, where numpy's BLAS has counted the cores
+    # already. Threads that are more than the cores wait for each other, and use the time of both.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threadpool_limits(1)
     torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so, and commands that the tests start would ignore Ctrl-C too.

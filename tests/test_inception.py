@@ -30,14 +30,6 @@ from diffbench.store.downloads import PublishedFile
 from diffbench.store.products import StoreError, read_json, status_of
 
 
-@pytest.fixture(scope="module", autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFBENCH_CACHE", str(tmp_path / "cache"))

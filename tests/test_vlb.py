@@ -176,8 +176,8 @@ def test_the_mean_of_estimates_is_the_bound() -> None:
     assert all(len(each["terms"]) == len(each["times"]) == 100 for each in found)
     assert all(bool((each["times"].diff() > 0).all()) for each in found)
     estimates = torch.stack([each["total"][0] for each in found])
-    # A run of k/K steps, drawn evenly and counted k/K times, adds the variance (100/K^2)^2/12. With K = 20.6 there are 80
-    # runs of more than a step: a standard deviation of 0.6 of 748, known from 400 estimates to 4 %.
+    # A run of k/K steps, drawn evenly and counted k/K times, adds the variance (100/K^2)^2/12. With K = 20.6 there are
+    # 80 runs of more than a step: a standard deviation of 0.6 of 748, known from 400 estimates to 4 %.
     assert float(estimates.std() / whole) < 0.001
     assert abs(float(estimates.mean() - whole)) < 5 * float(estimates.std()) / 400**0.5
 
