@@ -122,15 +122,21 @@ class DCT:
         """Images x (B, C, H, W) blurred by the heat equation for the times tau, () or (B, 1, 1, 1).
 
         The factor is a product of one factor for the rows and one for the columns.  So each image is multiplied by one
-        matrix from the left and one from the right, computed once for the image.
+        matrix from the left and one from the right, computed once for the image; of a square image they are the same.
         """
-        factors = [(-tau * squares.to(tau.device)).exp().to(x) for squares in self.squares]
         with torch.autocast(x.device.type, enabled=False):
-            rows, columns = (
-                (matrix.T * factor) @ matrix
-                for matrix, factor in zip(self.like(x), factors, strict=True)
-            )
-            return rows @ x @ columns
+            rows = self.blurring(0, x, tau)
+            columns = rows if x.shape[-1] == x.shape[-2] else self.blurring(1, x, tau)
+            if rows.ndim == 2 or x.shape[1] == 1:
+                return rows @ x @ columns
+            # `x @ columns` would copy the matrix for each channel.
+            return rows @ (x.flatten(1, 2) @ columns[:, 0]).unflatten(1, x.shape[1:3])
+
+    def blurring(self, axis: int, x: Tensor, tau: Tensor) -> Tensor:
+        """The matrix that blurs the rows (0) or the columns (1) of images x: (n, n), or (B, 1, n, n) for B times."""
+        factor = (-tau * self.squares[axis].to(tau.device)).exp().to(x)
+        matrix = self.like(x)[axis]
+        return (matrix.T * factor) @ matrix
 
 
 def between(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
