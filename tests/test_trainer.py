@@ -6,6 +6,7 @@ few steps of Adam, which divides by gradients.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import pytest
@@ -267,4 +268,4 @@ def test_the_lock_is_of_a_real_gpu(tmp_path, monkeypatch):
     assert len(set(names)) == torch.cuda.device_count() == len(gpus.entries())
     assert gpus.claim(names) == [0]
     assert (tmp_path / f"{names[0]}.lock").exists()
-    gpus._held[0].close()
+    os.close(gpus._held[0])

@@ -14,6 +14,7 @@ A template (``docs/templates/*.md``) is the page with expressions in place of me
     {{ full.claims("iddpm-*") }}                                           a table of claims
     {{ over_seeds(["digits-churn"], ["fid"], "digits") }}                  mean, 95 % interval and seeds of these runs
     {{ trials.table("diffusers") }}                                        a table of what was measured by hand
+    {% if trials.recorded("gpu") %} ... {% endif %}                        a part that needs one
     {{ setting(0.35) }}                                                    a number that was chosen, not measured
 
 A number whose benchmark file has been changed since it was recorded bears a double dagger; the page says what that
@@ -363,15 +364,19 @@ class Trials:
 
     repository: Path
 
+    def recorded(self, name: str) -> bool:
+        """Return whether there is a trial of that name."""
+        return (self.repository / TRIALS / f"{name}.csv").is_file()
+
     def lines(self, name: str) -> list[dict[str, str]]:
         """Return the rows of a trial.
 
         Raises:
             PlanError: when there is no trial of that name.
         """
-        path = self.repository / TRIALS / f"{name}.csv"
-        if not path.is_file():
+        if not self.recorded(name):
             raise PlanError(f"{TRIALS}: no trial {name!r}")
+        path = self.repository / TRIALS / f"{name}.csv"
         return list(csv.DictReader(path.open(encoding="utf-8")))
 
     def table(self, name: str) -> str:
