@@ -63,7 +63,7 @@ GRACE = 5.0
 #: Seconds within which a network is compiled for training, on the slowest of machines with a GPU.
 COMPILING = 60.0
 PACKAGES = ("torch", "triton", "numpy", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 PLANNED = "planned"
 
 Row = dict[str, Any]
@@ -120,6 +120,7 @@ class Switches:
 LAST = {"precision": "bf16", "channels_last": True}
 TRAINING = {
     "fp32": Switches(),
+    "tf32": Switches({"precision": "tf32"}),
     "bf16": Switches({"precision": "bf16"}),
     "bf16, channels_last": Switches(LAST),
     "bf16, channels_last, AdamW not fused": Switches(LAST, unfused=True),
@@ -129,6 +130,7 @@ TRAINING = {
 }
 SAMPLING = {
     "fp32": Switches(),
+    "tf32": Switches({"precision": "tf32"}),
     "bf16": Switches({"precision": "bf16"}),
     "bf16, channels_last": Switches(LAST),
 }

@@ -3,6 +3,8 @@
 A tensor of the CPU with more than one number, or one that indexes, cannot meet those of another device.
 """
 
+from functools import partial
+
 import pytest
 import torch
 from toys import Toy, process_of, toy_eps
@@ -10,6 +12,7 @@ from toys import Toy, process_of, toy_eps
 from diffbench.data.grey_levels import GreyLevels
 from diffbench.diffusion.core.condition import UNCONDITIONAL, Condition
 from diffbench.diffusion.core.process import float64
+from diffbench.diffusion.core.streams import normal_like, stream
 from diffbench.diffusion.denoisers.guidance import Classifier
 from diffbench.diffusion.denoisers.network import NOISE_INPUTS, noise_input
 from diffbench.diffusion.inverse.restorers.ddrm import DDRM
@@ -77,18 +80,17 @@ def test_objectives(spec, process):
     assert (losses.device, losses.shape) == (META, (3,))
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        AncestralSpec(steps=5, variance="large", classifier_scale=1),
-        AncestralSpec(steps=5, variance="learned", threshold="dynamic"),
-        DDIMSpec(steps=5, eta=0.5, w=1),
-        HeunSpec(steps=5, churn=10, classifier_scale=1),
-        HeunSpec(steps=5, alpha=0.5, churn=10, churn_ceiling=3),
-        ReverseDiffusionSpec(steps=5),
-    ],
-    ids=lambda spec: spec.name,
-)
+SOLVERS = [
+    AncestralSpec(steps=5, variance="large", classifier_scale=1),
+    AncestralSpec(steps=5, variance="learned", threshold="dynamic"),
+    DDIMSpec(steps=5, eta=0.5, w=1),
+    HeunSpec(steps=5, churn=10, classifier_scale=1),
+    HeunSpec(steps=5, alpha=0.5, churn=10, churn_ceiling=3),
+    ReverseDiffusionSpec(steps=5),
+]
+
+
+@pytest.mark.parametrize("spec", SOLVERS, ids=lambda spec: spec.name)
 def test_solvers(spec):
     denoiser = denoiser_of(CHAIN[0], **CHAIN[1])
     classifier = Classifier(denoiser.process, lambda x, c: x.flatten(1)[:, :5] + c[:, None], 5)
@@ -97,6 +99,31 @@ def test_solvers(spec):
     times = solver.times()
     for t, s in [(times[0], times[1]), (times[-2], times[-1])]:
         assert solver.step(IMAGES, t, s, told, torch.empty_like).device == META
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is false"
+)
+@pytest.mark.parametrize("spec", SOLVERS, ids=lambda spec: spec.name)
+def test_a_step_does_not_wait_for_a_gpu(spec):
+    device = torch.device("cuda")
+    denoiser = Learned(process_of(CHAIN[0], **CHAIN[1]), "eps", lambda x, t: 0.3 * x)
+    classifier = Classifier(denoiser.process, lambda x, c: x.flatten(1)[:, :5] + c[:, None], 5)
+    solver = build(spec, denoiser, classifier)
+    told = Condition(torch.zeros(3, dtype=torch.long, device=device))
+    x, noise = (
+        torch.ones(3, 1, 4, 4, device=device),
+        partial(normal_like, generator=stream("noise")),
+    )
+    first, *_, before, last = solver.process.walk(solver.times())
+    x = solver.move(x, first, before, told, noise)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        x = solver.move(x, before, last, told, noise)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("rule", ["norms", "annealed"])

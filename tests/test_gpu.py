@@ -56,7 +56,7 @@ def test_every_part_runs_on_a_cpu(tmp_path):
     measured = {(row["network"], row["work"], row["switches"]) for row in rows if "ms" in row}
     for network in ("DDPM", "DDPM++ (EDM)"):
         for work in ("training", "sampling"):
-            for switches in ("fp32", "bf16", "bf16, channels_last"):
+            for switches in ("fp32", "tf32", "bf16", "bf16, channels_last"):
                 assert (network, work, switches) in measured
     trained = next(row for row in rows if row["part"] == "mini")
     assert (trained["images"], trained["steps"], len(trained["losses"])) == (80, 10, 11)

@@ -178,12 +178,13 @@ def test_the_tiny_model_trains_resumes_and_samples_on_a_gpu(tmp_path):
     def on_a_gpu(job):
         """Neither Snakemake nor a job server is needed here: a machine with a GPU may have little else."""
         command = [job.stage, "--root", job.root, "--spec", job.spec.canonical()]
+        found = filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
         done = subprocess.run(
             diffbench(*command, "--device", "cuda"),
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), client.VARIABLE: ""},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(found), client.VARIABLE: ""},
         )
         assert done.returncode == 0, done.stderr
         return done.stderr

@@ -223,6 +223,7 @@ GPU = pytest.mark.skipif(
 )
 FAST = [
     {"precision": "bf16"},
+    {"precision": "tf32"},
     {"channels_last": True},
     {"precision": "bf16", "channels_last": True, "compile": True},
 ]
@@ -231,7 +232,7 @@ FAST = [
 @pytest.mark.gpu
 @pytest.mark.slow
 @GPU
-@pytest.mark.parametrize("fast", FAST, ids=lambda each: "+".join(each))
+@pytest.mark.parametrize("fast", FAST, ids=lambda each: "+".join(map(str, each.values())))
 def test_what_is_for_speed_trains_as_the_cpu_does(digits, fast):
     device = torch.device("cuda")
     ours = denoiser_trainer(spec_of("edm", **fast), digits, device)
@@ -246,6 +247,20 @@ def test_what_is_for_speed_trains_as_the_cpu_does(digits, fast):
     again = denoiser_trainer(spec_of("edm", **fast), digits, device)
     again.restore({**{k: v.cpu() for k, v in ours.state().items()}, "step": torch.tensor(STEPS)})
     assert float(again.advance()) == pytest.approx(float(ours.advance()), rel=1e-3)
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_step_does_not_wait_for_the_gpu(digits, precision):
+    trainer = denoiser_trainer(spec_of("edm", precision=precision), digits, torch.device("cuda"))
+    trainer.advance()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = trainer.advance()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
 
 
 @pytest.mark.gpu

@@ -6,8 +6,9 @@ from typing import Literal
 
 from diffbench.specs.base import Spec
 
-#: The precision of a network's arithmetic: float32, or bfloat16 or float16 under autocast.
-Precision = Literal["fp32", "bf16", "fp16"]
+#: The precision of a network's arithmetic: float32; float32 whose products a GPU may round to TF32, with 10 bits of
+#: mantissa; or bfloat16 or float16 under autocast.
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class SamplingSpec(Spec):

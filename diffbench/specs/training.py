@@ -50,7 +50,8 @@ class TrainingSpec(Spec):
     ``snapshots`` are steps, or fractions of the run, whose averaged weights are kept besides those of the last step;
     after validation they are steps, in order, without the last.
 
-    ``precision`` is that of the network in training; later uses of the network have their own (`SamplingSpec`).  The
+    ``precision`` is that of the network in training; later uses of the network have their own (`SamplingSpec`).  With
+    ``tf32`` a GPU may round what it multiplies to 10 bits of mantissa; ``fp32`` keeps float32's 23 there too.  The
     smallest number of fp16 is 6e-8, so with fp16 the loss is multiplied by ``loss_scale`` and its gradient divided by
     it.  ``loss_scale`` is a number or ``dynamic``: then, where a gradient is not finite, it is halved and the step is
     left out, and after 2,000 finite steps in a row it is doubled (Micikevicius et al. 2018,

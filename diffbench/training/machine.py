@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def prepare(device_name: str, running: TrainingSpec | PretrainedSpec | None = No
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not torch.cuda.is_available():
             raise DeviceError(f"device {device_name}: this PyTorch sees no GPU (set device: cpu)")
+        allow_tf32(matrices=False, convolutions=False)
     if device_name == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device mps: this PyTorch has no MPS (set device: cpu)")
     # The same switch as use_deterministic_algorithms(True, warn_only=True), which also imports the
@@ -95,7 +98,7 @@ def warn_if_slow(device_type: str, precision: Precision) -> None:
     """
     if (
         device_type == "cpu"
-        and precision != "fp32"
+        and precision in ("bf16", "fp16")
         and torch.backends.cpu.get_cpu_capability() == "AVX2"
     ):
         warnings.warn(
@@ -103,6 +106,30 @@ def warn_if_slow(device_type: str, precision: Precision) -> None:
             "write `precision: fp32` under `training` and under `sampling`",
             stacklevel=2,
         )
+
+
+def allow_tf32(matrices: bool, convolutions: bool) -> None:
+    """Let a GPU round the factors of float32 products to TF32, or not; PyTorch's default is in convolutions alone."""
+    torch.backends.cuda.matmul.allow_tf32 = matrices
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
+def products(device: torch.device, precision: Precision) -> Iterator[None]:
+    """A block whose products of float32 on a GPU are rounded to TF32 where the precision says so, and only there.
+
+    TF32 has 10 bits of mantissa and float32's exponents; sums are float32. (NVIDIA, "A100 Tensor Core GPU
+    Architecture", 2020.)  On other devices nothing changes.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allow_tf32(precision == "tf32", precision == "tf32")
+    try:
+        yield
+    finally:
+        allow_tf32(*before)
 
 
 @cache

@@ -15,11 +15,18 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from diffbench.specs.sampling import Precision
+from diffbench.training import machine
 from diffbench.training.trainer import Trainer
 
 #: The width of the square matrices in the measured product, and the number of repetitions.
 WIDTH, TIMES = 8192, 20
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def operations(trainer: Trainer) -> int:
@@ -40,17 +47,12 @@ def operations(trainer: Trainer) -> int:
     return counter.get_total_flops()
 
 
-def matrix_peak(device: torch.device, precision: str) -> float | None:
+def matrix_peak(device: torch.device, precision: Precision) -> float | None:
     """The operations per second of a large matrix product; None for a device that is not a GPU."""
     if device.type != "cuda":
         return None
-    matmul = torch.backends.cuda.matmul
-    # Convolutions in fp32 may use TF32, so the measured product may use it too.
-    before, matmul.allow_tf32 = matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    try:
+    with machine.products(device, precision):
         seconds = _product_seconds(_noise(device).to(TYPES[precision]))
-    finally:
-        matmul.allow_tf32 = before
     return 2 * WIDTH**3 / seconds
 
 

@@ -93,8 +93,13 @@ class NetworkRunner:
         """The network's output for x and its other inputs (c_noise, y, raw)."""
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
+        return self.in_precision(x, *others)
+
+    def in_precision(self, x: Tensor, *others: Tensor | None) -> Tensor:
+        """The network's output in x's type, computed in the runner's precision."""
         low = LOW.get(self.precision)
-        with torch.autocast(self.device.type, low, enabled=low is not None):
+        autocast = torch.autocast(self.device.type, low, enabled=low is not None)
+        with autocast, machine.products(self.device, self.precision):
             answer: Tensor = self.network(x, *others)
         return answer.to(x.dtype)
 

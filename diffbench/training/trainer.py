@@ -26,7 +26,7 @@ from diffbench.specs.errors import UserError
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
-from diffbench.training import models
+from diffbench.training import machine, models
 from diffbench.training.scaling import loss_scale
 from diffbench.training.team import SingleProcess, Team
 
@@ -201,7 +201,9 @@ class Trainer:
         parts, mean = self.training.accumulate, torch.zeros((), device=self.device)
         self.team.seed(self.spec.seed, self.step)
         for index, rows in enumerate(portions(len(share.rows), parts)):
-            with self.team.adding(last_part=index == parts - 1):
+            # The gradient's products too.
+            products = machine.products(self.device, self.training.precision)
+            with self.team.adding(last_part=index == parts - 1), products:
                 found, loss = self.part(share.cut(rows), count)
                 (loss * (self.scale * self.team.size * self.loss_scale.factor)).backward()
             losses.append(found.detach())
