@@ -12,8 +12,8 @@
 
 Each part is a process of its own with a deadline, and what an earlier part leaves of its time goes to the later ones.
 A part that fails, hangs or is late costs its own rows alone: after each part FOLDER (results/gpu) has all that is
-known, in `gpu.json`, `gpu.csv` and `gpu-parts.csv`, and what was not measured has a row with the reason.  The two
-tables become part of docs/performance.md in docs/records/trials (`diffbench pages --write`).
+known, in `gpu.json`, three tables and `gpu.log`, and what was not measured has a row with the reason.  The tables,
+copied to docs/records/trials, become part of docs/performance.md by `diffbench pages --write`.
 
 Networks are untrained and images are noise, but for `mini`.  Times are medians of three blocks of calls, after a
 warm-up.  `--device cpu` takes small networks and a few calls: it tries the script, and its numbers mean nothing.
@@ -51,7 +51,7 @@ sys.path.insert(0, str(ROOT))
 SECONDS = 480.0
 #: Each part's share of the time, and the most seconds that it may take of so many.
 PARTS = {
-    "peak": (3, 40.0),
+    "peak": (8, 60.0),  # the first to read PyTorch from the disk
     "tests": (13, 120.0),
     "digits": (13, 90.0),
     "ddpm": (23, 150.0),
@@ -110,6 +110,7 @@ class Switches:
     unfused: bool = False
     benchmark: bool = False
     free: bool = False
+    graphs: bool = False
 
     @property
     def precision(self) -> str:
@@ -133,6 +134,7 @@ SAMPLING = {
     "tf32": Switches({"precision": "tf32"}),
     "bf16": Switches({"precision": "bf16"}),
     "bf16, channels_last": Switches(LAST),
+    "bf16, channels_last, CUDA graphs": Switches(LAST, graphs=True),
 }
 
 
@@ -338,17 +340,21 @@ def outcomes_of(report: Path) -> Iterator[Row]:
 
 @contextmanager
 def switched(switches: Switches) -> Iterator[None]:
-    """A block in which kernels are chosen by trial, or in which any may be taken."""
+    """A block in which kernels are chosen by trial, in which any may be taken, or in which calls become graphs."""
     import torch
+
+    from diffbench.training import graphs
 
     cudnn = torch.backends.cudnn
     benchmark, mode = cudnn.benchmark, torch.get_deterministic_debug_mode()
     try:
+        os.environ[graphs.VARIABLE] = "1" if switches.graphs else ""
         cudnn.benchmark = switches.benchmark
         if switches.free:
             torch.set_deterministic_debug_mode("default")
         yield
     finally:
+        os.environ[graphs.VARIABLE] = ""
         cudnn.benchmark = benchmark
         torch.set_deterministic_debug_mode(mode)
 
@@ -476,6 +482,8 @@ def speeds(bench: Bench) -> None:
             refusal = "this network always has its channels last"
         if compiled and bench.toy:
             refusal = "networks are compiled on a GPU only"
+        if switches.graphs and bench.toy:
+            refusal = "CUDA graphs are a GPU's"
         made = model.training if work == "training" else model.sampling
         function = partial(made, switches, count)
         return Item(facts, function, COMPILING if compiled else None, refusal)
@@ -601,7 +609,6 @@ class Mini:
 def mini(bench: Bench) -> None:
     """Train on real images, and draw images from what was learnt."""
     facts = {"network": "cifar10-mini, edm"}
-    bench.write.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         found = None if bench.images is None else Mini(bench, Path(folder))
         refusal = "" if found else "no --images were given"
@@ -650,6 +657,8 @@ def run_part(name: str, limit: float, options: argparse.Namespace) -> tuple[Row,
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         text = log.read_text(encoding="utf-8", errors="replace")
+        with (options.write / "gpu.log").open("a", encoding="utf-8") as whole:
+            whole.write(f"== {name}\n{text}\n")
         found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     print(text[-6000:], flush=True)
     lines = [line for line in text.splitlines() if line.strip()]
@@ -729,6 +738,17 @@ def table_of_speeds(report: Row) -> list[Row]:
     return [shown(row) for row in measured]
 
 
+def table_of_machine(report: Row) -> list[Row]:
+    """A row for each fact of the machine, its matrix products last."""
+    facts = {key: each for key, each in report["machine"].items() if key != "commit"}
+    facts |= {
+        f"matrix product in {row['switches']}": f"{row['tflops']:.3g} TFLOP/s"
+        for row in report["rows"]
+        if row.get("tflops")
+    }
+    return [{"machine": key, "": str(each)} for key, each in facts.items() if each is not None]
+
+
 def machine_of(report: Row) -> None:
     """Note what was measured of the device where the part that looks has run."""
     for row in report["rows"]:
@@ -767,10 +787,11 @@ def markdown(rows: list[Row]) -> str:
 
 def write(report: Row, folder: Path) -> None:
     """Write the JSON, and the two tables with their command and commit; each file at once."""
-    folder.mkdir(parents=True, exist_ok=True)
     machine_of(report)
     texts = {"gpu.json": json.dumps(report, indent=1) + "\n"}
-    for name, rows in {"gpu": table_of_speeds(report), "gpu-parts": table_of_parts(report)}.items():
+    tables = {"gpu": table_of_speeds, "gpu-parts": table_of_parts, "gpu-machine": table_of_machine}
+    for name, table in tables.items():
+        rows = table(report)
         if not rows:
             continue
         ends = {"command": report["command"], "commit": report["machine"]["commit"]}
@@ -794,6 +815,8 @@ def main(options: argparse.Namespace) -> None:
     command += ["--device", options.device] if options.device != "cuda" else []
     # The path of the images is this machine's own.
     command += ["--images", "IMAGES"] if options.images else []
+    options.write.mkdir(parents=True, exist_ok=True)
+    (options.write / "gpu.log").unlink(missing_ok=True)
     report: Row = {"machine": about(options), "command": " ".join(command), "parts": [], "rows": []}
     names = [name for name in PARTS if options.only is None or name in options.only]
     for index, name in enumerate(names):
@@ -811,10 +834,9 @@ def main(options: argparse.Namespace) -> None:
             report["parts"].append(part)
             report["rows"] += rows
         write(report, options.write)
-    for rows in (table_of_speeds(report), table_of_parts(report)):
+    for rows in (table_of_speeds(report), table_of_parts(report), table_of_machine(report)):
         if rows:
             print("\n" + markdown(rows))
-    print("\n" + ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
     print(f"written to {re.sub(f'^{re.escape(str(ROOT))}/', '', str(options.write))}")
 
 

@@ -27,7 +27,7 @@ from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import OfWeights, Weights
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError, read_product, reading
-from diffbench.training import machine
+from diffbench.training import graphs, machine
 
 #: The specs that say how a network is run, except for its precision.
 Running = TrainingSpec | PretrainedSpec
@@ -88,12 +88,15 @@ class NetworkRunner:
         self.network, self.device, self.precision = network, device, precision
         machine.warn_if_slow(device.type, precision)
         self.channels_last = wants_channels_last(network, running)
+        self.graphs = graphs.Recorded() if graphs.asked_for(device) else None
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """The network's output for x and its other inputs (c_noise, y, raw)."""
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.in_precision(x, *others)
+        if self.graphs is None:
+            return self.in_precision(x, *others)
+        return self.graphs(self.in_precision, x, *others)
 
     def in_precision(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """The network's output in x's type, computed in the runner's precision."""
