@@ -55,7 +55,7 @@ def test_speed_leaves_out_saves_and_the_first_stretch(digits, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
     trainer = trainer_of(digits, "edm", batch=10)
-    measured = Meter(trainer, operations=50, peak=4000.0)
+    measured = Meter(trainer.batch, trainer.step, operations=50, peak=4000.0)
     assert measured.summary() == {}
     for seconds, speed in ((20, 1), (2, 10), (1, 20)):
         now[0] += seconds
@@ -70,7 +70,7 @@ def test_speed_leaves_out_saves_and_the_first_stretch(digits, monkeypatch):
     summary = measured.summary()
     assert summary["images_per_second"] == pytest.approx(40 / 3, rel=1e-3)
     assert summary["utilisation"] == pytest.approx(40 / 3 / 80, abs=1e-4)
-    assert Meter(trainer, 50, None).numbers([(10, 1.0)]) == {
+    assert Meter(trainer.batch, 0, 50, None).numbers([(10, 1.0)]) == {
         "images_per_second": 10,
         "utilisation": None,
     }

@@ -5,8 +5,8 @@ import pytest
 from test_fidelity import Projection, images
 
 from diffbench.metrics import reference_statistics
+from diffbench.metrics.distances import joined
 from diffbench.metrics.extractor import features_and_logits
-from diffbench.metrics.reference_statistics import joined
 
 SPLITS = {"train": images(300, seed=1), "test": images(100, seed=2)}
 

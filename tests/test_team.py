@@ -27,8 +27,9 @@ from diffbench.store import files, paths, status
 from diffbench.store.products import write_product
 from diffbench.store.state import SpectatorStore, StateStore, generations
 from diffbench.training import launch
+from diffbench.training.loop import TrainingError
 from diffbench.training.team import ProcessGroup, SingleProcess
-from diffbench.training.trainer import Trainer, TrainingError
+from diffbench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 DATA = DataStageSpec(data=DigitsSpec())

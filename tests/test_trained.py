@@ -7,8 +7,17 @@ import pytest
 import torch
 
 from diffbench.data.datasets import DIGITS_LIMITS, Dataset
+from diffbench.data.grey_levels import GreyLevels
 from diffbench.metrics.extractor import features_and_logits, weights_sha256
-from diffbench.metrics.trained import FeatureNetwork, Trained, build_extractor, train_extractor
+from diffbench.metrics.trained import (
+    ClassifierTraining,
+    FeatureNetwork,
+    Task,
+    Trained,
+    build_extractor,
+    total_variance,
+    train_extractor,
+)
 from diffbench.metrics.validation import NOISES, check_limits, gaussian_blur, validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 
@@ -64,8 +73,10 @@ def test_features_have_the_total_variance_of_the_spec(
 ) -> None:
     features, logits = features_and_logits(module, digits.train)
     assert features.shape == (1500, 32) and logits.shape == (1500, 10)
-    assert features.dtype == logits.dtype == np.float64
-    assert features.var(axis=0).sum() == pytest.approx(TrainedExtractorSpec().variance, rel=1e-5)
+    assert features.dtype == logits.dtype == np.float32
+    assert features.astype(np.float64).var(axis=0).sum() == pytest.approx(
+        TrainedExtractorSpec().variance, rel=1e-5
+    )
 
 
 def test_training_is_a_function_of_the_spec(digits: Dataset) -> None:
@@ -160,3 +171,109 @@ def test_sfid_has_the_pixels_of_which_a_feature_is_the_mean(side: int, channels:
     # Sums of at most 1,024 float32 numbers.
     assert np.allclose(z.reshape(8, pixels, channels).mean(1), pooled, rtol=1e-4, atol=1e-6)
     assert Trained(TrainedExtractorSpec()).opinions(network) == {}
+
+
+@pytest.mark.parametrize("stopped", [1, 3, 4, 5, 8])
+def test_a_training_goes_on_from_its_state_to_the_same_bits(stopped: int) -> None:
+    """In an epoch of four steps, between epochs, and after the last step."""
+    dataset, spec = small((12, 9, 3), 3), TrainedExtractorSpec(epochs=2, batch=8)
+    whole, first, again = (ClassifierTraining(spec, dataset, torch.device("cpu")) for _ in range(3))
+    assert (whole.steps, whole.batch) == (8, 8)
+    for _ in range(stopped):
+        first.advance()
+    saved = {name: each.clone() for name, each in first.state().items()}
+    # What is saved does not depend on what is done later, nor on the global generator.
+    if stopped < first.steps:
+        first.advance()
+    torch.manual_seed(stopped)
+    again.restore(saved | {"step": torch.tensor(stopped)})
+    for training in (whole, again):
+        while training.step < training.steps:
+            training.advance()
+    states = [training.state() for training in (whole, again)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(each, states[1][name]) for name, each in states[0].items())
+    assert weights_sha256(whole.finished()) == weights_sha256(again.finished())
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 2), (6, 4, 1)])
+def test_the_images_of_a_set_without_classes_are_turned_as_they_are_asked_for(
+    shape: tuple[int, int, int],
+) -> None:
+    dataset = small(shape, 1, count=13)
+    grey = GreyLevels(256)
+    task = Task(dataset, grey, torch.device("cpu"))
+    turns = 4 if shape[0] == shape[1] else 2
+    turned = [np.rot90(dataset.train, k * 4 // turns, axes=(1, 2)) for k in range(turns)]
+    assert len(task) == 5 * turns
+    rows = torch.randperm(len(task), generator=torch.Generator().manual_seed(0))
+    x, y = task[rows]
+    assert torch.equal(x, grey.to_model(np.concatenate(turned)[rows.numpy()]))
+    assert torch.equal(y, rows // 5)
+
+
+def test_images_are_read_a_batch_at_a_time() -> None:
+    """Whatever their number: they may be mapped into memory, and more than fit into it."""
+    dataset = small((8, 8, 1), 1, count=408)
+    asked = read_of(dataset.train)
+    features_and_logits(build_extractor(BRIEF, dataset).eval(), asked, batch=50)
+    assert len(asked.most) == 8 and max(asked.most) == 50
+    training = ClassifierTraining(BRIEF, dataset, torch.device("cpu"))
+    asked = training.task.images.stored = Rows(training.task.images.stored)
+    for _ in range(training.batches):
+        training.advance()
+    assert sum(asked.most) == 4 * 400 and max(asked.most) <= BRIEF.batch
+
+
+class Read(np.ndarray):
+    """Images that note how many of them each reader takes."""
+
+    most: list[int]
+
+    def __getitem__(self, rows):
+        found = np.asarray(super().__getitem__(rows))
+        self.most.append(len(found))
+        return found
+
+
+def read_of(images: np.ndarray) -> Read:
+    noted = images.view(Read)
+    noted.most = []
+    return noted
+
+
+class Rows:
+    """A tensor that notes how many rows each reader takes."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.device, self.most = tensor, tensor.device, []
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        self.most.append(len(rows))
+        return self.tensor[rows]
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [7, 8], [50]])
+def test_the_total_variance_of_parts_is_that_of_the_whole(cuts: list[int]) -> None:
+    z = np.random.RandomState(0).standard_normal((100, 5)) * [1, 2, 3, 4, 5] + 10
+    found = total_variance(iter(np.split(z, cuts)))
+    if cuts:
+        # A few sums of a hundred numbers: 100 roundings of 1e-16.
+        assert found == pytest.approx(z.var(axis=0).sum(), rel=1e-13)
+    else:
+        assert found == z.var(axis=0).sum()
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"),
+    [(1500, 40), (4928, 40), (5000, 40), (50_000, 4), (1_281_167, 1), (None, 40)],
+)
+def test_the_passes_fit_the_number_of_images(images: int | None, epochs: int) -> None:
+    spec = TrainedExtractorSpec().suited(images)
+    assert spec.epochs == epochs
+    if epochs == 40:
+        assert spec.digest() == TrainedExtractorSpec().digest()
+    assert TrainedExtractorSpec(epochs=40).suited(images).epochs == 40

@@ -45,7 +45,8 @@ from diffbench.specs.processes import ReflectedSpec
 from diffbench.specs.registry import build
 from diffbench.specs.solvers import EulerMaruyamaSpec, SolverSpec, TransportSpec
 from diffbench.store.progress import Progress, Step
-from diffbench.training.trainer import TrainingError, learning_rate
+from diffbench.training.loop import TrainingError
+from diffbench.training.trainer import learning_rate
 
 #: The number of steps that an estimate times.
 TIMED = 4

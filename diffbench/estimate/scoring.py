@@ -58,8 +58,8 @@ class Scoring:
         self.kept = min(self.train, spec.neighbours)
         self.width = spec.extractor.width or 0
         self.others = spec.extractor.others
-        large = spec.extractor.heavy and timings.device.type == "cuda"
-        self.device = timings.device if large else torch.device("cpu")
+        on_gpu = spec.uses_gpu and timings.device.type == "cuda"
+        self.device = timings.device if on_gpu else torch.device("cpu")
 
     def cost(self, seconds: Callable[[], float]) -> Cost:
         """Return the cost of that many seconds of scoring; None hours where nothing is known of the extractor."""

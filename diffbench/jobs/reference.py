@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from diffbench.data.datasets import Dataset
 from diffbench.estimate.costs import Cost
@@ -18,24 +20,27 @@ from diffbench.metrics import reference_statistics
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor
 from diffbench.metrics.fidelity import Fidelity
+from diffbench.specs.errors import Stopped
 from diffbench.specs.floors import FloorSpec
 from diffbench.specs.jobs import ReferenceSpec
 from diffbench.specs.measures import MeasureSpec
 from diffbench.specs.registry import build
-from diffbench.store import paths
+from diffbench.store import paths, stopping
 from diffbench.store.products import read_product, write_product
 from diffbench.store.progress import Progress
-from diffbench.training import machine
+from diffbench.store.run_record import RunRecord
+from diffbench.store.state import StateStore
+from diffbench.training import loop, machine
+from diffbench.training.meter import Meter
 
 
 def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
     """Write statistics.npz and, for an extractor that is trained here, its validated weights."""
     check_library(spec)
     path, device = paths.product(root, spec), prepare(spec, device_name)
-    with machine.record(path, device) as record:
-        dataset = data.load(root, spec.data)
-        extractor: Extractor = build(spec.extractor)
-        module = extractor.make(dataset).to(device)
+    dataset = data.load(root, spec.data)
+    extractor: Extractor = build(spec.extractor)
+    with made(spec, root, extractor, dataset, device) as (module, record):
         record.note(extractor=extractor.validate(module, dataset))
         if spec.extractor.stored:
             tensors = {name: each.contiguous() for name, each in module.state_dict().items()}
@@ -54,6 +59,35 @@ def run(spec: ReferenceSpec, root: Path, device_name: str) -> None:
         )
         progress.close()
         write_product(path, measured.save, spec)
+
+
+@contextmanager
+def made(
+    spec: ReferenceSpec, root: Path, extractor: Extractor, dataset: Dataset, device: torch.device
+) -> Iterator[tuple[nn.Module, RunRecord]]:
+    """Make the extractor, or train it from where it was stopped; yield it, and the run's record, open in the block.
+
+    Raises:
+        Stopped: when asked to stop in a training, after saving its state.
+    """
+    learner, path = extractor.training(dataset, device), paths.product(root, spec)
+    if learner is None:
+        with machine.record(path, device) as record:
+            yield extractor.make(dataset).to(device), record
+        return
+    state = StateStore(paths.state(root, spec), spec, learner.parts)
+    with state.lock():
+        torch.set_num_threads(learner.threads)
+        earlier = loop.resume(learner, state)
+        with machine.record(path, device, earlier) as record:
+            with stopping.noted():
+                meter = Meter(learner.batch, learner.step, operations=0, peak=None)
+                loop.train(learner, state, earlier, meter)
+                if number := stopping.asked():
+                    raise Stopped(number, f"{learner.title}: done, state saved: run it again")
+            module = learner.finished()
+            torch.set_num_threads(1)
+            yield module, record
 
 
 def cost(spec: ReferenceSpec, timings: Timings) -> Cost:

@@ -3,17 +3,14 @@
 Every random draw of step i is a function of (seed, i), and the state holds all else: weights, average,
 optimiser, torch's generator (dropout), what the training times learned.  So a run that was killed gives the
 same bits as one that was not.  Snapshots, the averaged weights of earlier steps, are kept beside the state until the
-end, when all weights become products at once.  The classifier stage trains by the same code.
+end, when all weights become products at once.  The classifier stage trains by the same code, and the reference stage's
+extractor in the same loop (`diffbench.training.loop`).
 
 Several processes (``team``) may share the work: the first writes state, log and product, the others read the state.
 """
 
 from __future__ import annotations
 
-import math
-import signal
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -28,19 +25,17 @@ from diffbench.diffusion.objectives.losses import Objective
 from diffbench.estimate.costs import Cost
 from diffbench.estimate.timings import MakeTrainer, Timings, size_of
 from diffbench.jobs import data
-from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
 from diffbench.specs.weights import Weights
 from diffbench.store import paths, stopping
 from diffbench.store.products import StoreError, write_product
-from diffbench.store.progress import Progress, Silent
 from diffbench.store.state import GENERATIONS, SpectatorStore, StateStore, generations
-from diffbench.training import machine, models
+from diffbench.training import loop, machine, models
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.team import Team, joined_team
-from diffbench.training.trainer import Trainer, TrainingError
+from diffbench.training.trainer import Trainer
 
 
 def run(spec: TrainSpec, root: Path, device_name: str) -> None:
@@ -131,12 +126,13 @@ def train_network(
         state = store(paths.state(root, spec), spec)
         with state.lock():
             trainer = make(processes)
-            earlier = resume(trainer, state)
+            earlier = loop.resume(trainer, state, processes, before=first_lost(trainer, state))
             record = machine.record(paths.product(root, spec), device, earlier)
             # A request that comes after the last step finds a training that is done: its products are written.
             with record if processes.first else nullcontext(), stopping.noted():
                 meter = metered(trainer)
-                executed = train(trainer, state, earlier, meter)
+                keep = keeping(trainer, state)
+                executed = loop.train(trainer, state, earlier, meter, processes, keep)
                 if processes.first:
                     steps = trainer.training.steps
                     record.note(steps=steps, executed=executed, start=trainer.step - executed)
@@ -147,10 +143,10 @@ def train_network(
 
 def metered(trainer: Trainer) -> Meter:
     """Return a meter of the training; it counts nothing where no step is left."""
-    if trainer.step == trainer.training.steps:
-        return Meter(trainer, 0, None)
-    peak = matrix_peak(trainer.device, trainer.training.precision)
-    return Meter(trainer, operations(trainer), peak)
+    done = trainer.step == trainer.steps
+    peak = None if done else matrix_peak(trainer.device, trainer.training.precision)
+    counted = 0 if done else operations(trainer)
+    return Meter(trainer.batch, trainer.step, counted, peak, trainer.team.size)
 
 
 def write(tensors: dict[str, Tensor], path: Path, spec: TrainSpec | ClassifierSpec) -> None:
@@ -175,6 +171,24 @@ def snapshots_of(spec: TrainSpec | ClassifierSpec) -> dict[Weights, tuple[int, i
     }
 
 
+def first_lost(trainer: Trainer, state: StateStore) -> int | None:
+    """Return the step of the first snapshot that is not whole: states after it are not used; None where all are."""
+    lost = [where for where in snapshots_of(trainer.spec).values() if state.kept(*where) is None]
+    return min((step for step, _ in lost), default=None)
+
+
+def keeping(trainer: Trainer, state: StateStore) -> Callable[[], None]:
+    """Return what is done after each step: averaged weights are kept where the budget asks for them."""
+    kept = snapshots_of(trainer.spec).values()
+
+    def keep() -> None:
+        for step, index in kept:
+            if step == trainer.step:
+                state.keep(trainer.averaged(index), step, index)
+
+    return keep
+
+
 def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
     """Write the weights beside the model's own: other lengths of the last step, and the snapshots as they were kept.
 
@@ -193,86 +207,3 @@ def write_others(trainer: Trainer, state: StateStore, root: Path) -> None:
                 f"the snapshot of step {weights.step} in {state.folder} is torn or missing: run the command again"
             )
         write_product(root / product, file.read_bytes(), spec)
-
-
-def resume(trainer: Trainer, state: StateStore) -> float | None:
-    """Restore the newest state, if any, and return the seconds of training that led to it; None where nothing says so.
-
-    A state after a missing snapshot is not used: training resumes from a state before it.
-
-    Raises:
-        TrainingError: when other processes of the team found another state.
-    """
-    lost = [where for where in snapshots_of(trainer.spec).values() if state.kept(*where) is None]
-    before = min((step for step, _ in lost), default=None)
-    tensors = state.load(before)
-    if before is not None:
-        state.discard(before)
-    if tensors is not None:
-        trainer.restore(tensors)
-        if trainer.team.first:
-            print(
-                f"{trainer.spec.stage} {trainer.spec.variant}: resume at step {trainer.step}",
-                file=sys.stderr,
-                flush=True,
-            )
-    step, size = torch.tensor(trainer.step, device=trainer.device), trainer.team.size
-    if int(trainer.team.total(step)) != trainer.step * size:
-        raise TrainingError(
-            f"process {trainer.team.rank} resumes at step {trainer.step}, and other processes at another step: all "
-            f"must see the same {state.folder}"
-        )
-    state.event("resume" if tensors is not None else "start", step=trainer.step)
-    if tensors is None:
-        return 0.0
-    saved = [
-        event
-        for event in state.events()
-        if event.get("event") == "saved" and event.get("step") == trainer.step
-    ]
-    return saved[-1].get("seconds") if saved else None
-
-
-def train(trainer: Trainer, state: StateStore, earlier: float | None, meter: Meter) -> int:
-    """Train to the end of the budget, saving about ten times, and return the number of steps done.
-
-    Raises:
-        TrainingError: when the loss is no longer finite, and the budget does not allow for that.
-        Stopped: when asked to stop, after saving.
-    """
-    steps, first, start = trainer.training.steps, trainer.step, time.monotonic()
-    every, saved_at = max(1, math.ceil(steps / 10)), start
-    title = f"{trainer.spec.stage} {trainer.spec.variant} seed {trainer.spec.seed}"
-    progress = Progress(title, steps, "step", trainer.step) if trainer.team.first else Silent()
-
-    def save(loss: Tensor) -> None:
-        if not trainer.sound(loss):
-            raise TrainingError(f"the loss is {float(loss)} at step {trainer.step}: try a lower lr")
-        speed = meter.stop(trainer.step)
-        state.save(trainer.state(), trainer.step)
-        took = None if earlier is None else round(earlier + time.monotonic() - start, 3)
-        facts = {"seconds": took, "loss": float(loss)}
-        memory = {"memory_mib": round(machine.peak_memory(trainer.device), 1)}
-        state.event("saved", step=trainer.step, **facts, **speed, **memory)
-        meter.go(trainer.step)
-
-    kept = snapshots_of(trainer.spec).values()
-    while trainer.step < steps:
-        loss = trainer.advance()
-        for step, index in kept:
-            if step == trainer.step:
-                state.keep(trainer.averaged(index), step, index)
-        late = time.monotonic() - saved_at > 300
-        number = stopping.asked()
-        late, asked = trainer.team.agreed(trainer.step, late, number is not None)
-        if trainer.step % every == 0 or late or asked or trainer.step == steps:
-            save(loss)
-            saved_at = time.monotonic()
-        if asked and trainer.step < steps:
-            progress.close()
-            saved = f"stopped at step {trainer.step}, state saved: run the command again to go on"
-            raise Stopped(number or signal.SIGTERM, f"{title}: {saved}")
-        progress.advance(loss=loss)
-    progress.close()
-    state.event("end", step=trainer.step, executed=trainer.step - first)
-    return trainer.step - first

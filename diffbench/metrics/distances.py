@@ -6,6 +6,7 @@ on its defaults or its cache (keyed by names, not contents).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,11 +15,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg.blas import dtrmm
 
-from diffbench.metrics.extractor import Features
+from diffbench.metrics.extractor import PART, Features
 from diffbench.metrics.torchvision_operators import ensure_importable
 
+Doubles = NDArray[np.float64]
 #: Mean ``mu`` (d,) and covariance ``sigma`` (d, d).
-Statistics = dict[str, Features]
+Statistics = dict[str, Doubles]
+#: The row numbers of some features.
+Rows = NDArray[np.int64]
+
+#: How many numbers of features are in memory in float64 at a time, where there are more rows than ``PART``: 32 MiB.
+NUMBERS = 2**22
 
 IS_OPTIONS: dict[str, Any] = {"splits": 10, "shuffle": True, "rng_seed": 2020}
 KID_OPTIONS: dict[str, Any] = {
@@ -53,7 +60,35 @@ def fid_statistics(z: Features) -> Statistics:
     torch_fidelity()
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
-    statistics: Statistics = fid_features_to_statistics(torch.from_numpy(z))
+    statistics: Statistics = fid_features_to_statistics(
+        torch.from_numpy(z.astype(np.float64, copy=False))
+    )
+    return statistics
+
+
+def joined(parts: Iterator[Features]) -> Statistics:
+    """Mean and covariance of all rows of the parts (N_i, d), of which the first has at least four.
+
+    A single part has exactly torch-fidelity's values.  With counts n, m, means a, b and sums of centred products A, B,
+
+        mean = a + (b - a) m/(n + m),        A + B + (b - a)(b - a)' n m/(n + m)
+
+    (Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
+    """
+    first = next(parts)
+    statistics, n = fid_statistics(first), len(first)
+    for z in parts:
+        m = len(z)
+        mean = z.mean(0, dtype=np.float64)
+        centred = z - mean
+        apart = mean - statistics["mu"]
+        products = (n - 1) * statistics["sigma"] + centred.T @ centred
+        products += np.outer(apart, apart) * (n * m / (n + m))
+        statistics = {
+            "mu": statistics["mu"] + apart * (m / (n + m)),
+            "sigma": products / (n + m - 1),
+        }
+        n += m
     return statistics
 
 
@@ -66,24 +101,34 @@ class Fitted(NamedTuple):
         factor: F (N, d) with S = F'F in place of ``sigma``, where N is less than d.
     """
 
-    mu: Features
-    sigma: Features | None
-    factor: Features | None
+    mu: Doubles
+    sigma: Doubles | None
+    factor: Doubles | None
 
 
-def fitted(z: Features) -> Fitted:
-    """The Gaussian of features (N, d).
+def fitted(z: Features, rows: Rows | None = None) -> Fitted:
+    """The Gaussian of features (N, d), or of some of their ``rows`` (n,).
+
+    More than ``PART`` rows are taken in blocks of at most ``NUMBERS`` numbers in float64, or of 2 d rows if that is
+    more.
 
     Raises:
         ValueError: when there are fewer than four rows.
     """
-    count, d = z.shape
+    count, d = len(z) if rows is None else len(rows), z.shape[1]
+    size = count if count <= PART else max(2 * d, NUMBERS // d)
+    blocks = (
+        z[start : start + size] if rows is None else z[rows[start : start + size]]
+        for start in range(0, max(count, 1), size or 1)
+    )
     if count >= d:
-        statistics = fid_statistics(z)
+        # The last block may be small, but not the first, which has to have four rows.
+        statistics = joined(blocks)
         return Fitted(statistics["mu"], statistics["sigma"], None)
-    _refuse_few(z)
-    mu = z.mean(0)
-    return Fitted(mu, None, (z - mu) / np.sqrt(count - 1))
+    whole = next(blocks).astype(np.float64, copy=False)
+    _refuse_few(whole)
+    mu = whole.mean(0)
+    return Fitted(mu, None, (whole - mu) / np.sqrt(count - 1))
 
 
 class FrechetTo:
@@ -106,7 +151,7 @@ class FrechetTo:
         self.reference = reference
 
     @cached_property
-    def triangle(self) -> Features | None:
+    def triangle(self) -> Doubles | None:
         """R (d, d), 0 above its diagonal; None where S' is singular."""
         try:
             return np.linalg.cholesky(self.reference["sigma"]).astype(np.float64, copy=False)
@@ -114,20 +159,20 @@ class FrechetTo:
             return None
 
     @cached_property
-    def root(self) -> Features:
+    def root(self) -> Doubles:
         """R (d, d)."""
         if self.triangle is not None:
             return self.triangle
         values, vectors = np.linalg.eigh(self.reference["sigma"])
-        root: Features = vectors * np.sqrt(values.clip(0))
+        root: Doubles = vectors * np.sqrt(values.clip(0))
         return root
 
-    def between(self, sigma: Features) -> Features:
+    def between(self, sigma: Doubles) -> Doubles:
         """R' S R (d, d) of a covariance S; a triangle takes half the operations."""
         if self.triangle is None:
             return self.root.T @ sigma @ self.root
         right = dtrmm(1.0, self.triangle, sigma, side=1, lower=1)
-        product: Features = dtrmm(1.0, self.triangle, right, side=0, lower=1, trans_a=1)
+        product: Doubles = dtrmm(1.0, self.triangle, right, side=0, lower=1, trans_a=1)
         return product
 
     def __call__(self, other: Fitted) -> float:
@@ -146,14 +191,23 @@ class FrechetTo:
         return max(value - 2 * float(np.sqrt(values.clip(0)).sum()), 0.0)
 
 
-def inception_score(logits: Features) -> float:
-    """Inception score of logits (N, classes)."""
+def inception_score(logits: Features, rows: Rows | None = None) -> float:
+    """Inception score of logits (N, classes), or of some of their ``rows`` (n,): torch-fidelity's of all at once.
+
+    Only one of its splits is in memory in float64 at a time.
+    """
     torch_fidelity()
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-    return float(
-        isc_features_to_metric(torch.from_numpy(logits), **IS_OPTIONS)[KEY_METRIC_ISC_MEAN]
-    )
+    count, splits = len(logits) if rows is None else len(rows), IS_OPTIONS["splits"]
+    order = np.random.RandomState(IS_OPTIONS["rng_seed"]).permutation(count)
+    chosen = order if rows is None else rows[order]
+    edges = [i * count // splits for i in range(splits + 1)]
+    scores = [
+        isc_features_to_metric(torch.from_numpy(logits[chosen[a:b]]), splits=1, shuffle=False)
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
+    return float(np.mean([each[KEY_METRIC_ISC_MEAN] for each in scores]))
 
 
 def kid_subset_size(samples: int, reference: int) -> int:
@@ -162,19 +216,23 @@ def kid_subset_size(samples: int, reference: int) -> int:
 
 
 def kernel_distance(z: Features, reference: Features, gamma: float) -> float:
-    """KID of features (N, d) to reference features (M, d), with the kernel (gamma z.z' + 1)^3."""
-    torch_fidelity()
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+    """KID of features (N, d) to reference features (M, d), with the kernel (gamma z.z' + 1)^3.
 
-    metric = kid_features_to_metric(
-        torch.from_numpy(z),
-        torch.from_numpy(reference),
-        kid_kernel_poly_gamma=gamma,
-        kid_subset_size=kid_subset_size(len(z), len(reference)),
-        verbose=False,
-        **KID_OPTIONS,
-    )
-    return float(metric[KEY_METRIC_KID_MEAN])
+    The subsets are those that torch-fidelity draws of both sets at once; only one of each is in memory in float64.
+    """
+    torch_fidelity()
+    from torch_fidelity.metric_kid import kernel_mmd
+
+    size = kid_subset_size(len(z), len(reference))
+    random = np.random.RandomState(KID_OPTIONS["rng_seed"])
+    values = []
+    for _ in range(KID_OPTIONS["kid_subsets"]):
+        sets = [
+            each[random.choice(len(each), size, replace=False)].astype(np.float64)
+            for each in (z, reference)
+        ]
+        values.append(kernel_mmd(*sets, kid_kernel_poly_gamma=gamma, **KID_OPTIONS))
+    return float(np.mean(values))
 
 
 def kernel_distance_se(z: Features, reference: Features, gamma: float, blocks: int = 10) -> float:
@@ -183,14 +241,15 @@ def kernel_distance_se(z: Features, reference: Features, gamma: float, blocks: i
     Of MMD^2 = E k(z, z) - 2 E k(z, z') + E k(z', z') the last term depends on the reference alone and adds nothing to
     the spread; the second is estimated with at most 2,000 reference images.
     """
-    parts = np.array_split(z[: 1000 * blocks], blocks)
-    reference = reference[np.linspace(0, len(reference) - 1, min(len(reference), 2000)).astype(int)]
+    parts = np.array_split(z[: 1000 * blocks].astype(np.float64), blocks)
+    chosen = np.linspace(0, len(reference) - 1, min(len(reference), 2000)).astype(int)
+    reference = reference[chosen].astype(np.float64)
     values = [_within(part, gamma) - 2 * _kernel(part, reference, gamma).mean() for part in parts]
     # From the deviation of one block to that of all samples.
     return float(np.std(values, ddof=1) * (len(parts[0]) / len(z)) ** 0.5)
 
 
-def bootstrap_rows(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
+def bootstrap_rows(count: int, resamples: int, seed: int) -> Rows:
     """Row numbers (resamples, count), drawn with replacement."""
     # RandomState, whose streams do not change between NumPy's versions.
     return np.random.RandomState(seed).randint(0, count, size=(resamples, count))

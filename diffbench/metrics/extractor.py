@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,56 @@ from diffbench.diffusion.core.returned import check_rows, described
 from diffbench.metrics.batch import Batch
 from diffbench.store.progress import Step
 
-Features = NDArray[np.float64]
+#: Features (N, d), or logits, in the precision of their network: as a rule float32.
+Features = NDArray[np.floating[Any]]
+#: The number of images whose features are in memory at a time where not all are kept.
+PART = 10_000
 #: The channels of a convolution that sFID compares, and the largest number of features that these make.
 CHANNELS, WIDEST = 7, 2048
+
+
+class ExtractorTraining(ABC):
+    """The training of an extractor, which can be stopped after any step and goes on from its state.
+
+    Attributes:
+        name: its name in messages.
+        title: the title of its progress.
+        step: the number of steps done.
+        steps: the number of all steps.
+        batch: the largest number of images of a step.
+        threads: CPU threads that it is meant for.
+        device: where it is trained.
+        parts: the names with which the tensors of a state begin.
+    """
+
+    name: str = "extractor"
+    title: str = "extractor: training"
+    step: int
+    steps: int
+    batch: int
+    threads: int = 1
+    device: torch.device
+    parts: tuple[str, ...] = ("model", "optimiser", "rng")
+
+    @abstractmethod
+    def advance(self) -> Tensor:
+        """Take a step; return its loss, a scalar on the device."""
+
+    def sound(self, loss: Tensor) -> bool:
+        """Whether the loss is finite."""
+        return bool(loss.isfinite())
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, but for the number of steps done."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from a saved state, which has the number of ``step``s too."""
+
+    @abstractmethod
+    def finished(self) -> nn.Module:
+        """The extractor after the last step, in evaluation mode and without gradients."""
 
 
 class Extractor(ABC):
@@ -37,6 +85,10 @@ class Extractor(ABC):
         Raises:
             StoreError: when its weights are published and there is no complete copy of them.
         """
+
+    def training(self, dataset: Dataset, device: torch.device) -> ExtractorTraining | None:
+        """The training that makes the extractor, step by step; None where it is not trained here."""
+        return None
 
     def untrained(self, dataset: Dataset) -> nn.Module | None:
         """The network with any weights, to be timed; None where it cannot be built without its own."""
@@ -89,7 +141,7 @@ def features_and_logits(
     batch: int | None = None,
     seen: Callable[[int], None] | None = None,
 ) -> tuple[Features, Features]:
-    """Features (N, d) and logits (N, classes), float64, of images, uint8 (N, H, W, C).
+    """Features (N, d) and logits (N, classes), in the extractor's precision, of images, uint8 (N, H, W, C).
 
     ``batch``: images in a forward pass; the module's own ``batch`` by default, else 1,000.
     ``seen``: called with the number of images of each pass; by default a progress of these images is shown.
@@ -102,19 +154,41 @@ def features_and_logits(
     if seen is None:
         with Step("features", len(images), "image") as step:
             return features_and_logits(module, images, batch, step.advance)
-    device = next(module.parameters()).device
-    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    outputs = []
-    with torch.no_grad():
-        for part in x.split(batch or int(getattr(module, "batch", 1000))):
-            outputs.append(_pair(module, part.to(device)))
-            seen(len(part))
-    features, logits = (
-        torch.cat(parts).double().cpu().numpy() for parts in zip(*outputs, strict=True)
-    )
-    if not (np.isfinite(features).all() and np.isfinite(logits).all()):
-        raise ValueError("the extractor returned NaN or infinite features")
-    return features, logits
+    device, size = next(module.parameters()).device, batch or batch_of(module)
+    found: tuple[Features, Features] | None = None
+    for start in range(0, len(images), size):
+        rows = slice(start, min(start + size, len(images)))
+        # A batch is copied at a time: the images may be mapped into memory, and more than fit into it.
+        x = torch.from_numpy(np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2)))
+        with torch.no_grad():
+            pair = [each.cpu().numpy() for each in _pair(module, x.to(device))]
+        if found is None:
+            features, logits = (np.empty((len(images), each.shape[1]), each.dtype) for each in pair)
+            found = features, logits
+        for whole, each in zip(found, pair, strict=True):
+            if not np.isfinite(each).all():
+                raise ValueError("the extractor returned NaN or infinite features")
+            whole[rows] = each
+        seen(len(x))
+    assert found is not None
+    return found
+
+
+def batch_of(module: nn.Module) -> int:
+    """How many images an extractor takes at a time: its own choice, else 1,000."""
+    return int(getattr(module, "batch", 1000))
+
+
+def features_in_parts(
+    module: nn.Module,
+    images: Images,
+    part: int = PART,
+    batch: int | None = None,
+    seen: Callable[[int], None] | None = None,
+) -> Iterator[Features]:
+    """Features (at most ``part``, d) of images, uint8 (N, H, W, C), part by part; all else as `features_and_logits`."""
+    for start in range(0, len(images), part):
+        yield features_and_logits(module, images[start : start + part], batch, seen)[0]
 
 
 def _pair(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,8 @@ its balls are around the samples, and resampling with replacement makes their ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ from diffbench.metrics.distances import (
     kernel_distance_se,
     torch_fidelity,
 )
-from diffbench.metrics.extractor import Features, features_and_logits, weights_sha256
+from diffbench.metrics.extractor import PART, Features, features_and_logits, weights_sha256
 from diffbench.metrics.floors import RealImages
 from diffbench.metrics.measures import Curve, Measure, Measured
 from diffbench.metrics.neighbours import NEIGHBOURHOOD, nearest_distances, precision_recall
@@ -181,11 +180,10 @@ class Fidelity:
             "nearest_ratio": self._nearest_ratio(nearest),
         }
         if logits.size:
-            scores["confidence"] = _mean(torch.from_numpy(logits).softmax(1).amax(1).numpy())
-        ends = (images == 0) | (images == self.grey_levels - 1)
-        scores["saturated"] = _mean(ends.reshape(len(images), -1).mean(1))
+            scores["confidence"] = _mean(_in_parts(_confidence, logits))
+        scores["saturated"] = _mean(_in_parts(self._saturated, images))
         if self.inception_score:
-            resampled = [inception_score(logits[i]) for i in rows]
+            resampled = [inception_score(logits, i) for i in rows]
             scores["is"] = _bootstrapped(inception_score(logits), resampled)
         if labels is not None and self.class_accuracy:
             scores["class_accuracy"] = _mean((logits.argmax(1) == labels).astype(np.float64))
@@ -226,13 +224,19 @@ class Fidelity:
         distances = [self.reference.distances[name] for name in targets.values()]
         title = f"FID to {', '.join(targets.values())}, with its bootstrap"
         with Step(title, 1 + len(rows), "FID") as step:
-            drawn = step.over(map(fitted, chain((z,), (z[i] for i in rows))))
+            drawn = step.over(fitted(z, i) for i in (None, *rows))
             found = [[distance(each) for distance in distances] for each in drawn]
         columns = zip(*found, strict=True)
         return {
             metric: _bootstrapped(value, resampled)
             for metric, (value, *resampled) in zip(targets, columns, strict=True)
         }
+
+    def _saturated(self, images: Images) -> NDArray[np.float64]:
+        """The share of the numbers of each image at the first or last grey level (N,)."""
+        ends = (images == 0) | (images == self.grey_levels - 1)
+        share: NDArray[np.float64] = ends.reshape(len(images), -1).mean(1)
+        return share
 
     def _check(self, images: Images) -> None:
         wanted = self.train.shape[1:]
@@ -242,6 +246,20 @@ class Fidelity:
             )
         if len(images) < 20:
             raise ValueError(f"{len(images)} samples are too few to score: give at least 20")
+
+
+def _confidence(logits: Features) -> NDArray[np.float64]:
+    """The largest class probabilities (N,) of logits (N, classes)."""
+    largest: NDArray[np.float64] = torch.from_numpy(logits).double().softmax(1).amax(1).numpy()
+    return largest
+
+
+def _in_parts(
+    measure: Callable[[NDArray[Any]], NDArray[np.float64]], values: NDArray[Any]
+) -> NDArray[np.float64]:
+    """A number for each row of some values, of which ``PART`` are taken at a time."""
+    starts = range(0, len(values), PART)
+    return np.concatenate([measure(values[start : start + PART]) for start in starts])
 
 
 def _mean(values: NDArray[Any]) -> Score:

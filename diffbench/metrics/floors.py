@@ -27,8 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffbench.diffusion.core.streams import stream
-from diffbench.metrics.distances import FrechetTo, fitted
-from diffbench.metrics.extractor import Features
+from diffbench.metrics.distances import Fitted, FrechetTo, fitted
 from diffbench.metrics.reference_statistics import Reference
 from diffbench.specs.floors import FloorSpec
 from diffbench.store.progress import Step
@@ -84,7 +83,7 @@ class RealImages:
         floors: Floors = {}
         for features, targets in sets:
             known = {metric: reference.distances[name] for metric, name in targets.items()}
-            drawn = (features[rows] for rows in redraws.rows(count))
+            drawn = (fitted(features, rows) for rows in redraws.rows(count))
             with Step(f"floors of {', '.join(known)}", self.spec.redraws, "redraw") as step:
                 floors |= _floors(known, step.over(drawn))
         return floors
@@ -93,16 +92,15 @@ class RealImages:
         """Floors of ``fid`` of ``draws`` restorations of each of ``images`` test images."""
         features = self.reference.test_features
         redraws = Redraws(self.spec, "floor of restorations", len(features), replace=False)
-        sets = (features[rows].repeat(draws, 0) for rows in redraws.rows(images))
+        sets = (fitted(features, rows.repeat(draws)) for rows in redraws.rows(images))
         with Step("floor of the restorations' FID", self.spec.redraws, "redraw") as step:
             return _floors({"fid": self.reference.distances["train"]}, step.over(sets))
 
 
-def _floors(distances: Mapping[str, FrechetTo], sets: Iterator[Features]) -> Floors:
-    """Floors of the metrics with these distances; empty without sets."""
+def _floors(distances: Mapping[str, FrechetTo], sets: Iterator[Fitted]) -> Floors:
+    """Floors of the metrics with these distances, from the sets' Gaussians; empty without sets."""
     found: dict[str, list[float]] = {metric: [] for metric in distances}
-    for z in sets:
-        drawn = fitted(z)
+    for drawn in sets:
         for metric, distance in distances.items():
             found[metric].append(distance(drawn))
     return {metric: _floor(values) for metric, values in found.items() if values}

@@ -166,7 +166,8 @@ class FDInfinity(Measure):
         sets = [self._rows(count, int(n), index) for index, n in enumerate(sizes)]
         values = self._values(z, sets)
         slope, intercept = np.polyfit(1 / sizes, values, 1)
-        resampled = [np.polyfit(1 / sizes, self._values(z[each], sets), 1)[1] for each in rows]
+        redrawn = ([each[chosen] for chosen in sets] for each in rows)
+        resampled = [np.polyfit(1 / sizes, self._values(z, each), 1)[1] for each in redrawn]
         error = float(np.std(resampled, ddof=1)) if len(resampled) > 1 else None
         line = (intercept + slope / sizes).tolist()
         curve = {"images": sizes.tolist(), "values": values, "line": line}
@@ -183,4 +184,4 @@ class FDInfinity(Measure):
 
     def _values(self, z: Features, sets: Sequence[NDArray[np.int64]]) -> list[float]:
         distance = self.reference.distances["train"]
-        return [distance(fitted(z[each])) for each in sets]
+        return [distance(fitted(z, each)) for each in sets]

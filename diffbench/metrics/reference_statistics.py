@@ -1,11 +1,6 @@
 """Statistics and features of a data set by an extractor, computed once; samples are compared with them.
 
-Mean and covariance of a split are of all its images.  Features are computed in parts, whose moments are joined:
-with counts n, m, means a, b and sums of centred products A, B,
-
-    mean = a + (b - a) m/(n + m),        A + B + (b - a)(b - a)' n m/(n + m)
-
-(Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
+Mean and covariance of a split are of all its images.  Features are computed in parts, whose moments are joined.
 The features themselves are kept for at most ``neighbours`` images of a split, evenly spaced: KID, precision and recall
 need those of the training split, and floors (``floors``) draw from both splits.
 
@@ -24,17 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffbench.data.grey_levels import Images
 from diffbench.metrics.batch import Batch
-from diffbench.metrics.distances import FrechetTo, Statistics, fid_statistics
-from diffbench.metrics.extractor import Features, features_and_logits
+from diffbench.metrics.distances import FrechetTo, Statistics, joined
+from diffbench.metrics.extractor import PART, Features, features_in_parts
 from diffbench.metrics.neighbours import nearest_distances, radii
 from diffbench.store.products import reading
+from diffbench.store.progress import Step
 
-#: The number of images whose features are in memory at a time.
-PART = 10_000
 #: The number of neighbours whose distances are computed at once: density and coverage ask for five.
 USUAL = 5
 SPLITS = ("train", "test")
@@ -51,6 +46,8 @@ class Reference:
     opinion_features: metric -> features of the same training images by another extractor.
     counts: number of images of each split.
     nearest_of_test: mean distance, in grey levels, of a test image to its nearest training image.
+    near: squared distances (M, K) of the features of each training image to those of its K nearest others, the nearest
+        first; None where they are not known yet.
     """
 
     statistics: Mapping[str, Statistics]
@@ -60,15 +57,18 @@ class Reference:
     opinion_features: Mapping[str, Features]
     counts: Mapping[str, int]
     nearest_of_test: float
-    #: The squared distances that ``radii`` has computed, by device.
+    near: NDArray[np.float64] | None = None
+    #: The squared distances that ``radii`` has given, by device.
     known: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def radii(self, k: int, device: torch.device | str = "cpu") -> Tensor:
         """Squared distance (M,) of the features of each training image to their k-th nearest others, computed once."""
         found = self.known.get(str(device))
+        if found is None and self.near is not None:
+            found = torch.from_numpy(self.near).to(device)
         if found is None or found.shape[1] < k:
             found = radii(self.features, max(k, USUAL), device)
-            self.known[str(device)] = found
+        self.known[str(device)] = found
         return found[:, k - 1]
 
     @cached_property
@@ -86,6 +86,8 @@ class Reference:
         }
         for name, each in {**self.statistics, **self.opinions}.items():
             arrays |= {f"{name}_{key}": each[key] for key in ("mu", "sigma")}
+        if self.near is not None:
+            arrays["near"] = self.near
         facts = {
             "counts": dict(self.counts),
             "nearest_of_test": self.nearest_of_test,
@@ -103,9 +105,11 @@ def load(file: Path) -> Reference:
             for name in (*SPLITS, *facts["opinions"])
         }
         features, of_test, *others = (
-            archive[f"{name}features"].astype(np.float64)
+            archive[f"{name}features"]
             for name in ("", "test_", *(f"{name}_" for name in facts["opinions"]))
         )
+        # References of before have none: they are computed when they are needed.
+        near = archive.get("near")
     return Reference(
         {split: both[split] for split in SPLITS},
         {name: both[name] for name in facts["opinions"]},
@@ -114,6 +118,7 @@ def load(file: Path) -> Reference:
         dict(zip(facts["opinions"], others, strict=True)),
         facts["counts"],
         facts["nearest_of_test"],
+        near,
     )
 
 
@@ -139,7 +144,7 @@ def measure(
     known_images = images_of(train, published)
 
     def known(extractor: nn.Module, images: Images) -> tuple[Statistics, Features]:
-        parts = _parts(extractor, images, part, batch, seen)
+        parts = features_in_parts(extractor, images, part, batch, seen)
         return _known(parts, len(images), neighbours)
 
     both = {name: known(module, each) for name, each in (("train", known_images), ("test", test))}
@@ -155,7 +160,15 @@ def measure(
         {name: features for name, (_, features) in others.items()},
         {name: len(splits[name]) for name in SPLITS},
         float(nearest_distances(test, train, device=device).mean()),
+        _near(both["train"][1], device),
     )
+
+
+def _near(features: Features, device: torch.device) -> NDArray[np.float64]:
+    """Squared distances (M, USUAL) of features (M, d) to their nearest others."""
+    with Step("distances of the data set's features", len(features) ** 2, "distance") as step:
+        found: NDArray[np.float64] = radii(features, USUAL, device, seen=step.advance).cpu().numpy()
+    return found
 
 
 def images_of(train: Images, published: Batch | None) -> Images:
@@ -175,37 +188,5 @@ def _known(parts: Iterator[Features], images: int, neighbours: int) -> tuple[Sta
             start += len(z)
             yield z
 
-    return joined(passed()), np.concatenate(kept)
-
-
-def joined(parts: Iterator[Features]) -> Statistics:
-    """Mean and covariance of all rows of the parts (N_i, d), of which the first has at least four.
-
-    A single part has exactly torch-fidelity's values.
-    """
-    first = next(parts)
-    statistics, n = fid_statistics(first), len(first)
-    for z in parts:
-        m = len(z)
-        mean = z.mean(0)
-        centred = z - mean
-        apart = mean - statistics["mu"]
-        products = (n - 1) * statistics["sigma"] + centred.T @ centred
-        products += np.outer(apart, apart) * (n * m / (n + m))
-        statistics = {
-            "mu": statistics["mu"] + apart * (m / (n + m)),
-            "sigma": products / (n + m - 1),
-        }
-        n += m
-    return statistics
-
-
-def _parts(
-    module: nn.Module,
-    images: Images,
-    part: int,
-    batch: int | None,
-    seen: Callable[[int], None] | None,
-) -> Iterator[Features]:
-    for start in range(0, len(images), part):
-        yield features_and_logits(module, images[start : start + part], batch, seen)[0]
+    # What is measured of the features is of those that are kept.
+    return joined(passed()), np.concatenate(kept).astype(np.float32, copy=False)

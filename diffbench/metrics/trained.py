@@ -20,20 +20,24 @@ https://arxiv.org/abs/1803.07728.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffbench.data.datasets import Dataset
-from diffbench.data.grey_levels import GreyLevels, Images
-from diffbench.metrics.extractor import Extractor, features_and_logits, spatial_features
+from diffbench.data.grey_levels import GreyLevels
+from diffbench.data.resident import TrainingImages
+from diffbench.metrics.extractor import (
+    Extractor,
+    ExtractorTraining,
+    Features,
+    features_in_parts,
+    spatial_features,
+)
 from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 from diffbench.store.products import reading
@@ -108,6 +112,10 @@ class Trained(Extractor):
     def __init__(self, spec: TrainedExtractorSpec) -> None:
         self.spec = spec
 
+    def training(self, dataset: Dataset, device: torch.device) -> ClassifierTraining:
+        """The classifier's training."""
+        return ClassifierTraining(self.spec, dataset, device)
+
     def make(self, dataset: Dataset) -> FeatureNetwork:
         """Train the classifier."""
         return train_extractor(self.spec, dataset)
@@ -146,18 +154,152 @@ def build_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetw
 
 
 def train_extractor(spec: TrainedExtractorSpec, dataset: Dataset) -> FeatureNetwork:
-    """Train the extractor on the training split; on the CPU the result depends only on spec and data set.
+    """Train the extractor on the training split, on the CPU, where the result depends only on spec and data set.
 
     Returns the module in evaluation mode, without gradients.
     """
-    with _isolated(spec.seed, spec.threads):
-        module = build_extractor(spec, dataset)
-        images, labels = _task(dataset)
-        _fit(module, spec, images, torch.from_numpy(labels))
-        module.eval().requires_grad_(False)
-        features, _ = features_and_logits(module, dataset.train)
-        module.scale.fill_(float(np.sqrt(spec.variance / features.var(axis=0).sum())))
-    return module
+    before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    try:
+        training = ClassifierTraining(spec, dataset, torch.device("cpu"))
+        with Step(training.title, training.steps, "step") as step:
+            for _ in step.over(range(training.steps)):
+                training.advance()
+        return training.finished()
+    finally:
+        torch.set_num_threads(before)
+
+
+class Task:
+    """Images to be classified, by rows: with the data set's classes, else turned, with by how much.
+
+    The rows of a set of N images with K turns are K N: row k N + i is image i after k turns.  Images stay as they are
+    stored, uint8, and are put on [-1, 1] and turned a batch at a time.
+    """
+
+    def __init__(self, dataset: Dataset, grey: GreyLevels, device: torch.device) -> None:
+        self.images = TrainingImages(grey, dataset.train, device)
+        named = len(dataset.classes) > 1
+        self.labels = torch.from_numpy(dataset.train_labels) if named else None
+        self.turns = 1 if named else _turns(dataset.shape)
+
+    def __len__(self) -> int:
+        return self.turns * len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (B, C, H, W) on the device and the labels (B,) of rows (B,)."""
+        turns, rows = rows // len(self.images), rows % len(self.images)
+        x = self.images[rows]
+        if self.labels is not None:
+            return x, self.labels[rows].to(x.device)
+        turns = turns.to(x.device)
+        for k in range(1, self.turns):
+            chosen = turns == k
+            x[chosen] = x[chosen].rot90(k * 4 // self.turns, (2, 3))
+        return x, turns
+
+
+class ClassifierTraining(ExtractorTraining):
+    """Adam with a cosine-decayed learning rate, ``epochs`` passes over the images in random order, in equal batches.
+
+    All that is random comes from one generator on the CPU: the initial weights, and for each epoch the order of the
+    images, then the noise of its steps.  So a state has the generator at the beginning of the epoch too.
+    """
+
+    def __init__(self, spec: TrainedExtractorSpec, dataset: Dataset, device: torch.device) -> None:
+        self.spec, self.dataset, self.device = spec, dataset, device
+        self.step, self.threads = 0, spec.threads
+        self.generator = torch.Generator()
+        with torch.random.fork_rng(devices=[]):
+            # Layers draw their initial weights from the global generator.
+            torch.manual_seed(spec.seed)
+            self.module = build_extractor(spec, dataset).to(device).train()
+            self.generator.set_state(torch.get_rng_state())
+        self.task = Task(dataset, self.module.grey, device)
+        self.batches = -(-len(self.task) // spec.batch)
+        self.batch, self.steps = spec.batch, spec.epochs * self.batches
+        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=spec.lr)
+        self.decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, self.steps)
+        self.shuffle()
+
+    def shuffle(self) -> None:
+        """Draw the order of the images in an epoch, and cut it into batches."""
+        self.epoch = self.generator.get_state()
+        order = torch.randperm(len(self.task), generator=self.generator)
+        self.order = order.tensor_split(self.batches)
+
+    def advance(self) -> Tensor:
+        """Take a step on a batch, with Gaussian noise on its images."""
+        if self.step and self.step % self.batches == 0:
+            self.shuffle()
+        x, y = self.task[self.order[self.step % self.batches]]
+        noise = torch.randn(x.shape, generator=self.generator).to(x.device)
+        logits = self.module.embed(x + self.spec.noise * noise)[1]
+        loss = nn.functional.cross_entropy(logits, y)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.decay.step()
+        self.step += 1
+        return loss.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and batch statistics, Adam's moments and learning rate, and the generator, now and before the epoch.
+
+        The learning rate is computed from the one before, so it is kept.
+        """
+        tensors = {f"model.{name}": each for name, each in self.module.state_dict().items()}
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": each for name, each in moments.items()}
+        rate = torch.tensor(self.optimiser.param_groups[0]["lr"], dtype=torch.float64)
+        return tensors | {
+            "optimiser.lr": rate,
+            "rng.epoch": self.epoch,
+            "rng.now": self.generator.get_state(),
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from a saved state."""
+        self.step = int(tensors["step"])
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+        for name, each in tensors.items():
+            part, _, inner = name.partition(".")
+            parts.setdefault(part, {})[inner] = each
+        self.module.load_state_dict(parts["model"])
+        rate = float(parts["optimiser"].pop("lr"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, each in parts["optimiser"].items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = each
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.optimiser.param_groups[0]["lr"] = rate
+        done = {"last_epoch": self.step, "_step_count": self.step + 1, "_last_lr": [rate]}
+        self.decay.load_state_dict(self.decay.state_dict() | done)
+        self.generator.set_state(tensors["rng.epoch"])
+        self.shuffle()
+        self.generator.set_state(tensors["rng.now"])
+
+    def finished(self) -> FeatureNetwork:
+        """The classifier, its features scaled to the variance of the spec."""
+        self.module.eval().requires_grad_(False)
+        variance = total_variance(features_in_parts(self.module, self.dataset.train))
+        self.module.scale.fill_(float(np.sqrt(self.spec.variance / variance)))
+        return self.module
+
+
+def total_variance(parts: Iterable[Features]) -> float:
+    """The variance of all rows of the parts (N_i, d), summed over columns; `distances.joined` has the rule."""
+    n, mean, variance = 0, np.zeros(()), np.zeros(())
+    for z in (each.astype(np.float64) for each in parts):
+        m, own = len(z), z.mean(axis=0)
+        if n:
+            apart = own - mean
+            both = n * variance + m * z.var(axis=0) + n * m / (n + m) * apart**2
+            n, mean, variance = n + m, mean + apart * (m / (n + m)), both / (n + m)
+        else:
+            n, mean, variance = m, own, z.var(axis=0)
+    return float(variance.sum())
 
 
 def _block(channels: int, width: int, stride: int) -> nn.Sequential:
@@ -165,48 +307,5 @@ def _block(channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
 
 
-def _fit(module: FeatureNetwork, spec: TrainedExtractorSpec, images: Images, y: Tensor) -> None:
-    """Train with Adam and a cosine-decayed learning rate, ``epochs`` passes in random order.
-
-    Images, uint8 (N, H, W, C), are put on [-1, 1] a batch at a time.
-    """
-    optimiser = torch.optim.Adam(module.parameters(), lr=spec.lr)
-    batches = -(-len(images) // spec.batch)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, spec.epochs * batches)
-    module.train()
-    with Step("extractor: training", spec.epochs * batches, "step") as step:
-        every = (torch.randperm(len(images)).tensor_split(batches) for _ in range(spec.epochs))
-        for rows in step.over(chain.from_iterable(every)):
-            x = module.grey.to_model(images[rows.numpy()])
-            noisy = x + spec.noise * torch.randn_like(x)
-            loss = nn.functional.cross_entropy(module.embed(noisy)[1], y[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            decay.step()
-
-
-def _task(dataset: Dataset) -> tuple[Images, NDArray[np.int64]]:
-    """Return images and the labels to predict: the data set's classes, else by how much an image was turned."""
-    if len(dataset.classes) > 1:
-        return dataset.train, dataset.train_labels
-    turns = _turns(dataset.shape)
-    turned = [np.rot90(dataset.train, k * 4 // turns, axes=(1, 2)) for k in range(turns)]
-    return np.concatenate(turned), np.repeat(np.arange(turns), len(dataset.train))
-
-
 def _turns(shape: tuple[int, int, int]) -> int:
     return 4 if shape[0] == shape[1] else 2
-
-
-@contextmanager
-def _isolated(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch and fix its number of threads in the block, and restore both after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -200,9 +200,10 @@ def origin_of(tree: Tree, variant: str) -> str:
 
 def reference_of(benchmark: BenchmarkSpec) -> ReferenceSpec:
     """Return the spec by which a benchmark's real images are measured, with the library that is installed."""
+    extractor = benchmark.extractor.suited(benchmark.data.known_counts.get("train"))
     return ReferenceSpec(
         data=benchmark.data,
-        extractor=benchmark.extractor.with_opinions(
+        extractor=extractor.with_opinions(
             each.opinion for each in benchmark.measures if each.opinion
         ),
         library=f"torch-fidelity {metadata.version('torch-fidelity')}",

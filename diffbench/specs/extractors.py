@@ -29,6 +29,9 @@ INCEPTION_SIZE = 95_628_359
 #: Where the authors publish DINOv2's weights.
 DINOV2_URL = "https://github.com/facebookresearch/dinov2"
 
+#: How many images the classifier of a large data set sees in its training, each epoch anew: 2,000 batches of 100.
+SEEN = 200_000
+
 #: The number of bootstrap resamples; each costs the eigenvalues of a covariance.
 Resamples = Annotated[NonNegativeInt, Field(le=MOST_STEPS)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -100,6 +103,10 @@ class ExtractorSpec(Registered):
         """Return this spec with the SHA-256 of its published reference."""
         return self
 
+    def suited(self, images: int | None) -> Self:
+        """Return this spec with defaults that suit the number of training images; None where it is not known yet."""
+        return self
+
     def with_opinions(self, names: Iterable[str]) -> Self:
         """Return this spec with further opinions."""
         return self.model_copy(update={"opinions": tuple(dict.fromkeys([*self.opinions, *names]))})
@@ -110,6 +117,8 @@ class TrainedExtractorSpec(ExtractorSpec):
 
     features: the number of its features, the outputs of the penultimate layer.
     channels: widths of its convolutions; the second halves the resolution.
+    epochs: passes over the training images: 40 by default, or where a plan knows that there are more than 5,000 images,
+        as many as make 200,000 images, at least one.
     noise: standard deviation, in [-1, 1] scale, of the Gaussian noise added to its training images.
     variance: total variance to which its features are scaled, over the training images.
     threads: CPU threads it is trained with; the order of float sums depends on them.
@@ -133,6 +142,13 @@ class TrainedExtractorSpec(ExtractorSpec):
     seed: Int = 0
     threads: PositiveInt = 1
     opinions: tuple[Literal["sfid"], ...] = Field(default=(), exclude_if=untold)
+
+    def suited(self, images: int | None) -> Self:
+        """Return this spec with the number of epochs that suits the training images, where none was given."""
+        if images is None or "epochs" in self.model_fields_set:
+            return self
+        usual: int = type(self).model_fields["epochs"].default
+        return self.model_copy(update={"epochs": max(1, min(usual, round(SEEN / images)))})
 
     @property
     def width(self) -> int:

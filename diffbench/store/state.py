@@ -19,7 +19,7 @@ import fcntl
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from diffbench.store.seals import opened, sealed
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: What the state of a network's training has; that of the extractor, which is not averaged, has no ``ema``.
 PARTS = ("model", "ema", "optimiser", "rng")
 GENERATIONS = 2
 SPEC, EVENTS, LOCK = "spec.json", "events.jsonl", "lock"
@@ -100,10 +101,10 @@ def _event(line: bytes, of: str) -> dict[str, Any] | None:
         return None
 
 
-def missing_part(names: set[str]) -> str | None:
+def missing_part(names: set[str], parts: Sequence[str] = PARTS) -> str | None:
     """Return the name of the first part that a state lacks; None when it is complete."""
     present = {name.partition(".")[0] for name in names if "." in name}
-    return next((part for part in PARTS if part not in present), None) or (
+    return next((part for part in parts if part not in present), None) or (
         None if "step" in names else "step"
     )
 
@@ -114,14 +115,16 @@ class StateStore:
     Args:
         folder: ``{root}/.state/{digest of the spec}``; made when missing.
         spec: the job's spec.
+        parts: what a state must have besides ``step``.
 
     Raises:
         StoreError: when the folder belongs to another spec, with the key that differs.
     """
 
-    def __init__(self, folder: Path, spec: Spec) -> None:
+    def __init__(self, folder: Path, spec: Spec, parts: Sequence[str] = PARTS) -> None:
         self.folder = folder
         self.spec = spec
+        self.parts = parts
         self._claim()
 
     def _claim(self) -> None:
@@ -183,7 +186,7 @@ class StateStore:
         from safetensors.torch import load_file
 
         tensors: dict[str, Tensor] = load_file(path)
-        if part := missing_part(set(tensors)):
+        if part := missing_part(set(tensors), self.parts):
             raise StoreError(f"training state {path} lacks {part}: {self._remedy}")
         return tensors
 
@@ -227,7 +230,7 @@ class StateStore:
         import torch
 
         tensors = {**tensors, "step": torch.tensor(step)}
-        if part := missing_part(set(tensors)):
+        if part := missing_part(set(tensors), self.parts):
             raise ValueError(f"a training state needs {part}")
         path = self._publish(tensors, f"state-{step:09d}")
         for old in generations(self.folder)[GENERATIONS:]:

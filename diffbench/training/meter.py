@@ -11,13 +11,16 @@ from __future__ import annotations
 import time
 import warnings
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffbench.specs.sampling import Precision
 from diffbench.training import machine
-from diffbench.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from diffbench.training.trainer import Trainer
 
 #: The width of the square matrices in the measured product, and the number of repetitions.
 WIDTH, TIMES = 8192, 20
@@ -76,13 +79,22 @@ class Meter:
     """The speed of a training, measured in the stretches between its saves; the saves are left out.
 
     The first stretch includes the warm-up of kernels and compilers; it counts only where it is the only one.
+
+    Args:
+        batch: the number of images of a step.
+        step: the step at which the first stretch starts.
+        operations: those of an image, forward and backward; 0 where they are not counted.
+        peak: the operations per second of the device; None where it is not measured.
+        processes: the number of processes that share a step.
     """
 
-    def __init__(self, trainer: Trainer, operations: int, peak: float | None) -> None:
+    def __init__(
+        self, batch: int, step: int, operations: int, peak: float | None, processes: int = 1
+    ) -> None:
         self.operations, self.peak = operations, peak
-        self.batch, self.processes = trainer.training.batch, trainer.team.size
+        self.batch, self.processes = batch, processes
         self.stretches: list[tuple[int, float]] = []
-        self.go(trainer.step)
+        self.go(step)
 
     def go(self, step: int) -> None:
         """Start a stretch at a step."""

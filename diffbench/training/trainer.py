@@ -22,11 +22,11 @@ from diffbench.diffusion.core.process import cast
 from diffbench.diffusion.core.streams import stream
 from diffbench.diffusion.objectives.losses import Draws, Loss, part_of
 from diffbench.networks.ema import EMA
-from diffbench.specs.errors import UserError
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
 from diffbench.training import machine, models
+from diffbench.training.loop import TrainingError
 from diffbench.training.scaling import loss_scale
 from diffbench.training.team import SingleProcess, Team
 
@@ -40,10 +40,6 @@ REDUCTIONS: Mapping[str, Callable[[int], float]] = {
 
 #: The value that replaces an infinite gradient where gradients are made finite.
 LARGEST = 1e5
-
-
-class TrainingError(UserError, RuntimeError):
-    """The error of a training that cannot go on."""
 
 
 def learning_rate(training: TrainingSpec, step: int) -> float:
@@ -137,6 +133,26 @@ class Trainer:
         self.scale = REDUCTIONS[self.training.reduction](objective.numbers(self.images.shape))
         self.loss_scale = loss_scale(self.training)
         self.orders: dict[int, Tensor] = {}
+
+    @property
+    def name(self) -> str:
+        """The stage and the variant."""
+        return f"{self.spec.stage} {self.spec.variant}"
+
+    @property
+    def title(self) -> str:
+        """The stage, the variant and the seed."""
+        return f"{self.name} seed {self.spec.seed}"
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the budget."""
+        return self.training.steps
+
+    @property
+    def batch(self) -> int:
+        """The number of images of a step."""
+        return self.training.batch
 
     def check_shares(self) -> None:
         """Refuse a batch that has fewer images than parts.

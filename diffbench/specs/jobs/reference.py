@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from diffbench.specs.base import PositiveInt
 from diffbench.specs.choices import AnyExtractor
 from diffbench.specs.jobs.data import StoredData
 from diffbench.specs.jobs.stage import StageSpec
+
+#: The numbers (pixels, in each channel) of the training images above which distances and the classifier use a GPU.
+#: Below it a GPU would take longer to start than a CPU to end; and the digits have the same scores on every machine.
+LARGE = 2**24
 
 
 class ReferenceSpec(StageSpec):
@@ -23,6 +28,7 @@ class ReferenceSpec(StageSpec):
     """
 
     template: ClassVar[str] = "data/reference/statistics.npz"
+    resumes: ClassVar[bool] = True
     #: The path of the extractor's weights, where it is trained on the data set.
     weights: ClassVar[str] = "data/extractor/model.safetensors"
 
@@ -43,5 +49,8 @@ class ReferenceSpec(StageSpec):
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether the extractor is large."""
-        return self.extractor.heavy
+        """Whether the extractor or the training split is large; one whose size is not known yet is taken to be."""
+        shape, images = self.data.known_shape, self.data.known_counts.get("train")
+        if self.extractor.heavy or shape is None or images is None:
+            return True
+        return images * math.prod(shape) > LARGE
