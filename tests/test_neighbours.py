@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from test_fidelity import normal
 
+from diffbench.data.grey_levels import Images
 from diffbench.metrics import neighbours
 from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.neighbours import (
@@ -17,6 +18,7 @@ from diffbench.metrics.neighbours import (
     nearest_neighbours,
     precision_recall,
     radii,
+    sketch,
     squared_distances,
 )
 
@@ -164,3 +166,62 @@ def test_no_more_numbers_than_allowed_are_in_memory(monkeypatch: pytest.MonkeyPa
     # Ten of 48 numbers each, and a hundred distances; then all of the other sets.
     assert max(converted[:-2]) == 480
     assert max(each.numel() for each in products[:-1]) == 100
+
+
+def photographs(count: int, seed: int, side: int = 32) -> Images:
+    """Images whose blocks differ more than what is in them does."""
+    random = np.random.RandomState(seed)
+    coarse = random.randint(0, 200, (count, 4, 4, 3)).repeat(side // 4, 1).repeat(side // 4, 2)
+    images: Images = (coarse + random.randint(0, 30, coarse.shape)).astype(np.uint8)
+    return images
+
+
+@pytest.mark.parametrize("side", [8, 5])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (17, 11, 1)])
+def test_sketches_are_never_farther_apart_than_images(
+    shape: tuple[int, int, int], side: int
+) -> None:
+    x = np.random.RandomState(0).randint(0, 256, (30, *shape)).astype(np.uint8)
+    y = np.clip(x[::-1].astype(int) + 3, 0, 255).astype(np.uint8)
+    short = [sketch(each, side) for each in (x, y)]
+    assert short[0].shape == (30, side * side * shape[2] + 1)
+    lower = ((short[0][:, None] - short[1]) ** 2).sum(-1)
+    flat = [each.reshape(30, -1).astype(np.float64) for each in (x, y)]
+    true = ((flat[0][:, None] - flat[1]) ** 2).sum(-1)
+    # The rest's length is a root of a difference of numbers as large as an image's square.
+    assert (lower <= true + 1e-12 * (flat[0] ** 2).sum(-1).max()).all()
+    # An image's length is its sketch's.
+    assert np.allclose((short[0] ** 2).sum(1), (flat[0] ** 2).sum(1), rtol=1e-12)
+    # Constant images lie in the projection.
+    flat_image = np.full((1, *shape), 9, np.uint8)
+    assert sketch(flat_image, side)[0, -1] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["photographs", "noise", "copies"])
+def test_nearest_images_by_sketches_are_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    reference_images, samples = photographs(300, 0), photographs(60, 1)
+    if kind == "noise":
+        samples = np.random.RandomState(2).randint(0, 256, samples.shape).astype(np.uint8)
+    if kind == "copies":
+        samples[::2] = reference_images[100:130]
+    flat = [each.reshape(len(each), -1).astype(np.float64) for each in (samples, reference_images)]
+    # Squares are whole numbers below 2^53.
+    wanted = ((flat[0][:, None] - flat[1]) ** 2).sum(-1).min(1)
+    whole = nearest_distances(samples, reference_images)
+    assert np.array_equal((whole**2).round(), wanted)
+    monkeypatch.setattr(neighbours, "MANY", 1)
+    sketched: list[int] = []
+    way = neighbours._nearest_sketched
+
+    def counted(*given: Any) -> Any:
+        found = way(*given)
+        sketched.append(int(found[1].sum()))
+        return found
+
+    monkeypatch.setattr(neighbours, "_nearest_sketched", counted)
+    found = nearest_distances(samples, reference_images, numbers=50_000)
+    assert np.array_equal(found, whole)
+    decided = {"photographs": 30, "noise": 0, "copies": 30}[kind]
+    assert sum(sketched) >= decided and (kind != "noise" or len(sketched) == 1)

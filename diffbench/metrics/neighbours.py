@@ -11,10 +11,20 @@ for points of d numbers: the first term is that of sums of d products in any ord
 Numerical Algorithms", 2002, equation 3.5), with 2 |a||b| <= |a|^2 + |b|^2; the second is more than the roundings of the
 numbers (2 u), of the squares (u) and of the two sums (4 u).  An answer that an error of e could change is computed
 again in float64.  Features have few of these, so that the time is that of float32's product.
+
+Images are long, and most of what tells two of them apart is in the means of blocks of pixels.  With the orthogonal
+projection P on such blocks, and a' = a - P a,
+
+    |a - b|^2 >= |P a - P b|^2 + (|a'| - |b'|)^2
+
+is the squared distance of two sketches (P a, |a'|) of few numbers.  An image that is among those of the nearest
+sketches, and is nearer than any other sketch, is the nearest.  Where that leaves a doubt, finer blocks decide, and at
+last the images themselves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +44,13 @@ NUMBERS = 2**22
 ROUNDING = 1e-12
 #: Neighbours that are kept in float32 beyond those that are asked for, so that the nearest are surely among them.
 SPARE = 4
+#: The sides of the squares of blocks, and how many images of the nearest sketches are compared with each image.
+SKETCHES, CANDIDATES = (8, 16), 16
+#: Sketches are used of images with at least this many times as many numbers, and of at least so many images: that
+#: of the reference takes as long as the distances of some hundred.
+SHORTER, MANY = 3, 1000
+#: The share of the images that sketches must decide for finer ones to be tried.
+WORTH = 0.25
 #: Half the distance of 1 to the next number of float32.
 UNIT = 2.0**-24
 
@@ -97,15 +114,13 @@ def blocks(
 
     Of memory: as `squared_distances`.
     """
-    d = a.shape[1]
     middle = torch.from_numpy(b.mean(0, dtype=np.float64)).to(device)
-    factor = d * UNIT / (1 - d * UNIT) + 16 * UNIT
     for first, x in _parts(a, device, numbers):
         near, size = _short(x - middle)
         for second, y in _parts(b, device, numbers, first.start if a is b else 0):
             others, sizes = _short(y - middle)
-            squares = (near @ others.T).mul_(-2).add_(size[:, None]).add_(sizes)
-            yield Block(first, second, x, y, squares, factor * float(size.max() + sizes.max()))
+            squares = _products(near, size, others, sizes)
+            yield Block(first, second, x, y, squares, _error(a.shape[1], size, sizes))
 
 
 def nearest_neighbours(
@@ -198,10 +213,65 @@ def nearest_distances(
     Pixels are integers, so that distances are exact: a copy has distance 0.  Of memory: as `squared_distances`.
     """
     a, b = (each.reshape(len(each), -1) for each in (images, reference))
+    squares, left = torch.zeros(len(a), dtype=torch.float64, device=device), np.arange(len(a))
+    pixels = math.prod(images.shape[1:3]) if len(a) >= MANY else 0
+    sides = [side for side in SKETCHES if pixels >= SHORTER * side**2]
     with Step("distances to the nearest images", len(a) * len(b), "distance") as step:
-        squares, _ = nearest_neighbours(a, b, 1, device, numbers, step.advance)
-    distances: NDArray[np.float64] = squares[:, 0].sqrt().cpu().numpy()
+        for side in sides:
+            found, certain = _nearest_sketched(images[left], reference, side, device, numbers)
+            squares[left[certain]] = found[certain]
+            step.advance(int(certain.sum()) * len(b))
+            left = left[~certain]
+            if certain.mean() < WORTH or not len(left):
+                break
+        if len(left):
+            rest = a[left] if sides else a
+            found = nearest_neighbours(rest, b, 1, device, numbers, step.advance)[0][:, 0]
+            squares[left] = found
+    distances: NDArray[np.float64] = squares.sqrt().cpu().numpy()
     return distances
+
+
+def sketch(images: Images, side: int) -> NDArray[np.float64]:
+    """Sketches (N, side^2 C + 1) of images (N, H, W, C), in side x side blocks of pixels (see the module).
+
+    A block's mean is times the square root of its number of pixels, so that it is a coordinate of a projection.
+    """
+    x = images.astype(np.float64)
+    size = (x**2).reshape(len(x), -1).sum(1)
+    pixels = np.ones((1, *images.shape[1:3], 1))
+    for axis in (1, 2):
+        edges = np.arange(side) * images.shape[axis] // side
+        x, pixels = (np.add.reduceat(each, edges, axis) for each in (x, pixels))
+    means = (x / np.sqrt(pixels)).reshape(len(x), -1)
+    rest = np.sqrt((size - (means**2).sum(1)).clip(0))
+    return np.concatenate([means, rest[:, None]], 1)
+
+
+def _nearest_sketched(
+    images: Images, reference: Images, side: int, device: torch.device | str, numbers: int
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Squared distances (N,) of images to the nearest of the images of the nearest sketches, and which are certain.
+
+    Each part of the reference is read once.  Of memory: as `squared_distances`, and the sketches of the images.
+    """
+    a, b = (each.reshape(len(each), -1) for each in (images, reference))
+    pieces = [sketch(images[part], side) for part in _slices(images, numbers)]
+    x = torch.from_numpy(np.concatenate(pieces)).to(device)
+    middle = x.mean(0)
+    near, size = _short(x - middle)
+    best = Nearest(len(a), CANDIDATES, torch.float32, device)
+    error = 0.0
+    for columns in _slices(reference, numbers):
+        y = torch.from_numpy(sketch(reference[columns], side)).to(device)
+        others, sizes = _short(y - middle)
+        error = max(error, _error(x.shape[1], size, sizes))
+        for rows in _slices(x, numbers):
+            best.add(rows, columns, _products(near[rows], size[rows], others, sizes))
+    squares, _ = best.exact(a, b, numbers)
+    last = squares[:, 0]
+    certain = (best.squares[:, -1] - error >= last) | (last == 0)
+    return last, certain.cpu().numpy()
 
 
 class Nearest:
@@ -245,11 +315,28 @@ def _short(points: Tensor) -> tuple[Tensor, Tensor]:
     return points.float(), torch.linalg.vector_norm(points, dim=1).square().float()
 
 
+def _products(near: Tensor, size: Tensor, others: Tensor, sizes: Tensor) -> Tensor:
+    """Squared distances (n, m) of points (n, d) and (m, d), whose squared lengths are given, in float32."""
+    return (near @ others.T).mul_(-2).add_(size[:, None]).add_(sizes)
+
+
+def _error(d: int, size: Tensor, sizes: Tensor) -> float:
+    """The most by which squared distances of points of d numbers with these squared lengths are wrong in float32."""
+    factor = d * UNIT / (1 - d * UNIT) + 16 * UNIT
+    return factor * float(size.max() + sizes.max())
+
+
 def _parts(
     values: Points, device: torch.device | str, numbers: int, begin: int = 0
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows of points, float64, as many as there may be numbers of them and distances of as many others."""
-    rows = max(1, min(numbers // values.shape[1], int(numbers**0.5)))
-    for start in range(begin, len(values), rows):
-        part = slice(start, min(start + rows, len(values)))
+    for part in _slices(values, numbers, begin):
         yield part, torch.from_numpy(values[part]).to(device).double()
+
+
+def _slices(values: Points | Tensor, numbers: int, begin: int = 0) -> Iterator[slice]:
+    """Rows, as many as there may be numbers of them and distances of as many others."""
+    width = math.prod(values.shape[1:])
+    rows = max(1, min(numbers // width, int(numbers**0.5)))
+    for start in range(begin, len(values), rows):
+        yield slice(start, min(start + rows, len(values)))
