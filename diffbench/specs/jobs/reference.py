@@ -28,7 +28,6 @@ class ReferenceSpec(StageSpec):
     """
 
     template: ClassVar[str] = "data/reference/statistics.npz"
-    resumes: ClassVar[bool] = True
     #: The path of the extractor's weights, where it is trained on the data set.
     weights: ClassVar[str] = "data/extractor/model.safetensors"
 
