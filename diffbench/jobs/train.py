@@ -126,13 +126,14 @@ def train_network(
         state = store(paths.state(root, spec), spec)
         with state.lock():
             trainer = make(processes)
-            earlier = loop.resume(trainer, state, processes, before=first_lost(trainer, state))
+            team, before = trainer.team, first_lost(trainer, state)
+            earlier = loop.resume(trainer, state, team, before)
             record = machine.record(paths.product(root, spec), device, earlier)
             # A request that comes after the last step finds a training that is done: its products are written.
             with record if processes.first else nullcontext(), stopping.noted():
                 meter = metered(trainer)
-                keep = keeping(trainer, state)
-                executed = loop.train(trainer, state, earlier, meter, processes, keep)
+                after = keeping(trainer, state)
+                executed = loop.train(trainer, state, earlier, meter, team, after)
                 if processes.first:
                     steps = trainer.training.steps
                     record.note(steps=steps, executed=executed, start=trainer.step - executed)
