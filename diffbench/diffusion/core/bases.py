@@ -130,7 +130,8 @@ class DCT:
             if rows.ndim == 2 or x.shape[1] == 1:
                 return rows @ x @ columns
             # `x @ columns` would copy the matrix for each channel.
-            return rows @ (x.flatten(1, 2) @ columns[:, 0]).unflatten(1, x.shape[1:3])
+            found: Tensor = rows @ (x.flatten(1, 2) @ columns[:, 0]).unflatten(1, x.shape[1:3])
+            return found
 
     def blurring(self, axis: int, x: Tensor, tau: Tensor) -> Tensor:
         """The matrix that blurs the rows (0) or the columns (1) of images x: (n, n), or (B, 1, n, n) for B times."""
