@@ -28,7 +28,7 @@ def test_a_score_of_a_thousand_solvers_starts(tmp_path):
     assert len(job.spec.canonical()) > LONGEST
     root = tmp_path / job.root
     spec_files.write(root, [job.spec])
-    words = ["score", "--root", root, "--spec", paths.spec_file(root, job.spec)]
+    words = ["score", "--root", root, "--spec", paths.spec_file(root, job.spec.digest())]
     command = " ".join(f"'{word}'" for word in diffbench(*words))
     done = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True
@@ -42,8 +42,8 @@ def test_a_file_of_another_spec_is_refused(tmp_path, capsys):
     specs = [job.spec for job in plan_of(tmp_path).jobs]
     spec_files.write(tmp_path, specs)
     for spec in specs:
-        assert spec_files.read(paths.spec_file(tmp_path, spec)) == spec.canonical()
-    one, other = (paths.spec_file(tmp_path, spec) for spec in specs[:2])
+        assert spec_files.read(paths.spec_file(tmp_path, spec.digest())) == spec.canonical()
+    one, other = (paths.spec_file(tmp_path, spec.digest()) for spec in specs[:2])
     one.write_bytes(other.read_bytes())
     with pytest.raises(StoreError, match="is not the spec that its name says"):
         spec_files.read(one)

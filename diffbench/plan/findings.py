@@ -341,7 +341,7 @@ def _unneeded_states(plan: Plan) -> list[Path]:
     """Return the folders of states that no job needs; those of a run's specs and links are kept."""
     folder = paths.states(plan.root)
     of_runs = {paths.spec_files(plan.root), paths.finished(plan.root)}
-    needed = {folder / job.spec.digest() for job in plan.jobs} | of_runs
+    needed = {folder / plan.digests[job.key] for job in plan.jobs} | of_runs
     return (
         [path for path in sorted(folder.iterdir()) if path not in needed] if folder.is_dir() else []
     )

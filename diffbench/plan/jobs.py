@@ -21,9 +21,11 @@ from pathlib import Path
 
 from diffbench.plan.along import at_step
 from diffbench.plan.places import Located
+from diffbench.specs.base import digest_of
 from diffbench.specs.benchmark import BenchmarkSpec, VariantSpec, seeds_of
 from diffbench.specs.extensions import ExtensionSource
 from diffbench.specs.jobs import STAGES, StageSpec
+from diffbench.specs.jobs.texts import Texts
 from diffbench.specs.weights import CellAt, OfWeights, step_of
 from diffbench.store import paths
 
@@ -243,24 +245,42 @@ class Plan:
         beside = (paths.sidecar, paths.run_record)
         parts = [shard.product for shard in self.shards(job)]
         read = [path for part in parts for path in (part, *(each(part) for each in beside))]
+        sources = job.spec.sources
+        return [*(self._sources(sources) if sources else ()), *above, *read]
+
+    def _sources(self, named: Iterable[str]) -> list[Path]:
+        """Return files where they are, or folders with the folders in them.
+
+        The time of a folder changes when files come or go.
+        """
         here = dict(
             zip(self.benchmark.data.paths.values(), self.located.here.paths.values(), strict=False)
         )
-        return [*_sources(here.get(each, each) for each in job.spec.sources), *above, *read]
+        found = [Path(here.get(each, each)) for each in named]
+        inner = [
+            each for path in found if path.is_dir() for each in path.iterdir() if each.is_dir()
+        ]
+        return [*found, *sorted(inner)]
+
+    @cached_property
+    def digests(self) -> Mapping[Key, str]:
+        """The digest of each job's spec."""
+        found: dict[Key, str] = {}
+        runs: dict[tuple[str, int], list[Job]] = {}
+        for job in self.every:
+            runs.setdefault((job.variant, job.seed), []).append(job)
+        for jobs in runs.values():
+            # The specs of a run hold one another; the texts of all runs would take a gigabyte.
+            texts = Texts()
+            found |= {job.key: digest_of(texts.of(job.spec)) for job in jobs}
+        return found
 
     def digest(self) -> str:
         """Return a hash of all that tables depend on; when it changes, tables are made again."""
         content = [
-            [job.spec.model_dump(mode="json") for job in self.jobs],
+            [self.digests[job.key] for job in self.jobs],
             [[each.variant, each.item, each.reason] for each in self.refusals],
             {name: [each.paper, each.note] for name, each in self.variants.items()},
             self.benchmark.tables,
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sources(paths: Iterable[str]) -> list[Path]:
-    """Return files, or folders with the folders in them; the time of a folder changes when files come or go."""
-    found = list(map(Path, paths))
-    inner = [each for path in found if path.is_dir() for each in path.iterdir() if each.is_dir()]
-    return [*found, *sorted(inner)]

@@ -48,6 +48,7 @@ MOST_RUNS = 10_000
 #: The keys of a variant that hold items by their ids, which an override removes by ``none``.
 ITEMS = ("solvers", "likelihoods", "restorers", "analyses")
 NOTHING = Tree({})
+_SPECIAL = re.compile(r"[*?[]")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -142,7 +143,7 @@ def _overridden(
 
 def matches(name: str, pattern: str) -> bool:
     """Say whether an id is what a user wrote, or matches it as a pattern."""
-    return pattern == name or fnmatchcase(name, pattern)
+    return pattern == name or (_SPECIAL.search(pattern) is not None and fnmatchcase(name, pattern))
 
 
 def _swept(template: str, tree: Tree) -> Iterable[tuple[str, Tree]]:
@@ -196,10 +197,11 @@ def selected(
     Raises:
         PlanError: when a pattern chooses none.
     """
-    names, found = list(known), dict[str, None]()
+    names, found = dict.fromkeys(known), dict[str, None]()
     patterns = tree.value[key]
     for index, pattern in enumerate(patterns):
-        chosen = [name for name in names if matches(name, pattern)]
+        plain = pattern in names and not _SPECIAL.search(pattern)
+        chosen = [pattern] if plain else [name for name in names if matches(name, pattern)]
         if not chosen:
             origin = tree.where((key, index))
             start = pattern.rstrip("*")

@@ -150,7 +150,7 @@ class Records:
             "stage": job.stage,
             "item": job.item,
             "at": None if at is None or training is None else step_of(at, training.steps),
-            "spec": job.spec.digest(),
+            "spec": self.plan.digests[job.key],
             "sha256": self._sha256(paths.product(self.root, holder.spec)),
         }
 

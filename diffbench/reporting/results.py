@@ -16,10 +16,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from diffbench.plan.jobs import Job, Plan
+from diffbench.plan.jobs import Job, Key, Plan
 from diffbench.reporting.layout import BITS
 from diffbench.specs.jobs import AskingSpec
 from diffbench.store import paths, products, run_record
@@ -29,6 +30,8 @@ from diffbench.store.status import one_line, quoted, read_status
 
 Status = Literal["ok", "failed", "stale", "missing"]
 SECONDS = "seconds"
+#: How many specs and files of scores are kept: those that the solvers of a run share.
+KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,14 @@ class Results:
         self._known: dict[Path, Outcome] = {}
         self._outcomes: dict[tuple[str, str, int, str], Outcome] = {}
         self._statuses: dict[Path, str] = {}
+        self._links: dict[Path, Outcome] = {}
+        # A score of a thousand solvers is asked for each of them, and its file and spec have megabytes.
+        self._wanted = lru_cache(KEPT)(self._dumped)
+        self._made = lru_cache(KEPT)(_whole)
+
+    def _dumped(self, key: Key) -> Mapping[str, Any]:
+        """Return the spec of a job as a sidecar has it."""
+        return self.plan.job(*key).spec.model_dump(mode="json")
 
     def outcome(self, job: Job) -> Outcome:
         """Return a job's outcome: the scores of samples, bits per dimension, restorations' scores, or an analysis.
@@ -159,9 +170,7 @@ class Results:
         if not path.is_file():
             return MISSING
         try:
-            return _of_solver(
-                products.read_json(path), products.read_sidecar(path)["spec"], job, solver
-            )
+            return _of_solver(*self._made(path), self._wanted(job.key), solver)
         except (StoreError, ValueError, KeyError, TypeError) as error:
             return Outcome("failed", shortened(path, error))
 
@@ -170,7 +179,7 @@ class Results:
         try:
             path = paths.partial_scores(self.root, job.variant, job.seed)
             content = opened(path.read_bytes(), needed=True)
-            return _of_solver(content, content["spec"], job, solver)
+            return _of_solver(content, content["spec"], self._wanted(job.key), solver)
         except (OSError, ValueError, KeyError, TypeError):
             return MISSING
 
@@ -180,16 +189,23 @@ class Results:
         return next((each for each in links if each.status in _WRONG), outcome)
 
     def _link(self, job: Job) -> Outcome:
-        """Return whether a product's sidecar has the plan's spec; no checksum is computed, which is slow."""
+        """Return whether a product's sidecar has the plan's spec, which is kept.
+
+        No checksum is computed, which is slow.
+        """
         path = paths.product(self.root, job.spec)
+        if path not in self._links:
+            self._links[path] = self._compared(path, job)
+        return self._links[path]
+
+    def _compared(self, path: Path, job: Job) -> Outcome:
         if not path.is_file():
             return MISSING
         try:
             found = products.read_sidecar(path)["spec"]
         except StoreError as error:
             return Outcome("failed", f"{job.stage}: {shortened(path, error)}")
-        wanted = job.spec.model_dump(mode="json")
-        reason = products.difference(found, wanted)
+        reason = products.difference(found, self._wanted(job.key))
         return (
             Outcome("stale", f"{job.stage}: {path.name} was {reason}") if reason else Outcome("ok")
         )
@@ -295,13 +311,16 @@ READ: Mapping[str, Callable[[Any], Outcome]] = {
 }
 
 
-def _of_solver(content: Any, made_of: Any, job: Job, solver: str) -> Outcome:
-    """Return one solver's outcome from a score file that was made from the spec ``made_of``."""
+def _whole(path: Path) -> tuple[Any, Any]:
+    """Return a file of scores and the spec that it was made from."""
+    return products.read_json(path), products.read_sidecar(path)["spec"]
+
+
+def _of_solver(content: Any, made_of: Any, wanted: Mapping[str, Any], solver: str) -> Outcome:
+    """Return one solver's outcome from a score file that was made from the spec ``made_of``, of which one is wanted."""
     if solver not in made_of["samples"] or solver not in content["solvers"]:
         return MISSING
-    reason = products.difference(
-        _part(made_of, solver), _part(job.spec.model_dump(mode="json"), solver)
-    )
+    reason = products.difference(_part(made_of, solver), _part(wanted, solver))
     if reason:
         return Outcome("stale", f"score: {reason}")
     scores = content["solvers"][solver]

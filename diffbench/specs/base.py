@@ -179,12 +179,17 @@ class Spec(BaseModel):
 
     def digest(self) -> str:
         """Return the first 16 hexadecimal digits of the SHA-256 of the canonical text."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+        return digest_of(self.canonical())
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Parse a spec from its JSON text."""
         return cls.model_validate_json(text)
+
+
+def digest_of(canonical: str) -> str:
+    """Return the digest of the spec that has this canonical text."""
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 #: Old methods that extensions may still have -> what replaces them.

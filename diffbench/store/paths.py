@@ -7,6 +7,7 @@ record (``<stem>.run.json``: duration, device, versions).
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from diffbench.specs.benchmark import CONTROL_SOLVER
@@ -19,6 +20,7 @@ TABLE_SUFFIXES = ("csv", "md", "tex")
 FIGURE_SUFFIXES = ("png", "csv")
 
 
+@cache
 def root(benchmark: str) -> Path:
     """Return the folder of a benchmark's results, relative to the working directory."""
     return RESULTS / benchmark
@@ -26,7 +28,7 @@ def root(benchmark: str) -> Path:
 
 def products(root: Path, spec: StageSpec) -> tuple[Path, ...]:
     """Return the paths of all products of a job, the main one first; reference, train and restore may have several."""
-    return tuple(root / path for path in spec.products)
+    return tuple(root / spec.filled(each) for each in spec.templates)
 
 
 def product(root: Path, spec: StageSpec) -> Path:
@@ -36,7 +38,7 @@ def product(root: Path, spec: StageSpec) -> Path:
 
 def extras(root: Path, spec: StageSpec) -> tuple[Path, ...]:
     """Return the paths of a job's outputs without a sidecar, such as pictures."""
-    return tuple(root / spec.path_of(each) for each in spec.extras)
+    return tuple(root / spec.filled(each) for each in spec.extras)
 
 
 def made(root: Path, spec: StageSpec) -> tuple[Path, ...]:
@@ -126,9 +128,9 @@ def finished(root: Path) -> Path:
     return states(root) / "finished"
 
 
-def spec_file(root: Path, spec: StageSpec) -> Path:
-    """Return the path of the spec that a job is given."""
-    return spec_files(root) / f"{spec.digest()}.json"
+def spec_file(root: Path, digest: str) -> Path:
+    """Return the path of the spec that a job is given, by the spec's digest."""
+    return spec_files(root) / f"{digest}.json"
 
 
 def state(root: Path, spec: StageSpec) -> Path:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from diffbench.specs.base import digest_of
 from diffbench.specs.jobs import StageSpec
 from diffbench.store import files, paths
 from diffbench.store.products import StoreError
@@ -18,11 +19,11 @@ from diffbench.store.products import StoreError
 def write(root: Path, specs: Iterable[StageSpec]) -> None:
     """Write the specs of jobs in place of those of an earlier run."""
     clear(root)
+    paths.spec_files(root).mkdir(parents=True, exist_ok=True)
     for spec in specs:
-        path = paths.spec_file(root, spec)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        text = spec.canonical()
         # Not forced to the disk, as products are: the next run writes them again, and a reader compares the digest.
-        path.write_text(spec.canonical(), "utf-8")
+        paths.spec_file(root, digest_of(text)).write_text(text, "utf-8")
 
 
 def read(path: Path) -> str:

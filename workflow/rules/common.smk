@@ -1,4 +1,5 @@
 # The plan, and how rules ask it: for a job's inputs and for its spec.
+import gc
 import json
 import os
 import shlex
@@ -58,6 +59,8 @@ try:
     check_writable(PLAN.root)
     TABLE_PARAMS = table_params(PLAN)
     SIZES = sizes_of_plan()
+    # The plan stays; without this Python looks through all of it for garbage while Snakemake makes its jobs.
+    gc.freeze()
 except Exception as error:
     if os.environ.get("DIFFBENCH_DEBUG"):
         raise
@@ -225,7 +228,9 @@ def tables_reported():
 
 def spec_of(rule):
     """A params function: the file of the job's exact spec, whose name is the spec's digest."""
-    return lambda wildcards: str(paths.spec_file(PLAN.root, job_of(rule, wildcards).spec))
+    return lambda wildcards: str(
+        paths.spec_file(PLAN.root, PLAN.digests[job_of(rule, wildcards).key])
+    )
 
 
 def write_specs():

@@ -7,6 +7,7 @@ a module with ``run(spec, root, device_name)`` in ``diffbench/jobs``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 from diffbench.specs.base import PositiveInt, Spec
 from diffbench.specs.data import DataSpec
 from diffbench.specs.jobs.asked import Asked
+from diffbench.specs.jobs.texts import Texts
 from diffbench.specs.weights import OfWeights
 
 #: The folder of one variant with one seed, below that of a benchmark.
@@ -87,17 +89,21 @@ class StageSpec(Spec):
     @classmethod
     def wildcards(cls) -> tuple[str, ...]:
         """The wildcards of the paths, in order."""
-        return tuple(name for _, name, _, _ in Formatter().parse(cls.template) if name)
+        return _named_in(cls.template)
 
     @classmethod
     def item_wildcards(cls) -> tuple[str, ...]:
         """The wildcards that tell the jobs of one variant and seed apart."""
-        return tuple(name for name in cls.wildcards() if name not in ("variant", "seed"))
+        return _items_in(cls.template)
 
     @classmethod
     def wanted(cls, asked: Asked) -> Iterator[StageSpec]:
         """The jobs that a benchmark asks of a variant with a seed; none by default."""
         return iter(())
+
+    def canonical(self) -> str:
+        """Return this spec as JSON with sorted keys; a spec that is held several times is written once and repeated."""
+        return Texts().of(self)
 
     # Where things lie.
 
@@ -109,18 +115,20 @@ class StageSpec(Spec):
     @property
     def values(self) -> Mapping[str, Any]:
         """The value of each wildcard."""
-        own = type(self)
-        items = {name: getattr(self, f"{name}_id") for name in own.item_wildcards()}
-        return {name: getattr(self, name) for name in own.wildcards() if name not in items} | items
+        return {name: getattr(self, key) for name, key in _keys_of(self.template)}
 
     @property
     def item(self) -> str:
         """The id of the job among those of its stage, variant and seed; empty where there is only one."""
         return "/".join(self.values[name] for name in type(self).item_wildcards())
 
+    def filled(self, template: str) -> str:
+        """A template with the job's values for its wildcards."""
+        return template.format(**self.values)
+
     def path_of(self, template: str) -> Path:
         """The path of a template, with the job's values for its wildcards."""
-        return Path(template.format(**self.values))
+        return Path(self.filled(template))
 
     @property
     def products(self) -> tuple[Path, ...]:
@@ -148,10 +156,9 @@ class StageSpec(Spec):
     def held(self) -> tuple[StageSpec, ...]:
         """The specs of other jobs that are fields of this one."""
         found: list[StageSpec] = []
-        for name in type(self).model_fields:
-            value = getattr(self, name)
+        for _, value in self:
             values = value.values() if isinstance(value, dict) else (value,)
-            found += [each for each in values if isinstance(each, StageSpec)]
+            found += [each for each in values if _is_a(type(each), StageSpec)]
         return tuple(found)
 
     @property
@@ -162,8 +169,7 @@ class StageSpec(Spec):
     @property
     def reads_data(self) -> bool:
         """Whether the job reads the data stage's product: it does if it, or a job among its fields, has a data set."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        about = any(isinstance(value, DataSpec) for value in values)
+        about = any(_is_a(type(value), DataSpec) for _, value in self)
         return about or any(each.reads_data for each in self.held)
 
     @property
@@ -194,3 +200,25 @@ class StageSpec(Spec):
     def uses_gpu(self) -> bool:
         """Whether the job asks for a GPU, where there is one."""
         return True
+
+
+#: `issubclass`, whose answers for abstract classes, such as specs, take long: a plan asks of every field of every job.
+_is_a = cache(issubclass)
+
+
+@cache
+def _named_in(template: str) -> tuple[str, ...]:
+    return tuple(name for _, name, _, _ in Formatter().parse(template) if name)
+
+
+@cache
+def _items_in(template: str) -> tuple[str, ...]:
+    return tuple(name for name in _named_in(template) if name not in ("variant", "seed"))
+
+
+@cache
+def _keys_of(template: str) -> tuple[tuple[str, str], ...]:
+    """Return each wildcard with the key of its value, those of items last."""
+    items = _items_in(template)
+    others = [(name, name) for name in _named_in(template) if name not in items]
+    return (*others, *((name, f"{name}_id") for name in items))
