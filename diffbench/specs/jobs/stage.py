@@ -6,7 +6,7 @@ a module with ``run(spec, root, device_name)`` in ``diffbench/jobs``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from string import Formatter
@@ -203,7 +203,7 @@ class StageSpec(Spec):
 
 
 #: `issubclass`, whose answers for abstract classes, such as specs, take long: a plan asks of every field of every job.
-_is_a = cache(issubclass)
+_is_a: Callable[[type, type], bool] = cache(issubclass)
 
 
 @cache
