@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffbench.networks.winograd import Convolution
+
 
 class Fir(nn.Module):
     """The filter ``fir``: every ``stride``-th pixel of k * h, for h (B, C, H, W) with ``padding`` zeros around it."""
@@ -89,7 +91,7 @@ def with_convolution(
     """The layers that are a resampling and then a 3x3 convolution, one after the other."""
     if isinstance(resample, nn.Upsample):
         return nn.Identity(), DoubledConvolution(in_channels, out_channels)
-    return resample, nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return resample, Convolution(in_channels, out_channels, 3, padding=1)
 
 
 class StridedConvolution(nn.Module):

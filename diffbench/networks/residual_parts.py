@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from diffbench.networks.parts import attended, with_class
 from diffbench.networks.resampling import DoubledConvolution, with_convolution
+from diffbench.networks.winograd import Convolution
 from diffbench.specs.networks.residual_unet import ResidualUNetSpec
 
 
@@ -57,7 +58,7 @@ FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-class Last(nn.Conv2d):
+class Last(Convolution):
     """The last convolution of a branch; it starts at zero, so that its block starts as the skip."""
 
     def reset_parameters(self) -> None:
@@ -254,11 +255,12 @@ RESAMPLINGS: dict[str, tuple[Resampling, Resampling]] = {
 def fan_average(network: nn.Module) -> None:
     """Set weights uniform with variance 2/(fan-in + fan-out) and biases 0 (Ho et al. 2020, official code)."""
     for name, module in network.named_modules():
-        if type(module) in (nn.Conv2d, DoubledConvolution, nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Last):
             # q, k and v are three layers, stored as one.
             for part in module.weight.data.chunk(3 if name.endswith("qkv") else 1):
                 nn.init.xavier_uniform_(part)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 INITIAL: dict[str, Callable[[nn.Module], None]] = {

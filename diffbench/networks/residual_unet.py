@@ -71,6 +71,8 @@ class ResidualUNet(Network):
         ValueError: when H or W cannot be halved between resolutions without remainder.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         spec: ResidualUNetSpec,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from diffbench.networks.parts import attended
 from diffbench.networks.resampling import with_convolution
 from diffbench.networks.residual_parts import sine_first
+from diffbench.networks.winograd import Convolution
 
 #: The gain of the last layer of a branch: a block starts almost as its skip.
 SMALL = 1e-5
@@ -45,7 +46,7 @@ def started(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> nn.Linear | nn.C
 
 def convolution(in_channels: int, out_channels: int, size: int = 3, gain: float = 1.0) -> nn.Module:
     """A convolution that keeps the image's size."""
-    return started(nn.Conv2d(in_channels, out_channels, size, padding=size // 2), gain)
+    return started(Convolution(in_channels, out_channels, size, padding=size // 2), gain)
 
 
 class Positional(nn.Module):
