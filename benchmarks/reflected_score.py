@@ -43,6 +43,8 @@ if __name__ == "__main__":
         compiled = torch.compile(scaled_score)
         ours = {"ours, compiled": lambda: compiled(x, x0, sigma)}
     torch.set_grad_enabled(False)
+    for each in ours.values():
+        each()
     item = f"reflected score{', compiled' * ('--compile' in sys.argv)}"
     functions = {"20 eigenfunctions and 42 images": lambda: naive(x, x0, sigma), **ours}
     compare(functions, item=item, with_memory=True)
