@@ -19,8 +19,8 @@ class Network(nn.Module, ABC):
         classes: the number of labels, 0 for an unconditional network; index ``classes`` is the null class.
     """
 
-    #: Whether the network is faster with an image's channels together in memory, whatever the budget says.
-    channels_last: ClassVar[bool] = False
+    #: The devices on which the network is faster with an image's channels together in memory, whatever the budget says.
+    channels_last: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def forward(

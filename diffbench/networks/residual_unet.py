@@ -71,7 +71,7 @@ class ResidualUNet(Network):
         ValueError: when H or W cannot be halved between resolutions without remainder.
     """
 
-    channels_last = True
+    channels_last = frozenset({"cpu"})
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ class UNet(Network):
         ValueError: when H or W is odd.
     """
 
-    channels_last = True
+    channels_last = frozenset({"cpu", "cuda", "mps"})
 
     def __init__(
         self,

@@ -65,14 +65,16 @@ def image_shape(dataset: Dataset) -> tuple[int, int, int]:
 def placed(network: nn.Module, running: Running, device: torch.device) -> nn.Module:
     """The network on the device, in the memory format that the spec asks for or that suits the network."""
     network = network.to(device)
-    if wants_channels_last(network, running):
+    if wants_channels_last(network, running, device):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
-def wants_channels_last(network: Callable[..., Tensor], running: Running) -> bool:
+def wants_channels_last(
+    network: Callable[..., Tensor], running: Running, device: torch.device
+) -> bool:
     """Whether an image's channels are together in memory: the budget asks for it, or the network is faster so."""
-    return running.channels_last or getattr(network, "channels_last", False)
+    return running.channels_last or device.type in getattr(network, "channels_last", ())
 
 
 class NetworkRunner:
@@ -87,7 +89,7 @@ class NetworkRunner:
     ) -> None:
         self.network, self.device, self.precision = network, device, precision
         machine.warn_if_slow(device.type, precision)
-        self.channels_last = wants_channels_last(network, running)
+        self.channels_last = wants_channels_last(network, running, device)
         self.graphs = graphs.Recorded() if graphs.asked_for(device) else None
 
     def __call__(self, x: Tensor, *others: Tensor | None) -> Tensor:
