@@ -472,7 +472,7 @@ def speeds(bench: Bench) -> None:
     model = Model(bench, network)
     from diffbench.specs.registry import implementation
 
-    always = implementation(model.spec.network).channels_last
+    always = model.device.type in implementation(model.spec.network).channels_last
 
     def item(work: str, name: str, count: int) -> Item:
         switches = TRAINING[name] if work == "training" else SAMPLING[name]

@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """pytest-xdist writes a test's group behind its name; of a pytest that it does not know it groups nothing."""
-    if WORKER in os.environ and session.config.getoption("loadgroup"):
+    if WORKER in os.environ and session.config.getoption("loadgroup", default=False):
         grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
         if any("@" not in item.nodeid for item in grouped):
             raise pytest.UsageError(

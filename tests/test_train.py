@@ -19,6 +19,7 @@ from diffbench.specs.errors import STOPPED
 from diffbench.specs.objectives import ImportanceTimesSpec, VLBObjectiveSpec
 from diffbench.store import files, paths
 from diffbench.store.state import PARTS, generations
+from diffbench.training.loop import TrainingError
 
 STEPS = 300
 #: Dropout draws from torch's own generator, which the state must hold too.
@@ -162,7 +163,7 @@ def test_the_history_of_importance_sampled_times_is_part_of_the_state(first, tmp
     ends = zip(whole.averaged().values(), trained(resumed, 6).averaged().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in ends)
     without = {name: each for name, each in half.items() if name != "times.losses"}
-    with pytest.raises(train.TrainingError, match=r"lacks times\.losses"):
+    with pytest.raises(TrainingError, match=r"lacks times\.losses"):
         make().restore(without)
 
 
