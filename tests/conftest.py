@@ -31,10 +31,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """As many processes as cores that this one may use; each takes half a gigabyte for torch."""
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as cores that this one may use; each takes half a gigabyte for torch.
+
+    Slow tests wait for a cluster and for other processes, so they have one more.
+    """
     allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return min(len(allowed(0)), 8)
+    return min(len(allowed(0)), 8) + (config.getoption("markexpr") == "slow")
 
 
 def pytest_addoption(parser):
