@@ -90,11 +90,12 @@ def ended(process: subprocess.Popen[str], folder: Path, status: int = 0) -> str:
 
 
 def events(folder: Path) -> list[dict[str, object]]:
-    """The events of the folder's training so far, the oldest first."""
-    for file in (folder / "results/tiny/.state").glob("*/events.jsonl"):
-        found = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
-        if any("step" in event for event in found):
-            return found
+    """The events of the folder's training so far, the oldest first; the extractor is trained too."""
+    for state in (folder / "results/tiny/.state").glob("*/spec.json"):
+        if json.loads(state.read_text())["spec"]["stage"] == "train":
+            log = state.with_name("events.jsonl")
+            lines = log.read_text().splitlines() if log.is_file() else []
+            return [json.loads(line) for line in lines if line.endswith("}")]
     return []
 
 
