@@ -119,23 +119,19 @@ class Switches:
 
 
 LAST = {"precision": "bf16", "channels_last": True}
-TRAINING = {
+BOTH = {
     "fp32": Switches(),
     "tf32": Switches({"precision": "tf32"}),
     "bf16": Switches({"precision": "bf16"}),
     "bf16, channels_last": Switches(LAST),
+}
+TRAINING = BOTH | {
     "bf16, channels_last, AdamW not fused": Switches(LAST, unfused=True),
     "bf16, channels_last, cudnn.benchmark": Switches(LAST, benchmark=True),
     "bf16, channels_last, any kernels": Switches(LAST, free=True),
     "bf16, channels_last, compile": Switches({**LAST, "compile": True}),
 }
-SAMPLING = {
-    "fp32": Switches(),
-    "tf32": Switches({"precision": "tf32"}),
-    "bf16": Switches({"precision": "bf16"}),
-    "bf16, channels_last": Switches(LAST),
-    "bf16, channels_last, CUDA graphs": Switches(LAST, graphs=True),
-}
+SAMPLING = BOTH | {"bf16, channels_last, CUDA graphs": Switches(LAST, graphs=True)}
 
 
 @dataclass(frozen=True)

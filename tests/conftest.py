@@ -31,13 +31,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config):
-    """As many processes as cores that this one may use; each takes half a gigabyte for torch.
-
-    Slow tests wait for a cluster and for other processes, so they have one more.
-    """
+def pytest_xdist_auto_num_workers():
+    """As many processes as cores that this one may use; each takes half a gigabyte for torch."""
     allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return min(len(allowed(0)), 8) + (config.getoption("markexpr") == "slow")
+    return min(len(allowed(0)), 8)
 
 
 def pytest_addoption(parser):
@@ -65,7 +62,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """pytest-xdist writes a test's group behind its name; of a pytest that it does not know it groups nothing."""
-    if WORKER in os.environ and session.config.getoption("loadgroup", default=False):
+    if WORKER in os.environ and session.config.getoption("loadgroup"):
         grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
         if any("@" not in item.nodeid for item in grouped):
             raise pytest.UsageError(

@@ -131,9 +131,7 @@ class VariationalBound(Described):
             for step in chosen.tolist()
         ]
         stacked, prior = torch.stack(terms[::-1]), self.prior(x0)
-        counted = (
-            stacked if self.spec.terms is None else stacked * counts.flip(0).to(stacked)[:, None]
-        )
+        counted = stacked * counts.flip(0).to(stacked)[:, None]
         return {
             "total": prior + counted.sum(0),
             "prior": prior,
