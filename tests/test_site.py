@@ -21,6 +21,7 @@ from commands import REPOSITORY, forget
 
 from diffbench.cli import commands
 from diffbench.cli.command import parser, setting
+from diffbench.metrics.torchvision_operators import ensure_importable
 from diffbench.plan.loading import load_plan
 from diffbench.specs.errors import PlanError
 
@@ -203,6 +204,7 @@ def test_a_block_of_yaml_is_yaml_and_a_whole_benchmark_file_plans(
 
 @pytest.mark.parametrize("block", blocks("python"), ids=named)
 def test_what_python_blocks_import_is_there(block: Block) -> None:
+    ensure_importable()  # diffusers imports torchvision
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(str(node.module))
