@@ -17,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+from facts import commit, versions
 from in_process import ROWS
 
 HERE = Path(__file__).resolve().parent
@@ -107,12 +107,7 @@ def machine() -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.1f}",
         "date": date.today().isoformat(),
     }
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return found | dict.fromkeys(PACKAGES, "not installed") | versions(PACKAGES)
 
 
 def main() -> None:
@@ -120,13 +115,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted({script for script, *_ in COMMANDS}))
     parser.add_argument("--write", type=Path, help="the folder for bench.csv and bench.json")
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "-C", str(HERE), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    about, found = machine(), []
+    about, made_by, found = machine(), commit(), []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows")
         file.touch()
@@ -136,7 +125,7 @@ def main() -> None:
     if not found:
         sys.exit("no script made a row")
     for row in found:
-        row["commit"] = commit
+        row["commit"] = made_by
     shown = list(found[0])[:-2]
     print("\n| " + " | ".join(shown) + " |\n|" + "---|" * len(shown))
     for row in found:

@@ -39,13 +39,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 #: The time for everything, as asked for at most.
 SECONDS = 480.0
@@ -755,22 +754,11 @@ def machine_of(report: Row) -> None:
 
 def about(options: argparse.Namespace) -> Row:
     """Versions, date and commit."""
+    from facts import commit, versions
+
     found: Row = {"date": date.today().isoformat(), "python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-    except OSError:
-        commit = ""
-    asked = options.commit or commit or "not noted"
+    found |= versions(PACKAGES)
+    asked = options.commit or commit() or "not noted"
     return found | {"commit": asked, "device": options.device, "cores": os.cpu_count()}
 
 
