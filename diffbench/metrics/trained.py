@@ -42,6 +42,7 @@ from diffbench.metrics.validation import validate_extractor
 from diffbench.specs.extractors import TrainedExtractorSpec
 from diffbench.store.products import reading
 from diffbench.store.progress import Step
+from diffbench.store.state import by_part
 
 
 class FeatureNetwork(nn.Module):
@@ -261,16 +262,10 @@ class ClassifierTraining(ExtractorTraining):
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Continue from a saved state."""
         self.step = int(tensors["step"])
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
-        for name, each in tensors.items():
-            part, _, inner = name.partition(".")
-            parts.setdefault(part, {})[inner] = each
+        parts = by_part(tensors)
         self.module.load_state_dict(parts["model"])
         rate = float(parts["optimiser"].pop("lr"))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, each in parts["optimiser"].items():
-            index, _, key = name.partition(".")
-            moments.setdefault(int(index), {})[key] = each
+        moments = {int(index): each for index, each in by_part(parts["optimiser"]).items()}
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self.optimiser.param_groups[0]["lr"] = rate

@@ -101,6 +101,7 @@ def smaller(blocks: Blocks, width: int) -> nn.Module:
 
 def larger(blocks: Blocks, width: int) -> nn.Module:
     """The doubling that makes 2 x 2 equal pixels of every pixel, then applies a convolution."""
+    # The first of two, by which the second's weights have the names they had.
     return Untold(nn.Identity(), started(DoubledConvolution(width, width)))
 
 

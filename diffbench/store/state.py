@@ -19,7 +19,7 @@ import fcntl
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +99,15 @@ def _event(line: bytes, of: str) -> dict[str, Any] | None:
         return opened(line, of)
     except ValueError:
         return None
+
+
+def by_part(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors of a state by the first word of their names, each under the rest of its name."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, each in tensors.items():
+        part, _, inner = name.partition(".")
+        parts.setdefault(part, {})[inner] = each
+    return parts
 
 
 def missing_part(names: set[str], parts: Sequence[str] = PARTS) -> str | None:

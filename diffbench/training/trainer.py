@@ -25,6 +25,7 @@ from diffbench.networks.ema import EMA
 from diffbench.specs.jobs import ClassifierSpec, TrainSpec
 from diffbench.specs.registry import build
 from diffbench.specs.training import TrainingSpec
+from diffbench.store.state import by_part
 from diffbench.training import machine, models
 from diffbench.training.loop import TrainingError
 from diffbench.training.scaling import loss_scale
@@ -311,19 +312,16 @@ class Trainer:
         Raises:
             TrainingError: when the state lacks a tensor of the training times or of the loss's scale.
         """
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, each in tensors.items():
-            part, _, inner = name.partition(".")
-            parts.setdefault(part, {})[inner] = each
+        parts = by_part(tensors)
         self.step = int(tensors["step"])
         self.network.load_state_dict(parts["model"])
         for part, average in self.parts().items():
             updates = int(parts[part].pop("updates"))
             average.load({"updates": updates, "shadow": parts[part]})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, each in parts["optimiser"].items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = self.ordered(int(index), each)
+        state = {
+            int(index): {key: self.ordered(int(index), each) for key, each in moments.items()}
+            for index, moments in by_part(parts["optimiser"]).items()
+        }
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         times, scale = (parts.get(part, {}) for part in ("times", "scale"))
