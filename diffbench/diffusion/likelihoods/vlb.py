@@ -11,8 +11,8 @@ leave out the highest).  In continuous time it has ``steps`` times.  One noise i
 With a number m of ``terms`` below the grid's n, the sum is estimated.  The n steps, counted from the data, are cut into
 m runs: those of the first K steps have one step each, and step k > K lies in a run of about k/K, where
 K (1 + ln(n/K)) = m.  The terms fall off like 1/k, so all runs of more than a step weigh about the same.  One step of
-each run is drawn, and its term counts as many times as the run has steps: the mean of the estimate is the bound
-(stratified sampling).
+each run is drawn for each image, and its term counts as many times as the run has steps: the mean of the estimate is
+the bound (stratified sampling), and the images' errors are independent.
 
 For inverse heat dissipation (Rissanen, Heinonen & Solin 2023, https://arxiv.org/abs/2206.13397, appendix A) the prior
 is the equal mixture of N(m_i, delta^2), where m_i are the training images at the last level.  Its term is bounded by
@@ -77,14 +77,19 @@ class VariationalBound(Described):
         """The denoiser's calls for a batch: one for each term that is evaluated."""
         return self.spec.terms or len(self.times()) - 1
 
-    def evaluated(self, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which of the grid's steps are evaluated, in its order, and how often each one counts: integers (m,)."""
+    def evaluated(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which of the grid's n steps are evaluated, in its order, and how often each one counts: integers (m,).
+
+        The steps of a run of several are drawn for each of ``count`` images: then the steps are (m, count).
+        """
+        steps = len(self.times()) - 1
         if self.spec.terms is None:
             return torch.arange(steps), torch.ones(steps, dtype=torch.long)
         ends = runs_of(steps, self.spec.terms)
         lengths = ends.diff()
-        within = torch.rand(len(lengths), generator=generator, dtype=torch.float64) * lengths
-        return (steps - 1 - ends[:-1] - within.long()).flip(0), lengths.flip(0)
+        drawn = torch.rand(len(lengths), count, generator=generator, dtype=torch.float64)
+        within = (drawn * lengths[:, None]).long()
+        return (steps - 1 - ends[:-1, None] - within).flip(0), lengths.flip(0)
 
     @abstractmethod
     def prior(self, x0: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class VariationalBound(Described):
         before: Tensor | None = None,
         condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
-        """The term of the step from t to s (shape ()), bits/dim (B,); x_t is x0 with the noise eps."""
+        """The term of the step from t to s, both () or (B, 1, 1, 1), bits/dim (B,); x_t is x0 with the noise eps."""
         prediction = self.denoiser(self.process.diffuse(x0, t, eps), t, condition)
         variance = self.variance(prediction, s, before)
         return bound_term(prediction, x0, s, variance, self.spacing)
@@ -118,25 +123,20 @@ class VariationalBound(Described):
             total (B,); prior (B,); times (m,), increasing; terms (m,), the mean over the images at each time.
         """
         times = self.times()
-        chosen, counts = self.evaluated(len(times) - 1, generator)
-        terms = [
-            self.term(
-                x0,
-                times[step],
-                times[step + 1],
-                normal_like(x0, generator),
-                times[step - 1] if step else None,
-                condition,
-            )
-            for step in chosen.tolist()
-        ]
+        chosen, counts = self.evaluated(len(x0), generator)
+        terms = []
+        for step, length in zip(chosen, counts.tolist(), strict=True):
+            # A step that all images share has one set of coefficients.
+            step = step if step.ndim == 0 else step[0] if length == 1 else step[:, None, None, None]
+            eps, before = normal_like(x0, generator), times[step - 1] if step.all() else None
+            terms.append(self.term(x0, times[step], times[step + 1], eps, before, condition))
         stacked, prior = torch.stack(terms[::-1]), self.prior(x0)
         counted = stacked * counts.flip(0).to(stacked)[:, None]
         return {
             "total": prior + counted.sum(0),
             "prior": prior,
             "terms": stacked.mean(1),
-            "times": times[chosen].flip(0),
+            "times": times[chosen].reshape(len(chosen), -1).mean(1).flip(0),
         }
 
 
