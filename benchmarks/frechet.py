@@ -11,7 +11,8 @@ import argparse
 import numpy as np
 from in_process import compare
 
-from diffbench.metrics.distances import Fitted, FrechetTo, torch_fidelity
+from diffbench.metrics.distances import Fitted, FrechetTo
+from diffbench.metrics.torchvision_operators import torch_fidelity
 from diffbench.training import machine
 
 

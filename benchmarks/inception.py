@@ -15,8 +15,8 @@ import torch
 from in_process import compare
 from torch import nn
 
-from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.inception import FEATURES, Inception, folded, tensorflow_resize
+from diffbench.metrics.torchvision_operators import torch_fidelity
 
 
 def drawn() -> nn.Module:

@@ -18,7 +18,7 @@ import torch
 from in_process import report
 
 from diffbench.metrics import neighbours
-from diffbench.metrics.distances import torch_fidelity
+from diffbench.metrics.torchvision_operators import torch_fidelity
 from diffbench.training import machine
 
 OTHERS = {"torch-fidelity, float64": torch.float64, "torch-fidelity, float32": torch.float32}

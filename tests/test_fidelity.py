@@ -22,12 +22,12 @@ from diffbench.metrics.distances import (
     kernel_distance,
     kernel_distance_se,
     kid_subset_size,
-    torch_fidelity,
 )
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.metrics.measures import Measured
 from diffbench.metrics.neighbours import NEIGHBOURHOOD
+from diffbench.metrics.torchvision_operators import torch_fidelity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

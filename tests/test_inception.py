@@ -14,7 +14,7 @@ from PIL import Image
 from diffbench import cli
 from diffbench.data.datasets import Dataset
 from diffbench.metrics import reference_statistics
-from diffbench.metrics.distances import fitted, torch_fidelity
+from diffbench.metrics.distances import fitted
 from diffbench.metrics.extractor import features_and_logits
 from diffbench.metrics.inception import (
     Inception,
@@ -24,6 +24,7 @@ from diffbench.metrics.inception import (
     read_network,
     tensorflow_resize,
 )
+from diffbench.metrics.torchvision_operators import torch_fidelity
 from diffbench.plan.loading import load_plan
 from diffbench.specs.extractors import INCEPTION_SHA256, INCEPTION_SIZE, InceptionSpec
 from diffbench.store.downloads import PublishedFile

@@ -10,7 +10,6 @@ from test_fidelity import normal
 
 from diffbench.data.grey_levels import Images
 from diffbench.metrics import neighbours
-from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.neighbours import (
     NEIGHBOURHOOD,
     blocks,
@@ -21,6 +20,7 @@ from diffbench.metrics.neighbours import (
     sketch,
     squared_distances,
 )
+from diffbench.metrics.torchvision_operators import torch_fidelity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

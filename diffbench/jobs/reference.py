@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -17,7 +18,6 @@ from diffbench.estimate.scoring import Scoring
 from diffbench.estimate.timings import Timings
 from diffbench.jobs import data
 from diffbench.metrics import reference_statistics
-from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor
 from diffbench.metrics.fidelity import Fidelity
 from diffbench.specs.errors import Stopped
@@ -108,7 +108,7 @@ def check_library(spec: ReferenceSpec) -> None:
     Raises:
         ValueError: naming both.
     """
-    found = f"torch-fidelity {torch_fidelity().__version__}"
+    found = f"torch-fidelity {metadata.version('torch-fidelity')}"
     if found != spec.library:
         raise ValueError(f"the plan is for {spec.library}, and {found} is installed: plan again")
 

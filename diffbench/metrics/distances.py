@@ -1,11 +1,15 @@
-"""Distances between sets of features: FID, and by torch-fidelity IS and KID.
+"""Scores of features: FID, IS and KID, with torch-fidelity's definitions, splits and random subsets.
 
-Features are computed once and passed to torch-fidelity's functions with every option given, so that no number depends
-on its defaults or its cache (keyed by names, not contents).
+    FID  |mu - mu'|^2 + tr(Sigma + Sigma' - 2 (Sigma Sigma')^(1/2))             (Heusel et al. 2017)
+    IS   exp(mean over images of KL(p(y|x) || mean p(y))), a mean of ten splits  (Salimans et al. 2016)
+    KID  E k(z, z2) + E k(z', z2') - 2 E k(z, z'), a mean of random subsets      (Binkowski et al. 2018)
+
+Tests compare them with torch-fidelity, which is not imported here: with what it imports, that takes seconds.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,7 +20,6 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dtrmm
 
 from diffbench.metrics.extractor import PART, Features
-from diffbench.metrics.torchvision_operators import ensure_importable
 
 Doubles = NDArray[np.float64]
 #: Mean ``mu`` (d,) and covariance ``sigma`` (d, d).
@@ -37,14 +40,6 @@ KID_OPTIONS: dict[str, Any] = {
 }
 
 
-def torch_fidelity() -> Any:
-    """The package torch-fidelity, imported at the first call because that takes seconds."""
-    ensure_importable()
-    import torch_fidelity as package
-
-    return package
-
-
 def _refuse_few(z: Features) -> None:
     if len(z) < 4:
         raise ValueError(f"a split of {len(z)} images has no statistics: at least four are needed")
@@ -57,13 +52,8 @@ def fid_statistics(z: Features) -> Statistics:
         ValueError: when there are fewer than four rows.
     """
     _refuse_few(z)
-    torch_fidelity()
-    from torch_fidelity.metric_fid import fid_features_to_statistics
-
-    statistics: Statistics = fid_features_to_statistics(
-        torch.from_numpy(z.astype(np.float64, copy=False))
-    )
-    return statistics
+    z = z.astype(np.float64, copy=False)
+    return {"mu": z.mean(axis=0), "sigma": np.cov(z, rowvar=False)}
 
 
 def joined(parts: Iterator[Features]) -> Statistics:
@@ -192,22 +182,21 @@ class FrechetTo:
 
 
 def inception_score(logits: Features, rows: Rows | None = None) -> float:
-    """Inception score of logits (N, classes), or of some of their ``rows`` (n,): torch-fidelity's of all at once.
+    """Inception score of logits (N, classes), or of some of their ``rows`` (n,).
 
     Only one of its splits is in memory in float64 at a time.
     """
-    torch_fidelity()
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
-
     count, splits = len(logits) if rows is None else len(rows), IS_OPTIONS["splits"]
     order = np.random.RandomState(IS_OPTIONS["rng_seed"]).permutation(count)
     chosen = order if rows is None else rows[order]
     edges = [i * count // splits for i in range(splits + 1)]
-    scores = [
-        isc_features_to_metric(torch.from_numpy(logits[chosen[a:b]]), splits=1, shuffle=False)
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
-    return float(np.mean([each[KEY_METRIC_ISC_MEAN] for each in scores]))
+    return float(np.mean([_is_of(logits[chosen[a:b]]) for a, b in itertools.pairwise(edges)]))
+
+
+def _is_of(logits: Features) -> float:
+    log_p = torch.from_numpy(logits).double().log_softmax(1)
+    p = log_p.exp()
+    return float((p * (log_p - p.mean(0).log())).sum(1).mean().exp())
 
 
 def kid_subset_size(samples: int, reference: int) -> int:
@@ -220,18 +209,16 @@ def kernel_distance(z: Features, reference: Features, gamma: float) -> float:
 
     The subsets are those that torch-fidelity draws of both sets at once; only one of each is in memory in float64.
     """
-    torch_fidelity()
-    from torch_fidelity.metric_kid import kernel_mmd
-
     size = kid_subset_size(len(z), len(reference))
     random = np.random.RandomState(KID_OPTIONS["rng_seed"])
     values = []
     for _ in range(KID_OPTIONS["kid_subsets"]):
-        sets = [
+        ours, theirs = (
             each[random.choice(len(each), size, replace=False)].astype(np.float64)
             for each in (z, reference)
-        ]
-        values.append(kernel_mmd(*sets, kid_kernel_poly_gamma=gamma, **KID_OPTIONS))
+        )
+        across = _kernel(ours, theirs, gamma).mean()
+        values.append(_within(ours, gamma) + _within(theirs, gamma) - 2 * across)
     return float(np.mean(values))
 
 

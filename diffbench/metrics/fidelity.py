@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,6 @@ from diffbench.metrics.distances import (
     inception_score,
     kernel_distance,
     kernel_distance_se,
-    torch_fidelity,
 )
 from diffbench.metrics.extractor import PART, Features, features_and_logits, weights_sha256
 from diffbench.metrics.floors import RealImages
@@ -129,7 +129,7 @@ class Fidelity:
                 "extractor_sha256": self.sha256,
                 "conversion": self.conversion,
                 "extractor_features": self.reference.features.shape[1],
-                "torch_fidelity": str(torch_fidelity().__version__),
+                "torch_fidelity": metadata.version("torch-fidelity"),
                 "reference_split": "train",
                 "reference_sha256": self.published,
                 "reference_counts": dict(self.reference.counts),

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from diffbench.data.datasets import Dataset
 from diffbench.metrics.batch import Batch, read_batch
 from diffbench.metrics.dinov2 import opened
-from diffbench.metrics.distances import torch_fidelity
 from diffbench.metrics.extractor import Extractor, byte_levels, spatial_features
+from diffbench.metrics.torchvision_operators import torch_fidelity
 from diffbench.specs.errors import told
 from diffbench.specs.extractors import (
     INCEPTION_SHA256,

@@ -1,4 +1,4 @@
-"""Make torchvision importable beside a torch without its compiled operators.
+"""Import torch-fidelity, and torchvision beside a torch without its compiled operators.
 
 torch-fidelity imports torchvision, whose wheel from the package index is built for CUDA.  With a
 CPU-only torch its extension does not load, and the import fails with ``operator torchvision::nms does
@@ -9,6 +9,7 @@ their schemas; neither operator (box suppression, for detectors) is ever called 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 
@@ -38,3 +39,11 @@ def _declare() -> None:
         library.define(f"{name}{_SCHEMA}")
     # The declarations end when the library object is collected.
     _declared.append(library)
+
+
+def torch_fidelity() -> Any:
+    """The package torch-fidelity, imported at the first call because that takes seconds."""
+    ensure_importable()
+    import torch_fidelity as package
+
+    return package

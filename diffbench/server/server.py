@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from diffbench.cli import main
-from diffbench.metrics.distances import torch_fidelity
 from diffbench.server.client import PASSED_ON, die_with_parent, send, start_of
 from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import STAGES
@@ -40,9 +39,6 @@ def preload() -> None:
     for name in (*(stage.module() for stage in STAGES.values()), *LATE):
         with suppress(Exception):
             importlib.import_module(name)
-    # Not by its name: beside a torch without CUDA its import needs what this function declares.
-    with suppress(Exception):
-        torch_fidelity()
     gc.collect()
     # Pages with these objects are shared with all jobs as long as the collector leaves them alone.
     gc.freeze()
