@@ -6,7 +6,7 @@ One residual block works at full resolution on the way in, one on the way out, t
     h    = block(attend(block(down(skip) + position)))              (inner_channels, H/2, W/2)
     out  = head(block(join([skip, up(h)])))                         (out_channels, H, W)
 
-``down`` is pixel-unshuffle and a 1x1 convolution, ``up`` pixel-shuffle: no resampling filter is chosen.
+``down`` is a convolution of 2x2 patches side by side, ``up`` pixel-shuffle: no resampling filter is chosen.
 Each block is given the noise level and the class by an adaptive group norm, h (1 + scale(e)) +
 shift(e), with
 
@@ -135,7 +135,7 @@ class UNet(Network):
             self.position = nn.Parameter(torch.zeros(outer, height, width))
             self.inner_position = nn.Parameter(torch.zeros(inner, height // 2, width // 2))
         self.enter = ResidualBlock(outer, embedding, spec.dropout)
-        self.down = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * outer, inner, 1))
+        self.down = nn.Conv2d(outer, inner, 2, stride=2)
         self.inner_enter = ResidualBlock(inner, embedding, spec.dropout)
         self.attention = Attention(inner, spec.heads) if spec.heads else nn.Identity()
         self.inner_leave = ResidualBlock(inner, embedding, spec.dropout)

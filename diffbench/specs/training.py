@@ -31,11 +31,25 @@ MOST_THREADS = 2**12
 LARGEST_RATE = 1.0
 
 
+class MuonSpec(Spec):
+    """Muon for the weights of convolutions, while AdamW moves all other weights (Jordan et al. 2024).
+
+    A weight is a matrix with a row for each output channel.  Its steps have singular values that are all about 1, times
+    a factor that makes their root mean square 0.2 ``lr``, as AdamW's usually is (Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982).  The rate rises and falls with the budget's ``lr``.  ``momentum`` is the rate at
+    which gradients are averaged.
+    """
+
+    lr: Annotated[PositiveFloat, Field(le=LARGEST_RATE)] = 0.02
+    momentum: Decay = 0.95
+
+
 class TrainingSpec(Spec):
     """AdamW with warm-up, a constant rate and a linear decay; gradients are clipped, weights are averaged.
 
     The rate rises linearly over ``warmup`` steps, stays at ``lr`` until the fraction ``flat`` of the
     run, then falls linearly to ``final * lr``.  ``clip`` is the largest gradient norm, or ``none``.
+    With ``muon`` the weights of convolutions are moved by Muon (`MuonSpec`).
     ``ema`` is a rule of averaging; a number is its rate, reached as min(ema, (1 + n)/(10 + n)).
     ``threads`` is part of the spec because sums over threads change the last bits of every result.
 
@@ -68,6 +82,9 @@ class TrainingSpec(Spec):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
+    muon: Annotated[MuonSpec | None, BeforeValidator(nothing)] = Field(
+        default=None, exclude_if=untold
+    )
     reduction: Literal["mean", "sum", "half-sum"] = "mean"
     clip: Annotated[PositiveFloat | None, BeforeValidator(nothing)] = 1.0
     ema: AnyAverage = WarmAverageSpec()

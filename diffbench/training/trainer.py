@@ -11,7 +11,7 @@ so the number of parts changes only the rounding (and dropout, which is drawn in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from diffbench.specs.training import TrainingSpec
 from diffbench.store.state import by_part
 from diffbench.training import machine, models
 from diffbench.training.loop import TrainingError
+from diffbench.training.muon import Muon
 from diffbench.training.scaling import loss_scale
 from diffbench.training.team import SingleProcess, Team
 
@@ -61,6 +62,20 @@ def make_finite(parameters: Iterable[Tensor]) -> None:
     """Replace NaN by 0 and infinities by +-1e5 in the gradients of the parameters, in place."""
     for gradient in (each.grad for each in parameters if each.grad is not None):
         torch.nan_to_num_(gradient, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+
+
+def optimiser_of(training: TrainingSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """The optimiser of a budget: AdamW, or Muon, which is AdamW for all but the weights of convolutions."""
+    constants: dict[str, Any] = {
+        "lr": training.lr,
+        "betas": training.betas,
+        "eps": training.eps,
+        "weight_decay": training.weight_decay,
+        "fused": True,
+    }
+    if training.muon is None:
+        return torch.optim.AdamW(parameters, **constants)
+    return Muon(training.muon, parameters, **constants)
 
 
 class Drawn(NamedTuple):
@@ -120,14 +135,9 @@ class Trainer:
             EMA(self.network, build(each, self.training.batch))
             for each in self.training.ema.tracked.values()
         ]
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.training.lr,
-            betas=self.training.betas,
-            eps=self.training.eps,
-            weight_decay=self.training.weight_decay,
-            fused=True,
-        )
+        # Made once: walking a module for its parameters takes longer than what is done with them.
+        self.parameters = list(network.parameters())
+        self.optimiser = optimiser_of(self.training, self.parameters)
         self.grey = models.grey_levels_of(dataset, spec.process)
         self.images = TrainingImages(self.grey, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train_labels) if labelled else None
@@ -244,8 +254,8 @@ class Trainer:
         """
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.backward(self.drawn())
-        parameters = self.network.parameters()
-        if self.loss_scale.unscale([each.grad for each in parameters if each.grad is not None]):
+        gradients = [each.grad for each in self.parameters if each.grad is not None]
+        if self.loss_scale.unscale(gradients):
             self.descend()
         self.step += 1
         return loss
@@ -253,9 +263,9 @@ class Trainer:
     def descend(self) -> None:
         """Take an optimiser's step down the gradient, and update the averages."""
         if self.training.finite:
-            make_finite(self.network.parameters())
+            make_finite(self.parameters)
         if self.training.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.training.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.training, self.step)
         self.optimiser.step()
