@@ -30,8 +30,8 @@ from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import STAGES
 from diffbench.store import runtime, stopping
 
-#: What jobs import late, beside their own modules.
-LATE = ("scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter")
+#: What jobs import late, beside their own modules; the compiler's front is imported by every optimiser of PyTorch.
+LATE = ("scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter", "torch._dynamo")
 
 
 def preload() -> None:

@@ -28,6 +28,7 @@ class ReferenceSpec(StageSpec):
     """
 
     template: ClassVar[str] = "data/reference/statistics.npz"
+    priority: ClassVar[int] = 2
     #: The path of the extractor's weights, where it is trained on the data set.
     weights: ClassVar[str] = "data/extractor/model.safetensors"
 

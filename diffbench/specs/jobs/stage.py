@@ -40,8 +40,8 @@ class StageSpec(Spec):
         resumes: whether a job that was stopped goes on where it was, however often.
         spread: whether a job can be spread over others (``parts``), whose products it then gathers.
         partial: whether a job can use the products of a benchmark that has failed.
-        priority: of jobs that can start, those of the highest start first: jobs that take long, lest one of them be
-            left alone at the end of a run.
+        priority: of jobs that can start, those of the highest start first: jobs that take long or that many wait for,
+            lest a run end with one of them alone.
         numbers: the stage whose products hold the numbers that tables show of a job; empty where there are none.
     """
 

@@ -53,7 +53,7 @@ class TrainSpec(StageSpec):
     priority: ClassVar[int] = 2
 
     stage: Literal["train"] = "train"
-    version: PositiveInt = 5
+    version: PositiveInt = 4
 
     variant: str
     seed: NonNegativeInt
