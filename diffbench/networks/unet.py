@@ -109,7 +109,7 @@ class Patches(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(nn.PixelUnshuffle(2), nn.Conv2d(4 * in_channels, out_channels, 1))
 
-    def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, h: Tensor) -> Tensor:
         point = self[1]
         assert isinstance(point, nn.Conv2d)
         weight = point.weight.reshape(point.out_channels, -1, 2, 2)
