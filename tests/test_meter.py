@@ -8,6 +8,7 @@ from test_trainer import CPU, trainer_of
 from torch import nn
 
 from diffbench.networks.norms import AdaptiveNorm
+from diffbench.networks.unet import Patches
 from diffbench.training import meter
 from diffbench.training.meter import Meter, matrix_peak, operations
 from diffbench.training.trainer import Trainer
@@ -18,14 +19,18 @@ def by_hand(trainer: Trainer) -> int:
     found = {}
 
     def count(module, inputs, output):
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, Patches):
+            forward = 2 * module[1].weight.numel() * output.shape[2] * output.shape[3]
+        elif isinstance(module, nn.Conv2d):
             forward = 2 * module.weight.numel() * output.shape[2] * output.shape[3]
         else:
             forward = 2 * module.weight.numel()
         # Backward: for the weights, and for the inputs if they depend on any weight.
         found[module] = forward * (2 + inputs[0].requires_grad)
 
-    layers = [m for m in trainer.network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [
+        m for m in trainer.network.modules() if isinstance(m, nn.Conv2d | nn.Linear | Patches)
+    ]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     trainer.part(trainer.drawn().cut(slice(0, 1)), 1)
     for hook in hooks:
