@@ -118,6 +118,42 @@ def test_every_native_quantity_is_a_x_t_and_b_x0(name: str, native: str) -> None
     close(got, want, atol=1e-11 * float((a * x_t).abs().max()))
 
 
+@every_native
+@pytest.mark.parametrize("low", [-1, 0])
+def test_one_time_for_all_images_gives_the_views_of_the_same_time_for_each(
+    name: str, native: str, low: int
+) -> None:
+    """One sum of x_t and the native quantity against the formulas one after the other; the same cancellations."""
+    chain = {"schedule": "linear", "steps": 50} if name == "discrete" else {}
+    process = process_of(name, low=low, high=1, **chain)
+    x0, noise = images(low, 1)
+    for t in at_times(process).flatten():
+        x_t = process.diffuse(x0, t, noise)
+        value = views_by_hand(process, x_t, t, 0.7 * x0 + 0.1)[native]
+        each = Prediction(process, x_t, t.expand(4, 1, 1, 1), native, value)
+        agree(Prediction(process, x_t, t, native, value), all_views(each, names(name)), process, t)
+        c, d = float64(0.9), float64(0.2)
+        want = c * process.centred(each.x0) + d * each.eps
+        got = Prediction(process, x_t, t, native, value).combined(c, d)
+        close(got, want, rtol=1e-9, atol=1e-11 * float(want.abs().max()))
+        close(each.combined(c, d), want)
+
+
+def all_views(prediction: Prediction, wanted: list[str]) -> dict[str, Tensor]:
+    return {name: prediction.view(name) for name in wanted}
+
+
+@every_native
+def test_what_a_step_is_made_of_can_be_written_over(name: str, native: str) -> None:
+    """A step's noise is added in place."""
+    process, (x_t, value) = some_process(name), images(-1, 1)
+    t = at_times(process).flatten()[1]
+    prediction = Prediction(process, x_t, t, native, value)
+    for c, d in [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]:
+        prediction.combined(float64(c), float64(d)).zero_()
+        assert float(x_t.abs().min()) > 0 and float(value.abs().min()) > 0
+
+
 @pytest.mark.parametrize("name", ["sub-vp", "ve", "edm"])
 def test_the_velocity_is_that_of_the_rescaled_variance_preserving_process(name: str) -> None:
     """x_t/k, k^2 = alpha^2 + sigma^2, is VP's x at the time with the same sigma/alpha, where k is 1: a given v is

@@ -76,10 +76,10 @@ def columns(found: Any) -> tuple[Tensor, ...]:
 
 
 def known(column: Tensor) -> list[Tensor]:
-    """The numbers of a column (n,) as n tensors of shape (), each with its float32 form beside it (``cast``)."""
-    values = list(column.unbind())
-    for value, single in zip(values, column.to(torch.float32).unbind(), strict=True):
-        vars(value)["single"] = single
+    """The numbers of a column (n,) as n tensors of shape (), each with its other forms (``cast``, ``number``)."""
+    values, singles = list(column.unbind()), column.to(torch.float32).unbind()
+    for value, single, number in zip(values, singles, column.tolist(), strict=True):
+        vars(value).update(single=single, number=number)
     return values
 
 

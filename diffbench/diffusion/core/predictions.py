@@ -10,19 +10,22 @@ process's unit (1 on the range of its paper).  One native quantity determines al
     mean     = E[x_s | x_t, x0], s the level below t    (Ho et al. 2020, https://arxiv.org/abs/2006.11239, equation 7)
 
 The views x0 and mean are images and include m; eps, score and velocity (v) do not.  alpha acts in the process's basis.
-A process may have fewer views (``ProcessSpec.views``).  A denoiser that learns its variance also gives either the
-fraction v, the place of a step's log variance between its two bounds (``transitions``), or the log variance itself.
+A process may have fewer views (``ProcessSpec.views``).  All are linear in x_t and the native quantity.  So at one time
+for all images, what a solver asks for, c (x0 - m) + d eps, is one sum of these two (``Form``).  A denoiser that learns
+its variance also gives either the fraction v, the place of a step's log variance between its two bounds
+(``transitions``), or the log variance itself.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
 
-from diffbench.diffusion.core.process import Process, cast, minus
+from diffbench.diffusion.core.path import tabled
+from diffbench.diffusion.core.process import Process, cast, minus, number
 
 Native = Literal["eps", "x0", "v", "score", "mean"]
 
@@ -44,6 +47,38 @@ def linear_form(process: Process, native: Native, t: Tensor) -> tuple[Tensor, Te
         case "mean":
             return process.posterior_mean(t, process.level_before(t))
     return torch.zeros_like(sigma), torch.ones_like(sigma)
+
+
+class Form(NamedTuple):
+    """The coefficients of x0 and eps as sums of x_t and the native quantity n, images minus m; float64.
+
+    x0 = state x_t + value n,     eps = noise_state x_t + noise_value n.     ``state`` has alpha's shape.
+    """
+
+    state: Tensor
+    value: Tensor
+    noise_state: Tensor
+    noise_value: Tensor
+
+
+@tabled
+def form_of(process: Process, t: Tensor, native: Native) -> Form:
+    """The form of the predictions with this native quantity at time t."""
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    match native:
+        case "eps":
+            return Form(1 / alpha, -sigma / alpha, zero, one)
+        case "score":
+            return Form(1 / alpha, sigma**2 / alpha, zero, -sigma)
+        case "v":
+            rho = sigma / process.unit**2
+            k2 = alpha**2 + sigma * rho
+            return Form(alpha / k2, -sigma / k2.sqrt(), rho / k2, alpha / k2.sqrt())
+        case "mean":
+            a, b = linear_form(process, native, t)
+            return Form(-a / b, 1 / b, (1 + alpha * a / b) / sigma, -alpha / (b * sigma))
+    return Form(zero, one, 1 / sigma, -alpha / sigma)
 
 
 class Once(cached_property[Tensor]):
@@ -125,13 +160,39 @@ class Prediction:
         if view not in spec.views:
             raise TypeError(f"{spec.name} has no {view}: {spec.viewless}")
 
+    def form(self) -> Form | None:
+        """The form, where t is one time for all images and alpha one number for all coordinates; otherwise None."""
+        if self.t.ndim or not self.t.is_cpu:
+            return None
+        found = form_of(self.process, self.t, self.native)
+        return None if found.state.ndim else found
+
+    def mixed(self, state: float, value: float) -> Tensor:
+        """The new tensor state x_t + value n, images minus m, with the native quantity n."""
+        n = self.process.centred(self.value) if LENGTHS[self.native] == 1 else self.value
+        return (self.offset * state).add_(n, alpha=value)
+
+    def combined(self, signal: Tensor, noise: Tensor) -> Tensor:
+        """The new tensor B^-1[signal * B (x0 - m)] + noise eps, for factors in float64, of shape () or like alpha's."""
+        self.require("x0")
+        form = self.form()
+        if form is None or signal.ndim or noise.ndim:
+            found = self.process.basis.scale(cast(noise, self.x_t), self.eps)
+            return found.add_(self.signal(cast(signal, self.x_t)))
+        c, d = number(signal), number(noise)
+        state, value, noise_state, noise_value = map(number, form)
+        return self.mixed(c * state + d * noise_state, c * value + d * noise_value)
+
     @Once
     def eps(self) -> Tensor:
         """The noise eps in x_t; in every family it is -sigma score."""
         scale = self.process.basis.scale
+        if self.native == "eps":
+            return self.value
+        form = self.form()
+        if form is not None:
+            return self.mixed(number(form.noise_state), number(form.noise_value))
         match self.native:
-            case "eps":
-                return self.value
             case "score":
                 return -self.sigma * self.value
             case "v":
@@ -146,6 +207,10 @@ class Prediction:
         """The posterior mean E[x_0 | x_t]."""
         if self.native == "x0":
             return self.value
+        self.require("x0")
+        form = self.form()
+        if form is not None:
+            return self.process.placed(self.mixed(number(form.state), number(form.value)))
         return self.process.placed(self.signal(torch.ones_like(self.sigma)))
 
     def signal(self, factor: Tensor) -> Tensor:
@@ -240,6 +305,9 @@ class Truth(Prediction):
     def __init__(self, process: Process, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> None:
         super().__init__(process, x_t, t, "eps", eps)
         self.x0 = x0
+
+    def form(self) -> None:
+        """No form: x0 and eps are both given."""
 
     def signal(self, factor: Tensor) -> Tensor:
         return self.process.basis.scale(factor, self.process.centred(self.x0))

@@ -84,6 +84,12 @@ def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(x, non_blocking=x.is_cuda)
 
 
+def number(coefficient: Tensor) -> float:
+    """The coefficient of shape () on the CPU as a number."""
+    found: float | None = coefficient.__dict__.get("number")
+    return coefficient.item() if found is None else found
+
+
 def is_one(factor: Tensor) -> bool:
     """Whether a factor is the number 1, known without waiting for a GPU: 1 x is x to the bit."""
     return factor.ndim == 0 and factor.is_cpu and factor.item() == 1

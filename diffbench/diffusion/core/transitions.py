@@ -31,7 +31,7 @@ from torch import Tensor
 
 from diffbench.diffusion.core.path import tabled
 from diffbench.diffusion.core.predictions import Prediction
-from diffbench.diffusion.core.process import Process, cast
+from diffbench.diffusion.core.process import Process, cast, number
 from diffbench.specs.processes import Variance
 
 
@@ -63,14 +63,20 @@ def ddim_scales(process: Process, t: Tensor, s: Tensor, eta: float) -> Scales:
 
 def noisy(n: Tensor) -> bool:
     """Whether a noise scale is above 0 in any coordinate."""
-    return n.item() > 0 if n.ndim == 0 else bool((n > 0).any())
+    return number(n) > 0 if n.ndim == 0 else bool((n > 0).any())
 
 
 def step_mean(prediction: Prediction, s: Tensor, r: Tensor) -> Tensor:
-    """The mean m + alpha_s (x0 - m) + r e of the step to s."""
-    process, x_t = prediction.process, prediction.x_t
-    signal = prediction.signal(cast(process.alpha(s), x_t))
-    return process.placed(process.basis.scale(cast(r, x_t), prediction.eps).add_(signal))
+    """The mean m + alpha_s (x0 - m) + r e of the step to s, a new tensor."""
+    process = prediction.process
+    return process.placed(prediction.combined(process.alpha(s), r))
+
+
+def with_noise(process: Process, mean: Tensor, scale: Tensor, z: Tensor) -> Tensor:
+    """The state mean + B^-1[scale * B z]; where the scale is one number, it is written over the mean."""
+    if scale.ndim == 0 and scale.is_cpu:
+        return mean.add_(z, alpha=number(scale))
+    return process.basis.scale(scale, z).add_(mean)
 
 
 def step_variances(

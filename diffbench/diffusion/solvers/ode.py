@@ -38,7 +38,7 @@ from diffbench.diffusion.core.integrators import (
     second_order,
 )
 from diffbench.diffusion.core.path import tabled
-from diffbench.diffusion.core.process import Process, cast, float64, is_one
+from diffbench.diffusion.core.process import Process, cast, float64, is_one, number
 from diffbench.diffusion.denoisers.boundary import Bumped, confined
 from diffbench.diffusion.denoisers.denoiser import Denoiser
 from diffbench.diffusion.denoisers.guidance import Classifier
@@ -226,15 +226,17 @@ class Heun(RatioSolver):
         if float(s) == process.data_time:
             return prediction.x0
         alpha_s, eps = cast(process.alpha(s), x_t), prediction.eps
-        h = cast(ratio_step(process, t_hat, s), x_t)
+        h = number(ratio_step(process, t_hat, s))
         middle, share = self.second(t_hat, s)
         if self.spec.order == 1 or share == 0:
-            return process.placed(process.scaled(alpha_s, (h * eps).add_(xbar)))
-        ahead = (share * h * eps).add_(xbar)
+            return process.placed(process.scaled(alpha_s, xbar.add(eps, alpha=h)))
+        ahead = xbar.add(eps, alpha=share * h)
         x = process.placed(process.scaled(cast(process.alpha(middle), x_t), ahead))
         eps_middle = self.denoiser(x, middle, condition).eps
-        combined = eps + eps_middle if share == 1 else (2 - 1 / share) * eps + eps_middle / share
-        return process.placed(process.scaled(alpha_s, (h / 2 * combined).add_(xbar)))
+        # Weights 1/2 where the second evaluation is at the step's end.
+        last = 1 / (2 * share)
+        end = xbar.add(eps, alpha=(1 - last) * h).add_(eps_middle, alpha=last * h)
+        return process.placed(process.scaled(alpha_s, end))
 
 
 class DPMSolver(RatioSolver):
@@ -258,8 +260,9 @@ class DPMSolver(RatioSolver):
         if self.before is None or float(s) == self.process.data_time:
             return x0
         earlier, x0_before = self.before
-        share = log_step(self.process, t, s) / (2 * log_step(self.process, earlier, t))
-        return (x0 - x0_before).mul_(cast(share, x0)).add_(x0)
+        h, h_before = (number(log_step(self.process, *each)) for each in ((t, s), (earlier, t)))
+        share = h / (2 * h_before)
+        return ((1 + share) * x0).add_(x0_before, alpha=-share)
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, noise: Noise) -> Tensor:
         """The state at s: (sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) x0, all minus m."""
@@ -267,6 +270,7 @@ class DPMSolver(RatioSolver):
         x0 = self.denoiser(x_t, t, condition).x0
         middle = self.denoised(x0, t, s)
         self.before = t, x0
-        kept, new = (cast(each, x_t) for each in shares(process, t, s))
-        state = (kept * process.centred(x_t)).add_(new * process.centred(middle))
-        return process.placed(state)
+        kept, new = map(number, shares(process, t, s))
+        return process.placed(
+            (kept * process.centred(x_t)).add_(process.centred(middle), alpha=new)
+        )

@@ -17,6 +17,7 @@ from diffbench.diffusion.core.transitions import (
     noisy,
     posterior_residual,
     step_mean,
+    with_noise,
 )
 from diffbench.diffusion.solvers.corrector import Noise
 from diffbench.diffusion.solvers.loop import Solver
@@ -65,7 +66,7 @@ class Ancestral(TransitionSolver):
             mean = mean + self.process.basis.scale(variance, prediction.guide)
         if float(s) == self.process.data_time:
             return mean
-        return self.process.basis.scale(variance.sqrt(), noise(x_t)).add_(mean)
+        return with_noise(self.process, mean, variance.sqrt(), noise(x_t))
 
 
 class DDIM(TransitionSolver):
@@ -83,4 +84,4 @@ class DDIM(TransitionSolver):
         mean = step_mean(self.denoiser(x_t, t, condition), s, r)
         if not noisy(n):
             return mean
-        return self.process.basis.scale(cast(n, x_t), noise(x_t)).add_(mean)
+        return with_noise(self.process, mean, cast(n, x_t), noise(x_t))
