@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+def standardising(x: Tensor, averaging: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x - mean, a new tensor (B, P, C), and 1/sqrt(variance + eps) (B, C)."""
+    offset = x - (x.sum(1) @ averaging)[:, None]
+    return offset, torch.rsqrt((offset * offset).sum(1) @ averaging + eps)
+
+
 class Normalisation(torch.autograd.Function):
     r"""y = scale (x - mean)/sqrt(variance + eps) + shift of x (B, P, C), scale and shift (B or 1, C) -> (B, P, C).
 
@@ -32,8 +38,7 @@ class Normalisation(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, averaging: Tensor, eps: float
     ) -> Tensor:
-        offset = x - (x.sum(1) @ averaging)[:, None]
-        rstd = torch.rsqrt((offset * offset).sum(1) @ averaging + eps)
+        offset, rstd = standardising(x, averaging, eps)
         ctx.save_for_backward(offset, rstd, scale, averaging)
         return torch.addcmul(shift[:, None], offset, (scale * rstd)[:, None])
 
@@ -46,7 +51,7 @@ class Normalisation(torch.autograd.Function):
         mean = (scale * d_shift) @ averaging * rstd
         slope = (scale * d_scale) @ averaging * rstd.square()
         centred = torch.addcmul(-mean[:, None], dy, (scale * rstd)[:, None])
-        dx = torch.addcmul(centred, offset, -slope[:, None])
+        dx = torch.addcmul(centred, offset, -slope[:, None], out=centred)
         if len(scale) < len(dy):
             d_scale, d_shift = d_scale.sum(0, keepdim=True), d_shift.sum(0, keepdim=True)
         return dx, d_scale, d_shift, None, None
@@ -74,9 +79,15 @@ class AdaptiveNorm(nn.Module):
         if pixels.dtype in (torch.bfloat16, torch.float16):
             pixels = pixels.float()
         averaging = self.together / (self.members * height * width)
-        normed: Tensor = Normalisation.apply(  # type: ignore[no-untyped-call]
-            pixels, scale, shift, averaging, self.eps
-        )
+        normed: Tensor
+        if torch.is_grad_enabled():
+            normed = Normalisation.apply(  # type: ignore[no-untyped-call]
+                pixels, scale, shift, averaging, self.eps
+            )
+        else:
+            # The same numbers, written over x - mean, which only a gradient would need.
+            normed, rstd = standardising(pixels, averaging, self.eps)
+            torch.addcmul(shift[:, None], normed, (scale * rstd)[:, None], out=normed)
         return normed.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
