@@ -121,9 +121,20 @@ def test_a_command_ends_as_its_process_would(folder, code, status):
     assert served.stderr.splitlines()[-1:] == own.stderr.splitlines()[-1:]
 
 
+def test_what_a_command_leaves_for_its_end_is_done_and_what_libraries_left_is_not(folder):
+    ends = (
+        "import atexit, tempfile, weakref; atexit.register(print, 'own'); folder = tempfile.TemporaryDirectory();"
+        "print(folder.name); print(sum(each.atexit for each in weakref.finalize._registry))"
+    )
+    served = call(write(folder, ends), folder).stdout.split()
+    assert not Path(served[0]).exists()
+    # Of those that end with the process only the folder's.
+    assert served[1:] == ["1", "own"]
+
+
 def test_a_command_finds_what_takes_long_to_import(folder):
     command = write(
-        folder, "import sys; print({'torch._dynamo', 'scipy', 'sklearn'} - set(sys.modules))"
+        folder, "import sys; print({'torch._dynamo', 'scipy', 'diffbench.plan'} - set(sys.modules))"
     )
     assert call(command, folder).stdout.startswith("set()\n")
 

@@ -19,7 +19,7 @@ import pytest
 from blocks import Block, Page, pages
 from commands import REPOSITORY, forget
 
-from diffbench.cli import commands
+from diffbench.cli import commands, every
 from diffbench.cli.command import parser, setting
 from diffbench.metrics.torchvision_operators import ensure_importable
 from diffbench.plan.loading import load_plan
@@ -285,7 +285,7 @@ def test_a_figure_of_the_gallery_is_drawn(made, program: Path) -> None:
 def test_the_reference_has_every_command_kind_and_module(made) -> None:
     found = made["reference"].pages()
     commanded = re.findall(r"^### (\S+)$", found["reference/commands.md"], re.MULTILINE)
-    assert sorted(commanded) == sorted(each.name for each in commands("every"))
+    assert sorted(commanded) == sorted(each.name for each in every())
     assert "| `heun` |" in found["reference/names.md"]
     modules = re.findall(r"^::: (\S+)$", "\n".join(found.values()), re.MULTILINE)
     files = [

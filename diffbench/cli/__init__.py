@@ -43,10 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def commands(wanted: str) -> list[Command]:
-    """Return the commands; those of the stages load slowly, and are left out when the wanted command is another."""
+    """Return the wanted command, since a parser of fifty costs more than a short job; all where none has that name.
+
+    Without a name, those of the stages are left out: they load slowly.
+    """
     known = list(COMMANDS.values())
-    if wanted in COMMANDS or not wanted or wanted.startswith("-"):
-        return known
+    if wanted not in COMMANDS and wanted and not wanted.startswith("-"):
+        known = every()
+    return [each for each in known if each.name == wanted] or known
+
+
+def every() -> list[Command]:
+    """Return all commands, those of the stages too."""
     from diffbench.cli import jobs
 
-    return [*known, *jobs.commands()]
+    return [*COMMANDS.values(), *jobs.commands()]

@@ -214,8 +214,8 @@ def completion(options: argparse.Namespace) -> int:
     """
     import shtab
 
-    from diffbench.cli import commands
+    from diffbench.cli import every
     from diffbench.cli.command import parser
 
-    print(shtab.complete(parser(commands("train")), options.shell))
+    print(shtab.complete(parser(every()), options.shell))
     return 0

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,10 +29,11 @@ from diffbench.cli import main
 from diffbench.server.client import PASSED_ON, die_with_parent, send, start_of
 from diffbench.specs.errors import Stopped
 from diffbench.specs.jobs import STAGES
-from diffbench.store import runtime, stopping
+from diffbench.store import run_record, runtime, stopping
 
 #: What jobs import late, beside their own modules; the compiler's front is imported by every optimiser of PyTorch.
-LATE = ("scipy.linalg", "sklearn.datasets", "torch.utils.flop_counter", "torch._dynamo")
+#: What reads data is left out: the first job imports it while this server starts.
+LATE = ("diffbench.cli.jobs", "scipy.linalg", "torch.utils.flop_counter", "torch._dynamo")
 
 
 def preload() -> None:
@@ -39,9 +41,27 @@ def preload() -> None:
     for name in (*(stage.module() for stage in STAGES.values()), *LATE):
         with suppress(Exception):
             importlib.import_module(name)
+    with suppress(Exception):
+        from diffbench.training import machine
+
+        # What every job records.
+        run_record.versions(), run_record.commit(), machine.kernels()
+    forget_ends()
     gc.collect()
     # Pages with these objects are shared with all jobs as long as the collector leaves them alone.
     gc.freeze()
+
+
+def forget_ends() -> None:
+    """Let the libraries imported so far do nothing when a process ends, for that takes as long as a short job.
+
+    What a job leaves for its end is done.
+    """
+    # Nothing public lists what `weakref.finalize` would call.
+    for each in list(getattr(weakref.finalize, "_registry", ())):
+        each.atexit = False
+    with suppress(Exception):
+        atexit.unregister(importlib.import_module("torch._dynamo.utils").dump_compile_times)
 
 
 @dataclass

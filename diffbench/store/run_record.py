@@ -30,6 +30,7 @@ PACKAGES = ("diffbench", "torch", "numpy", "torch-fidelity", "torchvision", "saf
 ALWAYS = {"seconds"}
 
 
+@cache
 def versions() -> dict[str, str | None]:
     """Return the versions of the packages that numbers depend on; None for one that is not installed."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
@@ -42,8 +43,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def commit() -> str | None:
-    """Return the commit at which this package is checked out, with ``-dirty`` when there are changes."""
+    """Return the commit at which this package is checked out, with ``-dirty`` when there are changes.
+
+    It is asked for once in a process, and by the job server when it starts: its jobs run the code of that moment.
+    """
     try:
         # An environment inside another project's repository is not of that repository.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
@@ -187,7 +192,7 @@ class RunRecord:
             "platform": platform.platform(),
             "processor": processor(),
             "kernels": dict(self.kernels()) if self.kernels else None,
-            "versions": versions(),
+            "versions": dict(versions()),
             "commit": commit(),
             "notes": self.notes,
         }

@@ -145,6 +145,7 @@ def peak_memory(device: torch.device) -> float:
     return peak_resident()
 
 
+@cache
 def kernels() -> dict[str, str]:
     """The kernels that sums and products of matrices run on: torch's vector instructions, and each library of BLAS."""
     from threadpoolctl import threadpool_info
