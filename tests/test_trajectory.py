@@ -76,6 +76,38 @@ def test_the_last_states_are_the_samples_first_images(run, variant, digits):
     assert not np.array_equal(kept["states"][0], kept["states"][-1])
 
 
+def redrawn(root, spec, monkeypatch):
+    """The trajectory drawn again, and how many images each attempt drew; None is the whole chunk."""
+    drawing, seen = sample.drawing, []
+
+    def noted(*arguments):
+        seen.append(arguments[-1])
+        return drawing(*arguments)
+
+    monkeypatch.setattr(sample, "drawing", noted)
+    dataset = data.load(root, spec.sample.data)
+    return trajectory.drawn(spec, root, dataset, torch.device("cpu")), seen
+
+
+@pytest.mark.parametrize("variant", ["reflected", "ihdm"])
+def test_only_its_images_are_drawn(run, variant, monkeypatch):
+    plan, root = run
+    spec = plan.job("trajectory", variant, 0, ITEMS[variant]).spec
+    found, seen = redrawn(root, spec, monkeypatch)
+    assert seen == [3]
+    for name, kept in arrays(root, spec).items():
+        assert np.array_equal(found[name], kept)
+
+
+def test_the_whole_chunk_is_drawn_where_they_are_not_the_samples(run, monkeypatch, capsys):
+    plan, root = run
+    spec = plan.job("trajectory", "ihdm", 0, "deblur").spec
+    monkeypatch.setattr(sample, "levels", lambda *_: np.zeros((40, 8, 8, 1), np.uint8))
+    _, seen = redrawn(root, spec, monkeypatch)
+    assert seen == [3, None]
+    assert "trajectory ihdm deblur: not the same images as the samples'" in capsys.readouterr().err
+
+
 def exact_like(spec):
     """A denoiser of the same process."""
     return exact_denoiser(process_of(**spec.sample.train.process.model_dump()))
@@ -112,7 +144,7 @@ def test_the_samples_job_does_not_depend_on_it(run):
     assert [job.spec.digest() for job in rest] == [job.spec.digest() for job in without.jobs]
     (job,) = [job for job in plan.of("trajectory") if job.variant == "ve"]
     above = plan.upstream(plan.job("sample", "ve", 0, "pc-3"))
-    assert plan.upstream(job) == above
+    assert plan.upstream(job) == [*above, plan.job("sample", "ve", 0, "pc-3")]
     assert (job.spec.tabled, plan.gpus(job), replace(plan, device="cuda").gpus(job)) == (True, 0, 1)
 
 

@@ -139,6 +139,14 @@ def gather(spec: SampleSpec, root: Path, shards: int) -> None:
     ChunkStore(paths.state(root, spec)).remove(indices(spec.samples, spec.chunk))
 
 
+def levels(spec: SampleSpec, root: Path) -> Images:
+    """Return the samples as grey levels, from the verified product."""
+    path = read_product(paths.product(root, spec), spec)
+    with reading(path), np.load(path) as archive:
+        found: Images = archive["levels"]
+    return found
+
+
 def read_shard(spec: ShardSpec, root: Path) -> list[Chunk]:
     """Return the chunks of one shard, from its verified product."""
     sample = spec.sample
@@ -260,8 +268,9 @@ def drawing(
     device: torch.device,
     seen: Callable[[], None] = lambda: None,
     watching: Callable[[Solver], Watch] = lambda solver: unwatched,
+    first: int | None = None,
 ) -> Callable[[int], Chunk]:
-    """Return the function that draws a chunk, given its number.
+    """Return the function that draws a chunk, given its number, or only its ``first`` images.
 
     ``seen`` is called at each call of the network; ``watching`` gives what is shown a solver's states.
     """
@@ -279,9 +288,9 @@ def drawing(
         counted = Counted(denoiser, seen)
         solver = build(chosen, counted, classifier)
         generator = stream("sample", spec.seed, index)
-        y = None if labels is None else torch.from_numpy(labels[start : start + count]).to(device)
-        watch, condition = watching(solver), Condition(y)
-        x = sample(solver, (count, *shape), generator, condition, device, watch=watch)
+        y = None if labels is None else torch.from_numpy(labels[start : start + count][:first])
+        watch, condition = watching(solver), Condition(None if y is None else y.to(device))
+        x = sample(solver, (count, *shape), generator, condition, device, watch=watch, first=first)
         images = grey.from_model(x.cpu())
         moved = solver.moved if process.bounded else 0.0
         return Chunk(images, counted.calls, moved, time.monotonic() - begin)

@@ -6,6 +6,7 @@ States lie in the process's data range.  Noise levels are for data in [-1, 1]: a
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def run(spec: TrajectorySpec, root: Path, device_name: str) -> None:
 
 
 def cost(spec: TrajectorySpec, timings: Timings) -> Cost:
-    """Return the cost of one chunk of the samples."""
+    """Return the cost of one chunk of the samples, which is the most that it can be."""
     size = FLOAT * spec.states * spec.images * timings.dataset.train[0].size
     return replace(sample.cost(spec.drawn, timings), size=size)
 
@@ -49,19 +50,28 @@ def cost(spec: TrajectorySpec, timings: Timings) -> Cost:
 def drawn(
     spec: TrajectorySpec, root: Path, dataset: Dataset, device: torch.device
 ) -> dict[str, Any]:
-    """Return the kept states of the samples' first chunk.
+    """Return the kept states of the samples' first images.
+
+    Only these are drawn, and then the whole chunk if they are not the samples: a corrector uses averages over a chunk,
+    and step size control the largest error in it.
 
     Returns:
         states: float32 (S, N, H, W, C), from the start to the images before they are put on grey levels; steps: int
         (S,), how many steps of the solver were taken; times, alpha, alpha_highest and sigma: float64 (S,).
     """
-    kept = Kept(spec.states, spec.images)
-    images = min(spec.drawn.chunk, spec.drawn.samples)
-    with Progress(
-        f"trajectory {spec.drawn.variant} {spec.drawn.solver_id}", images, "image"
-    ) as seen:
-        sample.drawing(spec.drawn, root, dataset, device, seen.call, kept.watching)(0)
-        seen.advance(images)
+    title = f"trajectory {spec.variant} {spec.solver_id}"
+    samples = sample.levels(spec.sample, root)[: spec.images]
+    with Progress(title, spec.images, "image") as seen:
+        for first in (spec.images, None):
+            kept = Kept(spec.states, spec.images)
+            draw = sample.drawing(
+                spec.sample, root, dataset, device, seen.call, kept.watching, first
+            )
+            if np.array_equal(draw(0).images[: spec.images], samples):
+                break
+        else:
+            print(f"{title}: not the same images as the samples'", file=sys.stderr)
+        seen.advance(spec.images)
     return kept.arrays()
 
 

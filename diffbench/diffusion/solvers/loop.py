@@ -199,10 +199,13 @@ def sample(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     watch: Watch = unwatched,
+    first: int | None = None,
 ) -> Tensor:
     """Images drawn by the solver, of the given shape (B, C, H, W); all noise comes from the generator, in order of use.
 
-    ``watch`` is shown the state before every step, and then the images.
+    ``watch`` is shown the state before every step, and then the images.  With ``first``, only that many images are
+    drawn, with the noise that they have among all B; the condition is theirs.  They are the same, up to rounding, where
+    no step looks at several images.
 
     Raises:
         ValueError: when a step's result is not finite, with the step; when a start, a step or the images have another
@@ -211,8 +214,14 @@ def sample(
     like = torch.empty(shape, dtype=dtype, device=device)
     start = solver.draw(normal_like(like, generator), generator)
     check_like(start, like, f"{type(solver).__name__}.draw")
-    x = solve(solver, start, condition, lambda x: normal_like(x, generator), watch=watch)
+
+    def noise(x: Tensor) -> Tensor:
+        if first is None:
+            return normal_like(x, generator)
+        return normal_like(x.new_empty((len(like), *x.shape[1:])), generator)[:first]
+
+    x = solve(solver, start[:first], condition, noise, watch=watch)
     images = solver.returned(x)
-    check_like(images, like, f"{type(solver).__name__}.returned")
+    check_like(images, like[:first], f"{type(solver).__name__}.returned")
     watch(solver.times()[-1], images)
     return images

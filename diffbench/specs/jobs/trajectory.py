@@ -10,20 +10,16 @@ from pydantic import Field
 from diffbench.specs.base import Int, PositiveInt
 from diffbench.specs.jobs.asked import Asked
 from diffbench.specs.jobs.sample import PartSpec, SampleSpec
-from diffbench.specs.jobs.stage import RUN
+from diffbench.specs.jobs.stage import RUN, StageSpec
 
 
 class TrajectorySpec(PartSpec):
-    """Draw the first chunk of a solver's samples again, and keep states of its first images.
-
-    The whole chunk is drawn, so that the last states are the samples' first images: a corrector uses averages over a
-    chunk, step size control the largest error in it, and rounding depends on how many images are drawn together.
-    """
+    """Draw a solver's first samples again, and keep states on their way."""
 
     template: ClassVar[str] = f"{RUN}/trajectories/{{solver}}/states.npz"
 
     stage: Literal["trajectory"] = "trajectory"
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
     images: PositiveInt
     states: Annotated[Int, Field(ge=2)]
@@ -39,6 +35,11 @@ class TrajectorySpec(PartSpec):
         for sample in made:
             if sample.solver_id == chosen:
                 yield cls(sample=sample, images=settings.images, states=settings.states)
+
+    @property
+    def upstream(self) -> tuple[StageSpec, ...]:
+        """The samples, with which the images are compared, and what they are made from."""
+        return (*self.sample.upstream, self.sample)
 
     @property
     def drawn(self) -> SampleSpec:
