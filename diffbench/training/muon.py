@@ -6,9 +6,10 @@ A weight (out, in, height, width) is a matrix W of an output channel a row.  Wit
     W <- W - 0.2 lr sqrt(max(rows, columns)) O(mu M + (1 - mu) G)
 
 O(A) has A's singular vectors, and singular values near 1 in place of A's own: no direction is left behind because its
-gradient is small.  O(A) = (A A^T)^(-1/2) A is approached by five steps of X <- a X + b (X X^T) X + c (X X^T)^2 X from
-A/|A|.  Their constants take singular values from .01 on to between .68 and 1.14.  The entries of W then change by a
-root mean square near 0.2 lr, as with AdamW.
+gradient is small.  O(A) = (A A^T)^(-1/2) A is approached by five steps X <- P X from A/|A|, with P = a I + b S + c S^2
+and S = X X^T.  Their constants take singular values from .01 on to between .68 and 1.14.  The entries of W then change
+by a root mean square near 0.2 lr, as with AdamW.  A has more columns than rows, or is transposed; so the steps are
+taken on the small matrices S <- P S P and Q <- P Q alone, from A A^T/|A|^2 and I/|A|, and O(A) = Q A.
 
 Sources: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon; the factor 0.2 sqrt(max): Liu et al., "Muon is scalable for LLM training",
@@ -17,7 +18,7 @@ https://kellerjordan.github.io/posts/muon; the factor 0.2 sqrt(max): Liu et al.,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,16 +32,37 @@ CONSTANTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 CHANGE = 0.2
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """O(A) of matrices A (N, rows, columns)."""
-    if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalised(matrices.mT).mT
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """O(A) of each matrix A (rows, columns)."""
+    wide = [each if len(each) <= each.shape[1] else each.mT for each in matrices]
+    squares = [torch.mm(each, each.mT) for each in wide]
+    # Small matrices of one size are taken together: each alone costs more to start than to multiply.
+    sizes: dict[int, list[int]] = {}
+    for place, each in enumerate(squares):
+        sizes.setdefault(len(each), []).append(place)
+    for places in sizes.values():
+        factors = left_factors(torch.stack([squares[place] for place in places]))
+        for place, factor in zip(places, factors.unbind(), strict=True):
+            squares[place] = factor
+    steps = [torch.mm(factor, each) for factor, each in zip(squares, wide, strict=True)]
+    return [
+        step if step.shape == each.shape else step.mT
+        for step, each in zip(steps, matrices, strict=True)
+    ]
+
+
+def left_factors(squares: Tensor) -> Tensor:
+    """Q with O(A) = Q A, from the matrices A A^T (N, rows, rows)."""
     a, b, c = CONSTANTS
-    x: Tensor = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
-    for _ in range(ITERATIONS):
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x
+    size = squares.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-30)
+    s = squares / size
+    q = size.rsqrt()
+    for step in range(ITERATIONS):
+        p = torch.baddbmm(s, s, s, beta=b, alpha=c)
+        p.diagonal(dim1=1, dim2=2).add_(a)
+        q = torch.bmm(p, q) if step else p * q
+        s = torch.bmm(torch.bmm(p, s), p)
+    return q
 
 
 class Muon(torch.optim.AdamW):
@@ -73,17 +95,10 @@ class Muon(torch.optim.AdamW):
         ahead = torch._foreach_lerp(gradients, averages, self.momentum)
         if decay:
             torch._foreach_mul_(weights, 1 - lr * decay)
-        # Matrices of one shape are taken together: each alone is too small for its operations' overhead.
-        shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for weight, each in zip(weights, ahead, strict=True):
-            shapes.setdefault((len(weight), weight[0].numel()), []).append(
-                (weight, each.flatten(1))
-            )
-        for shape, pairs in shapes.items():
-            steps = orthogonalised(torch.stack([each for _, each in pairs]))
-            scale = -lr * CHANGE * max(shape) ** 0.5
-            for (weight, _), step in zip(pairs, steps, strict=True):
-                weight.add_(step.view_as(weight), alpha=scale)
+        steps = orthogonalised([each.flatten(1) for each in ahead])
+        for weight, step in zip(weights, steps, strict=True):
+            scale = -lr * CHANGE * max(step.shape) ** 0.5
+            weight.add_(step.view_as(weight), alpha=scale)
 
     def _average(self, weight: Tensor) -> Tensor:
         """M, in the weight's shape and memory format, under AdamW's name for its average of gradients."""
