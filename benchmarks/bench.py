@@ -95,6 +95,17 @@ def rows_of(arguments: list[str], file: Path) -> list[dict[str, str]]:
     ]
 
 
+def merged(file: Path, found: list[dict[str, str]], script: str | None) -> list[dict[str, str]]:
+    """The rows of a table in which those of one script are new; all of them where no script was chosen."""
+    if script is None or not file.is_file():
+        return found
+    with file.open(encoding="utf-8", newline="") as kept:
+        rows = list(csv.DictReader(kept))
+    places = [i for i, row in enumerate(rows) if f"/{script}" in row["command"]]
+    rest = [row for row in rows if f"/{script}" not in row["command"]]
+    return rest[: places[0]] + found + rest[places[0] :] if places else rest + found
+
+
 def machine() -> dict[str, str]:
     """What the times are of: processor, load, versions, commit."""
     model = [
@@ -113,7 +124,8 @@ def machine() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=sorted({script for script, *_ in COMMANDS}))
-    parser.add_argument("--write", type=Path, help="the folder for bench.csv and bench.json")
+    wanted = "the folder of bench.csv and bench.json; with --only, their other rows stay"
+    parser.add_argument("--write", type=Path, help=wanted)
     options = parser.parse_args()
     about, made_by, found = machine(), commit(), []
     with tempfile.TemporaryDirectory() as folder:
@@ -133,6 +145,7 @@ def main() -> None:
     print("\n" + ", ".join(f"{key} {value}" for key, value in about.items()))
     if options.write:
         options.write.mkdir(parents=True, exist_ok=True)
+        found = merged(options.write / "bench.csv", found, options.only)
         with (options.write / "bench.csv").open("w", encoding="utf-8", newline="") as out:
             writer = csv.DictWriter(out, list(found[0]), lineterminator="\n")
             writer.writeheader()
