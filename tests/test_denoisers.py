@@ -143,6 +143,18 @@ def all_views(prediction: Prediction, wanted: list[str]) -> dict[str, Tensor]:
     return {name: prediction.view(name) for name in wanted}
 
 
+def test_a_prediction_with_views_of_its_own_is_asked_for_them() -> None:
+    class Doubled(Prediction):
+        @property
+        def eps(self) -> Tensor:  # type: ignore[override]
+            return 2 * self.value
+
+    process, (x_t, value) = some_process("vp"), images(-1, 1)
+    arguments = process, x_t, float64(0.5), "eps"
+    found = Doubled(*arguments, value).combined(float64(0.9), float64(0.2))
+    close(found, Prediction(*arguments, 2 * value).combined(float64(0.9), float64(0.2)), rtol=1e-9)
+
+
 @every_native
 def test_what_a_step_is_made_of_can_be_written_over(name: str, native: str) -> None:
     """A step's noise is added in place."""

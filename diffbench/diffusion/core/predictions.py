@@ -19,7 +19,7 @@ its variance also gives either the fraction v, the place of a step's log varianc
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, ClassVar, Literal, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
@@ -113,8 +113,13 @@ class Prediction:
         (2.0, -0.75)
     """
 
+    #: Whether x0 and eps follow from x_t and the native quantity: not in a subclass with views of its own.
+    linear: ClassVar[bool] = True
     #: The gradient that guidance has added to the score (``guidance``); None without guidance.
     guide: Tensor | None = None
+
+    def __init_subclass__(cls) -> None:
+        cls.linear = cls.linear and not {"x0", "eps", "signal"} & vars(cls).keys()
 
     def __init__(
         self,
@@ -162,7 +167,7 @@ class Prediction:
 
     def form(self) -> Form | None:
         """The form, where t is one time for all images and alpha one number for all coordinates; otherwise None."""
-        if self.t.ndim or not self.t.is_cpu:
+        if not self.linear or self.t.ndim or not self.t.is_cpu:
             return None
         found = form_of(self.process, self.t, self.native)
         return None if found.state.ndim else found
@@ -305,9 +310,6 @@ class Truth(Prediction):
     def __init__(self, process: Process, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor) -> None:
         super().__init__(process, x_t, t, "eps", eps)
         self.x0 = x0
-
-    def form(self) -> None:
-        """No form: x0 and eps are both given."""
 
     def signal(self, factor: Tensor) -> Tensor:
         return self.process.basis.scale(factor, self.process.centred(self.x0))
