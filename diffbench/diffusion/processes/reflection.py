@@ -17,8 +17,10 @@ nearest image, which is x0 itself, is factored out of all of them.  Then a pair 
 so that nothing underflows, however far x is from x0, and the score is exactly 0 at x = 0.  A point x > 3/4 is mirrored
 to the other wall, p(x | x0) = p(1 - x | 1 - x0), so that the score is exactly 0 at x = 1 as well.
 
-The code uses three pairs below sigma = 0.36 and five eigenfunctions above, because their errors are equal there.  The
-table has the truncation error of sigma times the score over max(1, |sigma score|), at the worst x and x0:
+The code uses images below sigma = 0.36 and eigenfunctions above, because the errors of three pairs and of five
+eigenfunctions are equal there.  Away from it fewer of them have no larger error (``PAIRS``, ``EIGENFUNCTIONS``): for
+x <= 3/4 the third pair's weight is at most e^(-1/(2 sigma^2)), and eigenfunctions decay with q^(k^2).  The table has
+the truncation error of sigma times the score over max(1, |sigma score|), at the worst x and x0:
 
     sigma               0.30      0.33      0.36      0.39      0.42
     2 pairs             5e-3      1e-2      3e-2      5e-2      8e-2
@@ -43,9 +45,12 @@ from torch import Tensor
 
 #: The series of images is used below this sigma, that of eigenfunctions from it on.
 CROSSOVER = 0.36
-EIGENFUNCTIONS = 5
+#: How many pairs of images, and how many eigenfunctions, are used: the sigma below which a number is enough, and it.
+PAIRS = {0.15: 2, CROSSOVER: 3}
+EIGENFUNCTIONS = {0.55: 5, 1.05: 3, math.inf: 1}
 
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: A function of x, x0 and sigma by a series, of which it takes this many terms.
+Series = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def fold(x: Tensor) -> Tensor:
@@ -60,15 +65,12 @@ def orientation(x: Tensor) -> Tensor:
 
 def log_density(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     """Log density log p_sigma(x | x0) in nats, elementwise; differentiable in x and x0."""
-    x, x0, _ = _from_the_near_wall(x, x0)
     return _by_sigma(_log_density_of_images, _log_density_of_eigenfunctions, x, x0, sigma)
 
 
 def scaled_score(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     """Scaled score sigma d/dx log p_sigma(x | x0), elementwise; 0 at the walls; differentiable in x and x0."""
-    x, x0, mirrored = _from_the_near_wall(x, x0)
-    scaled = _by_sigma(_score_of_images, _score_of_eigenfunctions, x, x0, sigma)
-    return torch.where(mirrored, -scaled, scaled)
+    return _by_sigma(_score_of_images, _score_of_eigenfunctions, x, x0, sigma)
 
 
 def centre(x: Tensor, scaled: Tensor, sigma: Tensor) -> Tensor:
@@ -96,23 +98,29 @@ def transport(x: Tensor, x0: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor
     return torch.where((sigma_s > 0).to(x.device), _mirror(moved, above), x0)
 
 
-def _by_sigma(short: Kernel, long: Kernel, x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+def _by_sigma(short: Series, long: Series, x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     """The values of ``short`` for images with sigma below the crossover and of ``long`` for the others.
 
-    Neither is computed for the other's images, except in a compiled graph.
+    On a CPU each image has the terms that its sigma needs, and no other series.
     """
     sigma = sigma.to(x.dtype) if sigma.ndim == 0 else sigma.to(x)
-    if torch.compiler.is_compiling():
-        # A compiled graph cannot split the batch: one fused kernel computes both series.
+    if torch.compiler.is_compiling() or x.is_cuda:
+        # A compiled graph cannot split the batch, and a split waits for the GPU: both series, all terms.
         few, many = sigma.clamp(max=CROSSOVER), sigma.clamp(min=CROSSOVER)
-        return torch.where(sigma < CROSSOVER, short(x, x0, few), long(x, x0, many))
+        above = long(x, x0, many, max(EIGENFUNCTIONS.values()))
+        return torch.where(sigma < CROSSOVER, short(x, x0, few, max(PAIRS.values())), above)
+    parts = [(short, *each) for each in PAIRS.items()]
+    parts += [(long, *each) for each in EIGENFUNCTIONS.items()]
     if sigma.ndim == 0:
-        return (short if sigma < CROSSOVER else long)(x, x0, sigma)
-    below = sigma.flatten() < CROSSOVER
+        series, terms = next((each, terms) for each, limit, terms in parts if sigma < limit)
+        return series(x, x0, sigma, terms)
+    left = sigma.flatten()
     result = torch.empty_like(x)
-    for kernel, images in ((short, below), (long, ~below)):
-        index = images.nonzero().squeeze(1)
-        result[index] = kernel(x[index], x0[index], sigma[index])
+    for series, limit, terms in parts:
+        index = (left < limit).nonzero().squeeze(1)
+        if len(index):
+            result[index] = series(x[index], x0[index], sigma[index], terms)
+            left = left.index_fill(0, index, math.inf)
     return result
 
 
@@ -121,64 +129,78 @@ def _mirror(x: Tensor, where: Tensor) -> Tensor:
 
 
 def _from_the_near_wall(x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The points x and x0, mirrored where x > 3/4 so that the near wall is 0, and where they were mirrored.
+    """The points x and x0, mirrored where x > 3/4 so that the near wall is 0, and -1 where they were mirrored, else 1.
 
     The limit is not 1/2: 1 - x0 is rounded for x0 < 1/2, and where x is close to x0 that would spoil x - x0.
     """
-    mirrored = x > 0.75
-    return _mirror(x, mirrored), _mirror(x0, mirrored), mirrored
+    far = (x > 0.75).to(x.dtype)
+    sign = 1 - 2 * far
+    return torch.addcmul(far, sign, x), torch.addcmul(far, sign, x0), sign
 
 
-def _image_sums(x: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of w_y (2 - e_y) and of w_y y e_y over three pairs of images."""
-    rate = 2 / sigma**2
+def _image_sums(x: Tensor, x0: Tensor, sigma: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """The sums of w_y (2 - e_y) and of w_y y e_y over two or three pairs of images."""
+    rate = -2 / sigma**2
+    near = rate * x
     # expm1 keeps the digits: at x = 1e-9 and sigma = 1e-3 the score is that difference times 1000.
-    odd = -torch.expm1(-rate * (x * x0))
-    total, moment = 2 - odd, x0 * odd
-    for y, gap in ((2 - x0, (1 - x) * (1 - x0)), (2 + x0, 1 - x + x0)):
-        weight = torch.exp(-rate * gap)
-        odd = -torch.expm1(-rate * (x * y))
-        total = total + weight * (2 - odd)
-        moment = moment + weight * odd * y
+    odd = torch.expm1(near * x0)  # -e_y, and below -w_y e_y
+    total, moment = 2 + odd, -x0 * odd
+    # A CPU computes exp of -90 and less, as most weights have, ten times more slowly than exp2.
+    rate = rate / math.log(2)
+    far = rate * (1 - x)
+    exponents = (2 - x0, far * (1 - x0)), (2 + x0, torch.addcmul(far, rate, x0))
+    for y, exponent in exponents[: pairs - 1]:
+        weight = torch.exp2(exponent)
+        odd = weight * torch.expm1(near * y)
+        total = torch.add(total, weight, alpha=2) + odd
+        moment = torch.addcmul(moment, odd, y, value=-1)
     return total, moment
 
 
-def _log_density_of_images(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    total, _ = _image_sums(x, x0, sigma)
+def _log_density_of_images(x: Tensor, x0: Tensor, sigma: Tensor, pairs: int) -> Tensor:
+    x, x0, _ = _from_the_near_wall(x, x0)
+    total, _ = _image_sums(x, x0, sigma, pairs)
     return total.log() - ((x - x0) / sigma) ** 2 / 2 - (sigma * math.sqrt(2 * math.pi)).log()
 
 
-def _score_of_images(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    total, moment = _image_sums(x, x0, sigma)
-    return (moment / total - x) / sigma
+def _score_of_images(x: Tensor, x0: Tensor, sigma: Tensor, pairs: int) -> Tensor:
+    x, x0, sign = _from_the_near_wall(x, x0)
+    total, moment = _image_sums(x, x0, sigma, pairs)
+    return sign * (moment / total - x) / sigma
 
 
-def _eigenfunction_sums(x: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def _eigenfunction_sums(
+    x: Tensor, x0: Tensor, sigma: Tensor, terms: int
+) -> tuple[Tensor, Tensor]:
     """The sums of 2 q^(k^2) cos(k pi x0) cos(k pi x) and of 2 q^(k^2) cos(k pi x0) k sin(k pi x) over k.
 
     Cosines and sines come from Chebyshev's recurrence.
     """
-    twice, twice0 = 2 * torch.cos(math.pi * x), 2 * torch.cos(math.pi * x0)
-    cos, cos0, sin = twice / 2, twice0 / 2, torch.sin(math.pi * x)
+    cos, cos0, sin = torch.cos(math.pi * x), torch.cos(math.pi * x0), torch.sin(math.pi * x)
+    weight = 2 * torch.exp(-((math.pi * sigma) ** 2) / 2) * cos0
+    even, odd = weight * cos, weight * sin
+    twice, twice0 = 2 * cos, 2 * cos0
     last_cos, last_cos0, last_sin = torch.ones_like(x), torch.ones_like(x), torch.zeros_like(x)
-    even, odd = torch.zeros_like(x), torch.zeros_like(x)
-    for k in range(1, EIGENFUNCTIONS + 1):
-        weighted = 2 * torch.exp(-((k * math.pi * sigma) ** 2) / 2) * cos0
-        even, odd = even + weighted * cos, odd + k * weighted * sin
+    for k in range(2, terms + 1):
         cos, last_cos = twice * cos - last_cos, cos
         sin, last_sin = twice * sin - last_sin, sin
         cos0, last_cos0 = twice0 * cos0 - last_cos0, cos0
+        weight = 2 * torch.exp(-((k * math.pi * sigma) ** 2) / 2) * cos0
+        even = torch.addcmul(even, weight, cos)
+        odd = torch.addcmul(odd, weight, sin, value=k)
     return even, odd
 
 
-def _log_density_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    even, _ = _eigenfunction_sums(x, x0, sigma)
+def _log_density_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor, terms: int) -> Tensor:
+    x, x0, _ = _from_the_near_wall(x, x0)
+    even, _ = _eigenfunction_sums(x, x0, sigma, terms)
     return even.log1p()
 
 
-def _score_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    even, odd = _eigenfunction_sums(x, x0, sigma)
-    return -math.pi * sigma * odd / (1 + even)
+def _score_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor, terms: int) -> Tensor:
+    x, x0, sign = _from_the_near_wall(x, x0)
+    even, odd = _eigenfunction_sums(x, x0, sigma, terms)
+    return sign * (-math.pi * sigma) * odd / (1 + even)
 
 
 def log_distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
@@ -186,23 +208,23 @@ def log_distribution(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
     return _by_sigma(_log_distribution_of_images, _log_distribution_of_eigenfunctions, x, x0, sigma)
 
 
-def _log_distribution_of_images(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """Log of the sum of Phi((x - y)/sigma) - Phi(-(x + y)/sigma) over four pairs of images.
+def _log_distribution_of_images(x: Tensor, x0: Tensor, sigma: Tensor, pairs: int) -> Tensor:
+    """Log of the sum of Phi((x - y)/sigma) - Phi(-(x + y)/sigma) over a pair of images more than ``pairs``.
 
     The error is 1e-16 at the crossover.
     """
     total = torch.full_like(x, -math.inf)
-    for y in (x0, 2 - x0, 2 + x0, 4 - x0):
+    for y in (x0, 2 - x0, 2 + x0, 4 - x0)[: pairs + 1]:
         upper = torch.special.log_ndtr((x - y) / sigma)
         lower = torch.special.log_ndtr(-(x + y) / sigma)
         total = torch.logaddexp(total, upper + (-torch.expm1(lower - upper)).log())
     return total
 
 
-def _log_distribution_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+def _log_distribution_of_eigenfunctions(x: Tensor, x0: Tensor, sigma: Tensor, terms: int) -> Tensor:
     """Log of x + 2 sum_k q^(k^2) sin(k pi x) cos(k pi x0)/(k pi)."""
     total = x
-    for k in range(1, EIGENFUNCTIONS + 1):
+    for k in range(1, terms + 1):
         angle = k * math.pi
         weight = 2 * torch.exp(-((angle * sigma) ** 2) / 2) / angle
         total = total + weight * torch.sin(angle * x) * torch.cos(angle * x0)

@@ -113,15 +113,19 @@ class Solver(Described):
 class Checked:
     """Refuses a step whose result is not finite, some steps later: the CPU then does not wait for a GPU at every step.
 
-    A sum is finite only if all its numbers are.
+    A sum is finite only if all its numbers are.  A number that is not finite stays so in the steps that follow, but for
+    the last ones, which may forget the state: of these each result has its sum, and before them every fourth.
     """
 
-    #: How many steps' results are looked at together.
-    EVERY = 16
+    #: Of how many steps' results one has its sum, and how many sums are looked at together.
+    STRIDE, TOGETHER = 4, 8
 
     def __init__(self, steps: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self.steps, self.done = steps, 0
-        self.sums: list[Tensor] = []
+        self.steps = steps
+        #: How many results were noted, and how many of them are known to be finite.
+        self.noted, self.finite = 0, 0
+        self.sums: list[tuple[int, Tensor]] = []
+        self.last: Tensor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +133,8 @@ class Checked:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Look at the last steps, also where a later step fails: it may not stand the state that it was given."""
         if kind is None or issubclass(kind, Exception):
+            if self.last is not None:
+                self.sums.append((self.noted, self.last.sum()))
             self.refuse()
 
     def add(self, x: Tensor) -> None:
@@ -137,23 +143,30 @@ class Checked:
         Raises:
             ValueError: as ``refuse``.
         """
-        self.sums.append(x.sum())
-        if len(self.sums) == self.EVERY:
-            self.refuse()
+        self.noted += 1
+        self.last = x
+        if self.noted % self.STRIDE == 0 or self.noted > len(self.steps) - self.STRIDE:
+            self.sums.append((self.noted, x.sum()))
+            self.last = None
+            if len(self.sums) == self.TOGETHER:
+                self.refuse()
 
     def refuse(self) -> None:
-        """Look at the steps noted so far.
+        """Look at the sums so far.
 
         Raises:
-            ValueError: when a result was not finite, with the step.
+            ValueError: when a result was not finite, with the steps of which it is one.
         """
-        totals = torch.stack(self.sums).tolist() if self.sums else []
-        self.sums.clear()
-        for total, (t, s) in zip(totals, self.steps[self.done :], strict=False):
-            self.done += 1
+        totals = torch.stack([total for _, total in self.sums]).tolist() if self.sums else []
+        for (noted, _), total in zip(self.sums, totals, strict=True):
             if not math.isfinite(total):
-                step = f"step {self.done} of {len(self.steps)}, from time {float(t):.6g} to {float(s):.6g}"
-                raise ValueError(f"{step}: the state is not finite")
+                (t, _), (_, s) = self.steps[self.finite], self.steps[noted - 1]
+                first = self.finite + 1
+                step = f"step {noted}" if first == noted else f"steps {first} to {noted}"
+                span = f"of {len(self.steps)}, from time {float(t):.6g} to {float(s):.6g}"
+                raise ValueError(f"{step} {span}: the state is not finite")
+            self.finite = noted
+        self.sums.clear()
 
 
 def solve(
@@ -177,7 +190,7 @@ def solve(
         watch: is shown the state before every step.
 
     Raises:
-        ValueError: when a step's result is not finite, with the step.
+        ValueError: when a step's result is not finite, with the step, or with the four of which it is one.
     """
     solver.begin()
     pairs = list(pairwise(solver.process.walk(solver.times() if times is None else times)))
@@ -208,7 +221,7 @@ def sample(
     no step looks at several images.
 
     Raises:
-        ValueError: when a step's result is not finite, with the step; when a start, a step or the images have another
+        ValueError: as ``solve``, when a step's result is not finite; when a start, a step or the images have another
             shape, type or device.
     """
     like = torch.empty(shape, dtype=dtype, device=device)
