@@ -45,7 +45,7 @@ def calls(count: int, width: int) -> dict[str, Callable[[], tuple[float, float]]
         return float(found[0]), float(found[1])
 
     ways = {name: lambda dtype=dtype: other(dtype) for name, dtype in OTHERS.items()}
-    balls = neighbours.radii(reference, neighbours.NEIGHBOURHOOD)[:, -1]
+    balls = neighbours.reach(reference)
     return {
         "ours": lambda: neighbours.precision_recall(z, reference),
         "ours, the reference's radii known": lambda: neighbours.precision_recall(

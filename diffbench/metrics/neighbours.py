@@ -37,8 +37,9 @@ from torch import Tensor
 from diffbench.data.grey_levels import Images
 from diffbench.store.progress import Step
 
-#: How many numbers of points, and how many distances, are in memory at a time: 16 MiB in float32.
-NUMBERS = 2**22
+#: How many numbers of points, and how many distances, are in memory at a time: in float64 a little less than the 32 MiB
+#: that the C library takes from the system anew each time.
+NUMBERS = 4_000_000
 #: The share of |a|^2 below which |a - b|^2 is 0: float32 features of one image differ by 1e-7 of their size, and
 #: sums of 2,048 products in float64 by less.
 ROUNDING = 1e-12
@@ -130,12 +131,13 @@ def nearest_neighbours(
     device: torch.device | str = "cpu",
     numbers: int = NUMBERS,
     seen: Callable[[int], None] = unseen,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Squared distances (N, k) of each row of a (N, d) to its k nearest rows of b (M, d), and the numbers of those.
 
     The nearest comes first; a row that is in both sets is its own neighbour.  The squares are of differences in
-    float64, and infinite where b has fewer rows.  ``seen`` is told how many distances were looked at.  Of memory: as
-    `squared_distances`.
+    float64, and infinite where b has fewer rows.  With ``first``, the results (N, k - first) are without that many of
+    the nearest.  ``seen`` is told how many distances were looked at.  Of memory: as `squared_distances`.
     """
     best = Nearest(len(a), k + SPARE, torch.float32, device)
     error = torch.zeros(len(a), device=device)
@@ -147,7 +149,12 @@ def nearest_neighbours(
             best.add(rows, columns, squares)
             error[rows] = error[rows].clamp(min=block.error)
             seen(squares.numel())
-    squares, names = best.exact(a, b, numbers)
+    # What float32 says is surely nearer than the first result, or farther than the last, need not be known better.
+    found = best.squares
+    margin = 2 * error[:, None] + 4 * UNIT * found
+    nearer = found + margin < found[:, first : first + 1]
+    farther = found - margin > found[:, k - 1 : k]
+    squares, names = best.exact(a, b, numbers, nearer, farther)
     # All rows that are not among the candidates are farther than the last candidate, up to its error.
     last = squares[:, k - 1]
     certain = (best.squares[:, -1] - error >= last) | (last == 0)
@@ -158,7 +165,7 @@ def nearest_neighbours(
         for rows, columns, found in squared_distances(rest, b, device, numbers):
             again.add(rows, columns, found)
         squares[unsure, :k], names[unsure, :k] = again.squares, again.names
-    return squares[:, :k], names[:, :k]
+    return squares[:, first:k], names[:, first:k]
 
 
 def radii(
@@ -167,9 +174,21 @@ def radii(
     device: torch.device | str = "cpu",
     numbers: int = NUMBERS,
     seen: Callable[[int], None] = unseen,
+    first: int = 0,
 ) -> Tensor:
     """Squared distances (N, k) of each point (N, d) to its k nearest others; all else is as in `nearest_neighbours`."""
-    return nearest_neighbours(points, points, k + 1, device, numbers, seen)[0][:, 1:]
+    return nearest_neighbours(points, points, k + 1, device, numbers, seen, first + 1)[0]
+
+
+def reach(
+    points: Points,
+    device: torch.device | str = "cpu",
+    numbers: int = NUMBERS,
+    seen: Callable[[int], None] = unseen,
+) -> Tensor:
+    """The squared radii (N,) of the balls of precision and recall around points (N, d)."""
+    k = NEIGHBOURHOOD
+    return radii(points, k, device, numbers, seen, first=k - 1)[:, 0]
 
 
 def precision_recall(
@@ -187,9 +206,9 @@ def precision_recall(
     count, known = len(z), len(reference)
     total = count * (count + known) + (known**2 if balls is None else 0)
     with Step("precision and recall", total, "distance") as step:
-        own = radii(z, NEIGHBOURHOOD, device, numbers, step.advance)[:, -1]
+        own = reach(z, device, numbers, step.advance)
         if balls is None:
-            balls = radii(reference, NEIGHBOURHOOD, device, numbers, step.advance)[:, -1]
+            balls = reach(reference, device, numbers, step.advance)
         sample_inside, image_inside = (
             torch.zeros_like(each, dtype=torch.bool) for each in (own, balls)
         )
@@ -290,15 +309,31 @@ class Nearest:
         self.squares[rows], chosen = both.topk(k, largest=False)
         self.names[rows] = names.gather(1, chosen)
 
-    def exact(self, a: Points, b: Points, numbers: int) -> tuple[Tensor, Tensor]:
-        """The squared distances of the same points by differences in float64, the least first, and their numbers."""
+    def exact(
+        self,
+        a: Points,
+        b: Points,
+        numbers: int,
+        nearer: Tensor | None = None,
+        farther: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The squared distances of the same points by differences in float64, the least first, and their numbers.
+
+        They are minus infinity where a point is known to be ``nearer`` (N, k) than the others, infinite where ``farther``.
+        """
         device, k = self.squares.device, self.squares.shape[1]
         found = torch.full(self.squares.shape, torch.inf, dtype=torch.float64, device=device)
+        asked = ~self.squares.isinf()
+        if nearer is not None and farther is not None:
+            found.masked_fill_(nearer, -torch.inf)
+            asked &= ~(nearer | farther)
         for rows, x in _parts(a, device, max(a.shape[1], numbers // k)):
-            y = torch.from_numpy(b[self.names[rows].cpu().numpy()]).to(device).double()
-            squares = (y - x[:, None]).square_().sum(2)
-            squares.masked_fill_(squares <= ROUNDING * x.square().sum(1, keepdim=True), 0)
-            found[rows] = squares.masked_fill_(self.squares[rows].isinf(), torch.inf)
+            row, place = asked[rows].nonzero(as_tuple=True)
+            chosen = self.names[rows][row, place]
+            y = torch.from_numpy(b[chosen.cpu().numpy()]).to(device).double()
+            squares = y.sub_(x[row]).square_().sum(1)
+            squares.masked_fill_(squares <= ROUNDING * x.square().sum(1)[row], 0)
+            found[rows][row, place] = squares
         squares, order = found.sort(dim=1, stable=True)
         return squares, self.names.gather(1, order)
 
@@ -335,8 +370,12 @@ def _parts(
 
 
 def _slices(values: Points | Tensor, numbers: int, begin: int = 0) -> Iterator[slice]:
-    """Rows, as many as there may be numbers of them and distances of as many others."""
+    """Rows, as many as there may be numbers of them and distances of as many others.
+
+    They are a multiple of 8 where they can be: the product of 1,953 x 2,048 numbers takes twice as long as of 1,952.
+    """
     width = math.prod(values.shape[1:])
     rows = max(1, min(numbers // width, int(numbers**0.5)))
+    rows -= rows % 8 if rows > 8 else 0
     for start in range(begin, len(values), rows):
         yield slice(start, min(start + rows, len(values)))
