@@ -101,9 +101,9 @@ def merged(file: Path, found: list[dict[str, str]], script: str | None) -> list[
         return found
     with file.open(encoding="utf-8", newline="") as kept:
         rows = list(csv.DictReader(kept))
-    places = [i for i, row in enumerate(rows) if f"/{script}" in row["command"]]
     rest = [row for row in rows if f"/{script}" not in row["command"]]
-    return rest[: places[0]] + found + rest[places[0] :] if places else rest + found
+    first = next((i for i, row in enumerate(rows) if row not in rest), len(rows))
+    return rest[:first] + found + rest[first:]
 
 
 def machine() -> dict[str, str]:

@@ -92,7 +92,7 @@ def number(coefficient: Tensor) -> float:
 
 def is_one(factor: Tensor) -> bool:
     """Whether a factor is the number 1, known without waiting for a GPU: 1 x is x to the bit."""
-    return factor.ndim == 0 and factor.is_cpu and factor.item() == 1
+    return factor.ndim == 0 and factor.is_cpu and number(factor) == 1
 
 
 def minus(x: Tensor, y: Tensor) -> Tensor:
