@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from toys import close, column, recorded
 
+from diffbench.diffusion.processes import reflection
 from diffbench.diffusion.processes.reflection import (
     EIGENFUNCTIONS,
     PAIRS,
@@ -111,8 +112,12 @@ def largest_error(got: Tensor, want: Tensor, scale: Tensor | float = 1.0) -> flo
     return float(((got.double() - want).abs() / unit).max())
 
 
+@pytest.mark.parametrize("split", [0, 2**15])
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 2e-5), (torch.float64, 1e-7)])
-def test_score_and_density_to_40_digits(grid: Exact, dtype: torch.dtype, allowed: float) -> None:
+def test_score_and_density_to_40_digits(
+    grid: Exact, dtype: torch.dtype, allowed: float, split: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflection, "SPLIT", split)
     points = [a.to(dtype) for a in grid[:3]]
     assert largest_error(scaled_score(*points), grid.scaled_score) <= allowed
     assert largest_error(log_density(*points), grid.log_density) <= allowed
@@ -143,6 +148,7 @@ def test_the_compiled_form_is_the_same(
         value = function(x, x0, grid.sigma)
         return value.detach(), *torch.autograd.grad(value.sum(), (x, x0))
 
+    monkeypatch.setattr(reflection, "SPLIT", 0)
     split = results()
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     for got, want in zip(results(), split, strict=True):
@@ -171,7 +177,8 @@ def test_the_score_vanishes_at_the_walls(dtype: torch.dtype) -> None:
             assert (scaled_score(torch.full_like(x0, wall), x0, torch.tensor(sigma)) == 0).all()
 
 
-def test_each_image_has_the_series_of_its_own_sigma() -> None:
+def test_each_image_has_the_series_of_its_own_sigma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflection, "SPLIT", 0)
     generator = torch.Generator().manual_seed(0)
     x, x0 = torch.rand(2, len(SIGMAS), 1, 3, 3, generator=generator)
     sigma = column(torch.tensor(SIGMAS, dtype=torch.float64))

@@ -48,6 +48,8 @@ CROSSOVER = 0.36
 #: How many pairs of images, and how many eigenfunctions, are used: the sigma below which a number is enough, and it.
 PAIRS = {0.15: 2, CROSSOVER: 3}
 EIGENFUNCTIONS = {0.55: 5, 1.05: 3, math.inf: 1}
+#: Of fewer points than this all images have the most terms: it takes less time than to split them.
+SPLIT = 2**15
 
 #: A function of x, x0 and sigma by a series, of which it takes this many terms.
 Series = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -109,8 +111,12 @@ def _by_sigma(short: Series, long: Series, x: Tensor, x0: Tensor, sigma: Tensor)
         few, many = sigma.clamp(max=CROSSOVER), sigma.clamp(min=CROSSOVER)
         above = long(x, x0, many, max(EIGENFUNCTIONS.values()))
         return torch.where(sigma < CROSSOVER, short(x, x0, few, max(PAIRS.values())), above)
-    parts = [(short, *each) for each in PAIRS.items()]
-    parts += [(long, *each) for each in EIGENFUNCTIONS.items()]
+    pairs, eigenfunctions = PAIRS, EIGENFUNCTIONS
+    if sigma.ndim and x.numel() < SPLIT:
+        pairs = {CROSSOVER: max(PAIRS.values())}
+        eigenfunctions = {math.inf: max(EIGENFUNCTIONS.values())}
+    parts = [(short, *each) for each in pairs.items()]
+    parts += [(long, *each) for each in eigenfunctions.items()]
     if sigma.ndim == 0:
         series, terms = next((each, terms) for each, limit, terms in parts if sigma < limit)
         return series(x, x0, sigma, terms)
@@ -169,9 +175,7 @@ def _score_of_images(x: Tensor, x0: Tensor, sigma: Tensor, pairs: int) -> Tensor
     return sign * (moment / total - x) / sigma
 
 
-def _eigenfunction_sums(
-    x: Tensor, x0: Tensor, sigma: Tensor, terms: int
-) -> tuple[Tensor, Tensor]:
+def _eigenfunction_sums(x: Tensor, x0: Tensor, sigma: Tensor, terms: int) -> tuple[Tensor, Tensor]:
     """The sums of 2 q^(k^2) cos(k pi x0) cos(k pi x) and of 2 q^(k^2) cos(k pi x0) k sin(k pi x) over k.
 
     Cosines and sines come from Chebyshev's recurrence.
