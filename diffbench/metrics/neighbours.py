@@ -319,7 +319,7 @@ class Nearest:
     ) -> tuple[Tensor, Tensor]:
         """The squared distances of the same points by differences in float64, the least first, and their numbers.
 
-        They are minus infinity where a point is known to be ``nearer`` (N, k) than the others, infinite where ``farther``.
+        They are minus infinity where a point is known to be ``nearer`` (N, k), and infinite where it is ``farther``.
         """
         device, k = self.squares.device, self.squares.shape[1]
         found = torch.full(self.squares.shape, torch.inf, dtype=torch.float64, device=device)
