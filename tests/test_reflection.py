@@ -189,6 +189,16 @@ def test_each_image_has_the_series_of_its_own_sigma(monkeypatch: pytest.MonkeyPa
         close(together, torch.stack(alone), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("split", [0, 2**15])
+def test_a_sigma_that_is_no_number_gives_none(split: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflection, "SPLIT", split)
+    half = torch.full((2, 1, 1, 1), 0.5)
+    sigma = column(torch.tensor([math.nan, math.inf]))
+    found = scaled_score(half / 2, half, sigma).flatten()
+    assert found[0].isnan() and not (found[1].abs() < 1e30 and found[1] != 0)
+    assert scaled_score(half / 2, half, sigma[0, 0, 0, 0]).isnan().all()
+
+
 def gauss_legendre(panels: int = 200, order: int = 8) -> tuple[Tensor, Tensor]:
     """Nodes and weights on [0, 1].
 

@@ -225,7 +225,7 @@ def draw(
     it continues from them.
 
     Raises:
-        ValueError: when a step's result is not finite, with the step.
+        ValueError: when a step's result is not finite.
         Stopped: when asked to stop.
     """
     missing = [index for index in wanted if index not in drawn]

@@ -372,10 +372,10 @@ def _parts(
 def _slices(values: Points | Tensor, numbers: int, begin: int = 0) -> Iterator[slice]:
     """Rows, as many as there may be numbers of them and distances of as many others.
 
-    They are a multiple of 8 where they can be: the product of 1,953 x 2,048 numbers takes twice as long as of 1,952.
+    Where they are many, they are a multiple of 8: the product of 1,953 x 2,048 numbers takes twice as long as of 1,952.
     """
     width = math.prod(values.shape[1:])
     rows = max(1, min(numbers // width, int(numbers**0.5)))
-    rows -= rows % 8 if rows > 8 else 0
+    rows -= rows % 8 if rows > 64 else 0
     for start in range(begin, len(values), rows):
         yield slice(start, min(start + rows, len(values)))

@@ -38,6 +38,7 @@ uses the series for its own sigma.  Results have x's shape and dtype.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 
 import torch
@@ -115,18 +116,18 @@ def _by_sigma(short: Series, long: Series, x: Tensor, x0: Tensor, sigma: Tensor)
     if sigma.ndim and x.numel() < SPLIT:
         pairs = {CROSSOVER: max(PAIRS.values())}
         eigenfunctions = {math.inf: max(EIGENFUNCTIONS.values())}
-    parts = [(short, *each) for each in pairs.items()]
-    parts += [(long, *each) for each in eigenfunctions.items()]
+    parts = [(short, terms) for terms in pairs.values()]
+    parts += [(long, terms) for terms in eigenfunctions.values()]
+    limits = [*pairs, *eigenfunctions][:-1]
     if sigma.ndim == 0:
-        series, terms = next((each, terms) for each, limit, terms in parts if sigma < limit)
+        series, terms = parts[bisect_right(limits, float(sigma))]
         return series(x, x0, sigma, terms)
-    left = sigma.flatten()
+    part_of = torch.bucketize(sigma.flatten(), torch.tensor(limits).to(sigma), right=True)
     result = torch.empty_like(x)
-    for series, limit, terms in parts:
-        index = (left < limit).nonzero().squeeze(1)
+    for i, (series, terms) in enumerate(parts):
+        index = (part_of == i).nonzero().squeeze(1)
         if len(index):
             result[index] = series(x[index], x0[index], sigma[index], terms)
-            left = left.index_fill(0, index, math.inf)
     return result
 
 
@@ -154,8 +155,10 @@ def _image_sums(x: Tensor, x0: Tensor, sigma: Tensor, pairs: int) -> tuple[Tenso
     # A CPU computes exp of -90 and less, as most weights have, ten times more slowly than exp2.
     rate = rate / math.log(2)
     far = rate * (1 - x)
-    exponents = (2 - x0, far * (1 - x0)), (2 + x0, torch.addcmul(far, rate, x0))
-    for y, exponent in exponents[: pairs - 1]:
+    images = [(2 - x0, far * (1 - x0))]
+    if pairs == 3:
+        images.append((2 + x0, torch.addcmul(far, rate, x0)))
+    for y, exponent in images:
         weight = torch.exp2(exponent)
         odd = weight * torch.expm1(near * y)
         total = torch.add(total, weight, alpha=2) + odd
